@@ -1,0 +1,1 @@
+"""What the machine is: typed, validated descriptions of devices, links and systems."""

@@ -1,0 +1,108 @@
+"""What is wrong with an input, in words a user can act on.
+
+Every file, option and graph is checked at the border. A check that fails makes a :class:`Problem`; all
+problems of one input travel together in one :class:`InputError`, so that a user fixes a file in one go. The
+command line prints one line per problem and leaves with the error's ``exit_code``; nothing else in Offchip
+prints errors or leaves the process.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+__all__ = [
+    "InfeasibleError",
+    "InputError",
+    "NoAnswerError",
+    "OffchipError",
+    "PhysicsError",
+    "Problem",
+    "bad_input",
+    "nearest",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that is wrong: where it stands, what was found there and what is expected.
+
+    ``path`` is the dotted field (``memory.bandwidth``), ``line`` counts from 1. ``suggestion`` is the nearest
+    valid name, if one is near.
+    """
+
+    message: str
+    file: str | None = None
+    line: int | None = None
+    path: str | None = None
+    suggestion: str | None = None
+
+    def __str__(self) -> str:
+        where = self.file or ""
+        if self.line is not None:
+            where += f":{self.line}"
+        parts = [part for part in (where, self.path) if part]
+        text = ": ".join([*parts, self.message])
+        if self.suggestion is not None:
+            text += f" (did you mean {self.suggestion!r}?)"
+        return " ".join(text.split())
+
+
+class OffchipError(Exception):
+    """Base of every error that Offchip raises on purpose; ``exit_code`` is the command line's answer."""
+
+    exit_code = 1
+
+
+class InputError(OffchipError):
+    """The input is wrong. Holds every problem found, not only the first."""
+
+    exit_code = 2
+
+    def __init__(self, problems: Iterable[Problem]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(str(problem) for problem in self.problems))
+
+
+class InfeasibleError(OffchipError):
+    """No plan exists; the message carries the proof in words (demand, bound, levers)."""
+
+    exit_code = 3
+
+
+class NoAnswerError(OffchipError):
+    """The limit of time or nodes was reached before an answer was found."""
+
+    exit_code = 4
+
+
+class PhysicsError(OffchipError):
+    """A result breaks a bound that no machine can break; a defect in Offchip, never a user's fault."""
+
+
+def bad_input(
+    message: str,
+    *,
+    file: str | None = None,
+    line: int | None = None,
+    path: str | None = None,
+    suggestion: str | None = None,
+) -> InputError:
+    """An :class:`InputError` of one problem, ready to raise."""
+    return InputError([Problem(message, file, line, path, suggestion)])
+
+
+def nearest(name: str, valid: Iterable[str]) -> str | None:
+    """The valid name closest to a misspelt one, or None when nothing is close.
+
+    >>> nearest("bandwith", ["bandwidth", "capacity"])
+    'bandwidth'
+    """
+    names = list(valid)
+    matches = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
+    if not matches:
+        lowered = {candidate.lower(): candidate for candidate in names}
+        folded = difflib.get_close_matches(name.lower(), lowered, n=1, cutoff=0.6)
+        matches = [lowered[folded[0]]] if folded else []
+    return matches[0] if matches else None

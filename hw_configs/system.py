@@ -1,0 +1,233 @@
+"""A system: devices and the links between them, composed by reference to device and link files.
+
+In the file, ``devices`` names groups (``gpu: {use: a100-80gb, count: 8}``) and ``links`` says which groups a
+link connects. A group with ``count`` has members ``gpu0``, ``gpu1``, ...; without, the member bears the
+group's name. A link between two groups makes one wire per pair: a group with itself gives a full mesh; a
+group and a single device a star; two groups of n and m members are dealt out in order (members 0..n/m-1 to
+the first).
+
+:class:`System` is the resolved form that mappers and the simulator use: nodes, memories, wires, routes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Annotated
+
+from pydantic import Field
+
+from hw_configs.config import Config, PriceRate
+from hw_configs.device import (
+    Accelerator,
+    ComputationalStorage,
+    Compute,
+    Cpu,
+    Device,
+    Flash,
+    Gpu,
+    Nic,
+    Pim,
+    Switch,
+)
+from hw_configs.dram import DramDevice
+from hw_configs.link import Link, NvLink, OnChip, Pcie, Rdma
+from hw_configs.problems import bad_input, nearest
+from hw_configs.yaml_file import Provenance
+
+__all__ = ["DeviceGroup", "MemorySpace", "Node", "System", "SystemFile", "Wire", "WireSpec"]
+
+AnyDevice = Gpu | Cpu | DramDevice | Pim | Flash | ComputationalStorage | Accelerator | Nic | Switch
+AnyLink = Pcie | NvLink | Rdma | OnChip
+
+
+class DeviceGroup(Config):
+    """Members of one kind in a system: ``use`` names a device file, or ``device`` holds one in place."""
+
+    use: str | None = None
+    device: Device | None = None
+    count: Annotated[int, Field(ge=1, le=65536)] | None = None
+    memory: str | None = None
+    """The group whose memory these members work in, for devices without their own (CPU, unified GPU)."""
+
+
+class WireSpec(Config):
+    """Which groups a link connects."""
+
+    use: str | None = None
+    link: Link | None = None
+    between: Annotated[list[str], Field(min_length=2, max_length=2)]
+    shared: bool = False
+    """One wire for all pairs (a bus, a root-port uplink) instead of one per pair."""
+
+
+class SystemFile(Config):
+    """The file of a system."""
+
+    kind: str = Field(default="system", pattern="^system$")
+    name: str
+    description: str = ""
+    source: str = ""
+    devices: Annotated[dict[str, DeviceGroup], Field(min_length=1)]
+    links: list[WireSpec] = Field(default_factory=list)
+    price_rate: PriceRate | None = None
+
+
+@dataclass(frozen=True)
+class Node:
+    """One device of a system. ``memory`` names the node in whose memory it works, often itself."""
+
+    name: str
+    group: str
+    device: AnyDevice
+    memory: str | None
+
+    @property
+    def compute(self) -> Compute | None:
+        """The device's compute rates, if it computes."""
+        return getattr(self.device, "compute", None)
+
+
+@dataclass(frozen=True)
+class MemorySpace:
+    """A memory that tensors can live in; it bears the name of its node."""
+
+    name: str
+    technology: str
+    capacity_bytes: int
+    usable_bytes: int
+    read_bandwidth: float
+    write_bandwidth: float
+    latency_s: float
+    energy_per_byte_read_j: float
+    energy_per_byte_written_j: float
+
+
+@dataclass(frozen=True)
+class Wire:
+    """One physical link instance. A shared wire joins more than two nodes."""
+
+    name: str
+    link: AnyLink
+    ends: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class System:
+    """Nodes, memories and wires of a machine; immutable, hashable by :attr:`digest`."""
+
+    name: str
+    nodes: Mapping[str, Node]
+    wires: Mapping[str, Wire]
+    description: str = ""
+    price_rate: float | None = None
+    provenance: Mapping[str, Provenance] = field(default_factory=dict)
+
+    @cached_property
+    def memories(self) -> dict[str, MemorySpace]:
+        """Every memory by the name of its node."""
+        found = {}
+        for node in self.nodes.values():
+            space = _memory_space(node)
+            if space is not None:
+                found[node.name] = space
+        return found
+
+    def node(self, name: str) -> Node:
+        """A node by name; an unknown name raises an ``InputError`` with the nearest."""
+        if name not in self.nodes:
+            raise bad_input(
+                f"system {self.name!r} has no device {name!r}; it has {', '.join(self.nodes)}",
+                suggestion=nearest(name, self.nodes),
+            )
+        return self.nodes[name]
+
+    def of_kind(self, *kinds: str) -> list[Node]:
+        """Nodes whose device is of one of these kinds, in the file's order."""
+        return [node for node in self.nodes.values() if node.device.kind in kinds]
+
+    def workers(self) -> list[Node]:
+        """Nodes that compute and have a memory to work in."""
+        return [node for node in self.nodes.values() if node.compute is not None and node.memory is not None]
+
+    def route(self, source: str, target: str) -> tuple[tuple[str, bool], ...]:
+        """Wires from one node to another as (wire, forward); fewest hops, then most bandwidth.
+
+        ``forward`` tells the direction on the wire. Raises ``InputError`` when no path exists.
+        """
+        key = (source, target)
+        if key not in self._routes:
+            self._routes[key] = self._find_route(source, target)
+        return self._routes[key]
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 over everything that can change a result, in hexadecimal."""
+        content = {
+            "name": self.name,
+            "nodes": {n.name: [n.memory, n.device.model_dump(mode="json")] for n in self.nodes.values()},
+            "wires": {w.name: [list(w.ends), w.link.model_dump(mode="json")] for w in self.wires.values()},
+        }
+        text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    @cached_property
+    def _routes(self) -> dict[tuple[str, str], tuple[tuple[str, bool], ...]]:
+        return {}
+
+    @cached_property
+    def _neighbours(self) -> dict[str, list[tuple[str, str, bool, float]]]:
+        table: dict[str, list[tuple[str, str, bool, float]]] = {name: [] for name in self.nodes}
+        for wire in self.wires.values():
+            for one, other in wire.ends:
+                table[one].append((other, wire.name, True, wire.link.bandwidth))
+                table[other].append((one, wire.name, False, wire.link.bandwidth))
+        return table
+
+    def _find_route(self, source: str, target: str) -> tuple[tuple[str, bool], ...]:
+        self.node(source), self.node(target)
+        if source == target:
+            return ()
+        # Breadth first over hops; among equally short paths the one with the widest narrowest wire wins.
+        best: dict[str, tuple[float, tuple[tuple[str, bool], ...]]] = {source: (float("inf"), ())}
+        frontier = [source]
+        while frontier and target not in best:
+            reached: dict[str, tuple[float, tuple[tuple[str, bool], ...]]] = {}
+            for here in frontier:
+                width, path = best[here]
+                for there, wire, forward, bandwidth in self._neighbours[here]:
+                    candidate = (min(width, bandwidth), (*path, (wire, forward)))
+                    if there not in best and (there not in reached or candidate[0] > reached[there][0]):
+                        reached[there] = candidate
+            best.update(reached)
+            frontier = list(reached)
+        if target not in best:
+            raise bad_input(f"system {self.name!r} has no link path from {source!r} to {target!r}")
+        return best[target][1]
+
+
+def _memory_space(node: Node) -> MemorySpace | None:
+    device = node.device
+    if isinstance(device, DramDevice):
+        return MemorySpace(
+            node.name, device.technology, int(device.capacity_bytes), int(device.capacity_bytes),
+            device.bandwidth_bytes_per_s, device.bandwidth_bytes_per_s, device.latency_s,
+            device.energy_per_byte_j, device.energy_per_byte_j,
+        )  # fmt: skip
+    if isinstance(device, Flash | ComputationalStorage):
+        store = device.store
+        return MemorySpace(
+            node.name, device.interface, int(store.capacity), int(store.capacity),
+            store.read_bandwidth, store.write_bandwidth, store.read_latency,
+            store.energy_per_byte_read, store.energy_per_byte_written,
+        )  # fmt: skip
+    memory = getattr(device, "memory", None)
+    if memory is None:
+        return None
+    return MemorySpace(
+        node.name, memory.technology, int(memory.capacity), memory.usable_bytes,
+        memory.bandwidth, memory.bandwidth, memory.latency, memory.energy_per_byte, memory.energy_per_byte,
+    )  # fmt: skip

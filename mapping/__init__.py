@@ -1,0 +1,1 @@
+"""What is decided: mappers that write plans."""

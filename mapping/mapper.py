@@ -1,0 +1,59 @@
+"""The interface of mappers and where they are registered.
+
+A mapper is a function from a graph and a system to a plan. It may ask the simulator's cost models while it
+searches; the simulator never knows which mapper wrote a plan. Another package can add one under the
+entry-point group ``offchip.mappers``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+
+from hw_configs.problems import InputError, Problem
+from hw_configs.registry import Registry
+from hw_configs.system import System
+from simulator.plan import Plan
+from workloads.graph import Graph
+
+__all__ = ["MAPPERS", "Mapper", "MapperOptions"]
+
+
+@dataclass(frozen=True, slots=True)
+class MapperOptions:
+    """What a user may ask of any mapper. ``settings`` are a mapper's own options, as text."""
+
+    tensor_parallel: int = 1
+    pipeline_parallel: int = 1
+    settings: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        problems = [
+            Problem(f"found {value}; expected 1 or more", path=flag)
+            for flag, value in (("--tp", self.tensor_parallel), ("--pp", self.pipeline_parallel))
+            if value < 1
+        ]
+        if problems:
+            raise InputError(problems)
+
+
+class Mapper(Protocol):
+    """Writes plans. ``DESCRIPTION`` is one line for listings."""
+
+    DESCRIPTION: str
+
+    def plan(self, graph: Graph, system: System, options: MapperOptions) -> Plan:
+        """The plan; ``InfeasibleError`` with the reason in words when there is none."""
+        ...
+
+
+MAPPERS: Final[Registry[Mapper]] = Registry(
+    "mapper",
+    "offchip.mappers",
+    {
+        "single-device": "mapping.placement.single_device:MAPPER",
+        "tensor-pipeline": "mapping.partition.tensor_pipeline:MAPPER",
+        "stream-weights": "mapping.offload.stream_weights:MAPPER",
+    },
+)

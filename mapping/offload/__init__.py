@@ -1,0 +1,1 @@
+"""What lives outside the device's memory, and when it moves."""

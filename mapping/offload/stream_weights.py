@@ -1,0 +1,147 @@
+"""Weights that do not fit are streamed from another memory, a few operators ahead.
+
+The device keeps the weights of as many operators as fit beside caches and activations, and streams the rest
+from the largest memory it has a path to. A copy engine prefetches in program order while the device
+computes; ``ahead`` bounds how many streamed operators are in flight or waiting, two being a double buffer.
+Streamed copies are dropped after use, so that the same plan serves every step.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from hw_configs.problems import InfeasibleError, InputError, bad_input
+from hw_configs.system import MemorySpace, Node, System
+from mapping.liveness import footprint
+from mapping.mapper import MapperOptions
+from mapping.placement.single_device import candidates, too_large
+from simulator.plan import Home, Plan, Task
+from workloads.graph import Graph, Operator, Role
+
+__all__ = ["MAPPER", "StreamWeights"]
+
+
+class StreamWeights:
+    """The mapper ``stream-weights``; settings ``ahead`` (2) and ``device``."""
+
+    DESCRIPTION = "keeps what fits, streams the other weights from host memory with prefetch"
+
+    def plan(self, graph: Graph, system: System, options: MapperOptions) -> Plan:
+        """A plan that streams as few bytes as capacity allows; ``InfeasibleError`` if even that won't fit."""
+        ahead = _ahead(options)
+        node = candidates(system)[0]
+        if "device" in options.settings:
+            node = system.node(options.settings["device"])
+        device_memory = system.memories[node.memory or node.name]
+        store = _store(system, node, device_memory)
+        streamed = _choose(graph, device_memory.usable_bytes, ahead)
+        if streamed is None:
+            raise too_large(graph, system, [node], footprint(graph))
+        moved = sum(graph.tensors[w].size_bytes for weights in streamed.values() for w in weights)
+        if moved > store.usable_bytes:
+            raise InfeasibleError(
+                f"{graph.name} does not fit: {moved} bytes of weights must be streamed, and {store.name} "
+                f"has {store.usable_bytes}"
+            )
+        return _write(graph, system, node, device_memory.name, store.name, streamed, ahead)
+
+
+MAPPER: Final = StreamWeights()
+
+
+def _ahead(options: MapperOptions) -> int:
+    text = options.settings.get("ahead", "2")
+    if not text.isdigit() or not 1 <= int(text) <= 1000:
+        raise bad_input(f"found {text!r}; expected a whole number from 1 to 1000", path="ahead")
+    return int(text)
+
+
+def _store(system: System, node: Node, device_memory: MemorySpace) -> MemorySpace:
+    """The largest memory other than the device's own that a link path joins to it."""
+    reachable = []
+    for memory in system.memories.values():
+        if memory.name == device_memory.name or system.nodes[memory.name].device.kind == "gpu":
+            continue
+        try:
+            system.route(memory.name, device_memory.name)
+        except InputError:
+            continue
+        reachable.append(memory)
+    if not reachable:
+        raise bad_input(f"system {system.name!r} has no other memory that {node.name!r} can stream from")
+    # Host DRAM before flash: the fastest route wins, the larger memory among equals.
+    return max(reachable, key=lambda m: (m.read_bandwidth, m.usable_bytes))
+
+
+def _choose(graph: Graph, usable: int, ahead: int) -> dict[str, tuple[str, ...]] | None:
+    """Operator -> weights to stream before it: the fewest bytes, spread evenly over the run."""
+    need = footprint(graph)
+    weights: dict[str, tuple[str, ...]] = {}
+    claimed: set[str] = set()
+    for op in graph.operators:
+        own = tuple(
+            name for name in op.inputs if graph.tensors[name].role is Role.WEIGHT and name not in claimed
+        )
+        if own and all(graph.consumers[name] == (op.name,) for name in own):
+            weights[op.name] = own
+        claimed.update(own)
+    size = {op: sum(graph.tensors[w].size_bytes for w in own) for op, own in weights.items()}
+    if need.bytes <= usable:
+        return {}
+    names = list(weights)
+    for share in range(1, 101):
+        # Every k-th operator in proportion, so that transfers find computation to hide behind.
+        chosen = [name for i, name in enumerate(names) if (i + 1) * share // 100 > i * share // 100]
+        freed = sum(size[name] for name in chosen)
+        windows = [chosen[i : i + ahead] for i in range(max(len(chosen) - ahead + 1, 1))]
+        buffer = max(sum(size[name] for name in window) for window in windows) if chosen else 0
+        if need.bytes - freed + buffer <= usable:
+            return {name: weights[name] for name in chosen}
+    return None
+
+
+def _write(
+    graph: Graph,
+    system: System,
+    node: Node,
+    memory: str,
+    store: str,
+    streamed: dict[str, tuple[str, ...]],
+    ahead: int,
+) -> Plan:
+    outside = {weight for weights in streamed.values() for weight in weights}
+    homes = {
+        name: (Home(store if name in outside else memory),)
+        for name in graph.tensors
+        if name not in graph.producer
+    }
+    tasks: list[Task] = []
+    users: list[str] = []
+    for op in graph.operators:
+        for weight in streamed.get(op.name, ()):
+            # The buffer's slot is free once the operator `ahead` streams before this one has run.
+            after = (users[-ahead],) if len(users) >= ahead else ()
+            tasks.append(
+                Task(
+                    f"stream {weight}",
+                    "transfer",
+                    f"{store}->{memory}",
+                    tensor=weight,
+                    source=store,
+                    target=memory,
+                    after=after,
+                )
+            )
+        if op.name in streamed:
+            users.append(op.name)
+        tasks.append(_compute(op, node))
+    notes = {
+        "streamed_bytes": sum(graph.tensors[w].size_bytes for w in outside),
+        "streamed_from": store,
+        "ahead": ahead,
+    }
+    return Plan(graph.name, system.name, "stream-weights", tuple(tasks), homes, notes=notes)
+
+
+def _compute(operator: Operator, node: Node) -> Task:
+    return Task(operator.name, "compute", f"{node.name}.compute", operator=operator.name, device=node.name)

@@ -1,0 +1,1 @@
+"""How one graph is divided over several devices."""

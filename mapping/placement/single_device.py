@@ -1,0 +1,83 @@
+"""Everything on one device: the plan when none is asked for.
+
+The first GPU that holds the whole graph runs it in program order; without a GPU, the first device that
+computes. When none is large enough, the error says by how much the largest falls short, which tensors hold
+the bytes, and what could help.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from hw_configs.problems import InfeasibleError, bad_input
+from hw_configs.system import Node, System
+from mapping.liveness import Footprint, footprint
+from mapping.mapper import MapperOptions
+from simulator.plan import Home, Plan, Task
+from simulator.system.memory import memory_report
+from workloads.graph import PERSISTENT_ROLES, Graph
+
+__all__ = ["MAPPER", "SingleDevice", "candidates", "too_large"]
+
+_PREFERRED: Final = ("gpu", "accelerator", "pim", "csd", "cpu")
+LEVERS: Final = (
+    "what could help: a smaller batch, context or element type (--batch, --prompt, --dtype), "
+    "more devices (--tp N, --pp N), weights streamed from another memory (--mapper stream-weights)"
+)
+
+
+class SingleDevice:
+    """The mapper ``single-device``; the setting ``device`` names the device to use."""
+
+    DESCRIPTION = "everything on the first device that holds it, in program order"
+
+    def plan(self, graph: Graph, system: System, options: MapperOptions) -> Plan:
+        """A plan on one device; ``InfeasibleError`` with the memory report when none is large enough."""
+        nodes = candidates(system)
+        if "device" in options.settings:
+            nodes = [system.node(options.settings["device"])]
+        need = footprint(graph)
+        for node in nodes:
+            memory = node.memory or node.name
+            if need.bytes <= system.memories[memory].usable_bytes:
+                return _plan_on(graph, system, node, memory)
+        raise too_large(graph, system, nodes, need)
+
+
+MAPPER: Final = SingleDevice()
+
+
+def candidates(system: System) -> list[Node]:
+    """Devices that can run a graph, GPUs first; ``InputError`` when the system has none."""
+    workers = system.workers()
+    if not workers:
+        raise bad_input(f"system {system.name!r} has no device that computes in a memory")
+    rank = {kind: index for index, kind in enumerate(_PREFERRED)}
+    best = min(rank.get(node.device.kind, len(rank)) for node in workers)
+    return [node for node in workers if rank.get(node.device.kind, len(rank)) == best]
+
+
+def too_large(graph: Graph, system: System, nodes: list[Node], need: Footprint) -> InfeasibleError:
+    """The memory report of a graph that no device holds."""
+    space = max(
+        (system.memories[node.memory or node.name] for node in nodes), key=lambda memory: memory.usable_bytes
+    )
+    live = [t for t in graph.tensors.values() if t.role in PERSISTENT_ROLES]
+    live += [graph.tensors[name] for name in need.live_at_peak]
+    report = memory_report(
+        space.name,
+        need.bytes,
+        space.usable_bytes,
+        space.capacity_bytes,
+        [(tensor, tensor.size_bytes) for tensor in live],
+    )
+    return InfeasibleError(f"{graph.name} does not fit: {report}; {LEVERS}")
+
+
+def _plan_on(graph: Graph, system: System, node: Node, memory: str) -> Plan:
+    homes = {name: (Home(memory),) for name in graph.tensors if name not in graph.producer}
+    tasks = tuple(
+        Task(op.name, "compute", f"{node.name}.compute", operator=op.name, device=node.name)
+        for op in graph.operators
+    )
+    return Plan(graph.name, system.name, "single-device", tasks, homes)

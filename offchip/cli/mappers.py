@@ -1,0 +1,23 @@
+"""``offchip mappers``: who can write a plan."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+__all__ = ["mappers"]
+
+
+def mappers(
+    as_json: Annotated[bool, typer.Option("--json", help="one JSON object on standard output")] = False,
+) -> None:
+    """List the mappers, each with what it decides."""
+    from mapping.mapper import MAPPERS
+    from offchip.cli.output import print_json, print_table
+
+    found = {name: MAPPERS.get(name).DESCRIPTION for name in MAPPERS}
+    if as_json:
+        print_json({"mappers": found})
+    else:
+        print_table("", ("mapper", "what it does"), list(found.items()))

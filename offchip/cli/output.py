@@ -1,0 +1,99 @@
+"""What commands print: one JSON object for programs, tables for people, progress on standard error."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Final
+
+__all__ = ["Progress", "print_json", "print_table", "progress"]
+
+PROGRESS_AFTER_S: Final = 2.0
+
+
+def print_json(value: Any) -> None:
+    """One JSON object on standard output, keys in the order given; the same value gives the same bytes."""
+    sys.stdout.write(json.dumps(_finite(value), indent=2, allow_nan=False) + "\n")
+
+
+def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """A table on standard output; columns whose cells are all numbers are aligned right."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    cells = [[str(cell) for cell in row] for row in rows]
+    table = Table(title=title or None, title_justify="left", title_style="bold", box=None, pad_edge=False)
+    for index, column in enumerate(columns):
+        numeric = bool(cells) and all(_looks_numeric(row[index]) for row in cells)
+        table.add_column(column, justify="right" if numeric else "left", header_style="bold")
+    for row in cells:
+        table.add_row(*(Text(cell) for cell in row))
+    console = Console(highlight=False)
+    # A pipe has no width: print it wide rather than wrap what a script may read.
+    if not console.is_terminal:
+        console = Console(highlight=False, width=200)
+    console.print(table)
+
+
+class Progress:
+    """Counts work done; shows a bar on standard error once the run has taken two seconds."""
+
+    def __init__(self, label: str, total: int) -> None:
+        import time
+
+        self._clock = time.monotonic
+        self._start = self._clock()
+        self._label, self._total, self._done = label, total, 0
+        self._bar: Any = None
+
+    def advance(self, count: int = 1) -> None:
+        """Note that ``count`` more units are done."""
+        self._done += count
+        if self._bar is None and self._clock() - self._start > PROGRESS_AFTER_S:
+            self._show()
+        if self._bar is not None:
+            self._bar.update(0, completed=self._done)
+
+    def stop(self) -> None:
+        """Remove the bar."""
+        if self._bar is not None:
+            self._bar.stop()
+
+    def _show(self) -> None:
+        import rich.progress
+        from rich.console import Console
+
+        console = Console(stderr=True)
+        if console.is_terminal:
+            self._bar = rich.progress.Progress(console=console, transient=True)
+            self._bar.start()
+            self._bar.add_task(self._label, total=self._total)
+
+
+@contextmanager
+def progress(label: str, total: int) -> Iterator[Progress]:
+    """A :class:`Progress` that is removed at the end, however the block ends."""
+    bar = Progress(label, total)
+    try:
+        yield bar
+    finally:
+        bar.stop()
+
+
+def _looks_numeric(text: str) -> bool:
+    return bool(text) and (text[0].isdigit() or text[0] in "-+.") and any(c.isdigit() for c in text)
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no infinities; they become null."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {str(key): _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return value

@@ -1,0 +1,1 @@
+"""Runs the rows of reference data folders against Offchip's engines."""

@@ -1,0 +1,1 @@
+"""What then happens: device models, the system that joins them, and the plan language they execute."""

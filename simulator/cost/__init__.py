@@ -1,0 +1,1 @@
+"""What one operator costs on one device: time, energy and traffic, behind one interface."""

@@ -1,0 +1,320 @@
+"""The analytic cost model: a roofline whose efficiencies have names.
+
+An operator takes ``launch + soft_max(arithmetic, traffic)``, where
+
+- arithmetic = FLOPs / (e_c x peak rate). Attention kernels work in tiles of 64 or 128 query rows, one
+  per multiprocessor, so few or short tiles leave the rest idle (FlashAttention-2, arXiv:2307.08691, 3.2);
+- traffic = bytes / (e_m x g x bandwidth), with g of the GPU's generation;
+- soft_max(a, b) = (a^p + b^p)^(1/p): p tells how well a kernel overlaps the two; it is never below either;
+- FP32 arithmetic is also held to what the board's power allows.
+
+Each operator class has its own launch, e_c, e_m and p, the same for every GPU. No constant belongs to one GPU
+or one model. They stand in ``roofline_constants.json``, which ``calibration/fit_roofline.py`` writes from
+published measurements; docs/validation.md gives the residuals. Devices that no measurement covers (CPU,
+accelerator, computational storage, PIM) run at assumed efficiencies.
+
+``roofline-peak`` is the same without any loss: the data-sheet roof (Williams et al., Roofline, CACM 52(4),
+2009), a lower bound for every other model.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from typing import Any, Final
+
+from hw_configs.device import Gpu
+from hw_configs.problems import bad_input
+from hw_configs.system import MemorySpace, Node
+from simulator.cost.model import OperatorCost, peak_rate, runs_as
+from workloads.graph import Operator
+
+__all__ = [
+    "COMMUNICATION_KINDS",
+    "PEAK",
+    "ROOFLINE",
+    "Efficiency",
+    "Roofline",
+    "constants",
+    "operator_class",
+    "soft_max",
+    "tiling_loss",
+]
+
+COMMUNICATION_KINDS: Final = frozenset(
+    {"all_reduce", "all_gather", "reduce_scatter", "all_to_all", "broadcast", "send", "receive"}
+)
+"""Kinds whose time comes from links, which a cost model does not see."""
+
+_CLASS_OF_KIND: Final = {
+    "conv": "conv",
+    "norm": "norm",
+    "softmax": "softmax",
+    "activation": "elementwise",
+    "elementwise": "elementwise",
+    "rotary": "rotary",
+    "embedding": "lookup",
+    "gather": "lookup",
+    "scatter": "lookup",
+}
+_NARROW: Final = frozenset({"fp8", "mxfp8", "int8", "uint8", "fp4", "mxfp4", "nvfp4", "int4"})
+_WIDE: Final = frozenset({"fp32", "tf32", "fp64"})
+QUERY_TILE: Final = 128
+SMALL_QUERY_TILE: Final = 64
+"""Query rows of one attention tile; the small one where shared memory is 100 KiB per multiprocessor
+(compute capability 8.6, 8.9, 12.0), as FlashAttention-2 chooses for causal heads of 128."""
+MAX_DEVICES_REMEMBERED: Final = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Efficiency:
+    """What an operator class reaches on a device: launch in seconds, shares of peak rate and bandwidth.
+
+    ``overlap`` is the exponent p of :func:`soft_max`; ``tile_s`` is the least time of one tile of work.
+    """
+
+    launch_s: float
+    compute: float
+    memory: float
+    overlap: float = float("inf")
+    tile_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Rates:
+    """An :class:`Efficiency` turned into seconds per FLOP and byte and joules per FLOP on one device."""
+
+    launch_s: float
+    s_per_flop: float
+    s_per_read_byte: float
+    s_per_written_byte: float
+    overlap: float
+    j_per_flop: float
+    units: int
+    tile_s: float
+    tile: int
+    """Query rows of an attention tile; 0 for work that is not tiled so."""
+
+
+def operator_class(operator: Operator) -> str:
+    """The class whose constants an operator takes.
+
+    Products are told apart by the width of their arithmetic, attention by whether the kernel splits the KV
+    cache among multiprocessors (decode, one query position) or not (prefill, or ``split_kv`` False).
+    """
+    kind = operator.kind
+    if kind == "matmul":
+        if operator.dtype in _NARROW:
+            return "gemm8"
+        if operator.dtype in _WIDE:
+            return "bmm" if operator.attributes.get("batch", 1) != 1 else "gemm32"
+        return "gemm16"
+    if kind == "attention":
+        alone = operator.attributes.get("q_len", 2) == 1 and operator.attributes.get("split_kv", True)
+        return "attention_decode" if alone else "attention_prefill"
+    if kind == "grouped_matmul":
+        return "gemm8" if operator.dtype in _NARROW else "gemm16"
+    if kind == "activation" and operator.read_bytes > 1.5 * operator.write_bytes:
+        return "gated"
+    return _CLASS_OF_KIND.get(kind, "other")
+
+
+def soft_max(one: Any, other: Any, overlap: Any) -> Any:
+    """(a^p + b^p)^(1/p), at least the larger of the two; p = 1 is no overlap, infinite p is a perfect one.
+
+    Takes floats or arrays of seconds, each at least 0.
+    """
+    return (one**overlap + other**overlap) ** (1 / overlap)
+
+
+def tiling_loss(operator: Operator, units: int, tile: int = QUERY_TILE) -> float:
+    """How many times longer attention computes than its FLOPs say, for want of whole tiles or enough of them.
+
+    A tile of query rows is computed whole, with the keys that its longest row sees, on one of ``units``
+    multiprocessors. At least 1; 1 for an operator that lacks the attributes.
+    """
+    a = operator.attributes
+    try:
+        heads = int(a["batch"]) * int(a["heads"])
+        width = int(a["head_dim"]) + int(a.get("v_head_dim", a["head_dim"]))
+        q_len, kv_len = int(a["q_len"]), int(a["kv_len"])
+    except KeyError:
+        return 1.0
+    if not operator.flops or not heads * width * q_len:
+        return 1.0
+    longest = float(min(kv_len, int(a.get("window", kv_len)) + tile))
+    pairs = operator.flops / (2.0 * heads * width)
+    diagonal = tile / 2 if a.get("causal", False) else 0.0
+    rows = -(-q_len // tile) * tile
+    tiled_pairs = max(pairs, rows * min(pairs / q_len + diagonal, longest))
+    busiest = max(heads * tiled_pairs / units, tile * longest)
+    return max(1.0, busiest * units / (heads * pairs))
+
+
+class Roofline:
+    """A cost model of closed forms; see the module's first lines.
+
+    ``constants`` is the content of the constants file; None means no losses at all (the data-sheet roof).
+    """
+
+    def __init__(self, name: str, constants: dict[str, Any] | None) -> None:
+        self.name = name
+        self._constants = constants
+        # Rates by device and memory. Keyed by identity, because hashing a device costs more than an
+        # operator; the objects are kept beside their rates so that an identity cannot be taken twice.
+        self._rates: dict[tuple[int, int], tuple[Any, MemorySpace, dict[tuple[str, str, str], _Rates]]] = {}
+
+    def cost(self, operator: Operator, node: Node, memory: MemorySpace) -> OperatorCost:
+        """The cost of an operator on a node that works in a memory; SI units.
+
+        Raises ``InputError`` for communication, whose time comes from links, and for a device without a rate
+        for the operator's element type.
+        """
+        kind = operator.kind
+        if kind == "view":
+            return OperatorCost(0.0, 0.0, "none", 0, 0, 0.0, 0.0)
+        if kind in COMMUNICATION_KINDS:
+            raise bad_input(f"operator {operator.name!r} is communication ({kind}); links set its time")
+        rates = self._rates_for(operator, node, memory)
+        arithmetic = operator.flops * rates.s_per_flop
+        if rates.tile:
+            arithmetic *= tiling_loss(operator, rates.units, rates.tile)
+        traffic = (
+            operator.read_bytes * rates.s_per_read_byte + operator.write_bytes * rates.s_per_written_byte
+        )
+        bound = "compute" if arithmetic > traffic else "memory"
+        seconds = arithmetic if arithmetic > traffic else traffic
+        if rates.overlap < 64 and seconds > 0:
+            ratio = (traffic if arithmetic > traffic else arithmetic) / seconds
+            seconds *= (1 + ratio**rates.overlap) ** (1 / rates.overlap)
+        if rates.tile_s:
+            seconds += rates.tile_s * sequences(operator) / rates.units
+        if rates.launch_s > seconds:
+            bound = "launch"
+        return OperatorCost(
+            seconds,
+            rates.launch_s,
+            bound,
+            operator.read_bytes,
+            operator.write_bytes,
+            operator.flops * rates.j_per_flop,
+            operator.read_bytes * memory.energy_per_byte_read_j
+            + operator.write_bytes * memory.energy_per_byte_written_j,
+        )
+
+    def efficiency(self, name: str, node: Node, memory: MemorySpace) -> Efficiency:  # noqa: ARG002
+        """What an operator class reaches on a device that works in a memory."""
+        if self._constants is None:
+            return Efficiency(0.0, 1.0, 1.0)
+        device = node.device
+        if not isinstance(device, Gpu):
+            assumed = self._constants["assumed"].get(device.kind, self._constants["assumed"]["cpu"])
+            launch = node.compute.launch if node.compute is not None else 0.0
+            return Efficiency(launch, assumed["compute"], assumed["memory"])
+        fit = self._constants["gpu"]
+        own = fit["classes"][name]
+        compute = own["compute"]
+        if name in fit["matrix_classes"] and half_rate(device):
+            compute *= fit["half_rate_gain"]
+        if name in fit["power_classes"]:
+            compute = min(compute, power_share(device, fit))
+        generations = fit["memory_by_generation"]
+        share = generations.get(generation(device), generations["default"])
+        return Efficiency(
+            own["launch_us"] * 1e-6,
+            min(compute, 1.0),
+            min(own["memory"] * share, 1.0),
+            own["overlap"],
+            own.get("tile_us", 0.0) * 1e-6,
+        )
+
+    def _rates_for(self, operator: Operator, node: Node, memory: MemorySpace) -> _Rates:
+        identity = (id(node.device), id(memory))
+        known = self._rates.get(identity)
+        if known is None:
+            if len(self._rates) >= MAX_DEVICES_REMEMBERED:
+                self._rates.clear()
+            known = self._rates[identity] = (node.device, memory, {})
+        name = operator_class(operator)
+        key = (name, operator.kind, operator.dtype)
+        rates = known[2].get(key)
+        if rates is None:
+            rates = known[2][key] = self._resolve(name, operator, node, memory)
+        return rates
+
+    def _resolve(self, name: str, operator: Operator, node: Node, memory: MemorySpace) -> _Rates:
+        compute, device = node.compute, node.device
+        if compute is None:
+            raise bad_input(f"device {node.name!r} computes nothing; it cannot run {operator.name!r}")
+        reached = self.efficiency(name, node, memory)
+        tiled = name == "attention_prefill" and isinstance(device, Gpu) and self._constants is not None
+        energies = compute.energy_per_operation
+        energy = next((energies[dtype] for dtype in runs_as(operator.dtype) if dtype in energies), 0.0)
+        return _Rates(
+            reached.launch_s,
+            1 / (reached.compute * peak_rate(compute, operator.kind, operator.dtype)),
+            1 / (reached.memory * memory.read_bandwidth),
+            1 / (reached.memory * memory.write_bandwidth),
+            reached.overlap,
+            energy,
+            device.multiprocessors if isinstance(device, Gpu) else 1,
+            reached.tile_s,
+            query_tile(device) if tiled else 0,
+        )
+
+
+def sequences(operator: Operator) -> float:
+    """Independent (sequence, KV head) pairs of a decode step, each at least one tile of work."""
+    a = operator.attributes
+    return float(a.get("batch", 1)) * float(a.get("kv_heads", a.get("heads", 1)))
+
+
+def generation(gpu: Gpu) -> str:
+    """The architecture's name without its compute capability: "Ampere sm_80" is Ampere."""
+    return gpu.architecture.split()[0] if gpu.architecture.split() else ""
+
+
+def query_tile(device: object) -> int:
+    """Query rows of an attention tile on a device."""
+    small = isinstance(device, Gpu) and device.architecture.endswith(("sm_86", "sm_89", "sm_120"))
+    return SMALL_QUERY_TILE if small else QUERY_TILE
+
+
+def half_rate(gpu: Gpu) -> bool:
+    """Whether the matrix unit runs at half rate, as GeForce boards do with FP32 accumulation.
+
+    Such a unit does at most about twice the vector unit's rate; nothing starves it, so it comes nearer its
+    peak than a full-rate unit.
+    """
+    matrix = max(gpu.compute.matrix.get("fp16", 0.0), gpu.compute.matrix.get("bf16", 0.0))
+    vector = gpu.compute.vector.get("fp32", 0.0)
+    return 0 < matrix <= 2.5 * vector
+
+
+def power_share(gpu: Gpu, fit: dict[str, Any]) -> float:
+    """Share of the FP32 peak that the board's power sustains; 1 where the power is unknown.
+
+    The share of the TDP left to arithmetic, over the energy of an FP32 operation in the GPU's process.
+    """
+    if gpu.power is None:
+        return 1.0
+    power = fit["power"]
+    scale = power["process_scale"].get(generation(gpu), power["process_scale"]["default"])
+    watts_at_peak = power["fp32_pj_per_flop"] * 1e-12 * scale * gpu.compute.vector.get("fp32", 0.0)
+    if watts_at_peak <= 0:
+        return 1.0
+    return min(1.0, float(power["share_of_tdp"] * gpu.power.tdp / watts_at_peak))
+
+
+@cache
+def constants() -> dict[str, Any]:
+    """The calibrated constants, with their units, sources and fit."""
+    text = files("simulator.cost").joinpath("roofline_constants.json").read_text(encoding="utf-8")
+    loaded: dict[str, Any] = json.loads(text)
+    return loaded
+
+
+ROOFLINE: Final = Roofline("roofline", constants())
+PEAK: Final = Roofline("roofline-peak", None)

@@ -1,0 +1,1 @@
+"""Wires with shared bandwidth."""

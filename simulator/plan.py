@@ -1,0 +1,268 @@
+"""The plan: everything that is decided before a run, and the language the simulator executes.
+
+A plan is a list of tasks over the operators and tensors of one graph and the nodes of one system. The list
+is a valid sequential order; tasks of the same ``stream`` run in that order, tasks of different streams run at
+the same time as soon as what they need is there. What a task needs follows from the list: a reader waits for
+the task that made the copy it reads, a writer for the readers before it. ``after`` adds waits that no data
+flow demands, which is how a plan bounds prefetching or builds double buffers.
+
+Copies and lifetimes. A tensor may have a copy in several memories. ``homes`` says where tensors without a
+producer live at the start. A compute task makes the copies of its outputs in its device's memory, a transfer
+one in its target. A copy that is not a home is dropped when its last user in the list has finished; ``frees``
+drops one earlier (to evict a tensor and bring it back later). Persistent tensors must be at home and up to
+date at the end, so that the plan can run again.
+
+Plans are JSON files of the format ``offchip-plan-1`` (see ``docs/plan-format.md``).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from hw_configs.problems import InputError, Problem, bad_input, nearest
+
+__all__ = ["FORMAT", "Home", "Plan", "Split", "Task", "read_plan", "write_plan"]
+
+FORMAT: Final = "offchip-plan-1"
+MAX_FILE_BYTES: Final = 2**30
+
+TaskKind = Literal["compute", "transfer", "collective"]
+SplitAxis = Literal["column", "row", "head", "split", "vocab", "replicated"]
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One entry of a plan.
+
+    ``compute`` runs ``operator`` on ``device``; naming an operator twice recomputes it. ``transfer`` copies
+    ``tensor`` from the memory ``source`` to the memory ``target``. ``collective`` is one rank's part of the
+    collective ``operator``; it starts when every rank named in ``group`` has reached its part.
+    ``addresses`` fixes the byte offset of copies that the task makes.
+    """
+
+    name: str
+    kind: TaskKind
+    stream: str
+    operator: str = ""
+    device: str = ""
+    tensor: str = ""
+    source: str = ""
+    target: str = ""
+    group: tuple[str, ...] = ()
+    after: tuple[str, ...] = ()
+    frees: tuple[tuple[str, str], ...] = ()
+    """Copies (tensor, memory) dropped once this task and their users so far have finished."""
+    addresses: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Home:
+    """Where a tensor without a producer lives at the start, and at which address if that is planned."""
+
+    memory: str
+    address: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """One operator divided over devices along an axis (see :mod:`simulator.system.split`)."""
+
+    axis: SplitAxis
+    devices: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Tasks, homes, and what is rewritten before they run: splits over devices and narrower storage."""
+
+    graph: str
+    system: str
+    mapper: str
+    tasks: tuple[Task, ...]
+    homes: Mapping[str, tuple[Home, ...]]
+    splits: Mapping[str, Split] = field(default_factory=dict)
+    precision: Mapping[str, str] = field(default_factory=dict)
+    """Element type in which a tensor is stored instead of its own."""
+    notes: Mapping[str, Any] = field(default_factory=dict)
+    """What the mapper says about its decision: bound, gap, options; not read by the simulator."""
+
+    def to_json(self) -> dict[str, Any]:
+        """The plan as plain data, defaults left out."""
+        return {
+            "format": FORMAT,
+            "graph": self.graph,
+            "system": self.system,
+            "mapper": self.mapper,
+            "notes": dict(self.notes),
+            "homes": {t: [_without_none(asdict(h)) for h in homes] for t, homes in self.homes.items()},
+            "splits": {o: {"axis": s.axis, "devices": list(s.devices)} for o, s in self.splits.items()},
+            "precision": dict(self.precision),
+            "tasks": [{k: v for k, v in asdict(task).items() if v} for task in self.tasks],
+        }
+
+
+def write_plan(plan: Plan, path: str | Path) -> None:
+    """Write a plan as JSON, through a temporary name."""
+    path = Path(path)
+    part = path.with_name(path.name + ".part")
+    part.write_text(json.dumps(plan.to_json(), indent=1) + "\n", encoding="utf-8")
+    part.replace(path)
+
+
+def read_plan(path: str | Path) -> Plan:
+    """The plan in a JSON file; raises ``InputError`` with every problem of its form.
+
+    Whether it fits a graph and a system is for :func:`simulator.check.check` to say.
+    """
+    path = Path(path)
+    try:
+        if path.stat().st_size > MAX_FILE_BYTES:
+            raise bad_input(f"a plan may have at most {MAX_FILE_BYTES} bytes", file=str(path))
+        data = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_unique_keys)
+    except FileNotFoundError:
+        raise bad_input("no such file", file=str(path)) from None
+    except json.JSONDecodeError as error:
+        raise bad_input(f"not valid JSON: {error.msg}", file=str(path), line=error.lineno) from None
+    except (OSError, UnicodeDecodeError, ValueError, RecursionError) as error:
+        raise bad_input(f"cannot be read: {error}", file=str(path)) from None
+    return _plan_from(data, str(path))
+
+
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result = dict(pairs)
+    if len(result) != len(pairs):
+        seen: set[str] = set()
+        twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+        raise ValueError(f"duplicate key {twice!r}")
+    return result
+
+
+_TASK_FIELDS: Final[dict[str, type]] = {
+    "name": str, "kind": str, "stream": str, "operator": str, "device": str, "tensor": str, "source": str,
+    "target": str, "group": list, "after": list, "frees": list, "addresses": dict,
+}  # fmt: skip
+_NEEDED: Final = {
+    "compute": ("operator", "device"),
+    "transfer": ("tensor", "source", "target"),
+    "collective": ("operator", "device", "group"),
+}
+_PLAN_FIELDS: Final = (
+    "format",
+    "graph",
+    "system",
+    "mapper",
+    "notes",
+    "homes",
+    "splits",
+    "precision",
+    "tasks",
+)
+
+
+def _plan_from(data: Any, file: str) -> Plan:
+    if not isinstance(data, dict) or data.get("format") != FORMAT:
+        found = data.get("format") if isinstance(data, dict) else type(data).__name__
+        raise bad_input(f"found {found!r}; expected a plan of format {FORMAT!r}", file=file, path="format")
+    problems = [
+        Problem(f"unknown key {key!r}", file, None, key, nearest(key, _PLAN_FIELDS))
+        for key in data
+        if key not in _PLAN_FIELDS
+    ]
+    for key, kind in (
+        ("homes", dict),
+        ("splits", dict),
+        ("precision", dict),
+        ("notes", dict),
+        ("tasks", list),
+    ):
+        if not isinstance(data.get(key, kind()), kind):
+            problems.append(Problem(f"expected a {kind.__name__}", file, None, key))
+            data[key] = kind()
+    tasks = [_task_from(entry, index, file, problems) for index, entry in enumerate(data.get("tasks", []))]
+    homes = _homes_from(data.get("homes", {}), file, problems)
+    splits = _splits_from(data.get("splits", {}), file, problems)
+    if problems:
+        raise InputError(problems)
+    return Plan(
+        str(data.get("graph", "")),
+        str(data.get("system", "")),
+        str(data.get("mapper", "")),
+        tuple(task for task in tasks if task is not None),
+        homes,
+        splits,
+        {str(tensor): str(dtype) for tensor, dtype in data.get("precision", {}).items()},
+        data.get("notes", {}),
+    )
+
+
+def _task_from(entry: Any, index: int, file: str, problems: list[Problem]) -> Task | None:
+    where = f"tasks.{index}"
+    if not isinstance(entry, dict):
+        problems.append(Problem("expected a task object", file, None, where))
+        return None
+    before = len(problems)
+    for key, value in entry.items():
+        kind = _TASK_FIELDS.get(key)
+        if kind is None:
+            message, near = f"unknown key {key!r}", nearest(key, _TASK_FIELDS)
+            problems.append(Problem(message, file, None, f"{where}.{key}", near))
+        elif not isinstance(value, kind):
+            problems.append(
+                Problem(f"found {value!r}; expected {kind.__name__}", file, None, f"{where}.{key}")
+            )
+    kind_name = entry.get("kind")
+    if kind_name not in _NEEDED:
+        near = nearest(str(kind_name), _NEEDED)
+        message = f"found {kind_name!r}; expected compute, transfer or collective"
+        problems.append(Problem(message, file, None, f"{where}.kind", near))
+    for key in ("name", "stream", *_NEEDED.get(str(kind_name), ())):
+        if not entry.get(key):
+            problems.append(Problem(f"missing key {key!r}", file, None, where))
+    frees = entry.get("frees", [])
+    if not all(isinstance(pair, list) and len(pair) == 2 for pair in frees):
+        problems.append(Problem("expected pairs [tensor, memory]", file, None, f"{where}.frees"))
+    if any(
+        isinstance(a, bool) or not isinstance(a, int) or a < 0 for a in entry.get("addresses", {}).values()
+    ):
+        problems.append(Problem("addresses must be integers of at least 0", file, None, f"{where}.addresses"))
+    if len(problems) > before:
+        return None
+    lists = {key: tuple(str(item) for item in entry.get(key, ())) for key in ("group", "after")}
+    pairs = tuple((str(tensor), str(memory)) for tensor, memory in frees)
+    return Task(**{**entry, **lists, "frees": pairs, "addresses": dict(entry.get("addresses", {}))})
+
+
+def _homes_from(data: dict[str, Any], file: str, problems: list[Problem]) -> dict[str, tuple[Home, ...]]:
+    homes: dict[str, tuple[Home, ...]] = {}
+    for tensor, entries in data.items():
+        try:
+            homes[tensor] = tuple(Home(str(e["memory"]), e.get("address")) for e in entries)
+            if any(
+                h.address is not None and (not isinstance(h.address, int) or h.address < 0)
+                for h in homes[tensor]
+            ):
+                raise ValueError
+        except (TypeError, KeyError, AttributeError, ValueError):
+            message = f"found {entries!r}; expected a list of {{memory, address}}"
+            problems.append(Problem(message, file, None, f"homes.{tensor}"))
+    return homes
+
+
+def _splits_from(data: dict[str, Any], file: str, problems: list[Problem]) -> dict[str, Split]:
+    splits: dict[str, Split] = {}
+    for operator, entry in data.items():
+        axes = ("column", "row", "head", "split", "vocab", "replicated")
+        if not isinstance(entry, dict) or entry.get("axis") not in axes or not entry.get("devices"):
+            message = f"found {entry!r}; expected {{axis, devices}} with axis one of {', '.join(axes)}"
+            problems.append(Problem(message, file, None, f"splits.{operator}"))
+        else:
+            splits[operator] = Split(entry["axis"], tuple(str(device) for device in entry["devices"]))
+    return splits
+
+
+def _without_none(mapping: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in mapping.items() if value is not None}

@@ -1,0 +1,335 @@
+"""From a workload, a system and a way to plan to a result: the simulator's front door.
+
+``simulate`` runs the phases of a workload one after another. For each it asks the planner for a plan (phases
+of equal structure share one), checks it, binds it, runs it at the fidelity asked for, and holds the outcome
+against physics. The simulator does not know any mapper: a planner is a function that the caller brings.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, Final
+
+import numpy as np
+
+from hw_configs.problems import InputError, Problem, bad_input, nearest
+from hw_configs.system import MemorySpace, System
+from simulator.check import check
+from simulator.cost.model import COST_MODELS, peak_rate
+from simulator.plan import Plan
+from simulator.result import DeviceUse, MemoryUse, PhaseResult, Result, Timeline, WireUse
+from simulator.system.costs import CostTable
+from simulator.system.engine import PhaseRun, TaskRecord
+from simulator.system.memory import Peak
+from simulator.system.physics import check_phase
+from simulator.system.program import Program, bind
+from simulator.system.rewrite import rewrite
+from workloads.graph import Graph
+from workloads.workload import Phase, Workload
+
+__all__ = ["FIDELITIES", "Planner", "offchip_version", "simulate"]
+
+Planner = Callable[[Graph, System], Plan]
+"""Writes the plan of one graph on one system; raises ``InfeasibleError`` when there is none."""
+
+Run = Callable[[Graph, Program, System, CostTable, float], PhaseRun]
+
+FIDELITIES: Final = ("analytic", "event")
+
+
+def offchip_version() -> str:
+    """The version of this distribution."""
+    try:
+        return version("offchip")
+    except PackageNotFoundError:
+        return "unknown"
+
+
+def simulate(
+    workload: Workload,
+    system: System,
+    planner: Planner,
+    *,
+    fidelity: str = "event",
+    cost_model: str = "roofline",
+    collective: str = "ring",
+    advance: Callable[[int], None] | None = None,
+) -> Result:
+    """Run a workload on a system.
+
+    ``planner`` writes a plan per graph structure. ``fidelity`` is ``analytic`` (no contention) or ``event``.
+    ``advance`` is called with 1 after each phase. Raises ``InputError`` for a plan that does not fit,
+    ``InfeasibleError`` when memory is too small, ``PhysicsError`` for an impossible result.
+    """
+    run = _engine(fidelity)
+    costs = CostTable(system, COST_MODELS.get(cost_model), collective)
+    books = _Books(system, costs)
+    plans: dict[str, tuple[Plan, Program]] = {}
+    plan: Plan | None = None
+    for phase in workload.phases:
+        structure = phase.graph.structure or phase.name
+        if structure not in plans:
+            plan = planner(phase.graph, system)
+            graph = rewrite(phase.graph, plan)
+            _insist(plan, graph, system)
+            plans[structure] = (plan, bind(plan, graph, system))
+        plan, program = plans[structure]
+        graph = rewrite(phase.graph, plan)
+        outcome = run(graph, program, system, costs, books.now)
+        check_phase(outcome, graph, system, costs)
+        books.add(phase, graph, outcome)
+        if advance is not None:
+            advance(1)
+    provenance = {
+        "offchip": offchip_version(),
+        "fidelity": fidelity,
+        "cost_model": cost_model,
+        "collective": collective,
+        "system_digest": system.digest,
+        "plan_digests": [_digest(plan.to_json()) for plan, _ in plans.values()],
+        "workload": {**workload.metadata, "name": workload.name},
+        "seed": None,
+        "clock": "seconds of simulated time; no cycle counts at this fidelity",
+    }
+    mapper = plan.mapper if plan is not None else ""
+    return books.result(workload, mapper, provenance)
+
+
+def _engine(fidelity: str) -> Run:
+    if fidelity == "event":
+        from simulator.system.engine import run_events
+
+        return run_events
+    if fidelity == "analytic":
+        from simulator.system.analytic import run_analytic
+
+        return run_analytic
+    raise bad_input(
+        f"found {fidelity!r}; expected one of {', '.join(FIDELITIES)}",
+        path="--fidelity",
+        suggestion=nearest(fidelity, FIDELITIES),
+    )
+
+
+def _insist(plan: Plan, graph: Graph, system: System) -> None:
+    violations = check(plan, graph, system)
+    if violations:
+        where = f"plan by {plan.mapper}" if plan.mapper else "plan"
+        raise InputError(Problem(v.message, path=f"{where}: {v.task}") for v in violations)
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+@dataclass
+class _Fullest:
+    peak: Peak | None = None
+    roles: dict[str, str] = field(default_factory=dict)
+
+
+class _Books:
+    """Sums over phases what the result needs."""
+
+    def __init__(self, system: System, costs: CostTable) -> None:
+        self.system, self.costs = system, costs
+        self.now = 0.0
+        self.timeline = Timeline()
+        self.phases: list[PhaseResult] = []
+        self.carried: dict[str, float] = {}
+        self.busy: dict[str, float] = {}
+        self.read: dict[str, float] = dict.fromkeys(system.memories, 0.0)
+        self.written: dict[str, float] = dict.fromkeys(system.memories, 0.0)
+        self.fullest = {name: _Fullest() for name in system.memories}
+        self.resident: dict[str, int] = {}
+        self.curves: dict[str, list[tuple[float, int]]] = {name: [] for name in system.memories}
+        self.compute_energy: dict[str, float] = {}
+        self.memory_energy: dict[str, float] = {}
+        self.peak_seconds: dict[str, float] = {}
+
+    def add(self, phase: Phase, graph: Graph, run: PhaseRun) -> None:
+        number = len(self.phases)
+        for record in run.records:
+            self._record(record, graph, number)
+        for totals, more in ((self.carried, run.carried_bytes), (self.busy, run.busy_seconds)):
+            for name, value in more.items():
+                totals[name] = totals.get(name, 0.0) + value
+        self._memories(graph, run)
+        self.phases.append(
+            PhaseResult(phase.name, phase.kind, run.start, run.end, phase.tokens, phase.graph.flops)
+        )
+        self.now = run.end
+
+    def _record(self, record: TaskRecord, graph: Graph, phase: int) -> None:
+        line, task, cost = self.timeline, record.task, record.cost
+        line.task.append(task.name)
+        line.kind.append(task.kind)
+        line.stream.append(task.stream)
+        line.phase.append(phase)
+        line.start.append(record.start)
+        line.end.append(record.end)
+        if cost is None:
+            line.operator.append(task.operator)
+            line.operator_kind.append(
+                graph.operator_by_name[task.operator].kind if task.operator else "transfer"
+            )
+            line.device.append(task.device or task.target)
+            line.bound_by.append("link")
+            line.launch.append(0.0)
+            line.flops.append(0.0)
+            line.bytes.append(record.moved_bytes)
+            line.energy.append(0.0)
+            self._moved(record)
+            return
+        operator = graph.operator_by_name[task.operator]
+        memory = self.system.nodes[task.device].memory or task.device
+        line.operator.append(operator.name)
+        line.operator_kind.append(operator.kind)
+        line.device.append(task.device)
+        line.bound_by.append(cost.bound_by)
+        line.launch.append(cost.launch_seconds)
+        line.flops.append(operator.flops)
+        line.bytes.append(float(cost.read_bytes + cost.write_bytes))
+        line.energy.append(cost.compute_energy_j + cost.memory_energy_j)
+        self.read[memory] += cost.read_bytes
+        self.written[memory] += cost.write_bytes
+        self.compute_energy[task.device] = self.compute_energy.get(task.device, 0.0) + cost.compute_energy_j
+        self.memory_energy[memory] = self.memory_energy.get(memory, 0.0) + cost.memory_energy_j
+        compute = self.system.nodes[task.device].compute
+        if operator.flops and compute is not None:
+            least = operator.flops / peak_rate(compute, operator.kind, operator.dtype)
+            self.peak_seconds[task.device] = self.peak_seconds.get(task.device, 0.0) + least
+
+    def _moved(self, record: TaskRecord) -> None:
+        """Book what a transfer or one rank of a collective read from one memory and wrote to another."""
+        task = record.task
+        here = self.system.nodes[task.device].memory or task.device if task.device else ""
+        for memory, size, totals in (
+            (task.source or here, record.moved_bytes, self.read),
+            (task.target or here, record.received_bytes, self.written),
+        ):
+            space = self.system.memories[memory]
+            per_byte = (
+                space.energy_per_byte_read_j if totals is self.read else space.energy_per_byte_written_j
+            )
+            totals[memory] += size
+            self.memory_energy[memory] = self.memory_energy.get(memory, 0.0) + size * per_byte
+
+    def _memories(self, graph: Graph, run: PhaseRun) -> None:
+        for name, entries in run.ledger.entries.items():
+            if not entries:
+                continue
+            used = 0
+            curve = self.curves[name]
+            for time_s, _, change in entries:
+                used += change
+                if curve and curve[-1][0] == time_s:
+                    curve[-1] = (time_s, used)
+                else:
+                    curve.append((time_s, used))
+            self.resident[name] = used
+            fullest = self.fullest[name]
+            if fullest.peak is None or run.ledger.peak_bytes(name) > fullest.peak.bytes:
+                fullest.peak = run.ledger.peak(name)
+                fullest.roles = {t: graph.tensors[t].role.value for t, _ in fullest.peak.live}
+
+    def result(self, workload: Workload, mapper: str, provenance: dict[str, Any]) -> Result:
+        makespan = self.now
+        wires = {use.wire: use for use in self._wires(makespan)}
+        memories = {
+            name: self._memory(name, space)
+            for name, space in self.system.memories.items()
+            if self.fullest[name].peak is not None
+        }
+        return Result(
+            model=workload.name,
+            system=self.system.name,
+            mapper=mapper,
+            makespan_s=makespan,
+            phases=tuple(self.phases),
+            timeline=self.timeline,
+            devices={use.device: use for use in self._devices(makespan)},
+            wires=wires,
+            memories=memories,
+            energy_j=self._energy(makespan, wires),
+            provenance=provenance,
+            warnings=tuple(workload.unsupported),
+        )
+
+    def _devices(self, makespan: float) -> list[DeviceUse]:
+        busy: dict[str, float] = {}
+        launch: dict[str, float] = {}
+        flops: dict[str, float] = {}
+        line = self.timeline
+        for index, kind in enumerate(line.kind):
+            if kind == "compute":
+                device = line.device[index]
+                span = line.end[index] - line.start[index] - line.launch[index]
+                busy[device] = busy.get(device, 0.0) + span
+                launch[device] = launch.get(device, 0.0) + line.launch[index]
+                flops[device] = flops.get(device, 0.0) + line.flops[index]
+        return [
+            DeviceUse(
+                name,
+                busy[name],
+                launch[name],
+                flops[name],
+                _share(busy[name], makespan),
+                _share(self.peak_seconds.get(name, 0.0), makespan),
+            )
+            for name in self.system.nodes
+            if name in busy
+        ]
+
+    def _wires(self, makespan: float) -> list[WireUse]:
+        uses = []
+        for wire in self.system.wires.values():
+            both = self.carried.get(wire.name, 0.0)
+            forward = self.carried.get(wire.name + ">", 0.0) + both
+            backward = self.carried.get(wire.name + "<", 0.0)
+            if forward or backward:
+                busy = max(self.busy.get(wire.name + end, 0.0) for end in ("", ">", "<"))
+                energy = (forward + backward) * wire.link.energy_per_byte
+                uses.append(WireUse(wire.name, forward, backward, busy, _share(busy, makespan), energy))
+        return uses
+
+    def _memory(self, name: str, space: MemorySpace) -> MemoryUse:
+        fullest = self.fullest[name]
+        peak = fullest.peak or Peak(name, 0.0, 0, ())
+        curve = np.array(self.curves[name], dtype=np.float64).reshape(-1, 2)
+        return MemoryUse(
+            memory=name,
+            technology=space.technology,
+            capacity_bytes=space.capacity_bytes,
+            usable_bytes=space.usable_bytes,
+            resident_bytes=self.resident.get(name, 0),
+            peak_bytes=peak.bytes,
+            peak_time_s=peak.time_s,
+            live_at_peak=tuple((t, fullest.roles.get(t, ""), size) for t, size in peak.live),
+            read_bytes=self.read[name],
+            written_bytes=self.written[name],
+            curve_time_s=curve[:, 0],
+            curve_bytes=curve[:, 1],
+        )
+
+    def _energy(self, makespan: float, wires: dict[str, WireUse]) -> dict[str, float]:
+        energy: dict[str, float] = {}
+        for device, joules in self.compute_energy.items():
+            energy[f"{device} compute"] = joules
+        for memory, joules in self.memory_energy.items():
+            energy[f"{memory} memory"] = joules
+        for name, use in wires.items():
+            energy[f"{name} link"] = use.energy_j
+        for node in self.system.nodes.values():
+            power = getattr(node.device, "power", None)
+            if power is not None:
+                energy[f"{node.name} idle"] = power.idle * makespan
+        return energy
+
+
+def _share(part: float, whole: float) -> float:
+    return part / whole if whole > 0 else 0.0

@@ -1,0 +1,119 @@
+"""What tasks cost on one system: operators through the cost model, transfers and collectives through routes.
+
+Resources are named strings: a wire's direction (``pcie:gpu-cpu>``), a half-duplex wire, a memory's port
+(``host``) or, where reading and writing differ, its two ports (``ssd:read``, ``ssd:write``).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from hw_configs.system import System
+from simulator.cost.collective import schedule
+from simulator.cost.model import CostModel, OperatorCost
+from workloads.graph import Operator
+
+__all__ = ["CostTable", "Path", "Round"]
+
+
+@dataclass(frozen=True, slots=True)
+class Path:
+    """From one memory to another: the resources a flow holds, and the latency of its first byte."""
+
+    resources: tuple[str, ...]
+    latency_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """Messages of a collective that run side by side: how many hops follow one another, who sends what."""
+
+    hops: int
+    sends: tuple[tuple[str, str, int], ...]
+
+
+class CostTable:
+    """Costs on one system, remembered. One table serves all phases of a run."""
+
+    def __init__(self, system: System, model: CostModel, collective: str = "ring") -> None:
+        self.system, self.model, self.collective = system, model, collective
+        # Keyed by identity: the decode steps of a generation share the operators that do not change.
+        self._operators: dict[tuple[int, str], tuple[Operator, OperatorCost]] = {}
+        self._paths: dict[tuple[str, str], Path] = {}
+        self._rounds: dict[tuple[str, int, tuple[str, ...]], tuple[Round, ...]] = {}
+
+    def operator(self, operator: Operator, device: str) -> OperatorCost:
+        """Cost of an operator on a node, working in the node's memory."""
+        key = (id(operator), device)
+        known = self._operators.get(key)
+        if known is None:
+            node = self.system.nodes[device]
+            memory = self.system.memories[node.memory or device]
+            known = (operator, self.model.cost(operator, node, memory))
+            if len(self._operators) > 200_000:
+                self._operators.clear()
+            self._operators[key] = known
+        return known[1]
+
+    def path(self, source: str, target: str) -> Path:
+        """The path of a copy from one memory to another; ``InputError`` when no link joins them."""
+        key = (source, target)
+        if key not in self._paths:
+            self._paths[key] = self._find_path(source, target)
+        return self._paths[key]
+
+    def rounds(self, operator: Operator, devices: tuple[str, ...]) -> tuple[Round, ...]:
+        """The rounds of a collective operator over the ranks' devices.
+
+        The steps of a ring are alike and follow one another without a gap, so they are one round with all
+        their bytes and one latency per step; the steps of a tree are rounds of their own.
+        """
+        key = (operator.kind, int(operator.attributes["bytes"]), devices)
+        if key not in self._rounds:
+            self._rounds[key] = self._find_rounds(*key)
+        return self._rounds[key]
+
+    @cached_property
+    def capacity(self) -> dict[str, float]:
+        """Bytes per second of every resource."""
+        rates: dict[str, float] = {}
+        for wire in self.system.wires.values():
+            for forward in (True, False):
+                rates[self._wire(wire.name, forward)] = wire.link.bandwidth
+        for memory in self.system.memories.values():
+            read, write = self._ports(memory.name)
+            rates[read], rates[write] = memory.read_bandwidth, memory.write_bandwidth
+        return rates
+
+    def _find_path(self, source: str, target: str) -> Path:
+        route = self.system.route(source, target)
+        memories = self.system.memories
+        latency = memories[source].latency_s + sum(self.system.wires[wire].link.latency for wire, _ in route)
+        wires = tuple(self._wire(wire, forward) for wire, forward in route)
+        return Path((self._ports(source)[0], *wires, self._ports(target)[1]), latency)
+
+    def _find_rounds(self, kind: str, size: int, devices: tuple[str, ...]) -> tuple[Round, ...]:
+        form = schedule(kind, self.collective, len(devices), size)
+        steps = [list(form.messages(step)) for step in range(form.steps)]
+        if form.algorithm == "ring" and steps:
+            totals: dict[tuple[int, int], int] = {}
+            for message in (message for step in steps for message in step):
+                pair = (message.source, message.target)
+                totals[pair] = totals.get(pair, 0) + message.bytes
+            sends = tuple((devices[a], devices[b], size) for (a, b), size in totals.items())
+            return (Round(form.steps, sends),)
+        return tuple(
+            Round(1, tuple((devices[m.source], devices[m.target], m.bytes) for m in step)) for step in steps
+        )
+
+    def _wire(self, name: str, forward: bool) -> str:
+        if self.system.wires[name].link.duplex == "half":
+            return name
+        return name + (">" if forward else "<")
+
+    def _ports(self, memory: str) -> tuple[str, str]:
+        space = self.system.memories[memory]
+        if space.read_bandwidth == space.write_bandwidth:
+            return memory, memory
+        return f"{memory}:read", f"{memory}:write"

@@ -1,0 +1,251 @@
+"""The event-driven run of one graph under one plan, on SimPy.
+
+Each stream of the plan is a process that takes its tasks in order: wait for what the task needs, allocate the
+copies it makes, hold the device or move the bytes, then let go of the copies it used. A device runs one
+operator at a time. Transfers and collectives are flows that share wires and memory ports fairly. A copy that
+does not fit waits until another is dropped; when nothing can move any more, the run ends in an error that
+says who waits for how many bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from hw_configs.problems import InputError, Problem
+from hw_configs.system import System
+from simulator.cost.model import OperatorCost
+from simulator.link.flows import FlowNetwork
+from simulator.plan import Task
+from simulator.system.costs import CostTable
+from simulator.system.memory import MemoryLedger, out_of_memory
+from simulator.system.program import Program
+from workloads.graph import Graph
+
+__all__ = ["LEVERS", "PhaseRun", "TaskRecord", "run_events"]
+
+LEVERS: Final = (
+    "levers: a smaller batch or context, a narrower element type, more devices (--tp, --pp), "
+    "or a mapper that offloads (--mapper, see 'offchip simulate --help')"
+)
+
+Steps = Generator[Any, Any, None]
+
+
+@dataclass(slots=True)
+class TaskRecord:
+    """When a task ran. ``cost`` is set for compute tasks; transfers and collectives have bytes, sent from
+    the source (or this rank's memory) and received in the target.
+    """
+
+    task: Task
+    start: float
+    end: float
+    cost: OperatorCost | None
+    moved_bytes: float = 0.0
+    received_bytes: float = 0.0
+
+
+@dataclass
+class PhaseRun:
+    """What an engine hands back of one phase: records in plan order, and what flowed."""
+
+    records: list[TaskRecord]
+    start: float
+    end: float
+    carried_bytes: Mapping[str, float]
+    """Bytes that each wire direction and memory port carried for transfers and collectives."""
+    busy_seconds: Mapping[str, float]
+    ledger: MemoryLedger
+
+
+def run_events(
+    graph: Graph, program: Program, system: System, costs: CostTable, start: float = 0.0
+) -> PhaseRun:
+    """Run a program from time ``start``; raises ``InfeasibleError`` when memory cannot hold what it needs."""
+    run = _Run(graph, program, system, costs, start)
+    run.execute()
+    return run.result()
+
+
+class _Run:
+    def __init__(
+        self, graph: Graph, program: Program, system: System, costs: CostTable, start: float
+    ) -> None:
+        import simpy
+
+        self.graph, self.program, self.system, self.costs, self.start = graph, program, system, costs, start
+        self.env: Any = simpy.Environment(initial_time=start)
+        self.network = FlowNetwork(self.env, costs.capacity)
+        self.ledger = MemoryLedger(system, graph)
+        self.records: list[TaskRecord | None] = [None] * len(program.tasks)
+        self.awaited: dict[int, Any] = {}
+        self.meetings: dict[tuple[str, tuple[str, ...]], list[Any]] = {}
+        self.queues: dict[str, list[tuple[int, int, Any]]] = {name: [] for name in self.ledger.usable}
+        self.locks = self._locks(simpy)
+        self.users_ever = [0] * len(program.copies)
+        for used in program.uses:
+            for number in used:
+                self.users_ever[number] += 1
+        self.users_left = list(self.users_ever)
+        self._allocate_homes()
+
+    def _locks(self, simpy: Any) -> dict[str, Any]:
+        """Devices that more than one stream computes on need a lock; the others are serial by themselves."""
+        streams: dict[str, set[str]] = {}
+        for task in self.program.tasks:
+            if task.kind == "compute":
+                streams.setdefault(task.device, set()).add(task.stream)
+        return {
+            device: simpy.Resource(self.env, capacity=1) for device, used in streams.items() if len(used) > 1
+        }
+
+    def _allocate_homes(self) -> None:
+        for copy in self.program.copies:
+            if copy.home:
+                self.ledger.allocate(copy.tensor, copy.memory, self.start)
+        over = {m: ("the start", 0) for m in self.ledger.used if self.ledger.room(m) < 0}
+        if over:
+            raise out_of_memory(self.ledger, self.system, over, LEVERS)
+
+    def execute(self) -> None:
+        for indices in self.program.streams.values():
+            self.env.process(self._stream(indices))
+        self.env.run()
+        if None in self.records:
+            raise self._stalled()
+
+    def result(self) -> PhaseRun:
+        end = max((record.end for record in self.records if record is not None), default=self.start)
+        for copy, users in zip(self.program.copies, self.users_ever, strict=True):
+            # What the phase was asked for leaves with it, and so do inputs that nobody read.
+            if (copy.kept and not copy.lasting) or (copy.home and not copy.kept and users == 0):
+                self.ledger.release(copy.tensor, copy.memory, end)
+        records = [record for record in self.records if record is not None]
+        return PhaseRun(records, self.start, end, self.network.carried, self.network.busy, self.ledger)
+
+    def _stream(self, indices: tuple[int, ...]) -> Steps:
+        program = self.program
+        for index in indices:
+            for before in program.waits[index]:
+                if self.records[before] is None:
+                    yield self._finished(before)
+            task = program.tasks[index]
+            if program.makes[index]:
+                yield from self._allocate(index)
+            if task.kind == "compute":
+                yield from self._compute(index, task)
+            elif task.kind == "transfer":
+                yield from self._transfer(index, task)
+            else:
+                yield from self._meet(index, task)
+            self._let_go(index)
+            if index in self.awaited:
+                self.awaited.pop(index).succeed()
+
+    def _finished(self, index: int) -> Any:
+        if index not in self.awaited:
+            self.awaited[index] = self.env.event()
+        return self.awaited[index]
+
+    def _compute(self, index: int, task: Task) -> Steps:
+        cost = self.costs.operator(self.graph.operator_by_name[task.operator], task.device)
+        duration = cost.launch_seconds + cost.seconds
+        lock = self.locks.get(task.device)
+        if lock is not None:
+            with lock.request() as turn:
+                yield turn
+                start = self.env.now
+                yield self.env.timeout(duration)
+        else:
+            start = self.env.now
+            if duration > 0:
+                yield self.env.timeout(duration)
+        self.records[index] = TaskRecord(task, start, self.env.now, cost)
+
+    def _transfer(self, index: int, task: Task) -> Steps:
+        start = self.env.now
+        size = self.graph.tensors[task.tensor].size_bytes
+        path = self.costs.path(task.source, task.target)
+        yield self.env.timeout(path.latency_s)
+        yield self.network.start(path.resources, size)
+        self.records[index] = TaskRecord(task, start, self.env.now, None, float(size), float(size))
+
+    def _meet(self, index: int, task: Task) -> Steps:
+        """One rank of a collective: the last to arrive starts it, all leave together."""
+        key = (task.operator, task.group)
+        arrived = self.meetings.setdefault(key, [])
+        gate = self.env.event()
+        arrived.append(gate)
+        if len(arrived) == self.program.groups[key]:
+            self.env.process(self._collective(task, self.meetings.pop(key)))
+        start, sent, got = yield gate
+        mine = (sent.get(task.device, 0.0), got.get(task.device, 0.0))
+        self.records[index] = TaskRecord(task, start, self.env.now, None, *mine)
+
+    def _collective(self, task: Task, gates: list[Any]) -> Steps:
+        start = self.env.now
+        operator = self.graph.operator_by_name[task.operator]
+        nodes = self.system.nodes
+        sent: dict[str, float] = {}
+        got: dict[str, float] = {}
+        for round_ in self.costs.rounds(operator, task.group):
+            flows, latency = [], 0.0
+            for source, target, size in round_.sends:
+                path = self.costs.path(nodes[source].memory or source, nodes[target].memory or target)
+                flows.append((path.resources, float(size)))
+                latency = max(latency, path.latency_s)
+                sent[source] = sent.get(source, 0.0) + size
+                got[target] = got.get(target, 0.0) + size
+            yield self.env.timeout(latency * round_.hops)
+            yield self.env.all_of(self.network.start_all(flows))
+        for gate in gates:
+            gate.succeed((start, sent, got))
+
+    def _allocate(self, index: int) -> Steps:
+        copies = self.program.copies
+        memory = copies[self.program.makes[index][0]].memory
+        size = sum(
+            self.graph.tensors[copies[number].tensor].size_bytes for number in self.program.makes[index]
+        )
+        if self.queues[memory] or self.ledger.room(memory) < size:
+            turn = self.env.event()
+            self.queues[memory].append((size, index, turn))
+            yield turn
+        else:
+            self._book(index)
+
+    def _book(self, index: int) -> None:
+        for number in self.program.makes[index]:
+            copy = self.program.copies[number]
+            self.ledger.allocate(copy.tensor, copy.memory, self.env.now)
+
+    def _let_go(self, index: int) -> None:
+        freed: dict[str, None] = {}
+        for number in self.program.uses[index]:
+            self.users_left[number] -= 1
+            copy = self.program.copies[number]
+            if self.users_left[number] == 0 and not copy.kept:
+                self.ledger.release(copy.tensor, copy.memory, self.env.now)
+                freed[copy.memory] = None
+        for memory in freed:
+            if self.queues[memory]:
+                self._admit(memory)
+
+    def _admit(self, memory: str) -> None:
+        """Let in who waits, first come, first served; their bytes are booked at once."""
+        queue = self.queues[memory]
+        while queue and self.ledger.room(memory) >= queue[0][0]:
+            _, index, turn = queue.pop(0)
+            self._book(index)
+            turn.succeed()
+
+    def _stalled(self) -> Exception:
+        tasks = self.program.tasks
+        waiting = {m: (tasks[queue[0][1]].name, queue[0][0]) for m, queue in self.queues.items() if queue}
+        if waiting:
+            return out_of_memory(self.ledger, self.system, waiting, LEVERS)
+        open_tasks = [self.program.tasks[i].name for i, record in enumerate(self.records) if record is None]
+        shown = ", ".join(open_tasks[:5])
+        return InputError([Problem(f"the plan never finishes: {len(open_tasks)} tasks wait, first {shown}")])

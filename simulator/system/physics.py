@@ -1,0 +1,139 @@
+"""Bounds that no machine can break, held against every result.
+
+The checks look at the finished records alone, not at how an engine made them: energy is not negative, no
+operator is faster than its data-sheet roof, no device or stream does two things at once, no run is shorter
+than its critical path or than any resource's work, bytes into a wire equal bytes moved by tasks, and no
+memory holds more than it has. A breach is a defect of Offchip and raises :class:`PhysicsError`, which names
+the operator.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from itertools import pairwise
+
+from hw_configs.problems import PhysicsError
+from hw_configs.system import System
+from simulator.cost.model import peak_rate
+from simulator.system.costs import CostTable
+from simulator.system.engine import PhaseRun, TaskRecord
+from workloads.graph import Graph
+
+__all__ = ["check_phase"]
+
+_ROUNDING = 1e-9
+
+
+def check_phase(run: PhaseRun, graph: Graph, system: System, costs: CostTable) -> None:
+    """Raise ``PhysicsError`` with the first bound that a phase breaks."""
+    for breach in _breaches(run, graph, system, costs):
+        raise PhysicsError(f"{graph.name}: {breach}")
+
+
+def _breaches(run: PhaseRun, graph: Graph, system: System, costs: CostTable) -> Iterator[str]:
+    yield from _operators_below_roof(run, graph, system)
+    yield from _overlaps(run)
+    yield from _shorter_than_critical_path(run, graph)
+    yield from _bytes_not_conserved(run, costs)
+    yield from _memory_out_of_bounds(run)
+
+
+def _slack(run: PhaseRun) -> float:
+    # Clock times carry the rounding of the absolute time they were added to.
+    return _ROUNDING * max(run.end - run.start, 0.0) + 4 * math.ulp(max(run.end, 1e-9))
+
+
+def _operators_below_roof(run: PhaseRun, graph: Graph, system: System) -> Iterator[str]:
+    rates: dict[tuple[str, str, str], float] = {}
+    for record in run.records:
+        cost = record.cost
+        if cost is None:
+            continue
+        name = record.task.operator
+        if cost.compute_energy_j < 0 or cost.memory_energy_j < 0:
+            yield f"operator {name!r} has negative energy"
+        node = system.nodes[record.task.device]
+        operator = graph.operator_by_name[name]
+        roof = 0.0
+        if operator.flops and node.compute is not None:
+            key = (record.task.device, operator.kind, operator.dtype)
+            if key not in rates:
+                rates[key] = peak_rate(node.compute, operator.kind, operator.dtype)
+            roof = operator.flops / rates[key]
+        memory = system.memories[node.memory or node.name]
+        traffic = cost.read_bytes / memory.read_bandwidth + cost.write_bytes / memory.write_bandwidth
+        roof = max(roof, traffic)
+        took = record.end - record.start
+        if took < roof * (1 - 1e-6) - _slack(run):
+            yield f"operator {name!r} took {took:.6g} s, below its roof of {roof:.6g} s on {node.name}"
+
+
+def _overlaps(run: PhaseRun) -> Iterator[str]:
+    """One device computes one operator at a time, and one stream holds one task at a time."""
+    slack = _slack(run)
+    lanes: dict[str, list[TaskRecord]] = {}
+    for record in run.records:
+        if record.task.kind == "compute":
+            lanes.setdefault(f"device {record.task.device}", []).append(record)
+        lanes.setdefault(f"stream {record.task.stream}", []).append(record)
+    for lane, records in lanes.items():
+        records.sort(key=lambda r: (r.start, r.end))
+        for before, after in pairwise(records):
+            if after.start < before.end - slack:
+                yield f"{lane} runs {before.task.name!r} and {after.task.name!r} at once"
+
+
+def _shorter_than_critical_path(run: PhaseRun, graph: Graph) -> Iterator[str]:
+    """The longest chain of data dependencies, each operator at the time it took, fits in the run."""
+    took: dict[str, float] = {}
+    for record in run.records:
+        if record.cost is not None:
+            seconds = record.end - record.start
+            took[record.task.operator] = min(took.get(record.task.operator, seconds), seconds)
+    reach: dict[str, float] = {}
+    longest, last = 0.0, ""
+    for operator in graph.operators:
+        before = max((reach[name] for name in graph.dependencies[operator.name]), default=0.0)
+        reach[operator.name] = before + took.get(operator.name, 0.0)
+        if reach[operator.name] > longest:
+            longest, last = reach[operator.name], operator.name
+    if longest > (run.end - run.start) + _slack(run) * 10:
+        yield f"the critical path to {last!r} takes {longest:.6g} s, the run only {run.end - run.start:.6g} s"
+
+
+def _bytes_not_conserved(run: PhaseRun, costs: CostTable) -> Iterator[str]:
+    """What tasks moved is what crossed the wires, and no wire was busy longer than the run."""
+    system = costs.system
+    expected: dict[str, float] = {}
+    for record in run.records:
+        if record.task.kind == "transfer":
+            for resource in costs.path(record.task.source, record.task.target).resources:
+                expected[resource] = expected.get(resource, 0.0) + record.moved_bytes
+    collectives = any(record.task.kind == "collective" for record in run.records)
+    for resource, carried in run.carried_bytes.items():
+        if not collectives and not math.isclose(
+            carried, expected.get(resource, 0.0), rel_tol=1e-9, abs_tol=1
+        ):
+            yield f"{resource} carried {carried:.0f} bytes, tasks moved {expected.get(resource, 0.0):.0f}"
+        capacity = costs.capacity[resource]
+        if carried > capacity * (run.end - run.start) * (1 + 1e-6) + capacity * _slack(run) + 1:
+            yield f"{resource} carried {carried:.0f} bytes, more than its bandwidth allows in the run"
+    for wire in system.wires.values():
+        for resource in (wire.name, wire.name + ">", wire.name + "<"):
+            if run.busy_seconds.get(resource, 0.0) > (run.end - run.start) * (1 + 1e-6) + _slack(run):
+                yield f"wire {wire.name!r} was busy longer than the run"
+
+
+def _memory_out_of_bounds(run: PhaseRun) -> Iterator[str]:
+    ledger = run.ledger
+    for memory, entries in ledger.entries.items():
+        if not entries:
+            continue
+        used = 0
+        for _, tensor, change in entries:
+            used += change
+            if used < 0:
+                yield f"memory {memory!r} gave back more than it held, last {tensor!r}"
+            if used > ledger.usable[memory]:
+                yield f"memory {memory!r} held {used} bytes of {ledger.usable[memory]}, last {tensor!r}"

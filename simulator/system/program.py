@@ -1,0 +1,195 @@
+"""A plan bound to a graph: every wait, every copy and its users, as flat lists an engine can walk.
+
+The replay goes through the plan's tasks in list order and tracks, for each tensor, the copies that hold its
+newest value. It trusts the plan: :func:`simulator.check.check` has already said that it is one. The result
+depends on names and wiring only, so that all decode steps of a generation share one program.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from hw_configs.system import System
+from simulator.plan import Plan, Task
+from workloads.graph import PERSISTENT_ROLES, Graph
+
+__all__ = ["Copy", "Program", "bind"]
+
+
+@dataclass(slots=True)
+class Copy:
+    """One residence of a tensor in a memory, from the task that makes it to its last user."""
+
+    tensor: str
+    memory: str
+    maker: int
+    """Index of the task that last wrote it; -1 for a home that no task has updated."""
+    home: bool = False
+    address: int | None = None
+    kept: bool = False
+    """Whether no last user drops it: a persistent tensor at home, or a graph output."""
+    lasting: bool = False
+    """Whether it is still there after the phase: a persistent tensor at home."""
+    users: list[int] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Program:
+    """What an engine needs of a plan: for every task its waits, the copies it makes and those it uses."""
+
+    tasks: tuple[Task, ...]
+    waits: tuple[tuple[int, ...], ...]
+    makes: tuple[tuple[int, ...], ...]
+    uses: tuple[tuple[int, ...], ...]
+    copies: tuple[Copy, ...]
+    streams: Mapping[str, tuple[int, ...]]
+    groups: Mapping[tuple[str, tuple[str, ...]], int]
+    """Collective (operator, group) -> number of ranks that meet."""
+
+
+def bind(plan: Plan, graph: Graph, system: System) -> Program:
+    """Replay a plan over a graph's wiring."""
+    replay = _Replay(plan, graph, system)
+    for index, task in enumerate(plan.tasks):
+        replay.step(index, task)
+    return replay.program()
+
+
+class _Replay:
+    def __init__(self, plan: Plan, graph: Graph, system: System) -> None:
+        self.plan, self.graph = plan, graph
+        self.memory_of = {node.name: node.memory or node.name for node in system.nodes.values()}
+        self.index_of = {task.name: index for index, task in enumerate(plan.tasks)}
+        self.copies: list[Copy] = []
+        self.here: dict[tuple[str, str], int] = {}
+        self.waits: list[dict[int, None]] = []
+        self.makes: list[list[int]] = []
+        self.uses: list[list[int]] = []
+        self.outputs = set(graph.outputs)
+        for tensor, homes in plan.homes.items():
+            for home in homes:
+                self._add(Copy(tensor, home.memory, -1, True, home.address))
+
+    def _add(self, copy: Copy) -> int:
+        persistent = self.graph.tensors[copy.tensor].role in PERSISTENT_ROLES
+        homes = self.plan.homes.get(copy.tensor, ())
+        copy.lasting = persistent and any(home.memory == copy.memory for home in homes)
+        copy.kept = copy.lasting or copy.tensor in self.outputs
+        self.here[copy.tensor, copy.memory] = len(self.copies)
+        self.copies.append(copy)
+        return len(self.copies) - 1
+
+    def step(self, index: int, task: Task) -> None:
+        self.waits.append({self.index_of[name]: None for name in task.after})
+        self.makes.append([])
+        self.uses.append([])
+        if task.kind == "transfer":
+            self._read(index, task.tensor, task.source)
+            self._make(index, task, task.tensor, task.target)
+        else:
+            operator = self.graph.operator_by_name[task.operator]
+            memory = self.memory_of[task.device]
+            for tensor in dict.fromkeys((*_of_rank(task, operator.inputs), *operator.updates)):
+                self._read(index, tensor, memory)
+            for tensor in operator.updates:
+                self._overwrite(index, self.here[tensor, memory])
+            for tensor in _of_rank(task, operator.outputs):
+                self._make(index, task, tensor, memory)
+        for tensor, memory in task.frees:
+            copy = self.here.pop((tensor, memory))
+            self._use(index, copy)
+            self.copies[copy].kept = self.copies[copy].lasting = False
+
+    def _read(self, index: int, tensor: str, memory: str) -> None:
+        copy = self.here[tensor, memory]
+        if self.copies[copy].maker >= 0:
+            self.waits[index][self.copies[copy].maker] = None
+        self._use(index, copy)
+
+    def _use(self, index: int, copy: int) -> None:
+        users = self.copies[copy].users
+        if not users or users[-1] != index:
+            users.append(index)
+            self.uses[index].append(copy)
+
+    def _overwrite(self, index: int, copy: int) -> None:
+        """An update in place waits for the readers before it and is what later readers wait for."""
+        for user in self.copies[copy].users:
+            if user != index:
+                self.waits[index][user] = None
+        self.copies[copy].maker = index
+        # Waits on this update imply waits on all before it, so the list of users can start afresh.
+        self.copies[copy].users = [index]
+
+    def _make(self, index: int, task: Task, tensor: str, memory: str) -> None:
+        existing = self.here.get((tensor, memory))
+        if existing is not None:
+            self._use(index, existing)
+            self._overwrite(index, existing)
+            return
+        number = self._add(Copy(tensor, memory, index, False, task.addresses.get(tensor)))
+        self.makes[index].append(number)
+        self._use(index, number)
+
+    def _wait_for_addresses(self) -> None:
+        """A copy at planned bytes waits for the users of every earlier copy that held some of them."""
+        made_by: dict[str, list[int]] = {}
+        for number, copy in enumerate(self.copies):
+            if copy.address is not None:
+                made_by.setdefault(copy.memory, []).append(number)
+        last_use = self._last_uses()
+        made_at = {number: index for index, made in enumerate(self.makes) for number in made}
+        for numbers in made_by.values():
+            holders: list[int] = []
+            for number in numbers:
+                low, high = self._bytes(number)
+                made = made_at.get(number, -1)
+                still = []
+                for holder in holders:
+                    from_, to = self._bytes(holder)
+                    if from_ < high and low < to and made >= 0:
+                        self.waits[made].update(dict.fromkeys(last_use[holder]))
+                    if not (low <= from_ and to <= high):
+                        still.append(holder)
+                holders = [*still, number]
+
+    def _bytes(self, number: int) -> tuple[int, int]:
+        copy = self.copies[number]
+        start = copy.address or 0
+        return start, start + self.graph.tensors[copy.tensor].size_bytes
+
+    def _last_uses(self) -> list[list[int]]:
+        users: list[list[int]] = [[] for _ in self.copies]
+        for index, used in enumerate(self.uses):
+            for number in used:
+                users[number].append(index)
+        return users
+
+    def program(self) -> Program:
+        self._wait_for_addresses()
+        streams: dict[str, list[int]] = {}
+        groups: dict[tuple[str, tuple[str, ...]], int] = {}
+        for index, task in enumerate(self.plan.tasks):
+            streams.setdefault(task.stream, []).append(index)
+            self.waits[index].pop(index, None)
+            if task.kind == "collective":
+                groups[task.operator, task.group] = len(task.group)
+        return Program(
+            self.plan.tasks,
+            tuple(tuple(waits) for waits in self.waits),
+            tuple(tuple(made) for made in self.makes),
+            tuple(tuple(used) for used in self.uses),
+            tuple(self.copies),
+            {stream: tuple(indices) for stream, indices in streams.items()},
+            groups,
+        )
+
+
+def _of_rank(task: Task, tensors: tuple[str, ...]) -> tuple[str, ...]:
+    """A collective lists its tensors rank by rank, in the order of its group; other tasks own them all."""
+    if task.kind != "collective":
+        return tensors
+    share = len(tensors) // len(task.group)
+    rank = task.group.index(task.device)
+    return tensors[rank * share : (rank + 1) * share]

@@ -1,0 +1,252 @@
+"""One graph over several devices: operators divided along an axis, with the collectives that this needs.
+
+After Megatron-LM (Shoeybi et al., arXiv:1909.08053, section 3): a ``column`` product divides its weight over
+the outputs and leaves a divided result; a ``row`` product takes divided inputs and leaves partial sums,
+which an all-reduce completes; ``head`` and ``split`` work on what is already divided; ``vocab`` divides an
+embedding table or a language-model head over the vocabulary; ``replicated`` operators run whole on every
+device. A divided tensor that someone needs whole is gathered first.
+
+Rank k of operator ``o`` is named ``o@k``, its part of tensor ``t`` is ``t@k``. Ranks keep whole copies of key
+and value heads when there are fewer of them than ranks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from hw_configs.problems import bad_input
+from simulator.plan import Split
+from workloads.graph import Attribute, Graph, Operator, Role, Tensor
+
+__all__ = ["split_graph"]
+
+_NEEDS_WHOLE: Final = frozenset({"column", "vocab", "replicated"})
+"""Axes whose activations must be whole on every rank."""
+_DIVIDED_ATTRIBUTES: Final[dict[str, tuple[str, ...]]] = {
+    "column": ("n",),
+    "row": ("k",),
+    "head": ("heads", "n"),
+    "split": ("n",),
+    "vocab": ("n",),
+    "replicated": (),
+}
+
+
+def split_graph(graph: Graph, splits: Mapping[str, Split]) -> Graph:
+    """The graph with the named operators divided; operators without a split stay as they are.
+
+    Raises ``InputError`` when heads cannot be divided or a split tensor meets another number of ranks.
+    """
+    return _Splitter(graph, splits).run()
+
+
+class _Splitter:
+    def __init__(self, graph: Graph, splits: Mapping[str, Split]) -> None:
+        self.graph, self.splits = graph, splits
+        self.tensors: dict[str, Tensor] = {}
+        self.operators: list[Operator] = []
+        self.divided: dict[str, bool] = {}
+        """Tensors of the graph that exist in ranks: True when divided, False when whole on each."""
+        self.ranks: dict[str, int] = {}
+        self.gathered: set[str] = set()
+
+    def run(self) -> Graph:
+        for operator in self.graph.operators:
+            split = self.splits.get(operator.name)
+            if split is None:
+                self._keep(operator)
+            else:
+                self._divide(operator, split)
+        outputs: list[str] = []
+        for name in self.graph.outputs:
+            if name not in self.ranks:
+                self._plain(name)
+                outputs.append(name)
+                continue
+            if self.divided[name]:
+                self._gather(name, self.ranks[name])
+            whole = f"{name}.whole" if self.divided[name] else name
+            outputs += [f"{whole}@{rank}" for rank in range(self.ranks[name])]
+        source = self.graph
+        return Graph(
+            source.name,
+            self.tensors,
+            tuple(self.operators),
+            tuple(outputs),
+            source.structure,
+            source.metadata,
+        )
+
+    def _keep(self, operator: Operator) -> None:
+        for name in (*operator.inputs, *operator.outputs, *operator.updates):
+            if name in self.ranks:
+                raise bad_input(
+                    f"operator {operator.name!r} is not divided, but its tensor {name!r} is", path="splits"
+                )
+            self._plain(name)
+        self.operators.append(operator)
+
+    def _plain(self, name: str) -> None:
+        self.tensors[name] = self.graph.tensors[name]
+
+    def _divide(self, operator: Operator, split: Split) -> None:
+        ranks = len(split.devices)
+        self._check_heads(operator, split)
+        inputs = {name: self._operand(name, operator, split) for name in operator.inputs}
+        for name in operator.updates:
+            self._place(name, operator, split)
+        partial = split.axis == "row" or (split.axis == "vocab" and operator.kind == "embedding")
+        whole = partial or split.axis == "replicated"
+        for name in operator.outputs:
+            self._declare(f"{name}.partial" if partial else name, name, ranks, divided=not whole)
+        for name in operator.outputs:
+            self.ranks[name], self.divided[name] = ranks, not whole
+        shares = self._traffic_shares(operator, inputs, partial, split)
+        attributes = self._attributes(operator, split)
+        work = 1.0 if split.axis == "replicated" else 1.0 / ranks
+        for rank in range(ranks):
+            outputs = [f"{n}.partial@{rank}" if partial else f"{n}@{rank}" for n in operator.outputs]
+            self.operators.append(
+                Operator(
+                    f"{operator.name}@{rank}",
+                    operator.kind,
+                    tuple(f"{inputs[name]}@{rank}" for name in operator.inputs),
+                    tuple(outputs),
+                    operator.flops * work,
+                    round(operator.read_bytes * shares[0]),
+                    round(operator.write_bytes * shares[1]),
+                    operator.dtype,
+                    tuple(f"{name}@{rank}" for name in operator.updates),
+                    attributes,
+                )
+            )
+        if partial:
+            for name in operator.outputs:
+                self._reduce(name, ranks)
+
+    def _check_heads(self, operator: Operator, split: Split) -> None:
+        heads = operator.attributes.get("heads")
+        if split.axis == "head" and isinstance(heads, int) and heads % len(split.devices):
+            raise bad_input(
+                f"operator {operator.name!r} has {heads} heads, which {len(split.devices)} devices "
+                "cannot share evenly",
+                path="splits",
+            )
+
+    def _operand(self, name: str, operator: Operator, split: Split) -> str:
+        """The tensor's name (without rank) in the layout that the operator needs."""
+        ranks = len(split.devices)
+        if name not in self.ranks:
+            self._place(name, operator, split)
+        if self.ranks[name] != ranks:
+            raise bad_input(
+                f"tensor {name!r} lives on {self.ranks[name]} ranks, operator {operator.name!r} on {ranks}",
+                path="splits",
+            )
+        persistent = self.graph.tensors[name].role is not Role.ACTIVATION
+        if self.divided[name] and split.axis in _NEEDS_WHOLE and not persistent:
+            self._gather(name, ranks)
+            return f"{name}.whole"
+        return name
+
+    def _place(self, name: str, operator: Operator, split: Split) -> None:
+        """Lay out a tensor that nobody has made: a weight, a cache or an input of the graph."""
+        if name in self.ranks:
+            return
+        activation = self.graph.tensors[name].role is Role.ACTIVATION
+        divided = split.axis != "replicated" and not (activation and split.axis in _NEEDS_WHOLE)
+        if activation and not divided:
+            self._declare(name, name, len(split.devices), divided=False)
+        else:
+            share = self._share_of(name, operator, split) if divided else 1.0
+            self._declare(name, name, len(split.devices), divided=divided, share=share)
+        self.ranks[name], self.divided[name] = len(split.devices), divided
+
+    def _share_of(self, name: str, operator: Operator, split: Split) -> float:
+        ranks = len(split.devices)
+        kv_heads = operator.attributes.get("kv_heads")
+        if self.graph.tensors[name].role is Role.KV_CACHE and isinstance(kv_heads, int):
+            return max(1.0, kv_heads / ranks) / kv_heads
+        return 1.0 / ranks
+
+    def _declare(
+        self, name: str, original: str, ranks: int, *, divided: bool, share: float | None = None
+    ) -> None:
+        tensor = self.graph.tensors[original]
+        part = (share if share is not None else 1.0 / ranks) if divided else 1.0
+        size = -int(-tensor.size_bytes * part // 1)
+        for rank in range(ranks):
+            shape = _divided_shape(tensor.shape, ranks) if part == 1.0 / ranks else tensor.shape
+            self.tensors[f"{name}@{rank}"] = Tensor(f"{name}@{rank}", shape, tensor.dtype, tensor.role, size)
+
+    def _reduce(self, name: str, ranks: int) -> None:
+        self._declare(name, name, ranks, divided=False)
+        self._collective("all_reduce", name, f"{name}.partial", name, ranks)
+
+    def _gather(self, name: str, ranks: int) -> None:
+        if name not in self.gathered:
+            self.gathered.add(name)
+            self._declare(f"{name}.whole", name, ranks, divided=False)
+            self._collective("all_gather", name, name, f"{name}.whole", ranks)
+
+    def _collective(self, kind: str, name: str, source: str, target: str, ranks: int) -> None:
+        attributes: dict[str, Attribute] = {
+            "bytes": self.graph.tensors[name].size_bytes,
+            "group": ranks,
+        }
+        self.operators.append(
+            Operator(
+                f"{name}.{kind}",
+                kind,
+                tuple(f"{source}@{rank}" for rank in range(ranks)),
+                tuple(f"{target}@{rank}" for rank in range(ranks)),
+                dtype=self.graph.tensors[name].dtype,
+                attributes=attributes,
+            )
+        )
+
+    def _traffic_shares(
+        self, operator: Operator, inputs: Mapping[str, str], partial: bool, split: Split
+    ) -> tuple[float, float]:
+        """How much of the operator's reads and writes one rank does, by the sizes of its tensors' parts."""
+        ranks = len(split.devices)
+
+        def share(pairs: list[tuple[str, str]], slices: bool) -> float:
+            whole = sum(self.graph.tensors[name].size_bytes for name, _ in pairs)
+            mine = 0.0
+            for name, laid in pairs:
+                size = self.tensors[f"{laid}@0"].size_bytes
+                # An operator on divided data reads only its slice of a tensor that is whole on every rank.
+                if slices and not self.divided[name] and split.axis in ("row", "head", "split"):
+                    size = size // ranks
+                mine += size
+            return mine / whole if whole else 1.0
+
+        reads = share([(name, inputs[name]) for name in operator.inputs], slices=True)
+        written = [(n, f"{n}.partial" if partial else n) for n in operator.outputs]
+        writes = share([*written, *((name, name) for name in operator.updates)], slices=False)
+        return reads, writes
+
+    def _attributes(self, operator: Operator, split: Split) -> Mapping[str, Attribute]:
+        ranks = len(split.devices)
+        attributes = dict(operator.attributes)
+        for key in _DIVIDED_ATTRIBUTES[split.axis]:
+            value = attributes.get(key)
+            if isinstance(value, int):
+                attributes[key] = max(1, -(-value // ranks))
+        kv_heads = attributes.get("kv_heads")
+        if split.axis == "head" and isinstance(kv_heads, int):
+            attributes["kv_heads"] = max(1, kv_heads // ranks)
+        return attributes
+
+
+def _divided_shape(shape: tuple[int, ...], ranks: int) -> tuple[int, ...]:
+    """The shape with its first divisible side divided; flat when none is."""
+    for index, side in enumerate(shape):
+        if side % ranks == 0 and side:
+            return (*shape[:index], side // ranks, *shape[index + 1 :])
+    total = 1
+    for side in shape:
+        total *= side
+    return (-(-total // ranks),)

@@ -1,0 +1,1 @@
+"""What has to run: operator graphs, models, importers and traces."""

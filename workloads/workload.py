@@ -1,0 +1,77 @@
+"""A workload: one graph, or a sequence of graphs that share weights and caches.
+
+Prefill, one decode step and a training step are workloads of one phase. A whole generation is a prefill and
+then a decode step per token, each with its own graph at its own context; the phases run one after the other
+and the persistent tensors (weights, KV cache) stay where they are between them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from hw_configs.problems import InputError, Problem
+from workloads.graph import Attribute, Graph
+
+__all__ = ["Phase", "Workload", "WorkloadOptions"]
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """One graph of a workload. ``kind``: prefill, decode, train or forward; ``tokens``: what it yields."""
+
+    name: str
+    kind: str
+    graph: Graph
+    tokens: int = 0
+
+
+@dataclass(frozen=True)
+class Workload:
+    """Phases in the order they run. ``phases`` may build its graphs on demand, one at a time."""
+
+    name: str
+    phases: Sequence[Phase]
+    metadata: Mapping[str, Attribute] = field(default_factory=dict)
+    unsupported: tuple[str, ...] = ()
+    """Source operators without a cost rule, one line each, with their share of the graph."""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkloadOptions:
+    """What a user may ask of any model.
+
+    ``phase``: prefill, decode, train, or None for the natural one (a generation for language models when
+    ``generate`` is above zero, a forward pass otherwise). ``prompt`` is the context of a decode step.
+    ``fused`` asks for the kernels serving engines run (one QKV product, one attention kernel); without it
+    every projection and every step of attention is an operator of its own. ``dims`` gives values to the
+    symbolic dimensions of an imported graph.
+    """
+
+    phase: str | None = None
+    batch: int = 1
+    prompt: int = 512
+    generate: int = 0
+    chunk: int | None = None
+    dtype: str | None = None
+    kv_dtype: str | None = None
+    fused: bool = True
+    dims: Mapping[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        problems = [
+            Problem(f"found {value}; expected {least} or more", path=f"--{name}")
+            for name, value, least in (
+                ("batch", self.batch, 1),
+                ("prompt", self.prompt, 1),
+                ("generate", self.generate, 0),
+                ("chunk", self.chunk if self.chunk is not None else 1, 1),
+            )
+            if value < least
+        ]
+        if self.phase not in (None, "prefill", "decode", "train"):
+            problems.append(
+                Problem(f"found {self.phase!r}; expected prefill, decode or train", path="--phase")
+            )
+        if problems:
+            raise InputError(problems)
