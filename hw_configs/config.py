@@ -2,8 +2,9 @@
 
 A schema is a pydantic model; its figures are annotated with a quantity type (:data:`Size`,
 :data:`Bandwidth`, ...) that reads "80 GiB" into a float of SI units and checks dimension and range.
-:func:`parse` turns a :class:`~hw_configs.yaml_file.Document` into such a model, or raises one ``InputError`` that holds all
-problems, each with file, line, field, what was found, what is expected and the nearest valid name.
+:func:`parse` turns a :class:`~hw_configs.yaml_file.Document` into such a model, or raises one ``InputError``
+that holds all problems, each with file, line, field, what was found, what is expected and the nearest valid
+name.
 """
 
 from __future__ import annotations
@@ -11,15 +12,21 @@ from __future__ import annotations
 import math
 import types
 import typing
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import Annotated, Any, Final, TypeVar
 
 import pydantic
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from hw_configs.problems import InputError, Problem, nearest
-from hw_configs.units import UnitError, parse_quantity
+from hw_configs.units import DIMENSIONS, UnitError, format_quantity, parse_quantity
 from hw_configs.yaml_file import Document, Path_
+
+Fault = tuple[Path_, str]
+"""The path of a field inside its model, and what is wrong with it."""
 
 __all__ = [
     "Area",
@@ -31,16 +38,23 @@ __all__ = [
     "Energy",
     "EnergyPerByte",
     "EnergyPerOperation",
+    "Fault",
     "Frequency",
+    "ImpossibleError",
     "Latency",
     "OperationRate",
     "Power",
     "Price",
     "PriceRate",
+    "Quantity",
     "Size",
+    "SizeOrZero",
     "Time",
     "Voltage",
+    "field_quantity",
     "parse",
+    "quantity_of",
+    "refuse",
 ]
 
 
@@ -50,51 +64,70 @@ class Config(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=False, use_attribute_docstrings=True)
 
 
-def _quantity(dimension: str) -> BeforeValidator:
-    def read(value: Any) -> float:
-        # A float that did not come from a file is already SI: models can be built from Python as well.
-        if isinstance(value, float) and not isinstance(value, bool):
-            return value
-        try:
-            return parse_quantity(value, dimension)
-        except UnitError as error:
-            raise ValueError(str(error)) from None
+@dataclass(frozen=True, slots=True)
+class Quantity:
+    """Reads a figure with its unit and refuses what no machine has; stands in a field's annotation."""
 
-    return BeforeValidator(read)
+    dimension: str
+    may_be_zero: bool = False
+
+    def __call__(self, value: Any) -> float:
+        """The SI value of a text from a file; a float is SI already (a model built in Python)."""
+        if isinstance(value, float):
+            number, shown = value, f"'{format_quantity(value, self.dimension)}'"
+        else:
+            try:
+                number, shown = parse_quantity(value, self.dimension), repr(value)
+            except UnitError as error:
+                raise ValueError(str(error)) from None
+        if not math.isfinite(number) or number < 0 or (number == 0 and not self.may_be_zero):
+            bound = "at least zero" if self.may_be_zero else "greater than zero"
+            raise ValueError(f"found {shown}; a {self.dimension.replace('_', ' ')} must be {bound}")
+        return number
 
 
-def _positive(value: float) -> float:
-    if not (value > 0 and math.isfinite(value)):
-        raise ValueError(f"must be greater than zero, found {value:g}; no machine has it so")
+def _not_a_truth_value(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError(f"found {str(value).lower()}; expected a whole number")
     return value
 
 
-def _not_negative(value: float) -> float:
-    if not (value >= 0 and math.isfinite(value)):
-        raise ValueError(f"must not be negative, found {value:g}; no machine has it so")
-    return value
+_WHOLE: Final = BeforeValidator(_not_a_truth_value)
 
-
-_POSITIVE: Final = pydantic.AfterValidator(_positive)
-_NOT_NEGATIVE: Final = pydantic.AfterValidator(_not_negative)
-
-Size = Annotated[float, _quantity("size"), _POSITIVE]
-Bandwidth = Annotated[float, _quantity("bandwidth"), _POSITIVE]
-Time = Annotated[float, _quantity("time"), _POSITIVE]
-Latency = Annotated[float, _quantity("time"), _NOT_NEGATIVE]
-Frequency = Annotated[float, _quantity("frequency"), _POSITIVE]
-Voltage = Annotated[float, _quantity("voltage"), _POSITIVE]
-Current = Annotated[float, _quantity("current"), _NOT_NEGATIVE]
-Power = Annotated[float, _quantity("power"), _NOT_NEGATIVE]
-Energy = Annotated[float, _quantity("energy"), _NOT_NEGATIVE]
-EnergyPerByte = Annotated[float, _quantity("energy_per_byte"), _NOT_NEGATIVE]
-EnergyPerOperation = Annotated[float, _quantity("energy_per_operation"), _NOT_NEGATIVE]
-OperationRate = Annotated[float, _quantity("operation_rate"), _POSITIVE]
-Area = Annotated[float, _quantity("area"), _POSITIVE]
-Price = Annotated[float, _quantity("price"), _NOT_NEGATIVE]
-PriceRate = Annotated[float, _quantity("price_rate"), _NOT_NEGATIVE]
-Count = Annotated[int, Field(gt=0, le=2**40)]
+Size = Annotated[float, BeforeValidator(Quantity("size"))]
+SizeOrZero = Annotated[float, BeforeValidator(Quantity("size", may_be_zero=True))]
+Bandwidth = Annotated[float, BeforeValidator(Quantity("bandwidth"))]
+Time = Annotated[float, BeforeValidator(Quantity("time"))]
+Latency = Annotated[float, BeforeValidator(Quantity("time", may_be_zero=True))]
+Frequency = Annotated[float, BeforeValidator(Quantity("frequency"))]
+Voltage = Annotated[float, BeforeValidator(Quantity("voltage"))]
+Current = Annotated[float, BeforeValidator(Quantity("current", may_be_zero=True))]
+Power = Annotated[float, BeforeValidator(Quantity("power", may_be_zero=True))]
+Energy = Annotated[float, BeforeValidator(Quantity("energy", may_be_zero=True))]
+EnergyPerByte = Annotated[float, BeforeValidator(Quantity("energy_per_byte", may_be_zero=True))]
+EnergyPerOperation = Annotated[float, BeforeValidator(Quantity("energy_per_operation", may_be_zero=True))]
+OperationRate = Annotated[float, BeforeValidator(Quantity("operation_rate"))]
+Area = Annotated[float, BeforeValidator(Quantity("area"))]
+Price = Annotated[float, BeforeValidator(Quantity("price", may_be_zero=True))]
+PriceRate = Annotated[float, BeforeValidator(Quantity("price_rate", may_be_zero=True))]
+Count = Annotated[int, _WHOLE, Field(gt=0, le=2**40)]
 Efficiency = Annotated[float, Field(gt=0, le=1)]
+
+
+class ImpossibleError(ValueError):
+    """What a rule across fields refuses: each fault with the path of its field inside the model."""
+
+    def __init__(self, faults: Iterable[Fault]) -> None:
+        self.faults = tuple(faults)
+        super().__init__("; ".join(message for _, message in self.faults))
+
+
+def refuse(*faults: Fault | None) -> None:
+    """Raise :class:`ImpossibleError` with the faults that are not None; called by a model's validator."""
+    found = [fault for fault in faults if fault is not None]
+    if found:
+        raise ImpossibleError(found)
+
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -107,7 +140,8 @@ def parse(schema: type[Model], document: Document, at: Path_ = ()) -> Model:
     try:
         return schema.model_validate(_with_scalars_as_text(data))
     except pydantic.ValidationError as error:
-        raise InputError([_problem(detail, schema, document, at) for detail in error.errors()]) from None
+        problems = [p for detail in error.errors() for p in _problems(detail, schema, document, at)]
+        raise InputError(sorted(problems, key=lambda problem: problem.line or 0)) from None
 
 
 def _with_scalars_as_text(data: Any) -> Any:
@@ -119,26 +153,76 @@ def _with_scalars_as_text(data: Any) -> Any:
     return repr(data) if isinstance(data, float) else data
 
 
-def _problem(detail: ErrorDetails, schema: type[BaseModel], document: Document, at: Path_) -> Problem:
-    path = (*at, *_without_union_tags(detail["loc"], document, at))
-    kind, suggestion = detail["type"], None
+def _problems(
+    detail: ErrorDetails, schema: type[BaseModel], document: Document, at: Path_
+) -> Iterator[Problem]:
+    # Pydantic marks a wrong key of a table by a last part that the file doesn't have.
+    location = tuple(part for part in detail["loc"] if part != "[key]")
+    path = (*at, *_without_union_tags(location, document, at))
+    fault = detail.get("ctx", {}).get("error")
+    if isinstance(fault, ImpossibleError):
+        for inner, message in fault.faults:
+            whole = (*path, *inner)
+            yield Problem(message, document.file, document.line_of(whole), _dotted(whole))
+        return
+    message, suggestion = _message(detail, path, schema)
+    yield Problem(message, document.file, document.line_of(path), _dotted(path), suggestion)
+
+
+def _dotted(path: Path_) -> str | None:
+    return ".".join(str(part) for part in path) or None
+
+
+def _message(detail: ErrorDetails, path: Path_, schema: type[BaseModel]) -> tuple[str, str | None]:
+    """What is wrong in words, and the nearest valid name."""
+    kind, context = detail["type"], detail.get("ctx", {})
     if kind == "extra_forbidden":
         known = _fields_at(schema, detail["loc"][:-1])
-        message = f"unknown key {str(path[-1])!r}; known: {', '.join(known)}"
-        suggestion = nearest(str(path[-1]), known)
-    elif kind == "missing":
-        message = f"missing key {str(path[-1])!r}"
-    elif kind in ("value_error", "assertion_error"):
-        message = str(detail["ctx"]["error"]) if "ctx" in detail else detail["msg"]
-    else:
-        message = f"found {_shown(detail['input'])}; {detail['msg'][0].lower()}{detail['msg'][1:]}"
-        if kind in ("literal_error", "enum", "union_tag_invalid"):
-            expected = detail.get("ctx", {})
-            names = str(expected.get("expected") or expected.get("expected_tags") or "")
-            valid = [name.strip(" '\"") for name in names.replace(" or ", ", ").split(",")]
-            suggestion = nearest(str(expected.get("tag") or detail["input"]), valid)
-    dotted = ".".join(str(part) for part in path)
-    return Problem(message, document.file, document.line_of(path), dotted or None, suggestion)
+        key = str(path[-1])
+        return f"unknown key {key!r}; known: {', '.join(known)}", nearest(key, known)
+    if kind == "missing":
+        return f"missing key {str(path[-1])!r}{_expected(schema, detail['loc'])}", None
+    if kind in ("value_error", "assertion_error"):
+        return str(context["error"]) if "error" in context else detail["msg"], None
+    if kind == "union_tag_not_found":
+        return f"missing key {str(context['discriminator']).strip(chr(39))!r}", None
+    if kind in ("literal_error", "enum", "union_tag_invalid"):
+        names = str(context.get("expected") or context.get("expected_tags") or "")
+        valid = [name.strip(" '\"") for name in names.replace(" or ", ", ").split(",")]
+        found = context.get("tag", detail["input"])
+        return f"found {_shown(found)}; known: {', '.join(valid)}", nearest(str(found), valid)
+    if kind in ("model_type", "model_attributes_type", "dict_type"):
+        return f"found {_shown(detail['input'])}; expected keys with values", None
+    if kind.startswith(("int_", "float_")):
+        whole = "whole number" if kind.startswith("int_") else "number"
+        return f"found {_shown(detail['input'])}; expected a {whole}", None
+    return f"found {_shown(detail['input'])}; {detail['msg'][0].lower()}{detail['msg'][1:]}", None
+
+
+def quantity_of(annotation: Any) -> Quantity | None:
+    """The quantity inside an annotation: of a figure, an optional figure, or a table of figures."""
+    if isinstance(annotation, BeforeValidator) and isinstance(annotation.func, Quantity):
+        return annotation.func
+    found = (quantity_of(inner) for inner in typing.get_args(annotation))
+    return next((quantity for quantity in found if quantity is not None), None)
+
+
+def field_quantity(field: FieldInfo) -> Quantity | None:
+    """The quantity that a model's field holds, or None when it holds something else."""
+    found = (quantity_of(item) for item in (*field.metadata, field.annotation))
+    return next((quantity for quantity in found if quantity is not None), None)
+
+
+def _expected(schema: type[BaseModel], location: tuple[int | str, ...]) -> str:
+    """What a missing field would hold, for figures: the dimension and an example."""
+    for model in _models_at(schema, location[:-1]):
+        field = model.model_fields.get(str(location[-1]))
+        quantity = field_quantity(field) if field is not None else None
+        if quantity is not None:
+            dimension = DIMENSIONS[quantity.dimension]
+            name = dimension.name.replace("_", " ")
+            return f"; expected a {name} with its unit, such as '{dimension.example}'"
+    return ""
 
 
 def _shown(value: Any) -> str:
@@ -153,9 +237,8 @@ def _without_union_tags(location: tuple[int | str, ...], document: Document, at:
     for part in at:
         data = data[part]
     for index, part in enumerate(location):
-        if isinstance(data, dict) and part in data:
-            data = data[part]
-        elif isinstance(data, list) and isinstance(part, int) and part < len(data):  # noqa: SIM114
+        in_list = isinstance(data, list) and isinstance(part, int) and part < len(data)
+        if in_list or (isinstance(data, dict) and part in data):
             data = data[part]
         elif index < len(location) - 1:
             continue
@@ -164,7 +247,12 @@ def _without_union_tags(location: tuple[int | str, ...], document: Document, at:
 
 
 def _fields_at(schema: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
-    """The keys that are valid at a location, walking through unions and containers."""
+    """The keys that are valid at a location."""
+    return sorted({name for model in _models_at(schema, location) for name in model.model_fields})
+
+
+def _models_at(schema: type[BaseModel], location: tuple[int | str, ...]) -> list[type[BaseModel]]:
+    """The models that may stand at a location, walking through unions and containers."""
     models: list[type[BaseModel]] = [schema]
     for part in location:
         following: list[type[BaseModel]] = []
@@ -173,7 +261,7 @@ def _fields_at(schema: type[BaseModel], location: tuple[int | str, ...]) -> list
                 following += _models_in(model.model_fields[part].annotation)
         narrowed = [m for m in models if _tag_of(m) == part]
         models = following or narrowed or models
-    return sorted({name for model in models for name in model.model_fields})
+    return models
 
 
 def _tag_of(model: type[BaseModel]) -> str | None:

@@ -7,10 +7,12 @@ reaches of them is the cost model's business, never a figure in here.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from hw_configs import possible
 from hw_configs.config import (
     Area,
     Bandwidth,
@@ -19,6 +21,7 @@ from hw_configs.config import (
     Energy,
     EnergyPerByte,
     EnergyPerOperation,
+    Fault,
     Frequency,
     Latency,
     OperationRate,
@@ -26,6 +29,8 @@ from hw_configs.config import (
     Price,
     PriceRate,
     Size,
+    SizeOrZero,
+    refuse,
 )
 from hw_configs.dram import DramDevice
 from hw_configs.units import format_quantity
@@ -56,7 +61,7 @@ class Memory(Config):
     technology: str
     """Name of the technology: HBM2e, GDDR6X, LPDDR5, DDR4-3200, ..."""
     capacity: Size
-    reserved: Annotated[float, Field(ge=0)] | Size = 0.0
+    reserved: SizeOrZero = 0.0
     """Bytes a model cannot use: driver, runtime context, ECC."""
     bandwidth: Bandwidth
     latency: Latency = 0.0
@@ -72,12 +77,14 @@ class Memory(Config):
         return int(self.capacity - self.reserved)
 
     @model_validator(mode="after")
-    def _reserved_fits(self) -> Self:
-        if self.reserved >= self.capacity:
-            raise ValueError(
-                f"reserved {format_quantity(self.reserved, 'size')} leaves nothing of the capacity of "
-                f"{format_quantity(self.capacity, 'size')}"
-            )
+    def _possible(self) -> Self:
+        reserved, capacity = (format_quantity(x, "size") for x in (self.reserved, self.capacity))
+        refuse(
+            (("reserved",), f"{reserved} leaves nothing of the capacity of {capacity}")
+            if self.reserved >= self.capacity
+            else None,
+            *possible.memory_pins(self.bandwidth, self.latency, self.bus_width, self.pin_rate),
+        )
         return self
 
 
@@ -89,7 +96,8 @@ class Compute(Config):
     energy_per_operation: dict[RateType, EnergyPerOperation] = Field(default_factory=dict)
     arithmetic_power: Power | None = None
     """Power above idle that arithmetic draws at a peak rate. It gives the energy per operation of every
-    element type for which none is stated: this power divided by the type's best rate."""
+    element type for which none is stated: this power divided by the type's best rate, or by the rate that
+    fp32 has for its width where that is more."""
     launch: Latency = 0.0
     """Time from one operator's end to the next one's start on an idle device: launch, drain, fill."""
 
@@ -98,9 +106,13 @@ class Compute(Config):
         if not self.matrix and not self.vector:
             raise ValueError("a device that computes needs at least one rate under 'matrix' or 'vector'")
         if self.arithmetic_power is not None:
-            rates = {dtype: max(self.matrix.get(dtype, 0.0), self.vector.get(dtype, 0.0))
-                     for dtype in (*self.matrix, *self.vector)}
-            derived = {dtype: self.arithmetic_power / rate for dtype, rate in rates.items()}
+            best = {
+                dtype: max(self.matrix.get(dtype, 0.0), self.vector.get(dtype, 0.0))
+                for dtype in (*self.matrix, *self.vector)
+            }
+            # Units of a wide type that are few (fp64 on a graphics chip) cannot draw the power of all lanes.
+            lanes = {dtype: best.get("fp32", 0.0) * min(32 / possible.BITS[dtype], 1) for dtype in best}
+            derived = {dtype: self.arithmetic_power / max(best[dtype], lanes[dtype]) for dtype in best}
             object.__setattr__(self, "energy_per_operation", {**derived, **self.energy_per_operation})
         return self
 
@@ -114,7 +126,7 @@ class Envelope(Config):
     @model_validator(mode="after")
     def _idle_below_tdp(self) -> Self:
         if self.idle >= self.tdp:
-            raise ValueError(f"idle power {self.idle:g} W is not below the TDP of {self.tdp:g} W")
+            refuse((("idle",), f"idle power {self.idle:g} W is not below the TDP of {self.tdp:g} W"))
         return self
 
 
@@ -155,10 +167,15 @@ class Gpu(DeviceBase):
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
-        if self.memory is not None and self.l2.size >= self.memory.capacity:
-            raise ValueError("the L2 cache is as large as the memory behind it")
-        _within_power(self.power, self.memory, self.compute)
-        _matrix_not_below_vector(self.compute)
+        refuse(
+            *_cache_before_memory("l2", self.l2, self.memory),
+            *possible.clock_order(self.clock, self.base_clock),
+            *possible.rates(
+                *_tables(self.compute), self.multiprocessors, self.clock, "multiprocessors",
+                possible.ANY_GPU, self.architecture,
+            ),
+            *_within_power(self),
+        )  # fmt: skip
         return self
 
 
@@ -174,6 +191,16 @@ class Cpu(DeviceBase):
     last_level_cache: Cache
     memory: Memory | None = None
 
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        refuse(
+            *_cache_before_memory("last_level_cache", self.last_level_cache, self.memory),
+            *possible.clock_order(self.clock, self.base_clock),
+            *possible.rates(*_tables(self.compute), self.cores, self.clock, "cores", possible.ANY_CORE),
+            *_within_power(self),
+        )
+        return self
+
 
 class FlashGeometry(Config):
     """Channels, dies, planes, blocks and pages of a drive."""
@@ -185,6 +212,21 @@ class FlashGeometry(Config):
     pages_per_block: Count
     page_size: Size
     cell: Literal["SLC", "MLC", "TLC", "QLC"]
+
+    @property
+    def dies(self) -> int:
+        """Dies of all channels."""
+        return self.channels * self.dies_per_channel
+
+    @property
+    def planes(self) -> int:
+        """Planes of all dies."""
+        return self.dies * self.planes_per_die
+
+    @property
+    def capacity(self) -> float:
+        """Bytes of all pages, spare blocks included."""
+        return self.planes * self.blocks_per_plane * self.pages_per_block * self.page_size
 
 
 class FlashTiming(Config):
@@ -210,14 +252,13 @@ class FlashStore(Config):
     timing: FlashTiming | None = None
 
     @model_validator(mode="after")
-    def _array_can_feed_the_interface(self) -> Self:
-        if self.geometry is not None and self.timing is not None:
-            buses = self.geometry.channels * self.timing.channel_bandwidth
-            if self.read_bandwidth > buses:
-                raise ValueError(
-                    f"read bandwidth {format_quantity(self.read_bandwidth, 'bandwidth')} is more than "
-                    f"{self.geometry.channels} channels can carry ({format_quantity(buses, 'bandwidth')})"
-                )
+    def _possible(self) -> Self:
+        refuse(
+            *possible.drive(
+                self.capacity, self.read_bandwidth, self.write_bandwidth, self.read_latency,
+                self.geometry, self.timing,
+            )
+        )  # fmt: skip
         return self
 
 
@@ -226,7 +267,13 @@ class Flash(DeviceBase):
 
     kind: Literal["flash"]
     interface: str
+    """Host interface: "PCIe 4.0 x4", "UFS 4.0", ..."""
     store: FlashStore
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        refuse(*_drive_interface(self.interface, self.store))
+        return self
 
 
 class ComputationalStorage(DeviceBase):
@@ -240,6 +287,19 @@ class ComputationalStorage(DeviceBase):
     memory: Memory
     compute: Compute
 
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        geometry, timing, path = self.store.geometry, self.store.timing, self.internal_bandwidth
+        buses = geometry.channels * timing.channel_bandwidth if geometry and timing else path
+        carried = format_quantity(buses, "bandwidth")
+        refuse(
+            *_drive_interface(self.interface, self.store),
+            *_within_power(self),
+            (("internal_bandwidth",), f"{format_quantity(path, 'bandwidth')} is more than the channels carry "
+             f"({carried})") if path > buses * 1.02 else None,
+        )  # fmt: skip
+        return self
+
 
 class Pim(DeviceBase):
     """A memory that computes beside its banks; ``compute`` is the rate of all banks together."""
@@ -252,9 +312,16 @@ class Pim(DeviceBase):
     activation_energy: Energy | None = None
 
     @model_validator(mode="after")
-    def _inside_beats_pins(self) -> Self:
-        if self.internal_bandwidth < self.memory.bandwidth:
-            raise ValueError("the internal bandwidth is below the bandwidth of the pins")
+    def _possible(self) -> Self:
+        inside, pins = (
+            format_quantity(x, "bandwidth") for x in (self.internal_bandwidth, self.memory.bandwidth)
+        )
+        refuse(
+            (("internal_bandwidth",), f"{inside} is below the bandwidth of the pins ({pins})")
+            if self.internal_bandwidth < self.memory.bandwidth
+            else None,
+            *_within_power(self),
+        )
         return self
 
 
@@ -272,15 +339,15 @@ class Accelerator(DeviceBase):
     memory: Memory | None = None
 
     @model_validator(mode="after")
-    def _rate_fits_array(self) -> Self:
-        peak = 2 * self.arrays * self.array_rows * self.array_columns * self.clock
-        for dtype, rate in self.compute.matrix.items():
-            if rate > peak * 1.001:
-                raise ValueError(
-                    f"matrix rate {dtype} {format_quantity(rate, 'operation_rate')} is more than an array of "
-                    f"{self.array_rows} x {self.array_columns} can do at its clock "
-                    f"({format_quantity(peak, 'operation_rate')})"
-                )
+    def _possible(self) -> Self:
+        cells = self.arrays * self.array_rows * self.array_columns
+        shape = f"{self.arrays} x {self.array_rows} x {self.array_columns}"
+        refuse(
+            *_cache_before_memory("scratchpad", self.scratchpad, self.memory),
+            *possible.clock_order(self.clock, None),
+            *possible.array_rates(_tables(self.compute)[0], cells, self.clock, shape),
+            *_within_power(self),
+        )
         return self
 
 
@@ -288,8 +355,15 @@ class Nic(DeviceBase):
     """A network interface; its wire is a link of the system."""
 
     kind: Literal["nic"]
+    interface: str = ""
+    """Host interface: "PCIe 5.0 x16"."""
     bandwidth: Bandwidth
     latency: Latency
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        refuse(*possible.host_interface(self.interface, {"bandwidth": self.bandwidth}))
+        return self
 
 
 class Switch(DeviceBase):
@@ -306,21 +380,39 @@ Device = Annotated[
 """Any device; the key ``kind`` says which."""
 
 
-def _within_power(power: Envelope | None, memory: Memory | None, compute: Compute) -> None:
-    if power is None:
+def _tables(compute: Compute) -> tuple[dict[str, float], dict[str, float]]:
+    return _by_name(compute.matrix), _by_name(compute.vector)
+
+
+def _by_name(table: Mapping[RateType, float]) -> dict[str, float]:
+    return {str(dtype): figure for dtype, figure in table.items()}
+
+
+def _within_power(device: Gpu | Cpu | Pim | ComputationalStorage | Accelerator) -> Iterator[Fault]:
+    power, memory = device.power, device.memory
+    bandwidth, energy = (memory.bandwidth, memory.energy_per_byte) if memory is not None else (0.0, 0.0)
+    tdp = power.tdp if power is not None else None
+    matrix, vector = _tables(device.compute)
+    yield from possible.thermal(
+        tdp, matrix, vector, _by_name(device.compute.energy_per_operation), bandwidth, energy
+    )
+    arithmetic = device.compute.arithmetic_power
+    if tdp is not None and arithmetic is not None and arithmetic > tdp:
+        watts = f"{arithmetic:g} W above idle is more than the TDP of {tdp:g} W"
+        yield (("compute", "arithmetic_power"), watts)
+
+
+def _cache_before_memory(name: str, cache: Cache, memory: Memory | None) -> Iterator[Fault]:
+    if memory is None:
         return
-    if memory is not None and memory.energy_per_byte * memory.bandwidth > power.tdp:
-        watts = memory.energy_per_byte * memory.bandwidth
-        raise ValueError(f"moving bytes at full bandwidth would draw {watts:.0f} W, more than the TDP")
-    for dtype, energy in compute.energy_per_operation.items():
-        rate = max(compute.matrix.get(dtype, 0.0), compute.vector.get(dtype, 0.0))
-        if energy * rate > 2 * power.tdp:
-            raise ValueError(
-                f"computing {dtype} at the peak rate draws {energy * rate:.0f} W, more than twice the TDP"
-            )
+    if cache.size >= memory.capacity:
+        sizes = (format_quantity(x, "size") for x in (cache.size, memory.capacity))
+        yield ((name, "size"), "{} is not below the {} of the memory behind it".format(*sizes))
+    if cache.bandwidth is not None and cache.bandwidth < memory.bandwidth:
+        rates = (format_quantity(x, "bandwidth") for x in (cache.bandwidth, memory.bandwidth))
+        yield ((name, "bandwidth"), "{} is below the {} of the memory behind it".format(*rates))
 
 
-def _matrix_not_below_vector(compute: Compute) -> None:
-    for dtype, rate in compute.matrix.items():
-        if rate < compute.vector.get(dtype, 0.0):
-            raise ValueError(f"the matrix rate for {dtype} is below the vector rate")
+def _drive_interface(interface: str, store: FlashStore) -> Iterator[Fault]:
+    figures = {"store.read_bandwidth": store.read_bandwidth, "store.write_bandwidth": store.write_bandwidth}
+    yield from possible.host_interface(interface, figures)

@@ -10,7 +10,7 @@ from typing import Annotated, Final, Literal, Self
 
 from pydantic import Field, model_validator
 
-from hw_configs.config import Bandwidth, Config, Count, EnergyPerByte, Latency
+from hw_configs.config import Bandwidth, Config, Count, EnergyPerByte, Latency, refuse
 from hw_configs.units import format_quantity
 
 __all__ = ["Link", "NvLink", "OnChip", "Pcie", "Rdma"]
@@ -52,10 +52,26 @@ class Pcie(LinkBase):
     lanes: Literal[1, 2, 4, 8, 16]
     max_payload: Literal[128, 256, 512, 1024, 2048, 4096] = 256
     """Bytes of a packet's payload."""
+    sustained_bandwidth: Bandwidth | None = None
+    """What copies were measured to reach, where that is below the lanes' payload rate."""
+
+    @model_validator(mode="after")
+    def _lanes_can_carry(self) -> Self:
+        most = self.payload_rate
+        if self.sustained_bandwidth is not None and self.sustained_bandwidth > most:
+            claimed, carried = (format_quantity(x, "bandwidth") for x in (self.sustained_bandwidth, most))
+            lanes = f"{self.lanes} lanes of PCIe {self.generation}"
+            refuse((("sustained_bandwidth",), f"{claimed} is more than {lanes} carry ({carried})"))
+        return self
 
     @property
     def bandwidth(self) -> float:
-        """Payload bytes per second and direction."""
+        """Payload bytes per second and direction, as measured where that is stated."""
+        return self.sustained_bandwidth or self.payload_rate
+
+    @property
+    def payload_rate(self) -> float:
+        """Payload bytes per second and direction that the lanes carry."""
         rate, code = _PCIE_LANE[self.generation]
         payload = self.max_payload / (self.max_payload + _PCIE_OVERHEAD_BYTES)
         return rate * 1e9 / 8 * code * self.lanes * payload
@@ -67,11 +83,27 @@ class NvLink(LinkBase):
     kind: Literal["nvlink"]
     generation: Annotated[int, Field(ge=1, le=5)]
     links: Annotated[int, Field(ge=1, le=18)]
+    link_rate: Bandwidth | None = None
+    """Of one link and direction, where a chip runs its links below the rate of the generation."""
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        rate = _NVLINK_RATE[self.generation]
+        refuse(
+            None
+            if self.link_rate is None or self.link_rate <= rate
+            else (
+                ("link_rate",),
+                f"a link of NVLink {self.generation} carries {format_quantity(rate, 'bandwidth')}, "
+                f"not {format_quantity(self.link_rate, 'bandwidth')}",
+            )
+        )
+        return self
 
     @property
     def bandwidth(self) -> float:
         """Raw bytes per second and direction."""
-        return _NVLINK_RATE[self.generation] * self.links
+        return (self.link_rate or _NVLINK_RATE[self.generation]) * self.links
 
 
 class Rdma(LinkBase):
@@ -92,7 +124,7 @@ class OnChip(LinkBase):
     @model_validator(mode="after")
     def _possible(self) -> Self:
         if self.bandwidth > 1e15:
-            raise ValueError(f"no path carries {format_quantity(self.bandwidth, 'bandwidth')}")
+            refuse((("bandwidth",), f"no path carries {format_quantity(self.bandwidth, 'bandwidth')}"))
         return self
 
 

@@ -62,7 +62,11 @@ class InputError(OffchipError):
 
     def __init__(self, problems: Iterable[Problem]) -> None:
         self.problems = tuple(problems)
-        super().__init__("\n".join(str(problem) for problem in self.problems))
+        # As an argument the problems survive copying: SimPy and pickle make an error anew from its args.
+        super().__init__(self.problems)
+
+    def __str__(self) -> str:
+        return "\n".join(str(problem) for problem in self.problems)
 
 
 class InfeasibleError(OffchipError):

@@ -62,6 +62,8 @@ class WireSpec(Config):
     between: Annotated[list[str], Field(min_length=2, max_length=2)]
     shared: bool = False
     """One wire for all pairs (a bus, a root-port uplink) instead of one per pair."""
+    islands: Annotated[int, Field(ge=1, le=65536)] = 1
+    """Cut both groups into so many equal runs and link only inside each (the machines of a cluster)."""
 
 
 class SystemFile(Config):
@@ -74,6 +76,20 @@ class SystemFile(Config):
     devices: Annotated[dict[str, DeviceGroup], Field(min_length=1)]
     links: list[WireSpec] = Field(default_factory=list)
     price_rate: PriceRate | None = None
+
+
+_Path = tuple[tuple[str, bool], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Hop:
+    """One way out of a node."""
+
+    there: str
+    wire: str
+    forward: bool
+    bandwidth: float
+    on_chip: bool
 
 
 @dataclass(frozen=True)
@@ -153,10 +169,12 @@ class System:
         """Nodes that compute and have a memory to work in."""
         return [node for node in self.nodes.values() if node.compute is not None and node.memory is not None]
 
-    def route(self, source: str, target: str) -> tuple[tuple[str, bool], ...]:
+    def route(self, source: str, target: str) -> _Path:
         """Wires from one node to another as (wire, forward); fewest hops, then most bandwidth.
 
-        ``forward`` tells the direction on the wire. Raises ``InputError`` when no path exists.
+        ``forward`` tells the direction on the wire. CPUs, switches and NICs pass bytes on; another device
+        that computes passes them only to or from what hangs on its own on-chip paths; a memory never does.
+        Raises ``InputError`` when no path exists.
         """
         key = (source, target)
         if key not in self._routes:
@@ -175,38 +193,60 @@ class System:
         return hashlib.sha256(text.encode()).hexdigest()
 
     @cached_property
-    def _routes(self) -> dict[tuple[str, str], tuple[tuple[str, bool], ...]]:
+    def _routes(self) -> dict[tuple[str, str], _Path]:
         return {}
 
+    def reachable(self, source: str) -> set[str]:
+        """Every node that a route leads to, the source included."""
+        return set(self._paths(source, None))
+
     @cached_property
-    def _neighbours(self) -> dict[str, list[tuple[str, str, bool, float]]]:
-        table: dict[str, list[tuple[str, str, bool, float]]] = {name: [] for name in self.nodes}
+    def _neighbours(self) -> dict[str, list[_Hop]]:
+        table: dict[str, list[_Hop]] = {name: [] for name in self.nodes}
         for wire in self.wires.values():
+            on_chip = wire.link.kind == "onchip"
             for one, other in wire.ends:
-                table[one].append((other, wire.name, True, wire.link.bandwidth))
-                table[other].append((one, wire.name, False, wire.link.bandwidth))
+                table[one].append(_Hop(other, wire.name, True, wire.link.bandwidth, on_chip))
+                table[other].append(_Hop(one, wire.name, False, wire.link.bandwidth, on_chip))
         return table
 
-    def _find_route(self, source: str, target: str) -> tuple[tuple[str, bool], ...]:
+    def _find_route(self, source: str, target: str) -> _Path:
         self.node(source), self.node(target)
-        if source == target:
-            return ()
-        # Breadth first over hops; among equally short paths the one with the widest narrowest wire wins.
-        best: dict[str, tuple[float, tuple[tuple[str, bool], ...]]] = {source: (float("inf"), ())}
-        frontier = [source]
-        while frontier and target not in best:
-            reached: dict[str, tuple[float, tuple[tuple[str, bool], ...]]] = {}
-            for here in frontier:
-                width, path = best[here]
-                for there, wire, forward, bandwidth in self._neighbours[here]:
-                    candidate = (min(width, bandwidth), (*path, (wire, forward)))
-                    if there not in best and (there not in reached or candidate[0] > reached[there][0]):
-                        reached[there] = candidate
-            best.update(reached)
-            frontier = list(reached)
-        if target not in best:
+        paths = self._paths(source, target)
+        if target not in paths:
             raise bad_input(f"system {self.name!r} has no link path from {source!r} to {target!r}")
-        return best[target][1]
+        return paths[target]
+
+    def _paths(self, source: str, target: str | None) -> dict[str, _Path]:
+        """Best paths from a node to others, breadth first, until the target (or everything) is found.
+
+        A node is met apart for arrival on chip and from outside, since that decides where it passes on to.
+        Among equally short paths the one with the widest narrowest wire wins.
+        """
+        found: dict[str, _Path] = {source: ()}
+        seen = {(source, True), (source, False)}
+        frontier: dict[tuple[str, bool], tuple[float, _Path]] = {(source, True): (float("inf"), ())}
+        while frontier and target not in found:
+            reached: dict[tuple[str, bool], tuple[float, _Path]] = {}
+            for (here, arrived_on_chip), (width, path) in frontier.items():
+                kind = self.nodes[here].device.kind
+                for hop in self._neighbours[here]:
+                    state = (hop.there, hop.on_chip)
+                    if state in seen or (path and not _passes(kind, arrived_on_chip or hop.on_chip)):
+                        continue
+                    narrowest = min(width, hop.bandwidth)
+                    if state not in reached or narrowest > reached[state][0]:
+                        reached[state] = (narrowest, (*path, (hop.wire, hop.forward)))
+            seen.update(reached)
+            for (there, _), (_, path) in sorted(reached.items(), key=lambda item: -item[1][0]):
+                found.setdefault(there, path)
+            frontier = reached
+        return found
+
+
+def _passes(kind: str, on_chip: bool) -> bool:
+    """Whether a device passes bytes on that come from one of its wires and leave by another."""
+    return kind in ("cpu", "switch", "nic") or (on_chip and kind in ("gpu", "accelerator", "pim", "csd"))
 
 
 def _memory_space(node: Node) -> MemorySpace | None:
@@ -219,8 +259,9 @@ def _memory_space(node: Node) -> MemorySpace | None:
         )  # fmt: skip
     if isinstance(device, Flash | ComputationalStorage):
         store = device.store
+        technology = f"{store.geometry.cell} flash" if store.geometry is not None else "flash"
         return MemorySpace(
-            node.name, device.interface, int(store.capacity), int(store.capacity),
+            node.name, technology, int(store.capacity), int(store.capacity),
             store.read_bandwidth, store.write_bandwidth, store.read_latency,
             store.energy_per_byte_read, store.energy_per_byte_written,
         )  # fmt: skip

@@ -3,7 +3,7 @@
 A file says ``80 GiB``, ``2039 GB/s``, ``14 ns``, ``1.25 V``. The parser checks the dimension, so that
 "80 GB/s" where a size belongs is an error and never a number. Decimal prefixes are powers of ten and binary
 prefixes powers of two: GB is 1e9 bytes, GiB is 2**30 bytes. ``b`` is a bit and ``B`` a byte, as data sheets
-write them.
+write them. The arithmetic is exact until the last step, so that "14 ns" is the same float as 1.4e-08.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Final
 
 __all__ = ["DIMENSIONS", "Dimension", "UnitError", "format_quantity", "parse_quantity"]
@@ -27,6 +28,12 @@ class Dimension:
     name: str
     powers: tuple[tuple[str, int], ...]
     example: str
+
+    @property
+    def base_unit(self) -> str:
+        """The unit of the plain float inside Offchip."""
+        special = {"size": "B", "area": "m2", "price": "USD", "price_rate": "USD/s"}
+        return special.get(self.name) or self.example.split(" ", 1)[1].lstrip("kKMGTPmunp")
 
 
 def _powers(**exponents: int) -> tuple[tuple[str, int], ...]:
@@ -55,37 +62,51 @@ DIMENSIONS: Final[dict[str, Dimension]] = {
 """Every dimension a config may use, by name."""
 
 _METRIC: Final = {
-    "": 1.0, "k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15, "E": 1e18,
-    "m": 1e-3, "u": 1e-6, "µ": 1e-6, "n": 1e-9, "p": 1e-12, "f": 1e-15,
+    prefix: Fraction(10) ** exponent
+    for prefix, exponent in (
+        ("", 0), ("k", 3), ("K", 3), ("M", 6), ("G", 9), ("T", 12), ("P", 15), ("E", 18),
+        ("m", -3), ("u", -6), ("µ", -6), ("n", -9), ("p", -12), ("f", -15),
+    )
 }  # fmt: skip
-_BINARY: Final = {"Ki": 2.0**10, "Mi": 2.0**20, "Gi": 2.0**30, "Ti": 2.0**40, "Pi": 2.0**50}
+_BINARY: Final = {
+    prefix: Fraction(2) ** exponent
+    for prefix, exponent in (("Ki", 10), ("Mi", 20), ("Gi", 30), ("Ti", 40), ("Pi", 50))
+}
 
 # unit -> (scale to the base unit, its powers, whether metric prefixes apply)
-_UNITS: Final[dict[str, tuple[float, dict[str, int], bool]]] = {
-    "B": (1.0, {"byte": 1}, True),
-    "b": (0.125, {"byte": 1}, True),
-    "bit": (0.125, {"byte": 1}, True),
-    "byte": (1.0, {"byte": 1}, False),
-    "bytes": (1.0, {"byte": 1}, False),
-    "s": (1.0, {"second": 1}, True),
-    "min": (60.0, {"second": 1}, False),
-    "h": (3600.0, {"second": 1}, False),
-    "Hz": (1.0, {"second": -1}, True),
-    "V": (1.0, {"volt": 1}, True),
-    "A": (1.0, {"ampere": 1}, True),
-    "W": (1.0, {"joule": 1, "second": -1}, True),
-    "J": (1.0, {"joule": 1}, True),
-    "FLOP": (1.0, {"operation": 1}, True),
-    "OP": (1.0, {"operation": 1}, True),
-    "FLOPS": (1.0, {"operation": 1, "second": -1}, True),
-    "OPS": (1.0, {"operation": 1, "second": -1}, True),
-    "bps": (0.125, {"byte": 1, "second": -1}, True),
-    "Bps": (1.0, {"byte": 1, "second": -1}, True),
-    "mm2": (1e-6, {"metre": 2}, False),
-    "um2": (1e-12, {"metre": 2}, False),
-    "USD": (1.0, {"dollar": 1}, False),
+_UNITS: Final[dict[str, tuple[Fraction, dict[str, int], bool]]] = {
+    "B": (Fraction(1), {"byte": 1}, True),
+    "b": (Fraction(1, 8), {"byte": 1}, True),
+    "bit": (Fraction(1, 8), {"byte": 1}, True),
+    "byte": (Fraction(1), {"byte": 1}, False),
+    "bytes": (Fraction(1), {"byte": 1}, False),
+    "s": (Fraction(1), {"second": 1}, True),
+    "min": (Fraction(60), {"second": 1}, False),
+    "h": (Fraction(3600), {"second": 1}, False),
+    "Hz": (Fraction(1), {"second": -1}, True),
+    "V": (Fraction(1), {"volt": 1}, True),
+    "A": (Fraction(1), {"ampere": 1}, True),
+    "W": (Fraction(1), {"joule": 1, "second": -1}, True),
+    "J": (Fraction(1), {"joule": 1}, True),
+    "FLOP": (Fraction(1), {"operation": 1}, True),
+    "OP": (Fraction(1), {"operation": 1}, True),
+    "FLOPS": (Fraction(1), {"operation": 1, "second": -1}, True),
+    "OPS": (Fraction(1), {"operation": 1, "second": -1}, True),
+    "bps": (Fraction(1, 8), {"byte": 1, "second": -1}, True),
+    "Bps": (Fraction(1), {"byte": 1, "second": -1}, True),
+    "mm2": (Fraction(1, 10**6), {"metre": 2}, False),
+    "um2": (Fraction(1, 10**12), {"metre": 2}, False),
+    "USD": (Fraction(1), {"dollar": 1}, False),
 }
 _NO_SMALL_PREFIX: Final = {"B", "b", "bit", "FLOP", "OP", "FLOPS", "OPS", "bps", "Bps"}
+
+_PREFIXES_FALLING: Final = sorted(
+    ((prefix, float(factor)) for prefix, factor in _METRIC.items() if prefix not in ("K", "µ")),
+    key=lambda item: -item[1],
+)
+
+MAX_CHARACTERS: Final = 64
+"""Longer texts are no figures; the bound keeps exact arithmetic cheap on any input."""
 
 _QUANTITY: Final = re.compile(r"\s*([-+]?(?:\d[\d_]*\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*(.*?)\s*$")
 
@@ -105,19 +126,23 @@ def parse_quantity(text: object, dimension: str) -> float:
     expected = f"expected a {dimension.replace('_', ' ')} with its unit, such as '{wanted.example}'"
     if isinstance(text, bool) or not isinstance(text, (str, int, float)):
         raise UnitError(f"found {text!r}; {expected}")
+    if isinstance(text, str) and len(text) > MAX_CHARACTERS:
+        raise UnitError(f"found {text[:20] + '...'!r}, a text of {len(text)} characters; {expected}")
     match = _QUANTITY.match(str(text))
     if match is None:
         raise UnitError(f"found {text!r}, which does not start with a number; {expected}")
-    number, unit = float(match[1].replace("_", "")), match[2]
-    if not math.isfinite(number):
-        raise UnitError(f"found {text!r}, which is not a finite number; {expected}")
+    digits, unit = match[1].replace("_", ""), match[2]
+    magnitude = abs(float(digits))
+    # Beyond these an exact fraction would be huge, and no machine has such a figure.
+    if not (1e-100 < magnitude < 1e100 or _is_zero(digits)):
+        raise UnitError(f"found {text!r}, which is out of every range; {expected}")
     if not unit:
         raise UnitError(f"found {text!r}, a number without a unit; {expected}")
     scale, powers = _parse_unit(unit, str(text), expected)
     if powers != wanted.powers:
         raise UnitError(f"found {text!r}, which is {_describe(powers)}; {expected}")
-    value = number * scale
-    return float(round(value)) if dimension == "size" and abs(value - round(value)) < 1e-6 else value
+    exact = Fraction(digits) * scale if magnitude else Fraction(0)
+    return _whole_bytes(exact, text, expected) if dimension == "size" else float(exact)
 
 
 def format_quantity(value: float, dimension: str) -> str:
@@ -131,7 +156,7 @@ def format_quantity(value: float, dimension: str) -> str:
     if dimension == "size":
         for prefix, factor in reversed(_BINARY.items()):
             if abs(value) >= factor:
-                return f"{value / factor:.4g} {prefix}B"
+                return f"{value / float(factor):.4g} {prefix}B"
         return f"{value:.0f} B"
     if dimension == "price_rate":
         return f"{value * 3600:.4g} USD/h"
@@ -139,19 +164,30 @@ def format_quantity(value: float, dimension: str) -> str:
         return f"{value * 1e6:.4g} mm2"
     if dimension == "price":
         return f"{value:.4g} USD"
-    unit = DIMENSIONS[dimension].example.split(" ", 1)[1].lstrip("kKMGTPmunp")
+    unit = DIMENSIONS[dimension].base_unit
     if value == 0 or not math.isfinite(value):
         return f"{value:g} {unit}"
-    for prefix, factor in sorted(
-        ((p, f) for p, f in _METRIC.items() if p not in ("K", "µ")), key=lambda item: -item[1]
-    ):
-        if abs(value) >= factor * 0.99999:
-            return f"{value / factor:.4g} {prefix}{unit}"
+    small = unit.split("/")[0] not in _NO_SMALL_PREFIX
+    for prefix, scale in _PREFIXES_FALLING:
+        if abs(value) >= scale * 0.99999 and (scale >= 1 or small):
+            return f"{value / scale:.4g} {prefix}{unit}"
     return f"{value:.4g} {unit}"
 
 
-def _parse_unit(unit: str, text: str, expected: str) -> tuple[float, tuple[tuple[str, int], ...]]:
-    scale, powers = 1.0, dict[str, int]()
+def _is_zero(digits: str) -> bool:
+    return not any(digit in "123456789" for digit in re.split("[eE]", digits)[0])
+
+
+def _whole_bytes(exact: Fraction, text: object, expected: str) -> float:
+    """Sizes are whole bytes; a fraction of a byte is dropped only where it is beyond the figure's digits."""
+    whole = round(exact)
+    if whole != exact and abs(exact - whole) > abs(exact) / 10**6:
+        raise UnitError(f"found {text!r}, which is {float(exact):g} bytes, not a whole number; {expected}")
+    return float(whole)
+
+
+def _parse_unit(unit: str, text: str, expected: str) -> tuple[Fraction, tuple[tuple[str, int], ...]]:
+    scale, powers = Fraction(1), dict[str, int]()
     for position, factor in enumerate(unit.split("/")):
         found = _unit_factor(factor.strip())
         if found is None:
@@ -164,7 +200,7 @@ def _parse_unit(unit: str, text: str, expected: str) -> tuple[float, tuple[tuple
     return scale, _powers(**powers)
 
 
-def _unit_factor(symbol: str) -> tuple[float, dict[str, int]] | None:
+def _unit_factor(symbol: str) -> tuple[Fraction, dict[str, int]] | None:
     if symbol in _UNITS:
         scale, powers, _ = _UNITS[symbol]
         return scale, powers

@@ -8,6 +8,7 @@ so that schemas see plain values and ``offchip hw show`` can print every source.
 
 from __future__ import annotations
 
+import stat
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -18,9 +19,15 @@ from hw_configs.problems import InputError, Problem, bad_input
 
 __all__ = ["Document", "Provenance", "read_yaml", "read_yaml_text"]
 
-MAX_FILE_BYTES: Final = 8 * 2**20
-MAX_NODES: Final = 500_000
+MAX_FILE_BYTES: Final = 2**18
+MAX_NODES: Final = 100_000
 MAX_DEPTH: Final = 64
+
+_TOO_LARGE: Final = "too large or too deeply nested for a config"
+_TAG: Final = "tag:yaml.org,2002:"
+_PLAIN_TAGS: Final = {
+    f"{_TAG}{name}" for name in ("map", "seq", "str", "int", "float", "bool", "null", "merge")
+}
 
 Path_ = tuple[str | int, ...]
 
@@ -54,16 +61,22 @@ def read_yaml(path: str | Path) -> Document:
     """Parse a YAML file; raises ``InputError`` with file and line for anything but plain data."""
     path = Path(path)
     try:
-        size = path.stat().st_size
-        if size > MAX_FILE_BYTES:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise bad_input("not a file", file=str(path))
+        if status.st_size > MAX_FILE_BYTES:
             raise bad_input(
-                f"found {size} bytes; a config may have at most {MAX_FILE_BYTES} bytes", file=str(path)
+                f"found {status.st_size} bytes; a config may have at most {MAX_FILE_BYTES} bytes",
+                file=str(path),
             )
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise bad_input("no such file", file=str(path)) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise bad_input(f"cannot be read: {error}", file=str(path)) from None
+    except UnicodeDecodeError as error:
+        raise bad_input(f"not a text file (byte {error.start} is not UTF-8)", file=str(path)) from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise bad_input(f"cannot be read: {reason}", file=str(path)) from None
     return read_yaml_text(text, str(path))
 
 
@@ -78,7 +91,14 @@ def read_yaml_text(text: str, file: str) -> Document:
             file=file,
             line=mark.line + 1 if mark else None,
         ) from None
-    except (yaml.YAMLError, RecursionError) as error:
+    except yaml.reader.ReaderError as error:
+        code = error.character if isinstance(error.character, int) else ord(str(error.character))
+        raise bad_input(
+            f"not a text file (character {code:#04x} at position {error.position})", file=file
+        ) from None
+    except RecursionError:
+        raise bad_input(_TOO_LARGE, file=file) from None
+    except (yaml.YAMLError, ValueError) as error:
         raise bad_input(f"not valid YAML: {error}", file=file) from None
     if root is None:
         raise bad_input("the file is empty", file=file, line=1)
@@ -105,7 +125,14 @@ class _Reader:
         line = node.start_mark.line + 1
         self.lines.setdefault(path, line)
         if self._nodes > MAX_NODES or len(path) > MAX_DEPTH:
-            raise bad_input("too large or too deeply nested for a config", file=self.file, line=line)
+            raise bad_input(_TOO_LARGE, file=self.file, line=line)
+        # A bare date reads as text; every other tag is an object that a config has no use for.
+        if node.tag == f"{_TAG}timestamp":
+            return str(node.value)
+        if node.tag not in _PLAIN_TAGS:
+            shown = node.tag.replace(_TAG, "!!")
+            self._problem(f"found the tag {shown!r}; a config holds plain data", line, path)
+            return None
         if isinstance(node, yaml.MappingNode):
             return self._mapping(node, path)
         if isinstance(node, yaml.SequenceNode):
@@ -135,12 +162,21 @@ class _Reader:
 
     def _figure(self, mapping: dict[str, Any], path: Path_) -> Any:
         """Fold ``{value, source|assumption}`` into its value; anything else stays a mapping."""
-        extra = set(mapping) - {"value", "source", "assumption"}
-        if extra:
+        named = [kind for kind in ("source", "assumption") if kind in mapping]
+        extra = [key for key in mapping if key not in ("value", "source", "assumption")]
+        if extra and not named:
             return mapping
-        for kind in ("source", "assumption"):
-            if kind in mapping:
-                self.provenance[path] = Provenance(kind, str(mapping[kind]))
+        line = self.lines[path]
+        if extra:
+            message = f"a figure has no key {extra[0]!r}; a text with a comma must stand in quotes"
+            self._problem(message, line, path)
+        if len(named) > 1:
+            self._problem("has both 'source' and 'assumption'; one of them holds", line, path)
+        for kind in named:
+            text = str(mapping[kind] or "").strip()
+            if not text:
+                self._problem(f"an empty {kind!r} says nothing", line, path)
+            self.provenance[path] = Provenance(kind, text)
         return mapping["value"]
 
     def _problem(self, message: str, line: int, path: Path_) -> None:
