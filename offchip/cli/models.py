@@ -1,0 +1,172 @@
+"""``offchip models``: what can be simulated by name, and what a model is made of."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from workloads.graph import Graph
+    from workloads.workload import Phase, Workload
+
+__all__ = ["list_models", "show_model"]
+
+AsJson = Annotated[bool, typer.Option("--json", help="one JSON object on standard output")]
+
+
+def list_models(as_json: AsJson = False) -> None:
+    """List the built-in models, each with its family, kind and parameters."""
+    from offchip.cli.output import print_json, print_table
+    from workloads import models
+
+    found = [models.describe(name) for name in models.names()]
+    if as_json:
+        print_json({"models": [asdict(model) for model in found]})
+        return
+    print_table(
+        "",
+        ("model", "family", "modality", "parameters", "source"),
+        [(m.name, m.family, m.modality, f"{m.parameters:,}", m.source) for m in found],
+    )
+
+
+def show_model(
+    model: Annotated[str, typer.Argument(help="a built-in name or a model file")],
+    batch: Annotated[int, typer.Option(help="samples or sequences at once")] = 1,
+    prompt: Annotated[int, typer.Option(help="tokens of context")] = 512,
+    generate: Annotated[int, typer.Option(help="tokens to generate")] = 0,
+    phase: Annotated[str | None, typer.Option(help="prefill, decode or train")] = None,
+    dtype: Annotated[str | None, typer.Option(help="element type of weights and activations")] = None,
+    dim: Annotated[list[str] | None, typer.Option(help="a dimension of the model, as name=value")] = None,
+    unfused: Annotated[bool, typer.Option("--unfused", help="every step an operator of its own")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show a model's parameters, bytes by role, FLOPs, KV cache per token and operators by kind."""
+    from offchip.cli.output import print_json
+    from workloads.importers import load_workload
+    from workloads.workload import WorkloadOptions
+
+    options = WorkloadOptions(
+        phase=phase, batch=batch, prompt=prompt, generate=generate, dtype=dtype, fused=not unfused,
+        dims=named_sizes(dim or []),
+    )  # fmt: skip
+    facts = _facts(model, load_workload(model, options))
+    if as_json:
+        print_json(facts)
+    else:
+        _print(facts)
+
+
+def named_sizes(pairs: list[str]) -> dict[str, int]:
+    """Sizes of named dimensions from ``name=value`` texts; ``InputError`` names every text that is not so."""
+    from hw_configs.problems import InputError, Problem
+
+    sizes: dict[str, int] = {}
+    problems = []
+    for pair in pairs:
+        name, equals, value = pair.rpartition("=")
+        if equals and name and value.isascii() and value.isdigit():
+            sizes[name] = int(value)
+        else:
+            problems.append(Problem(f"found {pair!r}; expected name=value, as in batch=1", path="--dim"))
+    if problems:
+        raise InputError(problems)
+    return sizes
+
+
+def _facts(name: str, workload: Workload) -> dict[str, Any]:
+    from workloads import models
+
+    facts: dict[str, Any] = {"name": name}
+    if name in models.names():
+        info = models.describe(name)
+        facts |= {"family": info.family, "modality": info.modality, "source": info.source}
+    first = workload.phases[0]
+    facts["parameters"] = first.graph.parameters()
+    per_token = _kv_bytes_per_token(first)
+    if per_token is not None:
+        facts["kv_bytes_per_token"] = per_token
+    shown = [first] if len(workload.phases) == 1 else [first, workload.phases[1]]
+    facts["phases"] = [_phase_facts(phase) for phase in shown]
+    facts["phase_count"] = len(workload.phases)
+    facts["unsupported"] = list(workload.unsupported)
+    return facts
+
+
+def _kv_bytes_per_token(phase: Phase) -> int | None:
+    """Bytes that one more token adds to the KV cache of one sequence; None for a model without a cache.
+
+    Sizes of all tokens' keys and values, as attention appends them; layers with a window stop growing there.
+    """
+    from workloads.graph import Role
+
+    graph = phase.graph
+    written = sum(
+        op.write_bytes - sum(graph.tensors[name].size_bytes for name in op.outputs)
+        for op in graph.operators
+        if any(graph.tensors[name].role is Role.KV_CACHE for name in op.updates)
+    )
+    queries = {
+        int(op.attributes["q_len"]) * int(op.attributes["batch"])
+        for op in graph.operators
+        if op.kind == "attention" and "q_len" in op.attributes and "batch" in op.attributes
+    }
+    return round(written / queries.pop()) if written and len(queries) == 1 else None
+
+
+def _phase_facts(phase: Phase) -> dict[str, Any]:
+    graph = phase.graph
+    return {
+        "name": phase.name,
+        "kind": phase.kind,
+        "operators": len(graph.operators),
+        "flops": graph.flops,
+        "bytes_read": sum(op.read_bytes for op in graph.operators),
+        "bytes_written": sum(op.write_bytes for op in graph.operators),
+        "bytes_by_role": {str(role): size for role, size in graph.bytes_by_role().items() if size},
+        "by_kind": _by_kind(graph),
+    }
+
+
+def _by_kind(graph: Graph) -> list[dict[str, Any]]:
+    rows: dict[str, dict[str, Any]] = {}
+    for op in graph.operators:
+        row = rows.setdefault(op.kind, {"kind": op.kind, "operators": 0, "flops": 0.0, "bytes": 0})
+        row["operators"] += 1
+        row["flops"] += op.flops
+        row["bytes"] += op.read_bytes + op.write_bytes
+    return sorted(rows.values(), key=lambda row: (-row["flops"], -row["bytes"], row["kind"]))
+
+
+def _print(facts: dict[str, Any]) -> None:
+    from hw_configs.units import format_quantity
+    from offchip.cli.output import print_table
+
+    rows = [("parameters", f"{facts['parameters']:,}")]
+    rows += [(key, facts[key]) for key in ("family", "modality", "source") if key in facts]
+    if "kv_bytes_per_token" in facts:
+        rows.append(("KV cache per token", format_quantity(facts["kv_bytes_per_token"], "size")))
+    print_table(facts["name"], ("", ""), rows)
+    for phase in facts["phases"]:
+        sizes = [
+            (f"{role.replace('_', ' ')} tensors", format_quantity(size, "size"))
+            for role, size in phase["bytes_by_role"].items()
+        ]
+        total = phase["bytes_read"] + phase["bytes_written"]
+        moved = [
+            ("FLOPs", f"{phase['flops']:.4g}"),
+            ("bytes read and written", format_quantity(total, "size")),
+        ]
+        print_table(f"\n{phase['name']}: {phase['operators']} operators", ("", ""), [*moved, *sizes])
+        print_table(
+            "",
+            ("kind", "operators", "FLOPs", "bytes"),
+            [
+                (row["kind"], row["operators"], f"{row['flops']:.4g}", format_quantity(row["bytes"], "size"))
+                for row in phase["by_kind"]
+            ],
+        )
+    for line in facts["unsupported"]:
+        print(line)

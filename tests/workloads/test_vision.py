@@ -1,0 +1,171 @@
+"""Questions to the vision models: are they the published networks, and what does folding change?"""
+
+import pytest
+
+from hw_configs.problems import InputError
+from workloads import vision
+from workloads.builtin import builder_at
+from workloads.graph import PERSISTENT_ROLES, check_graph
+from workloads.workload import WorkloadOptions
+
+# Parameters and 10^9 multiply-adds of convolutions and products, as published with the models: torchvision's
+# model pages, but for MobileNetV1 (Howard et al., table 4: 569 million) and U-Net (no published count).
+PUBLISHED = {
+    "alexnet": (61_100_840, 0.714),
+    "vgg-11": (132_863_336, 7.609),
+    "vgg-13": (133_047_848, 11.308),
+    "vgg-19": (143_667_240, 19.632),
+    "resnext-101": (88_791_336, 16.414),
+    "wide-resnet-50": (68_883_240, 11.398),
+    "wide-resnet-101": (126_886_696, 22.753),
+    "densenet-161": (28_681_000, 7.728),
+    "densenet-169": (14_149_480, 3.36),
+    "densenet-201": (20_013_928, 4.291),
+    "vgg-16": (138_357_544, 15.47),
+    "resnet-18": (11_689_512, 1.814),
+    "resnet-34": (21_797_672, 3.664),
+    "resnet-50": (25_557_032, 4.089),
+    "resnet-101": (44_549_160, 7.801),
+    "resnet-152": (60_192_808, 11.514),
+    "resnext-50": (25_028_904, 4.230),
+    "mobilenet-v1": (4_231_976, 0.569),
+    "mobilenet-v2": (3_504_872, 0.301),
+    "efficientnet-b0": (5_288_548, 0.386),
+    "inception-v3": (27_161_264, 5.713),
+    "densenet-121": (7_978_856, 2.834),
+    "unet": (31_030_658, None),
+    "deeplab-v3": (42_004_074, 178.722),
+}
+AUXILIARY_MACS = {"deeplab-v3": (3 * 3 * 1024 * 256 + 256 * 21) * 65 * 65}
+"""The published count runs the auxiliary head as well, which inference does not need."""
+
+
+def graph_of(name, **options):
+    return builder_at(vision.MODELS[name])(WorkloadOptions(**options)).phases[0].graph
+
+
+def macs(graph):
+    return sum(op.flops for op in graph.operators if op.kind in ("conv", "matmul")) / 2
+
+
+def test_every_model_is_compared_with_a_published_one():
+    assert set(PUBLISHED) == set(vision.MODELS)
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+@pytest.mark.parametrize("fused", [True, False])
+def test_parameters_and_multiply_adds_are_the_published_ones(name, fused):
+    parameters, published = PUBLISHED[name]
+    graph = graph_of(name, fused=fused)
+    assert graph.parameters() == parameters
+    if published is not None:
+        counted = (macs(graph) + AUXILIARY_MACS.get(name, 0)) / 1e9
+        assert counted == pytest.approx(published, abs=0.0006 if published < 100 else 0.0051)
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_graphs_are_valid_and_describe_themselves(name):
+    for options in ({}, {"fused": False}, {"phase": "train", "batch": 2}):
+        graph = graph_of(name, **options)
+        assert check_graph(graph) is graph, "program order was not a valid order"
+        made = {tensor for op in graph.operators for tensor in op.outputs}
+        inputs = [
+            t.name for t in graph.tensors.values() if t.role not in PERSISTENT_ROLES and t.name not in made
+        ]
+        assert "image" in inputs
+    info = vision.describe(name)
+    assert (info.name, info.parameters, info.modality) == (name, PUBLISHED[name][0], "vision")
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_folding_removes_traffic_and_no_arithmetic_of_products(name):
+    fused, apart = graph_of(name), graph_of(name, fused=False)
+    assert macs(fused) == macs(apart)
+    assert len(fused.operators) < len(apart.operators)
+    traffic = [sum(op.read_bytes + op.write_bytes for op in graph.operators) for graph in (fused, apart)]
+    assert traffic[0] < traffic[1]
+    assert fused.tensors[fused.outputs[0]].shape == apart.tensors[apart.outputs[0]].shape
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_work_grows_with_the_batch_and_weights_do_not(name):
+    one, four = graph_of(name), graph_of(name, batch=4)
+    assert four.flops == 4 * one.flops
+    assert four.parameters() == one.parameters()
+    assert four.tensors["image"].shape[0] == 4
+
+
+def test_shapes_follow_the_table_of_the_resnet_paper():
+    graph = graph_of("resnet-50", batch=2)
+    shapes = {f"stage{stage}": graph.tensors[f"stage{stage}.0.add.out"].shape for stage in (1, 2, 3, 4)}
+    assert shapes == {
+        "stage1": (2, 256, 56, 56),
+        "stage2": (2, 512, 28, 28),
+        "stage3": (2, 1024, 14, 14),
+        "stage4": (2, 2048, 7, 7),
+    }
+
+
+def test_unet_follows_the_sizes_of_figure_1():
+    graph = graph_of("unet")
+    names = (
+        "down0.conv2",
+        "down1.conv2",
+        "down2.conv2",
+        "down3.conv2",
+        "bottom.conv2",
+        "up3.conv2",
+        "up0.conv2",
+    )
+    sides = [graph.tensors[f"{name}.out"].shape[-1] for name in names]
+    assert sides == [568, 280, 136, 64, 28, 52, 388]
+    assert graph.tensors["classifier.out"].shape == (1, 2, 388, 388)
+
+
+def test_a_convolution_states_its_bytes_and_its_folded_norm():
+    graph = graph_of("resnet-18")
+    op = graph.operator_by_name["stem"]
+    assert op.inputs == ("image", "stem.weight", "stem.norm.weight")
+    assert op.read_bytes == 2 * (3 * 224 * 224 + 64 * 3 * 7 * 7 + 2 * 64)
+    assert op.write_bytes == 2 * 64 * 112 * 112
+    assert (op.attributes["norm"], op.attributes["activation"]) == (True, "relu")
+
+
+def test_image_size_and_element_type_can_be_chosen():
+    graph = graph_of("resnet-50", dims={"height": 448, "width": 448}, dtype="fp32")
+    assert macs(graph) == pytest.approx(4 * 4.089e9, rel=0.002)
+    assert graph.tensors["image"].size_bytes == 4 * 3 * 448 * 448
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"dims": {"heigth": 1}}, "--dim: resnet-50 has no dimension 'heigth'; it has height, width "
+            "(did you mean 'height'?)"),
+        ({"dims": {"height": 0}}, "--dim: found height=0; expected at least 1"),
+        ({"generate": 4}, "--generate: found 4; resnet-50 makes no tokens: leave this option out"),
+        ({"phase": "decode"}, "--phase: found decode; resnet-50 makes no tokens: leave this option out"),
+    ],
+)  # fmt: skip
+def test_options_that_make_no_sense_are_refused(options, expected):
+    with pytest.raises(InputError) as caught:
+        graph_of("resnet-50", **options)
+    assert str(caught.value) == expected
+
+
+def test_an_image_too_small_names_the_layer():
+    with pytest.raises(InputError, match=r"inception-v3: stem\.pool1: an input of"):
+        graph_of("inception-v3", dims={"height": 10, "width": 10})
+
+
+def test_an_unknown_element_type_is_named():
+    with pytest.raises(InputError, match="unknown element type 'fp61'"):
+        graph_of("vgg-16", dtype="fp61")
+
+
+@pytest.mark.parametrize("name", ["inception-v3", "deeplab-v3"])
+def test_training_runs_the_auxiliary_head_and_keeps_the_parameter_count(name):
+    inference, training = graph_of(name), graph_of(name, phase="train")
+    assert not any(op.name.startswith("auxiliary") for op in inference.operators)
+    assert any(op.name.startswith("auxiliary") for op in training.operators)
+    assert training.parameters() == inference.parameters() == PUBLISHED[name][0]

@@ -1,0 +1,403 @@
+"""Builds an operator graph layer by layer, with shapes propagated in NCHW and one method per layer.
+
+Inference engines fold batch normalisation and the activation that follows into the convolution before them.
+With ``fused`` the builder does the same: the convolution reads the folded norm as two vectors of its output
+channels (scale and shift) in its epilogue, so the parameter count stays that of the model; running mean and
+variance are constants of the fold, not parameters. An engine that multiplies the scale into the weights reads
+one vector less. Without ``fused`` every norm and activation is an operator of its own; training always is.
+
+FLOPs: a convolution or product counts 2 per multiply-add and nothing for its epilogue, so that its sum is
+twice the published multiply-add count. Batch norm counts 2 per element, an addition 1, a pooling window its
+elements; layer norm, softmax and non-linearities count as in language models.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from math import prod
+from typing import Any, Final
+
+from hw_configs.problems import InputError, Problem, nearest
+from workloads.dtypes import dtype_bits, size_bytes
+from workloads.graph import Attribute, Graph, Operator, Role, Tensor
+from workloads.transformer.writer import ACTIVATION_FLOPS, NORM_FLOPS
+from workloads.workload import Phase, Workload, WorkloadOptions
+
+__all__ = ["LayerBuilder", "Pair", "chosen_dims", "finished", "out_side", "plain_options"]
+
+_CLAMPED_FLOPS: Final = {"relu6": 2, "tanh": 4}
+Pair = int | tuple[int, int]
+
+
+def plain_options(name: str, options: WorkloadOptions) -> WorkloadOptions:
+    """The options of a model that makes no tokens; ``InputError`` for options about tokens."""
+    asked = {
+        "--phase": options.phase not in (None, "train") and options.phase,
+        "--generate": options.generate,
+        "--chunk": options.chunk,
+        "--kv-dtype": options.kv_dtype,
+    }
+    problems = [
+        Problem(f"found {value}; {name} makes no tokens: leave this option out", path=option)
+        for option, value in asked.items()
+        if value
+    ]
+    if problems:
+        raise InputError(problems)
+    return replace(options, fused=False) if options.phase == "train" else options
+
+
+def chosen_dims(options: WorkloadOptions, name: str, **natural: int) -> tuple[int, ...]:
+    """The values of a model's named dimensions: its natural ones unless ``--dim`` gives others."""
+    problems = [
+        Problem(
+            f"{name} has no dimension {dim!r}; it has {', '.join(natural) or 'none to choose'}",
+            path="--dim",
+            suggestion=nearest(dim, natural),
+        )
+        for dim in options.dims
+        if dim not in natural
+    ]
+    problems += [
+        Problem(f"found {dim}={value}; expected at least 1", path="--dim")
+        for dim, value in options.dims.items()
+        if dim in natural and value < 1
+    ]
+    if problems:
+        raise InputError(problems)
+    return tuple(options.dims.get(dim, value) for dim, value in natural.items())
+
+
+def finished(builder: LayerBuilder, options: WorkloadOptions, *outputs: str) -> Workload:
+    """The workload of one forward pass, or of one training step when asked for."""
+    graph = builder.graph(*outputs)
+    if options.phase == "train":
+        from workloads.training import training_step
+
+        return Workload(builder.name, [Phase("train", "train", training_step(graph))], graph.metadata)
+    return Workload(builder.name, [Phase("forward", "forward", graph)], graph.metadata)
+
+
+def out_side(side: int, kernel: int, stride: int, padding: int, dilation: int = 1) -> int:
+    """Output positions of a sliding window along one side.
+
+    >>> out_side(224, 7, 2, 3)
+    112
+    """
+    return (side + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1
+
+
+def _pair(value: Pair) -> tuple[int, int]:
+    return (value, value) if isinstance(value, int) else value
+
+
+class LayerBuilder:
+    """Operators in program order; each method adds a layer and returns the name of its output tensor."""
+
+    def __init__(self, name: str, options: WorkloadOptions) -> None:
+        self.name = name
+        self.batch = options.batch
+        self.dtype = options.dtype or "fp16"
+        self.fused = options.fused
+        dtype_bits(self.dtype)
+        self._tensors: dict[str, Tensor] = {}
+        self._operators: list[Operator] = []
+
+    def graph(self, *outputs: str) -> Graph:
+        """The graph of everything added so far."""
+        metadata: dict[str, Attribute] = {"batch": self.batch, "dtype": self.dtype, "fused": self.fused}
+        return Graph(self.name, self._tensors, tuple(self._operators), outputs, self.name, metadata)
+
+    def size_bytes(self, *shape: int) -> int:
+        """Bytes of an array of that shape in the builder's element type."""
+        return size_bytes(prod(shape), self.dtype)
+
+    def shape(self, tensor: str) -> tuple[int, ...]:
+        """The shape of a tensor."""
+        return self._tensors[tensor].shape
+
+    def input(self, name: str, *sides: int, dtype: str | None = None) -> str:
+        """A graph input of ``batch`` times the given sides."""
+        return self._tensor(name, (self.batch, *sides), dtype=dtype)
+
+    def weight(self, name: str, *sides: int) -> str:
+        """A weight tensor, shared when the name is already there (tied weights)."""
+        return name if name in self._tensors else self._tensor(name, sides, Role.WEIGHT)
+
+    def operator(
+        self,
+        kind: str,
+        name: str,
+        inputs: tuple[str, ...],
+        shape: tuple[int, ...],
+        flops: float = 0,
+        read_bytes: int | None = None,
+        also: str = "",
+        **attributes: Any,
+    ) -> str:
+        """Any operator with an output of that shape; it reads its inputs whole unless said otherwise.
+
+        ``also`` names a second output of the same shape.
+        """
+        output = self._tensor(f"{name}.out", shape)
+        outputs = (output, self._tensor(also, shape)) if also else (output,)
+        read = sum(self._tensors[t].size_bytes for t in dict.fromkeys(inputs))
+        self._operators.append(
+            Operator(
+                name,
+                kind,
+                inputs,
+                outputs,
+                float(flops),
+                read if read_bytes is None else read_bytes,
+                sum(self._tensors[t].size_bytes for t in outputs),
+                self.dtype,
+                attributes=attributes,
+            )
+        )
+        return output
+
+    def conv(
+        self,
+        name: str,
+        x: str,
+        channels: int,
+        kernel: Pair,
+        stride: Pair = 1,
+        padding: Pair = 0,
+        *,
+        groups: int = 1,
+        dilation: int = 1,
+        bias: bool = False,
+        norm: bool = False,
+        activation: str = "",
+    ) -> str:
+        """A convolution with an optional norm and activation, folded into it when fused."""
+        batch, in_channels, height, width = self.shape(x)
+        (kh, kw), (sh, sw), (ph, pw) = _pair(kernel), _pair(stride), _pair(padding)
+        oh, ow = out_side(height, kh, sh, ph, dilation), out_side(width, kw, sw, pw, dilation)
+        self._need(name, oh > 0 and ow > 0, f"an input of {height} x {width} is too small")
+        weights = [self.weight(f"{name}.weight", channels, in_channels // groups, kh, kw)]
+        weights += [self.weight(f"{name}.bias", channels)] if bias else []
+        folded: dict[str, Any] = {}
+        if self.fused:
+            weights += [self.weight(f"{name}.norm.weight", 2, channels)] if norm else []
+            folded = {"norm": norm} if norm else {}
+            folded |= {"activation": activation} if activation else {}
+        shape = (batch, channels, oh, ow)
+        out = self.operator(
+            "conv",
+            name,
+            (x, *weights),
+            shape,
+            2 * prod(shape) * (in_channels // groups) * kh * kw,
+            batch=batch,
+            in_channels=in_channels,
+            out_channels=channels,
+            height=height,
+            width=width,
+            kernel_h=kh,
+            kernel_w=kw,
+            stride_h=sh,
+            stride_w=sw,
+            padding_h=ph,
+            padding_w=pw,
+            dilation=dilation,
+            groups=groups,
+            out_height=oh,
+            out_width=ow,
+            **folded,
+        )
+        if not self.fused:
+            out = self.batch_norm(f"{name}.norm", out) if norm else out
+            out = self.activation(f"{name}.{activation}", out, activation) if activation else out
+        return out
+
+    def conv_transpose(self, name: str, x: str, channels: int, kernel: int, stride: int) -> str:
+        """A transposed convolution with bias, unpadded; each input element meets every kernel element."""
+        batch, in_channels, height, width = self.shape(x)
+        oh, ow = (height - 1) * stride + kernel, (width - 1) * stride + kernel
+        weights = (self.weight(f"{name}.weight", in_channels, channels, kernel, kernel),)
+        return self.operator(
+            "conv",
+            name,
+            (x, *weights, self.weight(f"{name}.bias", channels)),
+            (batch, channels, oh, ow),
+            2 * prod(self.shape(x)) * channels * kernel * kernel,
+            batch=batch,
+            in_channels=in_channels,
+            out_channels=channels,
+            height=height,
+            width=width,
+            kernel_h=kernel,
+            kernel_w=kernel,
+            stride_h=stride,
+            stride_w=stride,
+            padding_h=0,
+            padding_w=0,
+            dilation=1,
+            groups=1,
+            out_height=oh,
+            out_width=ow,
+            transposed=True,
+        )
+
+    def linear(
+        self,
+        name: str,
+        x: str,
+        features: int,
+        *,
+        bias: bool = True,
+        weight: str = "",
+        **attributes: Any,
+    ) -> str:
+        """A product with a weight over the last dimension, or over all but the first of an image.
+
+        ``weight`` names a weight tensor to share.
+        """
+        shape = self.shape(x)
+        lead = shape[:1] if len(shape) == 4 else shape[:-1]
+        rows, inner = prod(lead), prod(shape) // prod(lead)
+        weights = [weight or self.weight(f"{name}.weight", features, inner)]
+        weights += [self.weight(f"{name}.bias", features)] if bias else []
+        return self.operator(
+            "matmul",
+            name,
+            (x, *weights),
+            (*lead, features),
+            2 * rows * features * inner,
+            m=rows,
+            n=features,
+            k=inner,
+            batch=1,
+            **attributes,
+        )
+
+    def batch_norm(self, name: str, x: str, activation: str = "") -> str:
+        """Batch norm by scale and shift; ``activation`` is applied in the same pass when fused."""
+        channels = self.shape(x)[1]
+        elements = prod(self.shape(x))
+        folded: dict[str, Any] = {"activation": activation} if activation and self.fused else {}
+        out = self.operator(
+            "norm",
+            name,
+            (x, self.weight(f"{name}.weight", 2, channels)),
+            self.shape(x),
+            2 * elements,
+            m=elements // channels,
+            n=channels,
+            norm="batch",
+            **folded,
+        )
+        if activation and not self.fused:
+            out = self.activation(f"{name}.{activation}", out, activation)
+        return out
+
+    def layer_norm(self, name: str, x: str, **attributes: Any) -> str:
+        """Layer norm over the last dimension, with weight and bias."""
+        columns, elements = self.shape(x)[-1], prod(self.shape(x))
+        weights = (self.weight(f"{name}.weight", columns), self.weight(f"{name}.bias", columns))
+        return self.operator(
+            "norm",
+            name,
+            (x, *weights),
+            self.shape(x),
+            NORM_FLOPS["layer"] * elements,
+            m=elements // columns,
+            n=columns,
+            norm="layer",
+            **attributes,
+        )
+
+    def activation(self, name: str, x: str, function: str, **attributes: Any) -> str:
+        """A pointwise non-linearity."""
+        cost = _CLAMPED_FLOPS.get(function) or ACTIVATION_FLOPS[function]
+        return self._pointwise("activation", name, (x,), cost, function=function, **attributes)
+
+    def add(self, name: str, *terms: str, activation: str = "", **attributes: Any) -> str:
+        """The sum of tensors of one shape; ``activation`` is applied in the same pass if fused."""
+        folded: dict[str, Any] = {"activation": activation} if activation and self.fused else {}
+        out = self._pointwise(
+            "elementwise", name, terms, len(terms) - 1, function="add", **folded, **attributes
+        )
+        if activation and not self.fused:
+            out = self.activation(f"{name}.{activation}", out, activation)
+        return out
+
+    def multiply(self, name: str, x: str, gate: str) -> str:
+        """The product of a tensor and one that is broadcast to it."""
+        return self._pointwise("elementwise", name, (x, gate), 1, function="multiply")
+
+    def _pointwise(
+        self, kind: str, name: str, inputs: tuple[str, ...], cost: float, **attributes: Any
+    ) -> str:
+        shape = self.shape(inputs[0])
+        columns, elements = shape[-1], prod(shape)
+        return self.operator(
+            kind, name, inputs, shape, cost * elements, m=elements // columns, n=columns, **attributes
+        )
+
+    def pool(
+        self,
+        name: str,
+        x: str,
+        kernel: int,
+        stride: int,
+        padding: int = 0,
+        *,
+        mode: str = "max",
+        ceil: bool = False,
+    ) -> str:
+        """Maximum or average over a sliding square window; ``ceil`` keeps a last window that overhangs."""
+        batch, channels, height, width = self.shape(x)
+        overhang = stride - 1 if ceil else 0
+        oh, ow = ((s + 2 * padding - kernel + overhang) // stride + 1 for s in (height, width))
+        self._need(name, oh > 0 and ow > 0, f"an input of {height} x {width} is too small")
+        shape = (batch, channels, oh, ow)
+        return self.operator(
+            "pool", name, (x,), shape, prod(shape) * kernel * kernel, mode=mode, kernel_h=kernel,
+            kernel_w=kernel, stride_h=stride, stride_w=stride, m=prod(shape) // ow, n=ow,
+        )  # fmt: skip
+
+    def adaptive_pool(self, name: str, x: str, side: int = 1, *, flat: bool = True) -> str:
+        """The average over ``side`` x ``side`` windows; one window drops both sides when ``flat``."""
+        batch, channels, height, width = self.shape(x)
+        if (height, width) == (side, side) and side > 1:
+            return x
+        shape = (batch, channels) if side == 1 and flat else (batch, channels, side, side)
+        return self.operator(
+            "pool", name, (x,), shape, prod(self.shape(x)), mode="average", kernel_h=-(-height // side),
+            kernel_w=-(-width // side), m=prod(shape) // shape[-1], n=shape[-1],
+        )  # fmt: skip
+
+    def concat(self, name: str, *parts: str, axis: int = 1) -> str:
+        """The parts one after the other along an axis, copied into one tensor."""
+        shape = list(self.shape(parts[0]))
+        shape[axis] = sum(self.shape(part)[axis] for part in parts)
+        return self.operator("copy", name, parts, tuple(shape), function="concat")
+
+    def crop(self, name: str, x: str, height: int, width: int) -> str:
+        """The middle of an image; only what is kept is read."""
+        shape = (*self.shape(x)[:2], height, width)
+        if shape == self.shape(x):
+            return x
+        kept = self._tensors[x].size_bytes * prod(shape) // prod(self.shape(x))
+        return self.operator("copy", name, (x,), shape, 0, kept, function="crop")
+
+    def resize(self, name: str, x: str, height: int, width: int) -> str:
+        """Bilinear resampling: four neighbours and about 7 operations per output element."""
+        shape = (*self.shape(x)[:2], height, width)
+        return self.operator("resize", name, (x,), shape, 7 * prod(shape), mode="bilinear")
+
+    def _tensor(
+        self, name: str, shape: tuple[int, ...], role: Role = Role.ACTIVATION, dtype: str | None = None
+    ) -> str:
+        if name in self._tensors:
+            raise ValueError(f"{self.name}: two tensors named {name!r}")
+        self._tensors[name] = Tensor(name, shape, dtype or self.dtype, role)
+        return name
+
+    def _need(self, name: str, holds: bool, message: str) -> None:
+        if not holds:
+            raise InputError([Problem(f"{self.name}: {name}: {message}", path="--dim")])

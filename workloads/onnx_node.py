@@ -1,0 +1,97 @@
+"""One operator of an ONNX model with everything known about it, and what it costs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from math import prod
+from typing import Any
+
+from workloads.dtypes import size_bytes
+from workloads.graph import Attribute
+
+__all__ = ["Cost", "Node", "Rule", "Value", "rows"]
+
+
+@dataclass(slots=True)
+class Value:
+    """A named array of the model. ``tensor`` is the graph tensor that holds it (views share one).
+
+    ``constant``: known before the run. ``array``: its content, where small and at hand.
+    """
+
+    name: str
+    tensor: str
+    shape: tuple[int, ...]
+    dtype: str
+    constant: bool = False
+    array: Any = None
+    element: int = 1
+
+    @property
+    def elements(self) -> int:
+        """Number of elements."""
+        return prod(self.shape)
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return size_bytes(self.elements, self.dtype)
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One operator with its attributes as plain values; an input that was left out is None."""
+
+    op: str
+    domain: str
+    attributes: Mapping[str, Any]
+    inputs: tuple[Value | None, ...]
+    outputs: tuple[Value, ...]
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """An attribute."""
+        return self.attributes.get(name, default)
+
+    def at(self, index: int) -> Value | None:
+        """An input, or None where it is absent."""
+        return self.inputs[index] if index < len(self.inputs) else None
+
+    def shape(self, index: int) -> tuple[int, ...]:
+        """The shape of an input that must be there."""
+        value = self.at(index)
+        if value is None:
+            raise LookupError(f"input {index} is missing")
+        return value.shape
+
+    @property
+    def out(self) -> Value:
+        """The first output."""
+        return self.outputs[0]
+
+
+@dataclass(slots=True)
+class Cost:
+    """How an operator appears in the graph.
+
+    ``reads``: the inputs that hold data (None: all). ``read_bytes`` and ``write_bytes`` replace the sums of
+    sizes. ``weights``: the true shape and type of packed weights, by input.
+    """
+
+    kind: str
+    flops: float = 0.0
+    attributes: dict[str, Attribute] = field(default_factory=dict)
+    reads: tuple[int, ...] | None = None
+    read_bytes: int | None = None
+    write_bytes: int | None = None
+    dtype: str | None = None
+    weights: dict[int, tuple[tuple[int, ...], str]] = field(default_factory=dict)
+
+
+Rule = Callable[[Node], Cost]
+
+
+def rows(shape: tuple[int, ...], columns: int | None = None) -> dict[str, Attribute]:
+    """Attributes m and n of a tensor: ``columns`` columns (the last side unless given) and the rows."""
+    n = columns if columns is not None else (shape[-1] if shape else 1)
+    return {"m": prod(shape) // n if n else 0, "n": n}

@@ -1,0 +1,238 @@
+"""The operators of grouped-query attention, fused as serving engines run it or step by step.
+
+Fused: one product for queries, keys and values, one attention operator whose mask skips what it hides. Step
+by step: a product each, and scores that go to memory, the whole rectangle of them, as LLM-Viewer counts.
+"""
+
+from __future__ import annotations
+
+from workloads.dtypes import size_bytes
+from workloads.graph import Attribute
+from workloads.transformer.shape import Attention
+from workloads.transformer.step import Step
+from workloads.transformer.writer import NORM_FLOPS, ROTARY_FLOPS, SOFTMAX_FLOPS, GraphWriter
+
+__all__ = ["KeyValue", "write_attention"]
+
+KeyValue = tuple[str, str, str, str]
+"""Names of a layer's new keys, new values, key cache and value cache."""
+
+
+def write_attention(
+    w: GraphWriter, step: Step, spec: Attention, hidden: int, source: str, known: dict[int, KeyValue]
+) -> str:
+    """Attention of one layer over ``source``; notes its keys in ``known``; returns the output's name."""
+    module = f"model.layers.{w.layer}.self_attn"
+    m, v_size = step.tokens, spec.heads * spec.v_head_dim
+    project = _project_fused if w.fused else _project_apart
+    query, key, value = project(w, step, spec, hidden, source, module)
+    if spec.cache_of is None:
+        stored = step.stored(spec.window, spec.chunk)
+        caches = (
+            w.cache("attention.k_cache", step.batch, spec.kv_heads, stored, spec.head_dim),
+            w.cache("attention.v_cache", step.batch, spec.kv_heads, stored, spec.v_head_dim),
+        ) if step.keeps_cache else ("", "")  # fmt: skip
+        known[w.layer] = (key, value, *caches)
+    sources = known[w.layer if spec.cache_of is None else spec.cache_of]
+    sinks = w.weight("attention.sinks", spec.heads) if spec.sinks else ""
+    attended = w.activation("attention.attend.out", m, v_size)
+
+    def attend(writer: GraphWriter, at: Step) -> None:
+        write = _attend_fused if writer.fused else _attend_apart
+        write(writer, at, spec, query, sources, sinks, attended)
+
+    w.write_moving(attend, step)
+    out = attended
+    if spec.gate:
+        gated = w.activation("attention.gated.out", m, v_size)
+        inputs = (out, w.prefix + ("attention.qkv.out" if w.fused else "attention.gate.out"))
+        w.emit(
+            "attention.gated", "activation", inputs, (gated,), flops=5.0 * m * spec.gate,
+            read=w.size(out) + size_bytes(m * spec.gate, w.precision.own), tp="split", m=m, n=v_size,
+        )  # fmt: skip
+        out = gated
+    return w.linear(
+        "attention.out", out, m, hidden, v_size, module=f"{module}.o_proj", tp="row",
+        bias=hidden if spec.out_bias else 0,
+    )  # fmt: skip
+
+
+def _sizes(spec: Attention) -> tuple[int, int, int]:
+    """Features of queries, keys and values; a layer without keys of its own has none."""
+    if spec.cache_of is not None:
+        return spec.heads * spec.head_dim, 0, 0
+    value = 0 if spec.shared_kv else spec.kv_heads * spec.v_head_dim
+    return spec.heads * spec.head_dim, spec.kv_heads * spec.head_dim, value
+
+
+def _project_fused(
+    w: GraphWriter, step: Step, spec: Attention, hidden: int, source: str, module: str
+) -> tuple[str, str, str]:
+    """One product, then norms and rotary embedding; returns where queries, keys and values end up."""
+    m = step.tokens
+    q, k, v = _sizes(spec)
+    bias = spec.q_bias * (q + spec.gate) + spec.k_bias * k + spec.v_bias * v
+    out = w.linear(
+        "attention.qkv", source, m, q + spec.gate + k + v, hidden, module=f"{module}.q_proj", tp="column",
+        bias=bias, heads=spec.heads, kv_heads=spec.kv_heads if k else 0,
+    )  # fmt: skip
+    query = key = value = out
+    if spec.q_norm or spec.k_norm or spec.v_norm or spec.plain_norm:
+        makes_value = spec.v_norm and k > 0
+        columns = q + k + (spec.kv_heads * spec.v_head_dim if makes_value else 0)
+        normed = w.activation("attention.qk_norm.out", m, columns)
+        weights = _norm_weights(w, spec, ("q", "k") if k else ("q",))
+        w.emit(
+            "attention.qk_norm", "norm", (out, *weights), (normed,),
+            flops=float(NORM_FLOPS["rms"] * m * columns),
+            read=size_bytes(m * (q + k + (v if makes_value else 0)), w.precision.own) + w.size(*weights),
+            tp="split", m=m, n=columns,
+        )  # fmt: skip
+        query = key = normed
+        value = normed if makes_value else value
+    if spec.rotary_dim:
+        query = key = _rotary(w, step, spec, (query,), "attention.rotary", q + k)
+    return query, key, value
+
+
+def _project_apart(
+    w: GraphWriter, step: Step, spec: Attention, hidden: int, source: str, module: str
+) -> tuple[str, str, str]:
+    """A product for each of queries, keys and values."""
+    m = step.tokens
+    parts = dict(zip("qkv", _sizes(spec), strict=True))
+    biases = {"q": spec.q_bias, "k": spec.k_bias, "v": spec.v_bias}
+    made: dict[str, str] = {}
+    for part, n in parts.items():
+        if n:
+            made[part] = w.linear(
+                f"attention.{part}", source, m, n, hidden, module=f"{module}.{part}_proj", tp="column",
+                bias=n if biases[part] else 0,
+                heads=spec.heads if part == "q" else 0, kv_heads=0 if part == "q" else spec.kv_heads,
+            )  # fmt: skip
+    if spec.gate:
+        w.linear(
+            "attention.gate", source, m, spec.gate, hidden, module=f"{module}.q_proj", tp="column",
+            bias=spec.gate if spec.q_bias else 0, heads=spec.heads, kv_heads=0,
+        )  # fmt: skip
+    if spec.shared_kv and "k" in made:
+        made["v"] = made["k"]
+    norms = {
+        "q": spec.q_norm or spec.plain_norm,
+        "k": spec.k_norm or spec.plain_norm,
+        "v": spec.v_norm,
+    }
+    for part, wanted in norms.items():
+        if wanted and part in made:
+            n = w.tensors[made[part]].shape[1]
+            normed = w.activation(f"attention.{part}_norm.out", m, n)
+            weights = _norm_weights(w, spec, (part,))
+            w.emit(
+                f"attention.{part}_norm", "norm", (made[part], *weights), (normed,),
+                flops=float(NORM_FLOPS["rms"] * m * n), tp="split", m=m, n=n,
+            )  # fmt: skip
+            made[part] = normed
+    if spec.rotary_dim:
+        for part in ("q", "k"):
+            if part in made:
+                n = w.tensors[made[part]].shape[1]
+                made[part] = _rotary(w, step, spec, (made[part],), f"attention.{part}_rotary", n)
+    return made["q"], made.get("k", ""), made.get("v", "")
+
+
+def _norm_weights(w: GraphWriter, spec: Attention, parts: tuple[str, ...]) -> list[str]:
+    sizes = {"q": spec.q_norm, "k": spec.k_norm, "v": 0}
+    names = []
+    for part in parts:
+        if sizes[part]:
+            names.append(w.weight(f"attention.{part}_norm.weight", sizes[part]))
+            if spec.norm_bias:
+                names.append(w.weight(f"attention.{part}_norm.bias", sizes[part]))
+    return names
+
+
+def _rotary(
+    w: GraphWriter, step: Step, spec: Attention, sources: tuple[str, ...], name: str, columns: int
+) -> str:
+    """Rotate ``rotary_dim`` of each head; the angles come from a small table that is left out."""
+    m = step.tokens
+    out = w.activation(f"{name}.out", m, columns)
+    rotated = columns * spec.rotary_dim / spec.head_dim
+    w.emit(
+        name, "rotary", sources, (out,), flops=ROTARY_FLOPS * m * rotated,
+        read=size_bytes(m * columns, w.precision.own), tp="split", m=m, n=columns,
+    )  # fmt: skip
+    return out
+
+
+def _attend_fused(
+    w: GraphWriter, step: Step, spec: Attention, query: str, sources: KeyValue, sinks: str, out: str
+) -> None:
+    """One kernel: reads queries and the visible keys and values once, appends the new ones to the cache."""
+    key, value, k_cache, v_cache = sources
+    own, kv = w.precision.own, w.precision.cache
+    m, width = step.tokens, spec.head_dim + spec.v_head_dim
+    per_token = spec.kv_heads * width
+    from_cache = step.seen(spec.window, spec.chunk) - step.new
+    inputs = dict.fromkeys(name for name in (query, key, value, k_cache, v_cache, sinks) if name)
+    read = (
+        size_bytes(m * spec.heads * spec.head_dim, own)
+        + size_bytes(m * per_token, own)
+        + size_bytes(step.batch * from_cache * per_token, kv)
+        + (w.size(sinks) if sinks else 0)
+    )
+    appended = 0
+    updates: tuple[str, ...] = ()
+    if k_cache and spec.cache_of is None:
+        kept = min(step.new, step.stored(spec.window, spec.chunk))
+        appended = size_bytes(step.batch * kept * per_token, kv)
+        updates = (k_cache, v_cache)
+    w.emit(
+        "attention.attend", "attention", tuple(inputs), (out,),
+        flops=2.0 * step.batch * step.pairs(spec.window, spec.chunk) * spec.heads * width,
+        read=read, write=w.size(out) + appended, updates=updates, tp="head",
+        known=_attributes(step, spec),
+    )  # fmt: skip
+
+
+def _attributes(step: Step, spec: Attention) -> dict[str, Attribute]:
+    return {
+        "batch": step.batch, "heads": spec.heads, "kv_heads": spec.kv_heads, "head_dim": spec.head_dim,
+        "v_head_dim": spec.v_head_dim, "q_len": step.new, "kv_len": step.context, "causal": True,
+        "window": spec.window, "chunk": spec.chunk,
+    }  # fmt: skip
+
+
+def _attend_apart(
+    w: GraphWriter, step: Step, spec: Attention, query: str, sources: KeyValue, sinks: str, out: str
+) -> None:
+    """Scores, softmax and weighted sum as three operators; the rectangle of scores goes to memory."""
+    key, value, k_cache, v_cache = sources
+    own, kv = w.precision.own, w.precision.cache
+    seen = step.seen(spec.window, spec.chunk)
+    rows = step.batch * spec.heads * step.new
+    scores = w.activation("attention.qk_matmul.out", rows, seen)
+    weights = w.activation("attention.softmax.out", rows, seen)
+    kept = min(step.new, step.stored(spec.window, spec.chunk))
+    owns = bool(k_cache) and spec.cache_of is None
+
+    def product(name: str, left: str, new: str, cache: str, result: str, n: int, k: int, dim: int) -> None:
+        new_bytes = size_bytes(step.tokens * spec.kv_heads * dim, own)
+        old_bytes = size_bytes(step.batch * (seen - step.new) * spec.kv_heads * dim, kv)
+        appended = size_bytes(step.batch * kept * spec.kv_heads * dim, kv) if owns else 0
+        w.emit(
+            name, "matmul", tuple(part for part in (left, new, cache) if part), (result,),
+            flops=2.0 * rows * seen * dim,
+            read=w.size(left) + new_bytes + old_bytes, write=w.size(result) + appended,
+            updates=(cache,) if owns else (), tp="head",
+            m=step.new, n=n, k=k, batch=step.batch * spec.heads,
+            heads=spec.heads, kv_heads=spec.kv_heads,
+        )  # fmt: skip
+
+    product("attention.qk_matmul", query, key, k_cache, scores, seen, spec.head_dim, spec.head_dim)
+    w.emit(
+        "attention.softmax", "softmax", (scores, sinks) if sinks else (scores,), (weights,),
+        flops=float(SOFTMAX_FLOPS * rows * seen), tp="head", m=rows, n=seen,
+        heads=spec.heads, kv_heads=spec.kv_heads,
+    )  # fmt: skip
+    product("attention.sv_matmul", weights, value, v_cache, out, spec.v_head_dim, seen, spec.v_head_dim)

@@ -1,0 +1,20 @@
+"""Families of decoder-only language models by the ``model_type`` of their config files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from workloads.transformer.families.gpt import READERS as GPT_LIKE
+from workloads.transformer.families.hybrid import READERS as HYBRID
+from workloads.transformer.families.llama import FAMILIES as LLAMA_LIKE
+from workloads.transformer.families.llama import read_llama_like
+from workloads.transformer.families.modern import READERS as MODERN
+from workloads.transformer.fields import Fields
+from workloads.transformer.shape import Decoder
+
+__all__ = ["READERS"]
+
+Reader = Callable[[Fields, str], Decoder]
+
+READERS: dict[str, Reader] = {**dict.fromkeys(LLAMA_LIKE, read_llama_like), **GPT_LIKE, **MODERN, **HYBRID}
+"""The function that reads a config file of each ``model_type``."""

@@ -1,0 +1,132 @@
+"""The operators of dense and expert feed-forward parts."""
+
+from __future__ import annotations
+
+from workloads.dtypes import size_bytes
+from workloads.transformer.shape import Experts, FeedForward
+from workloads.transformer.step import Step
+from workloads.transformer.writer import ACTIVATION_FLOPS, GraphWriter
+
+__all__ = ["expected_experts", "write_experts", "write_mlp"]
+
+
+def expected_experts(count: int, active: int, tokens: int) -> float:
+    """Distinct experts that ``tokens`` tokens reach on average, if each picks ``active`` of them evenly.
+
+    >>> expected_experts(8, 2, 1)
+    2.0
+    """
+    return count * (1.0 - (1.0 - active / count) ** tokens)
+
+
+def write_mlp(
+    w: GraphWriter, m: int, spec: FeedForward, hidden: int, source: str, name: str, vectors: int = 0
+) -> str:
+    """Up (and gate) projection, non-linearity and down projection; returns the output's name.
+
+    ``vectors``: weights of a learned non-linearity.
+    """
+    module = f"model.layers.{w.layer}.{name.replace('.shared', '.shared_experts')}"
+    size, gated = spec.intermediate, spec.gated
+    up_bias = size if spec.up_bias else 0
+    if gated and w.fused:
+        halves = [
+            w.linear(
+                f"{name}.gate_up", source, m, 2 * size, hidden, module=f"{module}.up_proj", tp="column",
+                bias=2 * up_bias,
+            )
+        ]  # fmt: skip
+    else:
+        halves = [
+            w.linear(
+                f"{name}.{part}", source, m, size, hidden, module=f"{module}.{part}_proj", tp="column",
+                bias=up_bias,
+            )
+            for part in (("gate", "up") if gated else ("up",))
+        ]  # fmt: skip
+    hidden_out = w.activation(f"{name}.act.out", m, size)
+    flops = float((ACTIVATION_FLOPS[spec.activation] + gated) * m * size)
+    if vectors:
+        halves.append(w.weight(f"{name}.act.weight", vectors))
+    w.emit(
+        f"{name}.act", "activation", halves, (hidden_out,), flops=flops, tp="split", m=m, n=size, gated=gated
+    )
+    return w.linear(
+        f"{name}.down", hidden_out, m, hidden, size, module=f"{module}.down_proj", tp="row",
+        bias=hidden if spec.down_bias else 0,
+    )  # fmt: skip
+
+
+def write_experts(
+    w: GraphWriter, step: Step, spec: Experts, hidden: int, source: str, routed: str | None = None
+) -> list[str]:
+    """Router, chosen experts, and the shared expert beside them; returns the outputs to be added.
+
+    ``routed`` is what the router reads, if it is not what the experts read.
+    """
+    m, rows = step.tokens, step.tokens * spec.active
+    module = f"model.layers.{w.layer}.mlp.experts"
+    touched = expected_experts(spec.count, spec.active, m)
+    choice = _route(w, m, spec, hidden, routed or source)
+    halves = 2 if spec.gated else 1
+    entry, width = source, hidden
+    if spec.latent:
+        width = spec.latent
+        entry = w.linear(
+            "mlp.experts.latent_in", source, m, width, hidden, module=f"{module}.fc1", tp="replicated"
+        )
+    up = w.activation("mlp.experts.gate_up.out", rows, halves * spec.intermediate)
+    w.grouped(
+        "mlp.experts.gate_up", (entry, choice), up, rows, halves * spec.intermediate, width,
+        experts=spec.count, active=spec.active, touched=touched, module=f"{module}.gate_up_proj",
+        tp="column", bias=spec.up_bias,
+    )  # fmt: skip
+    mid = w.activation("mlp.experts.act.out", rows, spec.intermediate)
+    flops = float((ACTIVATION_FLOPS[spec.activation] + spec.gated) * rows * spec.intermediate)
+    w.emit(
+        "mlp.experts.act", "activation", (up,), (mid,), flops=flops, tp="split", m=rows, n=spec.intermediate,
+        gated=spec.gated,
+    )  # fmt: skip
+    out = w.activation("mlp.experts.down.out", m, width)
+    w.grouped(
+        "mlp.experts.down", (mid, choice), out, rows, width, spec.intermediate,
+        experts=spec.count, active=spec.active, touched=touched, module=f"{module}.down_proj",
+        tp="row", bias=spec.down_bias, extra_flops=2.0 * rows * width,
+    )  # fmt: skip
+    if spec.latent:
+        out = w.linear(
+            "mlp.experts.latent_out", out, m, hidden, width, module=f"{module}.fc2", tp="replicated"
+        )
+    return [out] if spec.shared is None else [out, _shared(w, m, spec, spec.shared, hidden, source)]
+
+
+def _route(w: GraphWriter, m: int, spec: Experts, hidden: int, source: str) -> str:
+    """Scores of all experts and the choice of the best; the choice is an index and a weight per row."""
+    logits = w.linear(
+        "mlp.router", source, m, spec.count, hidden, module="", tp="replicated",
+        bias=spec.count if spec.router_bias else 0,
+    )  # fmt: skip
+    choice = w.activation("mlp.topk.out", m, 2 * spec.active, "fp32")
+    inputs = [logits]
+    if spec.vectors:
+        inputs.append(w.weight("mlp.router.scale", spec.vectors))
+    passes = 5 + (2 if spec.groups > 1 else 0)
+    w.emit(
+        "mlp.topk", "topk", inputs, (choice,), flops=float(passes * m * spec.count),
+        m=m, n=spec.count, k=spec.active, groups=spec.groups, top_groups=spec.top_groups,
+    )  # fmt: skip
+    return choice
+
+
+def _shared(w: GraphWriter, m: int, spec: Experts, shared: FeedForward, hidden: int, source: str) -> str:
+    """The shared expert, scaled by its own gate where the family has one."""
+    out = write_mlp(w, m, shared, hidden, source, "mlp.shared")
+    if not spec.shared_gate:
+        return out
+    gate = w.linear("mlp.shared.scale", source, m, 1, hidden, module="", tp="replicated")
+    scaled = w.activation("mlp.shared.scaled.out", m, hidden)
+    w.emit(
+        "mlp.shared.scaled", "elementwise", (out, gate), (scaled,), flops=float(m * hidden), m=m, n=hidden,
+        read=size_bytes(m * (hidden + 1), w.precision.own),
+    )  # fmt: skip
+    return scaled

@@ -1,0 +1,251 @@
+"""The operators of multi-head latent attention (DeepSeek-V2, arXiv:2405.04434, section 2.1).
+
+Prefill expands the latent of every token into keys and values per head. A decode step does not: the
+up-projection of keys is absorbed into the query (``k_up`` after the query), and the up-projection of values
+comes after the weighted sum (``v_up``), so that attention reads one latent per cached token, whatever the
+number of heads. Both forms use the same weights under the same names.
+
+With an indexer (DeepSeek sparse attention, DeepSeek-V3.2) a query attends to the ``top_k`` best tokens only;
+once the context is longer than that, prefill takes the absorbed form too, as its sparse kernels do.
+"""
+
+from __future__ import annotations
+
+from workloads.dtypes import size_bytes
+from workloads.graph import Attribute, Role
+from workloads.transformer.shape import Indexer, LatentAttention
+from workloads.transformer.step import Step
+from workloads.transformer.writer import NORM_FLOPS, ROTARY_FLOPS, SOFTMAX_FLOPS, GraphWriter
+
+__all__ = ["write_latent_attention"]
+
+
+def write_latent_attention(
+    w: GraphWriter, step: Step, spec: LatentAttention, hidden: int, source: str
+) -> str:
+    """Latent attention of one layer over ``source``; returns the output's name."""
+    m, heads = step.tokens, spec.heads
+    module = f"model.layers.{w.layer}.self_attn"
+    query, query_latent, latent = _project(w, m, spec, hidden, source, module)
+    rotated = w.activation("attention.rotary.out", m, (heads + 1) * spec.rope_dim)
+    w.emit(
+        "attention.rotary", "rotary", (query, latent), (rotated,),
+        flops=float(ROTARY_FLOPS * m * (heads + 1) * spec.rope_dim),
+        read=size_bytes(m * (heads + 1) * spec.rope_dim, w.precision.own), tp="split",
+        m=m, n=(heads + 1) * spec.rope_dim,
+    )  # fmt: skip
+    normed = w.activation("attention.kv_a_norm.out", m, spec.kv_rank)
+    weight = w.weight("attention.kv_a_norm.weight", spec.kv_rank)
+    w.emit(
+        "attention.kv_a_norm", "norm", (latent, weight), (normed,),
+        flops=float(NORM_FLOPS["rms"] * m * spec.kv_rank),
+        read=size_bytes(m * spec.kv_rank, w.precision.own) + w.size(weight), m=m, n=spec.kv_rank,
+    )  # fmt: skip
+    cache = ""
+    if step.keeps_cache:
+        cache = w.cache("attention.latent_cache", step.batch, step.capacity, spec.kv_rank + spec.rope_dim)
+    chosen = ""
+    if spec.indexer is not None:
+        chosen = _write_indexer(w, step, spec, spec.indexer, hidden, source, query_latent, module)
+    sparse = spec.indexer is not None and step.context > spec.indexer.top_k
+    form = _absorbed if step.decode or sparse else _expanded
+    out = form(w, step, spec, query, rotated, normed, cache, chosen, module)
+    return w.linear(
+        "attention.out", out, m, hidden, heads * spec.v_head_dim, module=f"{module}.o_proj", tp="row",
+        bias=hidden if spec.bias else 0,
+    )  # fmt: skip
+
+
+def _project(
+    w: GraphWriter, m: int, spec: LatentAttention, hidden: int, source: str, module: str
+) -> tuple[str, str, str]:
+    """Queries, the latent they come from, and the tensor that holds the new key-value latent."""
+    q_size = spec.heads * (spec.nope_dim + spec.rope_dim)
+    kv_size = spec.kv_rank + spec.rope_dim
+    if spec.q_rank is None:
+        query = w.linear(
+            "attention.q", source, m, q_size, hidden, module=f"{module}.q_proj", tp="column",
+            heads=spec.heads, kv_heads=0,
+        )  # fmt: skip
+        latent = w.linear(
+            "attention.kv_a", source, m, kv_size, hidden, module=f"{module}.kv_a_proj_with_mqa",
+            tp="replicated", bias=kv_size if spec.bias else 0,
+        )  # fmt: skip
+        return query, query, latent
+    rank = spec.q_rank
+    if w.fused:
+        latent = down = w.linear(
+            "attention.qkv_a", source, m, rank + kv_size, hidden, module=f"{module}.q_a_proj",
+            tp="replicated", bias=rank + kv_size if spec.bias else 0,
+        )  # fmt: skip
+    else:
+        down = w.linear(
+            "attention.q_a", source, m, rank, hidden, module=f"{module}.q_a_proj", tp="replicated",
+            bias=rank if spec.bias else 0,
+        )  # fmt: skip
+        latent = w.linear(
+            "attention.kv_a", source, m, kv_size, hidden, module=f"{module}.kv_a_proj_with_mqa",
+            tp="replicated", bias=kv_size if spec.bias else 0,
+        )  # fmt: skip
+    weight = w.weight("attention.q_a_norm.weight", rank)
+    normed = w.activation("attention.q_a_norm.out", m, rank)
+    w.emit(
+        "attention.q_a_norm", "norm", (down, weight), (normed,), flops=float(NORM_FLOPS["rms"] * m * rank),
+        read=size_bytes(m * rank, w.precision.own) + w.size(weight), m=m, n=rank,
+    )  # fmt: skip
+    query = w.linear(
+        "attention.q_b", normed, m, q_size, rank, module=f"{module}.q_b_proj", tp="column",
+        heads=spec.heads, kv_heads=0,
+    )  # fmt: skip
+    return query, normed, latent
+
+
+def _expanded(
+    w: GraphWriter, step: Step, spec: LatentAttention, query: str, rotated: str, latent: str, cache: str,
+    chosen: str, module: str,
+) -> str:  # fmt: skip
+    """Keys and values of every token of the context, then ordinary multi-head attention."""
+    own, kv = w.precision.own, w.precision.cache
+    heads, rows = spec.heads, step.batch * step.context
+    past_bytes = size_bytes(step.batch * step.past * spec.kv_rank, kv)
+    parts = {}
+    for part, size in (("k_up", spec.nope_dim), ("v_up", spec.v_head_dim)):
+        parts[part] = w.linear(
+            f"attention.{part}", latent, rows, heads * size, spec.kv_rank, module=f"{module}.kv_b_proj",
+            tp="column", read_source=w.size(latent) + past_bytes, heads=heads, kv_heads=heads,
+        )  # fmt: skip
+    out = w.activation("attention.attend.out", step.tokens, heads * spec.v_head_dim)
+
+    def attend(writer: GraphWriter, at: Step) -> None:
+        qk = spec.nope_dim + spec.rope_dim
+        pairs = at.batch * heads * at.pairs()
+        read = (
+            size_bytes(at.tokens * (heads * qk + spec.rope_dim), own)
+            + size_bytes(at.batch * at.context * heads * (spec.nope_dim + spec.v_head_dim), own)
+            + size_bytes(at.batch * at.past * spec.rope_dim, kv)
+        )
+        inputs = (query, rotated, parts["k_up"], parts["v_up"], latent, cache, chosen)
+        _emit_attention(
+            writer, at, spec, inputs, cache, out, read, flops=2.0 * pairs * (qk + spec.v_head_dim),
+            kv_heads=heads, qk=qk, v=spec.v_head_dim, window=0,
+        )  # fmt: skip
+
+    w.write_moving(attend, step)
+    return out
+
+
+def _absorbed(
+    w: GraphWriter, step: Step, spec: LatentAttention, query: str, rotated: str, latent: str, cache: str,
+    chosen: str, module: str,
+) -> str:  # fmt: skip
+    """Attention over the latents themselves, as one key-value head shared by all query heads."""
+    own, kv = w.precision.own, w.precision.cache
+    heads, m = spec.heads, step.tokens
+    fmt = w.precision.format_of(f"{module}.kv_b_proj")
+
+    def up_weight(part: str, size: int) -> str:
+        rows = heads * size
+        return w.tensor(
+            f"attention.{part}.weight", (rows, spec.kv_rank), fmt.dtype or own, Role.WEIGHT,
+            fmt.bytes(1, rows, spec.kv_rank, own),
+        )  # fmt: skip
+
+    absorbed = w.linear(
+        "attention.k_up", query, m, spec.kv_rank, spec.nope_dim, module=f"{module}.kv_b_proj", tp="head",
+        batch=heads, weight=up_weight("k_up", spec.nope_dim),
+        read_source=size_bytes(m * heads * spec.nope_dim, own), heads=heads, kv_heads=heads,
+    )  # fmt: skip
+    mixed = w.activation("attention.attend.out", m, heads * spec.kv_rank)
+    top_k = spec.indexer.top_k if spec.indexer is not None else 0
+
+    def attend(writer: GraphWriter, at: Step) -> None:
+        qk = spec.kv_rank + spec.rope_dim
+        pairs = at.batch * heads * at.pairs(top_k)
+        old = min(at.past, top_k * at.new) if top_k else at.past
+        read = size_bytes(at.tokens * (heads + 1) * qk, own) + size_bytes(at.batch * old * qk, kv)
+        _emit_attention(
+            writer, at, spec, (absorbed, rotated, latent, cache, chosen), cache, mixed, read,
+            flops=2.0 * pairs * (qk + spec.kv_rank), kv_heads=1, qk=qk, v=spec.kv_rank, window=top_k,
+        )  # fmt: skip
+
+    w.write_moving(attend, step)
+    return w.linear(
+        "attention.v_up", mixed, m, spec.v_head_dim, spec.kv_rank, module=f"{module}.kv_b_proj", tp="head",
+        batch=heads, weight=up_weight("v_up", spec.v_head_dim), heads=heads, kv_heads=heads,
+    )  # fmt: skip
+
+
+def _emit_attention(
+    w: GraphWriter, step: Step, spec: LatentAttention, inputs: tuple[str, ...], cache: str, out: str,
+    read: int, *, flops: float, kv_heads: int, qk: int, v: int, window: int,
+) -> None:  # fmt: skip
+    appended = size_bytes(step.tokens * (spec.kv_rank + spec.rope_dim), w.precision.cache) if cache else 0
+    attributes: dict[str, Attribute] = {
+        "batch": step.batch, "heads": spec.heads, "kv_heads": kv_heads, "head_dim": qk, "v_head_dim": v,
+        "q_len": step.new, "kv_len": step.context, "causal": True, "window": 0, "latent": True,
+    }  # fmt: skip
+    if window:
+        attributes["top_k"] = window
+    w.emit(
+        "attention.attend", "attention", tuple(name for name in inputs if name), (out,), flops=flops,
+        read=read, write=w.size(out) + appended, updates=(cache,) if cache else (), tp="head",
+        known=attributes,
+    )  # fmt: skip
+
+
+def _write_indexer(
+    w: GraphWriter, step: Step, spec: LatentAttention, indexer: Indexer, hidden: int, source: str,
+    query_latent: str, module: str,
+) -> str:  # fmt: skip
+    """Score every cached token with a few small heads and keep the best; returns the chosen indices."""
+    kv = w.precision.cache
+    m, dim, heads = step.tokens, indexer.head_dim, indexer.heads
+    width = spec.q_rank or hidden
+    query = w.linear(
+        "attention.indexer.q", query_latent if spec.q_rank else source, m, heads * dim, width,
+        module=f"{module}.indexer.wq_b", tp="replicated",
+    )  # fmt: skip
+    key = w.linear(
+        "attention.indexer.k", source, m, dim, hidden, module=f"{module}.indexer.wk", tp="replicated"
+    )
+    weights = [
+        w.weight("attention.indexer.k_norm.weight", dim),
+        w.weight("attention.indexer.k_norm.bias", dim),
+    ]
+    normed = w.activation("attention.indexer.k_norm.out", m, dim)
+    w.emit(
+        "attention.indexer.k_norm", "norm", (key, *weights), (normed,),
+        flops=float(NORM_FLOPS["layer"] * m * dim), m=m, n=dim,
+    )  # fmt: skip
+    rope_columns = (heads + 1) * spec.rope_dim
+    rotated = w.activation("attention.indexer.rotary.out", m, (heads + 1) * dim)
+    w.emit(
+        "attention.indexer.rotary", "rotary", (query, normed), (rotated,),
+        flops=float(ROTARY_FLOPS * m * rope_columns), m=m, n=(heads + 1) * dim,
+    )  # fmt: skip
+    scale = w.linear("attention.indexer.weights", source, m, heads, hidden, module="", tp="replicated")
+    cache = ""
+    if step.keeps_cache:
+        cache = w.cache("attention.indexer.k_cache", step.batch, step.capacity, dim)
+    chosen = w.activation("attention.indexer.topk.out", m, indexer.top_k, "int32")
+
+    def score(writer: GraphWriter, at: Step) -> None:
+        rows, seen = at.tokens, at.context
+        pairs = at.batch * at.pairs()
+        scores = writer.activation("attention.indexer.score.out", rows, seen, "fp32")
+        appended = size_bytes(rows * dim, kv) if cache else 0
+        writer.emit(
+            "attention.indexer.score", "matmul",
+            tuple(name for name in (rotated, scale, cache) if name), (scores,),
+            flops=2.0 * pairs * heads * dim + 3.0 * pairs * heads,
+            read=writer.size(rotated, scale) + size_bytes(at.batch * at.past * dim, kv),
+            write=writer.size(scores) + appended, updates=(cache,) if cache else (),
+            m=at.new * heads, n=seen, k=dim, batch=at.batch,
+        )  # fmt: skip
+        writer.emit(
+            "attention.indexer.topk", "topk", (scores,), (chosen,), flops=float(SOFTMAX_FLOPS * pairs),
+            m=rows, n=seen, k=min(indexer.top_k, seen),
+        )  # fmt: skip
+
+    w.write_moving(score, step)
+    return chosen

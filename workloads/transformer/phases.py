@@ -1,0 +1,218 @@
+"""From a decoder and what a user asks to the phases of a workload.
+
+A generation is a prefill, which yields the first token, and ``generate`` decode steps. Decode step ``i``
+feeds one token per sequence and has a context of ``prompt + i + 1`` tokens, the new one included; a lone
+decode step has a context of ``prompt``. The caches have room for ``prompt + generate`` tokens from the first
+phase on. Graphs are built when they are asked for; decode steps share everything that does not depend on
+the context.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import overload
+
+from hw_configs.problems import InputError, Problem, bad_input
+from workloads.dtypes import dtype_bits
+from workloads.graph import Attribute, Graph
+from workloads.training import training_step
+from workloads.transformer.formats import PLAIN, Precision
+from workloads.transformer.layers import write_decoder
+from workloads.transformer.shape import Decoder, LatentAttention, Mixer
+from workloads.transformer.step import Step
+from workloads.transformer.writer import GraphWriter
+from workloads.workload import Phase, Workload, WorkloadOptions
+
+__all__ = ["DecodeTemplate", "count_parameters", "decoder_workload", "step_graph"]
+
+MAX_TOKENS = 2**27
+"""Tokens in one graph (batch times prompt); beyond that sizes are a slip of the keyboard."""
+
+MAX_STEPS = 2**24
+
+
+def decoder_workload(name: str, decoder: Decoder, precision: Precision, options: WorkloadOptions) -> Workload:
+    """The workload a user asked for; raises ``InputError`` for sizes the model cannot have."""
+    _check(decoder, options)
+    if options.phase == "train":
+        precision = _trainable(precision, options)
+    metadata = _metadata(name, decoder, precision, options)
+    batch, prompt, total = options.batch, options.prompt, options.prompt + options.generate
+    if options.phase == "train":
+        step = Step(batch, prompt, prompt, prompt, all_logits=True, keeps_cache=False)
+        forward = step_graph(f"{name}.train", decoder, precision, step, options.fused)
+        graph = training_step(forward, f"{name}.train")
+        return Workload(name, [Phase("train", "train", graph, batch * prompt)], metadata)
+    if options.phase == "decode":
+        template = DecodeTemplate(name, decoder, precision, batch, total, options.fused)
+        return Workload(name, [Phase("decode", "decode", template.graph(prompt), batch)], metadata)
+    chunk = options.chunk or prompt
+    ends = [*range(chunk, prompt, chunk), prompt]
+
+    def prefill(index: int) -> Phase:
+        end = ends[index]
+        start = ends[index - 1] if index else 0
+        step = Step(batch, end - start, end, total)
+        label = "prefill" if options.chunk is None else f"prefill[{index}]"
+        graph = step_graph(f"{name}.{label}", decoder, precision, step, options.fused, f"{name}.prefill")
+        return Phase(label, "prefill", graph, batch if end == prompt else 0)
+
+    steps = options.generate if options.phase is None else 0
+    phases = _Phases(prefill, len(ends), lambda: DecodeTemplate(
+        name, decoder, precision, batch, total, options.fused
+    ), prompt, steps, batch)  # fmt: skip
+    return Workload(name, phases, metadata)
+
+
+def step_graph(
+    name: str, decoder: Decoder, precision: Precision, step: Step, fused: bool, structure: str = ""
+) -> Graph:
+    """The graph of one step. Steps of equal ``structure`` are wired alike, whatever their sizes."""
+    writer = GraphWriter(precision, fused)
+    logits = write_decoder(writer, step, decoder)
+    form = structure or name
+    if any(_is_sparse(layer.mixer, step) for layer in decoder.layers):
+        form += ".sparse"
+    return Graph(name, writer.tensors, tuple(writer.operators), (logits,), form, _sizes(step))
+
+
+def _is_sparse(mixer: Mixer | None, step: Step) -> bool:
+    """Whether latent attention picks among the tokens, which changes how prefill is wired."""
+    indexer = mixer.indexer if isinstance(mixer, LatentAttention) else None
+    return indexer is not None and step.context > indexer.top_k
+
+
+class DecodeTemplate:
+    """Decode steps of one batch: written once, then only what depends on the context is written anew."""
+
+    def __init__(
+        self, name: str, decoder: Decoder, precision: Precision, batch: int, capacity: int, fused: bool
+    ) -> None:
+        self.name = name
+        self._step = Step(batch, 1, capacity, capacity, decode=True)
+        self._writer = GraphWriter(precision, fused)
+        self._logits = write_decoder(self._writer, self._step, decoder)
+
+    def graph(self, context: int, label: str = "decode") -> Graph:
+        """The step whose new token is the last of ``context``."""
+        base, step = self._writer, replace(self._step, context=context)
+        tensors = base.tensors
+        if any(part.scratch for part in base.moving):
+            gone = {name for part in base.moving for name in part.scratch}
+            tensors = {name: tensor for name, tensor in tensors.items() if name not in gone}
+        writer = GraphWriter(base.precision, base.fused, tensors=tensors)
+        operators = list(base.operators)
+        for part in base.moving:
+            writer.at(part.layer, part.prefix)
+            writer.operators = []
+            part.write(writer, step)
+            operators[part.first : part.last] = writer.operators
+        structure = f"{self.name}.decode"
+        return Graph(
+            f"{self.name}.{label}", tensors, tuple(operators), (self._logits,), structure, _sizes(step)
+        )
+
+
+class _Phases(Sequence[Phase]):
+    """Prefill chunks and decode steps, each built when it is asked for and not kept."""
+
+    def __init__(
+        self,
+        prefill: Callable[[int], Phase],
+        chunks: int,
+        template: Callable[[], DecodeTemplate],
+        prompt: int,
+        steps: int,
+        batch: int,
+    ) -> None:
+        self._prefill, self._chunks = prefill, chunks
+        self._make_template, self._template = template, None if steps == 0 else template
+        self._decode: DecodeTemplate | None = None
+        self._prompt, self._steps, self._batch = prompt, steps, batch
+
+    def __len__(self) -> int:
+        return self._chunks + self._steps
+
+    @overload
+    def __getitem__(self, index: int) -> Phase: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Phase]: ...
+    def __getitem__(self, index: int | slice) -> Phase | list[Phase]:
+        if isinstance(index, slice):
+            return [self[at] for at in range(*index.indices(len(self)))]
+        if not -len(self) <= index < len(self):
+            raise IndexError(index)
+        index %= len(self)
+        if index < self._chunks:
+            return self._prefill(index)
+        if self._decode is None:
+            self._decode = self._make_template()
+        at = index - self._chunks
+        label = f"decode[{at}]"
+        return Phase(label, "decode", self._decode.graph(self._prompt + at + 1, label), self._batch)
+
+    def __iter__(self) -> Iterator[Phase]:
+        return (self[index] for index in range(len(self)))
+
+
+def _check(decoder: Decoder, options: WorkloadOptions) -> None:
+    problems = []
+    total = options.prompt + options.generate
+    if options.batch * total > MAX_TOKENS:
+        message = f"found {options.batch} sequences of {total} tokens; expected at most {MAX_TOKENS} in all"
+        problems.append(Problem(message, path="--batch"))
+    if options.chunk is not None and options.phase in ("decode", "train"):
+        problems.append(Problem(f"chunks divide a prefill; the phase is {options.phase}", path="--chunk"))
+    if decoder.positions and total > decoder.max_positions:
+        message = f"found {total} tokens; {decoder.model_type} has {decoder.max_positions} learned positions"
+        problems.append(Problem(message, path="--prompt"))
+    if problems:
+        raise InputError(problems)
+
+
+def _trainable(precision: Precision, options: WorkloadOptions) -> Precision:
+    """Weights stored below 8 bits are trained in the model's own type, to which they are expanded first."""
+    stored = precision.linear.dtype
+    if not stored or dtype_bits(stored) >= 8:
+        return precision
+    if options.dtype is not None:
+        raise bad_input(
+            f"found {options.dtype}; weights of less than 8 bits cannot be trained, "
+            "expected fp32, bf16, fp16, fp8 or int8",
+            path="--dtype",
+        )
+    note = f"the checkpoint's {stored} weights are trained as {precision.own}"
+    return replace(precision, linear=PLAIN, note=note)
+
+
+def _sizes(step: Step) -> dict[str, Attribute]:
+    return {"batch": step.batch, "new_tokens": step.new, "context": step.context, "capacity": step.capacity}
+
+
+def _metadata(
+    name: str, decoder: Decoder, precision: Precision, options: WorkloadOptions
+) -> dict[str, Attribute]:
+    found: dict[str, Attribute] = {
+        "model": name,
+        "family": decoder.model_type,
+        "layers": len(decoder.layers),
+        "hidden": decoder.hidden,
+        "batch": options.batch,
+        "prompt": options.prompt,
+        "generate": options.generate,
+        "dtype": precision.own,
+        "kv_dtype": precision.cache,
+        "weight_dtype": precision.linear.dtype or precision.own,
+    }
+    if decoder.omitted:
+        found["left_out"] = "; ".join(decoder.omitted)
+    if precision.note:
+        found["notes"] = precision.note
+    return found
+
+
+def count_parameters(decoder: Decoder, precision: Precision) -> int:
+    """Elements of all weights, each stored once."""
+    step = Step(1, 1, 1, 1, decode=True)
+    return step_graph(decoder.model_type, decoder, precision, step, fused=True).parameters()

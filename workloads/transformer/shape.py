@@ -1,0 +1,211 @@
+"""A decoder-only language model as numbers: what every family's config file is brought to.
+
+One vocabulary for all families. A :class:`Decoder` has layers; a layer has a sequence mixer (grouped-query
+or latent attention, or a recurrence), a feed-forward part (dense, experts, or both) and norms. What
+a family calls its fields is the business of the family modules; what the numbers cost is the business of
+``layers``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = [
+    "Attention",
+    "Decoder",
+    "Experts",
+    "FeedForward",
+    "Indexer",
+    "LatentAttention",
+    "Layer",
+    "Mixer",
+    "Norm",
+    "Recurrence",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Norm:
+    """A norm over the model width: RMS or layer norm; OLMo's has no weight."""
+
+    kind: str = "rms"
+    weight: bool = True
+    bias: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Attention:
+    """Multi-head, grouped-query or multi-query attention.
+
+    ``window`` and ``chunk`` (0: none) bound what a token sees: the last ``window`` tokens, or the tokens of
+    its own chunk. ``q_norm`` and ``k_norm`` are the elements of the weights that norm queries and keys (0:
+    no norm); ``head_norms`` says the norm runs without or with weights anyway. ``gate`` is the width of a
+    gate on the output that comes with the query projection. ``cache_of`` names the layer whose keys and
+    values this layer reads instead of its own. ``shared_kv``: values are the keys, one projection for both.
+    """
+
+    heads: int
+    kv_heads: int
+    head_dim: int
+    v_head_dim: int
+    rotary_dim: int = 0
+    q_bias: bool = False
+    k_bias: bool = False
+    v_bias: bool = False
+    out_bias: bool = False
+    q_norm: int = 0
+    k_norm: int = 0
+    v_norm: bool = False
+    plain_norm: bool = False
+    norm_bias: bool = False
+    window: int = 0
+    chunk: int = 0
+    sinks: bool = False
+    shared_kv: bool = False
+    cache_of: int | None = None
+    gate: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Indexer:
+    """DeepSeek sparse attention: a small scorer that picks the ``top_k`` cached tokens a query attends to."""
+
+    heads: int
+    head_dim: int
+    top_k: int
+
+
+@dataclass(frozen=True, slots=True)
+class LatentAttention:
+    """Multi-head latent attention (DeepSeek-V2, arXiv:2405.04434, section 2.1).
+
+    Keys and values are up-projections of one latent of ``kv_rank`` elements per token, cached together with
+    one rotary key of ``rope_dim`` elements. ``q_rank`` None: queries come straight from the hidden state.
+    """
+
+    heads: int
+    q_rank: int | None
+    kv_rank: int
+    nope_dim: int
+    rope_dim: int
+    v_head_dim: int
+    bias: bool = False
+    indexer: Indexer | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Recurrence:
+    """A layer that carries a state: gated delta rule (linear attention) or Mamba-2.
+
+    The state is ``heads`` matrices of ``key_dim`` x ``value_dim``; keys and queries have ``key_heads`` heads.
+    ``conv_channels`` features pass a convolution of ``kernel`` taps; ``gate`` features gate the output;
+    ``controls`` steer decay and step size, with ``vectors`` small weights. ``norm`` elements norm the output.
+    ``flops`` per state element and token.
+    """
+
+    heads: int
+    key_heads: int
+    key_dim: int
+    value_dim: int
+    kernel: int
+    conv_channels: int
+    gate: int
+    controls: int
+    vectors: int
+    norm: int
+    flops: int
+    conv_bias: bool = False
+    projection_bias: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class FeedForward:
+    """A dense feed-forward part: up (and gate) projection, non-linearity, down projection."""
+
+    intermediate: int
+    gated: bool = True
+    activation: str = "silu"
+    up_bias: bool = False
+    down_bias: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Experts:
+    """A mixture of experts: ``active`` of ``count`` per token, beside ``shared`` if there is one.
+
+    ``groups`` and ``top_groups``: routing first picks groups of experts (DeepSeek-V2, section 2.2.1).
+    ``shared_gate``: a sigmoid gate of one output on the shared expert (Qwen2-MoE).
+    """
+
+    count: int
+    active: int
+    intermediate: int
+    gated: bool = True
+    activation: str = "silu"
+    up_bias: bool = False
+    down_bias: bool = False
+    router_bias: bool = False
+    groups: int = 1
+    top_groups: int = 1
+    shared: FeedForward | None = None
+    shared_gate: bool = False
+    vectors: int = 0
+    """Further weights of the router: DeepSeek-V3's bias per expert, Gemma 4's scales."""
+    latent: int = 0
+    """Width the experts work in, between a projection down and one up (0: the model's own)."""
+
+
+Mixer = Attention | LatentAttention | Recurrence
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """One block. A norm that is None is not there.
+
+    ``parallel``: mixer and feed-forward read the same input and are added together (GPT-J). With
+    ``parallel`` and no ``mlp_norm`` both read the one normed input. ``post_norm``: the norm follows the
+    residual addition and its output is the new residual stream (the original transformer, OPT-350m).
+    ``beside``: experts and dense part both read the residual stream, each with norms of its own (Gemma 4);
+    otherwise both read the one normed input. ``per_layer_input``: width of an embedding of the token that
+    every layer has for itself (Gemma 4). ``vectors``: weights of a learned non-linearity.
+    """
+
+    mixer: Mixer | None
+    mlp: FeedForward | None = None
+    experts: Experts | None = None
+    mixer_norm: Norm | None = None
+    mixer_out_norm: Norm | None = None
+    mlp_norm: Norm | None = None
+    mlp_out_norm: Norm | None = None
+    parallel: bool = False
+    post_norm: bool = False
+    beside: bool = False
+    per_layer_input: int = 0
+    vectors: int = 0
+
+
+@dataclass(frozen=True)
+class Decoder:
+    """A whole model. ``positions``: rows of a learned position table (0: none).
+
+    ``embedding_width``: where the token embedding is narrower than the model and projected (OPT-350m).
+    ``per_layer_rows``: vocabulary of the per-layer embeddings, if the layers have them.
+    ``dtype`` is the family's usual element type, for files that name none; ``omitted`` names what the
+    config describes beside the language model (a vision tower, multi-token prediction) and the graph
+    leaves out.
+    """
+
+    model_type: str
+    hidden: int
+    vocab: int
+    layers: tuple[Layer, ...]
+    final_norm: Norm | None
+    tied: bool
+    positions: int = 0
+    embedding_width: int = 0
+    embedding_norm: Norm | None = None
+    head_bias: bool = False
+    per_layer_rows: int = 0
+    dtype: str = ""
+    max_positions: int = 0
+    omitted: tuple[str, ...] = ()

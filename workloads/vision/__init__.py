@@ -1,0 +1,60 @@
+"""Vision networks as built-in models: classifiers and segmentation networks on one image size, NCHW.
+
+``MODELS`` maps a name to the function that builds it. Each file holds one family and names the paper whose
+table it follows.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from workloads.builtin import BuiltIn, described
+from workloads.models.info import ModelInfo
+
+__all__ = ["MODELS", "describe"]
+
+_VGG = "Simonyan and Zisserman, ICLR 2015, table 1"
+_DENSENET = "Huang et al., CVPR 2017, table 1"
+_WIDE = "Zagoruyko and Komodakis, BMVC 2016, bottleneck width 2"
+_RESNET = "He et al., CVPR 2016, table 1; stride on the 3x3 convolution"
+
+_ENTRIES: Final[dict[str, BuiltIn]] = {
+    "alexnet": BuiltIn("alexnet:alexnet", "AlexNet", "Krizhevsky, arXiv:1404.5997; one tower"),
+    "vgg-11": BuiltIn("vgg:vgg_11", "VGG", f"{_VGG}, configuration A"),
+    "vgg-13": BuiltIn("vgg:vgg_13", "VGG", f"{_VGG}, configuration B"),
+    "vgg-16": BuiltIn("vgg:vgg_16", "VGG", f"{_VGG}, configuration D"),
+    "vgg-19": BuiltIn("vgg:vgg_19", "VGG", f"{_VGG}, configuration E"),
+    "resnet-18": BuiltIn("resnet:resnet_18", "ResNet", _RESNET),
+    "resnet-34": BuiltIn("resnet:resnet_34", "ResNet", _RESNET),
+    "resnet-50": BuiltIn("resnet:resnet_50", "ResNet", _RESNET),
+    "resnet-101": BuiltIn("resnet:resnet_101", "ResNet", _RESNET),
+    "resnet-152": BuiltIn("resnet:resnet_152", "ResNet", _RESNET),
+    "resnext-50": BuiltIn("resnet:resnext_50", "ResNeXt", "Xie et al., CVPR 2017, table 1, 32 x 4d"),
+    "resnext-101": BuiltIn("resnet:resnext_101", "ResNeXt", "Xie et al., CVPR 2017, 32 x 8d"),
+    "wide-resnet-50": BuiltIn("resnet:wide_resnet_50", "ResNet", _WIDE),
+    "wide-resnet-101": BuiltIn("resnet:wide_resnet_101", "ResNet", _WIDE),
+    "mobilenet-v1": BuiltIn(
+        "mobilenet:mobilenet_v1", "MobileNet", "Howard et al., arXiv:1704.04861, table 1"
+    ),
+    "mobilenet-v2": BuiltIn("mobilenet:mobilenet_v2", "MobileNet", "Sandler et al., CVPR 2018, table 2"),
+    "efficientnet-b0": BuiltIn(
+        "efficientnet:efficientnet_b0", "EfficientNet", "Tan and Le, ICML 2019, table 1"
+    ),
+    "inception-v3": BuiltIn("inception:inception_v3", "Inception", "Szegedy et al., CVPR 2016, table 1"),
+    "densenet-121": BuiltIn("densenet:densenet_121", "DenseNet", _DENSENET),
+    "densenet-161": BuiltIn("densenet:densenet_161", "DenseNet", _DENSENET),
+    "densenet-169": BuiltIn("densenet:densenet_169", "DenseNet", _DENSENET),
+    "densenet-201": BuiltIn("densenet:densenet_201", "DenseNet", _DENSENET),
+    "unet": BuiltIn("segmentation:unet", "U-Net", "Ronneberger et al., MICCAI 2015, figure 1"),
+    "deeplab-v3": BuiltIn(
+        "segmentation:deeplab_v3", "DeepLab", "Chen et al., arXiv:1706.05587; ResNet-50, output stride 8"
+    ),
+}
+
+MODELS: Final[dict[str, str]] = {name: f"{__name__}.{entry.location}" for name, entry in _ENTRIES.items()}
+"""Model name to ``module:function``; the function takes ``WorkloadOptions`` and returns a ``Workload``."""
+
+
+def describe(name: str) -> ModelInfo:
+    """What a person wants to know of a model; its parameters are counted on the built graph."""
+    return described(name, _ENTRIES[name], MODELS[name], "vision")

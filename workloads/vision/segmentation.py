@@ -1,0 +1,74 @@
+"""Segmentation networks: U-Net (Ronneberger et al., MICCAI 2015, figure 1) and DeepLabv3 (Chen et al.,
+arXiv:1706.05587, section 3) on a ResNet-50 of output stride 8.
+"""
+
+from __future__ import annotations
+
+from workloads.layer_builder import LayerBuilder, chosen_dims, finished, plain_options
+from workloads.vision.resnet import backbone, bottleneck
+from workloads.workload import Workload, WorkloadOptions
+
+__all__ = ["deeplab_v3", "unet"]
+
+
+def unet(options: WorkloadOptions) -> Workload:
+    """U-Net on one-channel tiles of 572 x 572 with unpadded convolutions and two classes, as published."""
+    name = "unet"
+    options = plain_options(name, options)
+    net = LayerBuilder(name, options)
+    x = net.input("image", 1, *chosen_dims(options, name, height=572, width=572))
+    skipped = []
+    for level, width in enumerate((64, 128, 256, 512)):
+        x = _double(net, f"down{level}", x, width)
+        skipped.append(x)
+        x = net.pool(f"down{level}.pool", x, 2, 2)
+    x = _double(net, "bottom", x, 1024)
+    for level, width in reversed(list(enumerate((64, 128, 256, 512)))):
+        x = net.conv_transpose(f"up{level}.up", x, width, 2, 2)
+        skip = net.crop(f"up{level}.crop", skipped[level], *net.shape(x)[2:])
+        x = _double(net, f"up{level}", net.concat(f"up{level}.concat", skip, x), width)
+    return finished(net, options, net.conv("classifier", x, 2, 1, bias=True))
+
+
+def _double(net: LayerBuilder, name: str, x: str, width: int) -> str:
+    for index in (1, 2):
+        x = net.conv(f"{name}.conv{index}", x, width, 3, bias=True, activation="relu")
+    return x
+
+
+def deeplab_v3(options: WorkloadOptions) -> Workload:
+    """DeepLabv3 with a ResNet-50 on 520 x 520 images, 21 classes; rates 12, 24 and 36.
+
+    The auxiliary head runs in training alone; its weights are part of the checkpoint and stay resident.
+    """
+    name, classes = "deeplab-v3", 21
+    options = plain_options(name, options)
+    net = LayerBuilder(name, options)
+    height, width = chosen_dims(options, name, height=520, width=520)
+    x = backbone(net, net.input("image", 3, height, width), (3, 4, 6, 3), bottleneck(), dilated=(3, 4))
+    outputs = _auxiliary(net, classes, height, width, runs=options.phase == "train")
+    branches = [net.conv("aspp.one", x, 256, 1, norm=True, activation="relu")]
+    branches += [
+        net.conv(f"aspp.rate{rate}", x, 256, 3, 1, rate, dilation=rate, norm=True, activation="relu")
+        for rate in (12, 24, 36)
+    ]
+    pooled = net.adaptive_pool("aspp.pool", x, flat=False)
+    pooled = net.conv("aspp.pool_conv", pooled, 256, 1, norm=True, activation="relu")
+    branches.append(net.resize("aspp.pool_resize", pooled, *net.shape(x)[2:]))
+    x = net.conv("aspp.project", net.concat("aspp.concat", *branches), 256, 1, norm=True, activation="relu")
+    x = net.conv("head", x, 256, 3, 1, 1, norm=True, activation="relu")
+    x = net.conv("classifier", x, classes, 1, bias=True)
+    return finished(net, options, net.resize("upsample", x, height, width), *outputs)
+
+
+def _auxiliary(net: LayerBuilder, classes: int, height: int, width: int, *, runs: bool) -> tuple[str, ...]:
+    """A second head on the third stage; in inference only its weights."""
+    if runs:
+        y = net.conv("auxiliary.conv", "stage3.5.add.relu.out", 256, 3, 1, 1, norm=True, activation="relu")
+        y = net.conv("auxiliary.classifier", y, classes, 1, bias=True)
+        return (net.resize("auxiliary.upsample", y, height, width),)
+    net.weight("auxiliary.conv.weight", 256, 1024, 3, 3)
+    net.weight("auxiliary.conv.norm.weight", 2, 256)
+    net.weight("auxiliary.classifier.weight", classes, 256, 1, 1)
+    net.weight("auxiliary.classifier.bias", classes)
+    return ()
