@@ -6,8 +6,8 @@ it cannot run is yielded with the verdict ``unsupported`` and a note, never drop
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -34,6 +34,8 @@ class RowResult:
     verdict: Verdict
     error: float | None = None
     note: str = ""
+    groups: Mapping[str, str] = field(default_factory=dict)
+    """Names under which a summary counts the row, such as ``{"class": "gemm16", "gpu": "T4"}``."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,7 +50,11 @@ class CostModel(Protocol):
 COST_MODELS: Final[Registry[CostModel]] = Registry(
     "cost model",
     "offchip.cost_models",
-    {"roofline": "simulator.cost.roofline:ROOFLINE", "roofline-peak": "simulator.cost.roofline:PEAK"},
+    {
+        "roofline": "simulator.cost.roofline:ROOFLINE",
+        "roofline-peak": "simulator.cost.roofline:PEAK",
+        "gpu": "simulator.gpu.model:GPU",
+    },
 )
 
 # Types without a rate of their own run at the rate of a wider type that holds their values.

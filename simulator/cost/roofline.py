@@ -5,6 +5,8 @@ An operator takes ``launch + soft_max(arithmetic, traffic)``, where
 - arithmetic = FLOPs / (e_c x peak rate). Attention kernels work in tiles of 64 or 128 query rows, one
   per multiprocessor, so few or short tiles leave the rest idle (FlashAttention-2, arXiv:2307.08691, 3.2);
 - traffic = bytes / (e_m x g x bandwidth), with g of the GPU's generation;
+- norms and softmax read rows of more than 1024 elements again, from DRAM as far as the rows in flight
+  overflow the L2 cache;
 - soft_max(a, b) = (a^p + b^p)^(1/p): p tells how well a kernel overlaps the two; it is never below either;
 - FP32 arithmetic is also held to what the board's power allows.
 
@@ -39,6 +41,7 @@ __all__ = [
     "Roofline",
     "constants",
     "operator_class",
+    "reread_share",
     "soft_max",
     "tiling_loss",
 ]
@@ -49,22 +52,27 @@ COMMUNICATION_KINDS: Final = frozenset(
 """Kinds whose time comes from links, which a cost model does not see."""
 
 _CLASS_OF_KIND: Final = {
-    "conv": "conv",
     "norm": "norm",
     "softmax": "softmax",
     "activation": "elementwise",
     "elementwise": "elementwise",
-    "rotary": "rotary",
+    "rotary": "elementwise",
     "embedding": "lookup",
     "gather": "lookup",
     "scatter": "lookup",
 }
+_SCALAR_CLASS: Final = {"norm": "scalar_norm", "activation": "scalar_activation", "rotary": "scalar_rotary"}
 _NARROW: Final = frozenset({"fp8", "mxfp8", "int8", "uint8", "fp4", "mxfp4", "nvfp4", "int4"})
-_WIDE: Final = frozenset({"fp32", "tf32", "fp64"})
+_WIDE: Final = frozenset({"fp32", "fp64"})
 QUERY_TILE: Final = 128
 SMALL_QUERY_TILE: Final = 64
 """Query rows of one attention tile; the small one where shared memory is 100 KiB per multiprocessor
 (compute capability 8.6, 8.9, 12.0), as FlashAttention-2 chooses for causal heads of 128."""
+ROW_IN_REGISTERS: Final = 1024
+ROWS_PER_UNIT: Final = 4
+"""Rows in flight on a multiprocessor: 2048 threads in blocks of 512, one row each, as PyTorch has it."""
+KEY_BLOCK: Final = 64
+"""Keys that a tile takes up at a time."""
 MAX_DEVICES_REMEMBERED: Final = 256
 
 
@@ -73,6 +81,7 @@ class Efficiency:
     """What an operator class reaches on a device: launch in seconds, shares of peak rate and bandwidth.
 
     ``overlap`` is the exponent p of :func:`soft_max`; ``tile_s`` is the least time of one tile of work.
+    ``reread`` and ``l2_share`` belong to :func:`reread_share`.
     """
 
     launch_s: float
@@ -80,6 +89,8 @@ class Efficiency:
     memory: float
     overlap: float = float("inf")
     tile_s: float = 0.0
+    reread: float = 0.0
+    l2_share: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,13 +107,17 @@ class _Rates:
     tile_s: float
     tile: int
     """Query rows of an attention tile; 0 for work that is not tiled so."""
+    reread: float
+    l2_bytes: float
+    """The part of the L2 cache that rows in flight can fill before every second read of them misses."""
 
 
 def operator_class(operator: Operator) -> str:
     """The class whose constants an operator takes.
 
     Products are told apart by the width of their arithmetic, attention by whether the kernel splits the KV
-    cache among multiprocessors (decode, one query position) or not (prefill, or ``split_kv`` False).
+    cache among multiprocessors (decode, one query position) or not (prefill, or ``split_kv`` False). Kernels
+    that move one element per thread (``vectorised`` False) are classes of their own.
     """
     kind = operator.kind
     if kind == "matmul":
@@ -114,11 +129,14 @@ def operator_class(operator: Operator) -> str:
     if kind == "attention":
         alone = operator.attributes.get("q_len", 2) == 1 and operator.attributes.get("split_kv", True)
         return "attention_decode" if alone else "attention_prefill"
+    if kind == "conv":
+        return "conv32" if operator.dtype in _WIDE else "conv"
     if kind == "grouped_matmul":
         return "gemm8" if operator.dtype in _NARROW else "gemm16"
-    if kind == "activation" and operator.read_bytes > 1.5 * operator.write_bytes:
-        return "gated"
-    return _CLASS_OF_KIND.get(kind, "other")
+    name = _CLASS_OF_KIND.get(kind, "other")
+    if not operator.attributes.get("vectorised", True):
+        return _SCALAR_CLASS.get(kind, name)
+    return name
 
 
 def soft_max(one: Any, other: Any, overlap: Any) -> Any:
@@ -144,13 +162,28 @@ def tiling_loss(operator: Operator, units: int, tile: int = QUERY_TILE) -> float
         return 1.0
     if not operator.flops or not heads * width * q_len:
         return 1.0
-    longest = float(min(kv_len, int(a.get("window", kv_len)) + tile))
+    seen = min(kv_len, int(a.get("window", kv_len)) + tile)
+    longest = float(-(-seen // KEY_BLOCK) * KEY_BLOCK)
     pairs = operator.flops / (2.0 * heads * width)
     diagonal = tile / 2 if a.get("causal", False) else 0.0
     rows = -(-q_len // tile) * tile
-    tiled_pairs = max(pairs, rows * min(pairs / q_len + diagonal, longest))
+    tiled_pairs = max(pairs, rows * min(max(pairs / q_len + diagonal, KEY_BLOCK), longest))
     busiest = max(heads * tiled_pairs / units, tile * longest)
     return max(1.0, busiest * units / (heads * pairs))
+
+
+def reread_share(operator: Operator, units: int, l2_bytes: float) -> float:
+    """Share of its rows that a norm or softmax reads from DRAM a second time, 0 to 1.
+
+    A row of up to ``ROW_IN_REGISTERS`` elements is kept in registers between the passes over it. A longer one
+    is read again, from L2 as long as the rows in flight fit there.
+    """
+    rows, columns = operator.attributes.get("m", 0), operator.attributes.get("n", 0)
+    if not isinstance(columns, int) or not isinstance(rows, int) or columns <= ROW_IN_REGISTERS or not rows:
+        return 0.0
+    row_bytes = operator.read_bytes / rows
+    in_flight = min(rows, ROWS_PER_UNIT * units) * row_bytes
+    return min(1.0, in_flight / l2_bytes) if operator.read_bytes > l2_bytes > 0 else 0.0
 
 
 class Roofline:
@@ -184,6 +217,11 @@ class Roofline:
         traffic = (
             operator.read_bytes * rates.s_per_read_byte + operator.write_bytes * rates.s_per_written_byte
         )
+        read_bytes = operator.read_bytes
+        if rates.reread:
+            again = int(rates.reread * reread_share(operator, rates.units, rates.l2_bytes) * read_bytes)
+            traffic += again * rates.s_per_read_byte
+            read_bytes += again
         bound = "compute" if arithmetic > traffic else "memory"
         seconds = arithmetic if arithmetic > traffic else traffic
         if rates.overlap < 64 and seconds > 0:
@@ -197,15 +235,15 @@ class Roofline:
             seconds,
             rates.launch_s,
             bound,
-            operator.read_bytes,
+            read_bytes,
             operator.write_bytes,
             operator.flops * rates.j_per_flop,
-            operator.read_bytes * memory.energy_per_byte_read_j
+            read_bytes * memory.energy_per_byte_read_j
             + operator.write_bytes * memory.energy_per_byte_written_j,
         )
 
-    def efficiency(self, name: str, node: Node, memory: MemorySpace) -> Efficiency:  # noqa: ARG002
-        """What an operator class reaches on a device that works in a memory."""
+    def efficiency(self, name: str, node: Node) -> Efficiency:
+        """What an operator class reaches on a device."""
         if self._constants is None:
             return Efficiency(0.0, 1.0, 1.0)
         device = node.device
@@ -228,6 +266,8 @@ class Roofline:
             min(own["memory"] * share, 1.0),
             own["overlap"],
             own.get("tile_us", 0.0) * 1e-6,
+            own.get("reread", 0.0),
+            own.get("l2_share", 1.0),
         )
 
     def _rates_for(self, operator: Operator, node: Node, memory: MemorySpace) -> _Rates:
@@ -248,7 +288,7 @@ class Roofline:
         compute, device = node.compute, node.device
         if compute is None:
             raise bad_input(f"device {node.name!r} computes nothing; it cannot run {operator.name!r}")
-        reached = self.efficiency(name, node, memory)
+        reached = self.efficiency(name, node)
         tiled = name == "attention_prefill" and isinstance(device, Gpu) and self._constants is not None
         energies = compute.energy_per_operation
         energy = next((energies[dtype] for dtype in runs_as(operator.dtype) if dtype in energies), 0.0)
@@ -262,6 +302,8 @@ class Roofline:
             device.multiprocessors if isinstance(device, Gpu) else 1,
             reached.tile_s,
             query_tile(device) if tiled else 0,
+            reached.reread,
+            reached.l2_share * device.l2.size if isinstance(device, Gpu) else 0.0,
         )
 
 

@@ -1,0 +1,1 @@
+"""Scripts that fit constants on published measurements; never imported by Offchip itself."""

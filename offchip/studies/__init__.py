@@ -1,0 +1,1 @@
+"""Published systems, run again: scenarios, and their claims beside Offchip's figures."""

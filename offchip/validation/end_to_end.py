@@ -1,0 +1,136 @@
+"""Whole models of a reference folder (``end_to_end.csv``): language-model inference through the simulator.
+
+A row of plain inference is run as one prefill and one decode step in the middle of the generation, on the
+node that its hardware names, tensor parallel over its devices. The host's time per step is not modelled yet,
+so rows that a serving engine's host bounds come out too fast. Training steps, FP32 forward passes, single
+layers and offloaded runs are unsupported rows with a note.
+
+A row is ok when prefill and decode are within 20 %, or, where it has neither, its end-to-end time or else its
+throughput. (Splitwise's end-to-end times belong to requests that stopped early; they are shown, not judged.)
+"""
+
+from __future__ import annotations
+
+import csv
+import fnmatch
+import time
+from collections.abc import Iterator, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Final
+
+from hw_configs.library import catalog
+from hw_configs.problems import InputError, OffchipError, Problem, bad_input
+from offchip.validation.registry import Options, RowResult
+from workloads import models
+
+__all__ = ["MODELS", "SYSTEMS", "run_end_to_end"]
+
+SYSTEMS: Final = {
+    "a100-80gb": "dgx-a100",
+    "h100-80gb": "dgx-h100",
+    "nvidia a100 gpu": "dgx-a100",
+    "nvidia h100 gpu": "dgx-h100",
+}
+"""Nodes by the sources' hardware names. LLM-Inference-Bench's boards are taken as SXM with NVLink."""
+
+MODELS: Final = {
+    "llama2-70b": "llama-2-70b",
+    "bloom-176b": "bloom-176b",
+    "llama-2-7b-hf": "llama-2-7b",
+    "llama-2-70b-hf": "llama-2-70b",
+    "meta-llama-3-8b": "llama-3-8b",
+    "meta-llama-3-70b": "llama-3-70b",
+    "mistral-7b-v0.1": "mistral-7b",
+    "mixtral-8x7b-v0.1": "mixtral-8x7b",
+    "qwen2-7b": "qwen2-7b",
+    "qwen2-72b": "qwen2.5-72b",
+    "llama-7b": "llama-2-7b",
+    "opt-6.7b": "opt-6.7b",
+}
+"""Built-in models by the sources' names, lower case, without the organisation; equal shapes are equal."""
+
+FIGURES: Final = ("prefill_ms", "decode_ms_per_token", "e2e_ms", "throughput_tok_s")
+OK_WITHIN: Final = 0.20
+
+
+def run_end_to_end(path: Path, rows: str, options: Options) -> Iterator[RowResult]:  # noqa: ARG001
+    """Rows whose id (the column ``id``, else the line of the file) matches the glob, in the file's order."""
+    with path.open(encoding="utf-8-sig", newline="") as stream:
+        reader = csv.DictReader(stream)
+        missing = {"kind", "model", "hardware", "n_devices", "batch", "input_tokens"} - set(
+            reader.fieldnames or ()
+        )
+        if missing:
+            raise InputError([Problem("missing column", str(path), 1, name) for name in sorted(missing)])
+        for cells in reader:
+            row = {key: (text or "").strip() for key, text in cells.items() if key is not None}
+            identity = row.get("id") or str(reader.line_num)
+            if fnmatch.fnmatchcase(identity, rows):
+                yield _run_row(identity, row, f"{path}:{reader.line_num}")
+
+
+def _run_row(identity: str, row: Mapping[str, str], where: str) -> RowResult:
+    expected = {name: _number(row[name], where, name) for name in FIGURES if row.get(name)}
+    groups = {"source": row.get("source", ""), "hardware": row["hardware"]}
+    start = time.perf_counter()
+    try:
+        ours, note = _predict(row, where)
+    except OffchipError as error:
+        return RowResult(
+            identity, expected, {}, 0.0, "unsupported", None, str(error).partition("\n")[0], groups
+        )
+    seconds = time.perf_counter() - start
+    ours = {name: ours[name] for name in expected if name in ours}
+    judged = [name for name in FIGURES[:2] if name in ours] or [name for name in FIGURES if name in ours][:1]
+    if not judged:
+        return RowResult(identity, expected, {}, seconds, "unsupported", None, note, groups)
+    worst = max((ours[name] / expected[name] - 1 for name in judged), key=abs)
+    within = abs(worst) <= OK_WITHIN
+    return RowResult(identity, expected, ours, seconds, "ok" if within else "off", worst, note, groups)
+
+
+def _predict(row: Mapping[str, str], where: str) -> tuple[dict[str, float], str]:
+    if row["kind"] != "inference":
+        return {}, f"no scenario for {row['kind']!r}"
+    system = SYSTEMS.get(row["hardware"].lower(), "")
+    if system not in catalog():
+        return {}, f"no system for {row['hardware']!r}"
+    model = MODELS.get(row["model"].rpartition("/")[2].lower(), "")
+    if model not in models.names():
+        return {}, f"no built-in model for {row['model']!r}"
+    batch, prompt, devices = (
+        int(_number(row[name], where, name)) for name in ("batch", "input_tokens", "n_devices")
+    )
+    output = int(_number(row.get("output_tokens") or "1", where, "output_tokens"))
+    prefill = _seconds(model, system, devices, "prefill", batch, prompt)
+    decode = _seconds(model, system, devices, "decode", batch, prompt + output // 2)
+    whole = prefill + max(0, output - 1) * decode
+    figures = {
+        "prefill_ms": prefill * 1e3,
+        "decode_ms_per_token": decode * 1e3,
+        "e2e_ms": whole * 1e3,
+        "throughput_tok_s": batch * (prompt + output) / whole,
+    }
+    return figures, f"{model} on {devices} devices of {system}"
+
+
+@cache
+def _seconds(model: str, system: str, devices: int, phase: str, batch: int, tokens: int) -> float:
+    from offchip.api import simulate
+
+    done = simulate(model, system, phase=phase, batch=batch, prompt=tokens, tp=devices, fidelity="analytic")
+    return done.phases[0].seconds
+
+
+def _number(text: str, where: str, column: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not value > 0:
+        file, _, line = where.rpartition(":")
+        raise bad_input(
+            f"found {text!r}; expected a number above zero", file=file, line=int(line), path=column
+        )
+    return value

@@ -1,0 +1,65 @@
+"""Studies: verdicts, the page that must be current, and the first study's figures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from offchip.studies.page import page_text, write_page
+from offchip.studies.study import STUDIES, Claim, compare
+
+PAGES = Path(__file__).parent.parent.parent / "docs" / "studies"
+
+
+def claim(published: float | str) -> Claim:
+    return Claim("c", "a claim", published, "B", "a paper", "published")
+
+
+@pytest.mark.parametrize(
+    ("published", "ours", "verdict"),
+    [
+        (100.0, 104.0, "reproduced"),
+        (100.0, 80.0, "close"),
+        (100.0, 140.0, "differs"),
+        (100.0, None, "not comparable"),
+        ("memory", "memory", "reproduced"),
+        ("memory", "compute", "differs"),
+        (0.0, 0.0, "reproduced"),
+        (0.0, 1.0, "differs"),
+    ],
+)
+def test_verdicts(published: float | str, ours: float | str | None, verdict: str) -> None:
+    result = compare(claim(published), ours, "counted")
+    assert result.verdict == verdict
+    assert result.to_json()["verdict"] == verdict
+
+
+@pytest.mark.parametrize("name", STUDIES.names())
+def test_the_page_is_current(name: str) -> None:
+    study = STUDIES.get(name)
+    assert study.name == name
+    text = (PAGES / f"{name}.md").read_text(encoding="utf-8")
+    assert page_text(study, study.run()) == text, f"run: offchip study run {name} --write docs/studies"
+
+
+def test_llm_viewer_reproduces_every_claim() -> None:
+    outcome = STUDIES.get("llm-viewer").run()
+    assert [result.verdict for result in outcome.claims] == ["reproduced"] * 12
+
+
+def test_a_layer_in_decode_is_bound_by_memory_throughout() -> None:
+    from offchip.studies.llm_viewer import layer_points
+
+    assert {point.bound for point in layer_points("decode")} == {"memory"}
+    prefill = {point.name: point.bound for point in layer_points("prefill")}
+    assert prefill["mlp.down"] == "compute"
+    assert prefill["attention.softmax"] == "memory"
+
+
+def test_the_figure_is_the_same_twice(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    study = STUDIES.get("llm-viewer")
+    first, second = (write_page(study, study.run(), tmp_path / part) for part in ("a", "b"))
+    assert [path.name for path in first] == ["llm-viewer-roofline.svg", "llm-viewer.md"]
+    assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]

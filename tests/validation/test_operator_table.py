@@ -1,0 +1,148 @@
+"""Operator tables: what rows mean, and what is said about rows and cells that are wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hw_configs.problems import InputError
+from workloads.operator_table import OPS, OperatorTable, attended_pairs, read_operator_table
+
+REFERENCE = Path(__file__).parent.parent / "reference" / "gpu" / "operators.csv"
+
+
+def table(tmp_path: Path, text: str) -> OperatorTable:
+    path = tmp_path / "ops.csv"
+    path.write_text(text, encoding="utf-8")
+    return read_operator_table(path)
+
+
+def test_the_reference_rows_all_mean_something() -> None:
+    rows = read_operator_table(REFERENCE).rows
+    assert len(rows) == 4294
+    assert [row.id for row in rows if row.operator is None] == []
+    assert all(row.measured_us for row in rows)
+
+
+def test_no_measured_product_or_attention_beats_the_data_sheet() -> None:
+    from offchip.validation.reference_gpu import ReferenceGpus
+    from simulator.cost.model import peak_rate
+
+    gpus = ReferenceGpus(REFERENCE.with_name("hardware.csv"), shipped=False)
+    for row in read_operator_table(REFERENCE).rows:
+        op, gpu = row.operator, gpus.find(row.gpu)
+        assert op is not None
+        assert gpu is not None
+        assert row.measured_us is not None
+        if op.kind in ("matmul", "attention"):
+            least = op.flops / peak_rate(gpu.gpu.compute, op.kind, op.dtype)
+            assert row.measured_us * 1e-6 >= least * 0.999, row.id
+
+
+def test_counts_of_a_product_with_narrow_weights(tmp_path: Path) -> None:
+    text = "op,dtype,weight_dtype,m,n,k\ngemm,fp16,,16,32,64\ngemm,bf16,int4,16,32,64\ngemm,fp8,,16,32,64\n"
+    full, narrow, fp8 = (row.operator for row in table(tmp_path, text).rows)
+    assert full is not None
+    assert narrow is not None
+    assert fp8 is not None
+    assert full.flops == narrow.flops == 2 * 16 * 32 * 64
+    assert full.read_bytes == 2 * (16 * 64 + 64 * 32)
+    assert narrow.read_bytes == 2 * 16 * 64 + 64 * 32 // 2
+    assert narrow.attributes["weight_dtype"] == "int4"
+    assert (fp8.read_bytes, fp8.write_bytes) == (16 * 64 + 64 * 32, 2 * 16 * 32)
+
+
+def test_grouped_heads_share_their_keys(tmp_path: Path) -> None:
+    text = "op,batch,heads,kv_heads,head_dim,q_len,kv_len\nattention_decode,2,32,8,128,1,1000\n"
+    (row,) = table(tmp_path, text).rows
+    assert row.operator is not None
+    assert row.operator.flops == 4 * 2 * 32 * 1000 * 128
+    assert row.operator.read_bytes == 2 * (2 * 32 * 128 + 2 * 8 * 1000 * 2 * 128)
+
+
+@given(st.integers(1, 40), st.integers(0, 40), st.booleans(), st.integers(1, 100))
+def test_attended_pairs_counted_one_by_one(q_len: int, past: int, causal: bool, window: int) -> None:
+    kv_len = past + q_len
+    window = min(window, kv_len)
+    counted = 0
+    for query in range(past, kv_len):
+        last = query if causal else kv_len - 1
+        first = max(0, query - window + 1) if causal else kv_len - window
+        counted += sum(first <= key <= last for key in range(kv_len))
+    assert attended_pairs(q_len, kv_len, causal, window) == counted
+
+
+def test_rows_that_cannot_be_expressed_are_kept_with_the_reason(tmp_path: Path) -> None:
+    text = (
+        "id,op,m,n,k,dtype,heads,kv_heads,head_dim,q_len,kv_len\n"
+        "a,softmaxx,1,2,,,,,,,\nb,gemm,1,,3,,,,,,\nc,gemm,1,2,3,fp17,,,,,\nd,attention,,,,,9,2,64,1,5\n"
+        "e,attention_prefill,,,,,8,8,64,10,5\n"
+    )
+    problems = [row.problem for row in table(tmp_path, text).rows]
+    assert problems == [
+        "no rule for operator 'softmaxx', perhaps 'softmax'",
+        "gemm: no n",
+        "gemm: unknown element type 'fp17', perhaps 'fp16'",
+        "attention: 9 heads cannot share 2 KV heads evenly",
+        "attention_prefill: 10 queries see only 5 keys under a causal mask",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "messages"),
+    [
+        ("", ["the file is empty"]),
+        ("a,b\n1,2\n", ["no column 'op'"]),
+        ("op,m,m\n", ["the column appears twice"]),
+        ("op,heds\ngemm,1\n", ["unknown column 'heds' (did you mean 'heads'?)"]),
+        ("op,m\ngemm,1,2\ngemm,x\n", ["ops.csv:2: found 3 cells; expected 2", "ops.csv:3: m: found 'x'"]),
+        ("op,m\ngemm,-4\n", ["m: found '-4'; expected a whole number of 1 or more"]),
+        ("op,m\ngemm,1.5\n", ["m: found '1.5'"]),
+        ("op,m\ngemm,nan\n", ["m: found 'nan'"]),
+        ("op,median_us\ngemm,0\n", ["median_us: found '0'; expected microseconds above zero"]),
+        ("op,median_us\ngemm,inf\n", ["median_us: found 'inf'"]),
+        ("id,op\n7,gemm\n7,gemm\n", ["ops.csv:3: id: id '7' stands in line 2 as well"]),
+    ],
+)
+def test_bad_cells_are_all_named(tmp_path: Path, text: str, messages: list[str]) -> None:
+    with pytest.raises(InputError) as caught:
+        table(tmp_path, text)
+    for message in messages:
+        assert message in str(caught.value)
+    assert len(caught.value.problems) == len(messages)
+
+
+def test_no_file_and_no_text(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no such file"):
+        read_operator_table(tmp_path / "none.csv")
+    (tmp_path / "binary.csv").write_bytes(b"op\n\xff\xfe\n")
+    with pytest.raises(InputError, match="not UTF-8"):
+        read_operator_table(tmp_path / "binary.csv")
+
+
+def test_columns_of_others_and_a_byte_order_mark_pass(tmp_path: Path) -> None:
+    text = "\ufeffop,m,n,comment_by_me\nrelu,4,5,hello\n"
+    (row,) = table(tmp_path, text).rows
+    assert row.id == "line 2"
+    assert row.cells["comment_by_me"] == "hello"
+    assert row.operator is not None
+
+
+def test_every_operator_name_builds_an_operator() -> None:
+    from workloads.graph import KINDS
+    from workloads.operator_table import _Cells
+
+    shape = dict.fromkeys(
+        ("m", "n", "k", "heads", "head_dim", "groups", "in_channels", "out_channels", "height", "width",
+         "kernel_h", "bytes"),
+        8,
+    )  # fmt: skip
+    for name, rule in OPS.items():
+        kind, flops, read, write, _ = rule(_Cells({"dtype": "bf16"}, shape))
+        assert kind in KINDS, name
+        assert flops >= 0
+        assert read > 0
+        assert write > 0
