@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from workloads.graph import PERSISTENT_ROLES, Graph, Operator
@@ -48,15 +48,32 @@ def footprint(graph: Graph, order: Iterable[Operator] | None = None) -> Footprin
         if t.role not in PERSISTENT_ROLES and name not in made
     }
     now = sum(live.values())
-    peak, where, at_peak = now, "", tuple(live)
+    peak, where, at_peak = now, "", -1
     for index, op in enumerate(operators):
         for name in op.outputs:
             if name not in live:
                 live[name] = tensors[name].size_bytes
                 now += live[name]
         if now > peak:
-            peak, where, at_peak = now, op.name, tuple(live)
+            peak, where, at_peak = now, op.name, index
         for name in {*op.inputs, *op.updates, *op.outputs}:
             if last[name] == index and name in live:
                 now -= live.pop(name)
-    return Footprint(persistent, peak, where, at_peak)
+    return Footprint(persistent, peak, where, _live_at(graph, operators, last, at_peak))
+
+
+def _live_at(
+    graph: Graph, operators: tuple[Operator, ...], last: Mapping[str, int], index: int
+) -> tuple[str, ...]:
+    """Transient tensors that are live while the operator at ``index`` runs; before the first at -1."""
+    born = dict.fromkeys((name for name in graph.tensors if name not in graph.producer), -1)
+    for place, op in enumerate(operators):
+        for name in op.outputs:
+            born.setdefault(name, place)
+    return tuple(
+        name
+        for name, tensor in graph.tensors.items()
+        if tensor.role not in PERSISTENT_ROLES
+        and name in born
+        and born[name] <= index <= last.get(name, len(operators))
+    )

@@ -88,6 +88,8 @@ def simulate(
     divides the batch. Raises ``InputError`` for bad input, ``InfeasibleError`` when memory is too small.
     """
     target = system if isinstance(system, System) else load_system(system)
+    if microbatches < 1:
+        raise bad_input(f"found {microbatches}; expected 1 or more", path="--microbatches")
     if batch % microbatches:
         raise bad_input(
             f"batch {batch} cannot be divided into {microbatches} micro-batches", path="--microbatches"
@@ -99,7 +101,8 @@ def simulate(
             model, phase=phase, batch=batch // microbatches, prompt=prompt, generate=generate, chunk=chunk,
             dtype=dtype, kv_dtype=kv_dtype, fused=fused, dims=dims,
         )  # fmt: skip
-    workload = _in_microbatches(workload, microbatches)
+    if microbatches > 1:
+        workload = replace(workload, phases=_Microbatched(workload.phases, microbatches))
     planner = _planner(mapper, plan, MapperOptions(tp, pp, dict(settings or {})))
     return run(
         workload,
@@ -153,12 +156,6 @@ def _planner(mapper: str | None, plan: str | Path | Plan | None, options: Mapper
         raise bad_input(f"mapper {name!r} uses one device; --tp and --pp need 'tensor-pipeline'", path="--tp")
     writer = MAPPERS.get(name)
     return lambda graph, system: writer.plan(graph, system, options)
-
-
-def _in_microbatches(workload: Workload, count: int) -> Workload:
-    if count < 1:
-        raise bad_input(f"found {count}; expected 1 or more", path="--microbatches")
-    return workload if count == 1 else replace(workload, phases=_Microbatched(workload.phases, count))
 
 
 @dataclass(frozen=True)

@@ -7,15 +7,19 @@ them. It reports everything that is wrong, each with the task's name.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from hw_configs.problems import nearest
+from hw_configs.problems import InputError, nearest
 from hw_configs.system import System
+from simulator.cost.collective import COLLECTIVE_KINDS
 from simulator.plan import Plan, Task
 from workloads.graph import PERSISTENT_ROLES, Graph, Operator
 
 __all__ = ["Violation", "check"]
+
+_Cell = tuple[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +53,10 @@ def _violations(plan: Plan, graph: Graph, system: System) -> Iterator[Violation]
     yield from named
     if named:
         return
-    yield from _collectives_meet(plan, graph)
+    apart = list(_collectives_meet(plan, graph, system))
+    yield from apart
+    if apart:
+        return
     yield from _order_respects_graph(plan, graph)
     paper = _Paper(plan, graph, system)
     for task in plan.tasks:
@@ -63,11 +70,16 @@ def _unknown_names(plan: Plan, graph: Graph, system: System) -> Iterator[Violati
     for tensor, homes in plan.homes.items():
         if tensor not in graph.tensors:
             yield Violation(f"homes.{tensor}", f"unknown tensor{_hint(tensor, graph.tensors)}")
-        for home in homes:
-            if home.memory not in system.memories:
+        elif tensor in graph.producer:
+            yield Violation(f"homes.{tensor}", f"is made by {graph.producer[tensor]!r}, so it has no home")
+        memories = [home.memory for home in homes]
+        for memory in memories:
+            if memory not in system.memories:
                 yield Violation(
-                    f"homes.{tensor}", f"unknown memory {home.memory!r}{_hint(home.memory, system.memories)}"
+                    f"homes.{tensor}", f"unknown memory {memory!r}{_hint(memory, system.memories)}"
                 )
+        if len(set(memories)) < len(memories):
+            yield Violation(f"homes.{tensor}", "two homes are in the same memory")
     for task in plan.tasks:
         if task.name in seen:
             yield Violation(task.name, "two tasks have this name")
@@ -87,8 +99,13 @@ def _unknown_in_task(task: Task, graph: Graph, system: System) -> Iterator[Viola
                 yield Violation(task.name, f"unknown memory {memory!r}{_hint(memory, system.memories)}")
         if task.source == task.target:
             yield Violation(task.name, f"copies from {task.source!r} to itself")
+        elif {task.source, task.target} <= system.memories.keys():
+            yield from _unreachable(task, system, task.source, task.target)
+        made: tuple[str, ...] = (task.tensor,)
     else:
-        if task.operator not in graph.operator_by_name:
+        operator = graph.operator_by_name.get(task.operator)
+        made = operator.outputs if operator is not None else ()
+        if operator is None:
             hint = _hint(task.operator, graph.operator_by_name)
             yield Violation(task.name, f"unknown operator {task.operator!r}{hint}")
         node = system.nodes.get(task.device)
@@ -96,6 +113,9 @@ def _unknown_in_task(task: Task, graph: Graph, system: System) -> Iterator[Viola
             yield Violation(task.name, f"unknown device {task.device!r}{_hint(task.device, system.nodes)}")
         elif node.compute is None or node.memory is None:
             yield Violation(task.name, f"device {task.device!r} does not compute")
+    for tensor in task.addresses:
+        if tensor not in made:
+            yield Violation(task.name, f"gives an address to {tensor!r}, which it does not make")
     for tensor, memory in task.frees:
         if tensor not in graph.tensors or memory not in system.memories:
             yield Violation(task.name, f"frees ({tensor!r}, {memory!r}), which is not a tensor and a memory")
@@ -106,8 +126,18 @@ def _hint(name: str, valid: Mapping[str, object]) -> str:
     return f" (did you mean {near!r}?)" if near else ""
 
 
-def _collectives_meet(plan: Plan, graph: Graph) -> Iterator[Violation]:
-    """Each collective has one part per rank, side by side in the list, in the group's order."""
+def _unreachable(task: Task, system: System, source: str, target: str) -> Iterator[Violation]:
+    try:
+        system.route(source, target)
+    except InputError:
+        yield Violation(task.name, f"no link path joins {source!r} to {target!r}")
+
+
+def _collectives_meet(plan: Plan, graph: Graph, system: System) -> Iterator[Violation]:
+    """Each collective has one part per rank, side by side in the list, in the group's order.
+
+    The parts run at the same time, so each needs a stream of its own and none can wait for another.
+    """
     index = 0
     while index < len(plan.tasks):
         task = plan.tasks[index]
@@ -115,13 +145,35 @@ def _collectives_meet(plan: Plan, graph: Graph) -> Iterator[Violation]:
             index += 1
             continue
         parts = plan.tasks[index : index + len(task.group)]
-        expected = [(task.operator, device) for device in task.group]
-        if [(part.operator, part.device) for part in parts] != expected:
+        places = [(part.kind, part.operator, part.device, part.group) for part in parts]
+        if not parts or places != [(task.kind, task.operator, rank, task.group) for rank in task.group]:
             yield Violation(task.name, f"its group {list(task.group)} does not stand next to it, in order")
             return
-        if "bytes" not in graph.operator_by_name[task.operator].attributes:
-            yield Violation(task.name, f"operator {task.operator!r} states no attribute 'bytes'")
-        index += len(task.group)
+        if len(set(task.group)) < len(parts) or len({part.stream for part in parts}) < len(parts):
+            yield Violation(task.name, "two of its ranks share a device or a stream, so they never meet")
+        names = {part.name for part in parts}
+        for part in parts:
+            for earlier in names.intersection(part.after):
+                yield Violation(part.name, f"waits for {earlier!r}, another rank of the same collective")
+        yield from _collective_fits(task, graph.operator_by_name[task.operator], system)
+        index += len(parts)
+
+
+def _collective_fits(task: Task, operator: Operator, system: System) -> Iterator[Violation]:
+    """The operator is one that ranks can run together, and links join them."""
+    ranks = len(task.group)
+    if operator.kind not in COLLECTIVE_KINDS:
+        yield Violation(task.name, f"operator {operator.name!r} of kind {operator.kind!r} is no collective")
+    if "bytes" not in operator.attributes:
+        yield Violation(task.name, f"operator {operator.name!r} states no attribute 'bytes'")
+    if len(operator.inputs) % ranks or len(operator.outputs) % ranks:
+        yield Violation(task.name, f"{ranks} ranks cannot share the tensors of {operator.name!r} evenly")
+    if operator.updates:
+        yield Violation(task.name, f"operator {operator.name!r} updates tensors; a collective makes new ones")
+    memories = [system.nodes[device].memory or device for device in task.group]
+    for memory in memories[1:]:
+        if memory != memories[0]:
+            yield from _unreachable(task, system, memories[0], memory)
 
 
 def _order_respects_graph(plan: Plan, graph: Graph) -> Iterator[Violation]:
@@ -146,6 +198,7 @@ class _Paper:
         self.plan, self.graph, self.system = plan, graph, system
         self.held: dict[tuple[str, str], int] = {}
         self.newest: dict[str, int] = {}
+        self.read_at: dict[str, dict[str, int]] = {}
         for tensor, homes in plan.homes.items():
             self.newest[tensor] = 0
             for home in homes:
@@ -165,20 +218,30 @@ class _Paper:
             self.held.pop((tensor, memory), None)
 
     def _compute(self, task: Task, operator: Operator, memory: str) -> Iterator[Violation]:
-        inputs, outputs = operator.inputs, operator.outputs
-        if task.kind == "collective":
-            rank, ranks = task.group.index(task.device), len(task.group)
-            inputs = inputs[rank * len(inputs) // ranks : (rank + 1) * len(inputs) // ranks]
-            outputs = outputs[rank * len(outputs) // ranks : (rank + 1) * len(outputs) // ranks]
+        inputs, outputs = _of_rank(task, operator.inputs), _of_rank(task, operator.outputs)
         for tensor in (*inputs, *operator.updates):
             yield from self._read(task, tensor, memory)
+        yield from self._again(task, operator, inputs)
         for tensor in operator.updates:
             self.newest[tensor] = self.newest.get(tensor, 0) + 1
             self.held[tensor, memory] = self.newest[tensor]
         for tensor in outputs:
-            # Recomputing makes the same value again; only the first time is it a new one.
+            # Recomputing makes the first value again, which later updates have left behind.
             self.newest.setdefault(tensor, 0)
-            self.held[tensor, memory] = self.newest[tensor]
+            self.held[tensor, memory] = 0
+
+    def _again(self, task: Task, operator: Operator, inputs: tuple[str, ...]) -> Iterator[Violation]:
+        """A recomputation gives the same result only where what it reads is still the same."""
+        known = self.read_at.get(operator.name)
+        if known is not None and operator.updates:
+            yield Violation(task.name, f"runs {operator.name!r} again, which updates tensors in place")
+        first = self.read_at.setdefault(operator.name, {})
+        for tensor in inputs:
+            version = self.newest.get(tensor, 0)
+            if first.setdefault(tensor, version) != version:
+                yield Violation(
+                    task.name, f"recomputes {operator.name!r}, whose input {tensor!r} has changed"
+                )
 
     def _read(self, task: Task, tensor: str, memory: str) -> Iterator[Violation]:
         version = self.held.get((tensor, memory))
@@ -201,68 +264,129 @@ class _Paper:
                 elif version != self.newest[tensor]:
                     yield Violation(tensor, f"was updated elsewhere and is stale in its home {home.memory!r}")
         for tensor in self.graph.outputs:
-            if not any(name == tensor for name, _ in self.held):
+            newest = self.newest.get(tensor, 0)
+            if newest not in (self.held.get((tensor, memory)) for memory in self.system.memories):
                 yield Violation(tensor, "is an output of the graph, and no memory holds it at the end")
 
 
 def _addresses_clash(plan: Plan, graph: Graph, system: System) -> Iterator[Violation]:
     """No two copies with planned addresses share a byte while both live, in list order."""
-    lives = _planned_lives(plan, graph, system)
+    lives: dict[str, list[_Life]] = {}
+    for life in _planned_lives(plan, graph, system):
+        if isinstance(life, Violation):
+            yield life
+        elif life.high > life.low:
+            lives.setdefault(life.memory, []).append(life)
     for memory, entries in lives.items():
-        entries.sort()
         usable = system.memories[memory].usable_bytes
-        for index, (begin, end, low, high, tensor) in enumerate(entries):
-            if high > usable:
-                yield Violation(tensor, f"ends at byte {high} of {memory!r}, which has {usable}")
-            for other_begin, _, other_low, other_high, other in entries[index + 1 :]:
-                if other_begin > end:
-                    break
-                if low < other_high and other_low < high and begin <= other_begin:
-                    yield Violation(tensor, f"shares bytes of {memory!r} with {other!r} while both live")
+        for life in entries:
+            if life.high > usable:
+                yield Violation(life.tensor, f"ends at byte {life.high} of {memory!r}, which has {usable}")
+        yield from _overlaps(memory, entries)
 
 
-def _planned_lives(
-    plan: Plan, graph: Graph, system: System
-) -> dict[str, list[tuple[int, int, int, int, str]]]:
-    """Memory -> (first task, last task, first byte, end byte, tensor) of every addressed copy."""
-    open_copies: dict[tuple[str, str], list[int]] = {}
-    closed: dict[str, list[tuple[int, int, int, int, str]]] = {}
+def _overlaps(memory: str, entries: list[_Life]) -> Iterator[Violation]:
+    """Sweep over list order; copies that live at once stand sorted by their first byte."""
+    # Ends come after begins of the same moment: a task's inputs and outputs live together.
+    moments = [(life.begin, 0, number) for number, life in enumerate(entries)]
+    moments += [(life.end, 1, number) for number, life in enumerate(entries)]
+    present: list[tuple[int, int]] = []
+    for _, ends, number in sorted(moments):
+        life = entries[number]
+        place = bisect_left(present, (life.low, number))
+        if ends:
+            present.pop(place)
+            continue
+        others = [entries[other] for _, other in present[max(place - 1, 0) : place + 1]]
+        for other in others:
+            if life.low < other.high and other.low < life.high:
+                message = f"shares bytes of {memory!r} with {other.tensor!r} while both live"
+                yield Violation(life.tensor, message)
+        present.insert(place, (life.low, number))
+
+
+@dataclass(slots=True)
+class _Life:
+    """A copy at planned bytes [low, high), from one entry of the list to another."""
+
+    tensor: str
+    memory: str
+    begin: int
+    end: int
+    low: int
+    high: int
+
+
+def _planned_lives(plan: Plan, graph: Graph, system: System) -> Iterator[_Life | Violation]:
+    """Every addressed copy, and tasks that place a copy where another address holds it already."""
+    here: dict[_Cell, _Life | None] = {}
     last = len(plan.tasks)
+    outputs = set(graph.outputs)
 
-    def close(key: tuple[str, str]) -> None:
-        begin, end, address = open_copies.pop(key)
-        tensor, memory = key
+    def born(tensor: str, memory: str, begin: int, end: int, address: int | None) -> None:
         size = graph.tensors[tensor].size_bytes
-        if size:
-            closed.setdefault(memory, []).append((begin, end, address, address + size, tensor))
+        if address is None:
+            here[tensor, memory] = None
+        else:
+            here[tensor, memory] = _Life(tensor, memory, begin, end, address, address + size)
 
     for tensor, homes in plan.homes.items():
-        persistent = graph.tensors[tensor].role in PERSISTENT_ROLES
         for home in homes:
-            if home.address is not None:
-                open_copies[tensor, home.memory] = [-1, last if persistent else -1, home.address]
+            born(tensor, home.memory, -1, last, home.address)
+    for task, moment in zip(plan.tasks, _moments(plan), strict=True):
+        read, made = _copies_touched(task, graph, system)
+        for tensor, memory in made:
+            stated = task.addresses.get(tensor)
+            if (tensor, memory) not in here:
+                born(tensor, memory, moment, moment, stated)
+                continue
+            life = here[tensor, memory]
+            if stated is not None and (life is None or life.low != stated):
+                message = f"places {tensor!r} at byte {stated} of {memory!r}, where it already is elsewhere"
+                yield Violation(task.name, message)
+        for key in (*read, *made):
+            life = here.get(key)
+            if life is not None:
+                life.end = last if _stays(plan, graph, key, outputs) else moment
+        for key in task.frees:
+            life = here.pop(key, None)
+            if life is not None:
+                life.end = moment
+                yield life
+    yield from (life for life in here.values() if life is not None)
+
+
+def _stays(plan: Plan, graph: Graph, key: tuple[str, str], outputs: set[str]) -> bool:
+    """Whether a copy outlives its last user: an output, or a persistent tensor at home."""
+    tensor, memory = key
+    if tensor in outputs:
+        return True
+    persistent = graph.tensors[tensor].role in PERSISTENT_ROLES
+    return persistent and any(home.memory == memory for home in plan.homes.get(tensor, ()))
+
+
+def _moments(plan: Plan) -> list[int]:
+    """Each task's place in the list; the ranks of a collective stand at one."""
+    moments: list[int] = []
     for index, task in enumerate(plan.tasks):
-        memory = task.target if task.kind == "transfer" else system.nodes[task.device].memory or task.device
-        for tensor, address in task.addresses.items():
-            if (tensor, memory) in open_copies:
-                close((tensor, memory))
-            open_copies[tensor, memory] = [index, index, address]
-        for key in _copies_touched(task, graph, memory):
-            if key in open_copies:
-                open_copies[key][1] = max(open_copies[key][1], index)
-        for tensor, freed in task.frees:
-            if (tensor, freed) in open_copies:
-                open_copies[tensor, freed][1] = index
-                close((tensor, freed))
-    for key in list(open_copies):
-        if key[0] in graph.outputs:
-            open_copies[key][1] = last
-        close(key)
-    return closed
+        rank = task.group.index(task.device) if task.kind == "collective" else 0
+        moments.append(index - rank)
+    return moments
 
 
-def _copies_touched(task: Task, graph: Graph, memory: str) -> list[tuple[str, str]]:
+def _copies_touched(task: Task, graph: Graph, system: System) -> tuple[list[_Cell], list[_Cell]]:
+    """Copies (tensor, memory) that a task reads or updates, and those it makes."""
     if task.kind == "transfer":
-        return [(task.tensor, task.source), (task.tensor, task.target)]
+        return [(task.tensor, task.source)], [(task.tensor, task.target)]
     operator = graph.operator_by_name[task.operator]
-    return [(t, memory) for t in (*operator.inputs, *operator.updates, *operator.outputs)]
+    memory = system.nodes[task.device].memory or task.device
+    read = (*_of_rank(task, operator.inputs), *operator.updates)
+    return [(t, memory) for t in read], [(t, memory) for t in _of_rank(task, operator.outputs)]
+
+
+def _of_rank(task: Task, tensors: tuple[str, ...]) -> tuple[str, ...]:
+    """The tensors of one rank of a collective, which are listed rank by rank; all of any other task."""
+    if task.kind != "collective":
+        return tensors
+    rank, ranks = task.group.index(task.device), len(task.group)
+    return tensors[rank * len(tensors) // ranks : (rank + 1) * len(tensors) // ranks]

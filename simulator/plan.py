@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -98,11 +98,22 @@ class Plan:
             "system": self.system,
             "mapper": self.mapper,
             "notes": dict(self.notes),
-            "homes": {t: [_without_none(asdict(h)) for h in homes] for t, homes in self.homes.items()},
+            "homes": {t: [_home_json(home) for home in homes] for t, homes in self.homes.items()},
             "splits": {o: {"axis": s.axis, "devices": list(s.devices)} for o, s in self.splits.items()},
             "precision": dict(self.precision),
-            "tasks": [{k: v for k, v in asdict(task).items() if v} for task in self.tasks],
+            "tasks": [_task_json(task) for task in self.tasks],
         }
+
+
+def _task_json(task: Task) -> dict[str, Any]:
+    data: dict[str, Any] = {}
+    for key in _TASK_FIELDS:
+        value = getattr(task, key)
+        if value:
+            data[key] = [list(pair) for pair in value] if key == "frees" else value
+            if isinstance(value, tuple) and key != "frees":
+                data[key] = list(value)
+    return data
 
 
 def write_plan(plan: Plan, path: str | Path) -> None:
@@ -214,20 +225,21 @@ def _task_from(entry: Any, index: int, file: str, problems: list[Problem]) -> Ta
             problems.append(
                 Problem(f"found {value!r}; expected {kind.__name__}", file, None, f"{where}.{key}")
             )
-    kind_name = entry.get("kind")
+    kind_name = str(entry.get("kind"))
     if kind_name not in _NEEDED:
-        near = nearest(str(kind_name), _NEEDED)
-        message = f"found {kind_name!r}; expected compute, transfer or collective"
+        near = nearest(kind_name, _NEEDED)
+        message = f"found {entry.get('kind')!r}; expected compute, transfer or collective"
         problems.append(Problem(message, file, None, f"{where}.kind", near))
-    for key in ("name", "stream", *_NEEDED.get(str(kind_name), ())):
+    for key in ("name", "stream", *_NEEDED.get(kind_name, ())):
         if not entry.get(key):
             problems.append(Problem(f"missing key {key!r}", file, None, where))
     frees = entry.get("frees", [])
+    if not isinstance(frees, list):
+        frees = []
     if not all(isinstance(pair, list) and len(pair) == 2 for pair in frees):
         problems.append(Problem("expected pairs [tensor, memory]", file, None, f"{where}.frees"))
-    if any(
-        isinstance(a, bool) or not isinstance(a, int) or a < 0 for a in entry.get("addresses", {}).values()
-    ):
+    addresses = entry.get("addresses", {})
+    if isinstance(addresses, dict) and not all(_is_address(a) for a in addresses.values()):
         problems.append(Problem("addresses must be integers of at least 0", file, None, f"{where}.addresses"))
     if len(problems) > before:
         return None
@@ -241,10 +253,7 @@ def _homes_from(data: dict[str, Any], file: str, problems: list[Problem]) -> dic
     for tensor, entries in data.items():
         try:
             homes[tensor] = tuple(Home(str(e["memory"]), e.get("address")) for e in entries)
-            if any(
-                h.address is not None and (not isinstance(h.address, int) or h.address < 0)
-                for h in homes[tensor]
-            ):
+            if not all(home.address is None or _is_address(home.address) for home in homes[tensor]):
                 raise ValueError
         except (TypeError, KeyError, AttributeError, ValueError):
             message = f"found {entries!r}; expected a list of {{memory, address}}"
@@ -256,13 +265,20 @@ def _splits_from(data: dict[str, Any], file: str, problems: list[Problem]) -> di
     splits: dict[str, Split] = {}
     for operator, entry in data.items():
         axes = ("column", "row", "head", "split", "vocab", "replicated")
-        if not isinstance(entry, dict) or entry.get("axis") not in axes or not entry.get("devices"):
+        devices = entry.get("devices") if isinstance(entry, dict) else None
+        if not (isinstance(devices, list) and devices and entry.get("axis") in axes):
             message = f"found {entry!r}; expected {{axis, devices}} with axis one of {', '.join(axes)}"
             problems.append(Problem(message, file, None, f"splits.{operator}"))
         else:
-            splits[operator] = Split(entry["axis"], tuple(str(device) for device in entry["devices"]))
+            splits[operator] = Split(entry["axis"], tuple(str(device) for device in devices))
     return splits
 
 
-def _without_none(mapping: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in mapping.items() if value is not None}
+def _is_address(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _home_json(home: Home) -> dict[str, Any]:
+    return (
+        {"memory": home.memory} if home.address is None else {"memory": home.memory, "address": home.address}
+    )

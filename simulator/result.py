@@ -7,9 +7,10 @@ it stand in the provenance.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +27,11 @@ __all__ = [
     "WireUse",
 ]
 
-TIMELINE_ROWS_IN_JSON = 10_000
+TIMELINE_ROWS_IN_JSON: Final = 10_000
+
+_RANK_OR_BATCH: Final = re.compile(r"[@#]\d+")
+_NUMBERS: Final = re.compile(r"(?<![^.\s])\d+(?![^.\s])")
+"""Numbers that stand alone between dots: the layer in ``layers.17.mlp``."""
 
 
 @dataclass
@@ -275,5 +280,4 @@ def _memory_json(use: MemoryUse) -> dict[str, Any]:
 
 
 def _without_numbers(name: str) -> str:
-    base = name.split("@", 1)[0].split("#", 1)[0]
-    return ".".join("*" if part.isdigit() else part for part in base.split("."))
+    return _NUMBERS.sub("*", _RANK_OR_BATCH.sub("", name))

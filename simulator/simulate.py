@@ -18,6 +18,7 @@ import numpy as np
 
 from hw_configs.problems import InputError, Problem, bad_input, nearest
 from hw_configs.system import MemorySpace, System
+from hw_configs.units import format_quantity
 from simulator.check import check
 from simulator.cost.model import COST_MODELS, peak_rate
 from simulator.plan import Plan
@@ -28,7 +29,7 @@ from simulator.system.memory import Peak
 from simulator.system.physics import check_phase
 from simulator.system.program import Program, bind
 from simulator.system.rewrite import rewrite
-from workloads.graph import Graph
+from workloads.graph import PERSISTENT_ROLES, Graph
 from workloads.workload import Phase, Workload
 
 __all__ = ["FIDELITIES", "Planner", "offchip_version", "simulate"]
@@ -69,6 +70,7 @@ def simulate(
     costs = CostTable(system, COST_MODELS.get(cost_model), collective)
     books = _Books(system, costs)
     plans: dict[str, tuple[Plan, Program]] = {}
+    wirings: dict[str, list[tuple[Any, ...]]] = {}
     plan: Plan | None = None
     for phase in workload.phases:
         structure = phase.graph.structure or phase.name
@@ -77,8 +79,18 @@ def simulate(
             graph = rewrite(phase.graph, plan)
             _insist(plan, graph, system)
             plans[structure] = (plan, bind(plan, graph, system))
+            wirings[structure] = _wiring(phase.graph)
+            books.settle(phase, graph, plan)
+        elif wirings[structure] != _wiring(phase.graph):
+            raise bad_input(
+                f"phase {phase.name!r} says it has structure {structure!r}, but is wired otherwise"
+            )
         plan, program = plans[structure]
         graph = rewrite(phase.graph, plan)
+        if any(task.addresses for task in plan.tasks):
+            # Sizes may have grown since the plan was checked, and bytes that were apart may now overlap.
+            _insist(plan, graph, system)
+            program = bind(plan, graph, system)
         outcome = run(graph, program, system, costs, books.now)
         check_phase(outcome, graph, system, costs)
         books.add(phase, graph, outcome)
@@ -122,6 +134,11 @@ def _insist(plan: Plan, graph: Graph, system: System) -> None:
         raise InputError(Problem(v.message, path=f"{where}: {v.task}") for v in violations)
 
 
+def _wiring(graph: Graph) -> list[tuple[Any, ...]]:
+    """What graphs of equal structure have in common: names and who reads and writes what."""
+    return [(op.name, op.inputs, op.outputs, op.updates) for op in graph.operators]
+
+
 def _digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
@@ -150,6 +167,25 @@ class _Books:
         self.compute_energy: dict[str, float] = {}
         self.memory_energy: dict[str, float] = {}
         self.peak_seconds: dict[str, float] = {}
+        self.lives_in: dict[str, frozenset[str]] = {}
+        self.warnings: list[str] = []
+
+    def settle(self, phase: Phase, graph: Graph, plan: Plan) -> None:
+        """Note where a phase's plan expects persistent tensors, and warn of those that would have to move."""
+        moved = 0
+        for name, homes in plan.homes.items():
+            if graph.tensors[name].role not in PERSISTENT_ROLES:
+                continue
+            places = frozenset(home.memory for home in homes)
+            if not places <= self.lives_in.get(name, places):
+                moved += graph.tensors[name].size_bytes
+            self.lives_in[name] = places
+        if moved:
+            size = format_quantity(moved, "size")
+            self.warnings.append(
+                f"{size} of weights and caches live elsewhere in phase {phase.name!r} than before it; "
+                "the time to move them is not simulated"
+            )
 
     def add(self, phase: Phase, graph: Graph, run: PhaseRun) -> None:
         number = len(self.phases)
@@ -257,7 +293,7 @@ class _Books:
             memories=memories,
             energy_j=self._energy(makespan, wires),
             provenance=provenance,
-            warnings=tuple(workload.unsupported),
+            warnings=(*workload.unsupported, *self.warnings),
         )
 
     def _devices(self, makespan: float) -> list[DeviceUse]:

@@ -88,10 +88,21 @@ def _scheduled(graph: Graph, stage_of: dict[str, int], pipeline: int) -> Graph:
             chunks.setdefault(key, []).append(op)
         else:
             rest.append(op)
-    operators = [op for key in _one_forward_one_backward(pipeline, batches) for op in chunks.get(key, ())]
-    return Graph(
-        graph.name, graph.tensors, (*operators, *rest), graph.outputs, graph.structure, graph.metadata
-    )
+    wished = [op for key in _one_forward_one_backward(pipeline, batches) for op in chunks.get(key, ())]
+    operators = _in_valid_order(graph, [*wished, *rest])
+    return Graph(graph.name, graph.tensors, operators, graph.outputs, graph.structure, graph.metadata)
+
+
+def _in_valid_order(graph: Graph, wished: list[Operator]) -> tuple[Operator, ...]:
+    """The order wished for, except that an operator waits for what it needs.
+
+    Gradients of tied weights need this: they join two stages, whose backward passes end at different times.
+    """
+    import networkx
+
+    rank = {op.name: index for index, op in enumerate(wished)}
+    order = networkx.lexicographical_topological_sort(graph.digraph(), key=rank.__getitem__)
+    return tuple(graph.operator_by_name[name] for name in order)
 
 
 def _one_forward_one_backward(stages: int, batches: int) -> Iterator[tuple[int, int, str]]:
@@ -144,13 +155,23 @@ class _Writer:
         for op, kind, devices in placed:
             for rank, device in enumerate(devices):
                 memory = self._memory(device)
-                for tensor in self._of_rank(op.inputs, kind, rank, len(devices)):
+                for tensor in (*self._of_rank(op.inputs, kind, rank, len(devices)), *op.updates):
                     yield from self._bring(tensor, memory)
+                for tensor in op.updates:
+                    self.where[tensor] = [memory]
                 for tensor in self._of_rank(op.outputs, kind, rank, len(devices)):
                     self.where.setdefault(tensor, []).append(memory)
                 name = f"{op.name}@{rank}" if kind == "collective" else op.name
                 group = devices if kind == "collective" else ()
                 yield Task(name, kind, f"{device}.compute", op.name, device, group=group)
+        yield from self._bring_home()
+
+    def _bring_home(self) -> Iterator[Task]:
+        """A tied weight that was updated in another stage goes back to where the next step reads it."""
+        for tensor, homes in self.homes.items():
+            if self.graph.tensors[tensor].role in PERSISTENT_ROLES:
+                for home in homes:
+                    yield from self._bring(tensor, home.memory, "back ")
 
     def _place(self, op: Operator) -> tuple[TaskKind, tuple[str, ...]]:
         """Compute on one device, or a collective over a stage."""
@@ -188,10 +209,10 @@ class _Writer:
         share = len(names) // ranks
         return names[rank * share : (rank + 1) * share]
 
-    def _bring(self, tensor: str, memory: str) -> Iterator[Task]:
+    def _bring(self, tensor: str, memory: str, why: str = "") -> Iterator[Task]:
         places = self.where.setdefault(tensor, [])
         if memory not in places:
             source = places[0]
             places.append(memory)
-            name = f"move {tensor} to {memory}"
+            name = f"move {tensor} {why}to {memory}"
             yield Task(name, "transfer", f"{source}->{memory}", tensor=tensor, source=source, target=memory)

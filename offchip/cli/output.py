@@ -12,6 +12,7 @@ from typing import Any, Final
 __all__ = ["Progress", "print_json", "print_table", "progress"]
 
 PROGRESS_AFTER_S: Final = 2.0
+LINE_EVERY_S: Final = 10.0
 
 
 def print_json(value: Any) -> None:
@@ -26,37 +27,48 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[obje
     from rich.text import Text
 
     cells = [[str(cell) for cell in row] for row in rows]
-    table = Table(title=title or None, title_justify="left", title_style="bold", box=None, pad_edge=False)
+    table = Table(
+        title=title or None,
+        title_justify="left",
+        title_style="bold",
+        box=None,
+        pad_edge=False,
+        show_header=any(columns),
+    )
     for index, column in enumerate(columns):
         numeric = bool(cells) and all(_looks_numeric(row[index]) for row in cells)
         table.add_column(column, justify="right" if numeric else "left", header_style="bold")
     for row in cells:
         table.add_row(*(Text(cell) for cell in row))
-    console = Console(highlight=False)
     # A pipe has no width: print it wide rather than wrap what a script may read.
-    if not console.is_terminal:
-        console = Console(highlight=False, width=200)
-    console.print(table)
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 200)
+    with console.capture() as capture:
+        console.print(table)
+    sys.stdout.write("\n".join(line.rstrip() for line in capture.get().splitlines()) + "\n")
 
 
 class Progress:
-    """Counts work done; shows a bar on standard error once the run has taken two seconds."""
+    """Counts work done; shows itself on standard error once the run has taken two seconds.
+
+    A terminal gets a bar that goes away at the end; a log gets a plain line every ten seconds. ``total`` 0
+    means that nobody knows it yet.
+    """
 
     def __init__(self, label: str, total: int) -> None:
         import time
 
         self._clock = time.monotonic
-        self._start = self._clock()
+        self._next = self._clock() + PROGRESS_AFTER_S
         self._label, self._total, self._done = label, total, 0
         self._bar: Any = None
 
     def advance(self, count: int = 1) -> None:
         """Note that ``count`` more units are done."""
         self._done += count
-        if self._bar is None and self._clock() - self._start > PROGRESS_AFTER_S:
-            self._show()
         if self._bar is not None:
             self._bar.update(0, completed=self._done)
+        elif self._clock() > self._next:
+            self._show()
 
     def stop(self) -> None:
         """Remove the bar."""
@@ -64,14 +76,17 @@ class Progress:
             self._bar.stop()
 
     def _show(self) -> None:
-        import rich.progress
-        from rich.console import Console
+        if sys.stderr.isatty():
+            import rich.progress
+            from rich.console import Console
 
-        console = Console(stderr=True)
-        if console.is_terminal:
-            self._bar = rich.progress.Progress(console=console, transient=True)
+            self._bar = rich.progress.Progress(console=Console(stderr=True), transient=True)
             self._bar.start()
-            self._bar.add_task(self._label, total=self._total)
+            self._bar.add_task(self._label, total=self._total or None, completed=self._done)
+        else:
+            of = f" of {self._total}" if self._total else ""
+            print(f"{self._label}: {self._done}{of}", file=sys.stderr, flush=True)
+            self._next = self._clock() + LINE_EVERY_S
 
 
 @contextmanager

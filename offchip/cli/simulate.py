@@ -41,6 +41,7 @@ def simulate(
     cost_model: Annotated[str, typer.Option(help="what predicts operator times")] = "roofline",
     collective: Annotated[str, typer.Option(help="ring or tree")] = "ring",
     out: Annotated[Path | None, typer.Option(help="folder for JSON, tables and a Perfetto trace")] = None,
+    figure: Annotated[Path | None, typer.Option(help="draw roofline, time and memory: .svg or .png")] = None,
     save_plan: Annotated[Path | None, typer.Option(help="write the first phase's plan to a file")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="one JSON object on standard output")] = False,
 ) -> None:
@@ -65,6 +66,10 @@ def simulate(
         from offchip.export import write_result
 
         written = write_result(result, out)
+    if figure is not None:
+        from offchip.figures import draw_overview
+
+        written.append(draw_overview(result, api.load_system(hw), figure))
     if as_json:
         print_json(result.to_json())
     else:

@@ -1,7 +1,8 @@
 """Transfers that share wires fairly: max-min fair rates, recomputed whenever a flow starts or ends.
 
-A flow needs a set of resources (wire directions, memory ports) and gets the same rate on each. Rates follow
-progressive filling (Bertsekas and Gallager, Data Networks, section 6.5.2): all rates rise together until a
+A flow needs several resources (wire directions, memory ports) and gets the same rate on each; one that it
+crosses twice (a bus in and out, a port that reads and writes) gives it twice that. Rates follow progressive
+filling (Bertsekas and Gallager, Data Networks, section 6.5.2): all rates rise together until a
 resource is full, its flows are fixed, and the rest go on rising. Between two changes every rate is constant,
 so the simulation jumps from change to change.
 """
@@ -19,17 +20,21 @@ _BYTES_LEFT: Final = 1e-3
 
 
 def fair_rates(flows: Sequence[Sequence[str]], capacity: Mapping[str, float]) -> list[float]:
-    """Max-min fair rates of flows that each hold a set of resources, in the resources' unit per second.
+    """Max-min fair rates of flows over the resources each lists, in the resources' unit per second.
+
+    A resource that a flow lists twice carries it twice. A flow without resources has no bound.
 
     >>> fair_rates([["a"], ["a", "b"], ["b"]], {"a": 10.0, "b": 4.0})
     [8.0, 2.0, 2.0]
+    >>> fair_rates([["a", "a"], ["a"]], {"a": 9.0})
+    [3.0, 3.0]
     """
     members: dict[str, list[int]] = {}
     for flow, resources in enumerate(flows):
-        for resource in dict.fromkeys(resources):
+        for resource in resources:
             members.setdefault(resource, []).append(flow)
     left = {resource: capacity[resource] for resource in members}
-    open_flows = {resource: len(flows_here) for resource, flows_here in members.items()}
+    open_flows = {resource: len(crossings) for resource, crossings in members.items()}
     rates = [float("inf") if not resources else -1.0 for resources in flows]
     while open_flows:
         tightest = min(open_flows, key=lambda r: left[r] / open_flows[r])
@@ -38,7 +43,7 @@ def fair_rates(flows: Sequence[Sequence[str]], capacity: Mapping[str, float]) ->
             if rates[flow] >= 0:
                 continue
             rates[flow] = rate
-            for resource in dict.fromkeys(flows[flow]):
+            for resource in flows[flow]:
                 left[resource] = max(left[resource] - rate, 0.0)
                 open_flows[resource] -= 1
                 if open_flows[resource] == 0:

@@ -1,13 +1,15 @@
 """The closed-form run: the same program without contention.
 
 Every task starts when its stream is free and what it waits for is done; a transfer has its path to itself.
-That is exact where no two flows share a wire and no copy waits for memory, and a lower bound otherwise. It
+That is exact where no two flows share a wire and no copy waits for memory, and a lower bound otherwise, as
+long as each device computes on one stream; where several share a device, they take turns in list order. It
 needs no event queue, so it is what sweeps screen with.
 """
 
 from __future__ import annotations
 
 from hw_configs.system import System
+from simulator.system.admission import last_moments
 from simulator.system.costs import CostTable
 from simulator.system.engine import LEVERS, PhaseRun, TaskRecord
 from simulator.system.memory import MemoryLedger, out_of_memory
@@ -15,6 +17,9 @@ from simulator.system.program import Program
 from workloads.graph import Graph
 
 __all__ = ["run_analytic"]
+
+Moment = tuple[float, int, bool, int]
+"""Time, index of the task, whether it is a release, number of the copy."""
 
 
 def run_analytic(
@@ -37,8 +42,8 @@ class _Closed:
         self.device_free: dict[str, float] = {}
         self.records: list[TaskRecord] = []
         self.carried: dict[str, float] = {}
-        self.busy: dict[str, float] = {}
-        self.meetings: dict[tuple[str, tuple[str, ...]], list[int]] = {}
+        self.spans: dict[str, list[tuple[float, float]]] = {}
+        self.met: list[int] = []
 
     def place(self, index: int) -> None:
         task = self.program.tasks[index]
@@ -56,15 +61,22 @@ class _Closed:
         else:
             size = float(self.graph.tensors[task.tensor].size_bytes)
             path = self.costs.path(task.source, task.target)
-            end = ready + path.latency_s + self._carry(path.resources, size)
+            began = ready + path.latency_s
+            end = began + self._carry(path.resources, size, began)
             self._record(index, TaskRecord(task, ready, end, None, size, size))
 
-    def _carry(self, resources: tuple[str, ...], size: float) -> float:
-        seconds = size / min(self.costs.capacity[r] for r in resources) if resources else 0.0
+    def _carry(self, resources: tuple[str, ...], size: float, began: float) -> float:
+        load: dict[str, float] = {}
         for resource in resources:
-            self.carried[resource] = self.carried.get(resource, 0.0) + size
-            self.busy[resource] = self.busy.get(resource, 0.0) + seconds
+            load[resource] = load.get(resource, 0.0) + size
+        seconds = max((total / self.costs.capacity[r] for r, total in load.items()), default=0.0)
+        for resource, total in load.items():
+            self._flowed(resource, total, began, seconds)
         return seconds
+
+    def _flowed(self, resource: str, size: float, began: float, seconds: float) -> None:
+        self.carried[resource] = self.carried.get(resource, 0.0) + size
+        self.spans.setdefault(resource, []).append((began, began + seconds))
 
     def _record(self, index: int, record: TaskRecord) -> None:
         self.ends[index] = record.end
@@ -73,15 +85,14 @@ class _Closed:
 
     def _meet(self, index: int, ready: float) -> None:
         """The last rank's entry in the list settles the collective for all of them."""
-        task = self.program.tasks[index]
-        key = (task.operator, task.group)
-        met = self.meetings.setdefault(key, [])
+        task, met = self.program.tasks[index], self.met
         met.append(index)
         self.ends[index] = ready
         self.records.append(TaskRecord(task, ready, ready, None))
-        if len(met) < self.program.groups[key]:
+        if len(met) < len(task.group):
             return
-        start = max(self.ends[i] for i in self.meetings.pop(key))
+        self.met = []
+        start = max(self.ends[i] for i in met)
         end, sent, got = self._exchange(index, start)
         for member in met:
             rank = self.program.tasks[member]
@@ -105,46 +116,109 @@ class _Closed:
                 for resource in path.resources:
                     load[resource] = load.get(resource, 0.0) + size
             seconds = {resource: total / self.costs.capacity[resource] for resource, total in load.items()}
+            end += latency * round_.hops
             for resource, total in load.items():
-                self.carried[resource] = self.carried.get(resource, 0.0) + total
-                self.busy[resource] = self.busy.get(resource, 0.0) + seconds[resource]
-            end += latency * round_.hops + max(seconds.values(), default=0.0)
+                self._flowed(resource, total, end, seconds[resource])
+            end += max(seconds.values(), default=0.0)
         return end, sent, got
 
     def result(self) -> PhaseRun:
+        # Flows that overlap here share wires in truth: no run is shorter than what a wire has to carry.
+        work = {resource: total / self.costs.capacity[resource] for resource, total in self.carried.items()}
         end = max((record.end for record in self.records), default=self.start)
-        return PhaseRun(self.records, self.start, end, self.carried, self.busy, self._ledger())
+        end = max(end, self.start + max(work.values(), default=0.0))
+        busy = {resource: max(_union(self.spans[resource]), seconds) for resource, seconds in work.items()}
+        return PhaseRun(self.records, self.start, end, self.carried, busy, self._ledger(end))
 
-    def _ledger(self) -> MemoryLedger:
-        """Replay allocations and releases in time order; releases come first at equal times."""
-        moments: list[tuple[float, int, int]] = []
-        used: dict[int, float] = {}
-        for index, copies in enumerate(self.program.uses):
-            for number in copies:
-                used[number] = max(used.get(number, self.start), self.ends[index])
-        for index, made in enumerate(self.program.makes):
-            moments += [(self.records[index].start, 1, number) for number in made]
-        phase_end = max((record.end for record in self.records), default=self.start)
-        for number, copy in enumerate(self.program.copies):
-            if not copy.kept:
-                moments.append((used.get(number, phase_end), 0, number))
-            elif not copy.lasting:
-                moments.append((phase_end, 2, number))
+    def _ledger(self, phase_end: float) -> MemoryLedger:
+        """Allocations and releases in time order; if that is too much at once, in list order.
+
+        A plan whose list order fits can run, by waiting for memory; the times here know no such waits.
+        """
         ledger = MemoryLedger(self.system, self.graph)
         for copy in self.program.copies:
             if copy.home:
                 ledger.allocate(copy.tensor, copy.memory, self.start)
-        self._check_room(ledger, "the start")
-        for time_s, order, number in sorted(moments):
-            copy = self.program.copies[number]
-            if order == 1:
-                ledger.allocate(copy.tensor, copy.memory, time_s)
-                self._check_room(ledger, copy.tensor, copy.memory)
-            else:
-                ledger.release(copy.tensor, copy.memory, time_s)
+        for memory in ledger.used:
+            self._insist(ledger, memory, "the start")
+        if self._fits(self._by_time(phase_end)):
+            self._book(ledger, self._by_time(phase_end))
+        else:
+            self._book(ledger, self._by_list(phase_end))
         return ledger
 
-    def _check_room(self, ledger: MemoryLedger, at: str, *memories: str) -> None:
-        for memory in memories or tuple(ledger.used):
-            if ledger.room(memory) < 0:
-                raise out_of_memory(ledger, self.system, {memory: (at, 0)}, LEVERS)
+    def _by_time(self, phase_end: float) -> list[Moment]:
+        """Releases come first at equal times; a task that takes no time has its place in the list."""
+        last_user: dict[int, tuple[float, int]] = {}
+        for index, copies in enumerate(self.program.uses):
+            for number in copies:
+                moment = (self.ends[index], index)
+                last_user[number] = max(last_user.get(number, moment), moment)
+        moments = [
+            (self.records[index].start, 1, index, 0, number)
+            for index, made in enumerate(self.program.makes)
+            for number in made
+        ]
+        for number, copy in enumerate(self.program.copies):
+            if not copy.kept and number in last_user:
+                time_s, index = last_user[number]
+                instant = self.records[index].start == time_s
+                moments.append((time_s, 1 if instant else 0, index, 1, number))
+            elif not copy.lasting:
+                moments.append((phase_end, 2, 0, 1, number))
+        return [
+            (time_s, index, bool(release), number) for time_s, _, index, release, number in sorted(moments)
+        ]
+
+    def _by_list(self, phase_end: float) -> list[Moment]:
+        """Tasks one after another in list order; the clock never goes back."""
+        last = last_moments(self.program)
+        steps = [(index, 0, number) for index, made in enumerate(self.program.makes) for number in made]
+        count = len(self.program.tasks)
+        for number, copy in enumerate(self.program.copies):
+            if not copy.kept and number in last:
+                steps.append((last[number], 1, number))
+            elif not copy.lasting:
+                steps.append((count, 1, number))
+        moments: list[Moment] = []
+        now = self.start
+        for index, release, number in sorted(steps):
+            if index < count:
+                now = max(now, self.records[index].end if release else self.records[index].start)
+            moments.append((phase_end if index == count else now, index, bool(release), number))
+        return moments
+
+    def _fits(self, moments: list[Moment]) -> bool:
+        used = dict.fromkeys(self.system.memories, 0)
+        tensors, copies = self.graph.tensors, self.program.copies
+        for copy in copies:
+            if copy.home:
+                used[copy.memory] += tensors[copy.tensor].size_bytes
+        for _, _, release, number in moments:
+            copy = copies[number]
+            used[copy.memory] += tensors[copy.tensor].size_bytes * (-1 if release else 1)
+            if not release and used[copy.memory] > self.system.memories[copy.memory].usable_bytes:
+                return False
+        return True
+
+    def _book(self, ledger: MemoryLedger, moments: list[Moment]) -> None:
+        for time_s, index, release, number in moments:
+            copy = self.program.copies[number]
+            if release:
+                ledger.release(copy.tensor, copy.memory, time_s)
+            else:
+                ledger.allocate(copy.tensor, copy.memory, time_s)
+                self._insist(ledger, copy.memory, self.program.tasks[index].name)
+
+    def _insist(self, ledger: MemoryLedger, memory: str, at: str) -> None:
+        if ledger.room(memory) < 0:
+            raise out_of_memory(ledger, self.system, {memory: (at, 0)}, LEVERS)
+
+
+def _union(spans: list[tuple[float, float]]) -> float:
+    """Seconds that at least one of the spans covers."""
+    covered, reached = 0.0, float("-inf")
+    for begin, end in sorted(spans):
+        covered += max(end - max(begin, reached), 0.0)
+        reached = max(reached, end)
+    return covered

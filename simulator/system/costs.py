@@ -9,8 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
+from hw_configs.problems import bad_input
 from hw_configs.system import System
-from simulator.cost.collective import schedule
+from simulator.cost.collective import ALGORITHMS, schedule
 from simulator.cost.model import CostModel, OperatorCost
 from workloads.graph import Operator
 
@@ -37,6 +38,9 @@ class CostTable:
     """Costs on one system, remembered. One table serves all phases of a run."""
 
     def __init__(self, system: System, model: CostModel, collective: str = "ring") -> None:
+        if collective not in ALGORITHMS:
+            known = ", ".join(ALGORITHMS)
+            raise bad_input(f"found {collective!r}; expected one of {known}", path="--collective")
         self.system, self.model, self.collective = system, model, collective
         # Keyed by identity: the decode steps of a generation share the operators that do not change.
         self._operators: dict[tuple[int, str], tuple[Operator, OperatorCost]] = {}
@@ -66,8 +70,8 @@ class CostTable:
     def rounds(self, operator: Operator, devices: tuple[str, ...]) -> tuple[Round, ...]:
         """The rounds of a collective operator over the ranks' devices.
 
-        The steps of a ring are alike and follow one another without a gap, so they are one round with all
-        their bytes and one latency per step; the steps of a tree are rounds of their own.
+        Steps in which the same ranks send the same shares to the same ranks, as those of a ring do, follow
+        one another without a gap, so they are one round with all their bytes and one latency per step.
         """
         key = (operator.kind, int(operator.attributes["bytes"]), devices)
         if key not in self._rounds:
@@ -95,16 +99,18 @@ class CostTable:
 
     def _find_rounds(self, kind: str, size: int, devices: tuple[str, ...]) -> tuple[Round, ...]:
         form = schedule(kind, self.collective, len(devices), size)
-        steps = [list(form.messages(step)) for step in range(form.steps)]
-        if form.algorithm == "ring" and steps:
-            totals: dict[tuple[int, int], int] = {}
-            for message in (message for step in steps for message in step):
-                pair = (message.source, message.target)
-                totals[pair] = totals.get(pair, 0) + message.bytes
-            sends = tuple((devices[a], devices[b], size) for (a, b), size in totals.items())
-            return (Round(form.steps, sends),)
+        rounds: list[tuple[int, dict[tuple[int, int], int]]] = []
+        shape: dict[tuple[int, int], int] = {}
+        for step in range(form.steps):
+            messages = list(form.messages(step))
+            before, shape = shape, {(m.source, m.target): len(m.chunks) for m in messages}
+            hops, sent = rounds.pop() if rounds and before == shape else (0, {})
+            for m in messages:
+                sent[m.source, m.target] = sent.get((m.source, m.target), 0) + m.bytes
+            rounds.append((hops + 1, sent))
         return tuple(
-            Round(1, tuple((devices[m.source], devices[m.target], m.bytes) for m in step)) for step in steps
+            Round(hops, tuple((devices[a], devices[b], total) for (a, b), total in sent.items()))
+            for hops, sent in rounds
         )
 
     def _wire(self, name: str, forward: bool) -> str:

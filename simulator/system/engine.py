@@ -3,14 +3,16 @@
 Each stream of the plan is a process that takes its tasks in order: wait for what the task needs, allocate the
 copies it makes, hold the device or move the bytes, then let go of the copies it used. A device runs one
 operator at a time. Transfers and collectives are flows that share wires and memory ports fairly. A copy that
-does not fit waits until another is dropped; when nothing can move any more, the run ends in an error that
-says who waits for how many bytes.
+does not fit waits until another is dropped (:mod:`simulator.system.admission` says who is next); when nothing
+can move any more, the run ends in an error that says who waits for how many bytes.
 """
 
 from __future__ import annotations
 
+from bisect import insort
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any, Final
 
 from hw_configs.problems import InputError, Problem
@@ -18,6 +20,7 @@ from hw_configs.system import System
 from simulator.cost.model import OperatorCost
 from simulator.link.flows import FlowNetwork
 from simulator.plan import Task
+from simulator.system.admission import Admission
 from simulator.system.costs import CostTable
 from simulator.system.memory import MemoryLedger, out_of_memory
 from simulator.system.program import Program
@@ -81,8 +84,9 @@ class _Run:
         self.ledger = MemoryLedger(system, graph)
         self.records: list[TaskRecord | None] = [None] * len(program.tasks)
         self.awaited: dict[int, Any] = {}
-        self.meetings: dict[tuple[str, tuple[str, ...]], list[Any]] = {}
-        self.queues: dict[str, list[tuple[int, int, Any]]] = {name: [] for name in self.ledger.usable}
+        self.meetings: dict[int, list[Any]] = {}
+        self.queues: dict[str, list[tuple[int, Any]]] = {name: [] for name in self.ledger.usable}
+        self.admission = Admission(program, self.ledger)
         self.locks = self._locks(simpy)
         self.users_ever = [0] * len(program.copies)
         for used in program.uses:
@@ -174,12 +178,12 @@ class _Run:
 
     def _meet(self, index: int, task: Task) -> Steps:
         """One rank of a collective: the last to arrive starts it, all leave together."""
-        key = (task.operator, task.group)
-        arrived = self.meetings.setdefault(key, [])
+        first = index - task.group.index(task.device)
+        arrived = self.meetings.setdefault(first, [])
         gate = self.env.event()
         arrived.append(gate)
-        if len(arrived) == self.program.groups[key]:
-            self.env.process(self._collective(task, self.meetings.pop(key)))
+        if len(arrived) == len(task.group):
+            self.env.process(self._collective(task, self.meetings.pop(first)))
         start, sent, got = yield gate
         mine = (sent.get(task.device, 0.0), got.get(task.device, 0.0))
         self.records[index] = TaskRecord(task, start, self.env.now, None, *mine)
@@ -204,22 +208,20 @@ class _Run:
             gate.succeed((start, sent, got))
 
     def _allocate(self, index: int) -> Steps:
-        copies = self.program.copies
-        memory = copies[self.program.makes[index][0]].memory
-        size = sum(
-            self.graph.tensors[copies[number].tensor].size_bytes for number in self.program.makes[index]
-        )
-        if self.queues[memory] or self.ledger.room(memory) < size:
-            turn = self.env.event()
-            self.queues[memory].append((size, index, turn))
-            yield turn
+        memory = self.program.copies[self.program.makes[index][0]].memory
+        if self.admission.may(index, memory):
+            self._book(index, memory)
+            if self.queues[memory]:
+                self._admit(memory)
         else:
-            self._book(index)
+            turn = self.env.event()
+            insort(self.queues[memory], (index, turn), key=itemgetter(0))
+            yield turn
 
-    def _book(self, index: int) -> None:
+    def _book(self, index: int, memory: str) -> None:
         for number in self.program.makes[index]:
-            copy = self.program.copies[number]
-            self.ledger.allocate(copy.tensor, copy.memory, self.env.now)
+            self.ledger.allocate(self.program.copies[number].tensor, memory, self.env.now)
+        self.admission.grant(index, memory)
 
     def _let_go(self, index: int) -> None:
         freed: dict[str, None] = {}
@@ -228,22 +230,33 @@ class _Run:
             copy = self.program.copies[number]
             if self.users_left[number] == 0 and not copy.kept:
                 self.ledger.release(copy.tensor, copy.memory, self.env.now)
+                self.admission.release(number)
                 freed[copy.memory] = None
         for memory in freed:
             if self.queues[memory]:
                 self._admit(memory)
 
     def _admit(self, memory: str) -> None:
-        """Let in who waits, first come, first served; their bytes are booked at once."""
+        """Let in who waits and may go on, in list order; their bytes are booked at once."""
         queue = self.queues[memory]
-        while queue and self.ledger.room(memory) >= queue[0][0]:
-            _, index, turn = queue.pop(0)
-            self._book(index)
-            turn.succeed()
+        place = 0
+        while place < len(queue):
+            index, turn = queue[place]
+            if self.admission.may(index, memory):
+                del queue[place]
+                self._book(index, memory)
+                turn.succeed()
+                place = 0
+            else:
+                place += 1
 
     def _stalled(self) -> Exception:
         tasks = self.program.tasks
-        waiting = {m: (tasks[queue[0][1]].name, queue[0][0]) for m, queue in self.queues.items() if queue}
+        waiting = {
+            memory: (tasks[queue[0][0]].name, self.admission.size(queue[0][0]))
+            for memory, queue in self.queues.items()
+            if queue
+        }
         if waiting:
             return out_of_memory(self.ledger, self.system, waiting, LEVERS)
         open_tasks = [self.program.tasks[i].name for i, record in enumerate(self.records) if record is None]

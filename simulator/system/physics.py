@@ -35,7 +35,7 @@ def _breaches(run: PhaseRun, graph: Graph, system: System, costs: CostTable) -> 
     yield from _operators_below_roof(run, graph, system)
     yield from _overlaps(run)
     yield from _shorter_than_critical_path(run, graph)
-    yield from _bytes_not_conserved(run, costs)
+    yield from _bytes_not_conserved(run, graph, costs)
     yield from _memory_out_of_bounds(run)
 
 
@@ -51,8 +51,10 @@ def _operators_below_roof(run: PhaseRun, graph: Graph, system: System) -> Iterat
         if cost is None:
             continue
         name = record.task.operator
-        if cost.compute_energy_j < 0 or cost.memory_energy_j < 0:
+        if not (cost.compute_energy_j >= 0 and cost.memory_energy_j >= 0):
             yield f"operator {name!r} has negative energy"
+        if not (cost.seconds >= 0 and cost.launch_seconds >= 0):
+            yield f"operator {name!r} takes {cost.launch_seconds:g} + {cost.seconds:g} s"
         node = system.nodes[record.task.device]
         operator = graph.operator_by_name[name]
         roof = 0.0
@@ -65,7 +67,7 @@ def _operators_below_roof(run: PhaseRun, graph: Graph, system: System) -> Iterat
         traffic = cost.read_bytes / memory.read_bandwidth + cost.write_bytes / memory.write_bandwidth
         roof = max(roof, traffic)
         took = record.end - record.start
-        if took < roof * (1 - 1e-6) - _slack(run):
+        if not took >= roof * (1 - 1e-6) - _slack(run):
             yield f"operator {name!r} took {took:.6g} s, below its roof of {roof:.6g} s on {node.name}"
 
 
@@ -91,30 +93,41 @@ def _shorter_than_critical_path(run: PhaseRun, graph: Graph) -> Iterator[str]:
         if record.cost is not None:
             seconds = record.end - record.start
             took[record.task.operator] = min(took.get(record.task.operator, seconds), seconds)
+    # Only the flow of values counts: an update need not wait for readers of a copy in another memory.
     reach: dict[str, float] = {}
     longest, last = 0.0, ""
     for operator in graph.operators:
-        before = max((reach[name] for name in graph.dependencies[operator.name]), default=0.0)
-        reach[operator.name] = before + took.get(operator.name, 0.0)
-        if reach[operator.name] > longest:
-            longest, last = reach[operator.name], operator.name
+        read = (*operator.inputs, *operator.updates)
+        end = max((reach.get(name, 0.0) for name in read), default=0.0) + took.get(operator.name, 0.0)
+        for name in (*operator.outputs, *operator.updates):
+            reach[name] = end
+        if end > longest:
+            longest, last = end, operator.name
     if longest > (run.end - run.start) + _slack(run) * 10:
         yield f"the critical path to {last!r} takes {longest:.6g} s, the run only {run.end - run.start:.6g} s"
 
 
-def _bytes_not_conserved(run: PhaseRun, costs: CostTable) -> Iterator[str]:
+def _bytes_not_conserved(run: PhaseRun, graph: Graph, costs: CostTable) -> Iterator[str]:
     """What tasks moved is what crossed the wires, and no wire was busy longer than the run."""
     system = costs.system
     expected: dict[str, float] = {}
+
+    def moved(source: str, target: str, size: float) -> None:
+        for resource in costs.path(source, target).resources:
+            expected[resource] = expected.get(resource, 0.0) + size
+
     for record in run.records:
-        if record.task.kind == "transfer":
-            for resource in costs.path(record.task.source, record.task.target).resources:
-                expected[resource] = expected.get(resource, 0.0) + record.moved_bytes
-    collectives = any(record.task.kind == "collective" for record in run.records)
-    for resource, carried in run.carried_bytes.items():
-        if not collectives and not math.isclose(
-            carried, expected.get(resource, 0.0), rel_tol=1e-9, abs_tol=1
-        ):
+        task = record.task
+        if task.kind == "transfer":
+            moved(task.source, task.target, record.moved_bytes)
+        elif task.kind == "collective" and task.device == task.group[0]:
+            memory = {device: system.nodes[device].memory or device for device in task.group}
+            for round_ in costs.rounds(graph.operator_by_name[task.operator], task.group):
+                for source, target, size in round_.sends:
+                    moved(memory[source], memory[target], size)
+    for resource in {**expected, **run.carried_bytes}:
+        carried = run.carried_bytes.get(resource, 0.0)
+        if not math.isclose(carried, expected.get(resource, 0.0), rel_tol=1e-9, abs_tol=1):
             yield f"{resource} carried {carried:.0f} bytes, tasks moved {expected.get(resource, 0.0):.0f}"
         capacity = costs.capacity[resource]
         if carried > capacity * (run.end - run.start) * (1 + 1e-6) + capacity * _slack(run) + 1:

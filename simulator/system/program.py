@@ -7,6 +7,7 @@ depends on names and wiring only, so that all decode steps of a generation share
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -44,8 +45,6 @@ class Program:
     uses: tuple[tuple[int, ...], ...]
     copies: tuple[Copy, ...]
     streams: Mapping[str, tuple[int, ...]]
-    groups: Mapping[tuple[str, tuple[str, ...]], int]
-    """Collective (operator, group) -> number of ranks that meet."""
 
 
 def bind(plan: Plan, graph: Graph, system: System) -> Program:
@@ -134,30 +133,18 @@ class _Replay:
 
     def _wait_for_addresses(self) -> None:
         """A copy at planned bytes waits for the users of every earlier copy that held some of them."""
-        made_by: dict[str, list[int]] = {}
-        for number, copy in enumerate(self.copies):
-            if copy.address is not None:
-                made_by.setdefault(copy.memory, []).append(number)
-        last_use = self._last_uses()
         made_at = {number: index for index, made in enumerate(self.makes) for number in made}
-        for numbers in made_by.values():
-            holders: list[int] = []
-            for number in numbers:
-                low, high = self._bytes(number)
+        users = self._last_uses()
+        held: dict[str, _Bytes] = {}
+        for number, copy in enumerate(self.copies):
+            if copy.address is None:
+                continue
+            size = self.graph.tensors[copy.tensor].size_bytes
+            memory = held.setdefault(copy.memory, _Bytes())
+            for holder in memory.take(copy.address, copy.address + size, number):
                 made = made_at.get(number, -1)
-                still = []
-                for holder in holders:
-                    from_, to = self._bytes(holder)
-                    if from_ < high and low < to and made >= 0:
-                        self.waits[made].update(dict.fromkeys(last_use[holder]))
-                    if not (low <= from_ and to <= high):
-                        still.append(holder)
-                holders = [*still, number]
-
-    def _bytes(self, number: int) -> tuple[int, int]:
-        copy = self.copies[number]
-        start = copy.address or 0
-        return start, start + self.graph.tensors[copy.tensor].size_bytes
+                if made >= 0:
+                    self.waits[made].update(dict.fromkeys(users[holder]))
 
     def _last_uses(self) -> list[list[int]]:
         users: list[list[int]] = [[] for _ in self.copies]
@@ -169,12 +156,9 @@ class _Replay:
     def program(self) -> Program:
         self._wait_for_addresses()
         streams: dict[str, list[int]] = {}
-        groups: dict[tuple[str, tuple[str, ...]], int] = {}
         for index, task in enumerate(self.plan.tasks):
             streams.setdefault(task.stream, []).append(index)
             self.waits[index].pop(index, None)
-            if task.kind == "collective":
-                groups[task.operator, task.group] = len(task.group)
         return Program(
             self.plan.tasks,
             tuple(tuple(waits) for waits in self.waits),
@@ -182,8 +166,31 @@ class _Replay:
             tuple(tuple(used) for used in self.uses),
             tuple(self.copies),
             {stream: tuple(indices) for stream, indices in streams.items()},
-            groups,
         )
+
+
+class _Bytes:
+    """Which copy held each byte of a memory last, as disjoint ranges in order."""
+
+    def __init__(self) -> None:
+        self.ranges: list[tuple[int, int, int]] = []
+
+    def take(self, low: int, high: int, holder: int) -> list[int]:
+        """Give the bytes [low, high) to a holder; returns those who held some of them."""
+        if low >= high:
+            return []
+        first = bisect_right(self.ranges, (low,))
+        if first and self.ranges[first - 1][1] > low:
+            first -= 1
+        last = bisect_left(self.ranges, (high,))
+        lost = self.ranges[first:last]
+        kept = [(low, high, holder)]
+        if lost and lost[0][0] < low:
+            kept.insert(0, (lost[0][0], low, lost[0][2]))
+        if lost and lost[-1][1] > high:
+            kept.append((high, lost[-1][1], lost[-1][2]))
+        self.ranges[first:last] = kept
+        return [number for _, _, number in lost]
 
 
 def _of_rank(task: Task, tensors: tuple[str, ...]) -> tuple[str, ...]:

@@ -13,9 +13,10 @@ and value heads when there are fewer of them than ranks.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import ceil
 from typing import Final
 
-from hw_configs.problems import bad_input
+from hw_configs.problems import InputError, Problem, bad_input, nearest
 from simulator.plan import Split
 from workloads.graph import Attribute, Graph, Operator, Role, Tensor
 
@@ -36,8 +37,17 @@ _DIVIDED_ATTRIBUTES: Final[dict[str, tuple[str, ...]]] = {
 def split_graph(graph: Graph, splits: Mapping[str, Split]) -> Graph:
     """The graph with the named operators divided; operators without a split stay as they are.
 
-    Raises ``InputError`` when heads cannot be divided or a split tensor meets another number of ranks.
+    Raises ``InputError`` for an operator that the graph does not have, when heads cannot be divided or when
+    a split tensor meets another number of ranks.
     """
+    unknown = [name for name in splits if name not in graph.operator_by_name]
+    if unknown:
+        raise InputError(
+            Problem(
+                "unknown operator", path=f"splits.{name}", suggestion=nearest(name, graph.operator_by_name)
+            )
+            for name in unknown
+        )
     return _Splitter(graph, splits).run()
 
 
@@ -98,13 +108,14 @@ class _Splitter:
             self._place(name, operator, split)
         partial = split.axis == "row" or (split.axis == "vocab" and operator.kind == "embedding")
         whole = partial or split.axis == "replicated"
+        share = _rank_share(operator, split)
         for name in operator.outputs:
-            self._declare(f"{name}.partial" if partial else name, name, ranks, divided=not whole)
+            part = f"{name}.partial" if partial else name
+            self._declare(part, name, ranks, divided=not whole, share=share)
         for name in operator.outputs:
             self.ranks[name], self.divided[name] = ranks, not whole
         shares = self._traffic_shares(operator, inputs, partial, split)
         attributes = self._attributes(operator, split)
-        work = 1.0 if split.axis == "replicated" else 1.0 / ranks
         for rank in range(ranks):
             outputs = [f"{n}.partial@{rank}" if partial else f"{n}@{rank}" for n in operator.outputs]
             self.operators.append(
@@ -113,7 +124,7 @@ class _Splitter:
                     operator.kind,
                     tuple(f"{inputs[name]}@{rank}" for name in operator.inputs),
                     tuple(outputs),
-                    operator.flops * work,
+                    operator.flops * share,
                     round(operator.read_bytes * shares[0]),
                     round(operator.write_bytes * shares[1]),
                     operator.dtype,
@@ -130,6 +141,13 @@ class _Splitter:
         if split.axis == "head" and isinstance(heads, int) and heads % len(split.devices):
             raise bad_input(
                 f"operator {operator.name!r} has {heads} heads, which {len(split.devices)} devices "
+                "cannot share evenly",
+                path="splits",
+            )
+        kv_heads, ranks = _kv_heads(operator), len(split.devices)
+        if split.axis in ("head", "column") and kv_heads and kv_heads % ranks and ranks % kv_heads:
+            raise bad_input(
+                f"operator {operator.name!r} has {kv_heads} key and value heads, which {ranks} devices "
                 "cannot share evenly",
                 path="splits",
             )
@@ -164,11 +182,10 @@ class _Splitter:
         self.ranks[name], self.divided[name] = len(split.devices), divided
 
     def _share_of(self, name: str, operator: Operator, split: Split) -> float:
-        ranks = len(split.devices)
-        kv_heads = operator.attributes.get("kv_heads")
-        if self.graph.tensors[name].role is Role.KV_CACHE and isinstance(kv_heads, int):
+        ranks, kv_heads = len(split.devices), _kv_heads(operator)
+        if self.graph.tensors[name].role is Role.KV_CACHE and kv_heads:
             return max(1.0, kv_heads / ranks) / kv_heads
-        return 1.0 / ranks
+        return _rank_share(operator, split)
 
     def _declare(
         self, name: str, original: str, ranks: int, *, divided: bool, share: float | None = None
@@ -234,11 +251,31 @@ class _Splitter:
         for key in _DIVIDED_ATTRIBUTES[split.axis]:
             value = attributes.get(key)
             if isinstance(value, int):
-                attributes[key] = max(1, -(-value // ranks))
-        kv_heads = attributes.get("kv_heads")
-        if split.axis == "head" and isinstance(kv_heads, int):
+                attributes[key] = max(1, ceil(value * _rank_share(operator, split) - 1e-9))
+        kv_heads = _kv_heads(operator)
+        if split.axis in ("head", "column") and kv_heads:
             attributes["kv_heads"] = max(1, kv_heads // ranks)
         return attributes
+
+
+def _kv_heads(operator: Operator) -> int:
+    count = operator.attributes.get("kv_heads", 0)
+    return count if isinstance(count, int) else 0
+
+
+def _rank_share(operator: Operator, split: Split) -> float:
+    """The part of an operator's work, weight and result that one rank has.
+
+    A projection to query, key and value heads gives a rank its query heads and whole key and value heads, of
+    which there may be fewer than ranks; each such head is then computed on several ranks.
+    """
+    ranks = len(split.devices)
+    if split.axis == "replicated":
+        return 1.0
+    kv_heads, heads = _kv_heads(operator), operator.attributes.get("heads", 0)
+    if split.axis != "column" or not 0 < kv_heads < ranks or not isinstance(heads, int):
+        return 1.0 / ranks
+    return (heads / ranks + 2.0) / (heads + 2.0 * kv_heads)
 
 
 def _divided_shape(shape: tuple[int, ...], ranks: int) -> tuple[int, ...]:

@@ -1,0 +1,308 @@
+"""Whatever is wrong with a plan, the checker says so and names the task."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
+from machines import move, op, plan, run_task, tensors, two_gpus
+from oracle import data_is_right, lives
+from random_plans import Case, cases
+
+from hw_configs.problems import InputError
+from simulator.check import check
+from simulator.plan import Home, Plan, Task
+from simulator.system.program import bind
+from workloads.graph import Graph, Operator, Role
+
+MACHINE = two_gpus()
+ROLES = {"w": Role.WEIGHT, "cache": Role.KV_CACHE}
+GRAPH = Graph(
+    "small",
+    tensors({"x": 8, "w": 64, "cache": 16, "a": 8, "b": 8, "p": 8, "q": 8, "sum0": 8, "sum1": 8}, ROLES),
+    (
+        op("first", ["x", "w"], ["a"]),
+        op("second", ["a"], ["b"], updates=["cache"]),
+        op("left", ["b"], ["p"]),
+        op("right", ["b"], ["q"]),
+        op("reduce", ["p", "q"], ["sum0", "sum1"], kind="all_reduce", bytes=8, group=2),
+        op("third", ["sum0", "cache", "w"], []),
+    ),
+    ("sum1",),
+)
+GROUP = ("gpu0", "gpu1")
+TASKS = (
+    run_task("first", "gpu0"),
+    run_task("second", "gpu0"),
+    run_task("left", "gpu0"),
+    move("b", "gpu0", "gpu1"),
+    run_task("right", "gpu1"),
+    Task("reduce@0", "collective", "gpu0.compute", "reduce", "gpu0", group=GROUP),
+    Task("reduce@1", "collective", "gpu1.compute", "reduce", "gpu1", group=GROUP),
+    run_task("third", "gpu0"),
+)
+GOOD = plan(GRAPH, MACHINE, TASKS, {"x": "gpu0", "w": "gpu0", "cache": "gpu0"})
+
+
+def with_task(which: str, /, **changes: object) -> Plan:
+    tasks = tuple(replace(t, **changes) if t.name == which else t for t in GOOD.tasks)  # type: ignore[arg-type]
+    return replace(GOOD, tasks=tasks)
+
+
+def without(name: str) -> Plan:
+    return replace(GOOD, tasks=tuple(t for t in GOOD.tasks if t.name != name))
+
+
+def inserted(at: int, *tasks: Task, plan: Plan = GOOD) -> Plan:
+    return replace(plan, tasks=(*plan.tasks[:at], *tasks, *plan.tasks[at:]))
+
+
+def with_home(tensor: str, *homes: Home) -> Plan:
+    return replace(GOOD, homes={**GOOD.homes, tensor: homes})
+
+
+def swapped(one: int, other: int) -> Plan:
+    tasks = list(GOOD.tasks)
+    tasks[one], tasks[other] = tasks[other], tasks[one]
+    return replace(GOOD, tasks=tuple(tasks))
+
+
+AGAIN = replace(run_task("second", "gpu0"), name="again")
+BAD: dict[str, tuple[Plan, str, str]] = {
+    "unknown tensor at home": (with_home("wx", Home("gpu0")), "homes.wx", "unknown tensor"),
+    "unknown memory at home": (with_home("w", Home("gpu9")), "homes.w", "did you mean"),
+    "two homes in one memory": (with_home("w", Home("gpu0"), Home("gpu0")), "homes.w", "two homes"),
+    "home of a made tensor": (with_home("a", Home("gpu1")), "homes.a", "is made by 'first'"),
+    "two tasks of one name": (with_task("second", name="first"), "first", "two tasks have this name"),
+    "waits for a later task": (with_task("first", after=("third",)), "first", "does not stand before"),
+    "waits for itself": (with_task("first", after=("first",)), "first", "does not stand before"),
+    "unknown operator": (with_task("first", operator="frist"), "first", "did you mean 'first'"),
+    "unknown device": (with_task("first", device="gpu2"), "first", "unknown device"),
+    "device does not compute": (
+        with_task("first", device="switch"), "first", "unknown device",
+    ),
+    "unknown tensor moved": (with_task("move b to gpu1", tensor="bb"), "move b to gpu1", "unknown tensor"),
+    "unknown source": (with_task("move b to gpu1", source="gpu7"), "move b to gpu1", "unknown memory"),
+    "copy to itself": (with_task("move b to gpu1", target="gpu0"), "move b to gpu1", "to itself"),
+    "frees what is unknown": (with_task("first", frees=(("zz", "gpu0"),)), "first", "not a tensor"),
+    "frees what is not there": (with_task("first", frees=(("w", "host"),)), "first", "where it is not"),
+    "operator missing": (without("right"), "right", "no task runs"),
+    "transfer missing": (without("move b to gpu1"), "right", "needs 'b' in 'gpu1', but it is in gpu0"),
+    "dependent tasks swapped": (swapped(0, 1), "second", "runs before 'first'"),
+    "group not together": (inserted(6, move("w", "gpu0", "host")), "reduce@0", "does not stand next to it"),
+    "group out of order": (swapped(5, 6), "reduce@1", "does not stand next to it"),
+    "group without a part": (without("reduce@1"), "reduce@0", "does not stand next to it"),
+    "group empty": (with_task("reduce@0", group=()), "reduce@0", "does not stand next to it"),
+    "ranks on one stream": (with_task("reduce@1", stream="gpu0.compute"), "reduce@0", "never meet"),
+    "rank waits for rank": (with_task("reduce@1", after=("reduce@0",)), "reduce@1", "another rank"),
+    "not a collective": (
+        inserted(
+            8,
+            Task("m0", "collective", "s0", "left", "gpu0", group=("gpu0", "gpu1")),
+            Task("m1", "collective", "s1", "left", "gpu1", group=("gpu0", "gpu1")),
+        ),
+        "m0", "no collective",
+    ),
+    "update applied twice": (inserted(2, AGAIN), "again", "updates tensors in place"),
+    "stale copy read": (
+        inserted(
+            1, move("cache", "gpu0", "gpu1"), plan=inserted(8, move("cache", "gpu1", "host", name="keep"))
+        ),
+        "keep", "reads a stale copy of 'cache' in 'gpu1'",
+    ),
+    "home given up": (with_task("third", frees=(("w", "gpu0"),)), "w", "not back in its home"),
+    "output dropped": (with_task("third", frees=(("sum1", "gpu1"),)), "sum1", "is an output"),
+    "address of another's tensor": (with_task("first", addresses={"b": 0}), "first", "does not make"),
+    "address beyond the end": (with_task("first", addresses={"a": 1 << 20}), "a", "ends at byte"),
+}  # fmt: skip
+
+
+def test_the_plan_that_is_changed_below_is_right() -> None:
+    assert check(GOOD, GRAPH, MACHINE) == []
+    assert data_is_right(GOOD, GRAPH, MACHINE)
+
+
+@pytest.mark.parametrize("what", BAD)
+def test_each_fault_is_named(what: str) -> None:
+    bad, task, message = BAD[what]
+    found = check(bad, GRAPH, MACHINE)
+    assert any(v.task == task and message in v.message for v in found), [str(v) for v in found]
+
+
+def test_a_home_updated_elsewhere_is_stale() -> None:
+    tasks = [move("cache", "gpu0", "gpu1"), run_task("add", "gpu1")]
+    graph = Graph("g", tensors({"cache": 8}, ROLES), (op("add", updates=["cache"]),))
+    away = plan(graph, MACHINE, tasks, {"cache": "gpu0"})
+    assert [str(v) for v in check(away, graph, MACHINE)] == [
+        "cache: was updated elsewhere and is stale in its home 'gpu0'"
+    ]
+    back = replace(away, tasks=(*tasks, move("cache", "gpu1", "gpu0")))
+    assert check(back, graph, MACHINE) == []
+
+
+def test_recomputing_from_a_changed_input_is_refused() -> None:
+    graph = Graph(
+        "g",
+        tensors({"cache": 8, "a": 8}, ROLES),
+        (op("read", ["cache"], ["a"]), op("add", updates=["cache"])),
+    )
+    tasks = [
+        run_task("read", "gpu0"),
+        run_task("add", "gpu0"),
+        replace(run_task("read", "gpu0"), name="again"),
+    ]
+    found = check(plan(graph, MACHINE, tasks, {"cache": "gpu0"}), graph, MACHINE)
+    assert [v.task for v in found] == ["again"]
+    assert "has changed" in found[0].message
+
+
+def test_recomputing_an_updated_tensor_makes_its_first_value() -> None:
+    graph = Graph(
+        "g",
+        tensors({"grad": 8}),
+        (op("make", [], ["grad"]), op("more", [], [], updates=["grad"]), op("use", ["grad"])),
+    )
+    tasks = [
+        run_task("make", "gpu0"),
+        run_task("more", "gpu0"),
+        replace(run_task("make", "gpu0"), name="again"),
+    ]
+    found = check(plan(graph, MACHINE, [*tasks, run_task("use", "gpu0")], {}), graph, MACHINE)
+    assert "reads a stale copy of 'grad'" in " ".join(str(v) for v in found)
+
+
+def test_no_link_no_transfer() -> None:
+    machine = replace(MACHINE, wires={})
+    found = check(GOOD, GRAPH, machine)
+    assert {v.task for v in found} == {"move b to gpu1"}
+    assert "no link path" in found[0].message
+
+
+def test_a_tensor_read_twice_by_one_operator_is_reported_once_or_twice_but_not_refused() -> None:
+    graph = Graph("g", tensors({"x": 8}), (op("square", ["x", "x"]),))
+    assert check(plan(graph, MACHINE, [run_task("square", "gpu0")], {"x": "gpu0"}), graph, MACHINE) == []
+
+
+def _drop(case: Case, pick: Callable[[int], int]) -> Plan:
+    tasks = list(case.plan.tasks)
+    tasks.pop(pick(len(tasks)))
+    return replace(case.plan, tasks=tuple(tasks))
+
+
+def _swap(case: Case, pick: Callable[[int], int]) -> Plan:
+    tasks = list(case.plan.tasks)
+    one, other = pick(len(tasks)), pick(len(tasks))
+    tasks[one], tasks[other] = tasks[other], tasks[one]
+    return replace(case.plan, tasks=tuple(replace(task, after=()) for task in tasks))
+
+
+def _elsewhere(case: Case, pick: Callable[[int], int]) -> Plan:
+    tasks, places = list(case.plan.tasks), list(case.system.memories)
+    index, place = pick(len(tasks)), places[pick(len(places))]
+    task = tasks[index]
+    if task.kind == "transfer":
+        tasks[index] = replace(task, target=place)
+    elif task.kind == "compute" and case.system.nodes[place].compute is not None:
+        tasks[index] = replace(task, device=place)
+    return replace(case.plan, tasks=tuple(tasks))
+
+
+def _free(case: Case, pick: Callable[[int], int]) -> Plan:
+    tasks, names, places = list(case.plan.tasks), list(case.graph.tensors), list(case.system.memories)
+    assume(names)
+    index, freed = pick(len(tasks)), (names[pick(len(names))], places[pick(len(places))])
+    tasks[index] = replace(tasks[index], frees=(*tasks[index].frees, freed))
+    return replace(case.plan, tasks=tuple(tasks))
+
+
+def _rehome(case: Case, pick: Callable[[int], int]) -> Plan:
+    names, places = list(case.graph.tensors), list(case.system.memories)
+    assume(names)
+    homes = {**case.plan.homes, names[pick(len(names))]: (Home(places[pick(len(places))]),)}
+    return replace(case.plan, homes=homes)
+
+
+def _repeat(case: Case, pick: Callable[[int], int]) -> Plan:
+    tasks = list(case.plan.tasks)
+    again = replace(tasks[pick(len(tasks))], name="repeated", after=())
+    tasks.insert(pick(len(tasks) + 1), again)
+    return replace(case.plan, tasks=tuple(tasks))
+
+
+MUTATIONS = [_drop, _swap, _elsewhere, _free, _rehome, _repeat]
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+@given(cases(), st.sampled_from(MUTATIONS), st.integers(0, 10**6), st.integers(0, 10**6))
+def test_what_makes_a_plan_wrong_is_caught(
+    case: Case, mutate: Callable[[Case, Callable[[int], int]], Plan], one: int, other: int
+) -> None:
+    assume(case.plan.tasks)
+    numbers = iter([one, other, one + other])
+    changed = mutate(case, lambda count: next(numbers) % count)
+    assume(all(t.kind != "transfer" or t.source != t.target for t in changed.tasks))
+    wrong = not data_is_right(changed, case.graph, case.system)
+    found = check(changed, case.graph, case.system)
+    if wrong:
+        assert found
+    if not found:
+        bind(changed, case.graph, case.system)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@given(cases(lanes=1), st.randoms(use_true_random=False), st.booleans())
+def test_addresses_clash_exactly_when_two_lives_share_bytes(case: Case, rng: object, packed: bool) -> None:
+    """Addresses at random or packed; the answer is worked out pair by pair."""
+    moment: list[int] = []
+    for task in case.plan.tasks:
+        at = len(moment)
+        moment += [at] * (len(task.group) if task.kind == "collective" and at == len(moment) else 1)
+    moment = moment[: len(case.plan.tasks)]
+    tasks, homes = list(case.plan.tasks), dict(case.plan.homes)
+    placed: list[tuple[str, int, int, int, int]] = []
+    for life in lives(case.plan, case.graph, case.system):
+        size = case.graph.tensors[life.tensor].size_bytes
+        begin = -1 if life.home else life.written[0]
+        end = len(tasks) if life.kept or not life.touched else max(life.touched)
+        address = max((high for *_, high in placed), default=0) if packed else rng.randrange(0, 20_000)  # type: ignore[attr-defined]
+        if life.home:
+            homes[life.tensor] = tuple(
+                replace(h, address=address) if h.memory == life.memory else h for h in homes[life.tensor]
+            )
+        else:
+            task = tasks[begin]
+            tasks[begin] = replace(task, addresses={**task.addresses, life.tensor: address})
+        placed.append((life.memory, begin, end, address, address + size))
+    collectives = any(task.kind == "collective" for task in tasks)
+    assume(not collectives)
+    clash = any(
+        a[0] == b[0] and a[1] <= b[2] and b[1] <= a[2] and max(a[3], b[3]) < min(a[4], b[4])
+        for i, a in enumerate(placed)
+        for b in placed[i + 1 :]
+    )
+    changed = replace(case.plan, tasks=tuple(tasks), homes=homes)
+    found = check(changed, case.graph, case.system)
+    assert bool(found) == clash, [str(v) for v in found]
+    if not found:
+        from machines import event_run
+
+        event_run(changed, case.graph, case.system)
+
+
+def test_an_unknown_operator_in_the_splits_is_refused() -> None:
+    from simulator.plan import Split
+    from simulator.system.rewrite import rewrite
+
+    bad = replace(GOOD, splits={"frist": Split("column", ("gpu0", "gpu1"))})
+    with pytest.raises(InputError, match="first"):
+        rewrite(GRAPH, bad)
+
+
+def test_the_limit_is_kept() -> None:
+    many = Graph("many", tensors({"x": 8}), tuple(Operator(f"o{i}", "view", ("x",), ()) for i in range(80)))
+    empty = plan(many, MACHINE, [], {"x": "gpu0"})
+    assert len(check(empty, many, MACHINE)) == 50
+    assert len(check(empty, many, MACHINE, limit=7)) == 7

@@ -1,0 +1,181 @@
+"""Dividing operators over devices keeps the books: FLOPs, weights, traffic and Megatron's collectives."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+from machines import op, tensors
+
+import offchip
+from hw_configs.problems import InputError
+from simulator.plan import Plan, Split
+from simulator.system.rewrite import rewrite
+from simulator.system.split import split_graph
+from workloads.graph import Graph, Role, check_graph
+from workloads.microbatch import microbatched
+
+
+def divided(graph: Graph, ranks: int) -> Graph:
+    devices = tuple(f"gpu{rank}" for rank in range(ranks))
+    return split_graph(
+        graph, {o.name: Split(str(o.attributes.get("tp", "replicated")), devices) for o in graph.operators}
+    )
+
+
+def prefill(name: str, **options: object) -> Graph:
+    return (
+        offchip.load_model(name, **{"phase": "prefill", "batch": 2, "prompt": 64, **options}).phases[0].graph
+    )
+
+
+@pytest.mark.parametrize("ranks", [2, 4, 8])
+@pytest.mark.parametrize("fused", [True, False])
+def test_a_llama_divided_as_megatron_does(ranks: int, fused: bool) -> None:
+    graph = prefill("llama-3-8b", fused=fused)
+    parts = check_graph(divided(graph, ranks))
+    by_base: dict[str, float] = Counter()
+    for operator in parts.operators:
+        by_base[operator.name.rpartition("@")[0]] += operator.flops
+    for operator in graph.operators:
+        copies = ranks if operator.attributes.get("tp", "replicated") == "replicated" else 1
+        assert by_base[operator.name] == pytest.approx(operator.flops * copies), operator.name
+    for tensor in graph.tensors.values():
+        if tensor.role is Role.WEIGHT or tensor.role is Role.KV_CACHE:
+            sizes = [parts.tensors[f"{tensor.name}@{rank}"].size_bytes for rank in range(ranks)]
+            whole = tensor.size_bytes * (ranks if "norm" in tensor.name else 1)
+            assert sum(sizes) == pytest.approx(whole, abs=ranks), tensor.name
+    # Two all-reduces of batch x sequence x hidden per layer (Shoeybi et al., section 3), one embedding.
+    reduced = [o for o in parts.operators if o.kind == "all_reduce"]
+    layers = 32
+    assert len(reduced) == 2 * layers + 1
+    assert {o.attributes["bytes"] for o in reduced} == {2 * 64 * 4096 * 2}
+
+
+def test_traffic_of_divided_products_is_their_share() -> None:
+    graph = prefill("llama-3-8b", phase="decode")
+    whole = sum(o.read_bytes for o in graph.operators)
+    for ranks in (2, 4, 8):
+        parts = divided(graph, ranks)
+        mine = sum(o.read_bytes for o in parts.operators if o.name.endswith("@0"))
+        assert whole / ranks <= mine <= whole / ranks * 1.02
+
+
+def test_fewer_kv_heads_than_ranks_are_kept_whole_on_each() -> None:
+    graph = prefill("llama-3-8b")
+    kv_heads, ranks = 8, 16
+    parts = divided(graph, ranks)
+    cache = "layers.0.attention.k_cache"
+    assert parts.tensors[f"{cache}@0"].size_bytes == graph.tensors[cache].size_bytes // kv_heads
+    attend = next(o for o in parts.operators if o.name == "layers.0.attention.attend@0")
+    assert attend.attributes["kv_heads"] == 1
+    assert attend.attributes["heads"] == 2
+    # The rank's own two query heads, and one whole key and value head.
+    weight = "layers.0.attention.qkv.weight"
+    share = parts.tensors[f"{weight}@0"].size_bytes / graph.tensors[weight].size_bytes
+    assert share == pytest.approx((2 + 1 + 1) / (32 + 8 + 8))
+    product = next(o for o in parts.operators if o.name == "layers.0.attention.qkv@0")
+    whole = graph.operator_by_name["layers.0.attention.qkv"]
+    assert product.flops == pytest.approx(whole.flops * share)
+    assert product.attributes["n"] == (2 + 1 + 1) * 128
+
+
+@pytest.mark.parametrize(("heads", "kv_heads", "ranks"), [(12, 12, 8), (24, 6, 4)])
+def test_heads_that_cannot_be_shared_are_refused(heads: int, kv_heads: int, ranks: int) -> None:
+    graph = Graph(
+        "g",
+        tensors({"x": 240, "k": 240, "y": 240}, {"k": Role.KV_CACHE}),
+        (op("attend", ["x", "k"], ["y"], kind="attention", heads=heads, kv_heads=kv_heads, tp="head"),),
+    )
+    with pytest.raises(InputError, match="heads"):
+        divided(graph, ranks)
+
+
+@pytest.mark.parametrize("ranks", [2, 4])
+def test_a_training_step_keeps_its_books(ranks: int) -> None:
+    graph = prefill("llama-3-8b", phase="train", batch=1, prompt=32)
+    parts = check_graph(divided(graph, ranks))
+    for role in (Role.WEIGHT, Role.OPTIMIZER_STATE):
+        replicated = sum(
+            t.size_bytes * (ranks - 1) for t in graph.tensors.values() if t.role is role and "norm" in t.name
+        )
+        assert parts.bytes_by_role()[role] == pytest.approx(
+            graph.bytes_by_role()[role] + replicated, rel=1e-6
+        )
+    for operator in parts.operators:
+        assert operator.flops >= 0
+        assert operator.read_bytes >= 0
+
+
+@pytest.mark.parametrize("phase", ["prefill", "decode", "train"])
+@pytest.mark.parametrize("name", ["llama-3-8b", "gpt2"])
+@pytest.mark.parametrize(("tp", "pp", "microbatches"), [(4, 1, 1), (1, 2, 1), (2, 2, 2), (1, 4, 4)])
+def test_plans_over_a_node_are_right(name: str, phase: str, tp: int, pp: int, microbatches: int) -> None:
+    from oracle import data_is_right
+
+    from mapping.mapper import MAPPERS, MapperOptions
+    from simulator.check import check
+
+    system = offchip.load_system("dgx-a100")
+    graph = microbatched(prefill(name, phase=phase, batch=1, prompt=32), microbatches)
+    plan: Plan = MAPPERS.get("tensor-pipeline").plan(graph, system, MapperOptions(tp, pp))
+    rewritten = rewrite(graph, plan)
+    assert check(plan, rewritten, system) == []
+    assert data_is_right(plan, rewritten, system)
+
+
+def test_microbatches_keep_the_books() -> None:
+    graph = prefill("llama-3-8b", phase="train", batch=1, prompt=32)
+    many = check_graph(microbatched(graph, 3))
+    optimizer = sum(o.flops for o in graph.operators if o.attributes["pass"] == "optimizer")
+    assert many.flops == pytest.approx(3 * (graph.flops - optimizer) + optimizer)
+    for role in (Role.WEIGHT, Role.OPTIMIZER_STATE):
+        assert many.bytes_by_role()[role] == graph.bytes_by_role()[role]
+    assert many.bytes_by_role()[Role.ACTIVATION] == 3 * graph.bytes_by_role()[Role.ACTIVATION]
+    assert len(many.outputs) == 3 * len(graph.outputs)
+
+
+def test_one_forward_one_backward_bounds_live_microbatches() -> None:
+    """Stage s of p holds the activations of at most p - s micro-batches."""
+    pp, microbatches = 4, 8
+    workload = offchip.load_model("llama-3-8b", phase="train", batch=1, prompt=256)
+    graph = microbatched(workload.phases[0].graph, microbatches)
+    from mapping.mapper import MAPPERS, MapperOptions
+
+    system = offchip.load_system("dgx-a100")
+    plan = MAPPERS.get("tensor-pipeline").plan(graph, system, MapperOptions(1, pp))
+    live: dict[str, set[int]] = {f"gpu{stage}": set() for stage in range(pp)}
+    most = dict.fromkeys(live, 0)
+    last: dict[tuple[str, int], str] = {}
+    for task in plan.tasks:
+        if task.kind == "compute":
+            attributes = graph.operator_by_name[task.operator].attributes
+            if attributes["pass"] == "backward":
+                last[task.device, int(attributes["microbatch"])] = task.name
+    for task in plan.tasks:
+        if task.kind != "compute":
+            continue
+        attributes = graph.operator_by_name[task.operator].attributes
+        if attributes["pass"] == "optimizer":
+            continue
+        batch = int(attributes["microbatch"])
+        live[task.device].add(batch)
+        most[task.device] = max(most[task.device], len(live[task.device]))
+        if last.get((task.device, batch)) == task.name:
+            live[task.device].discard(batch)
+    assert most == {f"gpu{stage}": pp - stage for stage in range(pp)}
+
+
+@pytest.mark.parametrize("pp", [2, 3, 4, 8])
+def test_stages_hold_equal_runs_of_layers(pp: int) -> None:
+    from mapping.mapper import MAPPERS, MapperOptions
+
+    graph = prefill("llama-3-8b")
+    plan = MAPPERS.get("tensor-pipeline").plan(graph, offchip.load_system("dgx-a100"), MapperOptions(1, pp))
+    layers: dict[str, set[int]] = {f"gpu{stage}": set() for stage in range(pp)}
+    for task in plan.tasks:
+        if task.kind == "compute" and task.operator.startswith("layers."):
+            layers[task.device].add(int(task.operator.split(".")[1]))
+    assert [layer for held in layers.values() for layer in sorted(held)] == list(range(32))
+    counts = [len(held) for held in layers.values()]
+    assert max(counts) - min(counts) <= 1
