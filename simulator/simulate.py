@@ -214,7 +214,8 @@ class _Books:
                 graph.operator_by_name[task.operator].kind if task.operator else "transfer"
             )
             line.device.append(task.device or task.target)
-            line.bound_by.append("link")
+            path = self.costs.path(task.source, task.target) if task.kind == "transfer" else None
+            line.bound_by.append(path.narrowest if path is not None else "link")
             line.launch.append(0.0)
             line.flops.append(0.0)
             line.bytes.append(record.moved_bytes)

@@ -3,9 +3,10 @@
 A trace is length-delimited protobuf: a GlobalMetadata message, then Node messages (schema: ``et_def.proto``
 of mlcommons/chakra). Nodes name their dependencies, not their tensors, so each node makes one tensor that its
 dependants read: of the bytes that a load or a receive brings in, and of size 0 otherwise. ``num_ops`` are the
-FLOPs of a compute node and ``tensor_size`` the bytes it touches; a trace does not say in which precision, so
-fp16 is assumed. The measured runtime is kept as the attribute ``runtime_us``. One file is the work of one
-rank; another rank's is another file.
+FLOPs of a compute node and ``tensor_size`` the bytes it touches; a trace says neither the precision, so fp16
+is assumed, nor the kind of work, so a node of many FLOPs per byte is taken for a product. The measured
+runtime is kept as the attribute ``runtime_us``. One file is the work of one rank, which all ranks are taken
+to do alike: ``--tp N`` runs it on N devices that meet in its collectives.
 """
 
 from __future__ import annotations
@@ -40,6 +41,8 @@ __all__ = ["IMPORTER", "TraceNode", "read_trace", "trace_bytes"]
 
 MAX_NODES: Final = 5_000_000
 MAX_PROBLEMS: Final = 50
+PRODUCT_INTENSITY: Final = 16
+"""FLOPs per byte beyond which a compute node is taken for a product: pointwise work does less (assumption)."""
 
 _TYPES: Final = (
     "invalid", "metadata", "memory_load", "memory_store", "compute", "send", "receive", "collective",
@@ -320,6 +323,8 @@ def _operator(node: TraceNode, names: Mapping[int, str]) -> Operator:
     if node.type == "compute":
         flops, read = float(_count(node, "num_ops")), size
         kind = "elementwise" if flops or size else "custom"
+        if flops > PRODUCT_INTENSITY * size:
+            kind = "matmul"
     elif node.type in ("memory_load", "memory_store", "storage", "checkpoint"):
         kind, read, write = "copy", size, size
     elif node.type == "collective":

@@ -20,6 +20,9 @@ from workloads.graph import Graph, Operator, Role
 
 __all__ = ["MAPPER", "StreamWeights"]
 
+_STEPS: Final = 500
+"""Shares of the weights that are tried, least first."""
+
 
 class StreamWeights:
     """The mapper ``stream-weights``; settings ``ahead`` (2) and ``device``."""
@@ -85,19 +88,29 @@ def _choose(graph: Graph, usable: int, ahead: int) -> dict[str, tuple[str, ...]]
         if own and all(graph.consumers[name] == (op.name,) for name in own):
             weights[op.name] = own
         claimed.update(own)
-    size = {op: sum(graph.tensors[w].size_bytes for w in own) for op, own in weights.items()}
     if need.bytes <= usable:
         return {}
-    names = list(weights)
-    for share in range(1, 101):
-        # Every k-th operator in proportion, so that transfers find computation to hide behind.
-        chosen = [name for i, name in enumerate(names) if (i + 1) * share // 100 > i * share // 100]
+    size = {op: sum(graph.tensors[w].size_bytes for w in own) for op, own in weights.items()}
+    for share in range(1, _STEPS + 1):
+        chosen = _spread(size, share / _STEPS)
         freed = sum(size[name] for name in chosen)
         windows = [chosen[i : i + ahead] for i in range(max(len(chosen) - ahead + 1, 1))]
-        buffer = max(sum(size[name] for name in window) for window in windows) if chosen else 0
+        buffer = max(sum(size[name] for name in window) for window in windows)
         if need.bytes - freed + buffer <= usable:
             return {name: weights[name] for name in chosen}
     return None
+
+
+def _spread(size: dict[str, int], share: float) -> list[str]:
+    """Operators that hold a share of all bytes, evenly spread, so that transfers find work to hide behind."""
+    chosen: list[str] = []
+    due = 0.0
+    for name, bytes_here in size.items():
+        due += share * bytes_here
+        if due >= bytes_here / 2:
+            chosen.append(name)
+            due -= bytes_here
+    return chosen
 
 
 def _write(

@@ -15,7 +15,7 @@ from typing import Final, NamedTuple, get_args
 from hw_configs.problems import bad_input
 from hw_configs.system import System
 from mapping.mapper import MapperOptions
-from mapping.placement.single_device import candidates
+from mapping.placement.single_device import COMMUNICATION, candidates, refuse_communication
 from simulator.plan import Home, Plan, Split, SplitAxis, Task, TaskKind
 from simulator.system.rewrite import rewrite
 from workloads.graph import PERSISTENT_ROLES, Graph, Operator
@@ -38,6 +38,8 @@ class TensorPipeline:
                 f"system {system.name!r} has {len(devices)}",
                 path="--tp, --pp",
             )
+        if tensor == 1:
+            refuse_communication(graph)
         stages = [tuple(devices[s * tensor : (s + 1) * tensor]) for s in range(pipeline)]
         stage_of = _stages(graph, pipeline)
         ordered = _scheduled(graph, stage_of, pipeline)
@@ -179,10 +181,12 @@ class _Writer:
         if at and base in self.stage_of:
             return "compute", (self.stages[self.stage_of[base]][int(rank)],)
         if op.name in self.stage_of:
-            return "compute", (self.stages[self.stage_of[op.name]][0],)
+            devices = self.stages[self.stage_of[op.name]]
+            if op.kind in COMMUNICATION:
+                return "collective", devices
+            return "compute", devices[:1]
         maker = self.graph.producer.get(op.inputs[0], "").rpartition("@")[0]
-        stage = self.stage_of.get(maker, 0)
-        return "collective", self.stages[stage]
+        return "collective", self.stages[self.stage_of.get(maker, 0)]
 
     def _settle_homes(self, placed: Iterable[Placed]) -> None:
         """A tensor without a producer lives where it is read; one that is updated, where it is first read."""

@@ -13,13 +13,16 @@ from hw_configs.problems import InfeasibleError, bad_input
 from hw_configs.system import Node, System
 from mapping.liveness import Footprint, footprint
 from mapping.mapper import MapperOptions
+from simulator.cost.collective import COLLECTIVE_KINDS
 from simulator.plan import Home, Plan, Task
 from simulator.system.memory import memory_report
 from workloads.graph import PERSISTENT_ROLES, Graph
 
 __all__ = ["MAPPER", "SingleDevice", "candidates", "too_large"]
 
-_PREFERRED: Final = ("gpu", "accelerator", "pim", "csd", "cpu")
+_PREFERRED: Final = ("gpu", "pim", "accelerator", "csd", "cpu")
+COMMUNICATION: Final = frozenset({*COLLECTIVE_KINDS, "receive"})
+"""Kinds in which several ranks take part."""
 LEVERS: Final = (
     "what could help: a smaller batch, context or element type (--batch, --prompt, --dtype), "
     "more devices (--tp N, --pp N), weights streamed from another memory (--mapper stream-weights)"
@@ -33,6 +36,7 @@ class SingleDevice:
 
     def plan(self, graph: Graph, system: System, options: MapperOptions) -> Plan:
         """A plan on one device; ``InfeasibleError`` with the memory report when none is large enough."""
+        refuse_communication(graph)
         nodes = candidates(system)
         if "device" in options.settings:
             nodes = [system.node(options.settings["device"])]
@@ -55,6 +59,17 @@ def candidates(system: System) -> list[Node]:
     rank = {kind: index for index, kind in enumerate(_PREFERRED)}
     best = min(rank.get(node.device.kind, len(rank)) for node in workers)
     return [node for node in workers if rank.get(node.device.kind, len(rank)) == best]
+
+
+def refuse_communication(graph: Graph) -> None:
+    """Raise ``InputError`` for a graph in which ranks communicate: one device cannot run it."""
+    found = [op for op in graph.operators if op.kind in COMMUNICATION]
+    if found:
+        raise bad_input(
+            f"{graph.name} is the work of one of several ranks ({len(found)} communication operators, first "
+            f"{found[0].name!r}); give the number of ranks, which all run it: --tp N",
+            path="--tp",
+        )
 
 
 def too_large(graph: Graph, system: System, nodes: list[Node], need: Footprint) -> InfeasibleError:

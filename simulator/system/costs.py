@@ -24,6 +24,8 @@ class Path:
 
     resources: tuple[str, ...]
     latency_s: float
+    narrowest: str
+    """The wire or memory port that bounds a flow with the path to itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +97,9 @@ class CostTable:
         memories = self.system.memories
         latency = memories[source].latency_s + sum(self.system.wires[wire].link.latency for wire, _ in route)
         wires = tuple(self._wire(wire, forward) for wire, forward in route)
-        return Path((self._ports(source)[0], *wires, self._ports(target)[1]), latency)
+        resources = (self._ports(source)[0], *wires, self._ports(target)[1])
+        narrowest = min(resources, key=self.capacity.__getitem__)
+        return Path(resources, latency, narrowest.rstrip("<>"))
 
     def _find_rounds(self, kind: str, size: int, devices: tuple[str, ...]) -> tuple[Round, ...]:
         form = schedule(kind, self.collective, len(devices), size)

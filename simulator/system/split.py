@@ -6,6 +6,9 @@ which an all-reduce completes; ``head`` and ``split`` work on what is already di
 embedding table or a language-model head over the vocabulary; ``replicated`` operators run whole on every
 device. A divided tensor that someone needs whole is gathered first.
 
+A collective that stands in the graph itself, as in an execution trace of one of many equal ranks, becomes one
+operator in which all ranks meet.
+
 Rank k of operator ``o`` is named ``o@k``, its part of tensor ``t`` is ``t@k``. Ranks keep whole copies of key
 and value heads when there are fewer of them than ranks.
 """
@@ -13,10 +16,12 @@ and value heads when there are fewer of them than ranks.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from math import ceil
 from typing import Final
 
 from hw_configs.problems import InputError, Problem, bad_input, nearest
+from simulator.cost.collective import COLLECTIVE_KINDS
 from simulator.plan import Split
 from workloads.graph import Attribute, Graph, Operator, Role, Tensor
 
@@ -66,6 +71,8 @@ class _Splitter:
             split = self.splits.get(operator.name)
             if split is None:
                 self._keep(operator)
+            elif operator.kind in COLLECTIVE_KINDS or operator.kind == "receive":
+                self._communicate(operator, len(split.devices))
             else:
                 self._divide(operator, split)
         outputs: list[str] = []
@@ -96,6 +103,25 @@ class _Splitter:
                 )
             self._plain(name)
         self.operators.append(operator)
+
+    def _communicate(self, operator: Operator, ranks: int) -> None:
+        """A collective that stands in the graph: one operator in which all ranks meet."""
+        for name in operator.inputs:
+            if name not in self.ranks:
+                self._declare(name, name, ranks, divided=False)
+                self.ranks[name], self.divided[name] = ranks, False
+        for name in operator.outputs:
+            self._declare(name, name, ranks, divided=False)
+            self.ranks[name], self.divided[name] = ranks, False
+        self.operators.append(
+            replace(
+                operator,
+                kind="send" if operator.kind == "receive" else operator.kind,
+                inputs=tuple(f"{name}@{rank}" for rank in range(ranks) for name in operator.inputs),
+                outputs=tuple(f"{name}@{rank}" for rank in range(ranks) for name in operator.outputs),
+                attributes={**operator.attributes, "group": ranks},
+            )
+        )
 
     def _plain(self, name: str) -> None:
         self.tensors[name] = self.graph.tensors[name]

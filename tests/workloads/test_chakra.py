@@ -1,5 +1,7 @@
 """Questions to the Chakra importer: does it read what protobuf writes, and keep nodes, waits and bytes?"""
 
+import json
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -46,7 +48,7 @@ def test_nodes_become_operators_with_their_waits_and_bytes(saved):
     rows = [(op.name, op.kind, op.flops, op.read_bytes, op.write_bytes) for op in graph.operators]
     assert rows == [
         ("load weights", "copy", 0, 4096, 4096),
-        ("gemm", "elementwise", 2_000_000, 8192, 0),
+        ("gemm", "matmul", 2_000_000, 8192, 0),
         ("all reduce", "all_reduce", 0, 1024, 1024),
         ("send", "send", 0, 512, 512),
         ("receive", "receive", 0, 256, 256),
@@ -275,3 +277,20 @@ def test_no_damage_ends_in_anything_but_an_answer_or_an_input_error(tmp_path_fac
         IMPORTER.load(path, WorkloadOptions())
     except InputError:
         return
+
+
+def test_ranks_run_the_trace_together_and_meet_in_its_collectives(saved, cli):
+    """One file is one rank's work; --tp N runs it on N devices, and one device alone is refused in words."""
+    path = saved(LAYER)
+    alone = cli("simulate", path, "--hw", "a100-80gb")
+    assert alone.code == 2
+    assert "is the work of one of several ranks" in alone.err
+    outcome = cli("simulate", path, "--hw", "dgx-a100", "--tp", 4, "--json")
+    assert outcome.code == 0
+    rows = [
+        row for row in json.loads(outcome.out)["timeline"]["rows"] if row["operator_kind"] == "all_reduce"
+    ]
+    assert len(rows) == 4
+    assert len({(row["start"], row["end"]) for row in rows}) == 1
+    # Ring all-reduce of 1024 bytes over 4 ranks: each sends 2 x 3/4 of them.
+    assert [row["bytes"] for row in rows] == [1536.0] * 4
