@@ -20,6 +20,9 @@ def validate(
     rows: Annotated[str, typer.Option(help="Glob over row ids.")] = "*",
     time_limit: Annotated[float | None, typer.Option(help="Seconds per row, for kinds that search.")] = None,
     end_to_end: Annotated[bool, typer.Option("--end-to-end", help="Whole models instead of parts.")] = False,
+    cost_model: Annotated[
+        str, typer.Option("--model", help="Cost model, for kinds that have a choice (gpu: gpu, roofline).")
+    ] = "",
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
 ) -> None:
     """Run every row of a reference folder; print expected, ours, error and verdict, and a summary."""
@@ -32,7 +35,7 @@ def validate(
     run = VALIDATORS.get(kind)
     results = []
     with progress(f"validate {kind}", 0) as bar:
-        for result in run(folder, rows, Options(time_limit, end_to_end)):
+        for result in run(folder, rows, Options(time_limit, end_to_end, cost_model)):
             results.append(result)
             bar.advance()
     if not results:
@@ -78,9 +81,13 @@ def _print_rows(results: list[Any]) -> None:
     from offchip.cli.output import print_table
 
     order = {"failed": 0, "off": 1, "unsupported": 2, "ok": 3}
-    worst = sorted(results, key=lambda r: (order[r.verdict], -abs(r.error or 0.0)))[:WORST_ROWS]
+    ranked = sorted(results, key=lambda r: (order[r.verdict], -abs(r.error or 0.0)))
+    if len(ranked) > WORST_ROWS:
+        ranked = [result for result in ranked if result.verdict != "ok"][:WORST_ROWS]
+    if not ranked:
+        return
     lines = []
-    for result in worst:
+    for result in ranked:
         error = "-" if result.error is None else f"{100 * result.error:+.1f}"
         lines.append(
             (result.id, _shown(result.expected), _shown(result.ours), error, result.verdict, result.note)

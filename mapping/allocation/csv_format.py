@@ -1,0 +1,221 @@
+"""Reads and writes the MiniMalloc CSV format in all its forms.
+
+Columns: ``id`` (also ``buffer``, ``buffer_id``), ``lower`` and ``upper`` (half-open), or ``start`` (also
+``begin``) and ``end``, where ``end`` is the last time in use; ``size``; optionally ``alignment``, ``hint``,
+``offset`` (a fixed one) and ``gaps``: blank-separated ``lo-hi`` (not in use) or ``lo-hi@wlo:whi`` (only these
+bytes in use). The kind of end decides for gaps as well. Empty optional cells mean "none". Format: the public
+repository google/minimalloc, src/converter.cc.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from hw_configs.problems import InputError, Problem, bad_input, nearest
+from mapping.allocation.problem import AllocationProblem, Buffer, Gap
+
+__all__ = ["LARGEST_FILE_BYTES", "parse_csv", "read_text", "to_csv", "write_text"]
+
+LARGEST_FILE_BYTES: Final = 1 << 30
+_ALIASES: Final = {"buffer": "id", "buffer_id": "id", "begin": "lower", "start": "lower", "end": "upper"}
+_REQUIRED: Final = ("id", "lower", "upper", "size")
+_COLUMNS: Final = (*_REQUIRED, "alignment", "hint", "gaps", "offset")
+_GAP: Final = re.compile(r"(-?\d+)-(-?\d+)(?:@(\d+):(\d+))?")
+_INTEGER: Final = re.compile(r"[+-]?\d{1,19}")
+_MOST_PROBLEMS: Final = 50
+
+
+def read_text(path: Path) -> str:
+    """A file's text; unreadable, huge or undecodable files are bad input."""
+    try:
+        if path.stat().st_size > LARGEST_FILE_BYTES:
+            raise bad_input(f"is larger than {LARGEST_FILE_BYTES} bytes", file=str(path))
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        raise bad_input("is not text in UTF-8", file=str(path)) from None
+    except OSError as error:
+        raise bad_input(f"cannot be read: {error.strerror or error}", file=str(path)) from None
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file under a temporary name and rename it."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise bad_input(f"cannot be written: {error.strerror or error}", file=str(path)) from None
+
+
+def parse_csv(text: str, file: str | None = None, name: str = "") -> AllocationProblem:
+    """The problem of a CSV text. Raises ``InputError`` with every problem found, each with its line."""
+    reader = csv.reader(io.StringIO(text, newline=""))
+    try:
+        rows = [(reader.line_num, row) for row in reader]
+    except csv.Error as error:
+        raise bad_input(f"is not a CSV file: {error}", file=file, line=reader.line_num) from None
+    rows = [(line, [cell.strip() for cell in row]) for line, row in rows]
+    rows = [(line, row) for line, row in rows if any(row)]
+    if not rows:
+        raise bad_input("is empty; expected the columns id, lower, upper, size", file=file, line=1)
+    columns, inclusive = _header(rows[0][1], file, rows[0][0])
+    problems: list[Problem] = []
+    buffers: list[Buffer] = []
+    seen: dict[str, int] = {}
+    for line, row in rows[1:]:
+        if len(row) != len(columns):
+            problems.append(Problem(f"found {len(row)} fields; expected {len(columns)}", file, line))
+        else:
+            found = _Row(dict(zip(columns, row, strict=True)), file, line, problems).buffer(inclusive)
+            if found is not None:
+                if found.id in seen:
+                    problems.append(
+                        Problem(
+                            f"found {found.id!r} again; line {seen[found.id]} has it already",
+                            file,
+                            line,
+                            "id",
+                        )
+                    )
+                seen[found.id] = line
+                buffers.append(found)
+        if len(problems) >= _MOST_PROBLEMS:
+            break
+    if problems:
+        raise InputError(problems)
+    return AllocationProblem.of(buffers, name)
+
+
+def _header(cells: Sequence[str], file: str | None, line: int) -> tuple[list[str], bool]:
+    columns = [_ALIASES.get(cell, cell) for cell in cells]
+    problems = [
+        Problem(
+            f"found the column {cell!r}; expected {', '.join(_COLUMNS)}",
+            file,
+            line,
+            None,
+            nearest(cell, _COLUMNS),
+        )
+        for cell, column in zip(cells, columns, strict=True)
+        if column not in _COLUMNS
+    ]
+    problems += [
+        Problem(f"the column {column!r} stands twice", file, line)
+        for column in sorted({column for column in columns if columns.count(column) > 1})
+    ]
+    problems += [
+        Problem(f"the column {column!r} is missing", file, line)
+        for column in _REQUIRED
+        if column not in columns
+    ]
+    if problems:
+        raise InputError(problems)
+    return columns, "end" in cells
+
+
+class _Row:
+    """One row on its way to a buffer; what is wrong goes to ``problems``."""
+
+    def __init__(self, cells: dict[str, str], file: str | None, line: int, problems: list[Problem]) -> None:
+        self._cells, self._file, self._line, self._problems = cells, file, line, problems
+
+    def buffer(self, inclusive: bool) -> Buffer | None:
+        before = len(self._problems)
+        add = 1 if inclusive else 0
+        lower, upper = self._integer("lower"), self._integer("upper")
+        size = self._integer("size", least=0)
+        alignment = self._integer("alignment", least=1, default=1)
+        offset = self._integer("offset", least=0, default=-1)
+        hint = self._integer("hint", default=-1)
+        if not self._cells["id"]:
+            self._wrong("id", "found nothing; expected a name")
+        if lower is not None and upper is not None and upper + add < lower:
+            self._wrong("upper", f"found {upper}; expected an end that is not before {lower}")
+        gaps = self._gaps(add)
+        if len(self._problems) > before:
+            return None
+        if (
+            lower is None
+            or upper is None
+            or size is None
+            or alignment is None
+            or offset is None
+            or hint is None
+        ):
+            return None
+        built = Buffer(
+            self._cells["id"], lower, upper + add, size, alignment,
+            None if offset < 0 else offset, None if hint < 0 else hint, gaps,
+        )  # fmt: skip
+        try:
+            AllocationProblem.of([built])
+        except InputError as error:
+            self._problems += [
+                Problem(problem.message, self._file, self._line, problem.path) for problem in error.problems
+            ]
+            return None
+        return built
+
+    def _integer(self, column: str, least: int | None = None, default: int | None = None) -> int | None:
+        text = self._cells.get(column, "")
+        if not text and default is not None:
+            return default
+        if _INTEGER.fullmatch(text) is None or abs(int(text)) > 2**60:
+            self._wrong(column, f"found {text!r}; expected an integer of at most 2**60")
+            return None
+        value = int(text)
+        if least is not None and value < least:
+            self._wrong(column, f"found {value}; expected at least {least}")
+            return None
+        return value
+
+    def _gaps(self, add: int) -> tuple[Gap, ...]:
+        gaps = []
+        for entry in self._cells.get("gaps", "").split():
+            match = _GAP.fullmatch(entry)
+            if match is None:
+                self._wrong("gaps", f"found {entry!r}; expected lo-hi or lo-hi@wlo:whi")
+                continue
+            window = None if match[3] is None else (int(match[3]), int(match[4]))
+            gaps.append(Gap(int(match[1]), int(match[2]) + add, window))
+        return tuple(gaps)
+
+    def _wrong(self, column: str, message: str) -> None:
+        self._problems.append(Problem(message, self._file, self._line, column))
+
+
+def to_csv(problem: AllocationProblem, offsets: Sequence[int] | None = None) -> str:
+    """A problem, and a plan's offsets, as CSV in the half-open form."""
+    with_alignment = bool((problem.alignment != 1).any())
+    with_hint = bool((problem.hint >= 0).any())
+    with_offset = offsets is not None or bool((problem.fixed >= 0).any())
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    header = list(_REQUIRED)
+    header += ["alignment"] * with_alignment + ["hint"] * with_hint
+    header += ["gaps"] * bool(problem.gaps) + ["offset"] * with_offset
+    writer.writerow(header)
+    for index, buffer in enumerate(problem.buffers):
+        row: list[object] = [buffer.id, buffer.lower, buffer.upper, buffer.size]
+        row += [buffer.alignment] * with_alignment
+        row += ["" if buffer.hint is None else buffer.hint] * with_hint
+        if problem.gaps:
+            row.append(" ".join(_gap_text(gap) for gap in buffer.gaps))
+        if offsets is not None:
+            row.append(int(offsets[index]))
+        elif with_offset:
+            row.append("" if buffer.offset is None else buffer.offset)
+        writer.writerow(row)
+    return out.getvalue()
+
+
+def _gap_text(gap: Gap) -> str:
+    window = "" if gap.window is None else f"@{gap.window[0]}:{gap.window[1]}"
+    return f"{gap.lower}-{gap.upper}{window}"

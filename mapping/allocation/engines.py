@@ -1,0 +1,254 @@
+"""Runs the exact kernels on one component: which engine, which rank, how many nodes.
+
+A :class:`Probe` asks one question, "is there a packing below this capacity?", of a component. Its engines take
+turns with a node limit that the caller doubles, so that an engine that does not suit the instance costs no more
+than a constant factor. Ranks decide the order among equals: the static ones of the literature first (T: bytes
+of the fullest section, A: area, W: sections of the life), then seeded random mixtures.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mapping.allocation.by_offset import FOUND, LIMIT, NONE, search_by_offset
+from mapping.allocation.by_valley import FITTING, LOWEST, TIGHTEST, search_by_valley
+from mapping.allocation.greedy import pack, peak_units, section_totals
+from mapping.allocation.instance import Component, highest_offsets, section_ceilings
+from mapping.allocation.pairwise import search_by_pairs
+
+__all__ = ["FOUND", "LIMIT", "NONE", "Budget", "Prober"]
+
+Ints = NDArray[np.int64]
+
+_LONG_CALL_NODES = 4000
+_TRAIL_ROWS = 1 << 20
+_DRAWS = 8
+
+
+@dataclass(slots=True)
+class Budget:
+    """What a solve may still spend, and the flag that stops a running kernel.
+
+    The kernels read ``stop``; it is set by the clock or by an interrupt, never by both engines and clock in a
+    way that changes an answer of a run that ends by its node budget.
+    """
+
+    seconds: float | None = None
+    max_nodes: int | None = None
+    stop: Ints = field(default_factory=lambda: np.zeros(1, np.int64))
+    nodes: int = 0
+    interrupted: bool = False
+    _start: float = field(default_factory=time.perf_counter)
+    _timer: threading.Timer | None = None
+    _pool: ThreadPoolExecutor | None = None
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[Budget]:
+        """Starts the clock's alarm; ends it with the block."""
+        left = self.seconds_left()
+        if left is not None:
+            self._timer = threading.Timer(max(left, 0.0), self._expire)
+            self._timer.daemon = True
+            self._timer.start()
+        try:
+            yield self
+        except KeyboardInterrupt:
+            self.interrupted = True
+            self._expire()
+        finally:
+            if self._timer is not None:
+                self._timer.cancel()
+            if self._pool is not None:
+                self._pool.shutdown(wait=True)
+                self._pool = None
+
+    def _expire(self) -> None:
+        self.stop[0] = 1
+
+    def seconds_left(self) -> float | None:
+        """Seconds until the limit, or None without one."""
+        return None if self.seconds is None else self.seconds - (time.perf_counter() - self._start)
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the budget was made."""
+        return time.perf_counter() - self._start
+
+    @property
+    def spent(self) -> bool:
+        """Whether the search has to end."""
+        if self.stop[0]:
+            return True
+        if self.max_nodes is not None and self.nodes >= self.max_nodes:
+            return True
+        left = self.seconds_left()
+        return left is not None and left <= 0
+
+    def allow(self, nodes: int) -> int:
+        """At most so many nodes of the wanted ones."""
+        return nodes if self.max_nodes is None else max(0, min(nodes, self.max_nodes - self.nodes))
+
+    def call(self, kernel: Callable[..., Any], *args: Any, long: bool) -> Any:
+        """Run a kernel. A long one runs in a thread of its own, so that Ctrl-C reaches the main thread."""
+        if not long or threading.current_thread() is not threading.main_thread():
+            return kernel(*args)
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(1)
+        future = self._pool.submit(kernel, *args)
+        try:
+            return future.result()
+        except KeyboardInterrupt:
+            self.interrupted = True
+            self._expire()
+            future.result()
+            raise
+
+
+@dataclass(slots=True)
+class Answer:
+    """What a probe found: FOUND with offsets in units, NONE (proved), or LIMIT.
+
+    With LIMIT, ``offsets`` may hold a plan above the capacity: the fullest partial packing, filled up.
+    """
+
+    status: int
+    offsets: Ints | None = None
+    engine: str = ""
+
+
+class Prober:
+    """Asks one component whether it fits below a capacity."""
+
+    def __init__(self, component: Component, budget: Budget, seed: int) -> None:
+        self.component = component
+        self._budget = budget
+        self._seed = seed
+        self._ranks: dict[str, Ints] = {}
+        self._by_size: Ints | None = None
+        inst = component.instance
+        self._valley_ok = not component.windowed and bool((inst.align == 1).all())
+
+    @property
+    def size(self) -> int:
+        """Buffers in the component."""
+        return len(self.component.index)
+
+    def probe(self, capacity: int, nodes: int, turn: int) -> Answer:
+        """One round over the engines with ``nodes`` nodes each; ``turn`` picks this round's random rank."""
+        component = self.component
+        highest = highest_offsets(component, capacity)
+        if (highest < 0).any() or bool((highest < component.instance.fixed).any()):
+            return Answer(NONE)
+        ceiling = section_ceilings(component.instance, highest)
+        pinned = component.instance.fixed >= 0
+        highest = np.where(pinned, np.minimum(highest, component.instance.fixed), highest)
+        exhausted = False
+        rough = Answer(LIMIT)
+        for name, rank, style, share in self._line_up(nodes, turn):
+            limit = self._budget.allow(share)
+            if limit == 0 or self._budget.spent:
+                return rough
+            args = (component.instance, highest, ceiling, self._rank(rank))
+            long = nodes > _LONG_CALL_NODES
+            if name == "valley":
+                found = self._call(search_by_valley, (*args, style), limit, long)
+            elif exhausted:
+                continue
+            else:
+                found = self._call(search_by_offset, args, limit, long)
+            status, offsets = found
+            if status == FOUND:
+                return Answer(FOUND, offsets.copy(), f"{name}/{rank}")
+            if status == NONE:
+                if name == "valley" or component.complete_by_offset:
+                    return Answer(NONE, engine=f"{name}/{rank}")
+                exhausted = True
+            elif name == "valley":
+                rough = self._completed(offsets, rough, f"{name}/{rank}/greedy")
+        if not component.complete_by_offset:
+            limit = self._budget.allow(nodes)
+            status, used, offsets = self._budget.call(
+                search_by_pairs, component.instance, highest, limit, self._budget.stop, long=True
+            )
+            self._budget.nodes += used
+            return Answer(status, offsets.copy() if status == FOUND else None, "pairs")
+        return rough
+
+    def _completed(self, partial: Ints, best: Answer, engine: str) -> Answer:
+        """A partial packing filled up greedily, when that is lower than the best such plan."""
+        component, inst = self.component, self.component.instance
+        if self._by_size is None:
+            self._by_size = np.lexsort((np.arange(self.size), -inst.size))
+        fixed = np.where(inst.fixed >= 0, inst.fixed, partial)
+        plan = pack(inst.first, inst.last, inst.size, inst.align, fixed, self._by_size, False, 1 << 62)
+        if best.offsets is not None and peak_units(component, best.offsets) <= peak_units(component, plan):
+            return best
+        return Answer(LIMIT, plan, engine)
+
+    def _call(
+        self, kernel: Callable[..., Any], args: tuple[Any, ...], limit: int, long: bool
+    ) -> tuple[int, Ints]:
+        rows = _TRAIL_ROWS
+        while True:
+            status, used, offsets = self._budget.call(
+                kernel, *args, limit, rows, self._budget.stop, long=long
+            )
+            self._budget.nodes += used
+            if status != LIMIT or used >= limit or self._budget.stop[0] or rows >= 1 << 26:
+                return status, offsets
+            rows *= 8  # the trail was too short: once more, from the start
+
+    def _line_up(self, nodes: int, turn: int) -> Iterator[tuple[str, str, int, int]]:
+        """(engine, rank, style, node limit) of one round."""
+        if self._valley_ok:
+            yield "valley", "WAT", FITTING, nodes
+            yield "valley", "TAW", FITTING, nodes
+            yield "valley", "WAT", 0, nodes
+            yield "valley", "TAW", FITTING + LOWEST, nodes
+            yield "valley", "TAW", TIGHTEST, nodes
+            # Good luck comes early or not at all: many short tries with mixed ranks.
+            for draw in range(_DRAWS if turn > 0 else 0):
+                style = (FITTING, TIGHTEST, FITTING, 0)[draw % 4]
+                yield "valley", f"random{turn * _DRAWS + draw}", style, max(nodes // _DRAWS, 4 * self.size)
+        for rank in ("TWA", "TAW", "WAT"):
+            yield "offset", rank, 0, nodes
+
+    def _rank(self, name: str) -> Ints:
+        """Position of each buffer in an order; lower goes first."""
+        if name not in self._ranks:
+            if len(self._ranks) > 16:
+                self._ranks.clear()
+            self._ranks[name] = self._make_rank(name)
+        return self._ranks[name]
+
+    def _make_rank(self, name: str) -> Ints:
+        inst = self.component.instance
+        life = inst.last - inst.first
+        totals = section_totals(inst)
+        fullest = np.array(
+            [totals[a:b].max() for a, b in zip(inst.first, inst.last, strict=True)], dtype=np.int64
+        )
+        columns = {"W": life, "A": inst.size * life, "T": fullest}
+        n = len(life)
+        if name.startswith("random"):
+            draw = np.random.default_rng((self._seed, int(name[6:]), n))
+            weight = draw.random(3)
+            score = sum(
+                w * (np.argsort(np.argsort(-column, kind="stable"), kind="stable") / n)
+                for w, column in zip(weight, columns.values(), strict=True)
+            )
+            order = np.argsort(score + draw.random(n) * draw.random(), kind="stable")
+        else:
+            order = np.lexsort((np.arange(n), *(-columns[letter] for letter in reversed(name))))
+        rank = np.empty(n, np.int64)
+        rank[order] = np.arange(n)
+        return rank
