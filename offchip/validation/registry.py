@@ -44,6 +44,8 @@ class Options:
 
     time_limit_s: float | None = None
     end_to_end: bool = False
+    cost_model: str = ""
+    """Cost model of kinds that have a choice; empty for the kind's own default."""
 
 
 Validator = Callable[[Path, str, Options], Iterator[RowResult]]
@@ -52,7 +54,11 @@ Validator = Callable[[Path, str, Options], Iterator[RowResult]]
 VALIDATORS: Final[Registry[Validator]] = Registry(
     "validation kind",
     "offchip.validators",
-    {"gpu": "offchip.validation.gpu:run"},
+    {
+        "alloc": "offchip.validation.alloc:run",
+        "dram": "offchip.validation.dram:run",
+        "gpu": "offchip.validation.gpu:run",
+    },
 )
 
 

@@ -1,0 +1,222 @@
+"""Which bits of an address choose the channel, rank, bank group, bank, row and column.
+
+A mapping is a permutation of address bits, some of them XORed together, so every field is a sum over GF(2)
+of pieces ``((transaction >> shift) & mask) << to``. One kernel decodes every mapping from its pieces.
+
+A mapping string is a name (``RoBaRaCoCh``, ``ChRaBaRoCo``, ``MOP4CLXOR``) or a list of fields from the most
+to the least significant bit, such as ``ro co:4 ba bg co:2 ch``. A field without a width takes the bits of
+that field that are still unplaced. ``ba^ro`` XORs the bank with the low row bits. Fields: ``ch`` channel,
+``pc`` pseudo-channel, ``ra`` rank, ``si`` stack, ``bg`` bank group, ``ba`` bank, ``ro`` row, ``co`` column.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+from numba import njit
+
+from hw_configs.problems import bad_input, nearest
+from simulator.dram.machine import Channel
+
+__all__ = ["MAPPINGS", "AddressMap", "Piece", "address_map", "decode"]
+
+MAPPINGS: Final = ("RoBaRaCoCh", "ChRaBaRoCo", "MOP4CLXOR")
+_FIELDS: Final = {
+    "ch": "Channel", "pc": "PseudoChannel", "ra": "Rank", "si": "Sid", "bg": "BankGroup", "ba": "Bank",
+    "ro": "Row", "co": "Column",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """``((transaction >> shift) & mask) << to`` is XORed into field ``field``."""
+
+    field: int
+    shift: int
+    mask: int
+    to: int
+
+
+@dataclass(frozen=True)
+class AddressMap:
+    """Decodes transaction numbers (byte address / transaction size) of a whole device.
+
+    ``fields`` are the names a piece's ``field`` counts: channel, the levels down to the bank, row, column.
+    """
+
+    fields: tuple[str, ...]
+    sizes: tuple[int, ...]
+    pieces: tuple[Piece, ...]
+    transactions: int
+    """Transactions of the whole device; an address at or beyond it is outside."""
+
+    def table(self) -> npt.NDArray[np.int64]:
+        """The pieces as rows of (field, shift, mask, to) for the kernel."""
+        return np.array([(p.field, p.shift, p.mask, p.to) for p in self.pieces], dtype=np.int64).reshape(
+            -1, 4
+        )
+
+    def row_step(self) -> int | None:
+        """Transactions by which an address moves to the next row of the same bank and column, if there is
+        one.
+
+        That is so when the row is the top field and enters nothing else: then adding this many transactions
+        changes the row alone.
+        """
+        row = self.fields.index("Row")
+        pieces = [p for p in self.pieces if p.field == row]
+        low = min(p.shift for p in pieces)
+        if any(p.shift + int(p.mask).bit_length() > low for p in self.pieces if p.field != row):
+            return None
+        return 1 << low if [p.to for p in pieces] == [0] else None
+
+
+def address_map(channel: Channel, channels: int = 1) -> AddressMap:
+    """The map of ``channels`` equal channels; raises ``InputError`` for a string that is no mapping."""
+    sizes = [channels, *(size for _, size in channel.levels[1:]), channel.rows, channel.columns]
+    fields = (*channel.level_names, "Row", "Column")
+    bits = [(size - 1).bit_length() for size in sizes]
+    for name, size in zip(fields[:-2], sizes[:-2], strict=True):
+        if size & (size - 1):
+            raise bad_input(f"found {size} of level {name}; an address can only choose among a power of two")
+    last = len(fields) - 1
+    if channel.mapping == "RoBaRaCoCh":
+        pieces = _stack([0, last, *range(1, last)], bits)
+    elif channel.mapping == "ChRaBaRoCo":
+        pieces = _stack([last, *range(last - 1, 0, -1), 0], bits)
+    elif channel.mapping == "MOP4CLXOR":
+        pieces = _minimalist_open_page(bits)
+    else:
+        pieces = _parse(channel.mapping, fields, bits)
+    total = 1
+    for size in sizes:
+        total *= size
+    return AddressMap(fields, tuple(sizes), tuple(pieces), total)
+
+
+def _stack(order: list[int], bits: list[int]) -> list[Piece]:
+    """Whole fields from the least significant bit upwards."""
+    pieces, low = [], 0
+    for index in order:
+        pieces.append(Piece(index, low, (1 << bits[index]) - 1, 0))
+        low += bits[index]
+    return pieces
+
+
+def _minimalist_open_page(bits: list[int]) -> list[Piece]:
+    """Four transactions of a row stay together, then ranks and banks, then the rest of the row; XORed.
+
+    Every level above the column, the row included, is XORed with the next column bits (as many as it has).
+    """
+    last, row = len(bits) - 1, len(bits) - 2
+    if bits[last] < 2:
+        raise bad_input(f"found {1 << bits[last]} columns; MOP4CLXOR needs at least 4", path="mapping")
+    low = bits[0]
+    pieces = [Piece(0, 0, (1 << bits[0]) - 1, 0), Piece(last, low, 3, 0)]
+    low += 2
+    for index in range(1, row):
+        pieces.append(Piece(index, low, (1 << bits[index]) - 1, 0))
+        low += bits[index]
+    high_column = Piece(last, low, (1 << (bits[last] - 2)) - 1, 2)
+    pieces.append(high_column)
+    low += bits[last] - 2
+    pieces.append(Piece(row, low, (1 << bits[row]) - 1, 0))
+    used = 0
+    for index in range(1, last):
+        width = min(bits[index], max(bits[last] - used, 0))
+        for bit in range(used, used + width):
+            source = bits[0] + bit if bit < 2 else high_column.shift + bit - 2
+            pieces.append(Piece(index, source, 1, bit - used))
+        used += bits[index]
+    return pieces
+
+
+def _parse(text: str, fields: tuple[str, ...], bits: list[int]) -> list[Piece]:
+    words = text.replace(",", " ").split()
+    if len(words) <= 1:
+        raise bad_input(
+            f"unknown address mapping {text!r}; known: {', '.join(MAPPINGS)}, or a list of fields such as "
+            "'ro ba bg ra co ch'",
+            path="mapping",
+            suggestion=nearest(text, MAPPINGS),
+        )
+    left = dict(zip(fields, bits, strict=True))
+    # A bare field takes the bits that no other word of the same field claims.
+    claimed: dict[str, int] = {}
+    for field, width in re.findall(r"\b([a-z]{2}):(\d+)", text.lower()):
+        claimed[field] = claimed.get(field, 0) + int(width)
+    placed: list[tuple[int, int, int, int]] = []
+    hashed: list[tuple[int, str]] = []
+    low = 0
+    for word in reversed(words):
+        match = re.fullmatch(r"([a-z]{2})(?::(\d+))?(?:\^([a-z]{2}))?", word.lower())
+        name = _FIELDS.get(match[1]) if match else None
+        if match is None or name is None or (match[3] is not None and match[3] not in _FIELDS):
+            raise bad_input(
+                f"unknown field {word!r} in the address mapping {text!r}; fields: {', '.join(_FIELDS)}, "
+                "with a width (co:2) or a hash (ba^ro) if wanted",
+                path="mapping",
+                suggestion=nearest(word.lower().split(":")[0].split("^")[0], _FIELDS),
+            )
+        if name not in left:
+            if match[2] in (None, "0"):
+                continue
+            raise bad_input(f"field {word!r}: this device has no level {name}", path="mapping")
+        bare = max(bits[fields.index(name)] - claimed.get(match[1], 0), 0)
+        width = min(bare, left[name]) if match[2] is None else int(match[2])
+        if width > left[name]:
+            raise bad_input(f"field {word!r}: only {left[name]} bits of {name} are left", path="mapping")
+        index = fields.index(name)
+        done = bits[index] - left[name]
+        placed.append((index, low, width, done))
+        if match[3] is not None:
+            hashed.append((index, _FIELDS[match[3]]))
+        left[name] -= width
+        low += width
+    missing = [name for name, count in left.items() if count]
+    if missing:
+        raise bad_input(
+            f"the address mapping {text!r} places no bits for {', '.join(missing)}", path="mapping"
+        )
+    pieces = [Piece(index, shift, (1 << width) - 1, to) for index, shift, width, to in placed]
+    for index, source in hashed:
+        if source not in fields or fields.index(source) == index:
+            raise bad_input(f"{source} cannot be hashed into {fields[index]}", path="mapping")
+        pieces += _hash(index, fields.index(source), bits, placed)
+    return pieces
+
+
+def _hash(index: int, source: int, bits: list[int], placed: list[tuple[int, int, int, int]]) -> list[Piece]:
+    """The low bits of one field, as wherever they stand, XORed into another."""
+    pieces = []
+    for bit in range(min(bits[index], bits[source])):
+        for owner, shift, width, done in placed:
+            if owner == source and done <= bit < done + width:
+                pieces.append(Piece(index, shift + bit - done, 1, bit))
+    return pieces
+
+
+@njit(cache=True, nogil=True)
+def decode(  # type: ignore[no-untyped-def]
+    transactions, pieces, strides, row_field, unit, bank, row
+):
+    """Fill ``unit`` (channel), ``bank`` (flat number inside the channel) and ``row`` for each transaction.
+
+    ``strides[f]`` is the weight of field f in the flat bank number, 0 for channel, row and column.
+    """
+    fields = np.zeros(16, np.int64)
+    for i in range(transactions.size):
+        address = transactions[i]
+        fields[:] = 0
+        for j in range(pieces.shape[0]):
+            fields[pieces[j, 0]] ^= ((address >> pieces[j, 1]) & pieces[j, 2]) << pieces[j, 3]
+        flat = 0
+        for f in range(strides.size):
+            flat += fields[f] * strides[f]
+        unit[i] = fields[0]
+        bank[i] = flat
+        row[i] = fields[row_field]

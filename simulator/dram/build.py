@@ -1,0 +1,106 @@
+"""From a device file to what the engine runs: formulas become ticks, names become levels."""
+
+from __future__ import annotations
+
+import math
+
+from hw_configs.dram import DramDevice
+from hw_configs.dram_standard import DramStandard, evaluate
+from hw_configs.dram_standard import dram_standard as find_standard
+from simulator.dram.energy import Currents
+from simulator.dram.engine import Memory
+from simulator.dram.machine import Channel, Constraint, Controller
+
+__all__ = ["channel_of", "currents_of", "memory_of", "rules_of"]
+
+
+def memory_of(device: DramDevice) -> Memory:
+    """All channels of a device, ready to run."""
+    return Memory(channel_of(device), device.channels, currents_of(device), device.name)
+
+
+def channel_of(device: DramDevice) -> Channel:
+    """One channel of a device, in ticks."""
+    standard = find_standard(device.standard)
+    per_clock = standard.ticks_per_clock
+    ticks = {name: value * per_clock for name, value in device.clocks.items()}
+    tick_s = device.clock_period / per_clock
+    organisation = device.organisation
+    chosen = device.controller
+    controller = Controller(
+        kind=standard.controller,
+        read_queue=chosen.read_queue,
+        write_queue=chosen.write_queue,
+        low_watermark=chosen.low_watermark,
+        high_watermark=chosen.high_watermark,
+        scheduler=chosen.scheduler,
+        row_policy=chosen.row_policy,
+        cap=chosen.cap,
+        timeout=max(round(chosen.timeout / tick_s), 1),
+        refresh=chosen.refresh,
+        clock_sync=not chosen.clock_always_on,
+    )
+    return Channel(
+        standard=standard.standard,
+        levels=tuple((level, organisation.level_size(level)) for level in standard.levels),
+        rows=organisation.rows,
+        columns=organisation.columns // standard.beats,
+        transaction_bytes=device.transaction_bytes,
+        tick_s=tick_s,
+        read_latency=int(evaluate(standard.read_latency, ticks)),
+        write_latency=int(evaluate(standard.write_latency, ticks)),
+        burst=int(evaluate(standard.burst, ticks)),
+        timing=ticks,
+        constraints=rules_of(standard, ticks),
+        refresh_level=standard.refresh_level,
+        mapping=device.mapping,
+        controller=controller,
+        command_ticks={name: round(standard.clocks(name) * per_clock) for name in standard.commands},
+        ticks_per_clock=per_clock,
+    )
+
+
+def rules_of(standard: DramStandard, ticks: dict[str, int]) -> tuple[Constraint, ...]:
+    """The standard's rules in ticks, between the first ticks of commands.
+
+    A standard counts from the end of a command to the end of the next one; the engine counts from start to
+    start. So a rule grows by the length of the command before and shrinks by that of the command after, each
+    less one tick. A command longer than a tick also keeps its bus for that long.
+    """
+    length = {name: round(standard.clocks(name) * standard.ticks_per_clock) for name in standard.commands}
+    rules: list[Constraint] = []
+    for bus in standard.buses or (tuple(standard.commands),):
+        for taken in sorted({length[name] for name in bus} - {1}):
+            long = tuple(name for name in bus if length[name] == taken)
+            rules.append(Constraint("Channel", long, tuple(bus), taken, name="command bus"))
+    # Constants in formulas are clocks as well.
+    scale = standard.ticks_per_clock
+    clocks = {name: value / scale for name, value in ticks.items()}
+    for rule in standard.constraints:
+        nominal = math.ceil(evaluate(rule.wait, clocks) * scale - 1e-9)
+        by_ticks: dict[tuple[int, str], list[str]] = {}
+        for before in rule.after:
+            for after in rule.before:
+                wait = nominal + (length[before] - 1) - (length[after] - 1)
+                by_ticks.setdefault((wait, before), []).append(after)
+        for (wait, before), following in by_ticks.items():
+            rules.append(
+                Constraint(rule.at, (before,), tuple(following), wait, rule.window, rule.siblings, rule.rule)
+            )
+    return tuple(rules)
+
+
+def currents_of(device: DramDevice) -> Currents | None:
+    """What the energy model needs, in SI units; None when the file states no currents."""
+    c = device.currents
+    if c is None:
+        return None
+    t, period = device.clocks, device.clock_period
+    standard = find_standard(device.standard)
+    return Currents(
+        voltage=c.voltage, idd0=c.idd0, idd2n=c.idd2n, idd3n=c.idd3n, idd4r=c.idd4r, idd4w=c.idd4w,
+        idd5ab=c.idd5ab, idd2p=c.idd2p, idd3p=c.idd3p, idd6=c.idd6, dies=device.organisation.dies,
+        row_active_s=t["nRAS"] * period, row_cycle_s=t["nRC"] * period, burst_s=evaluate(standard.burst, t) *
+        period, refresh_s=t.get("nRFC", t.get("nRFCab", 0)) * period, idd5pb=c.idd5pb,
+        refresh_bank_s=t.get("nRFCpb", t.get("nRFCsb", 0)) * period, io_per_bit_j=c.io / 8,
+    )  # fmt: skip

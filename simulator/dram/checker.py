@@ -1,0 +1,258 @@
+"""Holds a command trace against every rule of its device, by plain Python.
+
+It shares with the engine only the description of the device. It keeps, for every rule and node, when the
+rule's first command was last seen there, and names the first command that comes too early, reads a row that
+is not open, or breaks a rule of the command bus, the data clock or refresh.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Final
+
+from hw_configs.dram import DramDevice
+from hw_configs.problems import bad_input
+from simulator.dram.build import channel_of
+from simulator.dram.machine import Channel, Constraint
+
+__all__ = ["Command", "Violation", "check_commands", "parse_command"]
+
+Node = tuple[int, ...]
+_POSTPONED: Final = 9
+"""A refresh may come late by eight intervals (JEDEC), so two lie at most nine apart."""
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """One command: its tick, name, and an index per level from channel to bank, then row and column (-1:
+    all).
+    """
+
+    tick: int
+    name: str
+    address: tuple[int, ...]
+
+    def __str__(self) -> str:
+        return f"{self.name} {':'.join(map(str, self.address))} at tick {self.tick}"
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """The first broken rule: its name, the command, its place in the trace, and what was wrong."""
+
+    rule: str
+    index: int
+    command: Command
+    message: str
+
+    def __str__(self) -> str:
+        return f"command {self.index}: {self.command} breaks {self.rule}: {self.message}"
+
+
+def parse_command(line: str) -> Command:
+    """A command from a line ``tick,COMMAND,channel:...:row:column``; raises ``InputError`` for other text."""
+    parts = line.strip().split(",")
+    try:
+        return Command(int(parts[0]), parts[1], tuple(int(x) for x in parts[2].split(":")))
+    except (IndexError, ValueError):
+        raise bad_input(f"found {line.strip()!r}; expected tick,COMMAND,address") from None
+
+
+def check_commands(device: DramDevice | Channel, commands: Iterable[Command]) -> Violation | None:
+    """The first violation of one channel's command trace, or None when every rule holds."""
+    channel = channel_of(device) if isinstance(device, DramDevice) else device
+    checker = _Checker(channel)
+    for index, command in enumerate(commands):
+        found = checker.take(index, command)
+        if found is not None:
+            return found
+    return None
+
+
+@dataclass
+class _Checker:
+    channel: Channel
+    seen: dict[tuple[int, Node], list[int]] = field(default_factory=dict)
+    open_rows: dict[Node, int] = field(default_factory=dict)
+    half_open: dict[Node, Command] = field(default_factory=dict)
+    refreshed: dict[Node, int] = field(default_factory=dict)
+    bus: list[Command] = field(default_factory=list)
+    clock_runs_until: int = 0
+    promised: Command | None = None
+    rising: Command | None = None
+
+    def __post_init__(self) -> None:
+        self.sizes = [size for _, size in self.channel.levels]
+        self.depth = {name: i for i, name in enumerate(self.channel.level_names)}
+        self.banks = list(itertools.product(*(range(size) for size in self.sizes)))
+        self.after: dict[str, list[tuple[int, Constraint]]] = {}
+        self.before: dict[str, list[tuple[int, Constraint]]] = {}
+        for number, rule in enumerate(self.channel.constraints):
+            for name in rule.preceding:
+                self.after.setdefault(name, []).append((number, rule))
+            for name in rule.following:
+                self.before.setdefault(name, []).append((number, rule))
+
+    def take(self, index: int, command: Command) -> Violation | None:
+        checks = (self._bus(command), self._state(command), self._timing(command), self._refresh(command))
+        for found in checks:
+            if found is not None:
+                return Violation(found[0], index, command, found[1])
+        self._note(command)
+        return None
+
+    def _targets(self, command: Command) -> list[Node]:
+        return [bank for bank in self.banks if self._names(command, bank)]
+
+    def _names(self, command: Command, node: Node) -> bool:
+        return all(a in (-1, n) for a, n in zip(command.address, node, strict=False))
+
+    def _nodes(self, command: Command, level: int) -> list[Node]:
+        """Nodes of a level that the command names."""
+        ranges = [
+            range(self.sizes[i]) if command.address[i] == -1 else [command.address[i]]
+            for i in range(level + 1)
+        ]
+        return list(itertools.product(*ranges))
+
+    def _siblings(self, command: Command, level: int) -> list[Node]:
+        """Nodes of a level below the same parents that the command does not name."""
+        if command.address[level] == -1:
+            return []
+        parents = self._nodes(command, level - 1) if level else [()]
+        return [(*p, i) for p in parents for i in range(self.sizes[level]) if i != command.address[level]]
+
+    def _timing(self, command: Command) -> tuple[str, str] | None:
+        for number, rule in self.before.get(command.name, ()):
+            for node in self._nodes(command, self.depth[rule.level]):
+                ticks = self.seen.get((number, node), [])
+                if len(ticks) < rule.window:
+                    continue
+                earliest = ticks[-rule.window] + rule.latency
+                if command.tick < earliest:
+                    name = rule.name or f"{'/'.join(rule.preceding)} to {command.name}"
+                    return (
+                        f"{name} ({rule.level}, {rule.latency} ticks)",
+                        f"{'/'.join(rule.preceding)} at tick {ticks[-rule.window]} allows it from {earliest}",
+                    )
+        return None
+
+    def _state(self, command: Command) -> tuple[str, str] | None:
+        levels = len(self.sizes)
+        targets = self._targets(command)
+        if not targets:
+            return "address", "names no bank of this device"
+        bank, row = targets[0], command.address[levels]
+        kind = command.name
+        if kind in ("ACT", "ACT1"):
+            if bank in self.open_rows or bank in self.half_open:
+                return "bank state", "the bank is already open"
+            if kind == "ACT1" and self.half_open:
+                return "bank state", "another activation is half done"
+        elif kind == "ACT2":
+            first = self.half_open.get(bank)
+            if first is None or first.address[levels] != row:
+                return "bank state", "no ACT1 of this row went before"
+            if command.tick > first.tick + self.channel.timing.get("nAAD", 8):
+                return "tAAD", f"ACT1 was at tick {first.tick}"
+        elif kind in ("RD", "WR", "RDA", "WRA", "CAS_RD", "CAS_WR"):
+            if self.open_rows.get(bank) != row:
+                shown = self.open_rows.get(bank)
+                return (
+                    "bank state",
+                    "the bank is closed" if shown is None else f"row {shown} is open, not {row}",
+                )
+        elif kind.startswith("PRE"):
+            if any(target in self.half_open for target in targets):
+                return "bank state", "a row of it is half open"
+        elif kind.startswith("REF") and any(t in self.open_rows or t in self.half_open for t in targets):
+            return "bank state", "a bank it refreshes is open"
+        return self._data_clock(command)
+
+    def _data_clock(self, command: Command) -> tuple[str, str] | None:
+        """LPDDR5: an access needs a running WCK, or a CAS as the command before."""
+        if not self.channel.split_activation or not self.channel.controller.clock_sync:
+            return None
+        kind = command.name
+        if self.promised is not None:
+            wanted = self.promised.name[-2:]
+            if kind not in (wanted, f"{wanted}A") or command.address != self.promised.address:
+                return "WCK sync", f"{self.promised} must be followed by its access"
+        elif kind in ("RD", "WR", "RDA", "WRA") and command.tick >= self.clock_runs_until:
+            return "WCK sync", f"the data clock stopped at tick {self.clock_runs_until}"
+        return None
+
+    def _bus(self, command: Command) -> tuple[str, str] | None:
+        """One command per tick and bus, in order of time; HBM3 edges."""
+        if self.bus and command.tick < self.bus[-1].tick:
+            return "order", f"the command before it is at tick {self.bus[-1].tick}"
+        kind = self.channel.controller.kind
+        column = command.name in ("RD", "WR", "RDA", "WRA")
+        for other in self.bus:
+            same_bus = kind not in ("hbm2", "hbm3") or column == (other.name in ("RD", "WR", "RDA", "WRA"))
+            if other.tick == command.tick and same_bus:
+                return "command bus", f"{other} takes the same tick"
+        if kind == "hbm3" and command.tick % 2 == 0:
+            if not command.name.startswith("PRE"):
+                return "clock edge", "only a precharge may go on a falling edge"
+            return self._pairing(command)
+        return None
+
+    def _pairing(self, command: Command) -> tuple[str, str] | None:
+        """HBM3: what a falling edge may pair with the row command of the rising edge before."""
+        rising = self.rising
+        if rising is None or command.tick != rising.tick + (3 if rising.name == "ACT" else 1):
+            return None
+        levels = len(self.sizes)
+        if rising.address[1] != command.address[1]:
+            return None
+        if rising.name in ("PREab", "REFab") or command.name != "PREpb":
+            return "pairing", f"{rising} allows no such precharge in its pseudo-channel"
+        if rising.address[:levels] == command.address[:levels]:
+            return "pairing", f"{rising} is to the same bank"
+        return None
+
+    def _refresh(self, command: Command) -> tuple[str, str] | None:
+        interval = self.channel.timing.get("nREFI", 0)
+        if self.channel.controller.refresh != "all-bank" or interval <= 0:
+            return None
+        for node in self._nodes(command, self.depth[self.channel.refresh_level]):
+            late = command.tick - self.refreshed.get(node, 0)
+            if late > _POSTPONED * interval:
+                return "tREFI", f"{late} ticks since the last refresh of {self.channel.refresh_level} {node}"
+        return None
+
+    def _note(self, command: Command) -> None:
+        levels = len(self.sizes)
+        for number, rule in self.after.get(command.name, ()):
+            level = self.depth[rule.level]
+            nodes = self._siblings(command, level) if rule.siblings else self._nodes(command, level)
+            for node in nodes:
+                ticks = self.seen.setdefault((number, node), [])
+                ticks.append(command.tick)
+                del ticks[: -rule.window]
+        targets, kind = self._targets(command), command.name
+        if kind == "ACT1":
+            self.half_open[targets[0]] = command
+        elif kind in ("ACT", "ACT2"):
+            self.half_open.pop(targets[0], None)
+            self.open_rows[targets[0]] = command.address[levels]
+        elif kind.startswith("PRE") or kind in ("RDA", "WRA"):
+            for target in targets:
+                self.open_rows.pop(target, None)
+        elif kind == "REFab":
+            for node in self._nodes(command, self.depth[self.channel.refresh_level]):
+                self.refreshed[node] = command.tick
+        self.promised = command if kind.startswith("CAS") else None
+        if kind in ("RD", "WR", "RDA", "WRA"):
+            t = self.channel.timing
+            latency = t.get("nCL", 0) if kind.startswith("RD") else t.get("nCWL", 0)
+            until = command.tick + latency + t.get("nBL_min", self.channel.burst) + t.get("nWCKPST", 0)
+            self.clock_runs_until = max(self.clock_runs_until, until)
+        elif self.channel.controller.kind == "hbm3" and command.tick % 2 == 1:
+            self.rising = command
+        if self.bus and self.bus[-1].tick != command.tick:
+            self.bus.clear()
+        self.bus.append(command)

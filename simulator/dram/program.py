@@ -1,0 +1,394 @@
+"""Turns the constraint table of a channel into what the kernel runs: short lists of (index, ticks).
+
+The engine keeps, per command, the earliest legal tick of every bank, of every group of banks (the level above
+the bank) and of every larger target (all banks of a rank; the same bank of all groups). A rule at a higher
+level is pushed down to the groups below it, which changes nothing: a command waits for the latest of all its
+ancestors either way. So issuing a command means walking one list, "raise entry i to now + t", and asking
+whether a command is legal means reading two entries.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from hw_configs.problems import bad_input
+from simulator.dram.machine import (
+    ACT,
+    COMMANDS,
+    PREAB,
+    PREPB,
+    PRESB,
+    RD,
+    REFAB,
+    REFSB,
+    WR,
+    Channel,
+    Constraint,
+    command_code,
+)
+
+__all__ = ["Program", "Target", "compile_program", "targets_of", "used_commands"]
+
+NCMD = len(COMMANDS)
+_GROUP_COMMANDS = frozenset({PREAB, REFAB, PRESB, REFSB})
+"""Commands that name more than one bank."""
+
+Ints = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What a command names: an index per level from the channel to the bank, -1 for all."""
+
+    address: tuple[int, ...]
+    banks: tuple[int, ...]
+
+
+class Program(NamedTuple):
+    """The static arrays of one channel, as the kernel takes them."""
+
+    config: Ints
+    bank_group: Ints
+    bank_scope: Ints
+    object_start: Ints
+    object_banks: Ints
+    update_start: npt.NDArray[np.int32]
+    update_index: npt.NDArray[np.int32]
+    update_ticks: npt.NDArray[np.int32]
+    window_start: npt.NDArray[np.int32]
+    window_rule: Ints
+    window_index: npt.NDArray[np.int32]
+    timer_period: Ints
+    timer_first: Ints
+    timer_start: Ints
+    timer_object: Ints
+    timer_command: Ints
+    affects: Ints
+    """Per command: whether it moves the column commands (1), activates (2), precharges (4) of other banks."""
+
+
+def used_commands(channel: Channel) -> frozenset[int]:
+    """The commands this controller can ever issue on this channel."""
+    control = channel.controller
+    names = {"ACT1" if channel.split_activation else "ACT", "PREpb", "RD", "WR"}
+    if channel.split_activation:
+        names |= {"ACT2", "CAS_RD", "CAS_WR"}
+    if control.row_policy in ("capped", "closed"):
+        names |= {"RDA", "WRA"}
+    if control.refresh == "all-bank":
+        names |= {"REFab", "PREab"}
+    elif control.refresh in ("per-bank", "paired-per-bank"):
+        names |= {"REFpb"}
+    elif control.refresh == "same-bank":
+        names |= {"REFsb", "PREsb"}
+    return frozenset(command_code(name) for name in names)
+
+
+def targets_of(channel: Channel) -> tuple[list[Target], int]:
+    """Every target of a command: banks in tree order, then refresh scopes, then same-bank sets.
+
+    Returns the targets and the number of refresh scopes.
+    """
+    sizes = [size for _, size in channel.levels]
+    grid = np.indices(sizes).reshape(len(sizes), -1).T
+    banks = [Target(tuple(int(x) for x in address), (flat,)) for flat, address in enumerate(grid)]
+    depth = channel.level_names.index(channel.refresh_level)
+    scopes: dict[tuple[int, ...], list[int]] = {}
+    same: dict[tuple[int, ...], list[int]] = {}
+    for flat, bank in enumerate(banks):
+        wild = (-1,) * (len(sizes) - depth - 1)
+        scopes.setdefault((*bank.address[: depth + 1], *wild), []).append(flat)
+        if channel.controller.refresh == "same-bank":
+            same.setdefault((*bank.address[: depth + 1], *wild[:-1], bank.address[-1]), []).append(flat)
+    larger = [Target(address, tuple(members)) for address, members in (*scopes.items(), *same.items())]
+    return [*banks, *larger], len(scopes)
+
+
+def _reached(
+    address: tuple[int, ...], sizes: list[int], level: int
+) -> tuple[list[tuple[int, ...]], list[tuple[int, ...]]]:
+    """Nodes of a level that an address names, and the siblings it does not (children of named parents)."""
+    nodes: list[tuple[int, ...]] = [()]
+    named: list[tuple[int, ...]] = []
+    others: list[tuple[int, ...]] = []
+    for depth in range(level + 1):
+        wanted = address[depth]
+        named = [(*n, i) for n in nodes for i in range(sizes[depth]) if wanted in (-1, i)]
+        others = [(*n, i) for n in nodes for i in range(sizes[depth]) if wanted not in (-1, i)]
+        nodes = named
+    return named, others
+
+
+def _matches(node: tuple[int, ...], address: tuple[int, ...]) -> bool:
+    return all(a in (-1, n) for n, a in zip(node, address, strict=False))
+
+
+class _Layout:
+    """Where the earliest legal tick of a command at a target stands in the flat array."""
+
+    def __init__(self, channel: Channel) -> None:
+        self.sizes = [size for _, size in channel.levels]
+        self.targets, self.scopes = targets_of(channel)
+        self.banks = channel.banks
+        self.per_group = self.sizes[-1] if len(self.sizes) > 1 else self.banks
+        self.groups = self.banks // self.per_group
+        self.others = len(self.targets) - self.banks
+        self.bank_base = NCMD * self.groups
+        self.object_base = self.bank_base + NCMD * self.banks
+        self.total = self.object_base + NCMD * max(self.others, 1)
+        self._strides = [int(np.prod(self.sizes[i + 1 :], dtype=np.int64)) for i in range(len(self.sizes))]
+
+    def entries(self, node: tuple[int, ...], command: int) -> list[int]:
+        """The entries that stand for a command at a node of the tree."""
+        if command in _GROUP_COMMANDS:
+            kind = range(self.scopes) if command in (PREAB, REFAB) else range(self.scopes, self.others)
+            return [
+                self.object_base + command * max(self.others, 1) + k
+                for k in kind
+                if _matches(node, self.targets[self.banks + k].address)
+            ]
+        first = sum(i * s for i, s in zip(node, self._strides, strict=False))
+        if len(node) == len(self.sizes):
+            return [self.bank_base + command * self.banks + first]
+        count = self._strides[len(node) - 1]
+        groups = range(first // self.per_group, (first + count - 1) // self.per_group + 1)
+        return [command * self.groups + g for g in groups]
+
+
+def _codes(names: tuple[str, ...], used: frozenset[int]) -> list[int]:
+    """Codes of the commands that can be issued; a table may name others (RFM, VRR), which never are."""
+    return [code for name in names if name in (*COMMANDS, "ACT1") and (code := command_code(name)) in used]
+
+
+def _usable(channel: Channel) -> list[tuple[Constraint, list[int], list[int]]]:
+    used = used_commands(channel)
+    known = channel.commands
+    rules = []
+    for rule in channel.constraints:
+        if rule.level not in channel.level_names:
+            raise bad_input(
+                f"a constraint names level {rule.level!r}; this device has {', '.join(channel.level_names)}"
+            )
+        preceding, following = _codes(rule.preceding, used), _codes(rule.following, used)
+        if preceding and following:
+            rules.append((rule, preceding, following))
+    for name in ("RD", "WR", "PREpb"):
+        if name not in known:
+            raise bad_input(f"the constraints of {channel.standard} name no command {name}")
+    return rules
+
+
+def compile_program(channel: Channel) -> Program:
+    """The kernel's arrays for a channel. Raises ``InputError`` for a rule or refresh the channel cannot
+    have.
+    """
+    layout = _Layout(channel)
+    rules = _usable(channel)
+    used = used_commands(channel)
+    history: dict[tuple[tuple[int, ...], int], int] = {}
+    starts, window_starts = [0], [0]
+    index: list[int] = []
+    ticks: list[int] = []
+    window_rules: list[tuple[int, ...]] = []
+    window_index: list[int] = []
+    depth_of = _window_depths(channel, rules)
+    history_size = 0
+    for number, target in enumerate(layout.targets):
+        for command in range(NCMD):
+            merged: dict[int, int] = {}
+            windows: dict[tuple[tuple[int, ...], int], list[tuple[int, list[int]]]] = {}
+            if command in used and (command in _GROUP_COMMANDS) == (number >= layout.banks):
+                for rule, preceding, following in rules:
+                    if command not in preceding:
+                        continue
+                    level = channel.level_names.index(rule.level)
+                    named, others = _reached(target.address, layout.sizes, level)
+                    for node in others if rule.siblings else named:
+                        reached = [e for f in following for e in layout.entries(node, f)]
+                        if rule.window > 1 and not rule.siblings:
+                            key = (node, command)
+                            windows.setdefault(key, []).append((rule.window, [rule.latency, *reached]))
+                            continue
+                        for entry in reached:
+                            merged[entry] = max(merged.get(entry, 0), rule.latency)
+            for entry, latency in sorted(merged.items()):
+                if latency > 0:
+                    index.append(entry)
+                    ticks.append(latency)
+            starts.append(len(index))
+            for key, entries in windows.items():
+                depth = depth_of[(len(key[0]) - 1, command)]
+                if key not in history:
+                    history[key] = history_size
+                    history_size += depth + 1  # the ring and its position
+                for position, (window, (latency, *reached)) in enumerate(entries):
+                    first = len(window_index)
+                    window_index += reached
+                    window_rules.append(
+                        (history[key], depth, window, latency, first, len(window_index), int(position == 0))
+                    )
+            window_starts.append(len(window_rules))
+    timers = _timers(channel, layout)
+    config = _config(channel, layout, history_size)
+    bank_scope = np.zeros(layout.banks, np.int64)
+    object_start = [0]
+    object_banks: list[int] = []
+    for k in range(layout.others):
+        members = layout.targets[layout.banks + k].banks
+        object_banks += members
+        object_start.append(len(object_banks))
+        if k < layout.scopes:
+            bank_scope[list(members)] = k
+    return Program(
+        config,
+        np.arange(layout.banks, dtype=np.int64) // layout.per_group,
+        bank_scope,
+        np.array(object_start, np.int64),
+        np.array(object_banks or [0], np.int64),
+        np.array(starts, np.int32),
+        np.array(index or [0], np.int32),
+        np.array(ticks or [0], np.int32),
+        np.array(window_starts, np.int32),
+        np.array(window_rules, np.int64).reshape(-1, 7),
+        np.array(window_index or [0], np.int32),
+        *timers,
+        _affects(layout, starts, index, window_starts, window_rules, window_index),
+    )
+
+
+def _affects(
+    layout: _Layout,
+    starts: list[int],
+    index: list[int],
+    window_starts: list[int],
+    window_rules: list[tuple[int, ...]],
+    window_index: list[int],
+) -> Ints:
+    kinds = {RD: 1, WR: 1, ACT: 2, PREPB: 4}
+    result = np.zeros(NCMD, np.int64)
+    for number in range(layout.banks):
+        for command in range(NCMD):
+            entry = number * NCMD + command
+            raised = index[starts[entry] : starts[entry + 1]]
+            for rule in window_rules[window_starts[entry] : window_starts[entry + 1]]:
+                raised = raised + window_index[rule[4] : rule[5]]
+            for i in raised:
+                if i < layout.bank_base:
+                    result[command] |= kinds.get(i // layout.groups, 0)
+    return result
+
+
+def _window_depths(
+    channel: Channel, rules: list[tuple[Constraint, list[int], list[int]]]
+) -> dict[tuple[int, int], int]:
+    depths: dict[tuple[int, int], int] = {}
+    for rule, preceding, _ in rules:
+        for command in preceding:
+            key = (channel.level_names.index(rule.level), command)
+            depths[key] = max(depths.get(key, 1), rule.window)
+    return depths
+
+
+def _timers(channel: Channel, layout: _Layout) -> tuple[Ints, Ints, Ints, Ints, Ints]:
+    """Refresh timers: each sends its targets in turn, one per period."""
+    control = channel.controller
+    period: list[int] = []
+    first: list[int] = []
+    start = [0]
+    objects: list[int] = []
+    command = []
+
+    if control.refresh in ("per-bank", "paired-per-bank") and "REFpb" not in channel.commands:
+        raise bad_input(f"{channel.standard} has no per-bank refresh", path="refresh")
+    if control.refresh == "same-bank" and "REFsb" not in channel.commands:
+        raise bad_input(f"{channel.standard} has no same-bank refresh", path="refresh")
+
+    def need(name: str) -> int:
+        value = channel.timing.get(name, 0)
+        if value <= 0:
+            raise bad_input(
+                f"{control.refresh} refresh needs {name}; {channel.standard} gives none", path="refresh"
+            )
+        return value
+
+    if control.refresh == "all-bank":
+        interval = need("nREFI")
+        if control.refresh_scatter * layout.scopes > interval:
+            raise bad_input(
+                "refresh_scatter times the number of ranks is above nREFI", path="refresh_scatter"
+            )
+        for k in range(layout.scopes):
+            period.append(interval)
+            first.append((k + 1) * control.refresh_scatter if control.refresh_scatter else interval)
+            objects.append(layout.banks + k)
+            start.append(len(objects))
+            command.append(REFAB)
+    elif control.refresh == "per-bank":
+        period.append(need("nREFIpb"))
+        first.append(period[0])
+        objects += range(layout.banks)
+        start.append(len(objects))
+        command.append(command_code("REFpb"))
+    elif control.refresh == "same-bank":
+        sets = range(layout.scopes, layout.others)
+        period.append(need("nREFIsb"))
+        first.append(period[0])
+        objects += [layout.banks + k for k in sets]
+        start.append(len(objects))
+        command.append(REFSB)
+    as_array = [np.array(x, np.int64) for x in (period, first, start, objects, command)]
+    return as_array[0], as_array[1], as_array[2], as_array[3], as_array[4]
+
+
+def _float32_thresholds(control_size: int, low: float, high: float) -> tuple[int, int]:
+    """Queue lengths at which writing starts and ends; the comparison is strict and in float32."""
+    high_mark = np.float32(high) * np.float32(control_size)
+    low_mark = np.float32(low) * np.float32(control_size)
+    enter = next((n for n in range(control_size + 1) if np.float32(n) > high_mark), control_size + 1)
+    leave = max((n for n in range(control_size + 1) if np.float32(n) < low_mark), default=-1)
+    return enter, leave
+
+
+CONFIG = (
+    "banks", "groups", "others", "scopes", "kind", "rowhit", "policy", "cap", "timeout", "read_queue",
+    "write_queue", "priority_queue", "enter_write", "leave_write", "read_latency", "split", "deadline",
+    "clock_sync", "expiry_read", "expiry_write", "bank_base", "object_base", "ready", "history",
+    "autoprecharge", "paired", "nREFIpb", "nRFCpb", "paired_pcs", "paired_sids", "paired_banks",
+)  # fmt: skip
+"""Names of the entries of ``Program.config``, in order."""
+
+
+def _config(channel: Channel, layout: _Layout, history: int) -> Ints:
+    control = channel.controller
+    timing = channel.timing
+    enter, leave = _float32_thresholds(control.write_queue, control.low_watermark, control.high_watermark)
+    post = timing.get("nBL_min", channel.burst) + timing.get("nWCKPST", 0)
+    known = channel.commands
+    levels = dict(channel.levels)
+    paired = control.refresh == "paired-per-bank"
+    if paired and (timing.get("nREFIpb", 0) <= 0 or timing.get("nRFCpb", 0) <= 0):
+        raise bad_input("paired per-bank refresh needs nREFIpb and nRFCpb", path="refresh")
+    pcs, sids = levels.get("PseudoChannel", 1), levels.get("Sid", 1)
+    values = {
+        "banks": layout.banks, "groups": layout.groups, "others": max(layout.others, 1),
+        "scopes": layout.scopes,
+        "kind": ("ddr", "lpddr5", "hbm2", "hbm3").index(control.kind),
+        "rowhit": int(control.scheduler == "frfcfs-rowhit"),
+        "policy": ("open", "capped", "closed", "timeout").index(control.row_policy),
+        "cap": control.cap, "timeout": control.timeout,
+        "read_queue": control.read_queue, "write_queue": control.write_queue,
+        "priority_queue": control.priority_queue, "enter_write": enter, "leave_write": leave,
+        "read_latency": channel.read_latency, "split": int(channel.split_activation),
+        "deadline": timing.get("nAAD", 0), "clock_sync": int(control.clock_sync),
+        "expiry_read": timing.get("nCL", 0) + post, "expiry_write": timing.get("nCWL", 0) + post,
+        "bank_base": layout.bank_base, "object_base": layout.object_base, "ready": layout.total,
+        "history": history,
+        "autoprecharge": int("RDA" in known and "WRA" in known), "paired": int(paired),
+        "nREFIpb": timing.get("nREFIpb", 0), "nRFCpb": timing.get("nRFCpb", 0),
+        "paired_pcs": pcs, "paired_sids": sids, "paired_banks": layout.banks // (pcs * sids),
+    }  # fmt: skip
+    return np.array([values[name] for name in CONFIG], np.int64)

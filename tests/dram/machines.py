@@ -1,0 +1,83 @@
+"""Channels and request streams for the tests: every standard, small enough for the plain oracle."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from hypothesis import strategies as st
+
+from hw_configs.library import load_device
+from simulator.dram.build import channel_of
+from simulator.dram.machine import Channel, Controller
+
+DEVICES = ("ddr3-1600k", "ddr4-2400r", "ddr5-4800b", "lpddr5-6400", "gddr6-14000", "hbm2-2000", "hbm3-6400")
+REFRESH = {
+    "ddr3-1600k": ("all-bank", "off"),
+    "ddr4-2400r": ("all-bank", "off"),
+    "ddr5-4800b": ("all-bank", "same-bank", "off"),
+    "lpddr5-6400": ("all-bank", "per-bank", "off"),
+    "gddr6-14000": ("all-bank", "per-bank", "off"),
+    "hbm2-2000": ("all-bank", "per-bank", "off"),
+    "hbm3-6400": ("all-bank", "per-bank", "paired-per-bank", "off"),
+}
+
+
+def small(device: str, ranks: int = 1, rows: int = 16, **controller: object) -> Channel:
+    """A shipped device with few rows and, where the standard has ranks, as many as wanted."""
+    channel = channel_of(load_device(device))
+    levels = tuple((name, ranks if name == "Rank" else size) for name, size in channel.levels)
+    kind = channel.controller.kind
+    return replace(channel, levels=levels, rows=rows, controller=Controller(kind=kind, **controller))
+
+
+@st.composite
+def channels(draw: st.DrawFn) -> Channel:
+    """Any standard with any controller."""
+    device = draw(st.sampled_from(DEVICES))
+    queue = st.integers(1, 12)
+    channel = small(
+        device,
+        draw(st.sampled_from((1, 2))),
+        read_queue=draw(queue),
+        write_queue=draw(queue),
+        low_watermark=draw(st.sampled_from((0.1, 0.2, 0.5))),
+        high_watermark=draw(st.sampled_from((0.5, 0.8, 1.0))),
+        scheduler=draw(st.sampled_from(("frfcfs", "frfcfs-rowhit"))),
+        row_policy=draw(st.sampled_from(("open", "open", "closed", "capped", "timeout"))),
+        cap=draw(st.integers(1, 4)),
+        timeout=draw(st.sampled_from((20, 100))),
+        refresh=draw(st.sampled_from(REFRESH[device])),
+        clock_sync=draw(st.booleans()),
+    )
+    # Refresh often, so that short runs meet it.
+    timing = {
+        name: (900 if name == "nREFI" else 130 if name in ("nREFIpb", "nREFIsb") else value)
+        for name, value in channel.timing.items()
+    }
+    timing["nREFI"] = max(timing["nREFI"], timing.get("nRFC", timing.get("nRFCab", 0)) + 400)
+    if device == "hbm3-6400" and draw(st.booleans()):
+        # Stacks of two layers, as tall stacks have them.
+        levels = [*channel.levels[:2], ("Sid", 2), *channel.levels[2:]]
+        channel = replace(channel, levels=tuple(levels))
+    mapping = draw(st.sampled_from(("RoBaRaCoCh", "ChRaBaRoCo", "MOP4CLXOR")))
+    return replace(channel, timing=timing, mapping=mapping)
+
+
+@st.composite
+def streams(draw: st.DrawFn, channel: Channel, most: int = 120) -> tuple[np.ndarray, np.ndarray]:
+    """Transaction numbers and writes: sequential stretches, a few hot places, and anywhere."""
+    total = channel.capacity_bytes // channel.transaction_bytes
+    count = draw(st.integers(1, most))
+    seed = draw(st.integers(0, 2**32 - 1))
+    random = np.random.default_rng(seed)
+    style = draw(st.sampled_from(("sequential", "hot", "random", "mixed")))
+    start = int(random.integers(total))
+    sequential = (start + np.arange(count)) % total
+    hot = random.choice(random.integers(0, total, 6), count)
+    anywhere = random.integers(0, total, count)
+    which = {"sequential": 0, "hot": 1, "random": 2}.get(style)
+    choice = random.integers(0, 3, count) if which is None else np.full(count, which)
+    number = np.choose(choice, [sequential, hot, anywhere]).astype(np.int64)
+    share = draw(st.sampled_from((0.0, 0.3, 0.7, 1.0)))
+    return number, (random.random(count) < share).astype(np.uint8)

@@ -1,0 +1,136 @@
+"""Trace files and synthetic traces: formats, packing, bad lines, bounded memory, the generator's rule."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import hashlib
+import json
+import tracemalloc
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hw_configs.problems import InputError
+from offchip.validation.dram import geometry_from_reference
+from workloads.memory_trace import PATTERNS, ArrayTrace, Geometry, generate, open_trace
+
+FOLDER = Path(__file__).parent.parent / "reference" / "dram"
+GEOMETRY = Geometry(64, 128, 1, 4, 4, 65536)
+BODY = {
+    "loadstore": "LD 0x40\nST 128\n# note\n\nLD 0xC0\n",
+    "readwrite": "R 0x40\nW 128\nR 192\n",
+    "dramsim3": "0x40 READ 0\n0x80 WRITE 5\n0xC0 READ 9\n",
+    "csv": "address,type,cycle\n0x40,R,0\n128,W,5\n192,READ,9\n",
+}
+
+
+@pytest.mark.parametrize("kind", BODY)
+@pytest.mark.parametrize("ending", ["", ".gz", ".zst"])
+def test_every_format_plain_and_packed(tmp_path: Path, kind: str, ending: str) -> None:
+    path = tmp_path / f"trace{ending}"
+    if ending == ".gz":
+        path.write_bytes(gzip.compress(BODY[kind].encode()))
+    elif ending == ".zst":
+        zstandard = pytest.importorskip("zstandard")
+        path.write_bytes(zstandard.ZstdCompressor().compress(BODY[kind].encode()))
+    else:
+        path.write_text(BODY[kind])
+    chunks = list(open_trace(path).chunks(2))
+    assert [c.address.tolist() for c in chunks] == [[64, 128], [192]]
+    assert [c.write.tolist() for c in chunks] == [[0, 1], [0]]
+    arrivals = np.concatenate([c.arrival for c in chunks]).tolist()
+    assert arrivals == ([0, 5, 9] if kind in ("dramsim3", "csv") else [])
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "words"),
+    [
+        ("LD 0x40\nLD zebra\n", 2, "'zebra' is not a number: found 'LD zebra'"),
+        ("LD 0x40\nXX 0x40\n", 2, "'XX' is neither a read nor a write"),
+        ("0x40 READ 1\n0x40 READ\n", 2, "expected an address, a command and a cycle"),
+        ("address,when\n1,2\n", 1, "expected a header of address"),
+        ("LD -5\n", 1, "'-5' is outside 0 to 2^63"),
+        ("one\n", 1, "the format cannot be told"),
+    ],
+)
+def test_a_bad_line_is_named_with_its_number_and_text(
+    tmp_path: Path, text: str, line: int, words: str
+) -> None:
+    path = tmp_path / "t.txt"
+    path.write_text(text)
+    with pytest.raises(InputError) as caught:
+        list(open_trace(path).chunks(100))
+    assert caught.value.problems[0].line == line
+    assert words in str(caught.value)
+
+
+def test_missing_and_empty_files_and_unknown_formats(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no such file"):
+        open_trace(tmp_path / "none")
+    (tmp_path / "empty").write_text("# nothing\n")
+    with pytest.raises(InputError, match="holds no requests"):
+        list(open_trace(tmp_path / "empty").chunks(5))
+    with pytest.raises(InputError, match="did you mean 'loadstore'"):
+        open_trace(tmp_path / "empty", "loadstor")
+    (tmp_path / "bad.gz").write_bytes(b"not gzip at all")
+    with pytest.raises(InputError, match="cannot be read"):
+        list(open_trace(tmp_path / "bad.gz").chunks(5))
+
+
+def test_reading_needs_memory_for_one_chunk_only(tmp_path: Path) -> None:
+    path = tmp_path / "long.txt"
+    path.write_text("".join(f"LD {64 * i}\n" for i in range(200_000)))
+    tracemalloc.start()
+    total = sum(chunk.address.size for chunk in open_trace(path).chunks(4096))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert total == 200_000
+    assert peak < 2 * 2**20
+
+
+def test_generator_makes_the_reference_traces() -> None:
+    configs = json.loads((FOLDER / "configs.json").read_text())
+    with (FOLDER / "expected.csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+    for row in rows:
+        geometry = geometry_from_reference(configs[row["config"]])
+        trace = generate(row["trace"], int(row["n_requests"]), int(row["seed"]), geometry)
+        digest = hashlib.sha256()
+        for part in trace.chunks(7777):
+            word = (part.address.astype(np.uint64) << np.uint64(1)) | part.write.astype(np.uint64)
+            digest.update(word.astype("<u8").tobytes())
+        assert digest.hexdigest() == row["trace_sha256"], row["id"]
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_any_stretch_is_the_same_as_in_the_whole(pattern: str) -> None:
+    trace = generate(pattern, 5000, 9, GEOMETRY)
+    (whole,) = trace.chunks(5000)
+    part = trace.requests(1234, 777)
+    assert np.array_equal(whole.address[1234:2011], part.address)
+    assert np.array_equal(whole.write[1234:2011], part.write)
+    assert int(whole.address.max()) < GEOMETRY.transactions * 64
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_a_stated_period_holds(pattern: str) -> None:
+    trace = generate(pattern, 10, 9, GEOMETRY)
+    if trace.period is None:
+        return
+    p, shift = trace.period.requests, trace.period.shift_bytes
+    first, later = trace.requests(0, 4000), trace.requests(p, 4000)
+    assert np.array_equal((first.address + shift) % (GEOMETRY.transactions * 64), later.address)
+    assert np.array_equal(first.write, later.write)
+
+
+def test_bad_arguments() -> None:
+    with pytest.raises(InputError, match="did you mean 'seq_read'"):
+        generate("seq_rea", 5, 1, GEOMETRY)
+    with pytest.raises(InputError, match="expected 1 or more"):
+        generate("seq_read", 0, 1, GEOMETRY)
+    with pytest.raises(InputError, match="power of two"):
+        Geometry(64, 100, 1, 4, 4, 10)
+    with pytest.raises(InputError, match="different lengths"):
+        ArrayTrace(np.zeros(3, np.int64), np.zeros(2, np.uint8))
