@@ -11,6 +11,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Final
 
 __all__ = [
     "InfeasibleError",
@@ -22,6 +23,9 @@ __all__ = [
     "bad_input",
     "nearest",
 ]
+
+MAX_COMPARED: Final = 200
+"""Characters of a name that is compared with the valid ones; comparing takes their square."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,16 +101,25 @@ def bad_input(
     return InputError([Problem(message, file, line, path, suggestion)])
 
 
-def nearest(name: str, valid: Iterable[str]) -> str | None:
-    """The valid name closest to a misspelt one, or None when nothing is close.
+def nearest(name: str, valid: Iterable[str], cutoff: float = 0.6) -> str | None:
+    """The valid name closest to a misspelt or shortened one, or None when nothing is close.
+
+    ``cutoff`` is the least share of characters in common, from 0 to 1.
 
     >>> nearest("bandwith", ["bandwidth", "capacity"])
     'bandwidth'
+    >>> nearest("A100", ["p100", "a100-80gb"])
+    'a100-80gb'
     """
     names = list(valid)
-    matches = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
+    if len(name) > MAX_COMPARED:
+        return None
+    longer = [known for known in names if len(name) > 2 and known.lower().startswith(name.lower())]
+    if longer:
+        return min(longer, key=lambda known: (len(known), known))
+    matches = difflib.get_close_matches(name, names, n=1, cutoff=cutoff)
     if not matches:
         lowered = {candidate.lower(): candidate for candidate in names}
-        folded = difflib.get_close_matches(name.lower(), lowered, n=1, cutoff=0.6)
+        folded = difflib.get_close_matches(name.lower(), lowered, n=1, cutoff=cutoff)
         matches = [lowered[folded[0]]] if folded else []
     return matches[0] if matches else None

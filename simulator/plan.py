@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal
 
+from hw_configs.output_file import replacing
 from hw_configs.problems import InputError, Problem, bad_input, nearest
 
 __all__ = ["FORMAT", "Home", "Plan", "Split", "Task", "read_plan", "write_plan"]
@@ -117,11 +118,9 @@ def _task_json(task: Task) -> dict[str, Any]:
 
 
 def write_plan(plan: Plan, path: str | Path) -> None:
-    """Write a plan as JSON, through a temporary name."""
-    path = Path(path)
-    part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps(plan.to_json(), indent=1) + "\n", encoding="utf-8")
-    part.replace(path)
+    """Write a plan as JSON, through a temporary name; ``InputError`` when it cannot be written."""
+    with replacing(path) as part:
+        part.write_text(json.dumps(plan.to_json(), indent=1) + "\n", encoding="utf-8")
 
 
 def read_plan(path: str | Path) -> Plan:

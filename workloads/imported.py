@@ -16,14 +16,17 @@ __all__ = ["refuse_resizing", "uncosted_operators"]
 
 
 def refuse_resizing(options: WorkloadOptions, file: str) -> None:
-    """Raise ``InputError`` for options that would need a graph of other sizes than the file holds."""
+    """Raise ``InputError`` for options that would need another graph than the file holds."""
     asked = {
         "--batch": options.batch != 1,
         "--generate": options.generate != 0,
         "--chunk": options.chunk is not None,
+        "--dtype": options.dtype is not None,
+        "--kv-dtype": options.kv_dtype is not None,
+        "--unfused": not options.fused,
     }
     problems = [
-        Problem("the file holds a graph of fixed sizes; leave this option out", file, None, option)
+        Problem("the file holds a finished graph; leave this option out", file, None, option)
         for option, given in asked.items()
         if given
     ]

@@ -133,6 +133,8 @@ def _figure(
     if dimension is not None:
         figure["text"] = format_quantity(value, dimension)
         figure["unit"] = DIMENSIONS[dimension].base_unit
+        if path.endswith("pin_rate"):
+            figure["text"] = f"{value * 8 / 1e9:.4g} Gb/s"
     if path.rsplit(".", 1)[-1].startswith("int"):
         figure["text"] = figure["text"].replace("FLOP", "OP")
         figure["unit"] = str(figure["unit"]).replace("FLOP", "OP")

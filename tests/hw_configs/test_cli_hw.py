@@ -92,3 +92,7 @@ def test_every_shipped_file_passes_its_own_check(capsys):
 @pytest.mark.parametrize("dimension", [name for name in DIMENSIONS if name not in ("area", "price_rate")])
 def test_the_unit_shown_beside_a_value_is_the_value_s_own(dimension):
     assert parse_quantity(f"1 {DIMENSIONS[dimension].base_unit}", dimension) == 1
+
+
+def test_a_pin_rate_is_shown_in_bits(cli):
+    assert "3.19 Gb/s" in cli("hw", "show", "a100-80gb").out

@@ -128,9 +128,7 @@ def test_a_trace_cut_short_says_after_how_many_nodes(saved):
 
 def test_options_that_cannot_apply_are_refused(saved):
     path = saved(LAYER)
-    assert problems_of(path, batch=4) == [
-        "--batch: the file holds a graph of fixed sizes; leave this option out"
-    ]
+    assert problems_of(path, batch=4) == ["--batch: the file holds a finished graph; leave this option out"]
     assert problems_of(path, phase="train") == ["--phase: a trace holds what ran; leave this option out"]
 
 

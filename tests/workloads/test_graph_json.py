@@ -212,7 +212,8 @@ def test_a_file_with_endless_mistakes_reports_the_first_fifty():
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        ({"batch": 2}, "--batch: the file holds a graph of fixed sizes; leave this option out"),
+        ({"batch": 2}, "--batch: the file holds a finished graph; leave this option out"),
+        ({"dtype": "fp8"}, "--dtype: the file holds a finished graph; leave this option out"),
         ({"dims": {"n": 2}}, "--dim: the file has no symbolic dimensions"),
         ({"phase": "decode"}, "--phase: the file holds a forward graph, not decode"),
     ],

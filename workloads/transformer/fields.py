@@ -141,7 +141,8 @@ class Fields:
                 return name, self.values[name]
         if default is REQUIRED:
             shown = " or ".join(names)
-            near = nearest(names[0], [key for key in self.values if key not in names])
+            # A file has many keys of like words (num_attention_heads, attention_bias): only a slip is a hint.
+            near = nearest(names[0], [key for key in self.values if key not in names], cutoff=0.85)
             self.problem(names[0], f"missing field {shown}; expected {wanted}", near)
         return None, default
 

@@ -164,6 +164,12 @@ def _check(decoder: Decoder, options: WorkloadOptions) -> None:
         problems.append(Problem(message, path="--batch"))
     if options.chunk is not None and options.phase in ("decode", "train"):
         problems.append(Problem(f"chunks divide a prefill; the phase is {options.phase}", path="--chunk"))
+    if options.generate and options.phase == "train":
+        message = f"found {options.generate}; a training step generates nothing: leave this option out"
+        problems.append(Problem(message, path="--generate"))
+    if options.dims:
+        message = "a language model has no named dimensions: --batch and --prompt set its sizes"
+        problems.append(Problem(message, path="--dim"))
     if decoder.positions and total > decoder.max_positions:
         message = f"found {total} tokens; {decoder.model_type} has {decoder.max_positions} learned positions"
         problems.append(Problem(message, path="--prompt"))
