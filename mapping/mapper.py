@@ -11,13 +11,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
-from hw_configs.problems import InputError, Problem
+from hw_configs.problems import InputError, Problem, nearest
 from hw_configs.registry import Registry
 from hw_configs.system import System
 from simulator.plan import Plan
 from workloads.graph import Graph
 
-__all__ = ["MAPPERS", "Mapper", "MapperOptions"]
+__all__ = ["MAPPERS", "Mapper", "MapperOptions", "check_settings"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,13 +39,30 @@ class MapperOptions:
 
 
 class Mapper(Protocol):
-    """Writes plans. ``DESCRIPTION`` is one line for listings."""
+    """Writes plans. ``DESCRIPTION`` is one line for listings, ``SETTINGS`` what it reads of ``settings``."""
 
     DESCRIPTION: str
+    SETTINGS: Mapping[str, str]
 
     def plan(self, graph: Graph, system: System, options: MapperOptions) -> Plan:
         """The plan; ``InfeasibleError`` with the reason in words when there is none."""
         ...
+
+
+def check_settings(name: str, mapper: Mapper, options: MapperOptions) -> None:
+    """Raise ``InputError`` for settings that the mapper does not know."""
+    known = ", ".join(mapper.SETTINGS) or "none"
+    problems = [
+        Problem(
+            f"mapper {name!r} has no setting {key!r}; known: {known}",
+            path="--set",
+            suggestion=nearest(key, mapper.SETTINGS),
+        )
+        for key in options.settings
+        if key not in mapper.SETTINGS
+    ]
+    if problems:
+        raise InputError(problems)
 
 
 MAPPERS: Final[Registry[Mapper]] = Registry(

@@ -13,12 +13,13 @@ from typing import overload
 from hw_configs import library
 from hw_configs.problems import bad_input
 from hw_configs.system import System
-from mapping.mapper import MAPPERS, MapperOptions
+from mapping.mapper import MAPPERS, MapperOptions, check_settings
 from simulator.check import Violation
 from simulator.check import check as check_plan
-from simulator.plan import Plan, read_plan
+from simulator.cost.model import DEFAULT_COST_MODEL
+from simulator.plan import Plan, read_plan, write_plan
 from simulator.result import Result
-from simulator.simulate import Planner
+from simulator.simulate import Planner, Watcher
 from simulator.simulate import simulate as run
 from simulator.system.rewrite import rewrite
 from workloads.graph import Graph
@@ -75,17 +76,20 @@ def simulate(
     pp: int = 1,
     microbatches: int = 1,
     plan: str | Path | Plan | None = None,
+    save_plan: str | Path | None = None,
     fidelity: str = "event",
-    cost_model: str = "roofline",
-    collective: str = "ring",
+    cost_model: str = DEFAULT_COST_MODEL,
+    collective: str = "auto",
     advance: Callable[[int], None] | None = None,
+    watch: Watcher | None = None,
 ) -> Result:
     """Simulate a model on a system.
 
     The options up to ``dims`` describe the workload and are ignored when ``model`` is one already. ``plan``
     (a file or object) is used for every phase; otherwise ``mapper`` writes one per phase: by default
     ``tensor-pipeline`` when ``tp`` or ``pp`` is above one and ``single-device`` when not. ``microbatches``
-    divides the batch. Raises ``InputError`` for bad input, ``InfeasibleError`` when memory is too small.
+    divides the batch; ``save_plan`` is a file for the first phase's plan; ``advance`` and ``watch`` are
+    called after each phase. Raises ``InputError`` for bad input, ``InfeasibleError`` when memory is too small.
     """
     target = system if isinstance(system, System) else load_system(system)
     if microbatches < 1:
@@ -102,8 +106,13 @@ def simulate(
             dtype=dtype, kv_dtype=kv_dtype, fused=fused, dims=dims,
         )  # fmt: skip
     if microbatches > 1:
-        workload = replace(workload, phases=_Microbatched(workload.phases, microbatches))
+        metadata = {**workload.metadata, "microbatches": microbatches}
+        if "batch" in metadata:
+            metadata["batch"] = batch
+        workload = replace(workload, phases=_Microbatched(workload.phases, microbatches), metadata=metadata)
     planner = _planner(mapper, plan, MapperOptions(tp, pp, dict(settings or {})))
+    if save_plan is not None:
+        planner = _saving(planner, Path(save_plan))
     return run(
         workload,
         target,
@@ -112,6 +121,7 @@ def simulate(
         cost_model=cost_model,
         collective=collective,
         advance=advance,
+        watch=watch,
     )
 
 
@@ -128,6 +138,7 @@ def solve(
     workload = _as_workload(model) if isinstance(model, (Workload, Graph)) else load_model(model)
     target = system if isinstance(system, System) else load_system(system)
     options = MapperOptions(tp, pp, dict(settings or {}))
+    check_settings(mapper, MAPPERS.get(mapper), options)
     return MAPPERS.get(mapper).plan(workload.phases[0].graph, target, options)
 
 
@@ -155,7 +166,23 @@ def _planner(mapper: str | None, plan: str | Path | Plan | None, options: Mapper
     if parallel and name != "tensor-pipeline":
         raise bad_input(f"mapper {name!r} uses one device; --tp and --pp need 'tensor-pipeline'", path="--tp")
     writer = MAPPERS.get(name)
+    check_settings(name, writer, options)
     return lambda graph, system: writer.plan(graph, system, options)
+
+
+def _saving(planner: Planner, path: Path) -> Planner:
+    """The planner, with the first plan it makes written to a file."""
+    saved = False
+
+    def plan(graph: Graph, system: System) -> Plan:
+        nonlocal saved
+        chosen = planner(graph, system)
+        if not saved:
+            write_plan(chosen, path)
+            saved = True
+        return chosen
+
+    return plan
 
 
 @dataclass(frozen=True)

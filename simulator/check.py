@@ -103,6 +103,9 @@ def _unknown_in_task(task: Task, graph: Graph, system: System) -> Iterator[Viola
             yield from _unreachable(task, system, task.source, task.target)
         made: tuple[str, ...] = (task.tensor,)
     else:
+        for key, memory in (("source", task.source), ("target", task.target)):
+            if memory:
+                yield Violation(task.name, f"names the {key} {memory!r}; only a transfer has one")
         operator = graph.operator_by_name.get(task.operator)
         made = operator.outputs if operator is not None else ()
         if operator is None:

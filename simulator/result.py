@@ -25,6 +25,7 @@ __all__ = [
     "Result",
     "Timeline",
     "WireUse",
+    "without_numbers",
 ]
 
 TIMELINE_ROWS_IN_JSON: Final = 10_000
@@ -204,7 +205,7 @@ class Result:
         line = self.timeline
         totals: dict[str, dict[str, Any]] = {}
         for index in range(len(line)):
-            key = _without_numbers(line.operator[index] or line.task[index])
+            key = without_numbers(line.operator[index] or line.task[index])
             entry = totals.setdefault(
                 key,
                 {"operator": key, "kind": line.operator_kind[index], "calls": 0, "seconds": 0.0, "flops": 0.0,
@@ -279,5 +280,6 @@ def _memory_json(use: MemoryUse) -> dict[str, Any]:
     }
 
 
-def _without_numbers(name: str) -> str:
+def without_numbers(name: str) -> str:
+    """An operator's name without layer, rank and micro-batch: what its copies have in common."""
     return _NUMBERS.sub("*", _RANK_OR_BATCH.sub("", name))

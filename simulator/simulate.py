@@ -20,7 +20,8 @@ from hw_configs.problems import InputError, Problem, bad_input, nearest
 from hw_configs.system import MemorySpace, System
 from hw_configs.units import format_quantity
 from simulator.check import check
-from simulator.cost.model import COST_MODELS, peak_rate
+from simulator.cost.collective import AUTO
+from simulator.cost.model import COST_MODELS, DEFAULT_COST_MODEL, peak_rate
 from simulator.plan import Plan
 from simulator.result import DeviceUse, MemoryUse, PhaseResult, Result, Timeline, WireUse
 from simulator.system.costs import CostTable
@@ -32,10 +33,13 @@ from simulator.system.rewrite import rewrite
 from workloads.graph import PERSISTENT_ROLES, Graph
 from workloads.workload import Phase, Workload
 
-__all__ = ["FIDELITIES", "Planner", "offchip_version", "simulate"]
+__all__ = ["FIDELITIES", "Planner", "Watcher", "offchip_version", "simulate"]
 
 Planner = Callable[[Graph, System], Plan]
 """Writes the plan of one graph on one system; raises ``InfeasibleError`` when there is none."""
+
+Watcher = Callable[[Graph, Program, PhaseRun], None]
+"""Sees every phase as it ended, for views that need more than the result keeps."""
 
 Run = Callable[[Graph, Program, System, CostTable, float], PhaseRun]
 
@@ -56,15 +60,17 @@ def simulate(
     planner: Planner,
     *,
     fidelity: str = "event",
-    cost_model: str = "roofline",
-    collective: str = "ring",
+    cost_model: str = DEFAULT_COST_MODEL,
+    collective: str = AUTO,
     advance: Callable[[int], None] | None = None,
+    watch: Watcher | None = None,
 ) -> Result:
     """Run a workload on a system.
 
     ``planner`` writes a plan per graph structure. ``fidelity`` is ``analytic`` (no contention) or ``event``.
-    ``advance`` is called with 1 after each phase. Raises ``InputError`` for a plan that does not fit,
-    ``InfeasibleError`` when memory is too small, ``PhysicsError`` for an impossible result.
+    ``advance`` is called with 1 after each phase, ``watch`` with the phase's graph, program and
+    outcome. Raises ``InputError`` for a plan that does not fit, ``InfeasibleError`` when memory is too
+    small, ``PhysicsError`` for an impossible result.
     """
     run = _engine(fidelity)
     costs = CostTable(system, COST_MODELS.get(cost_model), collective)
@@ -94,6 +100,8 @@ def simulate(
         outcome = run(graph, program, system, costs, books.now)
         check_phase(outcome, graph, system, costs)
         books.add(phase, graph, outcome)
+        if watch is not None:
+            watch(graph, program, outcome)
         if advance is not None:
             advance(1)
     provenance = {

@@ -91,6 +91,55 @@ def test_a_saved_plan_runs_and_gives_the_same_time(cli, tmp_path):
     assert json.loads(first.out)["summary"] == json.loads(second.out)["summary"]
 
 
+@pytest.mark.parametrize("option", [("--unfused",), ("--dtype", "int8"), ("--prompt", 64)])
+def test_a_saved_plan_is_that_of_the_run(cli, tmp_path, option):
+    plan = tmp_path / "plan.json"
+    call = ("simulate", "llama-3-8b", "--hw", "a100-80gb", "--phase", "prefill", *option, "--json")
+    first = cli(*call, "--save-plan", plan)
+    assert first.code == 0
+    assert json.loads(cli(*call, "--plan", plan).out)["summary"] == json.loads(first.out)["summary"]
+
+
+@pytest.mark.parametrize("option", ["--save-plan", "--figure", "--out"])
+@pytest.mark.parametrize("place", ["missing/{}", "file/{}", "folder.svg"])
+def test_a_place_that_cannot_be_written_is_one_line(cli, tmp_path, option, place):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "folder.svg").mkdir()
+    path = tmp_path / place.format("x.svg")
+    if option == "--out" and place != "file/{}":
+        pytest.skip("a folder is made or taken")
+    outcome = cli("simulate", "gpt2", "--hw", "a100-80gb", "--json", option, path)
+    assert (outcome.code, outcome.out) == (2, "")
+    assert outcome.err.count("\n") == 1
+    assert "cannot be written" in outcome.err
+    assert not list(tmp_path.rglob("*.part"))
+
+
+def test_a_name_that_no_file_system_takes_is_one_line(cli):
+    outcome = cli("simulate", "x" * 5000, "--hw", "a100-80gb")
+    assert (outcome.code, outcome.out) == (2, "")
+    assert outcome.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--dim", "batch=4"), "--dim: a language model has no named dimensions"),
+        (("--phase", "train", "--generate", 4), "--generate: found 4; a training step generates nothing"),
+    ],
+)
+def test_an_option_that_changes_nothing_is_refused(cli, options, words):
+    outcome = cli("simulate", "gpt2", "--hw", "a100-80gb", *options)
+    assert outcome.code == 2
+    assert words in outcome.err
+
+
+def test_the_record_of_a_run_in_microbatches_names_the_whole_batch(cli):
+    outcome = cli("simulate", "gpt2", "--hw", "a100-80gb", "--batch", 4, "--microbatches", 2, "--json")
+    workload = json.loads(outcome.out)["provenance"]["workload"]
+    assert (workload["batch"], workload["microbatches"]) == (4, 2)
+
+
 def test_a_model_too_large_says_by_how_much_and_what_could_help(cli):
     outcome = cli("simulate", "llama-3-70b", "--hw", "a100-80gb")
     assert outcome.code == 3
@@ -116,8 +165,9 @@ BAD_CALLS = [
     (("--fidelity", "evnt"), "--fidelity: found 'evnt'; expected one of analytic, event"),
     (("--mapper", "single-devise"), "(did you mean 'single-device'?)"),
     (("--cost-model", "rooflin"), "(did you mean 'roofline'?)"),
-    (("--collective", "star"), "--collective: found 'star'; expected one of ring, tree"),
+    (("--collective", "star"), "--collective: found 'star'; expected one of auto, ring, tree"),
     (("--tp", 0), "--tp: found 0; expected 1 or more"),
+    (("--set", "a=b"), "--set: mapper 'single-device' has no setting 'a'; known: device"),
     (("--tp", 3), "--tp, --pp: tp 3 x pp 1 needs 3 devices; system 'a100-80gb' has 1"),
     (("--microbatches", 3), "--microbatches: batch 8 cannot be divided into 3 micro-batches"),
     (("--microbatches", 0), "--microbatches: found 0; expected 1 or more"),

@@ -8,6 +8,8 @@ Streamed copies are dropped after use, so that the same plan serves every step.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Final
 
 from hw_configs.problems import InfeasibleError, InputError, bad_input
@@ -28,6 +30,12 @@ class StreamWeights:
     """The mapper ``stream-weights``; settings ``ahead`` (2) and ``device``."""
 
     DESCRIPTION = "keeps what fits, streams the other weights from host memory with prefetch"
+    SETTINGS: Mapping[str, str] = MappingProxyType(
+        {
+            "ahead": "streamed operators in flight or waiting (2)",
+            "device": "the device to use",
+        }
+    )
 
     def plan(self, graph: Graph, system: System, options: MapperOptions) -> Plan:
         """A plan that streams as few bytes as capacity allows; ``InfeasibleError`` if even that won't fit."""

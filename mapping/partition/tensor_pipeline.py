@@ -9,7 +9,8 @@ activations of stage s of p to p - s micro-batches.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Final, NamedTuple, get_args
 
 from hw_configs.problems import bad_input
@@ -27,6 +28,7 @@ class TensorPipeline:
     """The mapper ``tensor-pipeline``: ``--tp`` devices per stage, ``--pp`` stages."""
 
     DESCRIPTION = "operators divided over --tp devices, layers over --pp stages"
+    SETTINGS: Mapping[str, str] = MappingProxyType({})
 
     def plan(self, graph: Graph, system: System, options: MapperOptions) -> Plan:
         """A plan over the first tp x pp devices; ``InputError`` when there are fewer or nothing to divide."""
@@ -40,6 +42,12 @@ class TensorPipeline:
             )
         if tensor == 1:
             refuse_communication(graph)
+        elif not any("tp" in op.attributes or op.kind in COMMUNICATION for op in graph.operators):
+            raise bad_input(
+                f"no operator of {graph.name} says how it is divided (attribute 'tp'); every device would do all "
+                "of the work",
+                path="--tp",
+            )
         stages = [tuple(devices[s * tensor : (s + 1) * tensor]) for s in range(pipeline)]
         stage_of = _stages(graph, pipeline)
         ordered = _scheduled(graph, stage_of, pipeline)

@@ -7,6 +7,8 @@ the bytes, and what could help.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Final
 
 from hw_configs.problems import InfeasibleError, bad_input
@@ -33,6 +35,7 @@ class SingleDevice:
     """The mapper ``single-device``; the setting ``device`` names the device to use."""
 
     DESCRIPTION = "everything on the first device that holds it, in program order"
+    SETTINGS: Mapping[str, str] = MappingProxyType({"device": "the device to use"})
 
     def plan(self, graph: Graph, system: System, options: MapperOptions) -> Plan:
         """A plan on one device; ``InfeasibleError`` with the memory report when none is large enough."""
@@ -55,7 +58,13 @@ def candidates(system: System) -> list[Node]:
     """Devices that can run a graph, GPUs first; ``InputError`` when the system has none."""
     workers = system.workers()
     if not workers:
-        raise bad_input(f"system {system.name!r} has no device that computes in a memory")
+        idle = [node.name for node in system.nodes.values() if node.compute is not None]
+        if idle:
+            raise bad_input(
+                f"{idle[0]!r} has no memory of its own; name a system that gives it one "
+                "(see 'offchip hw list --kind system')"
+            )
+        raise bad_input(f"system {system.name!r} has no device that computes")
     rank = {kind: index for index, kind in enumerate(_PREFERRED)}
     best = min(rank.get(node.device.kind, len(rank)) for node in workers)
     return [node for node in workers if rank.get(node.device.kind, len(rank)) == best]

@@ -16,8 +16,10 @@ def mappers(
     from mapping.mapper import MAPPERS
     from offchip.cli.output import print_json, print_table
 
-    found = {name: MAPPERS.get(name).DESCRIPTION for name in MAPPERS}
+    found = {name: MAPPERS.get(name) for name in MAPPERS}
     if as_json:
-        print_json({"mappers": found})
+        entries = {n: {"does": m.DESCRIPTION, "settings": dict(m.SETTINGS)} for n, m in found.items()}
+        print_json({"mappers": entries})
     else:
-        print_table("", ("mapper", "what it does"), list(found.items()))
+        rows = [(n, m.DESCRIPTION, ", ".join(m.SETTINGS)) for n, m in found.items()]
+        print_table("", ("mapper", "what it does", "settings (--set)"), rows)

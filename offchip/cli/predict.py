@@ -27,7 +27,9 @@ def predict(
     out: Annotated[
         Path | None, typer.Option(help="Write the table with its new columns to this file.")
     ] = None,
-    cost_model: Annotated[str, typer.Option(help="Cost model.")] = "roofline",
+    cost_model: Annotated[
+        str, typer.Option("--model", "--cost-model", help="Cost model: gpu, roofline, roofline-peak.")
+    ] = "gpu",
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
 ) -> None:
     """Predict each row of an operator table on a GPU: time, launch time, energy and what bounds it.
@@ -36,7 +38,7 @@ def predict(
     than --hw are predicted but not compared.
     """
     from offchip.cli.output import print_json
-    from offchip.prediction import predict_row
+    from offchip.prediction import predict_rows
     from offchip.validation.reference_gpu import same_gpu
     from simulator.cost.model import COST_MODELS
     from workloads.operator_table import read_operator_table
@@ -44,7 +46,7 @@ def predict(
     gpu = _gpu(hw)
     model = COST_MODELS.get(cost_model)
     read = read_operator_table(table)
-    pairs = [(row, predict_row(row, gpu, model)) for row in read.rows]
+    pairs = list(zip(read.rows, predict_rows(read.rows, gpu, model), strict=True))
     if out is not None:
         _write(out, read, pairs)
     compared = [(row, p) for row, p in pairs if not row.gpu or same_gpu(row.gpu, gpu.gpu.name)]

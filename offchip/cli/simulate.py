@@ -10,6 +10,7 @@ import typer
 from hw_configs.problems import bad_input
 
 if TYPE_CHECKING:
+    from offchip.report.record import Record
     from simulator.result import MemoryUse, Result
 
 __all__ = ["simulate"]
@@ -23,7 +24,9 @@ def simulate(
     ] = None,
     batch: Annotated[int, typer.Option(help="sequences or images at once")] = 1,
     prompt: Annotated[int, typer.Option(help="tokens of the prompt; the context of a decode step")] = 512,
-    generate: Annotated[int, typer.Option(help="tokens to generate after the prompt")] = 0,
+    generate: Annotated[
+        int, typer.Option(help="decode steps after the prefill, which yields a token itself")
+    ] = 0,
     chunk: Annotated[int | None, typer.Option(help="prefill in chunks of so many tokens")] = None,
     dtype: Annotated[str | None, typer.Option(help="element type of weights and activations")] = None,
     kv_dtype: Annotated[str | None, typer.Option(help="element type of the KV cache")] = None,
@@ -38,8 +41,10 @@ def simulate(
     microbatches: Annotated[int, typer.Option(help="parts the batch is divided into")] = 1,
     plan: Annotated[Path | None, typer.Option(help="a plan file to execute")] = None,
     fidelity: Annotated[str, typer.Option(help="analytic or event")] = "event",
-    cost_model: Annotated[str, typer.Option(help="what predicts operator times")] = "roofline",
-    collective: Annotated[str, typer.Option(help="ring or tree")] = "ring",
+    cost_model: Annotated[
+        str, typer.Option(help="what predicts operator times: gpu, roofline, roofline-peak")
+    ] = "gpu",
+    collective: Annotated[str, typer.Option(help="auto, ring or tree")] = "auto",
     out: Annotated[Path | None, typer.Option(help="folder for JSON, tables and a Perfetto trace")] = None,
     figure: Annotated[Path | None, typer.Option(help="draw roofline, time and memory: .svg or .png")] = None,
     save_plan: Annotated[Path | None, typer.Option(help="write the first phase's plan to a file")] = None,
@@ -52,20 +57,19 @@ def simulate(
     settings = _pairs(setting, "--set")
     from offchip import api
 
-    if save_plan is not None:
-        _save_plan(save_plan, model, hw, phase, batch, prompt, generate, mapper, tp, pp, settings)
+    record = _record(hw) if out is not None else None
     with progress("simulating", generate + 1) as bar:
         result = api.simulate(
             model, hw, phase=phase, batch=batch, prompt=prompt, generate=generate, chunk=chunk, dtype=dtype,
             kv_dtype=kv_dtype, fused=not unfused, dims=dims, mapper=mapper, settings=settings, tp=tp, pp=pp,
-            microbatches=microbatches, plan=plan, fidelity=fidelity, cost_model=cost_model,
-            collective=collective, advance=bar.advance,
+            microbatches=microbatches, plan=plan, save_plan=save_plan, fidelity=fidelity,
+            cost_model=cost_model, collective=collective, advance=bar.advance, watch=record.watch if record else None,
         )  # fmt: skip
     written = []
     if out is not None:
         from offchip.export import write_result
 
-        written = write_result(result, out)
+        written = write_result(result, out, record)
     if figure is not None:
         from offchip.figures import draw_overview
 
@@ -78,25 +82,11 @@ def simulate(
             typer.echo(f"wrote {path}")
 
 
-def _save_plan(
-    path: Path,
-    model: str,
-    hw: str,
-    phase: str | None,
-    batch: int,
-    prompt: int,
-    generate: int,
-    mapper: str | None,
-    tp: int,
-    pp: int,
-    settings: dict[str, str],
-) -> None:
+def _record(hw: str) -> Record:
     from offchip import api
-    from simulator.plan import write_plan
+    from offchip.report.record import Record
 
-    workload = api.load_model(model, phase=phase, batch=batch, prompt=prompt, generate=generate)
-    name = mapper or ("tensor-pipeline" if tp * pp > 1 else "single-device")
-    write_plan(api.solve(workload, hw, name, tp=tp, pp=pp, settings=settings), path)
+    return Record(api.load_system(hw))
 
 
 def _pairs(entries: list[str] | None, flag: str) -> dict[str, str]:
@@ -173,7 +163,8 @@ def _headline(result: Result) -> list[tuple[str, str]]:
         energy += f" ({_energy(summary['energy_per_token_j'])}/token)"
     rows.append(("energy", energy))
     levels = result.provenance
-    rows.append(("simulated with", f"{levels['cost_model']} costs, {levels['fidelity']} fidelity"))
+    level = f"{levels['cost_model']} costs, {levels['fidelity']} fidelity; device time, no host software"
+    rows.append(("simulated with", level))
     return rows
 
 

@@ -18,10 +18,22 @@ from typing import Final, Literal
 
 from hw_configs.problems import bad_input, nearest
 
-__all__ = ["ALGORITHMS", "COLLECTIVE_KINDS", "Algorithm", "Collective", "Message", "schedule"]
+__all__ = [
+    "ALGORITHMS",
+    "AUTO",
+    "CHOICES",
+    "COLLECTIVE_KINDS",
+    "Algorithm",
+    "Collective",
+    "Message",
+    "schedule",
+]
 
 Algorithm = Literal["ring", "tree"]
 ALGORITHMS: Final = ("ring", "tree")
+AUTO: Final = "auto"
+"""What a user may ask for instead of an algorithm: the one that is faster for a size and its ranks."""
+CHOICES: Final = (AUTO, *ALGORITHMS)
 COLLECTIVE_KINDS: Final = (
     "all_reduce",
     "all_gather",

@@ -17,7 +17,7 @@ from hw_configs.registry import Registry
 from hw_configs.system import MemorySpace, Node
 from workloads.graph import Operator
 
-__all__ = ["COST_MODELS", "CostModel", "OperatorCost", "peak_rate", "roof_seconds", "runs_as"]
+__all__ = ["COST_MODELS", "DEFAULT_COST_MODEL", "CostModel", "OperatorCost", "peak_rate", "roof_seconds", "runs_as"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +47,9 @@ class CostModel(Protocol):
         ...
 
 
+DEFAULT_COST_MODEL: Final = "gpu"
+"""Kernels on GPUs by :mod:`simulator.gpu`, every other device by the calibrated roofline."""
+
 COST_MODELS: Final[Registry[CostModel]] = Registry(
     "cost model",
     "offchip.cost_models",
@@ -54,6 +57,7 @@ COST_MODELS: Final[Registry[CostModel]] = Registry(
         "roofline": "simulator.cost.roofline:ROOFLINE",
         "roofline-peak": "simulator.cost.roofline:PEAK",
         "gpu": "simulator.gpu.model:GPU",
+        "gpu-eager": "simulator.gpu.model:EAGER",
     },
 )
 

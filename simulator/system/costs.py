@@ -11,7 +11,7 @@ from functools import cached_property
 
 from hw_configs.problems import bad_input
 from hw_configs.system import System
-from simulator.cost.collective import ALGORITHMS, schedule
+from simulator.cost.collective import ALGORITHMS, AUTO, CHOICES, schedule
 from simulator.cost.model import CostModel, OperatorCost
 from workloads.graph import Operator
 
@@ -37,11 +37,15 @@ class Round:
 
 
 class CostTable:
-    """Costs on one system, remembered. One table serves all phases of a run."""
+    """Costs on one system, remembered. One table serves all phases of a run.
 
-    def __init__(self, system: System, model: CostModel, collective: str = "ring") -> None:
-        if collective not in ALGORITHMS:
-            known = ", ".join(ALGORITHMS)
+    ``collective`` is an algorithm, or ``auto``: the faster one for a collective's size and ranks, judged with
+    the wires to itself.
+    """
+
+    def __init__(self, system: System, model: CostModel, collective: str = AUTO) -> None:
+        if collective not in CHOICES:
+            known = ", ".join(CHOICES)
             raise bad_input(f"found {collective!r}; expected one of {known}", path="--collective")
         self.system, self.model, self.collective = system, model, collective
         # Keyed by identity: the decode steps of a generation share the operators that do not change.
@@ -102,7 +106,26 @@ class CostTable:
         return Path(resources, latency, narrowest.rstrip("<>"))
 
     def _find_rounds(self, kind: str, size: int, devices: tuple[str, ...]) -> tuple[Round, ...]:
-        form = schedule(kind, self.collective, len(devices), size)
+        algorithms = ALGORITHMS if self.collective == AUTO else (self.collective,)
+        candidates = [self._rounds_by(algorithm, kind, size, devices) for algorithm in algorithms]
+        return min(candidates, key=self._seconds_alone)
+
+    def _seconds_alone(self, rounds: tuple[Round, ...]) -> float:
+        """Time of a collective that has the wires to itself: latencies, and the fullest wire of each round."""
+        seconds, nodes = 0.0, self.system.nodes
+        for round_ in rounds:
+            latency, load = 0.0, dict[str, float]()
+            for source, target, size in round_.sends:
+                path = self.path(nodes[source].memory or source, nodes[target].memory or target)
+                latency = max(latency, path.latency_s)
+                for resource in path.resources:
+                    load[resource] = load.get(resource, 0.0) + size
+            seconds += latency * round_.hops
+            seconds += max((total / self.capacity[name] for name, total in load.items()), default=0.0)
+        return seconds
+
+    def _rounds_by(self, algorithm: str, kind: str, size: int, devices: tuple[str, ...]) -> tuple[Round, ...]:
+        form = schedule(kind, algorithm, len(devices), size)
         rounds: list[tuple[int, dict[tuple[int, int], int]]] = []
         shape: dict[tuple[int, int], int] = {}
         for step in range(form.steps):

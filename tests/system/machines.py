@@ -171,13 +171,13 @@ def plan(graph: Graph, machine: System, tasks: Sequence[Task], homes: Mapping[st
     return Plan(graph.name, machine.name, "hand", tuple(tasks), places)
 
 
-def event_run(plan: Plan, graph: Graph, machine: System, collective: str = "ring") -> PhaseRun:
+def event_run(plan: Plan, graph: Graph, machine: System, collective: str = "auto") -> PhaseRun:
     """The plan at event fidelity under :class:`GivenSeconds`."""
     costs = CostTable(machine, GivenSeconds(), collective)
     return run_events(graph, bind(plan, graph, machine), machine, costs)
 
 
-def analytic_run(plan: Plan, graph: Graph, machine: System, collective: str = "ring") -> PhaseRun:
+def analytic_run(plan: Plan, graph: Graph, machine: System, collective: str = "auto") -> PhaseRun:
     """The plan at analytic fidelity under :class:`GivenSeconds`."""
     costs = CostTable(machine, GivenSeconds(), collective)
     return run_analytic(graph, bind(plan, graph, machine), machine, costs)

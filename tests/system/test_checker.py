@@ -306,3 +306,17 @@ def test_the_limit_is_kept() -> None:
     empty = plan(many, MACHINE, [], {"x": "gpu0"})
     assert len(check(empty, many, MACHINE)) == 50
     assert len(check(empty, many, MACHINE, limit=7)) == 7
+
+
+@pytest.mark.parametrize("field", ["source", "target"])
+@pytest.mark.parametrize("kind", ["compute", "collective"])
+def test_only_a_transfer_names_memories(kind: str, field: str) -> None:
+    import offchip
+
+    phase = offchip.load_model("gpt2", phase="decode", prompt=16)
+    plan = offchip.solve(phase, "dgx-a100", "tensor-pipeline", tp=2)
+    index = next(i for i, task in enumerate(plan.tasks) if task.kind == kind)
+    changed = replace(plan.tasks[index], **{field: "nvswitch"})
+    wrong = replace(plan, tasks=(*plan.tasks[:index], changed, *plan.tasks[index + 1 :]))
+    found = [str(violation) for violation in offchip.check(wrong, phase.phases[0].graph, "dgx-a100")]
+    assert found == [f"{changed.name}: names the {field} 'nvswitch'; only a transfer has one"]

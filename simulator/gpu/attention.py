@@ -1,0 +1,167 @@
+"""Attention in one kernel: FlashAttention-2 and -3, Blackwell's kernels, split-KV decoding, paged caches.
+
+A thread block takes a tile of query rows (64 or 128) and walks over the keys in blocks. One block of keys
+costs two products on the matrix unit, operand reads of shared memory, and the exponentials of the scores
+(16 per cycle and multiprocessor; the rest of softmax is a multiple of them, fitted). FlashAttention-2 does them one
+after the other; later kernels overlap them (Shah et al., FlashAttention-3, arXiv:2407.08608). To it comes a
+latency per block of keys, and a fixed one per tile (fill, normalise, store): few or short tiles are bound by
+those, not by any rate.
+
+Prefill: tiles of one head and sequence; a causal tile walks only to its diagonal. Time is the largest of the
+total work spread over multiprocessors, the longest tile alone, and the waves. Decode: all query heads of a
+KV head share one tile; the keys are split until multiprocessors are busy (at most 32 parts, the limit that
+serving engines set under CUDA graphs), and a second kernel combines the parts. FlashAttention-2 splits only
+where query heads share a KV head, and then copies queries and outputs into that order. Kernels of serving
+engines also write the new keys and values into the paged cache first.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from simulator.gpu.power import clock_share
+
+__all__ = ["COLUMNS", "CONSTANTS", "attention_rows"]
+
+Array = NDArray[np.float64]
+COLUMNS: Final = (
+    "batch", "heads", "kv_heads", "head_dim", "v_head_dim", "q_len", "kv_len", "causal", "window", "bytes",
+    "sms", "clock", "rate", "bandwidth", "l2", "kernel", "split_kv", "cache_write", "warm", "decode", "tdp",
+    "idle", "j_flop", "j_byte", "page", "latent",
+)  # fmt: skip
+"""Inputs of a row. ``cache_write``: whether new keys and values are written to a paged cache. ``warm``:
+whether the same cache was read just before (a benchmark's repetitions). ``window``: keys a query sees at most,
+0 for all. ``page``: tokens per page of the cache, 0 for a contiguous one. ``latent``: whether values are a
+part of the cached keys (absorbed multi-head latent attention), which are then read once."""
+B, HQ, HK, D, DV, Q, KV, CAUSAL, WIN, EB, SMS, CLK, RATE, BW, L2, KERNEL, SPLIT, WRITE, WARM, DECODE, TDP, IDLE, JF, JB, PAGE, LATENT = range(26)  # fmt: skip  # noqa: E501
+CONSTANTS: Final = (
+    "tile_cycles_fa2", "tile_cycles_fa3", "tile_cycles_blackwell",
+    "block_cycles_fa2", "block_cycles_fa3", "block_cycles_blackwell",
+    "matrix_share", "feed", "softmax", "overlap_serial", "overlap_async", "combine_us", "reorder_us",
+    "memory_overlap", "l2_share", "access",
+)  # fmt: skip
+TILE, BLOCK, MATRIX, FEED, SOFTMAX, SERIAL, ASYNC, COMBINE, REORDER, MEMOVER, L2SHARE, ACCESS = 0, 3, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15  # fmt: skip  # noqa: E501
+MAX_SPLITS: Final = 32.0
+RESULTS: Final = 4
+PAGE_LOOKUP_CYCLES: Final = 8.0
+"""Reading one entry of the block table, overlapped with the loads of the page before: assumption."""
+
+
+@njit(cache=True)
+def attention_rows(rows: Array, constants: Array, out: Array) -> None:
+    """Price each row (:data:`COLUMNS`); write (seconds, bound, DRAM bytes, splits) to ``out``.
+
+    Bound: 0 compute, 1 memory, 2 exp units, 3 latency. Seconds are kernel time without any launch.
+    """
+    x = constants
+    for r in range(rows.shape[0]):
+        f = rows[r]
+        kernel = int(f[KERNEL])
+        own = max(kernel - 1, 0)
+        b, hq, hk, d, dv, q, eb = f[B], f[HQ], f[HK], f[D], f[DV], f[Q], f[EB]
+        kv = f[KV]
+        decode = f[DECODE] > 0
+        if decode and f[WIN] > 0:
+            kv = min(kv, f[WIN] + q - 1)
+        sms, clk = f[SMS], f[CLK]
+        fill = x[TILE + own] / clk
+        per_block = x[BLOCK + own] / clk
+        keys = 64.0 if kernel < 2 else 128.0
+        if f[PAGE] > 0 and f[PAGE] < keys:
+            per_block += PAGE_LOOKUP_CYCLES * (keys / f[PAGE] - 1) / clk
+        occupancy = 2.0 if kernel < 2 else 1.0
+        query_tile = 64.0 if kernel == 1 else 128.0
+        warp_rows = 16.0
+        if kernel == 2:
+            warp_rows = 64.0
+        if kernel == 3:
+            warp_rows = 128.0
+        group = hq / hk
+        together = decode and f[SPLIT] > 0
+        heads, query_rows = hq, q
+        if together:
+            heads, query_rows, query_tile = hk, q * group, 64.0
+        tiles = b * heads * np.ceil(query_rows / query_tile)
+        matrix = 2 * query_tile * keys * (d + dv) / (f[RATE] * x[MATRIX])
+        feed = query_tile / warp_rows * keys * (d + dv) * eb / 128.0 * x[FEED]
+        exponent = query_tile * keys / 16.0 * x[SOFTMAX]
+        p = x[SERIAL] if kernel < 2 else x[ASYNC]
+        work = ((matrix + feed) ** p + exponent**p) ** (1 / p) / clk
+        blocks = np.ceil(kv / keys)
+        mean = blocks
+        if f[CAUSAL] > 0 and q > 1:
+            before = kv - q
+            turns = np.ceil(q / query_tile)
+            if turns <= 64:
+                mean = 0.0
+                for i in range(int(turns)):
+                    last = min(before + (i + 1) * query_tile, kv)
+                    mean += np.ceil(last / keys)
+                mean /= turns
+            else:
+                mean = min(blocks, (before + query_tile * (turns + 1) / 2) / keys + 0.5 * (keys > query_tile))
+        if f[WIN] > 0 and not decode:
+            inside = np.ceil((f[WIN] + query_tile) / keys)
+            mean = min(mean, inside)
+            blocks = min(blocks, inside)
+        rate = f[BW] * x[ACCESS]
+        width = d if f[LATENT] > 0 else d + dv
+        cache_bytes = b * hk * kv * width * eb
+        query_bytes = b * hq * q * (d + dv) * eb
+        extra = 0.0
+        if f[WRITE] > 0:
+            extra = 2 * b * hk * q * width * eb / rate
+        hit = 0.0
+        if f[WARM] > 0:
+            l2 = f[L2] * x[L2SHARE]
+            hit = 1 - min(1.0, max(0.0, (cache_bytes + query_bytes) / l2 - 1.0))
+        moved = cache_bytes + query_bytes
+        memory = max(moved * (1 - hit) / rate, moved / (sms * clk * 64.0))
+        o = x[MEMOVER]
+        splits = 1.0
+        if together:
+            cap = MAX_SPLITS
+            if kernel < 2 and group <= 1:
+                cap = 1.0
+            if kernel < 2 and group > 1 and b > 1 and hk > 1:
+                extra += 2 * x[REORDER] * 1e-6 + 2 * query_bytes / rate
+            seconds = 1e30
+            busy = 0.0
+            s = 1.0
+            while s <= cap and s <= max(blocks, 1.0):
+                n = tiles * s
+                length = np.ceil(blocks / s)
+                chain = np.ceil(n / (sms * occupancy)) * (fill + length * per_block)
+                load = length * keys * width * eb / (64.0 * clk)
+                spread = np.ceil(n / sms) * max(length * work, load)
+                total = (chain**o + spread**o + memory**o) ** (1 / o)
+                if s > 1:
+                    partial = s * b * hq * q * dv * 4.0
+                    total += x[COMBINE] * 1e-6 + 2 * partial / (sms * clk * 32.0)
+                if total < seconds:
+                    seconds, splits, busy = total, s, chain
+                s *= 2.0
+            compute = tiles * blocks * work / sms
+        else:
+            compute = tiles * (mean * work + fill / occupancy) / sms
+            busy = max(
+                fill + blocks * (work + per_block),
+                np.ceil(tiles / (sms * occupancy)) * (fill + mean * per_block),
+            )
+            seconds = (max(compute, busy) ** o + memory**o) ** (1 / o)
+        flops = 2 * b * hq * q * mean * keys * (d + dv)
+        written = moved * (1 - hit) + (2 * b * hk * q * width * eb if f[WRITE] > 0 else 0.0)
+        phi = clock_share(flops * f[JF], written * f[JB], seconds, f[TDP] - f[IDLE])
+        out[r, 0] = seconds + (1 / phi - 1) * min(compute, seconds) + extra
+        bound = 3.0
+        if memory >= max(compute, busy):
+            bound = 1.0
+        elif compute >= busy:
+            bound = 0.0 if matrix + feed >= exponent else 2.0
+        out[r, 1] = bound
+        out[r, 2] = written
+        out[r, 3] = splits

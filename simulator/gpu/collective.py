@@ -1,0 +1,91 @@
+"""Collectives of a GPU library: the cheapest of its protocols and algorithms over given wires.
+
+NCCL carries a message by one of three protocols (NCCL's documentation of ``NCCL_PROTO``): LL sends flags with
+every word, LL128 with every 128 bytes, Simple synchronises per chunk. Each has a base latency, a latency per
+step and a share of the wire's bandwidth; the library takes the cheapest, and so does this model. Algorithms:
+a ring (2(n-1) steps for all-reduce, n-1 for gather and scatter), trees between nodes (2 log2 of the nodes),
+and NVLink SHARP where the switch adds (capability 9.0 and later, all-reduce), which sends a buffer once. An
+all-to-all and a send post their messages at once and pay one step.
+
+Between nodes each node's GPUs share its network ports, up to ``ports``; a step over the network costs its own
+latency. Latencies scale with the GPU generation (fitted); the bandwidth of a wire is an input.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+__all__ = ["COLUMNS", "CONSTANTS", "KINDS", "WIRES", "collective_rows"]
+
+Array = NDArray[np.float64]
+KINDS: Final = ("all_reduce", "all_gather", "reduce_scatter", "all_to_all", "broadcast", "send")
+WIRES: Final = ("peer", "host", "network")
+COLUMNS: Final = ("kind", "ranks", "bytes", "bandwidth", "wire", "scale", "sharp", "per_node", "eager")
+KIND, RANKS, BYTES, BW, WIRE, SCALE, SHARP, PERNODE, EAGER = range(9)
+CONSTANTS: Final = (
+    "base_us", "step_us", "ll_share", "ll128_base_us", "ll128_step_us", "ll128_share", "simple_base_us",
+    "simple_step_us", "simple_share", "sharp_base_us", "sharp_share", "exchange_base_us", "exchange_share",
+    "host_scale", "host_share", "network_base_us", "network_step_us", "network_share", "ports",
+    "eager_skew_us", "send_base_us", "send_share", "send_ll_base_us", "send_ll_share", "send_network_us",
+)  # fmt: skip
+BASE, STEP, LLSHARE, B128, S128, SH128, BSIMPLE, SSIMPLE, SHSIMPLE, BSHARP, SHSHARP, BEX, SHEX, HSCALE, HSHARE, BNET, SNET, SHNET, PORTS, SKEW, BSEND, SHSEND, LLSEND, SHLLSEND, NETSEND = range(25)  # fmt: skip  # noqa: E501
+
+
+@njit(cache=True)
+def collective_rows(rows: Array, constants: Array, out: Array) -> None:
+    """Seconds of each row (:data:`COLUMNS`) to ``out``. ``bytes`` is the whole buffer, as NCCL's tests count.
+
+    ``bandwidth`` is bytes per second and direction of one GPU's port, of one network port for ``network``.
+    """
+    x = constants
+    for r in range(rows.shape[0]):
+        f = rows[r]
+        kind, n, size, wire = int(f[KIND]), f[RANKS], f[BYTES], int(f[WIRE])
+        if n < 2:
+            out[r] = 0.0
+            continue
+        bandwidth, scale = f[BW], f[SCALE]
+        steps = n - 1
+        moved = size * (n - 1) / n
+        if kind == 0:
+            steps, moved = 2 * (n - 1), 2 * size * (n - 1) / n
+        elif kind == 4:
+            moved = size
+        elif kind == 5:
+            steps, moved = 1.0, size
+        share = 1.0
+        if wire == 1:
+            share = x[HSHARE]
+            scale *= x[HSCALE]
+        if wire == 2:
+            nodes = np.ceil(n / f[PERNODE])
+            ports = min(f[PERNODE], x[PORTS]) if kind != 5 else 1.0
+            rate = bandwidth * x[SHNET] * ports
+            hops = 1.0 if kind == 5 else 2 * np.ceil(np.log2(nodes)) if kind == 0 else nodes - 1
+            base = scale * x[NETSEND] if kind == 5 else x[BNET] + x[SNET] * (hops + 0.2 * steps)
+            out[r] = base * 1e-6 + moved / rate
+            continue
+        rate = bandwidth * share
+        best = 1e30
+        if kind == 5:
+            quick = scale * x[LLSEND] * 1e-6 + moved / (rate * x[SHLLSEND])
+            best = min(quick, scale * x[BSEND] * 1e-6 + moved / (rate * x[SHSEND]))
+        elif kind == 3:
+            quick = scale * (x[BEX] + x[STEP]) * 1e-6 + moved / (rate * x[LLSHARE])
+            simple = scale * (x[BSIMPLE] + x[SSIMPLE]) * 1e-6 + moved / (rate * x[SHEX])
+            middle = scale * (x[B128] + x[S128]) * 1e-6 + moved / (rate * x[SH128])
+            best = min(quick, min(simple, middle))
+        else:
+            quick = scale * (x[BASE] + x[STEP] * steps) * 1e-6 + moved / (rate * x[LLSHARE])
+            middle = scale * (x[B128] + x[S128] * steps) * 1e-6 + moved / (rate * x[SH128])
+            simple = scale * (x[BSIMPLE] + x[SSIMPLE] * steps) * 1e-6 + moved / (rate * x[SHSIMPLE])
+            best = min(quick, min(middle, simple))
+            if kind == 0 and f[SHARP] > 0 and n >= 4:
+                best = min(best, scale * x[BSHARP] * 1e-6 + size / (rate * x[SHSHARP]))
+        if f[EAGER] > 0 and n > 2:
+            best += x[SKEW] * 1e-6
+        out[r] = max(best, moved / bandwidth * (1.0 if not (kind == 0 and f[SHARP] > 0) else 0.5))

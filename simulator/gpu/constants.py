@@ -1,0 +1,100 @@
+"""The calibrated constants: one file, written by ``calibration/fit_gpu.py`` from public measurements alone.
+
+Families hold their constants by name; here they become the arrays that the kernels take. Nothing in the file
+belongs to one GPU: a constant is global, or belongs to a memory technology, a generation, or a way to
+measure.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["Constants", "Setup", "shipped_constants"]
+
+Array = NDArray[np.float64]
+LAUNCHES: Final = ("matmul", "attention", "other")
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """A way to measure: what stands around kernel time, and what ran before.
+
+    ``launch_us`` by family is part of what a row of this timing holds beside kernel time. Launches that the
+    GPU's own front end makes scale with its clock: ``launch_kcycles`` comes to them. ``host_us``, by family
+    too, is what the host needs for a call, which passes beside the device's time. ``rotation``: weight
+    tensors that a loop cycles through. ``library``: share of the matrix rate that the library generation of
+    these sources reaches. ``previous``: whether the operator before left its output in the L2.
+    ``vectorised``: whether memory-bound kernels move vectors or single elements. ``eager``: collectives on
+    ranks that are not synchronised. ``cache_write``: attention writes its new keys and values first, and
+    8-bit products quantise their activation.
+    """
+
+    launch_us: Mapping[str, float]
+    launch_kcycles: Mapping[str, float]
+    host_us: Mapping[str, float]
+    rotation: int
+    library: float
+    previous: bool
+    vectorised: bool
+    eager: bool
+    cache_write: bool
+
+
+@dataclass(frozen=True)
+class Constants:
+    """All constants of the model; ``data`` is the JSON object of the file."""
+
+    data: Mapping[str, Any]
+
+    def array(self, family: str, names: Sequence[str]) -> Array:
+        """A family's constants in the order of a kernel's names."""
+        table = self.data[family]
+        return np.array([float(table[name]) for name in names])
+
+    def setup(self, timing: str) -> Setup:
+        """The setup of a timing method; an unknown one is taken as kernels in a graph with cold weights."""
+        setups = self.data["setups"]
+        own = setups.get(timing, setups["default"])
+        return Setup(
+            own["launch_us"], own["launch_kcycles"], own["host_us"], own["rotation"], own["library"], own["previous"],
+            own["vectorised"], own["eager"], own["cache_write"],
+        )  # fmt: skip
+
+    def memory_share(self, key: str) -> float:
+        """Share of the data-sheet bandwidth that a memory technology of a generation delivers to streams.
+
+        One without measurements takes its generation's mean (the controllers are alike), else that of its
+        technology.
+        """
+        table = self.data["memory_share"]
+        if key in table:
+            return float(table[key])
+        technology, generation = key.split("/")
+        kin = [share for name, share in table.items() if name.endswith(f"/{generation}")]
+        kin = kin or [share for name, share in table.items() if name.startswith(f"{technology}/")]
+        return float(np.mean(kin)) if kin else float(table["default"])
+
+    def latency_scale(self, generation: str) -> float:
+        """Latency of a collective's step by GPU generation, relative to Ampere."""
+        table = self.data["collective_scale"]
+        return float(table.get(generation, table["default"]))
+
+    def network_bandwidth(self, generation: str) -> float:
+        """Bytes per second of one network port of a node of that GPU generation, where nothing states it."""
+        table = self.data["network_bandwidth"]
+        return float(table.get(generation, table["default"]))
+
+
+@cache
+def shipped_constants() -> Constants:
+    """The constants of the package."""
+    text = files("simulator.gpu").joinpath("constants.json").read_text(encoding="utf-8")
+    return Constants(json.loads(text))

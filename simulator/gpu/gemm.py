@@ -1,0 +1,158 @@
+"""Matrix products: which tile and split a library takes, and how long that lasts.
+
+Every candidate (tile of the output x split of the reduction) is priced; the cheapest stands, as cuBLAS's
+heuristics aim for. A candidate's time is a soft maximum of
+
+- arithmetic: tiles per multiprocessor, rounded up in part (wave quantisation), at a rate that falls with the
+  operand traffic of a small tile: e = e0 h / (h + c r^x), h = bm bn / (bm + bn), r = FLOPs per cycle / 1024;
+- L2 and shared-memory feed: operand bytes per multiprocessor over min(64 B/cycle, bytes in flight / latency)
+  (Little's law: stages x tile rows in flight);
+- DRAM: compulsory bytes that the L2 does not hold, operands that a wave's panels re-read when they exceed
+  the L2, over the memory technology's share of its bandwidth;
+
+plus a latency per wave (fill, drain), the part of the output's write-back that a lone thread block per
+multiprocessor cannot hide, and for a split the partial sums' way through the L2. Power comes last: when the
+mean power exceeds the limit, arithmetic slows to the clock that fits (:mod:`simulator.gpu.power`).
+
+The form follows NVIDIA's "Matrix Multiplication Background" guide (tile and wave quantisation) and CUTLASS.
+The rows of the kernel are arrays, so that tables of operators cost microseconds each.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from simulator.gpu.power import clock_share
+
+__all__ = ["COLUMNS", "CONSTANTS", "SPLITS", "TILES", "gemm_rows"]
+
+Array = NDArray[np.float64]
+
+COLUMNS: Final = (
+    "m", "n", "k", "batch", "a_bytes", "w_bytes", "o_bytes", "sms", "clock", "rate", "bandwidth", "l2",
+    "shared", "sharing", "rotation", "library", "splits", "tdp", "idle", "j_flop", "j_byte", "k_padding",
+    "resident", "before_bytes",
+)  # fmt: skip
+"""Inputs of a row. ``rotation``: weight tensors that a benchmark cycles through one activation (0: cold).
+``library``: share of the arithmetic rate that the library generation reaches. ``splits``: whether the
+reduction may be split. ``resident``: share of the left operand that no DRAM read brings.
+``before_bytes``:
+traffic of a kernel that prepares the activation (quantises it to 8 bits)."""
+M, N, K, B, EA, EW, EO, SMS, CLK, RATE, BW, L2, SHARED, SHARING, ROT, LIB, MAXS, TDP, IDLE, JF, JB, KPAD, RES, BEFORE = range(24)  # fmt: skip  # noqa: E501
+CONSTANTS: Final = (
+    "e0", "feed", "feed_exponent", "overlap", "wave_cycles", "latency_us", "l2_share", "reduce_cycles",
+    "quantisation", "epilogue", "memory_overlap", "access", "l2_rate", "store",
+)  # fmt: skip
+E0, FEED, FEEDX, OVER, WAVE, LAT, L2SHARE, REDUCE, QUANT, EPI, MEMOVER, ACCESS, L2RATE, STORE = range(14)
+TILES: Final = np.array(
+    [[256, 128], [128, 256], [128, 128], [128, 64], [64, 128], [64, 64], [32, 64], [64, 32], [16, 64], [16, 128]],
+    dtype=np.float64,
+)  # fmt: skip
+SPLITS: Final = np.array([1, 2, 3, 4, 6, 8, 12, 16, 32], dtype=np.float64)
+ACCUMULATOR_BYTES: Final = 196608.0
+"""Of the register file (256 KiB), what accumulators may take."""
+RESULTS: Final = 5
+"""Columns of the result: seconds, bound (index), DRAM bytes, tile x 100 + split, clock share."""
+
+
+@njit(cache=True, fastmath=False)
+def gemm_rows(rows: Array, constants: Array, tiles: Array, splits: Array, out: Array) -> None:
+    """Price each row (:data:`COLUMNS`) and write (seconds, bound, DRAM bytes, choice, clock share) to ``out``.
+
+    Bound: 0 compute, 1 memory, 2 l2, 3 latency. Seconds are kernel time without any launch.
+    """
+    x = constants
+    for r in range(rows.shape[0]):
+        f = rows[r]
+        m, n, k, b = f[M], f[N], f[K], f[B]
+        sms, clk = f[SMS], f[CLK]
+        rate = f[RATE] * clk * f[LIB]
+        a_total, w_total, o_total = b * m * k * f[EA], b * k * n * f[EW], b * m * n * f[EO]
+        l2 = f[L2] * x[L2SHARE]
+        a_dram, w_dram, o_dram = a_total * (1 - f[RES]), w_total, o_total
+        if f[ROT] > 0:
+            footprint = f[ROT] * w_total + a_total + o_total
+            miss = min(1.0, max(0.0, footprint / l2 - 1.0))
+            w_dram = w_total * miss
+            o_dram = o_total * miss
+            a_dram = a_total * min(1.0, max(0.0, (a_total + o_total) / l2 - 1.0))
+        dram_rate = f[BW] * x[ACCESS]
+        l2_rate = sms * clk * 64.0 * x[L2RATE]
+        best, best_compute, best_memory, best_fixed = 1e30, 0.0, 0.0, 0.0
+        for t in range(tiles.shape[0]):
+            bm, bn = tiles[t, 0], tiles[t, 1]
+            if bm > 32 and m <= bm / 2:
+                continue
+            rows_m, rows_n = np.ceil(m / bm), np.ceil(n / bn)
+            stages = 4.0
+            used = (bm + bn) * 128.0 * stages
+            while used > f[SHARED] * 0.95 and stages > 2:
+                stages -= 1
+                used = (bm + bn) * 128.0 * stages
+            if used > f[SHARED]:
+                continue
+            occupancy = min(np.floor(f[SHARED] / used), np.floor(ACCUMULATOR_BYTES / (bm * bn * 4.0)))
+            occupancy = max(1.0, min(occupancy, 6.0))
+            shared_fetch = 1.0
+            if f[SHARING] > 1 and bm >= 128 and bn >= 128:
+                shared_fetch = 0.5 + 0.5 / f[SHARING]
+            h = bm * bn / (bm + bn)
+            if f[SHARING] > 2 and bm >= 128:
+                h = 2 * bm * bn / (2 * bm + bn)
+            e = x[E0] * h / (h + x[FEED] * (f[RATE] / 1024.0) ** x[FEEDX])
+            live_m, live_n = min(bm, m), min(bn, n)
+            for i in range(splits.shape[0]):
+                s = splits[i]
+                if s > f[MAXS] or (s > 1 and k / s < 256):
+                    break
+                depth = np.ceil(k / s / f[KPAD]) * f[KPAD]
+                blocks = rows_m * rows_n * s * b
+                if s > 1 and blocks > 4 * sms * occupancy:
+                    break
+                per = blocks / sms
+                turns = np.ceil(per)
+                share = x[QUANT] * turns + (1 - x[QUANT]) * max(per, 1.0)
+                compute = share * 2 * bm * bn * depth / (rate * e)
+                fetched = (live_m * f[EA] + live_n * f[EW]) * depth * shared_fetch
+                in_flight = min(occupancy, turns) * stages * (live_m + live_n) * 128.0
+                feed_rate = min(64.0 * clk, in_flight / (x[LAT] * 1e-6))
+                feed = max(turns * fetched / feed_rate, blocks * fetched / l2_rate)
+                # A wave walks down a column of tiles: its panels stay in the L2, or are fetched again.
+                concurrent = min(blocks, sms * occupancy)
+                down = min(rows_m, concurrent)
+                across = max(1.0, concurrent / down)
+                panels = (down * bm * f[EA] + across * bn * f[EW]) * depth
+                again = 0.0
+                if panels > l2 and per > 1:
+                    again = (np.ceil(rows_n / across) - 1) * a_total * min(1.0, panels / l2 - 1.0)
+                inputs = (a_dram + w_dram + again) / dram_rate
+                output = o_dram / dram_rate
+                p = x[MEMOVER]
+                memory = ((inputs + output) ** p + feed**p) ** (1 / p)
+                p = x[OVER]
+                waves = np.ceil(blocks / (sms * occupancy))
+                fixed = waves * x[WAVE] / clk + x[EPI] * output / occupancy
+                # The last tile's store has no further arithmetic to hide behind.
+                fixed += live_m * live_n * f[EO] / (x[STORE] * clk) * (1.0 + 0.5 * (waves - 1.0)) / s
+                if s > 1:
+                    fixed += x[REDUCE] / clk + 2 * s * m * n * 4 * b / l2_rate
+                total = (compute**p + memory**p) ** (1 / p) + fixed
+                if total < best:
+                    best = total
+                    out[r, 1] = 0.0 if compute >= memory else (1.0 if inputs + output >= feed else 2.0)
+                    if fixed > max(compute, memory):
+                        out[r, 1] = 3.0
+                    out[r, 2] = a_dram + w_dram + again + o_dram
+                    out[r, 3] = t * 100 + s
+                    best_compute, best_memory, best_fixed = compute, memory, fixed
+        joule = 2 * m * n * k * b * f[JF]
+        phi = clock_share(joule, out[r, 2] * f[JB], best, f[TDP] - f[IDLE])
+        out[r, 4] = phi
+        if phi < 1.0:
+            p = x[OVER]
+            best = ((best_compute / phi) ** p + best_memory**p) ** (1 / p) + best_fixed
+        out[r, 0] = best + f[BEFORE] / dram_rate

@@ -1,0 +1,111 @@
+"""The cost model ``gpu``: one operator on one GPU, for the system simulator.
+
+Answers are those of :mod:`simulator.gpu.rows` under the setup ``default`` (kernels launched from a graph,
+weights cold, inputs from wherever the attribute ``residency`` says); ``gpu-eager`` takes the setup ``kernel``.
+Devices that are no GPUs go to the analytic roofline. Bytes are those that cross the DRAM's pins: what the L2
+keeps is not among them, but never more than an operator's own traffic.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+from hw_configs.device import Gpu
+from hw_configs.problems import bad_input
+from hw_configs.system import MemorySpace, Node
+from simulator.cost.model import OperatorCost, roof_seconds
+from simulator.cost.roofline import COMMUNICATION_KINDS, ROOFLINE
+from simulator.gpu.constants import Constants, Setup, shipped_constants
+from simulator.gpu.lowering import lowered
+from simulator.gpu.rows import Prediction, Request, predict
+from simulator.gpu.sheet import GpuSheet, gpu_sheet
+from workloads.graph import Operator
+
+__all__ = ["EAGER", "GPU", "GpuModel"]
+
+MAX_DEVICES_REMEMBERED: Final = 256
+
+
+class GpuModel:
+    """See the module's first lines. ``constants`` None means those of the package.
+
+    ``timing`` names the setup under which :meth:`cost` prices an operator.
+    """
+
+    def __init__(
+        self, name: str = "gpu", timing: str = "default", constants: Constants | None = None
+    ) -> None:
+        self.name = name
+        self._timing = timing
+        self._given = constants
+        # Sheets by device and memory, keyed by identity; the objects are kept so that none is taken twice.
+        self._sheets: dict[tuple[int, int], tuple[Any, MemorySpace, GpuSheet]] = {}
+
+    @property
+    def constants(self) -> Constants:
+        """The constants in use; read from the package at first need."""
+        return self._given if self._given is not None else shipped_constants()
+
+    def sheet(self, node: Node, memory: MemorySpace) -> GpuSheet:
+        """The data sheet of a node's GPU that works in a memory."""
+        identity = (id(node.device), id(memory))
+        known = self._sheets.get(identity)
+        if known is None:
+            if not isinstance(node.device, Gpu):
+                raise bad_input(f"{node.name!r} is no GPU")
+            if len(self._sheets) >= MAX_DEVICES_REMEMBERED:
+                self._sheets.clear()
+            known = self._sheets[identity] = (node.device, memory, gpu_sheet(node.device, memory))
+        return known[2]
+
+    def predict_rows(
+        self, operators: Sequence[Operator], node: Node, memory: MemorySpace, timing: str = "default"
+    ) -> list[Prediction]:
+        """Predict many operators on one GPU at once; ``timing`` names how they would be measured."""
+        sheet, setup = self.sheet(node, memory), self.constants.setup(timing)
+        return self._predict(operators, sheet, setup)
+
+    def _predict(self, operators: Sequence[Operator], sheet: GpuSheet, setup: Setup) -> list[Prediction]:
+        for operator in operators:
+            if operator.kind in COMMUNICATION_KINDS:
+                raise bad_input(f"operator {operator.name!r} is communication; links set its time")
+        return predict([Request(lowered(op), sheet, setup) for op in operators], self.constants)
+
+    def cost(self, operator: Operator, node: Node, memory: MemorySpace) -> OperatorCost:
+        """The cost of an operator on a node that works in a memory; SI units.
+
+        Raises ``InputError`` for communication and for a device without a rate for the element type.
+        """
+        if operator.kind == "view" or not isinstance(node.device, Gpu):
+            return ROOFLINE.cost(operator, node, memory)
+        if operator.kind in COMMUNICATION_KINDS:
+            raise bad_input(
+                f"operator {operator.name!r} is communication ({operator.kind}); links set its time"
+            )
+        sheet = self.sheet(node, memory)
+        operator = lowered(operator)
+        found = self._predict([operator], sheet, self.constants.setup(self._timing))[0]
+        # The closed forms count tiles; the data-sheet roof holds whatever they say, for bytes that move.
+        arithmetic, traffic = roof_seconds(operator, node.device.compute, memory)
+        cold = operator.attributes.get("residency") not in ("hot", "previous")
+        seconds = max(found.kernel_s, arithmetic, traffic if cold else 0.0)
+        share = min(1.0, found.dram_bytes / max(1.0, operator.read_bytes + operator.write_bytes))
+        read, written = operator.read_bytes, operator.write_bytes
+        if not cold:
+            read, written = int(read * share), int(written * share)
+        return OperatorCost(
+            seconds,
+            found.launch_s,
+            found.bound_by,
+            read,
+            written,
+            found.compute_j,
+            read * memory.energy_per_byte_read_j + written * memory.energy_per_byte_written_j,
+        )
+
+
+GPU: Final = GpuModel()
+EAGER: Final = GpuModel("gpu-eager", "kernel")
+"""Kernels of the 2023 generation of serving libraries, launched one by one: lower matrix rates, norms and
+activations that move one element per thread."""

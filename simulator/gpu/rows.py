@@ -1,0 +1,288 @@
+"""Tables of operators become arrays, one per family, and the kernels price them in one call each.
+
+An operator says what it is through its kind and attributes (:data:`workloads.graph.KINDS`). The setup says
+how it was measured: what was in the caches, which generation of library ran, what is timed beside the kernel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simulator.gpu import attention, gemm, memory_bound
+from simulator.gpu.constants import Constants, Setup
+from simulator.gpu.power import operation_joules
+from simulator.gpu.sheet import GpuSheet
+from workloads.dtypes import BITS
+from workloads.graph import Operator
+
+__all__ = ["FAMILIES", "Prediction", "Request", "family_of", "predict"]
+
+Array = NDArray[np.float64]
+FAMILIES: Final = ("tensor16", "tensor8", "simt32", "attention_decode", "attention_prefill", "memory_bound")
+BOUNDS: Final = ("compute", "memory", "l2", "latency")
+ATTENTION_BOUNDS: Final = ("compute", "memory", "exp units", "latency")
+MEMORY_BOUNDS: Final = ("compute", "memory", "l2", "latency")
+NARROW: Final = frozenset({"fp8", "mxfp8", "int8", "uint8", "fp4", "mxfp4", "nvfp4", "int4"})
+WIDE: Final = frozenset({"fp32", "fp64"})
+MEMORY_CLASS: Final = {
+    "norm": "norm", "softmax": "softmax", "activation": "elementwise", "elementwise": "elementwise",
+    "rotary": "rotary", "embedding": "lookup", "gather": "lookup", "scatter": "lookup",
+}  # fmt: skip
+CHOICES: Final = {
+    t * 100 + int(s): f"{int(tile[0])}x{int(tile[1])}/{int(s)}"
+    for t, tile in enumerate(gemm.TILES) for s in gemm.SPLITS
+}  # fmt: skip
+"""Names of a product's choices: tile and split."""
+ROW_KINDS: Final = frozenset({"norm", "softmax", "topk", "loss"})
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One operator on one GPU, measured in one way."""
+
+    operator: Operator
+    sheet: GpuSheet
+    setup: Setup
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """Kernel, launch and host seconds, bytes over the DRAM's pins, joules above idle, and what decides."""
+
+    kernel_s: float
+    launch_s: float
+    host_s: float
+    dram_bytes: float
+    compute_j: float
+    memory_j: float
+    bound_by: str
+    choice: str = ""
+
+    @property
+    def seconds(self) -> float:
+        """What a measurement of this setup would show: the host works while the device does."""
+        return max(self.kernel_s + self.launch_s, self.host_s)
+
+
+def family_of(operator: Operator) -> str:
+    """The family whose kernel prices an operator."""
+    kind = operator.kind
+    if kind in ("matmul", "grouped_matmul", "conv", "recurrent"):
+        if operator.dtype in NARROW:
+            return "tensor8"
+        return "simt32" if operator.dtype in WIDE else "tensor16"
+    if kind == "attention":
+        return "attention_decode" if int(operator.attributes.get("q_len", 2)) == 1 else "attention_prefill"
+    return "memory_bound"
+
+
+def size(dtype: str) -> float:
+    """Bytes of one element."""
+    return BITS.get(dtype, 16) / 8
+
+
+def gemm_line(request: Request, constants: Constants) -> list[float]:
+    """The inputs of :func:`simulator.gpu.gemm.gemm_rows` for a product."""
+    operator, sheet, setup = request.operator, request.sheet, request.setup
+    a, dtype = operator.attributes, operator.dtype
+    family = family_of(operator)
+    m, n, k = (max(1.0, float(a[name])) for name in ("m", "n", "k"))
+    batch = float(a.get("batch", 1))
+    if operator.kind == "grouped_matmul":
+        batch = float(a.get("active", a.get("groups", 1)))
+        m = max(1.0, m / batch)
+    element = size(dtype)
+    weight = size(str(a.get("weight_dtype", dtype)))
+    if "weight_bytes" in a:
+        weight = float(a["weight_bytes"]) / (n * k)
+    speed = float(a.get("sparse_speed", 1.0))
+    joule = flop_joules(family, sheet, constants)
+    return [
+        m, n, k, batch, element, weight, max(element, 2.0), sheet.sms, sheet.clock,
+        sheet.rate(dtype) * speed, sheet.bandwidth * constants.memory_share(sheet.memory),
+        sheet.l2_visible_bytes, sheet.shared_bytes, sheet.operand_sharing, rotation_of(operator, setup),
+        setup.library if family == "tensor16" else 1.0,
+        1.0 if family == "tensor8" or batch > 1 else 32.0, sheet.tdp, sheet.idle,
+        joule / speed, sheet.joule_per_byte,
+        32.0 if family == "tensor16" else 8.0 if family == "simt32" else 128.0,
+        resident_share(operator, batch * m * k * element),
+        3.0 * batch * m * k if family == "tensor8" and setup.cache_write else 0.0,
+    ]  # fmt: skip
+
+
+def flop_joules(family: str, sheet: GpuSheet, constants: Constants) -> float:
+    """J per FLOP of a family: on matrix units, or on vector units for FP32 and memory-bound operators."""
+    table = constants.data["energy_pj"]
+    if family in ("simt32", "memory_bound"):
+        return operation_joules(table["simt32"], sheet.process, sheet.clock)
+    return operation_joules(
+        table["tensor8" if family == "tensor8" else "tensor16"], sheet.matrix_process, sheet.clock
+    )
+
+
+def resident_share(operator: Operator, operand_bytes: float) -> float:
+    """Share of the left operand that no DRAM read brings.
+
+    All of it where the operator before has just written it (``residency: previous``). Of an implicit operand
+    (``input_bytes``, a convolution's gathered image), whatever exceeds the bytes that really stand in memory.
+    """
+    if operator.attributes.get("residency") == "previous":
+        return 1.0
+    stored = operator.attributes.get("input_bytes")
+    if stored is None or operand_bytes <= 0:
+        return 0.0
+    return 1.0 - min(1.0, float(stored) / operand_bytes)
+
+
+def rotation_of(operator: Operator, setup: Setup) -> float:
+    """Weight tensors in rotation: the attribute ``residency`` (cold, hot) decides before the setup."""
+    residency = operator.attributes.get("residency")
+    if residency == "hot":
+        return 1.0
+    return 0.0 if residency in ("cold", "previous") else float(setup.rotation)
+
+
+def attention_line(request: Request, constants: Constants) -> list[float]:
+    """The inputs of :func:`simulator.gpu.attention.attention_rows`."""
+    operator, sheet, setup = request.operator, request.sheet, request.setup
+    a = operator.attributes
+    d = float(a["head_dim"])
+    q, kv = float(a["q_len"]), float(a["kv_len"])
+    split = bool(a.get("split_kv", True))
+    decode = q == 1
+    kernel = sheet.attention_kernel
+    if not split and kernel >= 2:
+        kernel = 0  # the variable-length kernel without split runs FlashAttention-2 everywhere
+    window = float(a.get("window", 0))
+    residency = a.get("residency")
+    warm = residency == "hot" or (residency is None and setup.rotation > 0)
+    return [
+        float(a["batch"]), float(a["heads"]), float(a["kv_heads"]), d, float(a.get("v_head_dim", d)), q, kv,
+        float(bool(a.get("causal", False))), window if window < kv else 0.0, size(operator.dtype),
+        sheet.sms, sheet.clock, sheet.rate(operator.dtype),
+        sheet.bandwidth * constants.memory_share(sheet.memory), sheet.l2_visible_bytes, float(kernel),
+        float(split), float(setup.cache_write and split), float(warm), float(decode), sheet.tdp, sheet.idle,
+        flop_joules("tensor16", sheet, constants), sheet.joule_per_byte, float(a.get("page", 0)),
+        float(bool(a.get("latent", False))),
+    ]  # fmt: skip
+
+
+def memory_class(operator: Operator) -> str:
+    """The class whose constants a memory-bound operator takes."""
+    if operator.kind == "activation" and operator.read_bytes > 1.5 * operator.write_bytes:
+        return "gated"
+    return MEMORY_CLASS.get(operator.kind, "elementwise")
+
+
+def memory_line(request: Request, constants: Constants) -> list[float]:
+    """The inputs of :func:`simulator.gpu.memory_bound.memory_bound_rows`."""
+    operator, sheet, setup = request.operator, request.sheet, request.setup
+    a = operator.attributes
+    element = size(operator.dtype)
+    touched = max(operator.read_bytes, operator.write_bytes, 1)
+    m = max(1.0, float(a.get("m", 1)))
+    n = max(1.0, float(a.get("n", touched / element / m)))
+    elements = m * n * element
+    residency = a.get("residency")
+    previous = residency in ("hot", "previous") or (residency is None and setup.previous)
+    return [
+        m, n, operator.read_bytes / elements, operator.write_bytes / elements, element, sheet.sms, sheet.clock,
+        sheet.bandwidth * constants.memory_share(sheet.memory), sheet.l2_visible_bytes, float(previous),
+        float(operator.kind in ROW_KINDS), sheet.shared_bytes,
+    ]  # fmt: skip
+
+
+def memory_constants(request: Request, constants: Constants) -> Array:
+    """The constants of a memory-bound operator's class and implementation."""
+    name = memory_class(request.operator)
+    style = "" if request.setup.vectorised else "/scalar"
+    family = f"memory_bound/{name}{style}"
+    if family not in constants.data:
+        family = f"memory_bound/{name}"
+    return constants.array(family, memory_bound.CONSTANTS)
+
+
+def predict(requests: Sequence[Request], constants: Constants) -> list[Prediction]:
+    """Predict a table; one call of a kernel per family. Communication is not among these operators."""
+    found: list[Prediction | None] = [None] * len(requests)
+    groups: dict[str, list[int]] = {}
+    for index, request in enumerate(requests):
+        groups.setdefault(family_of(request.operator), []).append(index)
+    for family, indices in groups.items():
+        chosen = [requests[i] for i in indices]
+        for i, prediction in zip(indices, _family(family, chosen, constants), strict=True):
+            found[i] = prediction
+    return [prediction for prediction in found if prediction is not None]
+
+
+def _family(family: str, requests: list[Request], constants: Constants) -> list[Prediction]:
+    out = np.zeros((len(requests), 5))
+    if family == "memory_bound":
+        lines = np.array([memory_line(r, constants) for r in requests])
+        own = np.array([memory_constants(r, constants) for r in requests])
+        memory_bound.memory_bound_rows(lines, own, out)
+        names: tuple[str, ...] = MEMORY_BOUNDS
+    elif family.startswith("attention"):
+        lines = np.array([attention_line(r, constants) for r in requests])
+        attention.attention_rows(lines, constants.array(family, attention.CONSTANTS), out)
+        names = ATTENTION_BOUNDS
+    else:
+        lines = np.array([gemm_line(r, constants) for r in requests])
+        gemm.gemm_rows(lines, constants.array(family, gemm.CONSTANTS), gemm.TILES, gemm.SPLITS, out)
+        names = BOUNDS
+    made = []
+    joules: dict[int, float] = {}
+    product = family in ("tensor16", "tensor8", "simt32")
+    for request, row in zip(requests, out.tolist(), strict=True):
+        sheet, operator, setup = request.sheet, request.operator, request.setup
+        key = launch_key(family, request)
+        launch = lookup(setup.launch_us, key, sheet.generation) * 1e-6
+        launch += lookup(setup.launch_kcycles, key, sheet.generation) * 1e3 / sheet.clock
+        host = lookup(setup.host_us, key, sheet.generation) * 1e-6
+        joule = joules.get(id(sheet))
+        if joule is None:
+            joule = joules[id(sheet)] = flop_joules(family, sheet, constants)
+        kernel, moved = row[0], row[2]
+        made.append(
+            Prediction(
+                kernel,
+                launch,
+                host,
+                moved,
+                operator.flops * joule,
+                moved * sheet.joule_per_byte,
+                names[int(row[1])] if kernel >= launch else "launch",
+                CHOICES[int(row[3])] if product else "",
+            )
+        )
+    return made
+
+
+def launch_key(family: str, request: Request) -> str:
+    """The entry of a setup's launch table that an operator takes."""
+    if family == "memory_bound":
+        return f"memory_bound/{memory_class(request.operator)}"
+    if family.startswith("attention"):
+        if not request.operator.attributes.get("split_kv", True):
+            return "attention_alone"
+        own = f"{family}/{attention_generation(request)}"
+        return own if own in request.setup.launch_kcycles else family
+    return family
+
+
+def lookup(table: Mapping[str, float], key: str, generation: str) -> float:
+    """Microseconds for a key: its generation's own, else its own, else those of everything else."""
+    own = table.get(f"{key}/{generation}")
+    if own is not None:
+        return own
+    return table[key] if key in table else table["other"]
+
+
+def attention_generation(request: Request) -> str:
+    """Name of the attention kernel that a GPU runs, for its launches."""
+    return ("fa2", "fa2", "fa3", "blackwell")[request.sheet.attention_kernel]
