@@ -9,14 +9,16 @@ import numpy as np
 
 from hw_configs.problems import InputError
 from offchip.validation.collective_rows import predicted_collective_us
+from offchip.validation.gpu_rows import GpuRow, predict_gpu_rows
 from offchip.validation.reference_gpu import ReferenceGpu
 from offchip.validation.timing import added_us
 from simulator.cost.collective import schedule
 from simulator.cost.model import COST_MODELS, CostModel
 from simulator.cost.roofline import COMMUNICATION_KINDS, constants, operator_class
+from simulator.gpu.model import GpuModel
 from workloads.operator_table import TableRow
 
-__all__ = ["ErrorSummary", "Prediction", "error_summary", "predict_row"]
+__all__ = ["ErrorSummary", "Prediction", "error_summary", "predict_row", "predict_rows"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +36,27 @@ class Prediction:
     note: str = ""
 
 
+def predict_rows(rows: Sequence[TableRow], gpu: ReferenceGpu, model: CostModel) -> list[Prediction]:
+    """The predictions for rows on one GPU, in order."""
+    if isinstance(model, GpuModel):
+        return [_of_gpu_row(done) for done in predict_gpu_rows([(row, gpu) for row in rows], model)]
+    return [predict_row(row, gpu, model) for row in rows]
+
+
+def _of_gpu_row(done: GpuRow) -> Prediction:
+    if done.note:
+        return Prediction(None, None, None, "", done.note)
+    return Prediction(done.total_s * 1e6, done.launch_s * 1e6, done.energy_j, done.bound_by)
+
+
 def predict_row(row: TableRow, gpu: ReferenceGpu, model: CostModel | None = None) -> Prediction:
-    """The prediction for a row on a GPU; a row without an operator or a wire comes back with a note."""
+    """The prediction for a row on a GPU; a row without an operator or a wire comes back with a note.
+
+    The GPU model takes each row under the setup that its timing names; other models take the additions of
+    :mod:`offchip.validation.timing`.
+    """
+    if isinstance(model, GpuModel):
+        return predict_rows([row], gpu, model)[0]
     operator = row.operator
     if operator is None:
         return Prediction(None, None, None, "", row.problem)

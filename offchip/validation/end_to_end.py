@@ -1,9 +1,10 @@
 """Whole models of a reference folder (``end_to_end.csv``): language-model inference through the simulator.
 
 A row of plain inference is run as one prefill and one decode step in the middle of the generation, on the
-node that its hardware names, tensor parallel over its devices. The host's time per step is not modelled yet,
-so rows that a serving engine's host bounds come out too fast. Training steps, FP32 forward passes, single
-layers and offloaded runs are unsupported rows with a note.
+node that its hardware names, tensor parallel over its devices. To the devices' time comes the serving
+engine's host time of a step: one constant per engine, spent once per layer and once per sequence
+(:data:`ENGINES`). Training steps, FP32 forward passes, single layers and offloaded runs are unsupported rows
+with a note.
 
 A row is ok when prefill and decode are within 20 %, or, where it has neither, its end-to-end time or else its
 throughput. (Splitwise's end-to-end times belong to requests that stopped early; they are shown, not judged.)
@@ -15,6 +16,7 @@ import csv
 import fnmatch
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Final
@@ -50,11 +52,29 @@ MODELS: Final = {
 }
 """Built-in models by the sources' names, lower case, without the organisation; equal shapes are equal."""
 
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """A serving engine: the cost model for its kernels, and its host's milliseconds per layer and sequence."""
+
+    cost_model: str
+    host_ms: float
+
+
+ENGINES: Final = {
+    "vllm (modified; splitwise paper)": Engine("gpu-eager", 0.20),
+    "vllm": Engine("gpu", 0.085),
+    "tensorrt-llm": Engine("gpu", 0.035),
+}
+"""Engines by the sources' names, lower case. ``host_ms`` is the one constant per engine that whole models may
+set. Chosen by eye on a sample of the public rows, where (measured step - devices' time) / (layers + sequences)
+lies around it; not fitted."""
+NO_ENGINE: Final = Engine("gpu", 0.0)
 FIGURES: Final = ("prefill_ms", "decode_ms_per_token", "e2e_ms", "throughput_tok_s")
 OK_WITHIN: Final = 0.20
 
 
-def run_end_to_end(path: Path, rows: str, options: Options) -> Iterator[RowResult]:  # noqa: ARG001
+def run_end_to_end(path: Path, rows: str, options: Options) -> Iterator[RowResult]:
     """Rows whose id (the column ``id``, else the line of the file) matches the glob, in the file's order."""
     with path.open(encoding="utf-8-sig", newline="") as stream:
         reader = csv.DictReader(stream)
@@ -67,15 +87,15 @@ def run_end_to_end(path: Path, rows: str, options: Options) -> Iterator[RowResul
             row = {key: (text or "").strip() for key, text in cells.items() if key is not None}
             identity = row.get("id") or str(reader.line_num)
             if fnmatch.fnmatchcase(identity, rows):
-                yield _run_row(identity, row, f"{path}:{reader.line_num}")
+                yield _run_row(identity, row, f"{path}:{reader.line_num}", options)
 
 
-def _run_row(identity: str, row: Mapping[str, str], where: str) -> RowResult:
+def _run_row(identity: str, row: Mapping[str, str], where: str, options: Options) -> RowResult:
     expected = {name: _number(row[name], where, name) for name in FIGURES if row.get(name)}
     groups = {"source": row.get("source", ""), "hardware": row["hardware"]}
     start = time.perf_counter()
     try:
-        ours, note = _predict(row, where)
+        ours, note = _predict(row, where, options)
     except OffchipError as error:
         return RowResult(
             identity, expected, {}, 0.0, "unsupported", None, str(error).partition("\n")[0], groups
@@ -90,7 +110,7 @@ def _run_row(identity: str, row: Mapping[str, str], where: str) -> RowResult:
     return RowResult(identity, expected, ours, seconds, "ok" if within else "off", worst, note, groups)
 
 
-def _predict(row: Mapping[str, str], where: str) -> tuple[dict[str, float], str]:
+def _predict(row: Mapping[str, str], where: str, options: Options) -> tuple[dict[str, float], str]:
     if row["kind"] != "inference":
         return {}, f"no scenario for {row['kind']!r}"
     system = SYSTEMS.get(row["hardware"].lower(), "")
@@ -103,8 +123,11 @@ def _predict(row: Mapping[str, str], where: str) -> tuple[dict[str, float], str]
         int(_number(row[name], where, name)) for name in ("batch", "input_tokens", "n_devices")
     )
     output = int(_number(row.get("output_tokens") or "1", where, "output_tokens"))
-    prefill = _seconds(model, system, devices, "prefill", batch, prompt)
-    decode = _seconds(model, system, devices, "decode", batch, prompt + output // 2)
+    engine = ENGINES.get(row.get("framework", "").lower(), NO_ENGINE)
+    chosen = options.cost_model or engine.cost_model
+    host = engine.host_ms * 1e-3 * (_layers(model) + batch)
+    prefill = host + _seconds(model, system, devices, "prefill", batch, prompt, chosen)
+    decode = host + _seconds(model, system, devices, "decode", batch, prompt + output // 2, chosen)
     whole = prefill + max(0, output - 1) * decode
     figures = {
         "prefill_ms": prefill * 1e3,
@@ -116,11 +139,26 @@ def _predict(row: Mapping[str, str], where: str) -> tuple[dict[str, float], str]
 
 
 @cache
-def _seconds(model: str, system: str, devices: int, phase: str, batch: int, tokens: int) -> float:
+def _seconds(
+    model: str, system: str, devices: int, phase: str, batch: int, tokens: int, cost_model: str
+) -> float:
     from offchip.api import simulate
 
-    done = simulate(model, system, phase=phase, batch=batch, prompt=tokens, tp=devices, fidelity="analytic")
+    done = simulate(
+        model, system, phase=phase, batch=batch, prompt=tokens, tp=devices, fidelity="analytic",
+        cost_model=cost_model,
+    )  # fmt: skip
     return done.phases[0].seconds
+
+
+@cache
+def _layers(model: str) -> int:
+    """Layers of a built-in language model; those that are built otherwise than from a config count as none."""
+    from workloads.huggingface import read_config
+    from workloads.workload import WorkloadOptions
+
+    config = Path(models.__file__).parent / f"{model}.json"
+    return len(read_config(config, WorkloadOptions())[0].layers) if config.is_file() else 0
 
 
 def _number(text: str, where: str, column: str) -> float:

@@ -8,7 +8,7 @@ import pytest
 
 from hw_configs.library import catalog
 from hw_configs.problems import InputError
-from offchip.validation.end_to_end import MODELS, SYSTEMS
+from offchip.validation.end_to_end import ENGINES, MODELS, SYSTEMS
 from offchip.validation.gpu import run
 from offchip.validation.registry import Options
 from workloads import models
@@ -77,3 +77,13 @@ def test_a_missing_column_is_named(tmp_path: Path) -> None:
 def test_names_lead_to_what_is_shipped() -> None:
     assert set(SYSTEMS.values()) <= set(catalog())
     assert set(MODELS.values()) <= set(models.names())
+
+
+def test_an_engines_host_time_grows_with_layers_and_sequences(tmp_path: Path) -> None:
+    row = "bench,inference,meta-llama/Llama-2-7b-hf,Nvidia A100 GPU,1,{},{},128,128.0,,,1,,,1\n"
+    cases = [("vLLM", 1), ("none", 1), ("vLLM", 16), ("none", 16)]
+    rows = "".join(row.format(*case) for case in cases)
+    steps = [r.ours["e2e_ms"] / 128 for r in run(write(tmp_path, rows), "*", Options(end_to_end=True))]
+    own = ENGINES["vllm"].host_ms
+    assert steps[0] - steps[1] == pytest.approx(own * (32 + 1), rel=0.01)
+    assert steps[2] - steps[3] == pytest.approx(own * (32 + 16), rel=0.01)

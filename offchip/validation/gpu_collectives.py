@@ -1,0 +1,43 @@
+"""A collective's row of an operator table as the GPU model's collective kernel wants it."""
+
+from __future__ import annotations
+
+from offchip.validation.collective_rows import wire_of
+from simulator.gpu.collective import KINDS, WIRES
+from simulator.gpu.constants import Constants
+from simulator.gpu.sheet import GpuSheet
+from workloads.operator_table import TableRow
+
+__all__ = ["PCIE_PORT", "collective_line"]
+
+PCIE_PORT = 64e9
+"""Bytes per second and direction of the fastest PCIe port here; a GPU's wire is NVLink when it is faster."""
+
+
+def collective_line(
+    row: TableRow, sheet: GpuSheet, wire_bandwidth: float, host_bandwidth: float, constants: Constants
+) -> list[float]:
+    """The inputs of :func:`simulator.gpu.collective.collective_rows` for a row.
+
+    ``wire_bandwidth`` joins the GPUs of a node, ``host_bandwidth`` is their PCIe; both per direction.
+    """
+    operator = row.operator
+    assert operator is not None
+    wire = wire_of(row)
+    ranks = float(row.cells.get("n_devices") or 2)
+    per_node = float(row.cells.get("devices_per_node") or ranks)
+    if "pairwise" in row.cells.get("label", "") and ranks > per_node:
+        wire = "network"
+    if wire == "peer" and wire_bandwidth <= PCIE_PORT and sheet.operand_sharing == 1:
+        wire = "host"
+        host_bandwidth = wire_bandwidth
+    bandwidths = {
+        "peer": wire_bandwidth, "host": host_bandwidth, "network": constants.network_bandwidth(sheet.generation),
+    }  # fmt: skip
+    kind = "send" if operator.kind == "receive" else operator.kind
+    sharp = sheet.capability >= 90 and wire == "peer" and wire_bandwidth > PCIE_PORT
+    return [
+        float(KINDS.index(kind)), ranks, float(operator.attributes["bytes"]), bandwidths[wire],
+        float(WIRES.index(wire)), constants.latency_scale(sheet.generation), float(sharp), per_node,
+        float(row.timing == "kernel"),
+    ]  # fmt: skip

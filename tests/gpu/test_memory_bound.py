@@ -1,0 +1,65 @@
+"""Memory-bound operators: roofs, growth, implementations."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from simulator.gpu.constants import shipped_constants
+from simulator.gpu.rows import Prediction, Request, predict
+from simulator.gpu.sheet import GpuSheet
+from tests.gpu.sheets import NAMES, scaled, sheet
+from workloads.graph import Operator
+
+KINDS = ("norm", "softmax", "activation", "elementwise", "rotary", "embedding", "copy", "topk")
+kinds = st.sampled_from(KINDS)
+gpus = st.sampled_from(NAMES)
+rows = st.integers(1, 65536)
+columns = st.sampled_from([64, 128, 1024, 4096, 5120, 8192, 16384])
+
+
+def pointwise(kind: str, m: int, n: int, reads: int = 1) -> Operator:
+    size = 2 * m * n
+    return Operator(kind, kind, (), (), 4.0 * m * n, reads * size, size, "bf16", (), {"m": m, "n": n})
+
+
+def run(operator: Operator, on: GpuSheet, timing: str = "default") -> Prediction:
+    constants = shipped_constants()
+    return predict([Request(operator, on, constants.setup(timing))], constants)[0]
+
+
+@settings(max_examples=120, deadline=None)
+@given(kinds, rows, columns, gpus, st.integers(1, 3))
+def test_never_faster_than_the_memory(kind: str, m: int, n: int, gpu: str, reads: int) -> None:
+    on, operator = sheet(gpu), pointwise(kind, m, n, reads)
+    moved = operator.read_bytes + operator.write_bytes
+    assert run(operator, on).kernel_s >= moved / on.bandwidth * (1 - 1e-9)
+    assert run(operator, on, "kernel").kernel_s >= moved / (on.sms * on.clock * 64) * (1 - 1e-9)
+
+
+@settings(max_examples=80, deadline=None)
+@given(kinds, rows, columns, gpus)
+def test_more_hardware_is_never_slower_and_more_rows_never_faster(
+    kind: str, m: int, n: int, gpu: str
+) -> None:
+    base = scaled(sheet(gpu))
+    before = run(pointwise(kind, m, n), base).kernel_s
+    for more in (scaled(base, sms=2.0), scaled(base, clock=1.3), scaled(base, bandwidth=1.5)):
+        assert run(pointwise(kind, m, n), more).kernel_s <= before * (1 + 1e-9)
+    assert run(pointwise(kind, 2 * m, n), base).kernel_s >= before * (1 - 1e-9)
+
+
+def test_one_element_per_thread_is_slower_than_vectors() -> None:
+    operator = replace(pointwise("norm", 8192, 8192), attributes={"m": 8192, "n": 8192, "residency": "cold"})
+    assert (
+        run(operator, sheet("a100-80gb"), "kernel").kernel_s
+        > 1.3 * run(operator, sheet("a100-80gb")).kernel_s
+    )
+
+
+def test_a_previous_output_is_read_from_the_l2() -> None:
+    operator = pointwise("elementwise", 512, 4096, reads=2)
+    warm = replace(operator, attributes={**operator.attributes, "residency": "previous"})
+    assert run(warm, sheet("rtx-4090")).kernel_s < 0.6 * run(operator, sheet("rtx-4090")).kernel_s

@@ -1,0 +1,82 @@
+"""The cost model ``gpu`` as the system simulator meets it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from hw_configs.problems import InputError
+from simulator.cost.model import COST_MODELS, roof_seconds
+from simulator.gpu.lowering import lowered
+from simulator.gpu.sheet import capability, memory_key
+from tests.gpu.sheets import NAMES, attention, product, reference
+from workloads.graph import KINDS, Operator
+
+COMMUNICATION = {"all_reduce", "all_gather", "reduce_scatter", "all_to_all", "broadcast", "send", "receive"}
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("kind", sorted(set(KINDS) - COMMUNICATION))
+def test_every_kind_has_a_cost_even_without_its_attributes(name: str, kind: str) -> None:
+    gpu = reference(name)
+    operator = Operator("x", kind, (), (), 1e9, 4_000_000, 1_000_000, "fp16")
+    cost = COST_MODELS.get("gpu").cost(operator, gpu.node, gpu.memory)
+    if kind == "view":
+        assert cost.seconds == 0
+        return
+    assert cost.seconds >= max(roof_seconds(operator, gpu.gpu.compute, gpu.memory)) * (1 - 1e-9)
+    assert cost.launch_seconds > 0
+    assert cost.read_bytes == 4_000_000
+    assert cost.compute_energy_j > 0
+
+
+def test_communication_is_refused() -> None:
+    gpu = reference("a100-80gb")
+    operator = Operator("x", "all_reduce", (), (), 0.0, 1, 1, "fp16", (), {"bytes": 1, "group": 8})
+    with pytest.raises(InputError, match="links set its time"):
+        COST_MODELS.get("gpu").cost(operator, gpu.node, gpu.memory)
+
+
+def test_hot_data_stays_off_the_pins() -> None:
+    gpu = reference("rtx-4090")
+    cold = product(16, 2048, 2048)
+    hot = replace(cold, attributes={**cold.attributes, "residency": "hot"})
+    model = COST_MODELS.get("gpu")
+    first, second = model.cost(cold, gpu.node, gpu.memory), model.cost(hot, gpu.node, gpu.memory)
+    assert second.read_bytes < 0.1 * first.read_bytes
+    assert second.memory_energy_j < first.memory_energy_j
+    assert second.seconds < first.seconds
+
+
+def test_older_libraries_launched_one_by_one_are_slower() -> None:
+    gpu = reference("a100-80gb")
+    operator = product(4096, 4096, 4096)
+    eager, graph = (
+        COST_MODELS.get(name).cost(operator, gpu.node, gpu.memory) for name in ("gpu-eager", "gpu")
+    )
+    assert eager.seconds > 1.1 * graph.seconds
+
+
+def test_a_batch_of_rows_equals_rows_alone() -> None:
+    gpu = reference("h100-sxm")
+    model = COST_MODELS.get("gpu")
+    operators = [product(8, 4096, 4096), attention(4, 32, 8, 1, 4096), product(512, 512, 512, "fp32")]
+    together = model.predict_rows(operators, gpu.node, gpu.memory)  # type: ignore[attr-defined]
+    for operator, one in zip(operators, together, strict=True):
+        assert model.predict_rows([operator], gpu.node, gpu.memory)[0] == one  # type: ignore[attr-defined]
+
+
+def test_an_lstm_runs_step_by_step() -> None:
+    operator = Operator(
+        "lstm", "recurrent", (), (), 2.0 * 8 * 100 * 4 * 512 * 1024, 4_000_000, 800_000, "fp16", (),
+        {"batch": 8, "sequence": 100, "hidden": 512, "input_size": 512},
+    )  # fmt: skip
+    as_product = lowered(operator)
+    assert dict(as_product.attributes) == {"m": 8, "n": 2048, "k": 1024, "batch": 100}
+
+
+def test_names_of_architectures() -> None:
+    assert capability("Blackwell sm_100") == 100
+    assert capability("unknown") == 0
+    assert memory_key("HBM3", "Hopper sm_90") == "HBM3/Hopper"
