@@ -1,0 +1,237 @@
+"""One point of a space, from its values to a row: the machine, the run, the figures, or the reason why not.
+
+Nothing a point does ends a sweep: what does not fit, does not exist or goes wrong is a row with a status. Points on
+one device at fidelity ``analytic`` go through the condensed evaluation (``simulator/system/profile.py``);
+all others are simulated.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections import OrderedDict
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from hw_configs.problems import InfeasibleError, InputError, NoAnswerError
+from hw_configs.system import System
+from offchip.sweep.cache import DiskCache
+from offchip.sweep.expression import ExpressionError
+from offchip.sweep.figures import figures_of
+from offchip.sweep.machine import Machines, Value
+from offchip.sweep.store import Row
+
+if TYPE_CHECKING:
+    from offchip.sweep.space import Space
+    from simulator.result import Result
+    from simulator.system.profile import Profile
+    from workloads.workload import Workload
+
+__all__ = ["Evaluator", "beside", "code_digest", "point_key"]
+
+_WORKLOAD: Final = ("phase", "batch", "prompt", "generate", "chunk", "dtype", "kv_dtype", "fused")
+_RUN: Final = ("mapper", "tp", "pp", "microbatches", "cost_model", "collective")
+CODE: Final = ("hw_configs", "workloads", "simulator", "mapping", "offchip/sweep", "offchip/api.py")
+"""What decides an outcome; commands and reports may change without it."""
+WORKLOADS_REMEMBERED: Final = 4
+PROFILES_REMEMBERED: Final = 1024
+MAX_REASON: Final = 500
+
+
+@cache
+def code_digest() -> str:
+    """SHA-256 over the program and its constants: a row of other code is another row."""
+    total = hashlib.sha256()
+    root = Path(__file__).parents[2]
+    for part in CODE:
+        for path in sorted((root / part).rglob("*")) or [root / part]:
+            if path.suffix in (".py", ".json", ".yaml"):
+                total.update(str(path.relative_to(root)).encode() + b"\0")
+                total.update(path.read_bytes())
+    return total.hexdigest()
+
+
+def beside(name: str, folder: Path | None) -> str:
+    """A model's name, or the path of its file: beside the space file if it stands there."""
+    if folder is not None and (folder / name).exists():
+        return str(folder / name)
+    return name
+
+
+@cache
+def _content(path: str) -> str:
+    """What stands in a file, as a digest; names that are no files stand for themselves."""
+    file = Path(path)
+    if file.is_dir():
+        file = file / "config.json"
+    return hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else path
+
+
+def point_key(space: Space, machines: Machines, values: Mapping[str, Value], stage: int, code: str) -> str:
+    """SHA-256 of everything that decides a point's outcome: config, options, fidelity, code and seed."""
+    try:
+        settings: dict[str, Any] = dict(space.settings(values))
+        settings["model"] = _content(beside(str(settings["model"]), space.beside))
+        settings["hw"] = machines.base(str(settings["hw"])).digest
+    except (ValueError, ExpressionError):
+        settings = {"values": dict(values)}
+    content = [settings, space.stages[stage].fidelity, code, space.seed]
+    return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+class Evaluator:
+    """Evaluates points of one space, one after another; remembers machines, workloads and profiles."""
+
+    def __init__(self, space: Space, cache: DiskCache | None = None, code: str | None = None) -> None:
+        self.space = space
+        self.cache = cache or DiskCache(None)
+        self.machines = Machines(space.beside)
+        self.code = code or code_digest()
+        self._workloads: OrderedDict[str, Workload] = OrderedDict()
+        self._profiles: OrderedDict[str, Profile | None] = OrderedDict()
+
+    def row(self, number: int, values: Mapping[str, Value], stage: int = 0) -> Row:
+        """The row of a point; never raises for anything the point itself does."""
+        began = time.perf_counter()
+        key = point_key(self.space, self.machines, values, stage, self.code)
+        status, reason, figures = self._outcome(values, stage)
+        reason = " ".join(reason.split())[:MAX_REASON]
+        seconds = time.perf_counter() - began
+        return Row(number, key, status, reason, dict(values), figures, seconds, 1, stage)
+
+    def _outcome(self, values: Mapping[str, Value], stage: int) -> tuple[str, str, dict[str, Any]]:
+        space, figures = self.space, dict[str, Any]()
+        try:
+            settings = space.settings(values)
+            for constraint in space.before:
+                if not constraint.value({**settings, **values}):
+                    return "excluded", f"breaks {constraint.text}", {}
+            options = _options(settings)
+            changes = {path: value for path, value in settings.items() if _is_config(path, options)}
+            system = self.machines.system(str(settings["hw"]), changes)
+            result = self._run(settings, options, system, space.stages[stage].fidelity)
+            figures = figures_of(result, system)
+            status, reason = space.judged(Row(0, "", "ok"), figures, {**settings, **values})
+        except InfeasibleError as error:
+            return "infeasible", str(error), {}
+        except (InputError, ExpressionError) as error:
+            return "invalid", str(error), {}
+        except NoAnswerError as error:
+            return "failed", str(error), {}
+        except TimeoutError as error:
+            return "timeout", str(error), {}
+        except Exception as error:
+            # A defect anywhere in the program costs this point, not the sweep; its name stands in the row.
+            return "failed", f"{type(error).__name__}: {error}", {}
+        return status, reason, figures
+
+    def _run(
+        self, settings: Mapping[str, Value], options: Mapping[str, Any], system: System, fidelity: str
+    ) -> Result:
+        from offchip import api
+
+        model = beside(str(settings["model"]), self.space.beside)
+        if fidelity == "analytic":
+            estimate = self._condensed(model, options, system)
+            if estimate is not None:
+                return estimate
+        run = {name: options[name] for name in _RUN if name in options}
+        extra = {"settings": options["settings"], "fidelity": fidelity}
+        if options.get("microbatches", 1) > 1:
+            own = {name: options[name] for name in _WORKLOAD if name in options}
+            return api.simulate(model, system, dims=options["dims"], **own, **run, **extra)
+        workload = self._workload(model, options)
+        return api.simulate(workload, system, **run, **extra)
+
+    def _condensed(self, model: str, options: Mapping[str, Any], system: System) -> Result | None:
+        """The estimate of a point on one device; None for anything that has to be simulated."""
+        from mapping.placement.single_device import candidates
+        from simulator.cost.collective import CHOICES
+        from simulator.cost.model import COST_MODELS, DEFAULT_COST_MODEL
+        from simulator.system.profile import estimate
+
+        several = (
+            options.get("tp", 1) != 1 or options.get("pp", 1) != 1 or options.get("microbatches", 1) != 1
+        )
+        cost_model, collective = (
+            options.get("cost_model", DEFAULT_COST_MODEL),
+            options.get("collective", "auto"),
+        )
+        if several or options.get("mapper", "single-device") != "single-device" or collective not in CHOICES:
+            return None
+        if cost_model not in COST_MODELS.builtin or set(options["settings"]) - {"device"}:
+            return None
+        profile = self._profile(model, options)
+        if profile is None:
+            return None
+        device = options["settings"].get("device")
+        nodes = candidates(system) if device is None else [system.node(device)]
+        # One plan per structure, written for its first phase, as the simulator has it.
+        chosen: set[str | None] = set()
+        for structure in {phase.structure: phase for phase in reversed(profile.phases)}.values():
+            fits = (
+                n for n in nodes if structure.need_bytes <= system.memories[n.memory or n.name].usable_bytes
+            )
+            chosen.add(getattr(next(fits, None), "name", None))
+        name = chosen.pop() if len(chosen) == 1 else None
+        if name is None:
+            return None
+        return estimate(
+            profile, system, system.nodes[name], COST_MODELS.get(cost_model), collective=collective
+        )
+
+    def _profile(self, model: str, options: Mapping[str, Any]) -> Profile | None:
+        from simulator.system.profile import Profile, profile_of
+
+        key = self._workload_key(model, options)
+        if key in self._profiles:
+            self._profiles.move_to_end(key)
+            return self._profiles[key]
+        profile: Profile | None = None
+        data = self.cache.get(key)
+        if data is not None:
+            profile = Profile.from_bytes(data)
+        else:
+            profile = profile_of(self._workload(model, options))
+            if profile is not None:
+                self.cache.put(key, profile.to_bytes())
+        self._profiles[key] = profile
+        if len(self._profiles) > PROFILES_REMEMBERED:
+            self._profiles.popitem(last=False)
+        return profile
+
+    def _workload(self, model: str, options: Mapping[str, Any]) -> Workload:
+        from offchip import api
+
+        key = self._workload_key(model, options)
+        if key not in self._workloads:
+            own = {name: options[name] for name in _WORKLOAD if name in options}
+            self._workloads[key] = api.load_model(model, dims=options["dims"], **own)
+            if len(self._workloads) > WORKLOADS_REMEMBERED:
+                self._workloads.popitem(last=False)
+        return self._workloads[key]
+
+    def _workload_key(self, model: str, options: Mapping[str, Any]) -> str:
+        own = {name: options.get(name) for name in _WORKLOAD}
+        content = ["profile", _content(model), own, dict(options["dims"]), self.code]
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _options(settings: Mapping[str, Value]) -> dict[str, Any]:
+    from offchip.sweep.space import option_leaves
+
+    known = option_leaves()
+    options: dict[str, Any] = {name: value for name, value in settings.items() if name in known}
+    options["settings"] = {p[9:]: str(v) for p, v in settings.items() if p.startswith("settings.")}
+    options["dims"] = {p[5:]: v for p, v in settings.items() if p.startswith("dims.")}
+    return options
+
+
+def _is_config(path: str, options: Mapping[str, Any]) -> bool:
+    """Whether a path changes the machine, rather than an option or a name."""
+    if path in options or path in ("model", "hw"):
+        return False
+    return not path.startswith(("settings.", "dims."))

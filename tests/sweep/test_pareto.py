@@ -1,0 +1,75 @@
+"""The front against its definition, and how fast it is."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from offchip.sweep.pareto import front, ranking, ranks
+
+
+def by_definition(table):
+    def dominates(a, b):
+        return all(x <= y for x, y in zip(a, b, strict=True)) and any(
+            x < y for x, y in zip(a, b, strict=True)
+        )
+
+    return [not any(dominates(other, row) for other in table) for row in table]
+
+
+tables = st.tuples(st.integers(0, 40), st.integers(1, 4)).flatmap(
+    lambda shape: arrays(np.float64, shape, elements=st.integers(0, 5).map(float))
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(tables)
+def test_front_is_the_definition(table):
+    assert front(table).tolist() == by_definition(table.tolist())
+
+
+@settings(max_examples=100, deadline=None)
+@given(tables)
+def test_ranks_peel_fronts(table):
+    rank, left, level = ranks(table), list(range(len(table))), 0
+    while left:
+        on = by_definition(table[left].tolist())
+        assert all((rank[i] == level) == keep for i, keep in zip(left, on, strict=True))
+        left = [i for i, keep in zip(left, on, strict=True) if not keep]
+        level += 1
+
+
+def test_front_across_blocks():
+    table = np.random.default_rng(1).normal(size=(3000, 3))
+    assert front(table).tolist() == by_definition_fast(table)
+    sphere = np.abs(table) / np.linalg.norm(table, axis=1)[:, None]
+    assert front(sphere).tolist() == by_definition_fast(sphere)
+
+
+def by_definition_fast(table):
+    return [not ((table <= row).all(axis=1) & (table < row).any(axis=1)).any() for row in table]
+
+
+@pytest.mark.parametrize("objectives", [2, 3, 4])
+def test_hundred_thousand_points_take_seconds(objectives):
+    table = np.random.default_rng(0).random((100_000, objectives))
+    began = time.perf_counter()
+    front(table)
+    assert time.perf_counter() - began < 5
+
+
+def test_ranking_prefers_the_front_and_its_ends():
+    table = [[3, 3], [0, 4], [4, 0], [2, 2], [1.9, 2.1], [1, 3]]
+    order = ranking(table).tolist()
+    assert order[-1] == 0
+    assert set(order[:2]) == {1, 2}
+
+
+def test_not_a_number_is_refused():
+    with pytest.raises(ValueError, match="not a number"):
+        front([[1.0, float("nan")]])
