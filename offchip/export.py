@@ -11,7 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from hw_configs.output_file import replacing
 from hw_configs.problems import bad_input
+from offchip.report.record import Record
 from simulator.result import Result, Timeline
 
 __all__ = ["trace_events", "write_result"]
@@ -19,17 +21,19 @@ __all__ = ["trace_events", "write_result"]
 _MICROSECONDS = 1e6
 
 
-def write_result(result: Result, folder: str | Path) -> list[Path]:
-    """Write ``result.json``, ``trace.json.gz`` and, with the extra ``results``, Parquet tables.
+def write_result(result: Result, folder: str | Path, record: Record | None = None) -> list[Path]:
+    """Write ``result.json``, ``detail.json.gz``, ``trace.json.gz`` and, with the extra ``results``, tables.
 
-    Returns the files written. Tables: ``timeline`` (a row per task), ``operators`` (summed over layers),
-    ``memory`` (bytes over time). Raises ``InputError`` when the folder cannot be written.
+    Returns the files written. ``detail.json.gz`` has the timeline as columns, memory over time, and what
+    ``record`` watched, for ``offchip report``. Parquet tables: ``timeline`` (a row per task), ``operators``
+    (summed over layers), ``memory`` (bytes over time). Raises ``InputError`` when the folder cannot be written.
     """
     folder = Path(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         written = [
             _write(folder / "result.json", json.dumps(result.to_json(), indent=1).encode() + b"\n"),
+            _write(folder / "detail.json.gz", _detail_bytes(result, record)),
             _write(folder / "trace.json.gz", _trace_bytes(result)),
         ]
         written += _tables(result, folder)
@@ -83,6 +87,19 @@ def _named(kind: str, process: int, thread: int, name: str) -> dict[str, Any]:
     return {"ph": "M", "name": kind, "pid": process, "tid": thread, "args": {"name": name}}
 
 
+def _detail_bytes(result: Result, record: Record | None) -> bytes:
+    detail = {
+        "format": "offchip-detail-1",
+        "columns": {name: getattr(result.timeline, name) for name in Timeline.COLUMNS},
+        "curves": {
+            name: [use.curve_time_s.tolist(), use.curve_bytes.tolist()]
+            for name, use in result.memories.items()
+        },
+        "record": record.to_json(result) if record is not None else None,
+    }
+    return gzip.compress(json.dumps(detail, separators=(",", ":")).encode(), compresslevel=6, mtime=0)
+
+
 def _trace_bytes(result: Result) -> bytes:
     head = b'{"displayTimeUnit":"ms","traceEvents":[\n'
     body = b",\n".join(json.dumps(event, separators=(",", ":")).encode() for event in trace_events(result))
@@ -109,13 +126,14 @@ def _tables(result: Result, folder: Path) -> list[Path]:
     }
     written = []
     for name, columns in tables.items():
-        part = folder / f"{name}.parquet.part"
-        pyarrow.parquet.write_table(pyarrow.table(columns), part)
-        written.append(part.replace(folder / f"{name}.parquet"))
+        path = folder / f"{name}.parquet"
+        with replacing(path) as part:
+            pyarrow.parquet.write_table(pyarrow.table(columns), part)
+        written.append(path)
     return written
 
 
 def _write(path: Path, content: bytes) -> Path:
-    part = path.with_name(path.name + ".part")
-    part.write_bytes(content)
-    return part.replace(path)
+    with replacing(path) as part:
+        part.write_bytes(content)
+    return path

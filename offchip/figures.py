@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hw_configs.output_file import replacing
 from hw_configs.problems import bad_input
 from hw_configs.system import System
 from simulator.result import Result
@@ -26,7 +27,8 @@ _COLOURS = ("#3b6fb6", "#d1792f", "#4f9d69", "#a34a6b", "#7a6fb0", "#8a8a3c", "#
 def draw_overview(result: Result, system: System, path: str | Path) -> Path:
     """One figure of three panels: operators under the roofline, time by operator, memory over time.
 
-    Raises ``InputError`` when matplotlib is missing or the ending is not ``.svg`` or ``.png``.
+    Raises ``InputError`` when matplotlib is missing, the ending is not ``.svg`` or ``.png``, or the file
+    cannot be written.
     """
     path = Path(path)
     if path.suffix not in (".svg", ".png"):
@@ -50,11 +52,13 @@ def draw_overview(result: Result, system: System, path: str | Path) -> Path:
         _time_by_operator(axes[1], result)
         _memory(axes[2], result)
         figure.suptitle(f"{result.model} on {result.system}, simulated", fontsize=11)
-        part = path.with_name(path.name + ".part")
         metadata: dict[str, Any] = {"Date": None} if path.suffix == ".svg" else {"Software": None}
-        figure.savefig(part, format=path.suffix[1:], dpi=150, metadata=metadata)
-        pyplot.close(figure)
-    return part.replace(path)
+        try:
+            with replacing(path) as part:
+                figure.savefig(part, format=path.suffix[1:], dpi=150, metadata=metadata)
+        finally:
+            pyplot.close(figure)
+    return path
 
 
 def _roofline(axes: Axes, result: Result, system: System) -> None:

@@ -136,6 +136,13 @@ def _engine(fidelity: str) -> Run:
 
 
 def _insist(plan: Plan, graph: Graph, system: System) -> None:
+    strangers = [t for t in plan.tasks if t.operator and t.operator not in graph.operator_by_name]
+    if len(strangers) > len(plan.tasks) // 2:
+        raise bad_input(
+            f"the plan is for graph {plan.graph!r} on {plan.system!r}; this is {graph.name!r} on {system.name!r}, "
+            f"which has no operator {strangers[0].operator!r}",
+            path="--plan",
+        )
     violations = check(plan, graph, system)
     if violations:
         where = f"plan by {plan.mapper}" if plan.mapper else "plan"

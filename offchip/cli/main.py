@@ -37,6 +37,36 @@ def _function(location: str) -> Callable[..., None]:
 
 app.command("simulate")(_function("simulate:simulate"))
 app.command("mappers")(_function("mappers:mappers"))
+app.command("validate")(_function("validate:validate"))
+app.command("predict")(_function("predict:predict"))
+app.command("report")(_function("report:report"))
+_group(
+    "hw",
+    "What hardware is there, and what is wrong with a file.",
+    {"list": "hw:list_hardware", "show": "hw:show", "check": "hw:check"},
+)
+_group("models", "What models are there.", {"list": "models:list_models", "show": "models:show_model"})
+_group("solve", "Memory plans with proofs.", {"alloc": "solve_alloc:alloc"})
+_group("trace", "Trace-driven device simulation.", {"dram": "trace_dram:trace_dram"})
+_group("study", "Published systems, claim by claim.", {"list": "study:list_studies", "run": "study:run"})
+
+
+def _sweep() -> None:
+    """``offchip sweep SPACE.yaml`` runs a space; the other calls look at what came of one."""
+    from offchip.cli.sweep import SweepGroup
+
+    group = typer.Typer(
+        cls=SweepGroup,
+        help="Design-space exploration: offchip sweep SPACE.yaml --out DIR",
+        no_args_is_help=True,
+        rich_markup_mode=None,
+    )
+    for command in ("run", "status", "pareto", "best", "explain", "compare", "export"):
+        group.command(command)(_function(f"sweep:{command}"))
+    app.add_typer(group, name="sweep")
+
+
+_sweep()
 
 
 def main() -> None:
@@ -53,6 +83,11 @@ def main() -> None:
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(0)
+    except OSError as error:
+        # A name no file system takes, no right to read, a disk that is full: the user's to mend.
+        where = f"{str(error.filename)[:200]}: " if error.filename is not None else ""
+        print(f"{where}{error.strerror or error}", file=sys.stderr)
+        sys.exit(2)
     except Exception as error:
         # A usage error of the parser has a message for people; anything else is a defect and shows itself.
         message = getattr(error, "format_message", None)

@@ -1,0 +1,1 @@
+"""Reports: one HTML page, and static figures, of a run or a sweep."""
