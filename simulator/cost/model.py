@@ -17,7 +17,15 @@ from hw_configs.registry import Registry
 from hw_configs.system import MemorySpace, Node
 from workloads.graph import Operator
 
-__all__ = ["COST_MODELS", "DEFAULT_COST_MODEL", "CostModel", "OperatorCost", "peak_rate", "roof_seconds", "runs_as"]
+__all__ = [
+    "COST_MODELS",
+    "DEFAULT_COST_MODEL",
+    "CostModel",
+    "OperatorCost",
+    "peak_rate",
+    "roof_seconds",
+    "runs_as",
+]
 
 
 @dataclass(frozen=True, slots=True)
