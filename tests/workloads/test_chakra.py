@@ -283,7 +283,7 @@ def test_ranks_run_the_trace_together_and_meet_in_its_collectives(saved, cli):
     alone = cli("simulate", path, "--hw", "a100-80gb")
     assert alone.code == 2
     assert "is the work of one of several ranks" in alone.err
-    outcome = cli("simulate", path, "--hw", "dgx-a100", "--tp", 4, "--json")
+    outcome = cli("simulate", path, "--hw", "dgx-a100", "--tp", 4, "--collective", "ring", "--json")
     assert outcome.code == 0
     rows = [
         row for row in json.loads(outcome.out)["timeline"]["rows"] if row["operator_kind"] == "all_reduce"
