@@ -21,7 +21,7 @@ from hw_configs.system import MemorySpace, System
 from hw_configs.units import format_quantity
 from simulator.check import check
 from simulator.cost.collective import AUTO
-from simulator.cost.model import COST_MODELS, DEFAULT_COST_MODEL, peak_rate
+from simulator.cost.model import COST_MODELS, DEFAULT_COST_MODEL, CostModel, peak_rate
 from simulator.plan import Plan
 from simulator.result import DeviceUse, MemoryUse, PhaseResult, Result, Timeline, WireUse
 from simulator.system.costs import CostTable
@@ -43,7 +43,7 @@ Watcher = Callable[[Graph, Program, PhaseRun], None]
 
 Run = Callable[[Graph, Program, System, CostTable, float], PhaseRun]
 
-FIDELITIES: Final = ("analytic", "event")
+FIDELITIES: Final = ("analytic", "event", "cycle")
 
 
 def offchip_version() -> str:
@@ -67,14 +67,20 @@ def simulate(
 ) -> Result:
     """Run a workload on a system.
 
-    ``planner`` writes a plan per graph structure. ``fidelity`` is ``analytic`` (no contention) or ``event``.
+    ``planner`` writes a plan per graph structure. ``fidelity`` is ``analytic`` (no contention), ``event``, or
+    ``cycle`` (event, with DRAM devices by their engine).
     ``advance`` is called with 1 after each phase, ``watch`` with the phase's graph, program and
     outcome. Raises ``InputError`` for a plan that does not fit, ``InfeasibleError`` when memory is too
     small, ``PhysicsError`` for an impossible result.
     """
     run = _engine(fidelity)
-    costs = CostTable(system, COST_MODELS.get(cost_model), collective)
+    costs = _costs(system, COST_MODELS.get(cost_model), collective, fidelity)
     books = _Books(system, costs)
+    engines = _by_engine(system, fidelity)
+    if engines and not engines["by_dram_engine"]:
+        books.warnings.append(
+            f"no memory of {system.name!r} is a DRAM device: cycle fidelity changes nothing"
+        )
     plans: dict[str, tuple[Plan, Program]] = {}
     wirings: dict[str, list[tuple[Any, ...]]] = {}
     plan: Plan | None = None
@@ -109,6 +115,7 @@ def simulate(
         "fidelity": fidelity,
         "cost_model": cost_model,
         "collective": collective,
+        **engines,
         "system_digest": system.digest,
         "plan_digests": [_digest(plan.to_json()) for plan, _ in plans.values()],
         "workload": {**workload.metadata, "name": workload.name},
@@ -120,7 +127,7 @@ def simulate(
 
 
 def _engine(fidelity: str) -> Run:
-    if fidelity == "event":
+    if fidelity in ("event", "cycle"):
         from simulator.system.engine import run_events
 
         return run_events
@@ -133,6 +140,24 @@ def _engine(fidelity: str) -> Run:
         path="--fidelity",
         suggestion=nearest(fidelity, FIDELITIES),
     )
+
+
+def _costs(system: System, model: CostModel, collective: str, fidelity: str) -> CostTable:
+    if fidelity != "cycle":
+        return CostTable(system, model, collective)
+    from simulator.system.cycle import CycleMemory, port_rates
+
+    return CostTable(system, CycleMemory(model, system), collective, port_rates(system))
+
+
+def _by_engine(system: System, fidelity: str) -> dict[str, Any]:
+    """Provenance of memory times: which memories the DRAM engine stood for, and which kept their model."""
+    if fidelity != "cycle":
+        return {}
+    from simulator.system.cycle import engine_memories
+
+    found = list(engine_memories(system))
+    return {"by_dram_engine": found, "by_model": [name for name in system.memories if name not in found]}
 
 
 def _insist(plan: Plan, graph: Graph, system: System) -> None:

@@ -162,7 +162,7 @@ BAD_CALLS = [
     (("--batch", 0), "--batch: found 0; expected 1 or more"),
     (("--prompt", -1), "--prompt: found -1; expected 1 or more"),
     (("--phase", "decoding"), "--phase: found 'decoding'; expected prefill, decode or train"),
-    (("--fidelity", "evnt"), "--fidelity: found 'evnt'; expected one of analytic, event"),
+    (("--fidelity", "evnt"), "--fidelity: found 'evnt'; expected one of analytic, event, cycle"),
     (("--mapper", "single-devise"), "(did you mean 'single-device'?)"),
     (("--cost-model", "rooflin"), "(did you mean 'roofline'?)"),
     (("--collective", "star"), "--collective: found 'star'; expected one of auto, ring, tree"),

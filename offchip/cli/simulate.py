@@ -40,7 +40,7 @@ def simulate(
     pp: Annotated[int, typer.Option(help="pipeline stages")] = 1,
     microbatches: Annotated[int, typer.Option(help="parts the batch is divided into")] = 1,
     plan: Annotated[Path | None, typer.Option(help="a plan file to execute")] = None,
-    fidelity: Annotated[str, typer.Option(help="analytic or event")] = "event",
+    fidelity: Annotated[str, typer.Option(help="analytic, event, or cycle (DRAM by its engine)")] = "event",
     cost_model: Annotated[
         str, typer.Option(help="what predicts operator times: gpu, roofline, roofline-peak")
     ] = "gpu",

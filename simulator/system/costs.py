@@ -6,6 +6,7 @@ Resources are named strings: a wire's direction (``pcie:gpu-cpu>``), a half-dupl
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -40,14 +41,21 @@ class CostTable:
     """Costs on one system, remembered. One table serves all phases of a run.
 
     ``collective`` is an algorithm, or ``auto``: the faster one for a collective's size and ranks, judged with
-    the wires to itself.
+    the wires to itself. ``port_rates`` are bandwidths of memories that were measured instead of stated.
     """
 
-    def __init__(self, system: System, model: CostModel, collective: str = AUTO) -> None:
+    def __init__(
+        self,
+        system: System,
+        model: CostModel,
+        collective: str = AUTO,
+        port_rates: Mapping[str, float] | None = None,
+    ) -> None:
         if collective not in CHOICES:
             known = ", ".join(CHOICES)
             raise bad_input(f"found {collective!r}; expected one of {known}", path="--collective")
         self.system, self.model, self.collective = system, model, collective
+        self._port_rates = port_rates or {}
         # Keyed by identity: the decode steps of a generation share the operators that do not change.
         self._operators: dict[tuple[int, str], tuple[Operator, OperatorCost]] = {}
         self._paths: dict[tuple[str, str], Path] = {}
@@ -93,7 +101,8 @@ class CostTable:
                 rates[self._wire(wire.name, forward)] = wire.link.bandwidth
         for memory in self.system.memories.values():
             read, write = self._ports(memory.name)
-            rates[read], rates[write] = memory.read_bandwidth, memory.write_bandwidth
+            rates[read] = self._port_rates.get(memory.name, memory.read_bandwidth)
+            rates[write] = self._port_rates.get(memory.name, memory.write_bandwidth)
         return rates
 
     def _find_path(self, source: str, target: str) -> Path:
