@@ -9,6 +9,7 @@ device and pattern. Memories that are no DRAM devices (HBM on a GPU's data sheet
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Final
 
 from hw_configs.dram import DramDevice
 from hw_configs.system import MemorySpace, Node, System
@@ -19,7 +20,9 @@ from workloads.graph import Operator
 
 __all__ = ["CycleMemory", "access_pattern", "engine_memories", "port_rates"]
 
-_ROW_KINDS = ("embedding", "gather", "scatter")
+_ROW_KINDS: Final = ("embedding", "gather", "scatter")
+_BOUNDLESS: Final = 1e18
+"""Bytes per second that no operator notices."""
 
 
 def engine_memories(system: System) -> dict[str, DramDevice]:
@@ -39,14 +42,15 @@ def port_rates(system: System) -> dict[str, float]:
 def access_pattern(operator: Operator) -> AccessPattern:
     """How an operator touches memory: streams, rows of a table, or one head's part of a KV cache."""
     attributes, width = operator.attributes, dtype_bits(operator.dtype) / 8
+    share = operator.write_bytes / max(1, operator.read_bytes + operator.write_bytes)
+    # A tenth is finer than the answer depends on, and keeps the number of measurements small.
+    share = round(share, 1)
     if operator.kind in _ROW_KINDS and isinstance(attributes.get("n"), int):
-        return AccessPattern("gather", max(1, int(int(attributes["n"]) * width)))
+        return AccessPattern("gather", max(1, int(int(attributes["n"]) * width)), write_share=share)
     if operator.kind == "attention" and attributes.get("q_len") == 1:
         head = max(1, int(int(attributes.get("head_dim", 64)) * width))
         return AccessPattern("strided", head, head * max(1, int(attributes.get("kv_heads", 1))))
-    share = operator.write_bytes / max(1, operator.read_bytes + operator.write_bytes)
-    # A tenth is finer than the answer depends on, and keeps the number of measurements small.
-    return AccessPattern("stream", write_share=round(share, 1))
+    return AccessPattern("stream", write_share=share)
 
 
 class CycleMemory:
@@ -56,6 +60,12 @@ class CycleMemory:
         self.name = f"{model.name}, DRAM by the engine"
         self._model = model
         self._devices = engine_memories(system)
+        # What the model says beside a memory that never makes it wait is the arithmetic alone. One object per
+        # memory, because models remember memories by identity.
+        self._boundless = {
+            name: replace(system.memories[name], read_bandwidth=_BOUNDLESS, write_bandwidth=_BOUNDLESS)
+            for name in self._devices
+        }
 
     def cost(self, operator: Operator, node: Node, memory: MemorySpace) -> OperatorCost:
         """The operator's cost with its bytes at the measured rate; its arithmetic as the model has it."""
@@ -64,7 +74,7 @@ class CycleMemory:
         moved = whole.read_bytes + whole.write_bytes
         if device is None or moved == 0:
             return whole
-        alone = self._model.cost(replace(operator, read_bytes=0, write_bytes=0), node, memory)
+        alone = self._model.cost(operator, node, self._boundless[memory.name])
         rate = pattern_bandwidth(device, access_pattern(operator)).bandwidth_bytes_per_s
         traffic = moved / rate
         bound = "memory" if traffic > alone.seconds else alone.bound_by
