@@ -11,6 +11,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from offchip.sweep.dominance import FULL_SORT, beaten_by_divide, beaten_by_tree
+
 __all__ = ["front", "ranking", "ranks"]
 
 BLOCK: Final = 512
@@ -19,16 +21,27 @@ BLOCK: Final = 512
 def front(objectives: ArrayLike) -> NDArray[np.bool_]:
     """Which rows of an (n, objectives) table no other row dominates.
 
-    Rows are met in the order of their sums, so that no later row dominates an earlier one; a block of rows is
-    held against the front so far, then against itself. Work is n times the size of the front.
+    Up to four objectives the work is n log n (two, three) or n log^2 n (four), however many rows are on the
+    front; beyond, it is n times the size of the front.
     """
     table = _table(objectives)
     unique, inverse = np.unique(table, axis=0, return_inverse=True)
     # np.unique sorts by columns: a row can be dominated only by one that stands before it.
-    if unique.shape[1] == 2:
-        best = np.minimum.accumulate(np.concatenate(([np.inf], unique[:-1, 1])))
-        keep = unique[:, 1] < best
-        return np.asarray(keep[inverse.reshape(-1)])
+    columns = unique.shape[1]
+    if columns <= 2:
+        last = unique[:, -1] if columns == 2 else np.zeros(len(unique))
+        best = np.minimum.accumulate(np.concatenate(([np.inf], last[:-1])))
+        keep = last < best if len(unique) else np.zeros(0, dtype=bool)
+    elif columns <= 4 and len(unique) > FULL_SORT:
+        ranked = np.stack([np.unique(column, return_inverse=True)[1] for column in unique.T[1:]])
+        keep = ~(beaten_by_tree(*ranked) if columns == 3 else beaten_by_divide(*ranked))
+    else:
+        keep = _front_in_blocks(unique)
+    return np.asarray(keep[inverse.reshape(-1)])
+
+
+def _front_in_blocks(unique: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Distinct rows, sorted: a block is held against the front so far, then against itself."""
     keep = np.zeros(len(unique), dtype=bool)
     kept = np.empty((0, unique.shape[1]))
     for begin in range(0, len(unique), BLOCK):
@@ -41,7 +54,7 @@ def front(objectives: ArrayLike) -> NDArray[np.bool_]:
         new = ~among.any(axis=0)
         keep[begin + np.flatnonzero(alive)[new]] = True
         kept = np.concatenate((kept, rest[new]))
-    return np.asarray(keep[inverse.reshape(-1)])
+    return keep
 
 
 def _beaten(block: NDArray[np.float64], kept: NDArray[np.float64]) -> NDArray[np.bool_]:

@@ -12,6 +12,7 @@ import os
 import selectors
 import subprocess
 import sys
+import tempfile
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -25,7 +26,7 @@ from offchip.sweep.machine import Machines, Value
 from offchip.sweep.points import Point
 from offchip.sweep.space import Space
 from offchip.sweep.store import Row
-from offchip.sweep.worker import row_from
+from offchip.sweep.worker import Slot, row_from
 
 __all__ = ["Pool"]
 
@@ -43,11 +44,13 @@ START_LIMIT_S: Final = 120.0
 @dataclass
 class _Worker:
     process: subprocess.Popen[bytes]
+    slot: Slot
     assigned: dict[int, dict[str, Value]] = field(default_factory=dict)
-    running: int | None = None
+    begun: int = 0
+    """Points it had begun when it was last looked at, and since when that has not changed."""
     since: float = 0.0
-    unread: int | None = None
-    """The first point of a message the worker has not begun to read; it gets no other until it has."""
+    sent: int = 0
+    """Portions it was sent; it gets no other until it has taken up the last."""
     rest: bytes = b""
     ready: bool = False
 
@@ -109,22 +112,26 @@ class Pool:
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
         root = str(Path(__file__).parents[2])
         environment["PYTHONPATH"] = os.pathsep.join(p for p in (root, os.environ.get("PYTHONPATH")) if p)
-        process = subprocess.Popen(
-            [sys.executable, "-m", "offchip.sweep.worker"],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment,
-        )  # fmt: skip
-        worker = _Worker(process, since=time.monotonic())
+        with tempfile.TemporaryFile() as shared:
+            shared.truncate(Slot.SIZE)
+            process = subprocess.Popen(
+                [sys.executable, "-m", "offchip.sweep.worker"],
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, pass_fds=[shared.fileno()],
+            )  # fmt: skip
+            start = {
+                "text": self.space.text, "file": self.space.file, "code": self.code, "slot": shared.fileno(),
+                "cache": str(self.cache) if self.cache is not None else None,
+            }  # fmt: skip
+            worker = _Worker(process, Slot(shared.fileno()), since=time.monotonic())
         assert process.stdin is not None
         assert process.stdout is not None
         os.set_blocking(process.stdout.fileno(), False)
         self.workers.append(worker)
         self.selector.register(process.stdout, selectors.EVENT_READ, worker)
-        cache = str(self.cache) if self.cache is not None else None
-        start = {"text": self.space.text, "file": self.space.file, "cache": cache, "code": self.code}
         self._send(worker, start)
 
     def _give(self, worker: _Worker) -> None:
-        if not worker.ready or worker.unread is not None or not self.waiting:
+        if not worker.ready or not self.waiting or worker.slot.read()[0] < worker.sent:
             return
         share = -(-len(self.waiting) // self.jobs)
         many = max(1, min(int(PORTION_S / self.pace), MAX_POINTS, share))
@@ -135,7 +142,7 @@ class Pool:
             point = self.waiting.popleft()
             size += len(json.dumps(point))
             points.append(point)
-        worker.unread = points[0][0]
+        worker.sent += 1
         worker.assigned.update(points)
         self._send(worker, {"stage": self.stage, "points": points})
 
@@ -161,8 +168,11 @@ class Pool:
                 self._heard(worker, json.loads(line), rows)
         now = time.monotonic()
         for worker in list(self.workers):
-            if worker.running is not None and now - worker.since > self.space.time_limit:
-                rows.append(self._timed_out(worker))
+            _, begun, running = worker.slot.read()
+            if begun != worker.begun:
+                worker.begun, worker.since = begun, now
+            elif running is not None and now - worker.since > self.space.time_limit:
+                rows += self._timed_out(worker)
             elif not worker.ready and now - worker.since > START_LIMIT_S:
                 rows += self._lost(worker)
         return rows
@@ -170,29 +180,30 @@ class Pool:
     def _heard(self, worker: _Worker, message: list[Any], rows: list[Row]) -> None:
         if message[0] == "ready":
             worker.ready, self.false_starts = True, 0
-        elif message[0] == "start":
-            worker.running, worker.since = message[1], time.monotonic()
-            if worker.running == worker.unread:
-                worker.unread = None
         else:
             row = row_from(message[1])
             worker.assigned.pop(row.number, None)
-            worker.running = None
             self.pace += 0.1 * (max(row.seconds, 1e-5) - self.pace)
             attempts = self.attempts.get(row.number, 0) + 1
             rows.append(row if attempts == 1 else _with(row, attempts))
 
-    def _timed_out(self, worker: _Worker) -> Row:
-        number = worker.running
-        assert number is not None
-        values = worker.assigned.pop(number)
-        reason = f"ran longer than the limit of {self.space.time_limit:g} s and was stopped"
+    def _timed_out(self, worker: _Worker) -> list[Row]:
+        worker.process.kill()
+        worker.process.wait()
+        _, begun, number = worker.slot.read()
+        values = worker.assigned.pop(number, None) if number is not None and begun == worker.begun else None
         self._put_back(worker)
-        return self._row(number, values, "timeout", reason)
+        if number is None or values is None:
+            # It got on with its work in the moment before it was stopped.
+            return []
+        reason = f"ran longer than the limit of {self.space.time_limit:g} s and was stopped"
+        return [self._row(number, values, "timeout", reason)]
 
     def _lost(self, worker: _Worker) -> list[Row]:
         """A worker is dead: what it had goes back; the point it ran is a row after so many deaths."""
-        number = worker.running
+        worker.process.kill()
+        worker.process.wait()
+        number = worker.slot.read()[2]
         if not worker.ready:
             self.false_starts += 1
             if self.false_starts >= MAX_ATTEMPTS:
@@ -230,6 +241,7 @@ class Pool:
         self.workers.remove(worker)
         process.kill()
         process.wait()
+        worker.slot.close()
         process.stdout.close()
         try:
             process.stdin.close()

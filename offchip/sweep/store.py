@@ -40,7 +40,7 @@ from typing import Any, Final
 
 from hw_configs.problems import OffchipError, bad_input
 
-__all__ = ["FINAL", "FORMAT", "STATUSES", "Row", "Store", "open_store"]
+__all__ = ["FINAL", "FORMAT", "STATUSES", "JsonObject", "Row", "Store", "json_text", "open_store"]
 
 FORMAT: Final = "offchip-sweep-1"
 STATUSES: Final = (
@@ -61,6 +61,30 @@ CREATE TABLE IF NOT EXISTS points (
 ) WITHOUT ROWID;
 """
 _COLUMNS: Final = "number, key, status, reason, parameters, figures, seconds, attempts, stage"
+
+
+class JsonObject(Mapping[str, Any]):
+    """A JSON object that is decoded when somebody looks: most rows only pass through."""
+
+    __slots__ = ("_data", "text")
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self._data: dict[str, Any] | None = None
+
+    def _decoded(self) -> dict[str, Any]:
+        if self._data is None:
+            self._data = json.loads(self.text)
+        return self._data
+
+    def __getitem__(self, key: str) -> Any:
+        return self._decoded()[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._decoded())
+
+    def __len__(self) -> int:
+        return len(self._decoded())
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,13 +139,13 @@ class Store:
 
     def write_meta(self, values: Mapping[str, Any]) -> None:
         """Set entries of the ``meta`` table."""
-        entries = [(key, _json(value)) for key, value in values.items()]
+        entries = [(key, json_text(value)) for key, value in values.items()]
         self._write("INSERT OR REPLACE INTO meta VALUES (?, ?)", entries)
 
     def write(self, rows: Iterable[Row]) -> None:
         """Add or replace rows, all or none. A final outcome is never replaced by one that failed."""
         entries = [
-            (r.stage, r.number, r.key, r.status, r.reason, _json(r.parameters), _json(r.figures), r.seconds,
+            (r.stage, r.number, r.key, r.status, r.reason, json_text(r.parameters), json_text(r.figures), r.seconds,
              r.attempts)
             for r in rows
         ]  # fmt: skip
@@ -208,12 +232,13 @@ def open_store(folder: str | Path, *, create: bool = False) -> Store:
 def _row(entry: tuple[Any, ...]) -> Row:
     number, key, status, reason, parameters, figures, seconds, attempts, stage = entry
     return Row(
-        number, key, status, reason, json.loads(parameters), json.loads(figures), seconds, attempts, stage
+        number, key, status, reason, JsonObject(parameters), JsonObject(figures), seconds, attempts, stage
     )
 
 
-def _json(value: Any) -> str:
-    return json.dumps(value, separators=(",", ":"))
+def json_text(value: Any) -> str:
+    """A value as compact JSON."""
+    return value.text if isinstance(value, JsonObject) else json.dumps(value, separators=(",", ":"))
 
 
 def _store_error(path: Path, error: sqlite3.Error) -> OffchipError:

@@ -1,33 +1,75 @@
 """A worker process: reads points on standard input, writes rows on standard output, one JSON line each.
 
-The first line is the space. Then each line is ``{"stage": S, "points": [[number, values], ...]}``. Before a point
-the worker writes ``["start", number]``, after it ``["row", ...]``, so that whoever kills a worker
-knows which point it hung on. It ends when its input ends, so no worker outlives its sweep.
+The first line is the space. Then each line is ``{"stage": S, "points": [[number, values], ...]}``. Rows of quick
+points go out together. Which point the worker is at stands in a :class:`Slot`, a few bytes of memory that it
+shares with whoever started it and that outlive it, so that a hanging or killed worker leaves word of the point it
+was at. It ends when its input ends, so no worker outlives its sweep.
 """
 
 from __future__ import annotations
 
 import json
+import mmap
 import os
+import struct
 import sys
+import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-from offchip.sweep.store import Row
+from offchip.sweep.store import JsonObject, Row, json_text
 
-__all__ = ["main", "row_from", "row_line"]
+__all__ = ["Slot", "main", "row_from", "row_line"]
 
-_FIELDS = ("number", "key", "status", "reason", "parameters", "figures", "seconds", "attempts", "stage")
+GATHER_S: Final = 0.02
+GATHER_ROWS: Final = 32
+"""How long, and how many, rows wait for company: a message costs both sides more than a quick point."""
+
+
+class Slot:
+    """Where a worker is: portions it has taken up, points it has begun, and the number of the point it is at.
+
+    ``file`` is the descriptor of a file of :attr:`SIZE` bytes that both sides have open.
+    """
+
+    SIZE: Final = 24
+    _FORM: Final = struct.Struct("=qqq")
+
+    def __init__(self, file: int) -> None:
+        self._memory = mmap.mmap(file, self.SIZE)
+
+    def read(self) -> tuple[int, int, int | None]:
+        """Portions taken up, points begun, and the number of the point now at work."""
+        portions, begun, number = self._FORM.unpack_from(self._memory)
+        return portions, begun, number - 1 if number else None
+
+    def take(self) -> None:
+        """A portion is taken up."""
+        portions, begun, number = self._FORM.unpack_from(self._memory)
+        self._FORM.pack_into(self._memory, 0, portions + 1, begun, number)
+
+    def begin(self, number: int | None) -> None:
+        """A point is begun; None when the portion is done."""
+        portions, begun, _ = self._FORM.unpack_from(self._memory)
+        self._FORM.pack_into(self._memory, 0, portions, begun + 1, 0 if number is None else number + 1)
+
+    def close(self) -> None:
+        """Let the memory go."""
+        self._memory.close()
 
 
 def row_line(row: Row) -> list[Any]:
     """A row as plain data for one JSON line."""
-    return [getattr(row, name) for name in _FIELDS]
+    parameters, figures = json_text(row.parameters), json_text(row.figures)
+    return [
+        row.number, row.key, row.status, row.reason, parameters, figures, row.seconds, row.attempts, row.stage
+    ]  # fmt: skip
 
 
 def row_from(values: list[Any]) -> Row:
     """The row of :func:`row_line`."""
-    return Row(*values)
+    number, key, status, reason, parameters, figures, *rest = values
+    return Row(number, key, status, reason, JsonObject(parameters), JsonObject(figures), *rest)
 
 
 def main() -> None:
@@ -46,18 +88,24 @@ def main() -> None:
     from offchip.sweep.space import space_from_text
 
     start = json.loads(sys.stdin.readline())
+    slot = Slot(start["slot"])
     space = space_from_text(start["text"], start["file"])
     cache = DiskCache(Path(start["cache"]) if start["cache"] else None)
     evaluator = Evaluator(space, cache, start["code"])
     say(["ready"])
     for line in sys.stdin:
         task = json.loads(line)
-        # A row goes out together with the start of the next point: one call of the system for both.
-        done: list[list[Any]] = []
+        slot.take()
+        rows: list[list[Any]] = []
+        said = time.monotonic()
         for number, values in task["points"]:
-            say(*done, ["start", number])
-            done = [["row", row_line(evaluator.row(number, values, task["stage"]))]]
-        say(*done)
+            if len(rows) >= GATHER_ROWS or (rows and time.monotonic() - said > GATHER_S):
+                say(*rows)
+                rows, said = [], time.monotonic()
+            slot.begin(number)
+            rows.append(["row", row_line(evaluator.row(number, values, task["stage"]))])
+        slot.begin(None)
+        say(*rows)
 
 
 if __name__ == "__main__":

@@ -65,7 +65,7 @@ def test_worker_killed(tmp_path, undisturbed):
         for portion in pool.run(0, points_of(space)):
             rows += portion
             if killed < 3 and len(rows) > 10 * killed:
-                busy = next((w for w in pool.workers if w.running is not None), None)
+                busy = next((w for w in pool.workers if w.slot.read()[2] is not None), None)
                 if busy is not None:
                     busy.process.send_signal(signal.SIGKILL)
                     killed += 1
@@ -76,14 +76,15 @@ def test_worker_killed(tmp_path, undisturbed):
 def test_point_whose_worker_always_dies_is_a_row(tmp_path):
     space = space_of(tmp_path, HANGING)
     with Pool(space, 1, None) as pool:
-        heard = pool._heard
+        listen = pool._listen
 
-        def kill_on_the_second(worker, message, found):
-            heard(worker, message, found)
-            if message == ["start", 1]:
-                worker.process.send_signal(signal.SIGKILL)
+        def kill_on_the_second(wait_s):
+            for worker in pool.workers:
+                if worker.slot.read()[2] == 1:
+                    worker.process.send_signal(signal.SIGKILL)
+            return listen(wait_s)
 
-        pool._heard = kill_on_the_second
+        pool._listen = kill_on_the_second
         rows = sorted((r for p in pool.run(0, points_of(space)) for r in p), key=lambda row: row.number)
     assert [row.status for row in rows] == ["ok", "crashed", "ok"]
     assert rows[1].attempts == 3
