@@ -21,7 +21,8 @@ from offchip.sweep.machine import Machines
 from offchip.sweep.points import points_of
 from offchip.sweep.pool import Pool
 from offchip.sweep.run import run_sweep, serial
-from offchip.sweep.space import Space, load_space
+from offchip.sweep.space import Space
+from offchip.sweep.space_file import load_space
 from offchip.sweep.store import open_store
 
 SPACE = """

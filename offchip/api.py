@@ -77,6 +77,7 @@ def simulate(
     microbatches: int = 1,
     plan: str | Path | Plan | None = None,
     save_plan: str | Path | None = None,
+    wrap_planner: Callable[[Planner], Planner] | None = None,
     fidelity: str = "event",
     cost_model: str = DEFAULT_COST_MODEL,
     collective: str = "auto",
@@ -88,7 +89,8 @@ def simulate(
     The options up to ``dims`` describe the workload and are ignored when ``model`` is one already. ``plan``
     (a file or object) is used for every phase; otherwise ``mapper`` writes one per phase: by default
     ``tensor-pipeline`` when ``tp`` or ``pp`` is above one and ``single-device`` when not. ``microbatches``
-    divides the batch; ``save_plan`` is a file for the first phase's plan; ``advance`` and ``watch`` are
+    divides the batch; ``save_plan`` is a file for the first phase's plan; ``wrap_planner`` gets what writes the
+    plans and gives what is to be asked instead, such as one that remembers; ``advance`` and ``watch`` are
     called after each phase. Raises ``InputError`` for bad input, ``InfeasibleError`` when memory is too small.
     """
     target = system if isinstance(system, System) else load_system(system)
@@ -111,6 +113,8 @@ def simulate(
             metadata["batch"] = batch
         workload = replace(workload, phases=_Microbatched(workload.phases, microbatches), metadata=metadata)
     planner = _planner(mapper, plan, MapperOptions(tp, pp, dict(settings or {})))
+    if wrap_planner is not None:
+        planner = wrap_planner(planner)
     if save_plan is not None:
         planner = _saving(planner, Path(save_plan))
     return run(

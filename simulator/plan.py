@@ -26,7 +26,7 @@ from typing import Any, Final, Literal
 from hw_configs.output_file import replacing
 from hw_configs.problems import InputError, Problem, bad_input, nearest
 
-__all__ = ["FORMAT", "Home", "Plan", "Split", "Task", "read_plan", "write_plan"]
+__all__ = ["FORMAT", "Home", "Plan", "Split", "Task", "plan_from_json", "read_plan", "write_plan"]
 
 FORMAT: Final = "offchip-plan-1"
 MAX_FILE_BYTES: Final = 2**30
@@ -139,7 +139,7 @@ def read_plan(path: str | Path) -> Plan:
         raise bad_input(f"not valid JSON: {error.msg}", file=str(path), line=error.lineno) from None
     except (OSError, UnicodeDecodeError, ValueError, RecursionError) as error:
         raise bad_input(f"cannot be read: {error}", file=str(path)) from None
-    return _plan_from(data, str(path))
+    return plan_from_json(data, str(path))
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -173,7 +173,8 @@ _PLAN_FIELDS: Final = (
 )
 
 
-def _plan_from(data: Any, file: str) -> Plan:
+def plan_from_json(data: Any, file: str) -> Plan:
+    """The plan that :meth:`Plan.to_json` made plain data; ``InputError`` names ``file`` and every problem."""
     if not isinstance(data, dict) or data.get("format") != FORMAT:
         found = data.get("format") if isinstance(data, dict) else type(data).__name__
         raise bad_input(f"found {found!r}; expected a plan of format {FORMAT!r}", file=file, path="format")

@@ -61,7 +61,7 @@ def _sweep() -> None:
         no_args_is_help=True,
         rich_markup_mode=None,
     )
-    for command in ("run", "status", "pareto", "best", "explain", "compare", "export"):
+    for command in ("run", "status", "pareto", "best", "explain", "compare", "merge", "export"):
         group.command(command)(_function(f"sweep:{command}"))
     app.add_typer(group, name="sweep")
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from offchip.sweep.space import Space
     from offchip.sweep.store import Row, Store
 
-__all__ = ["SweepGroup", "best", "compare", "explain", "export", "pareto", "run", "status"]
+__all__ = ["SweepGroup", "best", "compare", "explain", "export", "merge", "pareto", "run", "status"]
 
 
 class SweepGroup(TyperGroup):
@@ -45,7 +45,7 @@ def run(
 ) -> None:
     """Run a design space into a folder. Also: offchip sweep status|pareto|best|explain|export DIR."""
     from offchip.sweep.run import run_sweep
-    from offchip.sweep.space import load_space
+    from offchip.sweep.space_file import load_space
 
     checked = load_space(space)
     if jobs < 1:
@@ -207,6 +207,18 @@ def export(
         typer.echo(f"wrote {out}: {write(store, out)} rows")
 
 
+def merge(
+    folders: Annotated[list[Path], typer.Argument(metavar="DIR...", help="folders of one sweep's shards")],
+    out: Annotated[Path, typer.Option(help="the folder to merge into")],
+    as_json: Annotated[bool, typer.Option("--json", help="one JSON object on standard output")] = False,
+) -> None:
+    """Put the folders that shards of one sweep wrote into one."""
+    from offchip.sweep.merge import merge as put_together
+
+    put_together(folders, out)
+    status(out, as_json)
+
+
 def _read(folder: Path) -> Sweep:
     from offchip.sweep.analysis import Sweep
     from offchip.sweep.store import open_store
@@ -256,7 +268,7 @@ def _add_sobol(found: dict[str, Any], meta: Any, samples: int) -> None:
 
     from offchip.sweep.evaluate import Evaluator
     from offchip.sweep.sensitivity import sobol_indices
-    from offchip.sweep.space import space_from_text
+    from offchip.sweep.space_file import space_from_text
 
     space = space_from_text(meta["text"], meta["path"])
     if not 2 <= samples <= 1_000_000:

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any, Final
 from hw_configs.problems import OffchipError, bad_input
 from offchip.sweep.evaluate import code_digest
 from offchip.sweep.points import Point
-from offchip.sweep.space import Space, space_from_text
+from offchip.sweep.space import Space
+from offchip.sweep.space_file import space_from_text
 from offchip.sweep.store import Row
 from offchip.sweep.worker import row_from, row_line
 

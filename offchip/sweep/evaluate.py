@@ -22,6 +22,7 @@ from offchip.sweep.cache import DiskCache
 from offchip.sweep.expression import ExpressionError
 from offchip.sweep.figures import figures_of
 from offchip.sweep.machine import Machines, Value
+from offchip.sweep.plans import remembering
 from offchip.sweep.store import Row
 
 if TYPE_CHECKING:
@@ -139,7 +140,9 @@ class Evaluator:
             if estimate is not None:
                 return estimate
         run = {name: options[name] for name in _RUN if name in options}
-        extra = {"settings": options["settings"], "fidelity": fidelity}
+        planning = [options.get(name) for name in ("mapper", "tp", "pp", "microbatches", "settings")]
+        remember = remembering(self.cache, [self._workload_key(model, options), *planning])
+        extra = {"settings": options["settings"], "fidelity": fidelity, "wrap_planner": remember}
         if options.get("microbatches", 1) > 1:
             own = {name: options[name] for name in _WORKLOAD if name in options}
             return api.simulate(model, system, dims=options["dims"], **own, **run, **extra)

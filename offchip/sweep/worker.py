@@ -85,7 +85,7 @@ def main() -> None:
 
     from offchip.sweep.cache import DiskCache
     from offchip.sweep.evaluate import Evaluator
-    from offchip.sweep.space import space_from_text
+    from offchip.sweep.space_file import space_from_text
 
     start = json.loads(sys.stdin.readline())
     slot = Slot(start["slot"])

@@ -65,7 +65,7 @@ def streamed_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def sweep_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """45 points, some of which do not fit."""
     from offchip.sweep.run import run_sweep, serial
-    from offchip.sweep.space import load_space
+    from offchip.sweep.space_file import load_space
 
     folder = tmp_path_factory.mktemp("sweep")
     (folder / "space.yaml").write_text(SPACE)

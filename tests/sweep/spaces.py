@@ -9,7 +9,8 @@ from pathlib import Path
 
 from offchip.sweep.points import points_of
 from offchip.sweep.run import run_sweep, serial
-from offchip.sweep.space import Space, load_space
+from offchip.sweep.space import Space
+from offchip.sweep.space_file import load_space
 from offchip.sweep.store import Row, open_store
 
 REPOSITORY = Path(__file__).parents[2]

@@ -17,6 +17,8 @@ from hw_configs.problems import InputError
 from offchip.sweep.evaluate import code_digest
 from offchip.sweep.points import count_points, points_of
 from offchip.sweep.pool import Pool
+from offchip.sweep.run import Shard
+from offchip.sweep.space_file import load_space
 from offchip.sweep.store import open_store
 from tests.sweep.spaces import (
     DECODE,
@@ -219,6 +221,19 @@ def test_shards_make_the_same_table(tmp_path, undisturbed):
         code, _, error = finish([str(space), "--out", str(out), "--shard", part, "--resume"])
         assert code == 0, error
     assert table_of(out) == undisturbed
+
+
+def test_folders_of_shards_are_merged(tmp_path, undisturbed, cli):
+    space, parts = space_file(tmp_path, SLOW), [tmp_path / name for name in ("one", "two")]
+    for number, part in enumerate(parts, start=1):
+        run_serially(load_space(space), part, shard=Shard(number, 2))
+    assert cli("sweep", "merge", *parts, "--out", tmp_path / "all").code == 0
+    assert table_of(tmp_path / "all") == undisturbed
+    assert run_serially(load_space(space), tmp_path / "all", resume=True) == undisturbed
+    other = tmp_path / "other"
+    run_serially(space_of(other, DECODE), other / "out")
+    outcome = cli("sweep", "merge", parts[0], other / "out", "--out", tmp_path / "mixed")
+    assert (outcome.code, "another space" in outcome.err) == (2, True)
 
 
 def test_failed_points_are_repeated_and_done_ones_kept(tmp_path):

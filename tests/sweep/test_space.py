@@ -5,11 +5,13 @@ from __future__ import annotations
 import pytest
 
 from hw_configs.problems import InputError
+from mapping.placement.single_device import MAPPER
+from offchip.sweep import plans
 from offchip.sweep.expression import ExpressionError, parse_expression
 from offchip.sweep.machine import Machines
 from offchip.sweep.points import count_points, points_of
 from offchip.sweep.run import run_sweep
-from offchip.sweep.space import load_space
+from offchip.sweep.space_file import load_space
 from tests.sweep.spaces import DECODE, REPOSITORY, run_serially, serial_rows, space_file, space_of
 
 HEAD = "model: resnet-50\nhw: a100-80gb\n"
@@ -63,6 +65,15 @@ def test_all_mistakes_at_once(tmp_path):
     with pytest.raises(InputError) as error:
         load_space(path)
     assert [p.line for p in error.value.problems] == [1, 4, 5]
+
+
+def test_a_key_of_no_space_hides_no_other_mistake(tmp_path):
+    text = (
+        "model: resnet-50\nhw: a100-80gb\nsed: 3\nvary:\n  batch: [1, x]\nobjectives: {makespan: minimise}\n"
+    )
+    with pytest.raises(InputError) as error:
+        load_space(space_file(tmp_path, text))
+    assert [p.line for p in error.value.problems] == [3, 5, 6]
 
 
 @pytest.mark.parametrize(
@@ -185,6 +196,25 @@ fidelity: [analytic, {fidelity: event, promote: 40%}]
     )
     table = run_serially(space_of(tmp_path, text), tmp_path / "out")
     assert [(row[0], row[1]) for row in table] == [*((0, i) for i in range(5)), (1, 0), (1, 1)]
+
+
+def test_a_dear_plan_is_solved_once(tmp_path, monkeypatch):
+    text = HEAD + "vary: {batch: [1, 2]}\noptions: {mapper: single-device}\nfidelity: [event, cycle]\n"
+    solved = []
+
+    def plan(graph, system, options, write=MAPPER.plan):
+        solved.append(graph.name)
+        return write(graph, system, options)
+
+    monkeypatch.setattr(type(MAPPER), "plan", lambda self, *args: plan(*args))
+    monkeypatch.setattr(plans, "DEAR_S", 0.0)
+    space = space_of(tmp_path, text + "objectives: {makespan_s: minimise}\n")
+    first = run_serially(space, tmp_path / "out")
+    assert len(solved) == 2
+    assert len(first) == 4
+    monkeypatch.setattr(plans, "DEAR_S", 1e9)
+    assert run_serially(space, tmp_path / "again") == first
+    assert len(solved) == 6
 
 
 def test_search_finds_its_way_again(tmp_path):
