@@ -107,13 +107,17 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Study:
-    """A published system and how Offchip runs it. ``run`` takes no arguments and is deterministic."""
+    """A published system and how Offchip runs it. ``run`` takes no arguments and is deterministic.
+
+    ``slow`` marks a run of more than some seconds; the quick test suite leaves it out.
+    """
 
     name: str
     title: str
     source: str
     scenario: str
     run: Callable[[], Outcome]
+    slow: bool = False
 
 
 def compare(
@@ -140,5 +144,5 @@ def compare(
 STUDIES: Final[Registry[Study]] = Registry(
     "study",
     "offchip.studies",
-    {"llm-viewer": "offchip.studies.llm_viewer:STUDY"},
+    {"attention-io": "offchip.studies.attention_io:STUDY", "llm-viewer": "offchip.studies.llm_viewer:STUDY"},
 )
