@@ -144,5 +144,11 @@ def compare(
 STUDIES: Final[Registry[Study]] = Registry(
     "study",
     "offchip.studies",
-    {"attention-io": "offchip.studies.attention_io:STUDY", "llm-viewer": "offchip.studies.llm_viewer:STUDY"},
+    {
+        "attention-io": "offchip.studies.attention_io:STUDY",
+        "conv-windows": "offchip.studies.conv_windows:STUDY",
+        "gemm-tiles": "offchip.studies.gemm_tiles:STUDY",
+        "llm-viewer": "offchip.studies.llm_viewer:STUDY",
+        "sparse-weights": "offchip.studies.sparse_weights:STUDY",
+    },
 )

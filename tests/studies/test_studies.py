@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -35,7 +36,14 @@ def test_verdicts(published: float | str, ours: float | str | None, verdict: str
     assert result.to_json()["verdict"] == verdict
 
 
-@pytest.mark.parametrize("name", STUDIES.names())
+def every_study() -> list[Any]:
+    return [
+        pytest.param(name, marks=pytest.mark.slow) if STUDIES.get(name).slow else name
+        for name in STUDIES.names()
+    ]
+
+
+@pytest.mark.parametrize("name", every_study())
 def test_the_page_is_current(name: str) -> None:
     study = STUDIES.get(name)
     assert study.name == name
