@@ -3,8 +3,8 @@
 A row of plain inference is run as one prefill and one decode step in the middle of the generation, on the
 node that its hardware names, tensor parallel over its devices. To the devices' time comes the serving
 engine's host time of a step: one constant per engine, spent once per layer and once per sequence
-(:data:`ENGINES`). Training steps, FP32 forward passes, single layers and offloaded runs are unsupported rows
-with a note.
+(:data:`ENGINES`). FP32 forward passes and training steps on one GPU are those of :mod:`.eager_steps`. Steps over
+several GPUs, single layers and offloaded runs are unsupported rows with a note.
 
 A row is ok when prefill and decode are within 20 %, or, where it has neither, its end-to-end time or else its
 throughput. (Splitwise's end-to-end times belong to requests that stopped early; they are shown, not judged.)
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import csv
 import fnmatch
+import json
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -23,10 +24,11 @@ from typing import Final
 
 from hw_configs.library import catalog
 from hw_configs.problems import InputError, OffchipError, Problem, bad_input
+from offchip.validation import eager_steps
 from offchip.validation.registry import Options, RowResult
 from workloads import models
 
-__all__ = ["MODELS", "SYSTEMS", "run_end_to_end"]
+__all__ = ["ENGINES", "MODELS", "SYSTEMS", "Step", "figures_of", "run_end_to_end", "step_of"]
 
 SYSTEMS: Final = {
     "a100-80gb": "dgx-a100",
@@ -55,20 +57,42 @@ MODELS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """A serving engine: the cost model for its kernels, and its host's milliseconds per layer and sequence."""
+    """A serving engine: the cost model for its kernels, and its host's milliseconds per layer and sequence.
+
+    The time is the one constant per engine that whole models may set; ``calibration/fit_host.py`` fits it.
+    """
 
     cost_model: str
     host_ms: float
 
 
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A row's run: device seconds of a prefill and of a decode step, and what the host's time depends on."""
+
+    prefill_s: float
+    decode_s: float
+    layers: int
+    batch: int
+    prompt: int
+    output: int
+    note: str
+
+
+def _host_ms(engine: str) -> float:
+    constants = json.loads((Path(__file__).parent / "host_constants.json").read_text(encoding="utf-8"))
+    return float(constants[engine]["host_ms"]) if engine in constants else 0.0
+
+
 ENGINES: Final = {
-    "vllm (modified; splitwise paper)": Engine("gpu-eager", 0.20),
-    "vllm": Engine("gpu", 0.085),
-    "tensorrt-llm": Engine("gpu", 0.035),
+    name: Engine(cost_model, _host_ms(name))
+    for name, cost_model in (
+        ("vllm (modified; splitwise paper)", "gpu-eager"),
+        ("vllm", "gpu"),
+        ("tensorrt-llm", "gpu"),
+    )
 }
-"""Engines by the sources' names, lower case. ``host_ms`` is the one constant per engine that whole models may
-set. Chosen by eye on a sample of the public rows, where (measured step - devices' time) / (layers + sequences)
-lies around it; not fitted."""
+"""Engines by the sources' names, lower case. The engine of 2023 launches kernels one by one."""
 NO_ENGINE: Final = Engine("gpu", 0.0)
 FIGURES: Final = ("prefill_ms", "decode_ms_per_token", "e2e_ms", "throughput_tok_s")
 OK_WITHIN: Final = 0.20
@@ -111,31 +135,49 @@ def _run_row(identity: str, row: Mapping[str, str], where: str, options: Options
 
 
 def _predict(row: Mapping[str, str], where: str, options: Options) -> tuple[dict[str, float], str]:
+    if row["kind"] in eager_steps.PREFIX:
+        batch, tokens = (int(_number(row[name], where, name)) for name in ("batch", "input_tokens"))
+        seconds, note = eager_steps.predict_step(row, batch, tokens)
+        return ({} if seconds is None else {"e2e_ms": seconds * 1e3}), note
+    engine = ENGINES.get(row.get("framework", "").lower(), NO_ENGINE)
+    step = step_of(row, where, options.cost_model or engine.cost_model)
+    if isinstance(step, str):
+        return {}, step
+    return figures_of(step, engine.host_ms), step.note
+
+
+def step_of(row: Mapping[str, str], where: str, cost_model: str) -> Step | str:
+    """Device times of a row of inference, or why it has no scenario; ``InputError`` for cells that are no numbers."""
     if row["kind"] != "inference":
-        return {}, f"no scenario for {row['kind']!r}"
+        return f"no scenario for {row['kind']!r}"
     system = SYSTEMS.get(row["hardware"].lower(), "")
     if system not in catalog():
-        return {}, f"no system for {row['hardware']!r}"
+        return f"no system for {row['hardware']!r}"
     model = MODELS.get(row["model"].rpartition("/")[2].lower(), "")
     if model not in models.names():
-        return {}, f"no built-in model for {row['model']!r}"
+        return f"no built-in model for {row['model']!r}"
     batch, prompt, devices = (
         int(_number(row[name], where, name)) for name in ("batch", "input_tokens", "n_devices")
     )
     output = int(_number(row.get("output_tokens") or "1", where, "output_tokens"))
-    engine = ENGINES.get(row.get("framework", "").lower(), NO_ENGINE)
-    chosen = options.cost_model or engine.cost_model
-    host = engine.host_ms * 1e-3 * (_layers(model) + batch)
-    prefill = host + _seconds(model, system, devices, "prefill", batch, prompt, chosen)
-    decode = host + _seconds(model, system, devices, "decode", batch, prompt + output // 2, chosen)
-    whole = prefill + max(0, output - 1) * decode
-    figures = {
+    return Step(
+        _seconds(model, system, devices, "prefill", batch, prompt, cost_model),
+        _seconds(model, system, devices, "decode", batch, prompt + output // 2, cost_model),
+        _layers(model), batch, prompt, output, f"{model} on {devices} devices of {system}",
+    )  # fmt: skip
+
+
+def figures_of(step: Step, host_ms: float) -> dict[str, float]:
+    """What a row measures, with so many milliseconds of host time per layer and sequence."""
+    host = host_ms * 1e-3 * (step.layers + step.batch)
+    prefill, decode = host + step.prefill_s, host + step.decode_s
+    whole = prefill + max(0, step.output - 1) * decode
+    return {
         "prefill_ms": prefill * 1e3,
         "decode_ms_per_token": decode * 1e3,
         "e2e_ms": whole * 1e3,
-        "throughput_tok_s": batch * (prompt + output) / whole,
+        "throughput_tok_s": step.batch * (step.prompt + step.output) / whole,
     }
-    return figures, f"{model} on {devices} devices of {system}"
 
 
 @cache

@@ -1,0 +1,106 @@
+"""Fit the host time of serving engines: one constant each, on whole-model rows, which nothing else is fitted on.
+
+Usage: ``python -m calibration.fit_host [--write]``. A step's host time is the constant times (layers + sequences). For
+each engine the constant is the one with the least mean |log(predicted / measured)| over the figures of its rows; every
+other part of the prediction comes from single operators. Beside it stands the mean error on each hardware with the
+constant of the others.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from scipy.optimize import minimize_scalar
+
+from hw_configs.output_file import replacing
+from hw_configs.problems import OffchipError
+from offchip.validation.end_to_end import ENGINES, Step, figures_of, step_of
+
+ROWS = Path(__file__).parents[1] / "tests" / "reference" / "gpu" / "end_to_end.csv"
+OUT = Path(__file__).parents[1] / "offchip" / "validation" / "host_constants.json"
+LARGEST_MS = 2.0
+
+
+@dataclass(frozen=True)
+class Row:
+    """One measured row with the device times that the simulator gives."""
+
+    hardware: str
+    step: Step
+    measured: dict[str, float]
+
+
+def read_rows(engine: str) -> list[Row]:
+    """The rows of an engine that Offchip can run."""
+    found = []
+    with ROWS.open(encoding="utf-8") as stream:
+        for cells in csv.DictReader(stream):
+            if cells["framework"].lower() != engine or cells["kind"] != "inference":
+                continue
+            names = ("prefill_ms", "decode_ms_per_token") if cells["prefill_ms"] else ("throughput_tok_s",)
+            try:
+                step = step_of(cells, str(ROWS), ENGINES[engine].cost_model)
+            except OffchipError:
+                continue
+            if isinstance(step, Step):
+                found.append(Row(cells["hardware"], step, {name: float(cells[name]) for name in names}))
+    return found
+
+
+def errors(rows: Iterable[Row], host_ms: float) -> np.ndarray:
+    """log(predicted / measured) of every figure."""
+    logs = []
+    for row in rows:
+        ours = figures_of(row.step, host_ms)
+        logs += [np.log(ours[name] / value) for name, value in row.measured.items()]
+    return np.array(logs)
+
+
+def fit(rows: list[Row]) -> float:
+    """The constant in milliseconds."""
+    best = minimize_scalar(
+        lambda ms: float(np.abs(errors(rows, ms)).mean()), bounds=(0.0, LARGEST_MS), method="bounded",
+        options={"xatol": 1e-4},
+    )  # fmt: skip
+    return round(float(best.x), 4)
+
+
+def percent(logs: np.ndarray) -> tuple[float, float]:
+    """Mean and median of |predicted / measured - 1| in percent."""
+    off = 100 * np.abs(np.exp(logs) - 1)
+    return float(off.mean()), float(np.median(off))
+
+
+def main() -> None:
+    """Fit, print, and write the constants if asked to."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--write", action="store_true", help="write offchip/validation/host_constants.json")
+    write = parser.parse_args().write
+    constants = {}
+    for engine in ENGINES:
+        rows = read_rows(engine)
+        host_ms = fit(rows)
+        mean, median = percent(errors(rows, host_ms))
+        print(f"{engine}: {host_ms} ms, {len(rows)} rows, mean {mean:.1f} %, median {median:.1f} %")
+        for hardware in sorted({row.hardware for row in rows}):
+            others = [row for row in rows if row.hardware != hardware]
+            own = [row for row in rows if row.hardware == hardware]
+            if others:
+                m, d = percent(errors(own, fit(others)))
+                print(
+                    f"  {hardware}: {len(own)} rows, with the others' constant mean {m:.1f} %, median {d:.1f} %"
+                )
+        constants[engine] = {"host_ms": host_ms, "rows": len(rows), "mean_error_percent": round(mean, 1)}
+    if write:
+        with replacing(OUT) as part:
+            part.write_text(json.dumps(constants, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,76 @@
+"""One forward pass or training step of eager PyTorch in FP32 on one GPU, operator by operator.
+
+What frameworks do without a serving engine: unfused operators one after another, logits for every token, no optimizer
+in the step that is timed (NeuSight's labels, ASPLOS 2025). The host is not in it: at these sizes the device is late.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from typing import Final
+
+from workloads.graph import Operator
+
+__all__ = ["BOARDS", "MODELS", "PREFIX", "predict_step"]
+
+PREFIX: Final = ("inference (one forward, fp32)", "training step (fwd+bwd, fp32)")
+"""The kinds of rows that this module answers."""
+BOARDS: Final = {
+    "nvidia_a100-pcie-40gb": "a100-pcie-40gb",
+    "tesla_v100-pcie-32gb": "v100-pcie-32gb",
+    "tesla_p100-pcie-16gb": "p100",
+    "tesla_p4": "p4",
+    "tesla_t4": "t4",
+    "amd_instinct_mi210": "mi210",
+}
+"""Devices by the source's names, lower case."""
+MODELS: Final = {
+    "bert_large": "bert-large-uncased",
+    "gpt2_large": "gpt2-large",
+    "opt_13": "opt-1.3b",
+    "gpt3_27": "opt-2.7b",
+}
+"""Built-in models by the source's names; GPT-3 2.7B has the shape of OPT-2.7B. ``gpt3_xl`` is left out: its times are
+those of a model twice the size of GPT-3 XL, and the source does not give its shape."""
+
+
+def predict_step(row: Mapping[str, str], batch: int, tokens: int) -> tuple[float | None, str]:
+    """Seconds of a row's pass or step, and what was run; None with the reason when it cannot be run."""
+    if row["n_devices"] != "1" or row["framework"] != "PyTorch 2.1":
+        return None, f"no scenario for {row['framework']!r} on {row['n_devices']} devices"
+    board, model = BOARDS.get(row["hardware"].lower()), MODELS.get(row["model"].lower())
+    if board is None:
+        return None, f"no device file for {row['hardware']!r}"
+    if model is None:
+        return None, f"no built-in model for {row['model']!r}"
+    forward, backward = _seconds(model, board, batch, tokens)
+    training = row["kind"] == PREFIX[1]
+    return forward + backward * training, f"{model} on {board}, eager FP32, unfused"
+
+
+@cache
+def _seconds(model: str, board: str, batch: int, tokens: int) -> tuple[float, float]:
+    """Forward and backward seconds, without the optimizer."""
+    from offchip.api import load_model, load_system
+    from simulator.cost.model import COST_MODELS
+
+    system = load_system(board)
+    node = system.workers()[0]
+    memory = system.memories[node.memory or node.name]
+    cost = COST_MODELS.get("gpu-eager")
+    workload = load_model(model, phase="train", batch=batch, prompt=tokens, dtype="fp32", fused=False)
+    forward = backward = 0.0
+    for operator in workload.phases[0].graph.operators:
+        if operator.kind in ("optimizer", "view"):
+            continue
+        found = cost.cost(operator, node, memory)
+        if _is_backward(operator):
+            backward += found.seconds + found.launch_seconds
+        else:
+            forward += found.seconds + found.launch_seconds
+    return forward, backward
+
+
+def _is_backward(operator: Operator) -> bool:
+    return ".backward" in operator.name or operator.name.endswith(".grad_sum")
