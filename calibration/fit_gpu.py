@@ -634,6 +634,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     rows = samples()
     data = fit_all(rows)
     data["fit"] = provenance(rows)
+    if chosen.out.is_file():
+        # Fitted elsewhere (fit_power.py), on what these constants leave open.
+        data.update(
+            {key: value for key, value in json.loads(chosen.out.read_text()).items() if key == "power"}
+        )
     write(chosen.out, json.dumps(data, indent=2) + "\n")
     print(f"fitted {len(rows)} rows in {time.monotonic() - started:.0f} s", file=sys.stderr)
     inside = predicted_us(rows, data)

@@ -82,6 +82,22 @@ class Constants:
         kin = kin or [share for name, share in table.items() if name.startswith(f"{technology}/")]
         return float(np.mean(kin)) if kin else float(table["default"])
 
+    def way_joules(self, room_w: float, seconds: float, moved_bytes: float) -> float:
+        """J of a board at work beside arithmetic and DRAM: clocks and leakage, and bytes on their way on the chip.
+
+        ``room_w`` is the board's limit less its idle power; both constants are fitted by ``calibration/fit_power.py``.
+        """
+        power = self.data.get("power")
+        if power is None:
+            return 0.0
+        return float(
+            power["active_share"] * room_w * seconds + 1e-12 * power["way_pj_per_byte"] * moved_bytes
+        )
+
+    def without_way(self) -> Constants:
+        """The same constants with energies of arithmetic and DRAM alone."""
+        return Constants({key: value for key, value in self.data.items() if key != "power"})
+
     def latency_scale(self, generation: str) -> float:
         """Latency of a collective's step by GPU generation, relative to Ampere."""
         table = self.data["collective_scale"]

@@ -52,7 +52,11 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """Kernel, launch and host seconds, bytes over the DRAM's pins, joules above idle, and what decides."""
+    """Kernel, launch and host seconds, bytes over the DRAM's pins, joules above idle, and what decides.
+
+    ``compute_j`` holds what a board at work draws beside arithmetic and DRAM (clocks, leakage, bytes on their way);
+    with ``memory_j`` it is never more than the board's limit allows.
+    """
 
     kernel_s: float
     launch_s: float
@@ -248,14 +252,19 @@ def _family(family: str, requests: list[Request], constants: Constants) -> list[
         if joule is None:
             joule = joules[id(sheet)] = flop_joules(family, sheet, constants)
         kernel, moved = row[0], row[2]
+        compute_j, memory_j = operator.flops * joule, moved * sheet.joule_per_byte
+        if sheet.tdp < float("inf"):
+            room = sheet.tdp - sheet.idle
+            compute_j += constants.way_joules(room, kernel + launch, moved)
+            compute_j = min(compute_j, max(0.0, room * (kernel + launch) - memory_j))
         made.append(
             Prediction(
                 kernel,
                 launch,
                 host,
                 moved,
-                operator.flops * joule,
-                moved * sheet.joule_per_byte,
+                compute_j,
+                memory_j,
                 names[int(row[1])] if kernel >= launch else "launch",
                 CHOICES[int(row[3])] if product else "",
             )
