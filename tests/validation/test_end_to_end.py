@@ -8,11 +8,12 @@ import pytest
 
 from hw_configs.library import catalog
 from hw_configs.problems import InputError
-from offchip.validation.end_to_end import ENGINES, MODELS, SYSTEMS
+from offchip.validation.end_to_end import ENGINES, MODELS, SYSTEMS, run_end_to_end
 from offchip.validation.gpu import run
 from offchip.validation.registry import Options
 from workloads import models
 
+REFERENCE = Path(__file__).parent.parent / "reference" / "gpu"
 HEADER = (
     "source,kind,model,hardware,n_devices,framework,batch,input_tokens,output_tokens,prefill_ms,"
     "decode_ms_per_token,e2e_ms,power_frac_tdp_avg,power_frac_tdp_peak,throughput_tok_s\n"
@@ -87,3 +88,21 @@ def test_an_engines_host_time_grows_with_layers_and_sequences(tmp_path: Path) ->
     own = ENGINES["vllm"].host_ms
     assert steps[0] - steps[1] == pytest.approx(own * (32 + 1), rel=0.01)
     assert steps[2] - steps[3] == pytest.approx(own * (32 + 16), rel=0.01)
+
+
+def test_eager_passes_and_steps_of_boards_with_their_data_sheets() -> None:
+    path = REFERENCE / "end_to_end.csv"
+    lines = path.read_text(encoding="utf-8").splitlines()
+    boards = ("Tesla_V100-PCIE-32GB", "Tesla_T4", "NVIDIA_A100-PCIE-40GB")
+    errors: dict[str, list[float]] = {}
+    for number, line in enumerate(lines, start=1):
+        if line.startswith("neusight") and any(board in line for board in boards):
+            (row,) = run_end_to_end(path, str(number), Options())
+            if row.verdict == "unsupported":
+                assert row.note
+                continue
+            errors.setdefault(row.groups["hardware"], []).append(abs(row.error or 0.0))
+    assert {board: len(found) for board, found in errors.items()} == dict(
+        zip(boards, (10, 5, 8), strict=True)
+    )
+    assert all(sum(found) / len(found) < 0.15 for found in errors.values())
