@@ -18,17 +18,13 @@ from mapping.mapper import MapperOptions
 from simulator.cost.collective import COLLECTIVE_KINDS
 from simulator.plan import Home, Plan, Task
 from simulator.system.memory import memory_report
-from workloads.graph import PERSISTENT_ROLES, Graph
+from workloads.graph import PERSISTENT_ROLES, Graph, Role
 
 __all__ = ["MAPPER", "SingleDevice", "candidates", "too_large"]
 
 _PREFERRED: Final = ("gpu", "pim", "accelerator", "csd", "cpu")
 COMMUNICATION: Final = frozenset({*COLLECTIVE_KINDS, "receive"})
 """Kinds in which several ranks take part."""
-LEVERS: Final = (
-    "what could help: a smaller batch, context or element type (--batch, --prompt, --dtype), "
-    "more devices (--tp N, --pp N), weights streamed from another memory (--mapper stream-weights)"
-)
 
 
 class SingleDevice:
@@ -95,7 +91,18 @@ def too_large(graph: Graph, system: System, nodes: list[Node], need: Footprint) 
         space.capacity_bytes,
         [(tensor, tensor.size_bytes) for tensor in live],
     )
-    return InfeasibleError(f"{graph.name} does not fit: {report}; {LEVERS}")
+    weights = sum(t.size_bytes for t in live if t.role is Role.WEIGHT)
+    levers = [
+        "a narrower element type (--dtype)",
+        "weights streamed from another memory (--mapper stream-weights)",
+    ]
+    if weights < space.usable_bytes:
+        levers.insert(0, "a smaller batch or context (--batch, --prompt)")
+    alike = sum(1 for node in system.workers() if node.device.kind == nodes[0].device.kind)
+    levers.append(
+        "more devices (--tp N, --pp N)" if alike > 1 else "a system with more devices, and --tp N or --pp N"
+    )
+    return InfeasibleError(f"{graph.name} does not fit: {report}\n  what could help: {'; '.join(levers)}")
 
 
 def _plan_on(graph: Graph, system: System, node: Node, memory: str) -> Plan:

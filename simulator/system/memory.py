@@ -89,7 +89,7 @@ def memory_report(
     largest = ", ".join(f"{tensor.name} {size_of(size)}" for tensor, size in shown)
     return (
         f"{memory} needs {size_of(needed)} and has {size_of(usable)} usable of {size_of(capacity)}: "
-        f"short by {size_of(needed - usable)}; by role: {by_role}; largest: {largest}"
+        f"short by {size_of(needed - usable)}\n  by role: {by_role}\n  largest: {largest}"
     )
 
 
@@ -113,5 +113,5 @@ def out_of_memory(
             system.memories[memory].capacity_bytes,
             holders,
         )
-        lines.append(f"out of memory at {task}: {report}; {levers}")
+        lines.append(f"out of memory at {task}: {report}\n  {levers}")
     return InfeasibleError("\n".join(lines))

@@ -314,7 +314,7 @@ def test_exactly_the_footprint_runs_and_a_byte_less_does_not(run: Run) -> None:
         "weight",
         "activation",
         "w ",
-        "levers",
+        "what could help",
         "--tp",
     ):
         assert part in text, (part, text)
