@@ -9,7 +9,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from calibration.fit_gpu import class_of, measured_of, predicted_us, samples
+from calibration.fit_gpu import predicted_us
+from calibration.gpu_samples import class_of, measured_of, samples
 from simulator.gpu.constants import shipped_constants
 
 BOUNDS = {
