@@ -156,8 +156,10 @@ def _run(
     from offchip.cli.output import progress
     from simulator.dram.engine import Commands, RunOptions, simulate_trace
     from simulator.dram.record import CommandFile
-    from simulator.dram.timeline import Timeline, draw_timeline
+    from simulator.dram.timeline import Timeline, check_picture, draw_timeline
 
+    if timeline is not None:
+        check_picture(timeline)
     with ExitStack() as stack:
         bar = stack.enter_context(progress("requests", trace.count or 0))
         file = stack.enter_context(CommandFile(commands)) if commands is not None else None

@@ -21,7 +21,7 @@ import numpy as np
 from hw_configs.problems import InputError, OffchipError, PhysicsError, bad_input, nearest
 from offchip.validation.registry import Options, RowResult, Verdict, find_file
 
-__all__ = ["channel_from_reference", "geometry_from_reference", "run"]
+__all__ = ["channel_from_reference", "geometry_from_reference", "run", "unread_keys"]
 
 _INPUTS: Final = frozenset(
     {
@@ -32,6 +32,7 @@ _INPUTS: Final = frozenset(
 _MEASURED: Final = "ramulator_"
 _KINDS: Final = {"GenericDDR": "ddr", "LPDDR5": "lpddr5", "HBM12": "hbm2", "HBM34": "hbm3"}
 _SCHEDULERS: Final = {"FRFCFS": "frfcfs", "FRFCFS-RowHit": "frfcfs-rowhit"}
+_CLOCKS: Final = {"need_sync": "sync", "always_on": "always on"}
 _POLICIES: Final = {"Open": "open", "ClosedCAP": "capped"}
 _REFRESH: Final = {
     "AllBank": "all-bank",
@@ -41,9 +42,27 @@ _REFRESH: Final = {
 }
 _SCOPES: Final = {
     "DDR3": "Rank", "DDR4": "Rank", "DDR5": "Rank", "LPDDR5": "Rank", "GDDR6": "Channel", "HBM1": "Channel",
-    "HBM2": "PseudoChannel", "HBM3": "PseudoChannel",
+    "HBM2": "PseudoChannel", "HBM3": "PseudoChannel", "HBM4": "PseudoChannel",
 }  # fmt: skip
 """What an all-bank refresh covers, by standard."""
+_READ_KEYS: Final = {
+    "": {
+        "impl", "wr_low_watermark", "wr_high_watermark", "read_buffer_size", "write_buffer_size",
+        "priority_buffer_size", "wck_sync_mode", "scheduler", "refresh_manager", "row_policy", "addr_mapper",
+    },
+    "scheduler": {"impl"},
+    "refresh_manager": {"impl", "scatter_interval"},
+    "row_policy": {"impl", "cap"},
+    "addr_mapper": {"impl"},
+}  # fmt: skip
+"""The keys of a controller that this module reads, by part."""
+_QUIET_KEYS: Final = frozenset({"debug", "id", "name", "path", "clock_ratio", "channel_id"})
+"""Keys that change no command."""
+_LEVEL_KEYS: Final = {
+    "Sid": ("sid", "stack", "stackid", "stack_id"),
+    "PseudoChannel": ("pseudo_channel", "pc"),
+}
+"""Other spellings of a level's size in an organisation."""
 
 
 def _choose(table: Mapping[str, str], name: str, what: str) -> Any:
@@ -54,19 +73,64 @@ def _choose(table: Mapping[str, str], name: str, what: str) -> Any:
     return table[name]
 
 
+def unread_keys(config: Mapping[str, Any]) -> list[str]:
+    """Settings of a controller that no part of the engine knows: set, and not read."""
+    control = config["controller"]
+    parts = {"": control, **{part: control.get(part) or {} for part in _READ_KEYS if part}}
+    unread = []
+    for part, known in _READ_KEYS.items():
+        for key, value in parts[part].items():
+            if key not in known | _QUIET_KEYS and value not in (None, False, 0, [], {}):
+                unread.append(f"{part}.{key}" if part else key)
+    return sorted(unread)
+
+
+def _level_sizes(config: Mapping[str, Any]) -> dict[str, int]:
+    """Fan-out of every level down to the bank; one that the organisation does not name follows from the
+    geometry's totals.
+    """
+    organisation = {str(key).lower(): value for key, value in config["organization"].items()}
+    names = [name for name in config["levels"] if name not in ("Row", "Column")]
+    sizes: dict[str, int] = {}
+    for name in names:
+        spellings = (name.lower(), *_LEVEL_KEYS.get(name, ()))
+        found = next((int(organisation[key]) for key in spellings if key in organisation), None)
+        if name == "Channel":
+            sizes[name] = 1
+        elif found is not None:
+            sizes[name] = found
+    geometry = config["geometry"]
+    total = int(geometry["ranks"]) * int(geometry["bankgroups"]) * int(geometry["banks"])
+    left = [name for name in names if name not in sizes]
+    stated = 1
+    for size in sizes.values():
+        stated *= size
+    if len(left) == 1 and total % stated == 0:
+        sizes[left[0]] = total // stated
+    elif left or stated != total:
+        raise bad_input(
+            f"the organisation's levels ({', '.join(f'{k} {v}' for k, v in sizes.items())}) do not make the "
+            f"geometry's {total} banks",
+            path="organization",
+        )
+    return {name: sizes[name] for name in names}
+
+
 def channel_from_reference(config: Mapping[str, Any]) -> Any:
-    """The channel that one entry of ``configs.json`` describes."""
+    """The channel that one entry of ``configs.json`` describes.
+
+    Raises ``InputError`` for a controller, scheduler, policy, refresh or mapping that the engine does not have,
+    and ``KeyError`` for a missing key.
+    """
     from simulator.dram.machine import Channel, Constraint, Controller
 
-    organisation, control = config["organization"], config["controller"]
+    control = config["controller"]
     geometry, timing = config["geometry"], config["timing_ticks"]
     standard = config["standard"]
-    sizes = {
-        name: 1 if name == "Channel" else int(organisation.get(name.lower(), 1)) for name in config["levels"]
-    }
-    levels = tuple((name, sizes[name]) for name in config["levels"] if name not in ("Row", "Column"))
-    policy = control.get("row_policy", {"impl": "Open"})
-    refresh = control.get("refresh_manager", {"impl": "AllBank"})
+    levels = tuple(_level_sizes(config).items())
+    policy = control.get("row_policy") or {"impl": "Open"}
+    refresh = control.get("refresh_manager") or {"impl": "AllBank"}
+    clock = _choose(_CLOCKS, control.get("wck_sync_mode", "need_sync"), "data clock mode")
     controller = Controller(
         kind=_choose(_KINDS, control["impl"], "controller"),
         read_queue=int(control.get("read_buffer_size", 32)),
@@ -79,7 +143,7 @@ def channel_from_reference(config: Mapping[str, Any]) -> Any:
         cap=int(policy.get("cap", 4)),
         refresh=_choose(_REFRESH, refresh["impl"], "refresh manager"),
         refresh_scatter=max(int(refresh.get("scatter_interval", 0)), 0),
-        clock_sync=control.get("wck_sync_mode", "need_sync") == "need_sync",
+        clock_sync=clock == "sync",
     )
     constraints = tuple(
         Constraint(
@@ -99,7 +163,7 @@ def channel_from_reference(config: Mapping[str, Any]) -> Any:
         read_latency=int(config["read_latency_ticks"]),
         write_latency=int(timing.get("nCWL", 0)) + burst,
         burst=burst,
-        timing={name: int(value) for name, value in timing.items()},
+        timing={name: int(value) for name, value in timing.items() if isinstance(value, int | float)},
         constraints=constraints,
         refresh_level=_choose(_SCOPES, standard, "standard"),
         mapping=control.get("addr_mapper", {"impl": "RoBaRaCoCh"})["impl"],
@@ -142,19 +206,20 @@ def run(folder: Path, rows: str, options: Options) -> Iterator[RowResult]:  # no
         }
         try:
             ours, seconds = _one(configs, record)
-        except (InputError, KeyError) as error:
+        except (InputError, KeyError, TypeError, ValueError) as error:
             note = f"no key {error}" if isinstance(error, KeyError) else str(error)
             yield RowResult(name, expected, {}, 0.0, "unsupported", None, note)
             continue
         except OffchipError as error:
             yield RowResult(name, expected, {}, 0.0, "failed", None, str(error))
             continue
-        wrong = [key for key, text in expected.items() if key in ours and not _same(text, ours[key])]
+        # An empty cell says nothing.
+        wrong = [key for key, text in expected.items() if text and key in ours and not _same(text, ours[key])]
         error_of = abs(float(ours["cycles_drain"]) / float(record["cycles_drain"]) - 1)
         verdict: Verdict = "off" if wrong else "ok"
-        yield RowResult(
-            name, expected, ours, seconds, verdict, error_of, f"differs: {', '.join(wrong)}" if wrong else ""
-        )
+        notes = [f"differs: {', '.join(wrong)}"] if wrong else []
+        notes += [f"not read: controller.{key}" for key in unread_keys(configs[record["config"]])]
+        yield RowResult(name, expected, ours, seconds, verdict, error_of, "; ".join(notes))
 
 
 def _name(record: Mapping[str, str]) -> str:

@@ -55,10 +55,22 @@ class AddressMap:
     """Transactions of the whole device; an address at or beyond it is outside."""
 
     def table(self) -> npt.NDArray[np.int64]:
-        """The pieces as rows of (field, shift, mask, to) for the kernel."""
-        return np.array([(p.field, p.shift, p.mask, p.to) for p in self.pieces], dtype=np.int64).reshape(
-            -1, 4
-        )
+        """The pieces of channel, bank and row as the kernel takes them.
+
+        Sizes are powers of two, so each level has bits of its own in the flat bank number.
+        """
+        row = len(self.fields) - 2
+        low = {row: 0, 0: 0}
+        bits = 0
+        for index in range(row - 1, 0, -1):
+            low[index] = bits
+            bits += (self.sizes[index] - 1).bit_length()
+        rows = [
+            (0 if p.field == 0 else 2 if p.field == row else 1, p.shift, p.mask, p.to + low[p.field])
+            for p in self.pieces
+            if p.field in low
+        ]
+        return np.array(rows, dtype=np.int64).reshape(-1, 4)
 
     def row_step(self) -> int | None:
         """Transactions by which an address moves to the next row of the same bank and column, if there is
@@ -83,6 +95,8 @@ def address_map(channel: Channel, channels: int = 1) -> AddressMap:
     for name, size in zip(fields[:-2], sizes[:-2], strict=True):
         if size & (size - 1):
             raise bad_input(f"found {size} of level {name}; an address can only choose among a power of two")
+    if channel.transaction_bytes & (channel.transaction_bytes - 1):
+        raise bad_input(f"found transactions of {channel.transaction_bytes} bytes; expected a power of two")
     last = len(fields) - 1
     if channel.mapping == "RoBaRaCoCh":
         pieces = _stack([0, last, *range(1, last)], bits)
@@ -201,22 +215,20 @@ def _hash(index: int, source: int, bits: list[int], placed: list[tuple[int, int,
 
 
 @njit(cache=True, nogil=True)
-def decode(  # type: ignore[no-untyped-def]
-    transactions, pieces, strides, row_field, unit, bank, row
-):
-    """Fill ``unit`` (channel), ``bank`` (flat number inside the channel) and ``row`` for each transaction.
+def decode(address, shift, pieces, transaction, unit, bank, row):  # type: ignore[no-untyped-def]
+    """Fill ``transaction`` (address without its low ``shift`` bits), ``unit`` (channel), ``bank`` (flat number
+    inside the channel) and ``row`` of each address.
 
-    ``strides[f]`` is the weight of field f in the flat bank number, 0 for channel, row and column.
+    A row of ``pieces`` is (0 unit, 1 bank or 2 row; shift; mask; to). Piece by piece, so that each loop over the
+    addresses is a vector loop.
     """
-    fields = np.zeros(16, np.int64)
-    for i in range(transactions.size):
-        address = transactions[i]
-        fields[:] = 0
-        for j in range(pieces.shape[0]):
-            fields[pieces[j, 0]] ^= ((address >> pieces[j, 1]) & pieces[j, 2]) << pieces[j, 3]
-        flat = 0
-        for f in range(strides.size):
-            flat += fields[f] * strides[f]
-        unit[i] = fields[0]
-        bank[i] = flat
-        row[i] = fields[row_field]
+    for i in range(address.size):
+        transaction[i] = address[i] >> shift
+        unit[i] = 0
+        bank[i] = 0
+        row[i] = 0
+    for j in range(pieces.shape[0]):
+        low, mask, to = pieces[j, 1], pieces[j, 2], pieces[j, 3]
+        out = unit if pieces[j, 0] == 0 else bank if pieces[j, 0] == 1 else row
+        for i in range(address.size):
+            out[i] ^= ((transaction[i] >> low) & mask) << to

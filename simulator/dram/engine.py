@@ -22,7 +22,7 @@ from simulator.dram.address import AddressMap, address_map, decode
 from simulator.dram.energy import Currents, EnergyBreakdown, RankStates, idd_energy
 from simulator.dram.kernel import run as run_kernel
 from simulator.dram.machine import COMMANDS, Channel
-from simulator.dram.program import Program, Target, targets_of
+from simulator.dram.program import Program, Target
 from simulator.dram.result import DramResult, QueueOccupancy
 from simulator.dram.state import Chunk, Log, State
 from workloads.memory_trace.trace import MemoryTrace, Requests
@@ -186,7 +186,7 @@ def start_channel(
     recorded: int = 0,
 ) -> ChannelRun:
     """A channel before its first tick. ``recorded``: requests whose accept tick and latency are kept."""
-    targets, _ = targets_of(memory.channel)
+    targets, _ = memory.channel.targets
     rows = LOG_ROWS if options.commands is not None else 0
     recording = Recording(np.full(recorded, -1, np.int64), np.full(recorded, -1, np.int64))
     log = Log(
@@ -196,7 +196,7 @@ def start_channel(
     names = tuple(memory.channel.spell(code) for code in range(len(COMMANDS)))
     state = at.new_state(program, options.outstanding)
     return ChannelRun(
-        number, memory.channel, program, state, addresses, tuple(targets), options, log, recording, names
+        number, memory.channel, program, state, addresses, targets, options, log, recording, names
     )
 
 
@@ -210,14 +210,11 @@ class Dealer:
         self.pieces = self.map.table()
         self.name = name
         self.wrapped = 0
-        self.strides = np.zeros(len(self.map.fields), np.int64)
-        weight = 1
-        for index in range(len(self.map.fields) - 3, 0, -1):
-            self.strides[index] = weight
-            weight *= self.map.sizes[index]
 
     def outside(self, requests: Requests) -> int:
         """Requests of a chunk beyond the capacity."""
+        if requests.address.size == 0 or int(requests.address.max()) < self.capacity:
+            return 0
         return int(np.count_nonzero(requests.address >= self.capacity))
 
     @property
@@ -227,18 +224,21 @@ class Dealer:
 
     def deal(self, requests: Requests) -> list[Chunk]:
         """The chunk of every channel; addresses beyond the capacity wrap around."""
-        transaction = requests.address // self.memory.channel.transaction_bytes
-        if transaction.size and int(transaction.max()) >= self.map.transactions:
-            transaction = transaction % self.map.transactions
-        count = transaction.size
+        address, count = requests.address, requests.address.size
+        if count and int(address.max()) >= self.capacity:
+            address = address % self.capacity
+        transaction = np.empty(count, np.int64)
         unit, bank, row = np.empty(count, np.int32), np.empty(count, np.int32), np.empty(count, np.int32)
-        decode(transaction, self.pieces, self.strides, len(self.map.fields) - 2, unit, bank, row)
+        shift = self.memory.channel.transaction_bytes.bit_length() - 1
+        decode(address, shift, self.pieces, transaction, unit, bank, row)
         arrival = requests.arrival if self.options.use_arrivals else requests.arrival[:0]
         if self.memory.channels == 1:
             return [Chunk(transaction, bank, row, requests.write, arrival)]
+        # A stable sort of 16-bit numbers takes linear time, whatever the number of channels.
+        order = np.argsort(unit.astype(np.uint16), kind="stable")
+        ends = np.cumsum(np.bincount(unit, minlength=self.memory.channels))
         chunks = []
-        for number in range(self.memory.channels):
-            mine = np.flatnonzero(unit == number)
+        for mine in np.split(order, ends[:-1]):
             when = arrival[mine] if arrival.size else arrival
             chunks.append(Chunk(transaction[mine], bank[mine], row[mine], requests.write[mine], when))
         return chunks
@@ -301,9 +301,10 @@ def _checked(trace: MemoryTrace, dealer: Dealer, options: RunOptions, tally: Tal
             tally.largest = max(tally.largest, int(requests.address.max()))
             if not options.wrap:
                 rest = sum(dealer.outside(following) for following in chunks)
+                found = f"{outside + rest} addresses lie" if outside + rest > 1 else "1 address lies"
                 raise bad_input(
-                    f"{outside + rest} addresses lie beyond the capacity of {dealer.capacity} bytes "
-                    f"(the largest: {tally.largest:#x}); --wrap lets them wrap around",
+                    f"{found} beyond the capacity of {dealer.capacity} bytes "
+                    f"(the largest: {tally.largest:#x}); --wrap lets such wrap around",
                     file=trace.name,
                 )
             tally.outside += outside
@@ -427,7 +428,7 @@ def _refresh_share(channel: Channel, commands: dict[str, int], ticks: int) -> fl
     """Share of bank time that refresh takes."""
     if ticks == 0:
         return 0.0
-    targets, scopes = targets_of(channel)
+    targets, scopes = channel.targets
     per_scope = channel.banks // scopes
     t = channel.timing
     busy = commands.get("REFab", 0) * per_scope * t.get("nRFC", t.get("nRFCab", 0))
@@ -442,7 +443,7 @@ def _energy(
 ) -> EnergyBreakdown | None:
     if memory.currents is None:
         return None
-    _, scopes = targets_of(memory.channel)
+    _, scopes = memory.channel.targets
     active = 0
     for run in runs:
         s = run.state

@@ -14,16 +14,41 @@ licence), whose behaviour this engine reproduces command by command; the code sh
 # A kernel reads as the specification does, rule by rule; its conditions stay apart on purpose.
 # ruff: noqa: SIM102, SIM109, SIM114
 # mypy: disable-error-code="no-untyped-def, call-arg"
-
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+from numpy import uint64 as u
 
-from simulator.dram.bank_lists import apply, close_bank, filter_slot, first, lowest, mark, open_bank, unlink
+from simulator.dram import bank_lists
+from simulator.dram import state as layout
+from simulator.dram.bank_lists import (
+    apply,
+    close_bank,
+    enqueue,
+    filter_slot,
+    first,
+    legal,
+    lowest,
+    mark,
+    of,
+    open_bank,
+    own,
+    unlink,
+)  # fmt: skip
+from simulator.dram.compiled import compiled_from
 from simulator.dram.state import (
     ACCEPTED,
     ACTIVE,
+    B_ACTIVE,
+    B_COLUMNS,
+    B_FIRST,
+    B_HIT,
+    B_INJECTED,
+    B_LAST,
+    B_OTHER,
+    B_ROW,
+    B_SCOPE,
+    B_STATE,
     COALESCED,
     CONFLICTS,
     DEADLINE,
@@ -45,6 +70,11 @@ from simulator.dram.state import (
     LOCK,
     LOCK_CMD,
     LOCK_FROM,
+    M_CLOSED,
+    M_HIT,
+    M_IDLE,
+    M_OPEN,
+    M_OTHER,
     MISSES,
     MODE,
     NEED,
@@ -65,19 +95,25 @@ from simulator.dram.state import (
     PAIRED_SID,
     PATIENCE,
     PAUSED,
-    PEAK_READS,
     PEND_COUNT,
     PEND_HEAD,
     PRIORITY_COUNT,
     PRIORITY_HEAD,
     PROGRESS,
+    R_ADDRESS,
+    R_ARRIVE,
+    R_BANK,
+    R_COUNTED,
+    R_INDEX,
+    R_NEXT,
+    R_ROW,
+    R_WRITE,
     READ_HITS,
     READS,
     SERVED_READS,
     SERVED_WRITES,
     STUCK,
     SUM_PRIORITY,
-    SUM_READS,
     WRITES,
 )  # fmt: skip
 
@@ -85,15 +121,12 @@ __all__ = ["run"]
 
 _ACT, _ACT2, _PREPB, _PREAB, _RD, _WR, _RDA, _WRA, _REFAB, _REFPB, _REFSB, _CASRD, _CASWR, _PRESB = range(14)
 _FROM_ACTIVE, _FROM_PRIORITY, _FROM_QUEUE, _OPENING = 0, 1, 2, 3
-_FEW = 6
+AGE = 33
+"""Bits of an age in a rank: ticks until a command may go, then the age of its request (2^33 ticks at most)."""
+FAR = 1 << 62
 
 
-# The kernel allocates nothing and keeps no array, so it does without numba's reference counts: they are atomic
-# operations, and took nine tenths of the time.
-_kernel = njit(cache=True, nogil=True, _nrt=False)  # type: ignore[call-overload]
-
-
-@_kernel
+@compiled_from(bank_lists, layout)
 def run(p, s, chunk, log, final, gap, outstanding, until):
     """Run until the chunk is used up, the log is full, everything is served, or tick ``until`` has passed.
 
@@ -107,34 +140,14 @@ def run(p, s, chunk, log, final, gap, outstanding, until):
     cap, timeout, read_queue, write_queue, priority_queue = c[7], c[8], c[9], c[10], c[11]
     enter_write, leave_write, read_latency = c[12], c[13], c[14]
     bank_base, object_base, autoprecharge, paired = c[20], c[21], c[24], c[25]
+    shift, channel_base = c[31], c[32]
     # The arrays by name.
     ready = s.ready
+    request = s.request
+    bank = s.bank
+    sets = s.sets
     history = s.history
-    slot_row = s.slot_row
-    slot_bank = s.slot_bank
-    slot_arrive = s.slot_arrive
-    slot_index = s.slot_index
-    slot_type = s.slot_type
-    slot_address = s.slot_address
-    slot_next = s.slot_next
-    slot_prev = s.slot_prev
-    slot_counted = s.slot_counted
     free_slots = s.free_slots
-    bank_state = s.bank_state
-    bank_row = s.bank_row
-    bank_active = s.bank_active
-    bank_columns = s.bank_columns
-    bank_injected = s.bank_injected
-    bank_last = s.bank_last
-    first_waiting = s.first_waiting
-    last_waiting = s.last_waiting
-    oldest_hit = s.oldest_hit
-    oldest_other = s.oldest_other
-    hit_banks = s.hit_banks
-    other_banks = s.other_banks
-    closed_banks = s.closed_banks
-    open_banks = s.open_banks
-    idle_banks = s.idle_banks
     actives = s.actives
     priority_command = s.priority_command
     priority_object = s.priority_object
@@ -150,8 +163,6 @@ def run(p, s, chunk, log, final, gap, outstanding, until):
     paired_count = s.paired_count
     paired_allowed = s.paired_allowed
     scope_active = s.scope_active
-    bank_group = p.bank_group
-    bank_scope = p.bank_scope
     object_start = p.object_start
     object_banks = p.object_banks
     timer_period = p.timer_period
@@ -179,6 +190,8 @@ def run(p, s, chunk, log, final, gap, outstanding, until):
     log_latency = log.latency
     log_used = log.used
     lpddr, hbm, half = kind == 1, kind >= 2, kind == 3
+    # Nothing closes a row that an activated request waits for.
+    steady = policy == 0 or policy == 3
     step = gap if gap > 1 else 1
     timed = chunk_arrival.size > 0
     logging = log_tick.size > 0
@@ -200,7 +213,7 @@ def run(p, s, chunk, log, final, gap, outstanding, until):
     event = v[NOW] + 1
     timer = INF
     for i in range(timer_next.size):
-        timer = min(timer, timer_next[i])
+        timer = min(timer, timer_next[u(i)])
     if paired == 1:
         timer = v[PAIRED_NEXT] if v[PAIRED_PENDING] == 0 else v[NOW] + 1
     policy_event = v[NOW] + 1 if policy == 1 or policy == 3 else INF
@@ -215,14 +228,14 @@ def run(p, s, chunk, log, final, gap, outstanding, until):
             if not blocked:
                 arrival = max(v[OFFER], now)
                 if timed:
-                    arrival = max(arrival, chunk_arrival[v[NEXT]])
+                    arrival = max(arrival, chunk_arrival[u(v[NEXT])])
                 if outstanding > 0:
-                    while v[PEND_COUNT] > 0 and in_flight[v[PEND_HEAD]] <= arrival:
+                    while v[PEND_COUNT] > 0 and in_flight[u(v[PEND_HEAD])] <= arrival:
                         v[PEND_HEAD] = (v[PEND_HEAD] + 1) % in_flight.size
                         v[PEND_COUNT] -= 1
                         v[OUTSTANDING] -= 1
                     if v[OUTSTANDING] >= outstanding:
-                        arrival = max(arrival, in_flight[v[PEND_HEAD]]) if v[PEND_COUNT] > 0 else INF
+                        arrival = max(arrival, in_flight[u(v[PEND_HEAD])]) if v[PEND_COUNT] > 0 else INF
         elif not final:
             status = NEED
             break
@@ -236,15 +249,15 @@ def run(p, s, chunk, log, final, gap, outstanding, until):
                 status = PAUSED
                 break
             i = v[NEXT]
-            b = chunk_bank[i]
-            transaction = chunk_transaction[i]
-            write = chunk_write[i]
+            b = chunk_bank[u(i)]
+            transaction = chunk_transaction[u(i)]
+            write = chunk_write[u(i)]
             queued = -1
-            if written[filter_slot(transaction)] > 0:
-                queued = first_waiting[banks + b]
-                while queued >= 0 and slot_address[queued] != transaction:
-                    queued = slot_next[queued]
-            while v[PEND_COUNT] > 0 and in_flight[v[PEND_HEAD]] <= arrival:
+            if written[u(filter_slot(transaction))] > 0:
+                queued = bank[of(b, B_FIRST + 1)]
+                while queued >= 0 and request[of(queued, R_ADDRESS)] != transaction:
+                    queued = request[of(queued, R_NEXT)]
+            while v[PEND_COUNT] > 0 and in_flight[u(v[PEND_HEAD])] <= arrival:
                 v[PEND_HEAD] = (v[PEND_HEAD] + 1) % in_flight.size
                 v[PEND_COUNT] -= 1
                 v[OUTSTANDING] -= 1
@@ -258,74 +271,44 @@ def run(p, s, chunk, log, final, gap, outstanding, until):
                     v[LATENCY_MAX] = max(v[LATENCY_MAX], 1)
                     histogram[1] += 1
                     if keep:
-                        log_latency[first_index + i] = 1
+                        log_latency[u(first_index + i)] = 1
                     if outstanding > 0:
                         v[OUTSTANDING] += 1
-                        in_flight[(v[PEND_HEAD] + v[PEND_COUNT]) % in_flight.size] = v[DEPART]
+                        in_flight[u((v[PEND_HEAD] + v[PEND_COUNT]) % in_flight.size)] = v[DEPART]
                         v[PEND_COUNT] += 1
-            elif v[READS + write] >= (write_queue if write == 1 else read_queue):
+            elif v[u(READS + write)] >= (write_queue if write == 1 else read_queue):
                 blocked = True
                 continue
             else:
-                # Occupancy: ticks in a queue are the clock of leaving less the clock of entering.
-                v[SUM_READS + write] -= arrival
-                v[FREE] -= 1
-                slot = free_slots[v[FREE]]
-                row = chunk_row[i]
-                slot_row[slot] = row
-                slot_bank[slot] = b
-                slot_arrive[slot] = arrival
-                slot_index[slot] = first_index + i
-                slot_type[slot] = write
-                slot_address[slot] = transaction
-                slot_counted[slot] = 0
-                slot_next[slot] = -1
-                place = write * banks + b
-                last = last_waiting[place]
-                slot_prev[slot] = last
-                last_waiting[place] = slot
-                if last >= 0:
-                    slot_next[last] = slot
-                else:
-                    first_waiting[place] = slot
-                v[READS + write] += 1
-                v[LIVE] += 1
-                if v[READS + write] > v[PEAK_READS + write]:
-                    v[PEAK_READS + write] = v[READS + write]
+                row = chunk_row[u(i)]
+                slot, became = enqueue(
+                    v, request, bank, sets, free_slots, written, b, row, transaction, write, arrival,
+                    first_index + i,
+                )  # fmt: skip
                 if outstanding > 0:
                     v[OUTSTANDING] += 1
-                if write == 1:
-                    written[filter_slot(transaction)] += 1
-                # The new request may become its bank's oldest hit or oldest other; only then can it matter.
-                state = bank_state[b]
+                # Only a bank's oldest hit and oldest other one can be chosen next.
+                state = bank[of(b, B_STATE)]
                 command = -1
-                if state == 1 and bank_row[b] == row:
-                    if oldest_hit[place] < 0:
-                        oldest_hit[place] = slot
-                        mark(hit_banks, write * words, b, True)
-                        command = _RD + write
-                elif oldest_other[place] < 0:
-                    oldest_other[place] = slot
-                    mark(other_banks, write * words, b, True)
-                    if state == 0:
-                        command = _ACT
-                    elif state == 1:
-                        command = _PREPB
+                if became == 1:
+                    command = _RD + write
+                elif became == 2 and state < 2:
+                    command = _ACT if state == 0 else _PREPB
                 if command >= 0 and v[MODE] == write:
                     allowed = True
                     if command == _PREPB:
-                        allowed = bank_active[b] == 0 and not (rowhit == 1 and oldest_hit[place] >= 0)
+                        allowed = bank[of(b, B_ACTIVE)] == 0 and not (
+                            rowhit == 1 and bank[of(b, B_HIT + write)] >= 0
+                        )
                     elif command == _ACT:
                         allowed = not (lpddr and v[OPENING] >= 0)
                     if allowed:
-                        key = max(
-                            ready[command * groups + bank_group[b]], ready[bank_base + command * banks + b]
-                        )
+                        key = legal(ready, command, b, groups, banks, shift, bank_base, channel_base)
                         key = max(key, arrival + 1)
                         if half:
                             if command != _PREPB:
                                 key |= 1
-                            elif key == v[PAIR_TICK] and bank_scope[b] == v[PAIR_SCOPE]:
+                            elif key == v[PAIR_TICK] and bank[of(b, B_SCOPE)] == v[PAIR_SCOPE]:
                                 if v[PAIR_BANK] < 0 or v[PAIR_BANK] == b:
                                     key += 1
                         # The newest request wins only by being ready earlier.
@@ -338,7 +321,7 @@ def run(p, s, chunk, log, final, gap, outstanding, until):
                         elif key < key_column:
                             key_column, best_column, arrive_column = key, slot, arrival
             if keep:
-                log_accept[first_index + i] = arrival
+                log_accept[u(first_index + i)] = arrival
             v[LAST_ACCEPT] = arrival
             v[PROGRESS] = arrival
             v[OFFER] = arrival + step
@@ -368,7 +351,7 @@ def run(p, s, chunk, log, final, gap, outstanding, until):
                 if v[PAIRED_PENDING] == 0 and now >= v[PAIRED_NEXT]:
                     allowed_tick = now
                     for pc in range(c[28]):
-                        allowed_tick = max(allowed_tick, paired_allowed[pc * c[29] + v[PAIRED_SID]])
+                        allowed_tick = max(allowed_tick, paired_allowed[u(pc * c[29] + v[PAIRED_SID])])
                     if allowed_tick > now:
                         v[PAIRED_NEXT] = allowed_tick
                     else:
@@ -384,31 +367,31 @@ def run(p, s, chunk, log, final, gap, outstanding, until):
                     pc = c[28] - v[PAIRED_PENDING]
                     which = pc * c[29] + v[PAIRED_SET]
                     tail = (v[PRIORITY_HEAD] + v[PRIORITY_COUNT]) % priority_queue
-                    priority_command[tail] = _REFPB
-                    priority_object[tail] = which * c[30] + v[PAIRED_FLAT]
+                    priority_command[u(tail)] = _REFPB
+                    priority_object[u(tail)] = which * c[30] + v[PAIRED_FLAT]
                     v[PRIORITY_COUNT] += 1
                     v[PAIRED_PENDING] -= 1
-                    paired_count[which] += 1
-                    if paired_count[which] == c[30]:
-                        paired_count[which] = 0
-                        paired_allowed[which] = now + c[27]
+                    paired_count[u(which)] += 1
+                    if paired_count[u(which)] == c[30]:
+                        paired_count[u(which)] = 0
+                        paired_allowed[u(which)] = now + c[27]
                 timer = now + 1 if v[PAIRED_PENDING] > 0 else max(v[PAIRED_NEXT], now + 1)
             else:
                 timer = INF
                 for i in range(timer_next.size):
-                    if timer_next[i] == now:
+                    if timer_next[u(i)] == now:
                         if v[PRIORITY_COUNT] >= priority_queue:
                             status = OVERFLOW
                             break
                         tail = (v[PRIORITY_HEAD] + v[PRIORITY_COUNT]) % priority_queue
-                        priority_command[tail] = timer_command[i]
-                        priority_object[tail] = timer_object[timer_start[i] + timer_turn[i]]
+                        priority_command[u(tail)] = timer_command[u(i)]
+                        priority_object[u(tail)] = timer_object[u(timer_start[u(i)] + timer_turn[u(i)])]
                         v[PRIORITY_COUNT] += 1
-                        timer_next[i] += timer_period[i]
-                        timer_turn[i] += 1
-                        if timer_start[i] + timer_turn[i] == timer_start[i + 1]:
-                            timer_turn[i] = 0
-                    timer = min(timer, timer_next[i])
+                        timer_next[u(i)] += timer_period[u(i)]
+                        timer_turn[u(i)] += 1
+                        if timer_start[u(i)] + timer_turn[u(i)] == timer_start[u(i + 1)]:
+                            timer_turn[u(i)] = 0
+                    timer = min(timer, timer_next[u(i)])
                 if status == OVERFLOW:
                     break
             if arrived == 0:
@@ -421,33 +404,34 @@ def run(p, s, chunk, log, final, gap, outstanding, until):
             if policy == 1 and v[DUE] > 0:
                 for b in range(banks):
                     if (
-                        bank_columns[b] >= cap
-                        and bank_injected[b] == 0
+                        bank[of(b, B_COLUMNS)] >= cap
+                        and bank[of(b, B_INJECTED)] == 0
                         and v[PRIORITY_COUNT] < priority_queue
                     ):
-                        key = max(
-                            ready[_PREPB * groups + bank_group[b]], ready[bank_base + _PREPB * banks + b]
-                        )
+                        key = legal(ready, _PREPB, b, groups, banks, shift, bank_base, channel_base)
                         if key <= now:
                             tail = (v[PRIORITY_HEAD] + v[PRIORITY_COUNT]) % priority_queue
-                            priority_command[tail] = _PREPB
-                            priority_object[tail] = b
+                            priority_command[u(tail)] = _PREPB
+                            priority_object[u(tail)] = b
                             v[PRIORITY_COUNT] += 1
-                            bank_injected[b] = 1
+                            bank[of(b, B_INJECTED)] = 1
                             v[DUE] -= 1
             elif policy == 3:
                 for b in range(banks):
-                    idle = oldest_hit[b] < 0 and oldest_hit[banks + b] < 0 and bank_active[b] == 0
-                    if bank_state[b] == 1 and bank_injected[b] == 0 and idle:
-                        key = max(
-                            ready[_PREPB * groups + bank_group[b]], ready[bank_base + _PREPB * banks + b]
-                        )
-                        if max(key, bank_last[b] + timeout) <= now and v[PRIORITY_COUNT] < priority_queue:
+                    idle = (
+                        bank[of(b, B_HIT)] < 0 and bank[of(b, B_HIT + 1)] < 0 and bank[of(b, B_ACTIVE)] == 0
+                    )
+                    if bank[of(b, B_STATE)] == 1 and bank[of(b, B_INJECTED)] == 0 and idle:
+                        key = legal(ready, _PREPB, b, groups, banks, shift, bank_base, channel_base)
+                        if (
+                            max(key, bank[of(b, B_LAST)] + timeout) <= now
+                            and v[PRIORITY_COUNT] < priority_queue
+                        ):
                             tail = (v[PRIORITY_HEAD] + v[PRIORITY_COUNT]) % priority_queue
-                            priority_command[tail] = _PREPB
-                            priority_object[tail] = b
+                            priority_command[u(tail)] = _PREPB
+                            priority_object[u(tail)] = b
                             v[PRIORITY_COUNT] += 1
-                            bank_injected[b] = 1
+                            bank[of(b, B_INJECTED)] = 1
             if before == 0:
                 dirty_priority = True
             v[SUM_PRIORITY] -= (v[PRIORITY_COUNT] - before) * now
@@ -462,8 +446,8 @@ def run(p, s, chunk, log, final, gap, outstanding, until):
             if v[LOCK] >= 0:
                 # LPDDR5: the clock is in step; the access that asked for it follows.
                 slot, source, command = v[LOCK], v[LOCK_FROM], v[LOCK_CMD]
-                b = slot_bank[slot]
-                key = max(ready[command * groups + bank_group[b]], ready[bank_base + command * banks + b])
+                b = request[of(slot, R_BANK)]
+                key = legal(ready, command, b, groups, banks, shift, bank_base, channel_base)
                 if key > now:
                     continue
             elif v[OPENING] >= 0 and v[DEADLINE] <= now:
@@ -473,26 +457,46 @@ def run(p, s, chunk, log, final, gap, outstanding, until):
                     if dirty_active or key_active < now:
                         dirty_active, reopening = False, False
                         key_active, best_active, arrive_active = INF, -1, 0
-                        for j in range(v[ACTIVE]):
-                            candidate = actives[j]
-                            b = slot_bank[candidate]
-                            state = bank_state[b]
-                            if state != 1 or bank_row[b] != slot_row[candidate]:
+                        if steady:
+                            soonest, winner = FAR, -1
+                            gate_read = max(ready[u(channel_base + _RD)], now)
+                            gate_write = max(ready[u(channel_base + _WR)], now)
+                            for j in range(v[ACTIVE]):
+                                candidate = actives[u(j)]
+                                write = request[of(candidate, R_WRITE)]
+                                b = request[of(candidate, R_BANK)]
+                                key = own(ready, _RD + write, b, groups, banks, shift, bank_base)
+                                key = max(key, gate_write if write == 1 else gate_read)
+                                if half:
+                                    key |= 1
+                                rank = ((key - now) << AGE) + (request[of(candidate, R_ARRIVE)] - now)
+                                if rank < soonest:
+                                    soonest, winner = rank, candidate
+                            if winner >= 0:
+                                key_active, best_active = now - ((-soonest) >> AGE), winner
+                                arrive_active = request[of(winner, R_ARRIVE)]
+                                command_active = _RD + request[of(winner, R_WRITE)]
+                        for j in range(0 if steady else v[ACTIVE]):
+                            candidate = actives[u(j)]
+                            b = request[of(candidate, R_BANK)]
+                            state = bank[of(b, B_STATE)]
+                            if state != 1 or bank[of(b, B_ROW)] != request[of(candidate, R_ROW)]:
                                 # An auto-precharge closed the row under it.
                                 reopening = True
                             if state == 1:
-                                if bank_row[b] == slot_row[candidate]:
-                                    command = _RD + slot_type[candidate]
+                                if bank[of(b, B_ROW)] == request[of(candidate, R_ROW)]:
+                                    command = _RD + request[of(candidate, R_WRITE)]
                                 else:
                                     command = _PREPB
                                     if rowhit == 1:
                                         older = False
                                         for k in range(v[ACTIVE]):
-                                            rival = actives[k]
+                                            rival = actives[u(k)]
                                             if (
-                                                slot_bank[rival] == b
-                                                and slot_row[rival] == bank_row[b]
-                                                and slot_arrive[rival] <= slot_arrive[candidate]
+                                                request[of(rival, R_BANK)] == b
+                                                and request[of(rival, R_ROW)] == bank[of(b, B_ROW)]
+                                                and request[of(rival, R_ARRIVE)]
+                                                <= request[of(candidate, R_ARRIVE)]
                                             ):
                                                 older = True
                                         if older:
@@ -505,14 +509,11 @@ def run(p, s, chunk, log, final, gap, outstanding, until):
                                 continue
                             if hbm and command != _RD and command != _WR:
                                 continue
-                            key = max(
-                                ready[command * groups + bank_group[b]],
-                                ready[bank_base + command * banks + b],
-                            )
+                            key = legal(ready, command, b, groups, banks, shift, bank_base, channel_base)
                             key = max(key, now)
                             if half:
                                 key |= 1
-                            arrive = slot_arrive[candidate]
+                            arrive = request[of(candidate, R_ARRIVE)]
                             if key < key_active or (key == key_active and arrive < arrive_active):
                                 key_active, best_active, command_active = key, candidate, command
                                 arrive_active = arrive
@@ -523,38 +524,45 @@ def run(p, s, chunk, log, final, gap, outstanding, until):
                         if dirty_priority:
                             dirty_priority = False
                             key_priority = INF
-                            wanted = priority_command[v[PRIORITY_HEAD]]
-                            target = priority_object[v[PRIORITY_HEAD]]
+                            wanted = priority_command[u(v[PRIORITY_HEAD])]
+                            target = priority_object[u(v[PRIORITY_HEAD])]
                             eligible = True
                             if target < banks:
                                 command_priority = wanted
-                                if wanted != _PREPB and bank_state[target] != 0:
+                                if wanted != _PREPB and bank[of(target, B_STATE)] != 0:
                                     command_priority = _PREPB
-                                if command_priority == _PREPB and bank_active[target] > 0:
+                                if command_priority == _PREPB and bank[of(target, B_ACTIVE)] > 0:
                                     eligible = False
-                                if bank_state[target] == 2:
+                                if bank[of(target, B_STATE)] == 2:
                                     eligible = False
-                                key = max(
-                                    ready[command_priority * groups + bank_group[target]],
-                                    ready[bank_base + command_priority * banks + target],
+                                key = legal(
+                                    ready,
+                                    command_priority,
+                                    target,
+                                    groups,
+                                    banks,
+                                    shift,
+                                    bank_base,
+                                    channel_base,
                                 )
-                                scope = bank_scope[target]
+                                scope = bank[of(target, B_SCOPE)]
                                 only = target
                             else:
                                 k = target - banks
                                 any_open, any_active, opening = False, False, False
-                                for j in range(object_start[k], object_start[k + 1]):
-                                    b = object_banks[j]
-                                    any_open |= bank_state[b] != 0
-                                    any_active |= bank_active[b] > 0
-                                    opening |= bank_state[b] == 2
+                                for j in range(object_start[u(k)], object_start[u(k + 1)]):
+                                    b = object_banks[u(j)]
+                                    any_open |= bank[of(b, B_STATE)] != 0
+                                    any_active |= bank[of(b, B_ACTIVE)] > 0
+                                    opening |= bank[of(b, B_STATE)] == 2
                                 command_priority = wanted
                                 if any_open:
                                     command_priority = _PREAB if wanted == _REFAB else _PRESB
                                     eligible = not any_active
                                 eligible = eligible and not opening
-                                key = ready[object_base + command_priority * others + k]
-                                scope = bank_scope[object_banks[object_start[k]]]
+                                key = ready[u(object_base + command_priority * others + k)]
+                                key = max(key, ready[u(channel_base + command_priority)])
+                                scope = bank[of(object_banks[u(object_start[u(k)])], B_SCOPE)]
                                 only = -1
                             if eligible:
                                 key = max(key, now)
@@ -568,7 +576,7 @@ def run(p, s, chunk, log, final, gap, outstanding, until):
                                 key_priority = key
                         if key_priority <= now:
                             source, command = _FROM_PRIORITY, command_priority
-                            target = priority_object[v[PRIORITY_HEAD]]
+                            target = priority_object[u(v[PRIORITY_HEAD])]
                 elif source < 0:
                     if v[MODE] == 0:
                         if v[WRITES] >= enter_write or v[READS] == 0:
@@ -580,10 +588,14 @@ def run(p, s, chunk, log, final, gap, outstanding, until):
                     q = v[MODE]
                     column = _RD + q
                     look_column, look_rows = not (hbm and bus == 1), not (hbm and bus == 0)
+                    # A key may have been made before the whole channel was made to wait; that comes on top.
+                    gate_column = ready[u(channel_base + column)]
+                    gate_open = ready[u(channel_base + _ACT)]
+                    gate_close = ready[u(channel_base + _PREPB)]
                     # A best that could have gone before now may have lost to an older request since.
-                    stale_column |= key_column < now
-                    stale_open |= key_open < now
-                    stale_close |= key_close < now
+                    stale_column |= key_column < now and gate_column <= now
+                    stale_open |= key_open < now and gate_open <= now
+                    stale_close |= key_close < now and gate_close <= now
                     scan_column, scan_open, scan_close = False, False, False
                     again_column, again_row = -1, -1
                     if look_column:
@@ -603,77 +615,86 @@ def run(p, s, chunk, log, final, gap, outstanding, until):
                             key_close, best_close, stale_close = INF, -1, False
                     # A bank that a command touched is put in again where its kind is not looked through
                     # anyway.
-                    at = q * words
-                    for w in range(words):
-                        one_column, one_row = np.int64(0), np.int64(0)
-                        if again_column >> 6 == w:
-                            one_column = np.int64(1) << (again_column & 63)
-                        if again_row >> 6 == w:
-                            one_row = np.int64(1) << (again_row & 63)
-                        if look_column:
-                            rest = hit_banks[at + w] & (-1 if scan_column else one_column)
+                    if look_column and (scan_column or again_column >= 0):
+                        soonest, winner, floor = FAR, -1, max(now, gate_column)
+                        for w in range(words):
+                            rest = sets[u((w << 3) + M_HIT + q)]
+                            if not scan_column:
+                                rest &= np.int64(1) << (again_column & 63) if again_column >> 6 == w else 0
                             while rest != 0:
                                 b = lowest(rest) + (w << 6)
                                 rest &= rest - 1
-                                key = max(
-                                    ready[column * groups + bank_group[b]],
-                                    ready[bank_base + column * banks + b],
-                                )
-                                key = max(key, now)
+                                key = max(own(ready, column, b, groups, banks, shift, bank_base), floor)
                                 if half:
                                     key |= 1
-                                hit = oldest_hit[q * banks + b]
-                                arrive = slot_arrive[hit]
-                                if key < key_column or (key == key_column and arrive < arrive_column):
-                                    key_column, best_column, arrive_column = key, hit, arrive
-                        if look_rows:
-                            others_here = other_banks[at + w]
-                            rest = others_here & closed_banks[w] & (-1 if scan_open else one_row)
-                            if lpddr and v[OPENING] >= 0:
-                                rest = np.int64(0)
+                                hit = bank[of(b, B_HIT + q)]
+                                rank = ((key - now) << AGE) + (request[of(hit, R_ARRIVE)] - now)
+                                if rank < soonest:
+                                    soonest, winner = rank, hit
+                        if winner >= 0:
+                            key, arrive = now - ((-soonest) >> AGE), request[of(winner, R_ARRIVE)]
+                            if key < key_column or (key == key_column and arrive < arrive_column):
+                                key_column, best_column, arrive_column = key, winner, arrive
+                    if look_rows and (scan_open or again_row >= 0) and not (lpddr and v[OPENING] >= 0):
+                        soonest, winner, floor = FAR, -1, max(now, gate_open)
+                        for w in range(words):
+                            rest = sets[u((w << 3) + M_OTHER + q)] & sets[u((w << 3) + M_CLOSED)]
+                            if not scan_open:
+                                rest &= np.int64(1) << (again_row & 63) if again_row >> 6 == w else 0
                             while rest != 0:
                                 b = lowest(rest) + (w << 6)
                                 rest &= rest - 1
-                                key = max(
-                                    ready[_ACT * groups + bank_group[b]], ready[bank_base + _ACT * banks + b]
-                                )
-                                key = max(key, now)
+                                key = max(own(ready, _ACT, b, groups, banks, shift, bank_base), floor)
                                 if half:
                                     key |= 1
-                                candidate = oldest_other[q * banks + b]
-                                arrive = slot_arrive[candidate]
-                                if key < key_open or (key == key_open and arrive < arrive_open):
-                                    key_open, best_open, arrive_open = key, candidate, arrive
+                                candidate = bank[of(b, B_OTHER + q)]
+                                rank = ((key - now) << AGE) + (request[of(candidate, R_ARRIVE)] - now)
+                                if rank < soonest:
+                                    soonest, winner = rank, candidate
+                        if winner >= 0:
+                            key, arrive = now - ((-soonest) >> AGE), request[of(winner, R_ARRIVE)]
+                            if key < key_open or (key == key_open and arrive < arrive_open):
+                                key_open, best_open, arrive_open = key, winner, arrive
+                    if look_rows and (scan_close or again_row >= 0):
+                        soonest, winner, floor = FAR, -1, max(now, gate_close)
+                        for w in range(words):
                             rest = (
-                                others_here & open_banks[w] & idle_banks[w] & (-1 if scan_close else one_row)
+                                sets[u((w << 3) + M_OTHER + q)]
+                                & sets[u((w << 3) + M_OPEN)]
+                                & sets[u((w << 3) + M_IDLE)]
                             )
+                            if not scan_close:
+                                rest &= np.int64(1) << (again_row & 63) if again_row >> 6 == w else 0
                             while rest != 0:
                                 b = lowest(rest) + (w << 6)
                                 rest &= rest - 1
-                                candidate = oldest_other[q * banks + b]
-                                arrive = slot_arrive[candidate]
+                                candidate = bank[of(b, B_OTHER + q)]
+                                arrive = request[of(candidate, R_ARRIVE)]
                                 if rowhit == 1:
-                                    hit = oldest_hit[q * banks + b]
-                                    if hit >= 0 and slot_arrive[hit] <= arrive:
+                                    hit = bank[of(b, B_HIT + q)]
+                                    if hit >= 0 and request[of(hit, R_ARRIVE)] <= arrive:
                                         continue
-                                key = max(
-                                    ready[_PREPB * groups + bank_group[b]],
-                                    ready[bank_base + _PREPB * banks + b],
-                                )
-                                key = max(key, now)
-                                if half and key == v[PAIR_TICK] and bank_scope[b] == v[PAIR_SCOPE]:
+                                key = max(own(ready, _PREPB, b, groups, banks, shift, bank_base), floor)
+                                if half and key == v[PAIR_TICK] and bank[of(b, B_SCOPE)] == v[PAIR_SCOPE]:
                                     if v[PAIR_BANK] < 0 or v[PAIR_BANK] == b:
                                         key += 1
-                                if key < key_close or (key == key_close and arrive < arrive_close):
-                                    key_close, best_close, arrive_close = key, candidate, arrive
+                                rank = ((key - now) << AGE) + (arrive - now)
+                                if rank < soonest:
+                                    soonest, winner = rank, candidate
+                        if winner >= 0:
+                            key, arrive = now - ((-soonest) >> AGE), request[of(winner, R_ARRIVE)]
+                            if key < key_close or (key == key_close and arrive < arrive_close):
+                                key_close, best_close, arrive_close = key, winner, arrive
                     # Ready now, and of those the oldest.
                     oldest = INF
-                    if look_column and key_column <= now:
+                    if half:
+                        gate_open |= 1
+                    if look_column and max(key_column, gate_column) <= now:
                         slot, source, command, oldest = best_column, _FROM_QUEUE, column, arrive_column
                     if look_rows:
-                        if key_open <= now and arrive_open < oldest:
+                        if max(key_open, gate_open) <= now and arrive_open < oldest:
                             slot, source, command, oldest = best_open, _FROM_QUEUE, _ACT, arrive_open
-                        if key_close <= now and arrive_close < oldest:
+                        if max(key_close, gate_close) <= now and arrive_close < oldest:
                             slot, source, command, oldest = best_close, _FROM_QUEUE, _PREPB, arrive_close
                 if lpddr:
                     if source < 0:
@@ -686,16 +707,19 @@ def run(p, s, chunk, log, final, gap, outstanding, until):
                         else:
                             # Start the data clock; nothing but the access itself may follow.
                             cas = _CASRD if command == _RD else _CASWR
-                            b = slot_bank[slot]
-                            key = max(ready[cas * groups + bank_group[b]], ready[bank_base + cas * banks + b])
+                            b = request[of(slot, R_BANK)]
+                            key = legal(ready, cas, b, groups, banks, shift, bank_base, channel_base)
                             if key <= now:
                                 v[LOCK], v[LOCK_FROM], v[LOCK_CMD] = slot, source, command
                                 if logging:
                                     k = log_used[0]
-                                    log_tick[k], log_command[k], log_target[k] = now, cas, b
-                                    log_transaction[k], log_row[k] = slot_address[slot], slot_row[slot]
+                                    log_tick[u(k)], log_command[u(k)], log_target[u(k)] = now, cas, b
+                                    log_transaction[u(k)], log_row[u(k)] = (
+                                        request[of(slot, R_ADDRESS)],
+                                        request[of(slot, R_ROW)],
+                                    )
                                     log_used[0] = k + 1
-                                counts[cas] += 1
+                                counts[u(cas)] += 1
                                 apply(
                                     update_start, update_index,
                                     update_ticks, window_start,
@@ -712,54 +736,54 @@ def run(p, s, chunk, log, final, gap, outstanding, until):
             # ---- issue `command`
             locked = v[LOCK] >= 0
             if slot >= 0:
-                target = slot_bank[slot]
+                target = request[of(slot, R_BANK)]
                 b = target
                 if (command == _RD or command == _WR) and not locked and autoprecharge == 1:
-                    upgrade = policy == 1 and bank_columns[b] >= cap
+                    upgrade = policy == 1 and bank[of(b, B_COLUMNS)] >= cap
                     if policy == 2:
                         waiting = 0
                         for q in range(2):
-                            other = oldest_hit[q * banks + b]
+                            other = bank[of(b, B_HIT + q)]
                             if other == slot:
-                                other = first(slot_next[slot], bank_row[b], True, slot_row, slot_next)
+                                other = first(request[of(slot, R_NEXT)], bank[of(b, B_ROW)], True, request)
                             waiting += other >= 0
                         mine = 1 if source == _FROM_ACTIVE else 0
-                        upgrade = waiting == 0 and bank_active[b] == mine
+                        upgrade = waiting == 0 and bank[of(b, B_ACTIVE)] == mine
                     if upgrade:
                         ahead = command + 2
-                        key = max(ready[ahead * groups + bank_group[b]], ready[bank_base + ahead * banks + b])
+                        key = legal(ready, ahead, b, groups, banks, shift, bank_base, channel_base)
                         if key <= now:
                             command = ahead
-                write = slot_type[slot]
-                if slot_counted[slot] == 0:
-                    slot_counted[slot] = 1
-                    if bank_state[b] != 1:
+                write = request[of(slot, R_WRITE)]
+                if request[of(slot, R_COUNTED)] == 0:
+                    request[of(slot, R_COUNTED)] = 1
+                    if bank[of(b, B_STATE)] != 1:
                         v[MISSES] += 1
-                        bank_outcome[3 * b + 1] += 1
-                    elif bank_row[b] == slot_row[slot]:
+                        bank_outcome[u(3 * b + 1)] += 1
+                    elif bank[of(b, B_ROW)] == request[of(slot, R_ROW)]:
                         v[HITS] += 1
-                        v[READ_HITS + write] += 1
-                        bank_outcome[3 * b] += 1
+                        v[u(READ_HITS + write)] += 1
+                        bank_outcome[u(3 * b)] += 1
                     else:
                         v[CONFLICTS] += 1
-                        bank_outcome[3 * b + 2] += 1
+                        bank_outcome[u(3 * b + 2)] += 1
             apply(
                 update_start, update_index, update_ticks, window_start, window_rule,
                 window_index, ready, history, target, command, now,
             )  # fmt: skip
-            counts[command] += 1
+            counts[u(command)] += 1
             if logging:
                 k = log_used[0]
-                log_tick[k], log_command[k], log_target[k] = now, command, target
-                log_transaction[k] = slot_address[slot] if slot >= 0 else -1
-                log_row[k] = slot_row[slot] if slot >= 0 else -1
+                log_tick[u(k)], log_command[u(k)], log_target[u(k)] = now, command, target
+                log_transaction[u(k)] = request[of(slot, R_ADDRESS)] if slot >= 0 else -1
+                log_row[u(k)] = request[of(slot, R_ROW)] if slot >= 0 else -1
                 log_used[0] = k + 1
             if half and bus == 1 and (now & 1) == 1:
                 v[PAIR_TICK] = now + (3 if command == _ACT else 1)
                 if target < banks:
-                    v[PAIR_SCOPE], v[PAIR_BANK] = bank_scope[target], target
+                    v[PAIR_SCOPE], v[PAIR_BANK] = bank[of(target, B_SCOPE)], target
                 else:
-                    v[PAIR_SCOPE] = bank_scope[object_banks[object_start[target - banks]]]
+                    v[PAIR_SCOPE] = bank[of(object_banks[u(object_start[u(target - banks)])], B_SCOPE)]
                     v[PAIR_BANK] = -1
             issued = True
             blocked = False
@@ -768,24 +792,22 @@ def run(p, s, chunk, log, final, gap, outstanding, until):
             elif v[LIVE] > 0 and now - v[PROGRESS] > PATIENCE:
                 status = STUCK
             dirty_priority = True
-            reach = affects[command]
+            reach = affects[u(command)]
             # The active requests wait for column commands; only what moves those, or their banks, matters.
-            dirty_active |= (reach & 1) != 0 or source == _FROM_ACTIVE or target >= banks or reopening
-            # A few are sooner looked through than kept.
-            dirty_active |= v[ACTIVE] < _FEW
-            dirty_active |= source == _OPENING or (target < banks and bank_active[target] > 0)
+            dirty_active |= (reach & 8) != 0 or source == _FROM_ACTIVE or target >= banks or reopening
+            dirty_active |= source == _OPENING or (target < banks and bank[of(target, B_ACTIVE)] > 0)
             stale_column |= (reach & 1) != 0
             stale_open |= (reach & 2) != 0
             stale_close |= (reach & 4) != 0
             if target >= banks or (touched_column >= 0 and touched_column != target):
                 stale_column = True
-            elif best_column >= 0 and slot_bank[best_column] == target:
+            elif best_column >= 0 and request[of(best_column, R_BANK)] == target:
                 stale_column = True
             if target >= banks or (touched_row >= 0 and touched_row != target):
                 stale_open, stale_close = True, True
             else:
-                stale_open |= best_open >= 0 and slot_bank[best_open] == target
-                stale_close |= best_close >= 0 and slot_bank[best_close] == target
+                stale_open |= best_open >= 0 and request[of(best_open, R_BANK)] == target
+                stale_close |= best_close >= 0 and request[of(best_close, R_BANK)] == target
             touched_column, touched_row = -1, -1
             if target < banks:
                 touched_column, touched_row = target, target
@@ -800,50 +822,40 @@ def run(p, s, chunk, log, final, gap, outstanding, until):
                 # The request is served: it leaves, and a read's data arrives later.
                 if source == _FROM_ACTIVE:
                     for j in range(v[ACTIVE]):
-                        if actives[j] == slot:
+                        if actives[u(j)] == slot:
                             v[ACTIVE] -= 1
-                            actives[j] = actives[v[ACTIVE]]
+                            actives[u(j)] = actives[u(v[ACTIVE])]
                             break
-                    bank_active[b] -= 1
-                    mark(idle_banks, 0, b, bank_active[b] == 0)
+                    bank[of(b, B_ACTIVE)] -= 1
+                    mark(sets, M_IDLE, b, bank[of(b, B_ACTIVE)] == 0)
                 else:
-                    unlink(
-                        v, slot_row, slot_bank, slot_address, slot_next, slot_prev,
-                        bank_state, bank_row, first_waiting, last_waiting, oldest_hit,
-                        oldest_other, hit_banks, other_banks, written, write, slot,
-                        banks, now,
-                    )  # fmt: skip
-                bank_last[b] = now
+                    unlink(v, request, bank, sets, written, write, slot, now)
+                bank[of(b, B_LAST)] = now
                 if command == _RDA or command == _WRA:
-                    close_bank(
-                        v, bank_state, bank_columns, bank_injected, first_waiting,
-                        oldest_hit, oldest_other, hit_banks, other_banks,
-                        closed_banks, open_banks, scope_open, scope_since,
-                        scope_active, b, banks, bank_scope[b], now, cap, policy,
-                    )  # fmt: skip
+                    close_bank(v, bank, sets, scope_open, scope_since, scope_active, b, now, cap, policy)
                 else:
-                    bank_columns[b] += 1
-                    if policy == 1 and bank_columns[b] == cap and bank_injected[b] == 0:
+                    bank[of(b, B_COLUMNS)] += 1
+                    if policy == 1 and bank[of(b, B_COLUMNS)] == cap and bank[of(b, B_INJECTED)] == 0:
                         v[DUE] += 1
                 if write == 0:
                     depart = now + read_latency
-                    latency = depart - slot_arrive[slot]
+                    latency = depart - request[of(slot, R_ARRIVE)]
                     v[DEPART] = max(v[DEPART], depart)
                     v[LATENCY_SUM] += latency
                     v[LATENCY_MAX] = max(v[LATENCY_MAX], latency)
-                    histogram[min(latency, HISTOGRAM - 1)] += 1
+                    histogram[u(min(latency, HISTOGRAM - 1))] += 1
                     v[SERVED_READS] += 1
                     if keep:
-                        log_latency[slot_index[slot]] = latency
+                        log_latency[u(request[of(slot, R_INDEX)])] = latency
                     if outstanding > 0:
-                        in_flight[(v[PEND_HEAD] + v[PEND_COUNT]) % in_flight.size] = v[DEPART]
+                        in_flight[u((v[PEND_HEAD] + v[PEND_COUNT]) % in_flight.size)] = v[DEPART]
                         v[PEND_COUNT] += 1
                 else:
                     v[SERVED_WRITES] += 1
                     v[LAST_WRITE] = now
                     if outstanding > 0:
                         v[OUTSTANDING] -= 1
-                free_slots[v[FREE]] = slot
+                free_slots[u(v[FREE])] = slot
                 v[FREE] += 1
                 v[LIVE] -= 1
                 v[LOCK] = -1
@@ -851,92 +863,60 @@ def run(p, s, chunk, log, final, gap, outstanding, until):
                     expiry = now + (c[18] if write == 0 else c[19])
                     v[EXPIRY] = max(v[EXPIRY], expiry)
             elif command == _ACT:
-                scope_open[bank_scope[b]] += 1
-                if scope_open[bank_scope[b]] == 1:
-                    scope_since[bank_scope[b]] = now
-                bank_last[b] = now
+                scope_open[u(bank[of(b, B_SCOPE)])] += 1
+                if scope_open[u(bank[of(b, B_SCOPE)])] == 1:
+                    scope_since[u(bank[of(b, B_SCOPE)])] = now
+                bank[of(b, B_LAST)] = now
                 if c[15] == 1:
                     # Split activation: the request waits for its second half in a place of its own.
                     if source == _FROM_QUEUE:
-                        unlink(
-                            v, slot_row, slot_bank, slot_address, slot_next,
-                            slot_prev, bank_state, bank_row, first_waiting,
-                            last_waiting, oldest_hit, oldest_other, hit_banks,
-                            other_banks, written, write, slot, banks, now,
-                        )  # fmt: skip
+                        unlink(v, request, bank, sets, written, write, slot, now)
                     else:
                         for j in range(v[ACTIVE]):
-                            if actives[j] == slot:
+                            if actives[u(j)] == slot:
                                 v[ACTIVE] -= 1
-                                actives[j] = actives[v[ACTIVE]]
+                                actives[u(j)] = actives[u(v[ACTIVE])]
                                 break
-                    bank_state[b] = 2
-                    mark(closed_banks, 0, b, False)
+                    bank[of(b, B_STATE)] = 2
+                    mark(sets, M_CLOSED, b, False)
                     v[OPENING] = slot
                     v[DEADLINE] = now + c[16]
                 elif v[ACTIVE] < banks:
                     if source == _FROM_QUEUE:
-                        unlink(
-                            v, slot_row, slot_bank, slot_address, slot_next,
-                            slot_prev, bank_state, bank_row, first_waiting,
-                            last_waiting, oldest_hit, oldest_other, hit_banks,
-                            other_banks, written, write, slot, banks, now,
-                        )  # fmt: skip
-                        actives[v[ACTIVE]] = slot
+                        unlink(v, request, bank, sets, written, write, slot, now)
+                        actives[u(v[ACTIVE])] = slot
                         v[ACTIVE] += 1
                         if not dirty_active:
-                            column = _RD + slot_type[slot]
-                            key = max(
-                                ready[column * groups + bank_group[b]], ready[bank_base + column * banks + b]
-                            )
+                            column = _RD + request[of(slot, R_WRITE)]
+                            key = legal(ready, column, b, groups, banks, shift, bank_base, channel_base)
                             key = max(key, now + 1)
                             if half:
                                 key |= 1
-                            if key < key_active or (key == key_active and slot_arrive[slot] < arrive_active):
+                            if key < key_active or (
+                                key == key_active and request[of(slot, R_ARRIVE)] < arrive_active
+                            ):
                                 key_active, best_active, command_active = key, slot, column
-                                arrive_active = slot_arrive[slot]
-                    bank_active[b] += 1
-                    mark(idle_banks, 0, b, False)
-                    open_bank(
-                        slot_row, slot_next, bank_state, bank_row, first_waiting,
-                        oldest_hit, oldest_other, hit_banks, other_banks,
-                        closed_banks, open_banks, b, slot_row[slot], banks,
-                    )  # fmt: skip
+                                arrive_active = request[of(slot, R_ARRIVE)]
+                    bank[of(b, B_ACTIVE)] += 1
+                    mark(sets, M_IDLE, b, False)
+                    open_bank(request, bank, sets, b, request[of(slot, R_ROW)])
                 else:
-                    open_bank(
-                        slot_row, slot_next, bank_state, bank_row, first_waiting,
-                        oldest_hit, oldest_other, hit_banks, other_banks,
-                        closed_banks, open_banks, b, slot_row[slot], banks,
-                    )  # fmt: skip
+                    open_bank(request, bank, sets, b, request[of(slot, R_ROW)])
             elif command == _ACT2:
-                open_bank(
-                    slot_row, slot_next, bank_state, bank_row, first_waiting, oldest_hit,
-                    oldest_other, hit_banks, other_banks, closed_banks, open_banks, b,
-                    slot_row[slot], banks,
-                )  # fmt: skip
-                actives[v[ACTIVE]] = slot
+                open_bank(request, bank, sets, b, request[of(slot, R_ROW)])
+                actives[u(v[ACTIVE])] = slot
                 v[ACTIVE] += 1
-                bank_active[b] += 1
-                mark(idle_banks, 0, b, False)
+                bank[of(b, B_ACTIVE)] += 1
+                mark(sets, M_IDLE, b, False)
                 v[OPENING] = -1
             elif command == _PREPB:
-                close_bank(
-                    v, bank_state, bank_columns, bank_injected, first_waiting, oldest_hit,
-                    oldest_other, hit_banks, other_banks, closed_banks, open_banks,
-                    scope_open, scope_since, scope_active, target, banks,
-                    bank_scope[target], now, cap, policy,
-                )  # fmt: skip
+                close_bank(v, bank, sets, scope_open, scope_since, scope_active, target, now, cap, policy)
             elif command == _PREAB or command == _PRESB:
                 k = target - banks
-                for j in range(object_start[k], object_start[k + 1]):
-                    b = object_banks[j]
-                    close_bank(
-                        v, bank_state, bank_columns, bank_injected, first_waiting,
-                        oldest_hit, oldest_other, hit_banks, other_banks,
-                        closed_banks, open_banks, scope_open, scope_since,
-                        scope_active, b, banks, bank_scope[b], now, cap, policy,
-                    )  # fmt: skip
-            if source == _FROM_PRIORITY and command == priority_command[v[PRIORITY_HEAD]]:
+                for j in range(object_start[u(k)], object_start[u(k + 1)]):
+                    b = object_banks[u(j)]
+                    close_bank(v, bank, sets, scope_open, scope_since, scope_active, b, now, cap, policy)
+            if source == _FROM_PRIORITY and command == priority_command[u(v[PRIORITY_HEAD])]:
                 v[PRIORITY_HEAD] = (v[PRIORITY_HEAD] + 1) % priority_queue
                 v[PRIORITY_COUNT] -= 1
                 v[SUM_PRIORITY] += now
@@ -947,16 +927,16 @@ def run(p, s, chunk, log, final, gap, outstanding, until):
         if policy == 1 and v[DUE] > 0:
             policy_event = INF
             for b in range(banks):
-                if bank_columns[b] >= cap and bank_injected[b] == 0:
-                    key = max(ready[_PREPB * groups + bank_group[b]], ready[bank_base + _PREPB * banks + b])
+                if bank[of(b, B_COLUMNS)] >= cap and bank[of(b, B_INJECTED)] == 0:
+                    key = legal(ready, _PREPB, b, groups, banks, shift, bank_base, channel_base)
                     policy_event = min(policy_event, max(key, now + 1))
         elif policy == 3:
             policy_event = INF
             for b in range(banks):
-                idle = oldest_hit[b] < 0 and oldest_hit[banks + b] < 0 and bank_active[b] == 0
-                if bank_state[b] == 1 and bank_injected[b] == 0 and idle:
-                    key = max(ready[_PREPB * groups + bank_group[b]], ready[bank_base + _PREPB * banks + b])
-                    policy_event = min(policy_event, max(max(key, bank_last[b] + timeout), now + 1))
+                idle = bank[of(b, B_HIT)] < 0 and bank[of(b, B_HIT + 1)] < 0 and bank[of(b, B_ACTIVE)] == 0
+                if bank[of(b, B_STATE)] == 1 and bank[of(b, B_INJECTED)] == 0 and idle:
+                    key = legal(ready, _PREPB, b, groups, banks, shift, bank_base, channel_base)
+                    policy_event = min(policy_event, max(max(key, bank[of(b, B_LAST)] + timeout), now + 1))
         # ---- a streak of row hits: nothing but column commands can go, so only they are looked at
         calm = issued and policy == 0 and v[ACTIVE] == 0 and v[PRIORITY_COUNT] == 0
         if (
@@ -968,96 +948,76 @@ def run(p, s, chunk, log, final, gap, outstanding, until):
             and enter_write > leave_write
         ):
             q = v[MODE]
-            base = q * words
             rows_wanted = np.int64(0)
             for w in range(words):
-                rows_wanted |= other_banks[base + w]
+                rows_wanted |= sets[u((w << 3) + M_OTHER + q)]
             calm = rows_wanted == 0 and (q == 1 or v[WRITES] < enter_write)
             column = _RD + q
-            capacity = write_queue if q == 1 else read_queue
+            looked = False
             while calm:
                 # The queue must not run so low that reading or writing ends.
-                if v[READS + q] < 2 or (q == 1 and v[READS] > 0 and v[WRITES] - 1 <= leave_write):
+                looked = False
+                if v[u(READS + q)] < 2 or (q == 1 and v[READS] > 0 and v[WRITES] - 1 <= leave_write):
                     break
-                key, slot, oldest = INF, -1, INF
+                looked = True
+                soonest, slot, floor = FAR, -1, max(now + 1, ready[u(channel_base + column)])
                 for w in range(words):
-                    rest = hit_banks[base + w]
+                    rest = sets[u((w << 3) + M_HIT + q)]
                     while rest != 0:
                         b = lowest(rest) + (w << 6)
                         rest &= rest - 1
-                        legal = max(
-                            ready[column * groups + bank_group[b]], ready[bank_base + column * banks + b]
-                        )
-                        legal = max(legal, now + 1)
+                        key = max(own(ready, column, b, groups, banks, shift, bank_base), floor)
                         if half:
-                            legal |= 1
-                        hit = oldest_hit[q * banks + b]
-                        arrive = slot_arrive[hit]
-                        if legal < key or (legal == key and arrive < oldest):
-                            key, slot, oldest = legal, hit, arrive
-                # Requests that come before it join, as long as they are row hits of the same kind.
+                            key |= 1
+                        hit = bank[of(b, B_HIT + q)]
+                        rank = ((key - now) << AGE) + (request[of(hit, R_ARRIVE)] - now)
+                        if rank < soonest:
+                            soonest, slot = rank, hit
+                key = now - ((-soonest) >> AGE)
+                # Requests that come before it join. Those of its kind must be row hits.
                 while True:
                     if v[NEXT] >= n:
                         calm = final
                         break
                     arrival = max(v[OFFER], now)
-                    if arrival >= key:
+                    if arrival >= min(key, timer):
                         break
                     i = v[NEXT]
-                    b = chunk_bank[i]
-                    row = chunk_row[i]
-                    transaction = chunk_transaction[i]
-                    if chunk_write[i] != q or written[filter_slot(transaction)] > 0:
+                    b = chunk_bank[u(i)]
+                    row = chunk_row[u(i)]
+                    transaction = chunk_transaction[u(i)]
+                    write = chunk_write[u(i)]
+                    if written[u(filter_slot(transaction))] > 0:
                         calm = False
                         break
-                    if v[READS + q] >= capacity:
+                    if v[u(READS + write)] >= (write_queue if write == 1 else read_queue):
                         break
-                    if bank_state[b] != 1 or bank_row[b] != row or arrival >= until:
+                    hits = bank[of(b, B_STATE)] == 1 and bank[of(b, B_ROW)] == row
+                    if (write == q and not hits) or arrival >= until:
                         calm = False
                         break
-                    v[SUM_READS + q] -= arrival
-                    v[FREE] -= 1
-                    fresh = free_slots[v[FREE]]
-                    slot_row[fresh] = row
-                    slot_bank[fresh] = b
-                    slot_arrive[fresh] = arrival
-                    slot_index[fresh] = first_index + i
-                    slot_type[fresh] = q
-                    slot_address[fresh] = transaction
-                    slot_counted[fresh] = 0
-                    slot_next[fresh] = -1
-                    place = q * banks + b
-                    last = last_waiting[place]
-                    slot_prev[fresh] = last
-                    last_waiting[place] = fresh
-                    if last >= 0:
-                        slot_next[last] = fresh
-                    else:
-                        first_waiting[place] = fresh
-                        oldest_hit[place] = fresh
-                        mark(hit_banks, base, b, True)
-                        legal = max(
-                            ready[column * groups + bank_group[b]], ready[bank_base + column * banks + b]
-                        )
-                        legal = max(legal, arrival + 1)
+                    fresh, became = enqueue(
+                        v, request, bank, sets, free_slots, written, b, row, transaction, write, arrival,
+                        first_index + i,
+                    )  # fmt: skip
+                    if became == 1 and write == q:
+                        sooner = legal(ready, column, b, groups, banks, shift, bank_base, channel_base)
+                        sooner = max(sooner, arrival + 1)
                         if half:
-                            legal |= 1
-                        if legal < key:
-                            key, slot = legal, fresh
-                    v[READS + q] += 1
-                    v[LIVE] += 1
-                    if v[READS + q] > v[PEAK_READS + q]:
-                        v[PEAK_READS + q] = v[READS + q]
-                    if q == 1:
-                        written[filter_slot(transaction)] += 1
+                            sooner |= 1
+                        if sooner < key:
+                            key, slot = sooner, fresh
                     if keep:
-                        log_accept[first_index + i] = arrival
+                        log_accept[u(first_index + i)] = arrival
                     v[LAST_ACCEPT] = arrival
                     # Every tick up to this clock has passed without a command.
                     now = arrival
                     v[OFFER] = arrival + step
                     v[NEXT] = i + 1
                     v[ACCEPTED] += 1
+                    if v[WRITES] >= enter_write if q == 0 else write == 0 and v[WRITES] <= leave_write:
+                        calm = False
+                        break
                 if not calm or key >= timer or key > until:
                     break
                 if lpddr and c[17] == 1 and key >= v[EXPIRY]:
@@ -1065,51 +1025,52 @@ def run(p, s, chunk, log, final, gap, outstanding, until):
                 if logging and log_used[0] + 3 >= log_tick.size:
                     break
                 now = key
-                b = slot_bank[slot]
-                if slot_counted[slot] == 0:
+                b = request[of(slot, R_BANK)]
+                if request[of(slot, R_COUNTED)] == 0:
                     v[HITS] += 1
-                    v[READ_HITS + q] += 1
-                    bank_outcome[3 * b] += 1
-                counts[column] += 1
+                    v[u(READ_HITS + q)] += 1
+                    bank_outcome[u(3 * b)] += 1
+                counts[u(column)] += 1
                 if logging:
                     k = log_used[0]
-                    log_tick[k], log_command[k], log_target[k] = now, column, b
-                    log_transaction[k], log_row[k] = slot_address[slot], slot_row[slot]
+                    log_tick[u(k)], log_command[u(k)], log_target[u(k)] = now, column, b
+                    log_transaction[u(k)], log_row[u(k)] = (
+                        request[of(slot, R_ADDRESS)],
+                        request[of(slot, R_ROW)],
+                    )
                     log_used[0] = k + 1
                 apply(
                     update_start, update_index, update_ticks, window_start, window_rule,
                     window_index, ready, history, b, column, now,
                 )  # fmt: skip
-                unlink(
-                    v, slot_row, slot_bank, slot_address, slot_next, slot_prev,
-                    bank_state, bank_row, first_waiting, last_waiting, oldest_hit,
-                    oldest_other, hit_banks, other_banks, written, q, slot, banks, now,
-                )  # fmt: skip
-                bank_last[b] = now
-                bank_columns[b] += 1
+                unlink(v, request, bank, sets, written, q, slot, now)
+                bank[of(b, B_LAST)] = now
+                bank[of(b, B_COLUMNS)] += 1
                 if q == 0:
                     depart = now + read_latency
-                    latency = depart - slot_arrive[slot]
+                    latency = depart - request[of(slot, R_ARRIVE)]
                     v[DEPART] = max(v[DEPART], depart)
                     v[LATENCY_SUM] += latency
                     v[LATENCY_MAX] = max(v[LATENCY_MAX], latency)
-                    histogram[min(latency, HISTOGRAM - 1)] += 1
+                    histogram[u(min(latency, HISTOGRAM - 1))] += 1
                     v[SERVED_READS] += 1
                     if keep:
-                        log_latency[slot_index[slot]] = latency
+                        log_latency[u(request[of(slot, R_INDEX)])] = latency
                 else:
                     v[SERVED_WRITES] += 1
                     v[LAST_WRITE] = now
                 if lpddr and c[17] == 1:
                     v[EXPIRY] = max(v[EXPIRY], now + (c[18] if q == 0 else c[19]))
-                free_slots[v[FREE]] = slot
+                free_slots[u(v[FREE])] = slot
                 v[FREE] += 1
                 v[LIVE] -= 1
                 v[PROGRESS] = now
                 stale_column, stale_open, stale_close = True, True, True
                 touched_column, touched_row = -1, -1
             v[NOW] = now
-            stale_column = True
+            if looked:
+                key_column, best_column, arrive_column = key, slot, request[of(slot, R_ARRIVE)]
+                stale_column, touched_column = False, -1
 
         # ---- when can anything happen next?
         if issued or dirty_active or v[OPENING] >= 0 or v[LOCK] >= 0:
@@ -1119,7 +1080,10 @@ def run(p, s, chunk, log, final, gap, outstanding, until):
             if v[PRIORITY_COUNT] > 0:
                 event = min(event, key_priority)
             else:
-                event = min(event, min(key_column, min(key_open, key_close)))
+                gate_column = max(key_column, ready[u(channel_base + _RD + v[MODE])])
+                gate_open = max(key_open, ready[u(channel_base + _ACT)])
+                gate_close = max(key_close, ready[u(channel_base + _PREPB)])
+                event = min(event, min(gate_column, min(gate_open, gate_close)))
                 if stale_column or stale_open or stale_close or touched_column >= 0 or touched_row >= 0:
                     event = now + 1
                 if enter_write <= leave_write:

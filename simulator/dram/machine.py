@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, Literal
 from hw_configs.problems import InputError, Problem, nearest
 
 if TYPE_CHECKING:
-    from simulator.dram.program import Program
+    from simulator.dram.program import Program, Target
 
 __all__ = ["COMMANDS", "Channel", "Command", "Constraint", "Controller", "command_code"]
 
@@ -170,6 +170,14 @@ class Channel:
         """What the data pins carry: every pseudo-channel has pins of its own."""
         lanes = dict(self.levels).get("PseudoChannel", 1)
         return lanes * self.transaction_bytes / (self.burst * self.tick_s)
+
+    @cached_property
+    def targets(self) -> tuple[tuple[Target, ...], int]:
+        """Every target of a command, and how many refresh scopes are among them."""
+        from simulator.dram.program import targets_of
+
+        found, scopes = targets_of(self)
+        return tuple(found), scopes
 
     @cached_property
     def program(self) -> Program:

@@ -3,6 +3,10 @@
 The system level asks: at what bandwidth does this device stream weights, gather rows of an embedding table,
 or read a KV cache page by page? The answer is a run of the engine on that pattern, long enough to have
 settled, kept by pattern and device, so that asking again costs nothing.
+
+Addresses are those of the whole device. Its mapping says which channel takes which of them, so that a stride
+which meets few channels is as slow as it would be. Channels are alike and work on their own: the one with the
+most to do decides, and it alone is simulated.
 """
 
 from __future__ import annotations
@@ -12,18 +16,24 @@ from functools import lru_cache
 from typing import Final, Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from hw_configs.dram import DramDevice
 from hw_configs.problems import bad_input
+from simulator.dram.address import address_map
 from simulator.dram.build import memory_of
-from simulator.dram.engine import RunOptions, simulate_trace
+from simulator.dram.energy import EnergyBreakdown
+from simulator.dram.engine import Memory, RunOptions, simulate_trace
+from simulator.dram.machine import Channel
 from workloads.memory_trace import ArrayTrace, Geometry
 from workloads.memory_trace.generators import splitmix64
 
-__all__ = ["AccessPattern", "PatternResult", "geometry_of", "pattern_bandwidth"]
+__all__ = ["AccessPattern", "PatternResult", "channel_grain", "geometry_of", "pattern_bandwidth"]
 
 SETTLED: Final = 24_576
 """Requests of one channel that a measurement takes: several refresh intervals of every standard."""
+MAX_REQUESTS: Final = 1 << 20
+"""Requests of all channels together that a measurement makes up, at most."""
 
 CHUNK_BYTES: Final = 4096
 """Where ``stride_bytes`` is not given, a strided pattern leaves a page between its blocks."""
@@ -35,19 +45,23 @@ class AccessPattern:
 
     ``stream``: in order. ``gather``: blocks of ``block_bytes`` (a row of an embedding table, a KV page) at
     random places. ``strided``: blocks of ``block_bytes`` every ``stride_bytes`` (one head of a KV cache).
-    ``random``: single transactions. ``write_share`` of the requests are writes, spread evenly.
+    ``random``: single transactions. ``write_share`` of the requests are writes, spread evenly. ``lanes`` readers
+    walk a strided pattern side by side, a block apart (all heads of a token).
     """
 
     kind: Literal["stream", "gather", "strided", "random"] = "stream"
     block_bytes: int = 64
     stride_bytes: int = 0
     write_share: float = 0.0
+    lanes: int = 1
 
     def __post_init__(self) -> None:
         if self.kind not in ("stream", "gather", "strided", "random"):
             raise bad_input(f"unknown access pattern {self.kind!r}; known: stream, gather, strided, random")
         if self.block_bytes < 1 or self.stride_bytes < 0 or not 0 <= self.write_share <= 1:
             raise bad_input("a pattern needs block_bytes >= 1, stride_bytes >= 0 and write_share from 0 to 1")
+        if self.lanes < 1 or (self.lanes > 1 and self.lanes * self.block_bytes > self.stride_bytes):
+            raise bad_input(f"found {self.lanes} lanes; expected 1 or more, all blocks inside one stride")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +81,11 @@ class PatternResult:
 def geometry_of(device: DramDevice) -> Geometry:
     """What trace generators must know of a device, all channels together."""
     memory = memory_of(device)
+    if memory.channels & (memory.channels - 1):
+        raise bad_input(
+            f"found {memory.channels}; expected a power of two for an address to choose among",
+            path="channels",
+        )
     channel = memory.channel
     levels = dict(channel.levels)
     above = channel.banks // (levels.get("BankGroup", 1) * levels["Bank"])
@@ -91,8 +110,7 @@ def pattern_bandwidth(
     """Bandwidth, latency, energy per byte and row hits of a pattern on a device.
 
     ``outstanding`` bounds the requests in flight per channel (0: as many as the queues take). ``requests`` is
-    the length of the measurement per channel. One channel of the device is simulated, since channels
-    interleave by transaction and are alike; its bandwidth is multiplied by their number.
+    the length of the measurement per channel.
     """
     wanted = AccessPattern(pattern) if isinstance(pattern, str) else pattern  # type: ignore[arg-type]
     return _measured(device.model_dump_json(), wanted, outstanding, requests, seed)
@@ -103,56 +121,77 @@ def _measured(
     device_json: str, pattern: AccessPattern, outstanding: int, requests: int, seed: int
 ) -> PatternResult:
     device = DramDevice.model_validate_json(device_json)
-    memory = memory_of(device)
-    alone = type(memory)(memory.channel, 1, memory.currents, memory.name)
-    trace = _trace(
-        alone.channel.transaction_bytes,
-        alone.channel.capacity_bytes,
-        device.channels,
-        pattern,
-        requests,
-        seed,
-    )
-    result = simulate_trace(alone, trace, RunOptions(outstanding=outstanding, leap=False))
-    used = min(pattern.block_bytes, device.transaction_bytes) if pattern.kind in ("gather", "strided") else 0
-    # A block smaller than a transaction wastes the rest of it.
-    useful = used / device.transaction_bytes if used else 1.0
-    energy = (
-        result.energy.total / result.bytes_moved / useful
-        if result.energy is not None
-        else device.energy_per_byte_j
-    )
+    whole = memory_of(device)
+    memory = Memory(whole.channel, 1, whole.currents, whole.name)
+    size = memory.channel.transaction_bytes
+    count = min(requests * device.channels, MAX_REQUESTS)
+    number, write, useful = _transactions(pattern, size, int(device.capacity_bytes) // size, count, seed)
+    grain = channel_grain(memory.channel)
+    channel = number // grain % device.channels
+    busiest = int(np.bincount(channel, minlength=device.channels).argmax())
+    mine = np.flatnonzero(channel == busiest)[:requests]
+    local = number[mine] // (grain * device.channels) * grain + number[mine] % grain
+    trace = ArrayTrace(local * size, write[mine], name=pattern.kind)
+    result = simulate_trace(memory, trace, RunOptions(outstanding=outstanding, leap=False))
+    # What the whole device has done by the time the busiest channel is done with its part.
+    share = mine.size / int(np.count_nonzero(channel == busiest))
+    moved = number.size * size * share
+    energy = device.energy_per_byte_j
+    if result.energy is not None:
+        energy = _scaled_energy(result.energy, moved, mine.size * size, device.channels)
     return PatternResult(
-        bandwidth_bytes_per_s=result.bandwidth_bytes_per_s * device.channels * useful,
+        bandwidth_bytes_per_s=moved * useful / result.time_s,
         latency_s=result.read_latency_mean * result.tick_s + device.path_latency,
         idle_latency_s=device.latency_s,
-        energy_per_byte_j=energy,
+        energy_per_byte_j=energy / useful,
         row_hit_rate=result.row_hit_rate,
-        utilisation=result.utilisation,
+        utilisation=moved / result.time_s / device.bandwidth_bytes_per_s,
     )
 
 
-def _trace(
-    transaction: int, capacity: int, channels: int, pattern: AccessPattern, requests: int, seed: int
-) -> ArrayTrace:
-    """One channel's share of the pattern: neighbouring transactions go to neighbouring channels."""
-    index = np.arange(requests, dtype=np.int64)
-    total = capacity // transaction
+def _scaled_energy(energy: EnergyBreakdown, moved: float, mine: float, channels: int) -> float:
+    """Joules per byte moved by all channels: work goes with the bytes, standby and refresh with the time."""
+    idle = energy.background + energy.refresh
+    return (energy.total - idle) / mine + idle * channels / moved
+
+
+def channel_grain(channel: Channel) -> int:
+    """Transactions that follow each other in one channel before the next channel's turn."""
+    pieces = address_map(channel, 2).pieces
+    return 1 << min(piece.shift for piece in pieces if piece.field == 0)
+
+
+def _transactions(
+    pattern: AccessPattern, size: int, total: int, count: int, seed: int
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint8], float]:
+    """Transaction numbers on the whole device, which are writes, and the share of their bytes that was wanted."""
+    useful = 1.0
     if pattern.kind == "stream":
-        number = index % total
+        number = np.arange(count, dtype=np.int64) % total
     elif pattern.kind == "random":
-        number = (splitmix64(seed, 0, requests) % np.uint64(total)).astype(np.int64)
+        number = (splitmix64(seed, 0, count) % np.uint64(total)).astype(np.int64)
     else:
-        block = max(-(-pattern.block_bytes // (transaction * channels)), 1)
-        which, within = index // block, index % block
+        block = pattern.block_bytes
+        blocks = max(count * size // max(block, size), 1)
         if pattern.kind == "gather":
-            places = splitmix64(seed, 0, int(which[-1]) + 1) % np.uint64(max(total // block, 1))
-            number = places.astype(np.int64)[which] * block + within
+            # Blocks of a table: each at a multiple of its own size.
+            places = splitmix64(seed, 0, blocks) % np.uint64(max(total * size // block, 1))
+            start = places.astype(np.int64) * block
         else:
-            stride = pattern.stride_bytes or pattern.block_bytes + CHUNK_BYTES
-            number = (which * max(-(-stride // (transaction * channels)), block) + within) % total
-    write = np.zeros(requests, np.uint8)
-    if pattern.write_share > 0:
-        steps = np.floor((index + 1) * pattern.write_share) - np.floor(index * pattern.write_share)
-        write = (steps > 0).astype(np.uint8)
-    return ArrayTrace(number * transaction, write, name=pattern.kind)
+            stride = pattern.stride_bytes or block + CHUNK_BYTES
+            turn, lane = np.divmod(np.arange(blocks, dtype=np.int64), pattern.lanes)
+            start = turn * max(stride, block) + lane * block
+        first, last = start // size, (start + block - 1) // size
+        length = last - first + 1
+        ends = np.cumsum(length)
+        within = np.arange(int(ends[-1]), dtype=np.int64) - np.repeat(ends - length, length)
+        number = (np.repeat(first, length) + within) % total
+        if pattern.lanes > 1:
+            # Side by side: each lane's next transaction in turn.
+            which = np.repeat(np.arange(blocks) // pattern.lanes, length)
+            number = number[np.lexsort((within, which))]
+        useful = blocks * block / (number.size * size)
+        number = number[:count]
+    index = np.arange(number.size)
+    steps = np.floor((index + 1) * pattern.write_share) - np.floor(index * pattern.write_share)
+    return number, (steps > 0).astype(np.uint8), useful

@@ -34,6 +34,8 @@ from simulator.dram.machine import (
 __all__ = ["Program", "Target", "compile_program", "targets_of", "used_commands"]
 
 NCMD = len(COMMANDS)
+MAX_WAIT = 1 << 28
+"""Ticks that a rule may ask for, so that a wait and an age fit in one word of the kernel."""
 _GROUP_COMMANDS = frozenset({PREAB, REFAB, PRESB, REFSB})
 """Commands that name more than one bank."""
 
@@ -56,19 +58,20 @@ class Program(NamedTuple):
     bank_scope: Ints
     object_start: Ints
     object_banks: Ints
-    update_start: npt.NDArray[np.int32]
-    update_index: npt.NDArray[np.int32]
-    update_ticks: npt.NDArray[np.int32]
-    window_start: npt.NDArray[np.int32]
+    update_start: Ints
+    update_index: Ints
+    update_ticks: Ints
+    window_start: Ints
     window_rule: Ints
-    window_index: npt.NDArray[np.int32]
+    window_index: Ints
     timer_period: Ints
     timer_first: Ints
     timer_start: Ints
     timer_object: Ints
     timer_command: Ints
     affects: Ints
-    """Per command: whether it moves the column commands (1), activates (2), precharges (4) of other banks."""
+    """Per command: whether it moves the column commands (1), activates (2), precharges (4) of other banks, or
+    column commands of the whole channel (8)."""
 
 
 def used_commands(channel: Channel) -> frozenset[int]:
@@ -139,11 +142,15 @@ class _Layout:
         self.others = len(self.targets) - self.banks
         self.bank_base = NCMD * self.groups
         self.object_base = self.bank_base + NCMD * self.banks
-        self.total = self.object_base + NCMD * max(self.others, 1)
+        self.channel_base = self.object_base + NCMD * max(self.others, 1)
+        self.total = self.channel_base + NCMD
         self._strides = [int(np.prod(self.sizes[i + 1 :], dtype=np.int64)) for i in range(len(self.sizes))]
 
     def entries(self, node: tuple[int, ...], command: int) -> list[int]:
         """The entries that stand for a command at a node of the tree."""
+        if np.prod(self.sizes[: len(node)], dtype=np.int64) == 1:
+            # All of the channel: one entry says it for every bank.
+            return [self.channel_base + command]
         if command in _GROUP_COMMANDS:
             kind = range(self.scopes) if command in (PREAB, REFAB) else range(self.scopes, self.others)
             return [
@@ -173,6 +180,8 @@ def _usable(channel: Channel) -> list[tuple[Constraint, list[int], list[int]]]:
             raise bad_input(
                 f"a constraint names level {rule.level!r}; this device has {', '.join(channel.level_names)}"
             )
+        if rule.latency >= MAX_WAIT:
+            raise bad_input(f"a constraint waits {rule.latency} ticks; expected fewer than {MAX_WAIT}")
         preceding, following = _codes(rule.preceding, used), _codes(rule.following, used)
         if preceding and following:
             rules.append((rule, preceding, following))
@@ -187,6 +196,8 @@ def compile_program(channel: Channel) -> Program:
     have.
     """
     layout = _Layout(channel)
+    if layout.per_group & (layout.per_group - 1):
+        raise bad_input(f"found {layout.per_group} banks in a group; expected a power of two", path="levels")
     rules = _usable(channel)
     used = used_commands(channel)
     history: dict[tuple[tuple[int, ...], int], int] = {}
@@ -249,12 +260,12 @@ def compile_program(channel: Channel) -> Program:
         bank_scope,
         np.array(object_start, np.int64),
         np.array(object_banks or [0], np.int64),
-        np.array(starts, np.int32),
-        np.array(index or [0], np.int32),
-        np.array(ticks or [0], np.int32),
-        np.array(window_starts, np.int32),
+        np.array(starts, np.int64),
+        np.array(index or [0], np.int64),
+        np.array(ticks or [0], np.int64),
+        np.array(window_starts, np.int64),
         np.array(window_rules, np.int64).reshape(-1, 7),
-        np.array(window_index or [0], np.int32),
+        np.array(window_index or [0], np.int64),
         *timers,
         _affects(layout, starts, index, window_starts, window_rules, window_index),
     )
@@ -268,7 +279,7 @@ def _affects(
     window_rules: list[tuple[int, ...]],
     window_index: list[int],
 ) -> Ints:
-    kinds = {RD: 1, WR: 1, ACT: 2, PREPB: 4}
+    kinds = {RD: 9, WR: 9, ACT: 2, PREPB: 4}
     result = np.zeros(NCMD, np.int64)
     for number in range(layout.banks):
         for command in range(NCMD):
@@ -279,6 +290,11 @@ def _affects(
             for i in raised:
                 if i < layout.bank_base:
                     result[command] |= kinds.get(i // layout.groups, 0)
+                elif i < layout.object_base:
+                    following, bank = divmod(i - layout.bank_base, layout.banks)
+                    result[command] |= kinds.get(following, 0) * int(bank != number)
+                elif i >= layout.channel_base:
+                    result[command] |= kinds.get(i - layout.channel_base, 0) & 8
     return result
 
 
@@ -358,6 +374,7 @@ CONFIG = (
     "write_queue", "priority_queue", "enter_write", "leave_write", "read_latency", "split", "deadline",
     "clock_sync", "expiry_read", "expiry_write", "bank_base", "object_base", "ready", "history",
     "autoprecharge", "paired", "nREFIpb", "nRFCpb", "paired_pcs", "paired_sids", "paired_banks",
+    "group_shift", "channel_base",
 )  # fmt: skip
 """Names of the entries of ``Program.config``, in order."""
 
@@ -390,5 +407,6 @@ def _config(channel: Channel, layout: _Layout, history: int) -> Ints:
         "autoprecharge": int("RDA" in known and "WRA" in known), "paired": int(paired),
         "nREFIpb": timing.get("nREFIpb", 0), "nRFCpb": timing.get("nRFCpb", 0),
         "paired_pcs": pcs, "paired_sids": sids, "paired_banks": layout.banks // (pcs * sids),
+        "group_shift": layout.per_group.bit_length() - 1, "channel_base": layout.channel_base,
     }  # fmt: skip
     return np.array([values[name] for name in CONFIG], np.int64)

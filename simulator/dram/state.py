@@ -39,6 +39,16 @@ PATIENCE: Final = 2_000_000
 ) = range(51)  # fmt: skip
 SCALARS: Final = 64
 
+# What is kept of a request, and of a bank, by its place in a record. Records keep what is used together close
+# together, and leave the kernel few arrays to point at.
+RECORD: Final = 16
+R_ROW, R_BANK, R_ARRIVE, R_INDEX, R_WRITE, R_ADDRESS, R_NEXT, R_PREV, R_COUNTED = range(9)
+B_STATE, B_ROW, B_ACTIVE, B_COLUMNS, B_INJECTED, B_LAST, B_SCOPE = range(7)
+# For reads, then for writes: a bank's list of requests, its oldest hit of the open row, its oldest other one.
+B_FIRST, B_TAIL, B_HIT, B_OTHER = range(7, 15, 2)
+# Sets of banks as bits, eight words for every 64 banks.
+M_HIT, M_OTHER, M_CLOSED, M_OPEN, M_IDLE = 0, 2, 4, 5, 6
+
 
 class State(NamedTuple):
     """Everything that changes, in arrays, so that a run can stop and go on with the next chunk."""
@@ -46,31 +56,10 @@ class State(NamedTuple):
     scalar: Ints
     ready: Ints
     history: Ints
-    slot_row: Ints
-    slot_bank: Ints
-    slot_arrive: Ints
-    slot_index: Ints
-    slot_type: Ints
-    slot_address: Ints
-    slot_next: Ints
-    slot_prev: Ints
-    slot_counted: Ints
+    request: Ints
+    bank: Ints
+    sets: Ints
     free_slots: Ints
-    bank_state: Ints
-    bank_row: Ints
-    bank_active: Ints
-    bank_columns: Ints
-    bank_injected: Ints
-    bank_last: Ints
-    first_waiting: Ints
-    last_waiting: Ints
-    oldest_hit: Ints
-    oldest_other: Ints
-    hit_banks: Ints
-    other_banks: Ints
-    closed_banks: Ints
-    open_banks: Ints
-    idle_banks: Ints
     actives: Ints
     priority_command: Ints
     priority_object: Ints
@@ -86,6 +75,71 @@ class State(NamedTuple):
     histogram: Ints
     paired_count: Ints
     paired_allowed: Ints
+
+    @property
+    def slot_row(self) -> Ints:
+        """Row of each request."""
+        return self.request[R_ROW::RECORD]
+
+    @property
+    def slot_bank(self) -> Ints:
+        """Flat bank number of each request."""
+        return self.request[R_BANK::RECORD]
+
+    @property
+    def slot_arrive(self) -> Ints:
+        """Clock at which each request was accepted."""
+        return self.request[R_ARRIVE::RECORD]
+
+    @property
+    def slot_index(self) -> Ints:
+        """Place of each request in the trace."""
+        return self.request[R_INDEX::RECORD]
+
+    @property
+    def slot_type(self) -> Ints:
+        """1 for writes."""
+        return self.request[R_WRITE::RECORD]
+
+    @property
+    def slot_address(self) -> Ints:
+        """Transaction number of each request."""
+        return self.request[R_ADDRESS::RECORD]
+
+    @property
+    def slot_counted(self) -> Ints:
+        """Whether each request is counted as hit, miss or conflict."""
+        return self.request[R_COUNTED::RECORD]
+
+    @property
+    def bank_state(self) -> Ints:
+        """Per bank: 0 closed, 1 open, 2 half open."""
+        return self.bank[B_STATE::RECORD]
+
+    @property
+    def bank_row(self) -> Ints:
+        """Row that each bank holds, or held last."""
+        return self.bank[B_ROW::RECORD]
+
+    @property
+    def bank_active(self) -> Ints:
+        """Activated requests of each bank."""
+        return self.bank[B_ACTIVE::RECORD]
+
+    @property
+    def bank_columns(self) -> Ints:
+        """Column accesses since each bank was opened."""
+        return self.bank[B_COLUMNS::RECORD]
+
+    @property
+    def bank_injected(self) -> Ints:
+        """Whether the row policy has asked for a precharge."""
+        return self.bank[B_INJECTED::RECORD]
+
+    @property
+    def bank_last(self) -> Ints:
+        """Tick of the last activation or column access."""
+        return self.bank[B_LAST::RECORD]
 
 
 class Chunk(NamedTuple):
@@ -133,17 +187,21 @@ def new_state(program: Program, outstanding: int = 0) -> State:
         return np.full(n, -1, np.int64)
 
     pcs, sids = int(c[28]), int(c[29])
-    words = (banks + 63) // 64
-    every = none(words)
+    request = none(RECORD * slots)
+    bank = zeros(RECORD * banks)
+    bank[B_ROW::RECORD] = -1
+    bank[B_SCOPE::RECORD] = program.bank_scope
+    for place in range(B_FIRST, B_OTHER + 2):
+        bank[place::RECORD] = -1
+    sets = zeros(8 * ((banks + 63) // 64))
+    for kind in (M_CLOSED, M_IDLE):
+        sets[kind::8] = -1
     return State(
-        scalar, zeros(int(c[22])), history, zeros(slots), zeros(slots), zeros(slots), zeros(slots),
-        zeros(slots), zeros(slots), none(slots), none(slots), zeros(slots), np.arange(slots - 1, -1, -1,
-        dtype=np.int64), zeros(banks), none(banks), zeros(banks), zeros(banks), zeros(banks), zeros(banks),
-        none(2 * banks), none(2 * banks), none(2 * banks), none(2 * banks), zeros(2 * words), zeros(2 *
-        words), every.copy(), zeros(words), every, zeros(banks), zeros(priority), zeros(priority),
-        program.timer_first.copy(), zeros(program.timer_first.size), zeros(others), zeros(others),
-        zeros(others), zeros(FILTER), zeros(max(outstanding, 1) + 1), zeros(NCMD), zeros(3 * banks),
-        zeros(HISTOGRAM), zeros(pcs * sids), zeros(pcs * sids),
+        scalar, zeros(int(c[22])), history, request, bank, sets, np.arange(slots - 1, -1, -1, dtype=np.int64),
+        zeros(banks), zeros(priority), zeros(priority), program.timer_first.copy(),
+        zeros(program.timer_first.size), zeros(others), zeros(others), zeros(others), zeros(FILTER),
+        zeros(max(outstanding, 1) + 1), zeros(NCMD), zeros(3 * banks), zeros(HISTOGRAM), zeros(pcs * sids),
+        zeros(pcs * sids),
     )  # fmt: skip
 
 

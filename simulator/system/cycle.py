@@ -1,9 +1,11 @@
 """Cycle fidelity: memories that are DRAM devices answer from the DRAM engine instead of by constants.
 
-The run itself is the event engine's. What changes is where bytes get their time: an operator that works in a
-DRAM device takes the bandwidth that the engine measures for the operator's access pattern, in place of the
-cost model's memory efficiency, and a transfer's port has the bandwidth of a stream. Measurements are kept by
-device and pattern. Memories that are no DRAM devices (HBM on a GPU's data sheet, flash) keep their model.
+The run itself is the event engine's. What changes is where bytes get their time and energy: an operator that
+works in a DRAM device takes the bandwidth and the energy per byte that the engine measures for the operator's
+access pattern, in place of the cost model's memory efficiency; a transfer meets the rates at which the device
+streams reads and writes. Measurements are kept by device and pattern. The latency of a transfer's first byte
+stays the idle one: the rest of the bytes queue behind it, which the rate says already. Memories that are no
+DRAM devices (HBM on a GPU's data sheet, flash) keep their model.
 """
 
 from __future__ import annotations
@@ -15,10 +17,11 @@ from hw_configs.dram import DramDevice
 from hw_configs.system import MemorySpace, Node, System
 from simulator.cost.model import CostModel, OperatorCost
 from simulator.dram.patterns import AccessPattern, pattern_bandwidth
+from simulator.system.costs import MeasuredMemory
 from workloads.dtypes import dtype_bits
 from workloads.graph import Operator
 
-__all__ = ["CycleMemory", "access_pattern", "engine_memories", "port_rates"]
+__all__ = ["CycleMemory", "access_pattern", "engine_memories", "measured_memories"]
 
 _ROW_KINDS: Final = ("embedding", "gather", "scatter")
 _BOUNDLESS: Final = 1e18
@@ -31,16 +34,21 @@ def engine_memories(system: System) -> dict[str, DramDevice]:
     return {node.name: node.device for node in nodes if isinstance(node.device, DramDevice)}
 
 
-def port_rates(system: System) -> dict[str, float]:
-    """Bytes per second that each such memory sustains on a stream."""
-    return {
-        name: pattern_bandwidth(device).bandwidth_bytes_per_s
-        for name, device in engine_memories(system).items()
-    }
+def measured_memories(system: System) -> dict[str, MeasuredMemory]:
+    """What each such memory sustains on a stream of reads and on one of writes, and what a byte costs there."""
+    found = {}
+    for name, device in engine_memories(system).items():
+        read = pattern_bandwidth(device)
+        write = pattern_bandwidth(device, AccessPattern("stream", write_share=1.0))
+        found[name] = MeasuredMemory(
+            read.bandwidth_bytes_per_s, write.bandwidth_bytes_per_s, read.energy_per_byte_j,
+            write.energy_per_byte_j,
+        )  # fmt: skip
+    return found
 
 
 def access_pattern(operator: Operator) -> AccessPattern:
-    """How an operator touches memory: streams, rows of a table, or one head's part of a KV cache."""
+    """How an operator touches memory: streams, rows of a table, or the heads of a KV cache side by side."""
     attributes, width = operator.attributes, dtype_bits(operator.dtype) / 8
     share = operator.write_bytes / max(1, operator.read_bytes + operator.write_bytes)
     # A tenth is finer than the answer depends on, and keeps the number of measurements small.
@@ -48,13 +56,17 @@ def access_pattern(operator: Operator) -> AccessPattern:
     if operator.kind in _ROW_KINDS and isinstance(attributes.get("n"), int):
         return AccessPattern("gather", max(1, int(int(attributes["n"]) * width)), write_share=share)
     if operator.kind == "attention" and attributes.get("q_len") == 1:
-        head = max(1, int(int(attributes.get("head_dim", 64)) * width))
-        return AccessPattern("strided", head, head * max(1, int(attributes.get("kv_heads", 1))))
+        kept = dtype_bits(str(attributes.get("kv_dtype") or operator.dtype)) / 8
+        head = max(1, int(int(attributes.get("head_dim", 64)) * kept))
+        heads = max(1, int(attributes.get("kv_heads", 1)))
+        return AccessPattern("strided", head, head * heads, lanes=heads)
     return AccessPattern("stream", write_share=share)
 
 
 class CycleMemory:
-    """A cost model whose memory times in DRAM devices come from the engine; the rest is ``model``'s."""
+    """A cost model whose memory times and energies in DRAM devices come from the engine; the rest is
+    ``model``'s.
+    """
 
     def __init__(self, model: CostModel, system: System) -> None:
         self.name = f"{model.name}, DRAM by the engine"
@@ -75,7 +87,12 @@ class CycleMemory:
         if device is None or moved == 0:
             return whole
         alone = self._model.cost(operator, node, self._boundless[memory.name])
-        rate = pattern_bandwidth(device, access_pattern(operator)).bandwidth_bytes_per_s
-        traffic = moved / rate
+        found = pattern_bandwidth(device, access_pattern(operator))
+        traffic = moved / found.bandwidth_bytes_per_s
         bound = "memory" if traffic > alone.seconds else alone.bound_by
-        return replace(whole, seconds=max(alone.seconds, traffic), bound_by=bound)
+        return replace(
+            whole,
+            seconds=max(alone.seconds, traffic),
+            bound_by=bound,
+            memory_energy_j=moved * found.energy_per_byte_j,
+        )

@@ -462,7 +462,7 @@ class Oracle:
             before = self.written
             self.schedule()
             in_flight -= self.written - before
-            if self.clk > 40_000:
+            if self.clk > 80_000:
                 raise LockedUpError
         return self.out
 

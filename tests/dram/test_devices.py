@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -16,9 +18,11 @@ from hw_configs.problems import InputError
 from hw_configs.yaml_file import read_yaml_text
 from simulator.dram.address import address_map
 from simulator.dram.build import channel_of, memory_of
+from simulator.dram.compiled import compiled_from
 from simulator.dram.engine import RunOptions, simulate_trace
-from simulator.dram.machine import Channel
+from simulator.dram.machine import Channel, Constraint
 from simulator.dram.patterns import AccessPattern, geometry_of, pattern_bandwidth
+from simulator.dram.timeline import Timeline, draw_timeline
 from tests.dram.machines import small
 from tests.dram.oracle import decode_plainly
 from workloads.memory_trace import ArrayTrace, generate
@@ -216,3 +220,47 @@ def test_refresh_modes_and_policies_change_what_they_should() -> None:
 
 def test_a_timeout_in_seconds_becomes_ticks() -> None:
     assert channel_of(device(controller={"timeout": "1 us"})).controller.timeout == 1200
+
+
+def test_a_kernel_is_compiled_anew_when_a_step_of_it_changes(tmp_path: Path) -> None:
+    """numba itself looks at the kernel's own file alone."""
+
+    def name_with(text: str) -> str:
+        (tmp_path / "steps.py").write_text(text)
+        steps = ModuleType("steps")
+        steps.__file__ = str(tmp_path / "steps.py")
+
+        def kernel(x):
+            return x
+
+        compiled_from(steps)(kernel)
+        return kernel.__qualname__
+
+    assert name_with("A = 1\n") == name_with("A = 1\n")
+    assert name_with("A = 1\n") != name_with("A = 2\n")
+
+
+def test_a_timeline_names_banks_by_the_levels_that_tell_them_apart(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    memory = memory_of(load_device("hbm2-2000"))
+    timeline = Timeline(0, 200)
+    trace = generate("rand_read", 100, 1, geometry_of(load_device("hbm2-2000")))
+    simulate_trace(memory, trace, RunOptions(commands=timeline.add))
+    draw_timeline(timeline, memory.channel, tmp_path / "t.svg")
+    drawn = (tmp_path / "t.svg").read_text()
+    assert "pseudo-channel : bank group : bank" in drawn
+    assert "1:3:3" in drawn
+    with pytest.raises(InputError, match="cannot be written"):
+        draw_timeline(timeline, memory.channel, tmp_path / "none" / "t.svg")
+    with pytest.raises(InputError, match=r"expected \.png or \.svg"):
+        draw_timeline(timeline, memory.channel, tmp_path / "t.jpg")
+
+
+def test_waits_beyond_what_the_kernel_counts_are_refused() -> None:
+    channel = channel_of(device())
+    rules = (*channel.constraints, Constraint("Bank", ("ACT",), ("RD",), 2**28))
+    with pytest.raises(InputError, match="waits 268435456 ticks"):
+        _ = replace(channel, constraints=rules).program
+    levels = (*channel.levels[:-1], ("Bank", 3))
+    with pytest.raises(InputError, match="found 3 banks in a group"):
+        _ = replace(channel, levels=levels).program

@@ -145,3 +145,23 @@ def test_checker_names_rule_command_and_cycle() -> None:
     late = check_commands(channel, map(parse_command, fifth))
     assert late is not None
     assert late.rule.startswith("tFAW")
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("gap", [0, 5, 9])
+def test_streaks_of_row_hits_equal_the_oracle_and_meet_every_refresh(device: str, gap: int) -> None:
+    """Reads and writes of a few open rows, where the engine looks at column commands alone for a while."""
+    base = small(device)
+    timing = {**base.timing, "nREFI": 299 + base.timing.get("nRFC", base.timing.get("nRFCab", 0))}
+    channel = replace(base, timing=timing)
+    random = np.random.default_rng(gap)
+    # One row of each of four banks: all of them hit once they are open.
+    number = random.integers(0, 4, 300) * channel.columns + random.integers(0, channel.columns, 300)
+    write = (np.arange(300) // 40 % 3 == 1) | (random.random(300) < 0.1)
+    result, run, lines = run_engine(channel, number.astype(np.int64), write.astype(np.uint8), gap=gap)
+    plain = Oracle(channel).run(number, write.astype(np.uint8), gap)
+    assert lines == [f"{tick},{name},{':'.join(map(str, address))}" for tick, name, address in plain.commands]
+    assert run.recording.accept.tolist() == plain.accept
+    assert result.row_hits > 150
+    scopes = dict(base.levels).get("PseudoChannel", 1)
+    assert abs(result.commands.get("REFab", 0) - result.cycles_drain // timing["nREFI"] * scopes) <= 2

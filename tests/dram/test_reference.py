@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 from hw_configs.library import load_device
@@ -14,7 +17,9 @@ from offchip.validation.dram import channel_from_reference, run
 from offchip.validation.registry import Options
 from simulator.dram.build import channel_of
 from simulator.dram.energy import Currents, RankStates, idd_energy
+from simulator.dram.engine import Memory, simulate_trace
 from simulator.dram.machine import Channel
+from workloads.memory_trace import ArrayTrace
 
 FOLDER = Path(__file__).parent.parent / "reference" / "dram"
 
@@ -95,6 +100,74 @@ def test_standard_files_give_the_reference_rules(device: str, config: str) -> No
     assert {key: ours.get(key) for key in theirs} == theirs
     # Beyond the reference only same-bank refresh, which it does not model.
     assert all("sb" in key[1] + key[2] for key in ours.keys() - theirs.keys())
+
+
+def as_reference(channel: Channel) -> dict[str, Any]:
+    """A channel in the reference's JSON keys."""
+    levels = dict(channel.levels)
+    above = channel.banks // (levels.get("BankGroup", 1) * levels["Bank"])
+    control = channel.controller
+    impl = {"ddr": "GenericDDR", "lpddr5": "LPDDR5", "hbm2": "HBM12", "hbm3": "HBM34"}[control.kind]
+    return {
+        "standard": channel.standard,
+        "organization": {name.lower(): size for name, size in levels.items() if name != "Sid"},
+        "levels": [*levels, "Row", "Column"],
+        "geometry": {
+            "tx_bytes": channel.transaction_bytes, "cols_tx": channel.columns, "ranks": above,
+            "bankgroups": levels.get("BankGroup", 1), "banks": levels["Bank"], "rows": channel.rows,
+        },
+        "ticks_per_ck": channel.ticks_per_clock, "tick_ps": channel.tick_s * 1e12, "timing_ticks": channel.timing,
+        "command_ticks": channel.command_ticks, "read_latency_ticks": channel.read_latency,
+        "controller": {"impl": impl, "read_buffer_size": control.read_queue, "addr_mapper": {"impl": "MOP4CLXOR"}},
+        "constraints": [
+            {"level": r.level, "preceding": r.preceding, "following": r.following, "latency": r.latency,
+             "window": r.window, "other_siblings": r.siblings}
+            for r in channel.constraints
+        ],
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("device", ["ddr3-1600k", "hbm3-6400", "lpddr5-6400"])
+def test_standards_without_public_rows_are_made_from_the_same_keys(device: str) -> None:
+    """The stack level is not named in the organisation: it follows from the geometry."""
+    ours = replace(channel_of(load_device(device)), mapping="MOP4CLXOR")
+    if device == "hbm3-6400":
+        ours = replace(ours, levels=(*ours.levels[:2], ("Sid", 2), *ours.levels[2:]))
+    made = channel_from_reference(as_reference(ours))
+    assert made.levels == ours.levels
+    assert made.refresh_level == ours.refresh_level
+    assert made.controller == replace(ours.controller, timeout=made.controller.timeout)
+    address = np.arange(0, 300 * 4096, 4096, dtype=np.int64)
+    trace = ArrayTrace(address, (np.arange(300) % 3 == 0).astype(np.uint8))
+    both = [simulate_trace(Memory(channel), trace).as_json() for channel in (ours, made)]
+    assert both[0] == both[1]
+
+
+def folder_with(tmp_path: Path, change: Callable[[dict[str, Any]], None]) -> Path:
+    configs = json.loads((FOLDER / "configs.json").read_text())
+    change(configs["ddr4_2400r_1r"])
+    (tmp_path / "configs.json").write_text(json.dumps(configs))
+    (tmp_path / "expected.csv").write_text((FOLDER / "expected.csv").read_text())
+    return tmp_path
+
+
+def test_a_setting_that_nobody_reads_is_named(tmp_path: Path) -> None:
+    def change(config: dict[str, Any]) -> None:
+        config["controller"]["row_policy"]["patience"] = 7
+        config["controller"]["plugins"] = []
+
+    (row,) = run(folder_with(tmp_path, change), "ddr4_2400r_1r-rand_read-*", Options())
+    assert row.verdict == "ok"
+    assert row.note == "not read: controller.row_policy.patience"
+
+
+def test_an_organisation_that_cannot_be_is_unsupported(tmp_path: Path) -> None:
+    def change(config: dict[str, Any]) -> None:
+        config["organization"]["bankgroup"] = 2
+
+    (row,) = run(folder_with(tmp_path, change), "ddr4_2400r_1r-rand_read-*", Options())
+    assert row.verdict == "unsupported"
+    assert "do not make the geometry's 16 banks" in row.note
 
 
 BEATS_PER_CLOCK = {"DDR4": 2, "GDDR6": 16}

@@ -11,10 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from hw_configs.problems import InputError
 from offchip.validation.dram import geometry_from_reference
-from workloads.memory_trace import PATTERNS, ArrayTrace, Geometry, generate, open_trace
+from workloads.memory_trace import PATTERNS, ArrayTrace, Geometry, generate, open_trace, readers
 
 FOLDER = Path(__file__).parent.parent / "reference" / "dram"
 GEOMETRY = Geometry(64, 128, 1, 4, 4, 65536)
@@ -62,6 +64,85 @@ def test_a_bad_line_is_named_with_its_number_and_text(
     path.write_text(text)
     with pytest.raises(InputError) as caught:
         list(open_trace(path).chunks(100))
+    assert caught.value.problems[0].line == line
+    assert words in str(caught.value)
+
+
+ADDRESSES = st.one_of(
+    st.integers(0, 2**63 - 1).map(str),
+    st.integers(0, 2**63 - 1).map(hex),
+    st.integers(0, 2**40).map(lambda n: f"0x{n:X}"),
+    st.sampled_from(
+        ["0", "007", "1_000", "+64", "0X40", "0xfedcba98", "99999999999999999", "123456789012345678"]
+    ),
+)
+DIRECTIONS = {
+    0: ["LD", "rd", "Read", "P_MEM_RD", "0", "false"],
+    1: ["ST", "wr", "Write", "P_MEM_WR", "1", "True"],
+}
+
+
+@st.composite
+def lines(draw: st.DrawFn) -> tuple[str, list[tuple[int, int, int]]]:
+    """The text of a trace in some format, with what it says."""
+    kind = draw(st.sampled_from(("loadstore", "dramsim3", "csv")))
+    text = "address, type,cycle\n" if kind == "csv" else ""
+    said = []
+    for _ in range(draw(st.integers(1, 30))):
+        word, write = draw(ADDRESSES), draw(st.integers(0, 1))
+        name, cycle = draw(st.sampled_from(DIRECTIONS[write])), draw(st.integers(0, 10**12))
+        gap = draw(st.sampled_from([" ", "  ", "\t", " \t "]))
+        ending = draw(st.sampled_from(["\n", "\r\n", " \n", "\n# a note\n", "\n\n"]))
+        cells = [name, word] if kind == "loadstore" else [word, name, str(cycle)]
+        text += gap.join(cells) if kind != "csv" else ",".join(cells) if gap == " " else " , ".join(cells)
+        text += ending
+        said.append((int(word, 16) if word[:2].lower() == "0x" else int(word), write, cycle))
+    return text[: len(text.rstrip())] if draw(st.booleans()) else text, said
+
+
+@settings(max_examples=150, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@given(drawn=lines(), size=st.integers(1, 12), block=st.integers(1, 200))
+def test_fast_and_plain_reading_say_what_the_lines_say(
+    drawn: tuple[str, list[tuple[int, int, int]]],
+    size: int,
+    block: int,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    text, said = drawn
+    path = tmp_path_factory.mktemp("trace") / "t"
+    path.write_bytes(text.encode())
+    form = (
+        "csv"
+        if text.startswith("address")
+        else "dramsim3"
+        if len(text.split("\n")[0].split()) == 3
+        else "loadstore"
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(readers, "BLOCK", block)
+        chunks = list(open_trace(path, form).chunks(size))
+    assert np.concatenate([c.address for c in chunks]).tolist() == [one for one, _, _ in said]
+    assert np.concatenate([c.write for c in chunks]).tolist() == [write for _, write, _ in said]
+    if form != "loadstore":
+        assert np.concatenate([c.arrival for c in chunks]).tolist() == [cycle for _, _, cycle in said]
+    assert all(c.address.size == size for c in chunks[:-1])
+
+
+@pytest.mark.parametrize(
+    ("body", "line", "words"),
+    [
+        ("LD 1\n" * 5000 + "LD 0x\n" + "LD 1\n" * 10, 5001, "'0x' is not a number: found 'LD 0x'"),
+        ("LD 1\n" * 5000 + "LD 9223372036854775808\n", 5001, "is outside 0 to 2^63"),
+        ("LD 1\n" * 5000 + "LD 1 2\n", 5001, "expected a command and an address: found 'LD 1 2'"),
+        ("LD 1\n" * 3 + "LD " + "1" * 5000 + "\n", 4, "more than 4096 characters"),
+        ("LD 1\n" * 3 + "x" * 10**6, 4, "more than 4096 characters"),
+    ],
+)
+def test_a_bad_line_far_into_a_file_is_named_too(tmp_path: Path, body: str, line: int, words: str) -> None:
+    path = tmp_path / "t"
+    path.write_text(body)
+    with pytest.raises(InputError) as caught:
+        list(open_trace(path).chunks(700))
     assert caught.value.problems[0].line == line
     assert words in str(caught.value)
 

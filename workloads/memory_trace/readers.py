@@ -1,6 +1,6 @@
 """Memory traces in files: the formats of Ramulator and DRAMsim3, plain CSV, packed with gzip or zstd or not.
 
-A file is read in blocks of lines, so its size does not matter. The format is told from the first line unless
+A file is read in blocks of bytes, so its size does not matter. The format is told from the first line unless
 it is named:
 
 - ``loadstore`` (Ramulator): ``LD 0x1a2b`` or ``ST 6699``;
@@ -15,22 +15,26 @@ from __future__ import annotations
 
 import gzip
 import io
-import itertools
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Final
+from typing import IO, Final, cast
 
 import numpy as np
+import numpy.typing as npt
 
 from hw_configs.problems import InputError, Problem, bad_input, nearest
+from workloads.memory_trace.line_parser import ADDRESS, CYCLE, DIRECTION, pack_words, parse_lines
 from workloads.memory_trace.trace import Period, Requests
 
-__all__ = ["FORMATS", "FileTrace", "open_trace"]
+__all__ = ["FORMATS", "FileTrace", "open_text", "open_trace"]
 
 FORMATS: Final = ("loadstore", "readwrite", "dramsim3", "csv")
 MAX_LINE: Final = 4096
+BLOCK: Final = 1 << 18
+"""Bytes read at a time."""
 MAX_PROBLEMS: Final = 5
 _READ: Final = frozenset({"LD", "R", "READ", "RD", "LOAD", "L", "0", "P_MEM_RD", "FALSE"})
 _WRITE: Final = frozenset({"ST", "W", "WRITE", "WR", "STORE", "S", "1", "P_MEM_WR", "TRUE"})
@@ -107,7 +111,30 @@ def _tell(line: str) -> str:
 
 
 @contextmanager
-def _text(path: Path) -> Iterator[IO[str]]:
+def _bytes(path: Path) -> Iterator[IO[bytes]]:
+    """The file's bytes, unpacked while they are read."""
+    if path.suffix == ".zst":
+        try:
+            import zstandard
+        except ImportError:
+            raise bad_input(
+                "a .zst trace needs the package zstandard (pip install 'offchip[zstd]')", file=str(path)
+            ) from None
+        with path.open("rb") as raw, zstandard.ZstdDecompressor().stream_reader(raw) as packed:
+            try:
+                yield packed
+            except zstandard.ZstdError as error:
+                raise bad_input(f"cannot be read: {error}", file=str(path)) from None
+    elif path.suffix == ".gz":
+        with gzip.open(path, "rb") as unpacked:
+            yield cast(IO[bytes], unpacked)
+    else:
+        with path.open("rb") as stream:
+            yield stream
+
+
+@contextmanager
+def open_text(path: Path) -> Iterator[IO[str]]:
     """The file's text, unpacked while it is read."""
     if path.suffix == ".zst":
         try:
@@ -145,62 +172,147 @@ class FileTrace:
     def chunks(self, size: int) -> Iterator[Requests]:
         """The requests in file order, at most ``size`` at a time."""
         try:
-            with _text(self.path) as stream:
-                yield from self._chunks(stream, size)
+            with _bytes(self.path) as stream:
+                yield from _Reader(self.name, self.format, size).chunks(stream)
         except FileNotFoundError:
             raise bad_input("no such file", file=self.name) from None
         except InputError:
             raise
-        except (OSError, EOFError, UnicodeDecodeError) as error:
+        except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
             raise bad_input(f"cannot be read: {error}", file=self.name) from None
 
-    def _chunks(self, stream: IO[str], size: int) -> Iterator[Requests]:
-        address, write, arrival = [], [], []
-        problems: list[Problem] = []
-        read: Callable[[list[str]], _Line] | None = None
-        separator: str | None = None
-        timed: bool | None = None
-        for number in itertools.count(1):
-            line = stream.readline(MAX_LINE)
-            if not line:
+
+class _Reader:
+    """Fills arrays of ``size`` requests from a file's bytes.
+
+    Ordinary lines are parsed a block at a time; a line that is not is taken by itself in plain Python.
+    """
+
+    def __init__(self, name: str, format: str | None, size: int) -> None:
+        self.name, self.format, self.size = name, format, size
+        self.line = 0
+        self.timed = False
+        self.filled = 0
+        self.seen = False
+        self.problems: list[Problem] = []
+        self.read: Callable[[list[str]], _Line] | None = None
+        self.separator: str | None = None
+        self.columns = np.zeros(0, np.int64)
+        self._words = pack_words({0: _READ, 1: _WRITE})
+        self._new_arrays()
+
+    def _new_arrays(self) -> None:
+        self.address = np.zeros(self.size, np.int64)
+        self.write = np.zeros(self.size, np.uint8)
+        self.arrival = np.full(self.size, -1, np.int64)
+        self.filled = 0
+
+    def chunks(self, stream: IO[bytes]) -> Iterator[Requests]:
+        """The requests of the file; ``InputError`` with all bad lines (at most a few) at its end."""
+        rest = b""
+        while True:
+            block = stream.read(BLOCK)
+            text = rest + block
+            if not block and text and not text.endswith(b"\n"):
+                text += b"\n"
+            start = 0
+            end = text.rfind(b"\n") + 1
+            view = np.frombuffer(text, np.uint8)
+            while start < end and len(self.problems) < MAX_PROBLEMS:
+                start = self._parse(view, start, end)
+                if self.filled < self.size and start < end:
+                    # Not an ordinary line.
+                    stop = text.index(b"\n", start) + 1
+                    self._take(text[start:stop])
+                    start = stop
+                if self.filled == self.size:
+                    if not self.problems:
+                        yield self._taken()
+                    self._new_arrays()
+            rest = text[end:]
+            if len(rest) > MAX_LINE:
+                self.problems.append(
+                    Problem(f"a line has more than {MAX_LINE} characters", self.name, self.line + 1)
+                )
+            if not block or self._hopeless():
                 break
-            text = line.strip()
-            if not text or text[0] == "#":
-                continue
-            try:
-                if read is None:
-                    kind = self.format or _tell(text)
-                    separator = "," if kind == "csv" else None
-                    if kind == "csv":
-                        read = _csv_line(text.split(","))
-                        continue
-                    read = _address_first if kind == "dramsim3" else _command_first
-                one, direction, cycle = read(text.split(separator))
-            except _BadLineError as error:
-                shown = text if len(text) <= 60 else text[:57] + "..."
-                problems.append(Problem(f"{error}: found {shown!r}", self.name, number))
-                if read is None or len(problems) == MAX_PROBLEMS:
-                    break
-                continue
-            timed = cycle >= 0
-            address.append(one)
-            write.append(direction)
-            arrival.append(cycle)
-            if len(address) == size and not problems:
-                yield _requests(address, write, arrival, timed)
-                address, write, arrival = [], [], []
-        if problems:
-            raise InputError(problems)
-        if address:
-            yield _requests(address, write, arrival, bool(timed))
-        elif timed is None:
+        if self.problems:
+            raise InputError(self.problems)
+        if not self.seen:
             raise bad_input("the trace holds no requests", file=self.name)
+        if self.filled:
+            yield self._taken()
 
+    def _hopeless(self) -> bool:
+        many = len(self.problems) >= MAX_PROBLEMS
+        return (
+            many
+            or (bool(self.problems) and self.read is None)
+            or any("a line has more than" in problem.message for problem in self.problems)
+        )
 
-def _requests(address: list[int], write: list[int], arrival: list[int], timed: bool) -> Requests:
-    return Requests(
-        np.array(address, np.int64), np.array(write, np.uint8), np.array(arrival if timed else [], np.int64)
-    )
+    def _parse(self, text: npt.NDArray[np.uint8], start: int, end: int) -> int:
+        """Take ordinary lines from ``start`` on; returns where the first other one begins."""
+        if self.read is None:
+            return start
+        words, meanings = self._words
+        start, filled, lines = parse_lines(
+            text, start, end, self.columns, self.separator == ",", words, meanings, self.address, self.write,
+            self.arrival, self.filled,
+        )  # fmt: skip
+        self.seen |= filled > self.filled
+        self.filled, self.line = int(filled), self.line + int(lines)
+        return int(start)
+
+    def _take(self, line: bytes) -> None:
+        """One line that is empty, a comment, the first one, unusual or bad."""
+        self.line += 1
+        text = line.decode("utf-8").strip()
+        if not text or text[0] == "#":
+            return
+        try:
+            if len(text) > MAX_LINE:
+                raise _BadLineError(f"a line has more than {MAX_LINE} characters")
+            if self.read is None:
+                kind = self.format or _tell(text)
+                self._open(kind, text)
+                if kind == "csv":
+                    return
+            assert self.read is not None
+            one, direction, cycle = self.read(text.split(self.separator))
+        except _BadLineError as error:
+            shown = text if len(text) <= 60 else text[:57] + "..."
+            self.problems.append(Problem(f"{error}: found {shown!r}", self.name, self.line))
+            if self.read is None:
+                # Without a format nothing more can be said.
+                self.problems = self.problems[:1]
+                raise InputError(self.problems) from None
+            return
+        self.seen = True
+        self.address[self.filled], self.write[self.filled] = one, direction
+        self.arrival[self.filled] = cycle
+        self.filled += 1
+
+    def _open(self, kind: str, first: str) -> None:
+        """Settle on a format, from its name and the first line."""
+        if kind == "csv":
+            names = [name.strip().lower() for name in first.split(",")]
+            self.read, self.separator = _csv_line(first.split(",")), ","
+            kinds = {"address": ADDRESS, "write": DIRECTION, "type": DIRECTION, "cycle": CYCLE}
+            self.columns = np.array([kinds[name] for name in names], np.int64)
+            self.timed = "cycle" in names
+        elif kind == "dramsim3":
+            self.read = _address_first
+            self.columns = np.array([ADDRESS, DIRECTION, CYCLE], np.int64)
+            self.timed = True
+        else:
+            self.read = _command_first
+            self.columns = np.array([DIRECTION, ADDRESS], np.int64)
+
+    def _taken(self) -> Requests:
+        n = self.filled
+        arrival = self.arrival[:n] if self.timed else np.zeros(0, np.int64)
+        return Requests(self.address[:n], self.write[:n], arrival)
 
 
 def open_trace(path: str | Path, format: str | None = None) -> FileTrace:
