@@ -1,0 +1,1 @@
+"""Flash drives: an event-driven engine, a fast mode, closed forms, and rates by access pattern."""

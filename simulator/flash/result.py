@@ -1,0 +1,188 @@
+"""What a run of the drive engine found, as one typed object; tables and JSON are views of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from hw_configs.problems import PhysicsError
+from simulator.flash.layout import BIN_BITS, BINS
+
+__all__ = ["DriveResult", "Latency", "Wear"]
+
+Ints = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Latencies of one kind of request, in ns, counted in bins at most 1/128 wide; the extremes are exact."""
+
+    count: int
+    total_ns: int
+    least_ns: int
+    most_ns: int
+    counts: Ints = field(repr=False)
+
+    @property
+    def mean_ns(self) -> float:
+        """The exact mean."""
+        return self.total_ns / self.count if self.count else 0.0
+
+    def percentile_ns(self, share: float) -> float:
+        """The latency at rank floor(share x (n - 1)): the upper edge of its bin, within the extremes."""
+        if not self.count:
+            return 0.0
+        rank = int(share * (self.count - 1))
+        place = int(np.searchsorted(np.cumsum(self.counts), rank, side="right"))
+        shift = max((place >> BIN_BITS) - 1, 0)
+        edge = ((place - (shift << BIN_BITS) + 1) << shift) - 1
+        return float(min(max(edge, self.least_ns), self.most_ns))
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain data in ns."""
+        shares = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p99.9": 0.999, "p99.99": 0.9999}
+        return {
+            "count": self.count,
+            "mean": self.mean_ns,
+            "min": self.least_ns,
+            **{name: self.percentile_ns(share) for name, share in shares.items()},
+            "max": self.most_ns,
+        }
+
+    @classmethod
+    def from_row(cls, row: Ints) -> Latency:
+        """From a histogram row of the kernel's state."""
+        least, most, total, count = (int(x) for x in row[BINS : BINS + 4])
+        return cls(count, total, least, most, row[:BINS].copy())
+
+    @classmethod
+    def joined(cls, parts: list[Latency]) -> Latency:
+        """Several kinds together."""
+        some = [part for part in parts if part.count] or parts[:1]
+        return cls(
+            sum(p.count for p in some), sum(p.total_ns for p in some), min(p.least_ns for p in some),
+            max(p.most_ns for p in some), np.sum([p.counts for p in some], axis=0),
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Wear:
+    """Erase counts of the blocks, and what the rated cycles leave."""
+
+    erases_least: int
+    erases_mean: float
+    erases_most: int
+    rated_cycles: int
+    host_bytes_until_worn: float | None
+    """At this run's write amplification, wear spread evenly; None where the run wrote nothing."""
+
+
+@dataclass(frozen=True)
+class DriveResult:
+    """One run. Times are simulated; utilisations are shares of ``time_s``, one per channel and per unit.
+
+    A unit is a die, or a whole chip where dies do not interleave; ``unit_utilisation`` is the time that its
+    array works.
+    """
+
+    drive: str
+    trace: str
+    mode: str
+    requests: int
+    reads: int
+    writes: int
+    trims: int
+    bytes_read: int
+    bytes_written: int
+    time_s: float
+    read_latency: Latency
+    write_latency: Latency
+    trim_latency: Latency
+    channel_utilisation: npt.NDArray[np.float64] = field(repr=False)
+    unit_utilisation: npt.NDArray[np.float64] = field(repr=False)
+    wire_utilisation: tuple[float, float]
+    """To the drive, to the host."""
+    counts: dict[str, int]
+    wear: Wear
+    energy_j: dict[str, float]
+    interrupted: bool = False
+    events: int = 0
+
+    @property
+    def latency(self) -> Latency:
+        """All requests together."""
+        return Latency.joined([self.read_latency, self.write_latency, self.trim_latency])
+
+    @property
+    def iops(self) -> float:
+        """Completed requests over the exact time of the last completion."""
+        return self.requests / self.time_s if self.time_s else 0.0
+
+    @property
+    def bandwidth_bytes_per_s(self) -> float:
+        """Bytes read and written over that time."""
+        return (self.bytes_read + self.bytes_written) / self.time_s if self.time_s else 0.0
+
+    @property
+    def write_amplification(self) -> float | None:
+        """Pages programmed over pages that the host wrote; None when it wrote none."""
+        written = self.counts["host_pages_written"]
+        if not written:
+            return None
+        moved = self.counts["gc_page_moves"] + self.counts["wear_levelling_moves"] + self.counts["map_writes"]
+        return (written + moved) / written
+
+    def check(self) -> None:
+        """Hold the result against what no drive can do; raises ``PhysicsError``."""
+        if self.interrupted:
+            return
+        if self.reads + self.writes + self.trims != self.requests:
+            raise PhysicsError(f"{self.requests} requests went in, others came out")
+        for name, shares in (("channel", self.channel_utilisation), ("die", self.unit_utilisation)):
+            if shares.size and float(shares.max()) > 1 + 1e-9:
+                raise PhysicsError(f"a {name} was busy for more than the run lasted")
+        if max(self.wire_utilisation) > 1 + 1e-9:
+            raise PhysicsError("the host link was busy for more than the run lasted")
+        if self.energy_j and min(self.energy_j.values()) < 0:
+            raise PhysicsError("a component of the energy is negative")
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain data: the same run gives the same bytes."""
+        return {
+            "drive": self.drive,
+            "trace": self.trace,
+            "mode": self.mode,
+            "requests": self.requests,
+            "reads": self.reads,
+            "writes": self.writes,
+            "trims": self.trims,
+            "bytes_read": self.bytes_read,
+            "bytes_written": self.bytes_written,
+            "time_s": self.time_s,
+            "iops": self.iops,
+            "bandwidth_bytes_per_s": self.bandwidth_bytes_per_s,
+            "latency_ns": {
+                "all": self.latency.as_json(), "read": self.read_latency.as_json(),
+                "write": self.write_latency.as_json(), "trim": self.trim_latency.as_json(),
+            },
+            "write_amplification": self.write_amplification,
+            "counts": self.counts,
+            "utilisation": {
+                "channels": [float(x) for x in self.channel_utilisation],
+                "dies": [float(x) for x in self.unit_utilisation],
+                "link_to_drive": self.wire_utilisation[0],
+                "link_to_host": self.wire_utilisation[1],
+            },
+            "wear": {
+                "erases_min": self.wear.erases_least,
+                "erases_mean": self.wear.erases_mean,
+                "erases_max": self.wear.erases_most,
+                "rated_cycles": self.wear.rated_cycles,
+                "host_bytes_until_worn": self.wear.host_bytes_until_worn,
+            },
+            "energy_j": self.energy_j,
+            "interrupted": self.interrupted,
+        }  # fmt: skip
