@@ -98,6 +98,8 @@ def too_large(graph: Graph, system: System, nodes: list[Node], need: Footprint) 
     ]
     if weights < space.usable_bytes:
         levers.insert(0, "a smaller batch or context (--batch, --prompt)")
+    if any(node.scratchpad for node in nodes):
+        levers.insert(0, "a plan that fills the scratchpad as it goes (--mapper scratchpad-tiled)")
     alike = sum(1 for node in system.workers() if node.device.kind == nodes[0].device.kind)
     levers.append(
         "more devices (--tp N, --pp N)" if alike > 1 else "a system with more devices, and --tp N or --pp N"

@@ -1,0 +1,298 @@
+"""The plan of one decode step of a block: weights in shares over GPU, host and disk, caches batch by batch.
+
+The mapper ``block-schedule`` asks the linear program (:mod:`mapping.offload.placement_lp`) for the shares at the
+graph's batch and writes what they mean. Every matrix of a layer is cut into a part for each memory; host parts
+stream to the GPU two operators ahead, disk parts go through the host. The cache is cut into GPU batches, the
+first of which live on the GPU, the next on the host, the rest on disk, whose caches come to the host for
+attention there. Products run over the whole block at once, as the zig-zag order allows
+(FlexGen, arXiv:2303.06865, section 4).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Final, Literal
+
+from hw_configs.problems import InfeasibleError, InputError, bad_input
+from hw_configs.system import Node, System
+from mapping.mapper import MapperOptions
+from mapping.offload.block_policy import BlockPolicy, shape_of_graph
+from mapping.offload.machine_rates import block_machine, capacities_of, graph_rates
+from mapping.offload.placement_lp import FILL, PlacementResult, best_policy
+from mapping.placement.single_device import refuse_communication
+from simulator.plan import Division, Home, Pieces, Plan, Task
+from simulator.system.divide import append_name, part_name
+from workloads.graph import Graph, Operator, Role
+
+__all__ = ["MAPPER", "BlockMapper", "write_block_plan"]
+
+GENERATE: Final = 32
+_COUNTS: Final = 1000
+"""Parts of a matrix are cut to a thousandth of its rows."""
+Place = Literal["gpu", "host", "disk"]
+
+
+class BlockMapper:
+    """The mapper ``block-schedule``; see the module's first lines."""
+
+    DESCRIPTION = "a decode step of a block, weights and cache in shares over GPU, host and disk (FlexGen)"
+    SETTINGS: Mapping[str, str] = MappingProxyType(
+        {
+            "gpu-batch": "sequences of a GPU batch; divides the batch (searched)",
+            "generate": "tokens of the generation that the step belongs to (32)",
+            "fill": "share of each capacity to fill (0.8)",
+            "ahead": "operators whose weights may be on their way (2)",
+        }
+    )
+
+    def plan(self, graph: Graph, system: System, options: MapperOptions) -> Plan:
+        """The plan of the fastest shares; ``InfeasibleError`` when none fit."""
+        refuse_communication(graph)
+        settings = options.settings
+        attends = [op for op in graph.operators if op.kind == "attention" and op.updates]
+        if not attends or attends[0].attributes.get("q_len") != 1:
+            raise bad_input("the mapper block-schedule plans decode steps (--phase decode)", path="--phase")
+        batch, context = int(attends[0].attributes["batch"]), int(attends[0].attributes["kv_len"])
+        generate = _whole(settings, "generate", GENERATE)
+        shape = shape_of_graph(graph, max(1, context - generate // 2), generate)
+        found = self._search(graph, system, settings, batch, shape.prompt, generate)
+        return write_block_plan(graph, system, found, _whole(settings, "ahead", 2))
+
+    def _search(
+        self,
+        graph: Graph,
+        system: System,
+        settings: Mapping[str, str],
+        batch: int,
+        prompt: int,
+        generate: int,
+    ) -> PlacementResult:
+        shape = shape_of_graph(graph, prompt, generate)
+        asked = _whole(settings, "gpu-batch", 0) if "gpu-batch" in settings else None
+        if asked is not None and batch % asked:
+            raise bad_input(f"{asked} does not divide the batch of {batch}", path="gpu-batch")
+        sizes = [asked] if asked is not None else [n for n in range(1, batch + 1) if batch % n == 0]
+        rates = graph_rates(graph, system)
+        best: PlacementResult | None = None
+        for size in sizes:
+            try:
+                found = best_policy(
+                    shape, rates, capacities_of(system), "published", fill=_fill(settings),
+                    gpu_batch=size, batches=batch // size,
+                )  # fmt: skip
+            except InfeasibleError:
+                continue
+            if best is None or found.cost.total_s < best.cost.total_s * (1 - 1e-9):
+                best = found
+        if best is None:
+            raise InfeasibleError(f"no shares of {graph.name} over GPU, host and disk fit a block of {batch}")
+        return best
+
+
+MAPPER: Final = BlockMapper()
+
+
+def _whole(settings: Mapping[str, str], key: str, default: int) -> int:
+    text = settings.get(key, str(default))
+    if not text.isdigit() or not 1 <= int(text) <= 1 << 20:
+        raise bad_input(f"found {text!r}; expected a whole number of 1 or more", path=key)
+    return int(text)
+
+
+def _fill(settings: Mapping[str, str]) -> float:
+    text = settings.get("fill", str(FILL))
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 < value <= 1:
+        raise bad_input(f"found {text!r}; expected a share above 0, at most 1", path="fill")
+    return value
+
+
+def write_block_plan(graph: Graph, system: System, found: PlacementResult, ahead: int = 2) -> Plan:
+    """The plan of a policy for a decode graph whose batch is the policy's block."""
+    gpu, cpu = block_machine(system)
+    assert cpu.memory is not None
+    return _Writer(graph, system, gpu, cpu, _disk(system, cpu.memory), found.policy, ahead).plan(found)
+
+
+def _disk(system: System, host: str) -> str | None:
+    """The first drive that links join to the host's memory."""
+    for node in system.of_kind("flash", "csd"):
+        try:
+            system.route(node.name, host)
+        except InputError:
+            continue
+        return node.name
+    return None
+
+
+@dataclass
+class _Writer:
+    graph: Graph
+    system: System
+    gpu: Node
+    cpu: Node
+    disk: str | None
+    policy: BlockPolicy
+    ahead: int
+    tasks: list[Task] = field(default_factory=list)
+    homes: dict[str, tuple[Home, ...]] = field(default_factory=dict)
+    divisions: dict[str, Division] = field(default_factory=dict)
+    pieces: dict[str, Pieces] = field(default_factory=dict)
+    appends: list[str] = field(default_factory=list)
+    fetchers: list[str] = field(default_factory=list)
+    """Operators so far whose weights came from elsewhere."""
+    disk_pieces: list[str] = field(default_factory=list)
+
+    def plan(self, found: PlacementResult) -> Plan:
+        """The whole plan, operator by operator in program order."""
+        attends = {op.name for op in self.graph.operators if op.kind == "attention" and op.updates}
+        caches = {n for op in self.graph.operators if op.name in attends for n in op.updates}
+        matrices = self._matrices()
+        for name in self.graph.tensors:
+            if name not in self.graph.producer and name not in caches and name not in matrices:
+                self.homes[name] = (Home(self._memory("gpu")),)
+        places = self._piece_places()
+        for op in self.graph.operators:
+            self._fetch(op, [name for name in op.inputs if name in matrices])
+            if op.name in attends:
+                self._attend(op, places)
+            else:
+                self._compute(op.name, self.gpu)
+        notes = {
+            **found.policy.to_json(),
+            "estimated_step_s": found.cost.decode_layer_s * len(attends),
+            "cache_pieces": {place: places.count(place) for place in ("gpu", "host", "disk")},
+            "not_executed": ["hidden states on the host: they are small, and stay on the GPU"],
+            "linear_programs": found.programs,
+        }
+        return Plan(
+            self.graph.name, self.system.name, "block-schedule", tuple(self.tasks), self.homes, notes=notes,
+            divisions=self.divisions, pieces=self.pieces, appends=tuple(self.appends),
+        )  # fmt: skip
+
+    def _memory(self, place: Place) -> str:
+        if place == "gpu":
+            return self.gpu.memory or self.gpu.name
+        if place == "host":
+            assert self.cpu.memory is not None
+            return self.cpu.memory
+        if self.disk is None:
+            raise bad_input(f"system {self.system.name!r} has no drive for what the policy puts on disk")
+        return self.disk
+
+    def _matrices(self) -> set[str]:
+        """Weights of layers that one operator alone reads; the others stay on the GPU."""
+        found = set()
+        for op in self.graph.operators:
+            if op.kind == "matmul" and (".mlp." in op.name or ".attention." in op.name):
+                found |= {
+                    name
+                    for name in op.inputs
+                    if self.graph.tensors[name].role is Role.WEIGHT
+                    and len(self.graph.tensors[name].shape) == 2
+                    and self.graph.consumers[name] == (op.name,)
+                }
+        return found
+
+    def _piece_places(self) -> list[Place]:
+        """Where each GPU batch of the cache lives: GPU first, then host, then disk."""
+        batches, policy = self.policy.batches, self.policy
+        on_gpu = int(policy.cache_gpu * batches + 1e-6)
+        away = batches - on_gpu
+        share = (
+            policy.cache_host / (policy.cache_host + policy.cache_disk)
+            if away and policy.cache_gpu < 1
+            else 1.0
+        )
+        on_host = min(away, round(share * away))
+        places: list[Place] = ["gpu"] * on_gpu
+        places += ["host"] * on_host
+        places += ["disk"] * (away - on_host)
+        return places
+
+    def _compute(self, operator: str, node: Node) -> None:
+        self.tasks.append(
+            Task(operator, "compute", f"{node.name}.compute", operator=operator, device=node.name)
+        )
+
+    def _move(self, tensor: str, source: str, target: str, after: tuple[str, ...] = ()) -> None:
+        name = f"{tensor} {source}->{target}"
+        self.tasks.append(
+            Task(
+                name,
+                "transfer",
+                f"{source}->{target}",
+                tensor=tensor,
+                source=source,
+                target=target,
+                after=after,
+            )
+        )
+
+    def _fetch(self, op: Operator, weights: list[str]) -> None:
+        """Cut an operator's matrices over the memories, and bring the parts that are elsewhere."""
+        policy = self.policy
+        shares: dict[Place, float] = {
+            "gpu": policy.weight_gpu, "host": policy.weight_host, "disk": policy.weight_disk
+        }  # fmt: skip
+        counts: dict[Place, int] = {place: round(share * _COUNTS) for place, share in shares.items()}
+        used: list[Place] = [place for place in counts if counts[place] > 0]
+        after = (self.fetchers[-self.ahead],) if len(self.fetchers) >= self.ahead else ()
+        gpu, host = self._memory("gpu"), self._memory("host")
+        for name in weights:
+            if len(used) > 1:
+                self.divisions[name] = Division(0, tuple(counts[p] for p in used), (True,) * len(used))
+            for index, place in enumerate(used):
+                part = part_name(name, index) if len(used) > 1 else name
+                self.homes[part] = (Home(self._memory(place)),)
+                if place == "disk":
+                    self._move(part, self._memory("disk"), host, after)
+                if place != "gpu":
+                    self._move(part, host, gpu, after)
+        if weights and used != ["gpu"]:
+            self.fetchers.append(op.name)
+
+    def _attend(self, op: Operator, places: list[Place]) -> None:
+        """Each GPU batch where its cache lives; caches on disk come to the host and leave their new tokens."""
+        gpu, host = self._memory("gpu"), self._memory("host")
+        for name in op.inputs:
+            if name not in op.updates and name not in self.graph.producer:
+                self.homes[name] = (Home(gpu), Home(host))
+        made = [n for n in op.inputs if n not in op.updates and n in self.graph.producer]
+        cut = len(places) > 1
+        if cut:
+            counts = (self.policy.gpu_batch,) * len(places)
+            for name in dict.fromkeys((*op.updates, *made, *op.outputs)):
+                self.divisions[name] = Division(0, counts, (True,) * len(places))
+            self.pieces[op.name] = Pieces("batch", counts)
+        if "disk" in places:
+            # All pieces leave new tokens as tensors of their own: the rewrite is the operator's, not a piece's.
+            self.appends.append(op.name)
+        for index, place in enumerate(places):
+
+            def named(name: str, index: int = index) -> str:
+                return part_name(name, index) if cut else name
+
+            for cache in op.updates:
+                self.homes[named(cache)] = (Home(self._memory(place)),)
+            if place == "gpu":
+                self._compute(named(op.name), self.gpu)
+                continue
+            for name in made:
+                self._move(named(name), gpu, host)
+            if place == "disk":
+                after = (self.disk_pieces[-self.ahead],) if len(self.disk_pieces) >= self.ahead else ()
+                for cache in op.updates:
+                    self._move(named(cache), self._memory("disk"), host, after)
+                self.disk_pieces.append(named(op.name))
+            self._compute(named(op.name), self.cpu)
+            if place == "disk":
+                for cache in op.updates:
+                    self._move(append_name(named(cache)), host, self._memory("disk"))
+            for name in op.outputs:
+                self._move(named(name), host, gpu)
