@@ -30,7 +30,10 @@ MEET_WITHIN: Final = 1e-6
 
 @dataclass(frozen=True, slots=True)
 class SolverOptions:
-    """What a solve may use. ``integrality`` is the tolerance for integers; big-M models need a small one."""
+    """What a solve may use. ``integrality`` is the tolerance for integers; big-M models need a small one.
+
+    ``warm_start``: the variables' initial values are a solution to start from (HiGHS only).
+    """
 
     backend: Literal["highs", "cbc"] = "highs"
     time_limit_s: float | None = 60.0
@@ -38,6 +41,7 @@ class SolverOptions:
     threads: int = 1
     seed: int = 0
     integrality: float = 1e-9
+    warm_start: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +92,7 @@ def _solve_highs(model: pulp.LpProblem, options: SolverOptions) -> SolveReport:
         gapRel=options.relative_gap,
         threads=options.threads,
         random_seed=options.seed,
+        warmStart=options.warm_start,
         mip_feasibility_tolerance=max(options.integrality, 1e-10),
     )
     if not solver.available():

@@ -187,6 +187,7 @@ class _Reader:
         tensors: dict[str, Tensor] = {}
         lines: dict[str, JsonPath] = {}
         outputs: list[str] = []
+        from_outside: set[str] = set()
         for index, row in enumerate(self.rows(data.get("tensors", []), "tensors")):
             path = ("tensors", index)
             self.keys(row, path, _SCRATCHPAD_TENSOR_KEYS, ("name", "bytes"))
@@ -197,6 +198,8 @@ class _Reader:
             lines[name] = path
             if row.get("graph_output") is True:
                 outputs.append(name)
+            if row.get("graph_input") is True:
+                from_outside.add(name)
         operators = []
         for index, row in enumerate(self.rows(data.get("ops", []), "ops")):
             path = ("ops", index)
@@ -208,8 +211,10 @@ class _Reader:
             workspace = self.count(row.get("workspace_bytes", 0), (*path, "workspace_bytes"))
             write = sum(tensors[t].size_bytes for t in made if t in tensors)
             read = workspace + sum(tensors[t].size_bytes for t in dict.fromkeys(inputs) if t in tensors)
-            load = kind == "input"
+            load = kind == "input" or (not inputs and bool(made) and from_outside.issuperset(made))
             attributes: dict[str, Attribute] = {"source_type": kind, "workspace_bytes": workspace}
+            if load and kind != "input":
+                attributes["graph_input"] = True
             operators.append(
                 Operator(
                     name, "copy" if load else "custom", inputs, made, 0.0, write if load else read, write,

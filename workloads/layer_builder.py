@@ -25,7 +25,7 @@ from workloads.workload import Phase, Workload, WorkloadOptions
 
 __all__ = ["LayerBuilder", "Pair", "chosen_dims", "finished", "out_side", "plain_options"]
 
-_CLAMPED_FLOPS: Final = {"relu6": 2, "tanh": 4}
+_CLAMPED_FLOPS: Final = {"relu6": 2, "tanh": 4, "hard_sigmoid": 4, "hard_swish": 5}
 Pair = int | tuple[int, int]
 
 

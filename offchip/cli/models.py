@@ -41,6 +41,9 @@ def show_model(
     dtype: Annotated[str | None, typer.Option(help="element type of weights and activations")] = None,
     dim: Annotated[list[str] | None, typer.Option(help="a dimension of the model, as name=value")] = None,
     unfused: Annotated[bool, typer.Option("--unfused", help="every step an operator of its own")] = False,
+    budgets: Annotated[
+        bool, typer.Option("--budgets", help="scratchpad sizes: largest operator (M_R), least peak (M_P)")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Show a model's parameters, bytes by role, FLOPs, KV cache per token and operators by kind."""
@@ -52,11 +55,28 @@ def show_model(
         phase=phase, batch=batch, prompt=prompt, generate=generate, dtype=dtype, fused=not unfused,
         dims=named_sizes(dim or []),
     )  # fmt: skip
-    facts = _facts(model, load_workload(model, options))
+    workload = load_workload(model, options)
+    facts = _facts(model, workload)
+    if budgets:
+        facts["budgets"] = _budgets(workload)
     if as_json:
         print_json(facts)
     else:
         _print(facts)
+
+
+def _budgets(workload: Workload) -> list[dict[str, Any]]:
+    """M_R, M_H and M_P of the first phase, for activations and for activations with weights."""
+    from mapping.scheduling.budgets import budgets
+    from offchip.cli.output import progress
+
+    found = []
+    with progress("searching for the least peak", 2) as bar:
+        for weights in ("stream", "resident"):
+            sizes = budgets(workload.phases[0].graph, weights)
+            found.append({**asdict(sizes), "proven": sizes.proven})
+            bar.advance(1)
+    return found
 
 
 def named_sizes(pairs: list[str]) -> dict[str, int]:
@@ -168,5 +188,28 @@ def _print(facts: dict[str, Any]) -> None:
                 for row in phase["by_kind"]
             ],
         )
+    if "budgets" in facts:
+        _print_budgets(facts["budgets"])
     for line in facts["unsupported"]:
         print(line)
+
+
+def _print_budgets(rows: list[dict[str, Any]]) -> None:
+    from offchip.cli.output import print_table
+
+    names = {"stream": "activations", "resident": "activations and weights"}
+    print_table(
+        "\nScratchpad budgets in bytes (batch and element type as above)",
+        ("what lies in it", "M_R", "M_H", "M_P", "largest operator"),
+        [
+            (
+                names[row["weights"]],
+                f"{row['required_bytes']:,}",
+                f"{row['half_bytes']:,}",
+                f"{row['peak_bytes']:,}"
+                + ("" if row["proven"] else f" (at least {row['peak_bound_bytes']:,})"),
+                row["bounding_operator"],
+            )
+            for row in rows
+        ],
+    )

@@ -1,4 +1,4 @@
-"""Transformer encoders as built-in models: text (BERT, RoBERTa) and images (ViT).
+"""Transformer encoders as built-in models: text (BERT, RoBERTa), images (ViT), and translation with a decoder.
 
 ``MODELS`` maps a name to the function that builds it.
 """
@@ -23,6 +23,9 @@ _ENTRIES: Final[dict[str, BuiltIn]] = {
     "roberta-large": BuiltIn("bert:roberta_large", "RoBERTa", _ROBERTA),
     "distilbert-base-uncased": BuiltIn(
         "bert:distilbert_base", "BERT", "Sanh et al., arXiv:1910.01108; without a head"
+    ),
+    "transformer-base": BuiltIn(
+        "translation:transformer_base", "Transformer", "Vaswani et al., NeurIPS 2017, table 3, base"
     ),
     "vit-b-16": BuiltIn("vit:vit_b_16", "ViT", _VIT),
     "vit-b-32": BuiltIn("vit:vit_b_32", "ViT", _VIT),

@@ -1,4 +1,4 @@
-"""Vision networks as built-in models: classifiers and segmentation networks on one image size, NCHW.
+"""Vision networks as built-in models: classifiers, segmentation and video networks, and searched cells, NCHW.
 
 ``MODELS`` maps a name to the function that builds it. Each file holds one family and names the paper whose
 table it follows.
@@ -16,6 +16,7 @@ __all__ = ["MODELS", "describe"]
 _VGG = "Simonyan and Zisserman, ICLR 2015, table 1"
 _DENSENET = "Huang et al., CVPR 2017, table 1"
 _WIDE = "Zagoruyko and Komodakis, BMVC 2016, bottleneck width 2"
+_NASNET = "Zoph et al., CVPR 2018, figure 4"
 _RESNET = "He et al., CVPR 2016, table 1; stride on the 3x3 convolution"
 
 _ENTRIES: Final[dict[str, BuiltIn]] = {
@@ -37,6 +38,9 @@ _ENTRIES: Final[dict[str, BuiltIn]] = {
         "mobilenet:mobilenet_v1", "MobileNet", "Howard et al., arXiv:1704.04861, table 1"
     ),
     "mobilenet-v2": BuiltIn("mobilenet:mobilenet_v2", "MobileNet", "Sandler et al., CVPR 2018, table 2"),
+    "mobilenet-v3-large": BuiltIn(
+        "mobilenet_v3:mobilenet_v3_large", "MobileNet", "Howard et al., ICCV 2019, table 1"
+    ),
     "efficientnet-b0": BuiltIn(
         "efficientnet:efficientnet_b0", "EfficientNet", "Tan and Le, ICML 2019, table 1"
     ),
@@ -49,6 +53,21 @@ _ENTRIES: Final[dict[str, BuiltIn]] = {
     "deeplab-v3": BuiltIn(
         "segmentation:deeplab_v3", "DeepLab", "Chen et al., arXiv:1706.05587; ResNet-50, output stride 8"
     ),
+    "fcn-resnet50": BuiltIn(
+        "segmentation:fcn_resnet50", "FCN", "Long et al., CVPR 2015; ResNet-50, output stride 8"
+    ),
+    "lraspp-mobilenet-v3": BuiltIn(
+        "segmentation:lraspp_mobilenet_v3", "R-ASPP", "Howard et al., ICCV 2019, figure 10; dilated backbone"
+    ),
+    "r2plus1d-18": BuiltIn("video:r2plus1d_18", "R(2+1)D", "Tran et al., CVPR 2018, table 1"),
+    "s3d": BuiltIn("video:s3d", "S3D", "Xie et al., ECCV 2018, figure 6"),
+    "nasnet-a-large": BuiltIn("nasnet:nasnet_a_large", "NASNet", f"{_NASNET}, 6 @ 4032"),
+    "nasnet-a-mobile": BuiltIn("nasnet:nasnet_a_mobile", "NASNet", f"{_NASNET}, 4 @ 1056"),
+    "pnasnet-5-large": BuiltIn("pnasnet:pnasnet_5_large", "PNASNet", "Liu et al., ECCV 2018, figure 1"),
+    "amoebanet-d": BuiltIn(
+        "amoebanet:amoebanet_d", "AmoebaNet", "Real et al., AAAI 2019; 18 cells, 208 filters as in GPipe"
+    ),
+    "darts-v2": BuiltIn("darts:darts_v2", "DARTS", "Liu et al., ICLR 2019, figures 4 and 5; ImageNet"),
 }
 
 MODELS: Final[dict[str, str]] = {name: f"{__name__}.{entry.location}" for name, entry in _ENTRIES.items()}

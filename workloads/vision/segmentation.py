@@ -1,14 +1,16 @@
-"""Segmentation networks: U-Net (Ronneberger et al., MICCAI 2015, figure 1) and DeepLabv3 (Chen et al.,
-arXiv:1706.05587, section 3) on a ResNet-50 of output stride 8.
+"""Segmentation networks: U-Net (Ronneberger et al., MICCAI 2015, figure 1); DeepLabv3 (Chen et al.,
+arXiv:1706.05587, section 3) and FCN (Long et al., CVPR 2015) on a ResNet-50 of output stride 8; and lite R-ASPP
+(Howard et al., ICCV 2019, figure 10) on a dilated MobileNetV3.
 """
 
 from __future__ import annotations
 
 from workloads.layer_builder import LayerBuilder, chosen_dims, finished, plain_options
+from workloads.vision.mobilenet_v3 import mobilenet_v3_backbone
 from workloads.vision.resnet import backbone, bottleneck
 from workloads.workload import Workload, WorkloadOptions
 
-__all__ = ["deeplab_v3", "unet"]
+__all__ = ["deeplab_v3", "fcn_resnet50", "lraspp_mobilenet_v3", "unet"]
 
 
 def unet(options: WorkloadOptions) -> Workload:
@@ -59,6 +61,35 @@ def deeplab_v3(options: WorkloadOptions) -> Workload:
     x = net.conv("head", x, 256, 3, 1, 1, norm=True, activation="relu")
     x = net.conv("classifier", x, classes, 1, bias=True)
     return finished(net, options, net.resize("upsample", x, height, width), *outputs)
+
+
+def fcn_resnet50(options: WorkloadOptions) -> Workload:
+    """FCN with a dilated ResNet-50 on 520 x 520 images, 21 classes; the auxiliary head as in DeepLabv3."""
+    name, classes = "fcn-resnet50", 21
+    options = plain_options(name, options)
+    net = LayerBuilder(name, options)
+    height, width = chosen_dims(options, name, height=520, width=520)
+    x = backbone(net, net.input("image", 3, height, width), (3, 4, 6, 3), bottleneck(), dilated=(3, 4))
+    outputs = _auxiliary(net, classes, height, width, runs=options.phase == "train")
+    x = net.conv("head", x, 512, 3, 1, 1, norm=True, activation="relu")
+    x = net.conv("classifier", x, classes, 1, bias=True)
+    return finished(net, options, net.resize("upsample", x, height, width), *outputs)
+
+
+def lraspp_mobilenet_v3(options: WorkloadOptions) -> Workload:
+    """Lite R-ASPP with a dilated MobileNetV3 large on 520 x 520 images, 21 classes."""
+    name, classes = "lraspp-mobilenet-v3", 21
+    options = plain_options(name, options)
+    net = LayerBuilder(name, options)
+    height, width = chosen_dims(options, name, height=520, width=520)
+    low, high = mobilenet_v3_backbone(net, net.input("image", 3, height, width), dilated=True)
+    x = net.conv("head", high, 128, 1, norm=True, activation="relu")
+    gate = net.adaptive_pool("scale.pool", high, flat=False)
+    x = net.multiply("scale", x, net.conv("scale.conv", gate, 128, 1, activation="sigmoid"))
+    x = net.resize("head.resize", x, *net.shape(low)[2:])
+    one = net.conv("classifier.low", low, classes, 1, bias=True)
+    x = net.add("classifier.add", one, net.conv("classifier.high", x, classes, 1, bias=True))
+    return finished(net, options, net.resize("upsample", x, height, width))
 
 
 def _auxiliary(net: LayerBuilder, classes: int, height: int, width: int, *, runs: bool) -> tuple[str, ...]:

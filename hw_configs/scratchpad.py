@@ -1,0 +1,34 @@
+"""The on-chip memory that a compiled plan fills: banks, their width, the engines that copy into it.
+
+A scratchpad is single-ported banks interleaved line by line, so that a stream walks over all of them. Its
+bandwidth is what the banks move together in one clock, unless a published figure is given.
+"""
+
+from __future__ import annotations
+
+from hw_configs.config import Bandwidth, Config, Count, EnergyPerByte, Latency, Size
+
+__all__ = ["Scratchpad"]
+
+
+class Scratchpad(Config):
+    """A software-managed memory beside the MAC arrays."""
+
+    size: Size
+    bandwidth: Bandwidth | None = None
+    """All banks together; banks times their width times the clock where none is stated."""
+    banks: Count | None = None
+    bank_width: Size | None = None
+    """Bytes that one bank reads or writes in a clock."""
+    latency: Latency = 0.0
+    energy_per_byte: EnergyPerByte = 0.0
+    dma_engines: Count = 1
+    """Transfers into and out of the scratchpad that can be under way at once."""
+
+    def bandwidth_at(self, clock: float) -> float | None:
+        """Bytes per second at a clock in hertz; None where neither a rate nor banks are stated."""
+        if self.bandwidth is not None:
+            return self.bandwidth
+        if self.banks is None or self.bank_width is None:
+            return None
+        return self.banks * self.bank_width * clock

@@ -1,0 +1,73 @@
+"""Kernel: leaves out states that another state of the same operators done makes superfluous.
+
+State b is no better than a when a can become b for the difference of their costs: drop what b does not hold, and
+write the copies that b has. What b holds and a does not, a has paid to retrieve already.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import numpy as np
+from numba import njit
+
+from mapping.scheduling.instance import WORD_BITS
+from mapping.scheduling.state_bits import COST_SCALE, drop_cost, has_bit, same_row
+
+__all__ = ["prune_dominated"]
+
+_COMPARED: Final = 48
+"""A state is compared with so many of the cheapest and of the next cheaper ones of its group."""
+
+
+@njit(cache=True)
+def prune_dominated(
+    count: int, done: Any, held: Any, written: Any, info: Any, size: Any, copy_free: Any, alive: Any
+) -> None:
+    """Clears ``alive`` of states that another one with the same operators done makes superfluous."""
+    words, held_words = done.shape[1], held.shape[1]
+    key = np.zeros(count, np.int64)
+    for s in range(count):
+        h = np.int64(1469598103934665603)
+        for w in range(words):
+            h = (h ^ done[s, w]) * np.int64(1099511628211)
+            h ^= (h >> np.int64(29)) & np.int64(0x7FFFFFFFF)
+        key[s] = h
+    by_cost = np.argsort(info[:count, 0], kind="mergesort")
+    order = by_cost[np.argsort(key[by_cost], kind="mergesort")]
+    start = 0
+    while start < count:
+        end = start + 1
+        while end < count and key[order[end]] == key[order[start]]:
+            end += 1
+        for i in range(start + 1, end):
+            b = order[i]
+            first = max(start, i - _COMPARED) if i - start > 2 * _COMPARED else start
+            for j in range(start, i):
+                if j >= start + _COMPARED and j < first:
+                    continue
+                a = order[j]
+                if not alive[a] or not same_row(done, a, done[b]):
+                    continue
+                extra = 0
+                slack = info[b, 0] - info[a, 0]
+                for w in range(held_words):
+                    # a drops what b does not hold, and writes copies that b has; what b holds and a does not,
+                    # a has paid to retrieve already.
+                    more = held[a, w] & ~held[b, w]
+                    unwritten = written[b, w] & ~written[a, w] & held[a, w] & held[b, w]
+                    bits = more | unwritten
+                    t = w * WORD_BITS
+                    while bits != 0 and extra <= slack:
+                        if bits & 1:
+                            if more & 1:
+                                extra += drop_cost(size[t], copy_free[t] != 0 or has_bit(written, a, t))
+                            else:
+                                extra += size[t] * COST_SCALE + 1
+                        bits >>= 1
+                        more >>= 1
+                        t += 1
+                if extra <= slack:
+                    alive[b] = False
+                    break
+        start = end

@@ -1,0 +1,176 @@
+"""A scheduling problem as flat arrays for the kernels: bit sets of operators and tensors, bounds prepared.
+
+Only tensors that can stay over a step boundary are tracked: those that are made and read, and those from
+off-chip that several operators read. Everything else counts in the need of its operators alone. Bit sets hold
+62 bits to a word, so that plain signed arithmetic is safe.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mapping.scheduling.problem import ScheduleProblem
+
+__all__ = ["WORD_BITS", "Instance", "Pressure", "build_instance", "build_pressure"]
+
+WORD_BITS: Final = 62
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class Instance:
+    """Arrays over n operators and m tracked tensors; ``tracked[t]`` is the problem's index of tensor t.
+
+    ``before``, ``ancestors``, ``descendants``: one bit set of operators per operator (direct waits, all before,
+    all after). ``readers``: one per tensor. ``producer`` is -1 for tensors from off-chip. ``inputs`` and
+    ``outputs`` are lists of tracked tensors behind the pointers ``input_at`` and ``output_at``.
+    """
+
+    problem: ScheduleProblem
+    tracked: Ints
+    need: Ints
+    size: Ints
+    producer: Ints
+    copy_free: Ints
+    input_at: Ints
+    inputs: Ints
+    output_at: Ints
+    outputs: Ints
+    before: Ints
+    ancestors: Ints
+    descendants: Ints
+    readers: Ints
+
+    @property
+    def operators(self) -> int:
+        """Number of operators."""
+        return len(self.need)
+
+    @property
+    def unit(self) -> int:
+        """Greatest common divisor of all tracked sizes."""
+        return max(int(np.gcd.reduce(self.size)), 1) if len(self.size) else 1
+
+
+@dataclass(frozen=True, eq=False)
+class Pressure:
+    """Which tensors are certainly alive while an operator runs, for operators that may not fit beside them.
+
+    For each ``operators[c]``, entries ``at[c]`` to ``at[c + 1]`` list tensors that it does not touch and that
+    some operator certainly after it reads; ``sure`` marks those that certainly exist by then in every order.
+    """
+
+    operators: Ints
+    at: Ints
+    tensor: Ints
+    sure: Ints
+
+
+def build_instance(problem: ScheduleProblem) -> Instance:
+    """The arrays of a problem."""
+    n = len(problem.operators)
+    tracked = [
+        t
+        for t, tensor in enumerate(problem.tensors)
+        if tensor.size_bytes > 0 and len(tensor.consumers) >= (1 if tensor.producer >= 0 else 2)
+    ]
+    new = {t: index for index, t in enumerate(tracked)}
+    input_at, inputs = _lists([[new[t] for t in op.inputs if t in new] for op in problem.operators])
+    output_at, outputs = _lists([[new[t] for t in op.outputs if t in new] for op in problem.operators])
+    words = max((n + WORD_BITS - 1) // WORD_BITS, 1)
+    before = np.zeros((n, words), np.int64)
+    ancestors = np.zeros((n, words), np.int64)
+    descendants = np.zeros((n, words), np.int64)
+    for o, waits in enumerate(problem.predecessors):
+        for w in waits:
+            _set(before[o], w)
+            ancestors[o] |= ancestors[w]
+        ancestors[o] |= before[o]
+    for o in range(n - 1, -1, -1):
+        for w in problem.predecessors[o]:
+            descendants[w] |= descendants[o]
+            _set(descendants[w], o)
+    readers = np.zeros((len(tracked), words), np.int64)
+    for index, t in enumerate(tracked):
+        for consumer in problem.tensors[t].consumers:
+            _set(readers[index], consumer)
+    chosen = [problem.tensors[t] for t in tracked]
+    return Instance(
+        problem,
+        _ints(tracked),
+        _ints(problem.need_bytes),
+        _ints(tensor.size_bytes for tensor in chosen),
+        _ints(tensor.producer for tensor in chosen),
+        _ints(tensor.copy_free for tensor in chosen),
+        input_at,
+        inputs,
+        output_at,
+        outputs,
+        before,
+        ancestors,
+        descendants,
+        readers,
+    )
+
+
+def build_pressure(instance: Instance, capacity: int) -> Pressure:
+    """The operators whose need plus all that may be alive beside them is above a capacity."""
+    touched = [
+        {*instance.inputs[a:b].tolist(), *instance.outputs[c:d].tolist()}
+        for a, b, c, d in zip(
+            instance.input_at, instance.input_at[1:], instance.output_at, instance.output_at[1:], strict=False
+        )
+    ]
+    operators: list[int] = []
+    lists: list[list[int]] = []
+    sure: list[int] = []
+    for o in range(instance.operators):
+        after = instance.descendants[o]
+        later = (instance.readers & after).any(axis=1)
+        beside = [
+            t
+            for t in np.flatnonzero(later).tolist()
+            if t not in touched[o] and _may_exist(instance, t, after)
+        ]
+        if instance.need[o] + instance.size[beside].sum() <= capacity:
+            continue
+        operators.append(o)
+        lists.append(beside)
+        for t in beside:
+            made = int(instance.producer[t])
+            if made >= 0:
+                sure.append(_has(instance.ancestors[o], made))
+            else:
+                sure.append(int((instance.readers[t] & instance.ancestors[o]).any()))
+    at, tensor = _lists(lists)
+    return Pressure(_ints(operators), at, tensor, _ints(sure))
+
+
+def _may_exist(instance: Instance, t: int, after: Ints) -> bool:
+    """Whether a tensor can be there before operators of the set ``after`` have run."""
+    made = int(instance.producer[t])
+    if made >= 0:
+        return not _has(after, made)
+    return bool((instance.readers[t] & ~after).any())
+
+
+def _set(row: Ints, bit: int) -> None:
+    row[bit // WORD_BITS] |= np.int64(1) << np.int64(bit % WORD_BITS)
+
+
+def _has(row: Ints, bit: int) -> int:
+    return int((int(row[bit // WORD_BITS]) >> (bit % WORD_BITS)) & 1)
+
+
+def _lists(rows: list[list[int]]) -> tuple[Ints, Ints]:
+    ends = np.zeros(len(rows) + 1, np.int64)
+    ends[1:] = np.cumsum([len(row) for row in rows]) if rows else []
+    return ends, _ints(item for row in rows for item in row)
+
+
+def _ints(values: object) -> Ints:
+    return np.array(list(values), dtype=np.int64)  # type: ignore[call-overload]

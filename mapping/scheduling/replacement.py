@@ -1,0 +1,253 @@
+"""Replacement for a given order: what to throw out when an operator does not fit.
+
+Policies:
+
+* ``belady``: the tensor whose next use is farthest (Belady, IBM Systems Journal 5(2), 1966);
+* ``lru``: the one used longest ago;
+* ``greedy-ilp``: the set that costs the fewest bytes at this one step, the optimum of the one-step integer programme
+  "choose what to drop so that the operator fits", which has so few candidates that they are searched exactly.
+
+:func:`replace_by_bytes` counts bytes; its stays are given addresses afterwards, knowing them all. Where they have
+none, :func:`replace_in_order` runs the order over a real address space: what an operator needs is placed best fit,
+and while there is no hole, something is dropped (greedy-ilp: the cheapest window to clear). When even the empty rest
+is too scattered, inputs are moved: dropped and retrieved side by side. So an order always runs at M_R or above.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from mapping.scheduling.problem import ScheduleProblem
+from mapping.scheduling.stays import Stays, stays_of
+
+__all__ = ["POLICIES", "replace_by_bytes", "replace_in_order"]
+
+POLICIES: Final = ("belady", "lru", "greedy-ilp")
+
+_COVER_STEPS: Final = 20_000
+
+
+@dataclass
+class _Space:
+    """The scratchpad at one moment: blocks of (offset, end) by tensor, and what the past left behind."""
+
+    problem: ScheduleProblem
+    capacity: int
+    uses: list[list[int]]
+    policy: str
+    blocks: dict[int, tuple[int, int]] = field(default_factory=dict)
+    since: dict[int, int] = field(default_factory=dict)
+    last_used: dict[int, int] = field(default_factory=dict)
+    written: set[int] = field(default_factory=set)
+    spans: list[tuple[int, int, int, int]] = field(default_factory=list)
+
+    def holes(self, extra: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+        """Free (offset, end) ranges, with ``extra`` ranges taken as well."""
+        taken = sorted([*(b for b in self.blocks.values() if b[1] > b[0]), *extra])
+        found, at = [], 0
+        for low, high in taken:
+            if low > at:
+                found.append((at, low))
+            at = max(at, high)
+        if at < self.capacity:
+            found.append((at, self.capacity))
+        return found
+
+    def leave(self, t: int, step: int) -> None:
+        """End a stay."""
+        offset, _ = self.blocks.pop(t)
+        self.spans.append((t, self.since.pop(t), step, offset))
+
+    def drop(self, t: int, step: int) -> None:
+        """End the stay of a tensor that will come back; its copy off-chip is written if there is none."""
+        self.leave(t, step)
+        self.written.add(t)
+
+    def price(self, t: int) -> int:
+        size = self.problem.tensors[t].size_bytes
+        return size if self.problem.tensors[t].copy_free or t in self.written else 2 * size
+
+    def next_use(self, t: int, step: int) -> int:
+        return next((use for use in self.uses[t] if use >= step), 1 << 60)
+
+
+def replace_by_bytes(problem: ScheduleProblem, order: Sequence[int], capacity: int, policy: str) -> Stays:
+    """Stays of an order whose bytes fit at every step; addresses are not looked at.
+
+    The capacity must be at least the problem's least budget.
+    """
+    size = [tensor.size_bytes for tensor in problem.tensors]
+    step_of = {o: step for step, o in enumerate(order)}
+    uses = [sorted(step_of[c] for c in tensor.consumers) for tensor in problem.tensors]
+    held: set[int] = set()
+    written: set[int] = set()
+    last_used: dict[int, int] = {}
+    dropped: dict[int, list[int]] = {}
+    for step, o in enumerate(order):
+        op = problem.operators[o]
+        needed = {*op.inputs, *op.outputs}
+        others = sorted(held - needed)
+        excess = problem.need_bytes[o] + sum(size[t] for t in others) - capacity
+        if excess > 0:
+            if policy == "greedy-ilp":
+                prices = [
+                    size[t] if problem.tensors[t].copy_free or t in written else 2 * size[t] for t in others
+                ]
+                gone = [others[i] for i in _cheapest_cover([size[t] for t in others], prices, excess)]
+            else:
+                gone = []
+                if policy == "belady":
+                    others.sort(key=lambda t: (-next(use for use in uses[t] if use >= step), t))
+                else:
+                    others.sort(key=lambda t: (last_used[t], t))
+                for t in others:
+                    if excess > 0 and size[t] > 0:
+                        gone.append(t)
+                        excess -= size[t]
+            dropped[step] = gone
+            held.difference_update(gone)
+            written.update(gone)
+        held |= needed
+        last_used.update(dict.fromkeys(needed, step))
+        held -= {t for t in needed if not uses[t] or uses[t][-1] <= step}
+    return stays_of(problem, order, dropped)
+
+
+def _cheapest_cover(sizes: list[int], prices: list[int], excess: int) -> list[int]:
+    """The cheapest items whose sizes sum to at least ``excess``, exactly, by depth-first search with a bound."""
+    order = sorted(range(len(sizes)), key=lambda i: (prices[i] / sizes[i] if sizes[i] else 1e9, -sizes[i], i))
+    best: list[int] = list(order)
+    least = sum(prices) + 1
+    steps = 0
+
+    def dive(at: int, left: int, price: float, chosen: list[int]) -> None:
+        nonlocal best, least, steps
+        steps += 1
+        if left <= 0:
+            best, least = list(chosen), int(price)
+            return
+        if at == len(order) or steps > _COVER_STEPS:
+            return
+        i = order[at]
+        # No later item has a lower price per byte.
+        if sizes[i] == 0 or price + left * prices[i] / sizes[i] >= least:
+            return
+        dive(at + 1, left - sizes[i], price + prices[i], [*chosen, i])
+        dive(at + 1, left, price, chosen)
+
+    dive(0, excess, 0, [])
+    return sorted(best)
+
+
+def replace_in_order(
+    problem: ScheduleProblem, order: Sequence[int], capacity: int, policy: str
+) -> tuple[Stays, list[int]]:
+    """Stays and offsets (as :func:`mapping.scheduling.stays.allocation_of` lists them) of an order.
+
+    The capacity must be at least the problem's least budget.
+    """
+    step_of = {o: step for step, o in enumerate(order)}
+    uses = [sorted(step_of[c] for c in tensor.consumers) for tensor in problem.tensors]
+    space = _Space(problem, capacity, uses, policy)
+    workspaces: list[int] = []
+    for step, o in enumerate(order):
+        op = problem.operators[o]
+        needed = {*op.inputs, *op.outputs}
+        fresh = [t for t in (*op.inputs, *op.outputs) if t not in space.blocks]
+        items = [(problem.tensors[t].size_bytes, t) for t in fresh]
+        if op.workspace_bytes > 0:
+            items.append((op.workspace_bytes, -1))
+        items.sort(key=lambda item: (-item[0], item[1]))
+        placed = _place_all(space, items, needed, step)
+        for everything in (False, True):
+            if placed is not None:
+                break
+            # Too scattered: move the inputs; if even that is not enough, start from an empty scratchpad.
+            for t in [t for t in space.blocks if everything or t in needed]:
+                if t in needed:
+                    items.append((problem.tensors[t].size_bytes, t))
+                space.drop(t, step)
+            items.sort(key=lambda item: (-item[0], item[1]))
+            placed = _place_all(space, items, needed, step)
+        assert placed is not None, "an operator alone fits at M_R"
+        for t, offset in placed.items():
+            if t >= 0:
+                space.blocks[t] = (offset, offset + problem.tensors[t].size_bytes)
+                space.since[t] = step
+            else:
+                workspaces.append(offset)
+        for t in needed:
+            space.last_used[t] = step
+            if not uses[t] or uses[t][-1] <= step:
+                space.leave(t, step + 1)
+    spans = sorted(space.spans, key=lambda span: (span[1], span[0]))
+    stays = Stays(tuple(order), tuple((t, start, end) for t, start, end, _ in spans))
+    return stays, [offset for _, _, _, offset in spans] + workspaces
+
+
+def _place_all(
+    space: _Space, items: Sequence[tuple[int, int]], needed: set[int], step: int
+) -> dict[int, int] | None:
+    """Offsets of all items, largest first, with drops as the policy says; None when nothing droppable is left."""
+    placed: dict[int, int] = {}
+    taken: list[tuple[int, int]] = []
+    for size, t in items:
+        offset = _make_room(space, size, taken, needed, step)
+        if offset is None:
+            return None
+        placed[t] = offset
+        if size > 0:
+            taken.append((offset, offset + size))
+    return placed
+
+
+def _make_room(
+    space: _Space, size: int, taken: list[tuple[int, int]], needed: set[int], step: int
+) -> int | None:
+    if size == 0:
+        return 0
+    while True:
+        fitting = [(high - low, low) for low, high in space.holes(taken) if high - low >= size]
+        if fitting:
+            return min(fitting)[1]
+        if space.policy == "greedy-ilp":
+            victims = _cheapest_window(space, size, taken, needed)
+        else:
+            victims = _one_victim(space, needed, step)
+        if not victims:
+            return None
+        for t in victims:
+            space.drop(t, step)
+
+
+def _one_victim(space: _Space, needed: set[int], step: int) -> list[int]:
+    others = [t for t, (low, high) in space.blocks.items() if t not in needed and high > low]
+    if not others:
+        return []
+    key: Callable[[int], tuple[int, int]]
+    if space.policy == "belady":
+        key = lambda t: (-space.next_use(t, step), t)  # noqa: E731
+    else:
+        key = lambda t: (space.last_used.get(t, -1), t)  # noqa: E731
+    return [min(others, key=key)]
+
+
+def _cheapest_window(space: _Space, size: int, taken: list[tuple[int, int]], needed: set[int]) -> list[int]:
+    """What lies in the window of ``size`` bytes that costs least to clear; it must not touch what is needed."""
+    fixed = [*taken, *(space.blocks[t] for t in needed if t in space.blocks)]
+    movable = [(low, high, t) for t, (low, high) in space.blocks.items() if t not in needed and high > low]
+    edges = {0, space.capacity - size}
+    for low, high in (*fixed, *((low, high) for low, high, _ in movable)):
+        edges |= {high, low - size}
+    best: tuple[int, int, int] | None = None
+    chosen: list[int] = []
+    for at in sorted(edges):
+        if at < 0 or at + size > space.capacity or any(a < at + size and at < b for a, b in fixed):
+            continue
+        inside = [t for low, high, t in movable if low < at + size and at < high]
+        rank = (sum(space.price(t) for t in inside), len(inside), at)
+        if best is None or rank < best:
+            best, chosen = rank, sorted(inside)
+    return chosen

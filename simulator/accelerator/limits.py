@@ -1,0 +1,50 @@
+"""What a scratchpad machine cannot do, whatever a plan says: read by the checker of plans.
+
+Operands flow past a scratchpad only on a machine that has one, only to be read, and from a memory that a path
+joins to it. As many transfers are under way at once as there are DMA engines.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from hw_configs.device import Accelerator
+from hw_configs.problems import InputError, nearest
+from hw_configs.system import Node, System
+from simulator.plan import Plan, Task
+from workloads.graph import Operator
+
+__all__ = ["beyond_engines", "cannot_stream"]
+
+
+def cannot_stream(task: Task, operator: Operator, node: Node, system: System) -> Iterator[str]:
+    """Why a compute task cannot take its ``streamed`` operands from its ``source``."""
+    if not node.scratchpad or task.kind != "compute":
+        yield f"streams operands into {task.device!r}, which works in no scratchpad"
+    elif task.source not in system.memories or task.source == node.memory:
+        near = nearest(task.source, system.memories)
+        hint = f" (did you mean {near!r}?)" if near else ""
+        yield f"streams from {task.source!r}, which is no memory outside it{hint}"
+    else:
+        try:
+            system.route(task.source, node.memory or task.device)
+        except InputError:
+            yield f"no link path joins {task.source!r} to {node.memory!r}"
+    for tensor in task.streamed:
+        if tensor not in operator.inputs or tensor in operator.updates:
+            yield f"streams {tensor!r}, which {operator.name!r} does not only read"
+
+
+def beyond_engines(plan: Plan, system: System) -> Iterator[tuple[str, str]]:
+    """First tasks of streams of transfers that a scratchpad has no DMA engine for, each with the reason."""
+    streams: dict[str, dict[str, str]] = {}
+    for task in plan.tasks:
+        if task.kind == "transfer":
+            for memory in (task.source, task.target):
+                if system.nodes[memory].scratchpad:
+                    streams.setdefault(memory, {}).setdefault(task.stream, task.name)
+    for memory, used in streams.items():
+        device = system.nodes[memory].device
+        engines = device.scratchpad.dma_engines if isinstance(device, Accelerator) else len(used)
+        for name in list(used.values())[engines:]:
+            yield name, f"moves bytes on a stream beyond the {engines} DMA engines of {memory!r}"

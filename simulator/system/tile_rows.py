@@ -1,0 +1,106 @@
+"""Which rows of its inputs an operator needs for some rows of its output, and what can be cut at all.
+
+Rows are those of an image (NCHW) or the tokens of a matrix. A window reaches beyond its strip by its halo.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from workloads.graph import PERSISTENT_ROLES, Graph, Operator, Tensor
+
+__all__ = ["channel_axis", "reads_rows", "row_axis", "rows_needed", "weight_axis"]
+
+_POINTWISE: Final = frozenset({"activation", "elementwise", "norm", "softmax"})
+
+
+def row_axis(tensor: Tensor) -> int | None:
+    """The axis of a tensor's rows: height of an image, tokens of a matrix; None for other shapes."""
+    return {4: 2, 2: 0}.get(len(tensor.shape))
+
+
+def reads_rows(graph: Graph, op: Operator) -> bool:
+    """Whether rows of the output need only some rows of the inputs, so that cutting them helps."""
+    if len(op.outputs) != 1:
+        return False
+    output = graph.tensors[op.outputs[0]]
+    axis = row_axis(output)
+    if axis is None:
+        return False
+    inputs = [graph.tensors[name] for name in op.inputs if graph.tensors[name].role not in PERSISTENT_ROLES]
+    if not inputs or any(len(tensor.shape) != len(output.shape) for tensor in inputs):
+        return False
+    if len(output.shape) == 2:
+        alike = all(tensor.shape[0] == output.shape[0] for tensor in inputs)
+        return alike and (op.kind in _POINTWISE or (op.kind == "matmul" and len(inputs) == 1))
+    if op.kind in ("conv", "resize"):
+        return len(inputs) == 1
+    if op.kind == "pool":
+        return "stride_h" in op.attributes
+    if op.kind == "copy":
+        return op.attributes.get("function") == "crop" or _concatenates_channels(inputs, output)
+    if op.kind == "norm" and op.attributes.get("norm") != "batch":
+        return False
+    return op.kind in _POINTWISE and op.kind != "softmax"
+
+
+def _concatenates_channels(inputs: list[Tensor], output: Tensor) -> bool:
+    return all(tensor.shape[2:] == output.shape[2:] for tensor in inputs)
+
+
+def rows_needed(graph: Graph, op: Operator, name: str, first: int, last: int) -> tuple[int, int] | None:
+    """Rows [low, high) of an input for output rows [first, last); None when all of it is needed."""
+    tensor, output = graph.tensors[name], graph.tensors[op.outputs[0]]
+    axis = row_axis(tensor)
+    if tensor.role in PERSISTENT_ROLES or axis is None:
+        return None
+    side, made = tensor.shape[axis], output.shape[axis]
+    low, high = _reach(op, side, made, first, last)
+    if side == 1 and made > 1 and op.kind in _POINTWISE:
+        return None
+    low, high = max(0, low), min(side, high)
+    # A strip of padding alone still has a place to read from.
+    return (low, high) if low < high else (min(low, side - 1), min(low, side - 1) + 1)
+
+
+def _reach(op: Operator, side: int, made: int, first: int, last: int) -> tuple[int, int]:
+    a = op.attributes
+    if op.kind == "conv":
+        kernel, stride = int(a["kernel_h"]), int(a["stride_h"])
+        if a.get("transposed", False):
+            return -(-(first - kernel + 1) // stride), (last - 1) // stride + 1
+        padding, dilation = int(a.get("padding_h", kernel // 2)), int(a.get("dilation", 1))
+        return first * stride - padding, (last - 1) * stride - padding + dilation * (kernel - 1) + 1
+    if op.kind == "pool":
+        # The padding of a pool is not stated: both an unpadded and a centred window are covered.
+        kernel, stride = int(a["kernel_h"]), int(a["stride_h"])
+        return first * stride - kernel // 2, (last - 1) * stride + kernel
+    if op.kind == "resize":
+        return first * side // made - 1, -(-last * side // made) + 1
+    if op.kind == "copy" and a.get("function") == "crop":
+        offset = (side - made) // 2
+        return first + offset, last + offset
+    return first, last
+
+
+def channel_axis(graph: Graph, op: Operator) -> int | None:
+    """The axis of the output channels of a dense product; None for operators that cannot be cut along them."""
+    if len(op.outputs) != 1 or op.kind not in ("conv", "matmul") or op.attributes.get("groups", 1) != 1:
+        return None
+    if op.kind == "matmul" and op.attributes.get("batch", 1) != 1:
+        return None
+    shape = graph.tensors[op.outputs[0]].shape
+    axis: int = 1 if op.kind == "conv" else len(shape) - 1
+    weights = [graph.tensors[name] for name in op.inputs if graph.tensors[name].role in PERSISTENT_ROLES]
+    cut = [tensor for tensor in weights if weight_axis(op, tensor, shape[axis]) is not None]
+    return axis if weights and len(cut) == len(weights) else None
+
+
+def weight_axis(op: Operator, weight: Tensor, channels: int) -> int | None:
+    """The axis of a weight that runs over the output channels; None when none is as long."""
+    shape = weight.shape
+    folded_norm = len(shape) == 2 and shape[0] == 2
+    transposed = bool(op.attributes.get("transposed", False)) and len(shape) > 1
+    first = int(folded_norm or transposed)
+    axes = [first, *range(len(shape))]
+    return next((axis for axis in axes if shape[axis] == channels), None)

@@ -1,0 +1,120 @@
+"""The mapper that cuts operators: everything fits, nothing is read wrongly, the same cuts every time."""
+
+import dataclasses
+
+import pytest
+
+from hw_configs.problems import InfeasibleError, InputError
+from mapping.mapper import MAPPERS, MapperOptions
+from mapping.scheduling import BASELINES, least_budget, problem_from_graph, solve
+from mapping.scheduling.lowering import to_plan
+from mapping.scheduling.tiling import fit_tiles, improve_tiles
+from offchip import api
+from simulator.check import check
+from simulator.system.rewrite import rewrite
+from simulator.system.tile import tile_graph
+from simulator.system.views import without_views
+from tests.accelerator.machines import machine
+from tests.scheduling.executor import execute
+from workloads.graph import Graph, Operator, Tensor
+from workloads.layer_builder import LayerBuilder
+from workloads.models import build
+from workloads.workload import WorkloadOptions
+
+
+def graph_of(name="mobilenet-v2", side=64):
+    options = WorkloadOptions(dtype="int8", dims={"height": side, "width": side})
+    return build(name, options).phases[0].graph
+
+
+@pytest.mark.parametrize("name", ["mobilenet-v2", "resnet-18", "lraspp-mobilenet-v3"])
+@pytest.mark.parametrize("share", [0.8, 0.4])
+def test_operators_too_big_for_the_scratchpad_are_cut_until_they_fit(name, share):
+    graph = graph_of(name, 128)
+    capacity = int(least_budget(problem_from_graph(graph)) * share)
+    state = fit_tiles(graph, capacity)
+    assert state.need_bytes <= capacity
+    assert state.tiles == fit_tiles(graph, capacity).tiles
+    for cut in state.tiles:
+        fewer = {name: tiling for name, tiling in state.tiles.items() if name != cut}
+
+        assert problem_from_graph(tile_graph(graph, fewer)).least_budget > capacity, f"{cut} need not be cut"
+
+
+def test_a_graph_that_fits_is_left_whole():
+    graph = graph_of()
+    assert fit_tiles(graph, least_budget(problem_from_graph(graph))).tiles == {}
+
+
+def test_cutting_chains_never_costs_more():
+    graph = graph_of(side=128)
+    capacity = int(least_budget(problem_from_graph(graph)) * 0.5)
+    first = fit_tiles(graph, capacity)
+    better = improve_tiles(graph, first, capacity, rounds=3)
+
+    def cost(state):
+        found = [
+            BASELINES[name](state.problem, capacity).cost_bytes
+            for name in ("depth-first/belady", "given/belady")
+        ]
+        return min(found) + state.again_bytes
+
+    assert cost(better) < cost(first)
+
+
+def test_what_cannot_be_cut_far_enough_is_named():
+    net = LayerBuilder("flat", WorkloadOptions(dtype="int8"))
+    x = net.adaptive_pool("mean", net.conv("stem", net.input("image", 3, 16, 16), 64, 3, 1, 1))
+    graph = net.graph(net.linear("classifier", x, 10))
+    with pytest.raises(InfeasibleError, match=r"operator .mean. .* levers"):
+        fit_tiles(graph, 8192)
+
+
+@pytest.mark.parametrize("weights", ["stream", "resident"])
+def test_a_tiled_plan_runs_with_real_bytes(tmp_path, weights):
+    graph = graph_of()
+    capacity = int(least_budget(problem_from_graph(graph, weights)) * 0.6)
+    system = machine(tmp_path, size=capacity)
+    options = MapperOptions(settings={"weights": weights, "rounds": "1", "time-limit": "5"})
+    plan = MAPPERS.get("scratchpad-tiled").plan(graph, system, options)
+    assert plan.tiles
+    tiled = rewrite(graph, plan)
+    assert not check(plan, tiled, system)
+    seen = []
+    api.simulate(graph, system, plan=plan, watch=lambda *run: seen.append(run[2]))
+    assert execute(plan, tiled, seen[0].records, "npu", capacity) > 3 * len(graph.operators)
+
+
+def test_settings_are_held_against_what_the_mapper_reads(tmp_path):
+    graph, system = graph_of(), machine(tmp_path, size=1 << 20)
+    for settings in ({"weights": "some"}, {"rounds": "-1"}, {"time-limit": "soon"}):
+        with pytest.raises(InputError, match="--set"):
+            MAPPERS.get("scratchpad-tiled").plan(graph, system, MapperOptions(settings=settings))
+
+
+def test_a_reshape_takes_no_place_in_a_plan(tmp_path):
+    net = LayerBuilder("reshaped", WorkloadOptions(dtype="int8"))
+    x = net.conv("first", net.input("image", 3, 8, 8), 4, 3, 1, 1)
+    flat = net.operator("view", "flatten", (x,), (1, 256), 0, 0)
+    graph = net.graph(net.linear("classifier", flat, 10))
+    system = machine(tmp_path)
+    problem = problem_from_graph(graph)
+    result = solve(problem, least_budget(problem))
+    plan = to_plan(graph, problem, result.schedule, system)
+    assert plan.views == {flat: x}
+    assert api.simulate(graph, system, plan=plan).makespan_s > 0
+    wrong = dataclasses.replace(plan, views={x: "image"})
+    with pytest.raises(InputError, match="is no reshape"):
+        api.simulate(graph, system, plan=wrong)
+
+
+def test_a_view_of_a_view_is_the_tensor_below_both():
+    tensors = {name: Tensor(name, (4,), "int8") for name in "abcd"}
+    operators = (
+        Operator("one", "view", ("a",), ("b",)),
+        Operator("two", "view", ("b",), ("c",)),
+        Operator("use", "activation", ("c",), ("d",), 4.0, 4, 4, "int8"),
+    )
+
+    graph = without_views(Graph("g", tensors, operators, ("d",)), {"b": "a", "c": "b"})
+    assert [(op.name, op.inputs) for op in graph.operators] == [("use", ("a",))]
