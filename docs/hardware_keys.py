@@ -12,16 +12,19 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from hw_configs import device, link, system
+from hw_configs import csd, device, flash, link, pim, scratchpad, system, vector_unit
 from hw_configs.config import field_quantity
 from hw_configs.units import DIMENSIONS
 
 PAGE = Path(__file__).with_name("hardware.md")
 START, END = "<!-- keys: written by hardware_keys.py -->\n", "<!-- end of keys -->\n"
 MODELS: tuple[type[BaseModel], ...] = (
-    device.Gpu, device.Cpu, device.Pim, device.Flash, device.ComputationalStorage, device.Accelerator,
-    device.Nic, device.Switch, device.Memory, device.Compute, device.Envelope, device.Cache,
-    device.FlashStore, device.FlashGeometry, device.FlashTiming, link.Pcie, link.NvLink, link.Rdma,
+    device.Gpu, device.Cpu, device.Pim, pim.PimUnits, pim.PimBuffers, pim.PimRules, pim.PimRuleChoice,
+    pim.PimEnergy, device.Flash, device.ComputationalStorage, csd.AttentionEngine, device.Accelerator,
+    scratchpad.Scratchpad, vector_unit.VectorUnit, device.Nic, device.Switch, device.Memory, device.Compute,
+    device.Envelope, device.Cache,
+    flash.FlashStore, flash.FlashGeometry, flash.FlashTiming, flash.FlashHost, flash.FlashController,
+    flash.FlashEnergy, flash.FlashEndurance, link.Pcie, link.NvLink, link.Rdma,
     link.OnChip, system.SystemFile, system.DeviceGroup, system.WireSpec,
 )  # fmt: skip
 

@@ -9,6 +9,7 @@ import re
 from pathlib import Path
 from typing import Any, Final
 
+from hw_configs.device import Accelerator
 from hw_configs.files import expect_kind, load_device, load_link, parse_device, read_any, sources_of
 from hw_configs.problems import InputError, Problem, nearest
 from hw_configs.system import AnyDevice, Node, System, SystemFile, Wire, WireSpec
@@ -160,8 +161,11 @@ def _nodes(
     for name, names in members.items():
         group, device = file.devices[name], devices[name]
         own = has_memory(device)
+        in_scratchpad = group.memory == "scratchpad" and "scratchpad" not in file.devices
         wrong = None
-        if group.memory is not None:
+        if in_scratchpad:
+            wrong = _wrong_scratchpad(device)
+        elif group.memory is not None:
             wrong = _wrong_memory(group.memory, own, file, devices)
         elif not own and getattr(device, "compute", None) is not None:
             wrong = (
@@ -173,11 +177,20 @@ def _nodes(
             problems.append(Problem(wrong[0], suggestion=wrong[1], **_at(document, *path)))
             continue
         for index, node in enumerate(names):
-            memory: str | None = node if own else None
+            memory: str | None = node if own or in_scratchpad else None
             if group.memory in members:
                 memory = _dealt(names, members[group.memory], index)
-            nodes[node] = Node(node, name, device, memory)
+            nodes[node] = Node(node, name, device, memory, in_scratchpad)
     return nodes
+
+
+def _wrong_scratchpad(device: AnyDevice) -> tuple[str, str | None] | None:
+    """What keeps a device from working in its scratchpad."""
+    if not isinstance(device, Accelerator):
+        return f"{device.kind} {device.name!r} has no scratchpad; accelerators have", None
+    if device.scratchpad.bandwidth_at(device.clock) is None:
+        return f"the scratchpad of {device.name!r} needs 'banks' and 'bank_width', or a 'bandwidth'", None
+    return None
 
 
 def _wrong_memory(

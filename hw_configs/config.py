@@ -140,7 +140,9 @@ def parse(schema: type[Model], document: Document, at: Path_ = ()) -> Model:
     try:
         return schema.model_validate(_with_scalars_as_text(data))
     except pydantic.ValidationError as error:
-        problems = [p for detail in error.errors() for p in _problems(detail, schema, document, at)]
+        # A default that follows from other figures is not worked out when one of them is wrong; that is no fault.
+        faults = [detail for detail in error.errors() if detail["type"] != "default_factory_not_called"]
+        problems = [p for detail in faults for p in _problems(detail, schema, document, at)]
         raise InputError(sorted(problems, key=lambda problem: problem.line or 0)) from None
 
 
@@ -240,7 +242,7 @@ def _without_union_tags(location: tuple[int | str, ...], document: Document, at:
         in_list = isinstance(data, list) and isinstance(part, int) and part < len(data)
         if in_list or (isinstance(data, dict) and part in data):
             data = data[part]
-        elif index < len(location) - 1:
+        elif index < len(location) - 1 or (isinstance(data, dict) and part == data.get("kind")):
             continue
         path.append(part)
     return tuple(path)

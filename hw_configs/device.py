@@ -8,9 +8,9 @@ reaches of them is the cost model's business, never a figure in here.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, ModelWrapValidatorHandler, model_validator
 
 from hw_configs import possible
 from hw_configs.config import (
@@ -18,7 +18,6 @@ from hw_configs.config import (
     Bandwidth,
     Config,
     Count,
-    Energy,
     EnergyPerByte,
     EnergyPerOperation,
     Fault,
@@ -32,8 +31,13 @@ from hw_configs.config import (
     SizeOrZero,
     refuse,
 )
+from hw_configs.csd import AttentionEngine
 from hw_configs.dram import DramDevice
+from hw_configs.flash import FlashStore
+from hw_configs.pim import PimDetail, compute_figures, memory_figures
+from hw_configs.scratchpad import Scratchpad
 from hw_configs.units import format_quantity
+from hw_configs.vector_unit import VectorUnit
 
 __all__ = [
     "Accelerator",
@@ -47,6 +51,7 @@ __all__ = [
     "Nic",
     "Pim",
     "RateType",
+    "Scratchpad",
     "Switch",
 ]
 
@@ -202,66 +207,6 @@ class Cpu(DeviceBase):
         return self
 
 
-class FlashGeometry(Config):
-    """Channels, dies, planes, blocks and pages of a drive."""
-
-    channels: Count
-    dies_per_channel: Count
-    planes_per_die: Count
-    blocks_per_plane: Count
-    pages_per_block: Count
-    page_size: Size
-    cell: Literal["SLC", "MLC", "TLC", "QLC"]
-
-    @property
-    def dies(self) -> int:
-        """Dies of all channels."""
-        return self.channels * self.dies_per_channel
-
-    @property
-    def planes(self) -> int:
-        """Planes of all dies."""
-        return self.dies * self.planes_per_die
-
-    @property
-    def capacity(self) -> float:
-        """Bytes of all pages, spare blocks included."""
-        return self.planes * self.blocks_per_plane * self.pages_per_block * self.page_size
-
-
-class FlashTiming(Config):
-    """Array and bus times of the flash dies."""
-
-    read: Latency
-    program: Latency
-    erase: Latency
-    channel_bandwidth: Bandwidth
-
-
-class FlashStore(Config):
-    """A drive as the system level sees it; geometry and timing feed the event engine."""
-
-    capacity: Size
-    read_bandwidth: Bandwidth
-    write_bandwidth: Bandwidth
-    read_latency: Latency
-    write_latency: Latency
-    energy_per_byte_read: EnergyPerByte = 0.0
-    energy_per_byte_written: EnergyPerByte = 0.0
-    geometry: FlashGeometry | None = None
-    timing: FlashTiming | None = None
-
-    @model_validator(mode="after")
-    def _possible(self) -> Self:
-        refuse(
-            *possible.drive(
-                self.capacity, self.read_bandwidth, self.write_bandwidth, self.read_latency,
-                self.geometry, self.timing,
-            )
-        )  # fmt: skip
-        return self
-
-
 class Flash(DeviceBase):
     """An SSD or UFS drive."""
 
@@ -286,6 +231,8 @@ class ComputationalStorage(DeviceBase):
     """From flash to the drive's compute, which does not cross the host interface."""
     memory: Memory
     compute: Compute
+    engine: AttentionEngine | None = None
+    """Attention beside the flash; without one the drive's compute does all that a plan puts there."""
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
@@ -301,18 +248,40 @@ class ComputationalStorage(DeviceBase):
         return self
 
 
-class Pim(DeviceBase):
-    """A memory that computes beside its banks; ``compute`` is the rate of all banks together."""
+class Pim(PimDetail, DeviceBase):
+    """A memory that computes beside its banks; what the system level asks for follows from the detail."""
 
     kind: Literal["pim"]
-    memory: Memory
-    compute: Compute
-    internal_bandwidth: Bandwidth
+    memory: Memory = Field(default_factory=lambda data: Memory(**memory_figures(_detail(data))))
+    compute: Compute = Field(default_factory=lambda data: Compute(**compute_figures(_detail(data))))
+    """The rate of all banks together."""
+    internal_bandwidth: Bandwidth = Field(default_factory=lambda data: _detail(data).internal_bytes_per_s)
     """All banks together, which does not cross the pins."""
-    activation_energy: Energy | None = None
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _completed(cls, data: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        """Names the memory after its device, and completes a memory or compute rate stated in part."""
+        if not isinstance(data, dict) or not isinstance(data.get("dram"), dict):
+            return handler(data)
+        data = {**data, "dram": {"kind": "dram", "name": data.get("name"), **data["dram"]}}
+        stated: dict[str, set[str]] = {}
+        for name, figures in (("memory", memory_figures), ("compute", compute_figures)):
+            if isinstance(data.get(name), dict):
+                try:
+                    data[name] = {**figures(_detail(data)), **(given := data[name])}
+                except ValueError:
+                    # What is wrong with the detail is said by its own validation.
+                    break
+                stated[name] = set(given)
+        pim = handler(data)
+        for name, keys in stated.items():
+            # What was completed counts as not stated, so that it follows when a figure is changed.
+            object.__setattr__(getattr(pim, name), "__pydantic_fields_set__", keys)
+        return pim
 
     @model_validator(mode="after")
-    def _possible(self) -> Self:
+    def _system_possible(self) -> Self:
         inside, pins = (
             format_quantity(x, "bandwidth") for x in (self.internal_bandwidth, self.memory.bandwidth)
         )
@@ -325,6 +294,10 @@ class Pim(DeviceBase):
         return self
 
 
+def _detail(data: Mapping[str, Any]) -> PimDetail:
+    return PimDetail.model_validate({name: data[name] for name in PimDetail.model_fields if name in data})
+
+
 class Accelerator(DeviceBase):
     """A MAC array with a software-managed scratchpad."""
 
@@ -334,9 +307,16 @@ class Accelerator(DeviceBase):
     array_columns: Count
     arrays: Count = 1
     """Arrays of that shape."""
+    dataflow: Literal["output", "weight", "input"] | None = None
+    """What stays in the cells while the rest streams by. None: products run at the stated rates."""
+    prefetch: bool = False
+    """Whether the cells hold a second set of operands, filled while the first is used."""
     compute: Compute
-    scratchpad: Cache
+    vector_unit: VectorUnit | None = None
+    """Adders and multipliers that also work out functions; None: vector work runs at the stated rates."""
+    scratchpad: Scratchpad
     memory: Memory | None = None
+    """Left out in a system whose group works in the scratchpad (``memory: scratchpad``)."""
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
@@ -402,7 +382,7 @@ def _within_power(device: Gpu | Cpu | Pim | ComputationalStorage | Accelerator) 
         yield (("compute", "arithmetic_power"), watts)
 
 
-def _cache_before_memory(name: str, cache: Cache, memory: Memory | None) -> Iterator[Fault]:
+def _cache_before_memory(name: str, cache: Cache | Scratchpad, memory: Memory | None) -> Iterator[Fault]:
     if memory is None:
         return
     if cache.size >= memory.capacity:

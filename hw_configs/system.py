@@ -51,7 +51,8 @@ class DeviceGroup(Config):
     device: Device | None = None
     count: Annotated[int, Field(ge=1, le=65536)] | None = None
     memory: str | None = None
-    """The group whose memory these members work in, for devices without their own (CPU, unified GPU)."""
+    """The group whose memory these members work in, for devices without their own (CPU, unified GPU).
+    ``scratchpad`` for accelerators that work in their own scratchpad; their DRAM is then a group beside them."""
 
 
 class WireSpec(Config):
@@ -100,6 +101,8 @@ class Node:
     group: str
     device: AnyDevice
     memory: str | None
+    scratchpad: bool = False
+    """Whether the memory it works in is its scratchpad, which a plan fills."""
 
     @property
     def compute(self) -> Compute | None:
@@ -186,7 +189,14 @@ class System:
         """SHA-256 over everything that can change a result, in hexadecimal."""
         content = {
             "name": self.name,
-            "nodes": {n.name: [n.memory, n.device.model_dump(mode="json")] for n in self.nodes.values()},
+            "nodes": {
+                n.name: [
+                    n.memory,
+                    n.device.model_dump(mode="json"),
+                    *(["scratchpad"] if n.scratchpad else []),
+                ]
+                for n in self.nodes.values()
+            },
             "wires": {w.name: [list(w.ends), w.link.model_dump(mode="json")] for w in self.wires.values()},
         }
         text = json.dumps(content, sort_keys=True, separators=(",", ":"))
@@ -251,6 +261,13 @@ def _passes(kind: str, on_chip: bool) -> bool:
 
 def _memory_space(node: Node) -> MemorySpace | None:
     device = node.device
+    if node.scratchpad and isinstance(device, Accelerator):
+        pad = device.scratchpad
+        rate = pad.bandwidth_at(device.clock) or 0.0
+        return MemorySpace(
+            node.name, "scratchpad", int(pad.size), int(pad.size), rate, rate, pad.latency,
+            pad.energy_per_byte, pad.energy_per_byte,
+        )  # fmt: skip
     if isinstance(device, DramDevice):
         return MemorySpace(
             node.name, device.technology, int(device.capacity_bytes), int(device.capacity_bytes),

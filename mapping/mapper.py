@@ -17,7 +17,7 @@ from hw_configs.system import System
 from simulator.plan import Plan
 from workloads.graph import Graph
 
-__all__ = ["MAPPERS", "Mapper", "MapperOptions", "check_settings"]
+__all__ = ["MAPPERS", "Mapper", "MapperOptions", "check_settings", "default_mapper"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +65,23 @@ def check_settings(name: str, mapper: Mapper, options: MapperOptions) -> None:
         raise InputError(problems)
 
 
+def default_mapper(system: System, options: MapperOptions) -> str:
+    """The mapper when none is asked for.
+
+    ``tensor-pipeline`` for several devices; ``pim`` for a PIM memory with its host chip and no GPU beside them;
+    ``single-device`` otherwise.
+    """
+    if options.tensor_parallel > 1 or options.pipeline_parallel > 1:
+        return "tensor-pipeline"
+    in_pim = [
+        node
+        for node in system.of_kind("accelerator")
+        if getattr(node.device, "vector_unit", None) is not None
+        and system.nodes[node.memory or node.name].device.kind == "pim"
+    ]
+    return "pim" if in_pim and not system.of_kind("gpu") else "single-device"
+
+
 MAPPERS: Final[Registry[Mapper]] = Registry(
     "mapper",
     "offchip.mappers",
@@ -72,5 +89,22 @@ MAPPERS: Final[Registry[Mapper]] = Registry(
         "single-device": "mapping.placement.single_device:MAPPER",
         "tensor-pipeline": "mapping.partition.tensor_pipeline:MAPPER",
         "stream-weights": "mapping.offload.stream_weights:MAPPER",
+        "pim": "mapping.layout.pim:MAPPER",
+        "pim-attention": "mapping.layout.pim_attention:MAPPER",
+        "offload-kv": "mapping.offload.offload_kv:MAPPER",
+        "cache-neurons": "mapping.caching.cache_neurons:MAPPER",
+        "block-schedule": "mapping.offload.block_plan:MAPPER",
+        "scratchpad": "mapping.scheduling.mappers:MAPPER",
+        "scratchpad-given-belady": "mapping.scheduling.mappers:GIVEN_BELADY",
+        "scratchpad-given-lru": "mapping.scheduling.mappers:GIVEN_LRU",
+        "scratchpad-given-greedy-ilp": "mapping.scheduling.mappers:GIVEN_GREEDY",
+        "scratchpad-min-peak-belady": "mapping.scheduling.mappers:MIN_PEAK_BELADY",
+        "scratchpad-min-peak-lru": "mapping.scheduling.mappers:MIN_PEAK_LRU",
+        "scratchpad-min-peak-greedy-ilp": "mapping.scheduling.mappers:MIN_PEAK_GREEDY",
+        "scratchpad-depth-first-belady": "mapping.scheduling.mappers:DEPTH_FIRST_BELADY",
+        "scratchpad-depth-first-lru": "mapping.scheduling.mappers:DEPTH_FIRST_LRU",
+        "scratchpad-depth-first-greedy-ilp": "mapping.scheduling.mappers:DEPTH_FIRST_GREEDY",
+        "scratchpad-static-arena": "mapping.scheduling.mappers:STATIC_ARENA",
+        "scratchpad-tiled": "mapping.scheduling.tiling:MAPPER",
     },
 )

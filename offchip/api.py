@@ -13,7 +13,8 @@ from typing import overload
 from hw_configs import library
 from hw_configs.problems import bad_input
 from hw_configs.system import System
-from mapping.mapper import MAPPERS, MapperOptions, check_settings
+from mapping.mapper import MAPPERS, MapperOptions, check_settings, default_mapper
+from mapping.scheduling.execution import is_schedule_file, schedule_planner
 from simulator.check import Violation
 from simulator.check import check as check_plan
 from simulator.cost.model import DEFAULT_COST_MODEL
@@ -88,10 +89,11 @@ def simulate(
 
     The options up to ``dims`` describe the workload and are ignored when ``model`` is one already. ``plan``
     (a file or object) is used for every phase; otherwise ``mapper`` writes one per phase: by default
-    ``tensor-pipeline`` when ``tp`` or ``pp`` is above one and ``single-device`` when not. ``microbatches``
-    divides the batch; ``save_plan`` is a file for the first phase's plan; ``wrap_planner`` gets what writes the
-    plans and gives what is to be asked instead, such as one that remembers; ``advance`` and ``watch`` are
-    called after each phase. Raises ``InputError`` for bad input, ``InfeasibleError`` when memory is too small.
+    ``tensor-pipeline`` when ``tp`` or ``pp`` is above one, ``pim`` on a PIM memory with its host chip, and
+    ``single-device`` otherwise. ``microbatches`` divides the batch; ``save_plan`` is a file for the first phase's
+    plan; ``wrap_planner`` gets what writes the plans and gives what is to be asked instead, such as one that
+    remembers; ``advance`` and ``watch`` are called after each phase. Raises ``InputError`` for bad input,
+    ``InfeasibleError`` when memory is too small.
     """
     target = system if isinstance(system, System) else load_system(system)
     if microbatches < 1:
@@ -112,7 +114,7 @@ def simulate(
         if "batch" in metadata:
             metadata["batch"] = batch
         workload = replace(workload, phases=_Microbatched(workload.phases, microbatches), metadata=metadata)
-    planner = _planner(mapper, plan, MapperOptions(tp, pp, dict(settings or {})))
+    planner = _planner(mapper, plan, MapperOptions(tp, pp, dict(settings or {})), target)
     if wrap_planner is not None:
         planner = wrap_planner(planner)
     if save_plan is not None:
@@ -159,14 +161,18 @@ def _as_workload(model: Workload | Graph) -> Workload:
     return Workload(model.name, (Phase(model.name, "forward", model),))
 
 
-def _planner(mapper: str | None, plan: str | Path | Plan | None, options: MapperOptions) -> Planner:
+def _planner(
+    mapper: str | None, plan: str | Path | Plan | None, options: MapperOptions, system: System
+) -> Planner:
     if plan is not None:
         if mapper is not None:
             raise bad_input("a plan is given; a mapper would write another", path="--plan, --mapper")
+        if not isinstance(plan, Plan) and is_schedule_file(plan):
+            return schedule_planner(plan)
         chosen = plan if isinstance(plan, Plan) else read_plan(plan)
         return lambda _graph, _system: chosen
     parallel = options.tensor_parallel > 1 or options.pipeline_parallel > 1
-    name = mapper or ("tensor-pipeline" if parallel else "single-device")
+    name = mapper or default_mapper(system, options)
     if parallel and name != "tensor-pipeline":
         raise bad_input(f"mapper {name!r} uses one device; --tp and --pp need 'tensor-pipeline'", path="--tp")
     writer = MAPPERS.get(name)

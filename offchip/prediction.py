@@ -12,10 +12,10 @@ from offchip.validation.collective_rows import predicted_collective_us
 from offchip.validation.gpu_rows import GpuRow, predict_gpu_rows
 from offchip.validation.reference_gpu import ReferenceGpu
 from offchip.validation.timing import added_us
+from simulator.cost.by_device import ByDevice
 from simulator.cost.collective import schedule
 from simulator.cost.model import COST_MODELS, CostModel
 from simulator.cost.roofline import COMMUNICATION_KINDS, constants, operator_class
-from simulator.gpu.model import GpuModel
 from workloads.operator_table import TableRow
 
 __all__ = ["ErrorSummary", "Prediction", "error_summary", "predict_row", "predict_rows"]
@@ -38,8 +38,8 @@ class Prediction:
 
 def predict_rows(rows: Sequence[TableRow], gpu: ReferenceGpu, model: CostModel) -> list[Prediction]:
     """The predictions for rows on one GPU, in order."""
-    if isinstance(model, GpuModel):
-        return [_of_gpu_row(done) for done in predict_gpu_rows([(row, gpu) for row in rows], model)]
+    if isinstance(model, ByDevice):
+        return [_of_gpu_row(done) for done in predict_gpu_rows([(row, gpu) for row in rows], model.gpu)]
     return [predict_row(row, gpu, model) for row in rows]
 
 
@@ -55,7 +55,7 @@ def predict_row(row: TableRow, gpu: ReferenceGpu, model: CostModel | None = None
     The GPU model takes each row under the setup that its timing names; other models take the additions of
     :mod:`offchip.validation.timing`.
     """
-    if isinstance(model, GpuModel):
+    if isinstance(model, ByDevice):
         return predict_rows([row], gpu, model)[0]
     operator = row.operator
     if operator is None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from hw_configs.problems import InputError, nearest
 from hw_configs.system import System
+from simulator.accelerator.limits import beyond_engines, cannot_stream
 from simulator.cost.collective import COLLECTIVE_KINDS
 from simulator.plan import Plan, Task
 from workloads.graph import PERSISTENT_ROLES, Graph, Operator
@@ -58,6 +59,7 @@ def _violations(plan: Plan, graph: Graph, system: System) -> Iterator[Violation]
     if apart:
         return
     yield from _order_respects_graph(plan, graph)
+    yield from (Violation(name, why) for name, why in beyond_engines(plan, system))
     paper = _Paper(plan, graph, system)
     for task in plan.tasks:
         yield from paper.play(task)
@@ -80,6 +82,10 @@ def _unknown_names(plan: Plan, graph: Graph, system: System) -> Iterator[Violati
                 )
         if len(set(memories)) < len(memories):
             yield Violation(f"homes.{tensor}", "two homes are in the same memory")
+    for operator in plan.kernels:
+        if operator not in graph.operator_by_name:
+            hint = _hint(operator, graph.operator_by_name)
+            yield Violation(f"kernels.{operator}", f"unknown operator{hint}")
     for task in plan.tasks:
         if task.name in seen:
             yield Violation(task.name, "two tasks have this name")
@@ -104,7 +110,7 @@ def _unknown_in_task(task: Task, graph: Graph, system: System) -> Iterator[Viola
         made: tuple[str, ...] = (task.tensor,)
     else:
         for key, memory in (("source", task.source), ("target", task.target)):
-            if memory:
+            if memory and not (key == "source" and task.streamed):
                 yield Violation(task.name, f"names the {key} {memory!r}; only a transfer has one")
         operator = graph.operator_by_name.get(task.operator)
         made = operator.outputs if operator is not None else ()
@@ -116,6 +122,8 @@ def _unknown_in_task(task: Task, graph: Graph, system: System) -> Iterator[Viola
             yield Violation(task.name, f"unknown device {task.device!r}{_hint(task.device, system.nodes)}")
         elif node.compute is None or node.memory is None:
             yield Violation(task.name, f"device {task.device!r} does not compute")
+        elif task.streamed and operator is not None:
+            yield from (Violation(task.name, why) for why in cannot_stream(task, operator, node, system))
     for tensor in task.addresses:
         if tensor not in made:
             yield Violation(task.name, f"gives an address to {tensor!r}, which it does not make")
@@ -223,7 +231,7 @@ class _Paper:
     def _compute(self, task: Task, operator: Operator, memory: str) -> Iterator[Violation]:
         inputs, outputs = _of_rank(task, operator.inputs), _of_rank(task, operator.outputs)
         for tensor in (*inputs, *operator.updates):
-            yield from self._read(task, tensor, memory)
+            yield from self._read(task, tensor, task.source if tensor in task.streamed else memory)
         yield from self._again(task, operator, inputs)
         for tensor in operator.updates:
             self.newest[tensor] = self.newest.get(tensor, 0) + 1
@@ -384,7 +392,9 @@ def _copies_touched(task: Task, graph: Graph, system: System) -> tuple[list[_Cel
     operator = graph.operator_by_name[task.operator]
     memory = system.nodes[task.device].memory or task.device
     read = (*_of_rank(task, operator.inputs), *operator.updates)
-    return [(t, memory) for t in read], [(t, memory) for t in _of_rank(task, operator.outputs)]
+    return [(t, task.source if t in task.streamed else memory) for t in read], [
+        (t, memory) for t in _of_rank(task, operator.outputs)
+    ]
 
 
 def _of_rank(task: Task, tensors: tuple[str, ...]) -> tuple[str, ...]:

@@ -149,6 +149,8 @@ class Result:
     """Joules by component: compute, memory, link and idle of each device."""
     provenance: Mapping[str, Any]
     warnings: tuple[str, ...] = ()
+    counters: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    """What devices count beside time and energy, by memory: row hits, bytes of a kind, seconds of a part."""
 
     @property
     def total_energy_j(self) -> float:
@@ -253,6 +255,7 @@ class Result:
             "links": {name: vars(use) for name, use in self.wires.items()},
             "memories": {name: _memory_json(use) for name, use in self.memories.items()},
             "energy_j": {**self.energy_j, "total": self.total_energy_j},
+            "counters": {name: dict(figures) for name, figures in self.counters.items()},
             "timeline": {
                 "events": events,
                 "rows": self.timeline.rows() if short else None,

@@ -12,7 +12,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -21,7 +21,8 @@ from hw_configs.system import MemorySpace, System
 from hw_configs.units import format_quantity
 from simulator.check import check
 from simulator.cost.collective import AUTO
-from simulator.cost.model import COST_MODELS, DEFAULT_COST_MODEL, CostModel, peak_rate
+from simulator.cost.model import COST_MODELS, DEFAULT_COST_MODEL, CostModel, OperatorCost, peak_rate
+from simulator.counters import UsageBook
 from simulator.plan import Plan
 from simulator.result import DeviceUse, MemoryUse, PhaseResult, Result, Timeline, WireUse
 from simulator.system.costs import CostTable
@@ -32,6 +33,9 @@ from simulator.system.program import Program, bind
 from simulator.system.rewrite import rewrite
 from workloads.graph import PERSISTENT_ROLES, Graph
 from workloads.workload import Phase, Workload
+
+if TYPE_CHECKING:
+    from simulator.pim.operators import PimCosts
 
 __all__ = ["FIDELITIES", "Planner", "Watcher", "offchip_version", "simulate"]
 
@@ -77,10 +81,7 @@ def simulate(
     costs = _costs(system, COST_MODELS.get(cost_model), collective, fidelity)
     books = _Books(system, costs)
     engines = _by_engine(system, fidelity)
-    if engines and not engines["by_dram_engine"]:
-        books.warnings.append(
-            f"no memory of {system.name!r} is a DRAM device: cycle fidelity changes nothing"
-        )
+    laid_out = None
     plans: dict[str, tuple[Plan, Program]] = {}
     wirings: dict[str, list[tuple[Any, ...]]] = {}
     plan: Plan | None = None
@@ -103,6 +104,9 @@ def simulate(
             # Sizes may have grown since the plan was checked, and bytes that were apart may now overlap.
             _insist(plan, graph, system)
             program = bind(plan, graph, system)
+        if plan.kernels:
+            laid_out = laid_out or _laid_out(system, fidelity)
+        costs.lay_out(plan.kernels, laid_out)
         outcome = run(graph, program, system, costs, books.now)
         check_phase(outcome, graph, system, costs)
         books.add(phase, graph, outcome)
@@ -110,6 +114,12 @@ def simulate(
             watch(graph, program, outcome)
         if advance is not None:
             advance(1)
+    if engines and not engines["by_dram_engine"] and laid_out is None:
+        books.warnings.append(
+            f"no memory of {system.name!r} is a DRAM device: at cycle fidelity their bandwidths stay the data sheets'"
+        )
+    if laid_out is not None:
+        engines = {**engines, **laid_out.provenance()}
     provenance = {
         "offchip": offchip_version(),
         "fidelity": fidelity,
@@ -144,10 +154,19 @@ def _engine(fidelity: str) -> Run:
 
 def _costs(system: System, model: CostModel, collective: str, fidelity: str) -> CostTable:
     if fidelity != "cycle":
-        return CostTable(system, model, collective)
-    from simulator.system.cycle import CycleMemory, port_rates
+        return CostTable(system, model, collective, drives="closed" if fidelity == "analytic" else "event")
+    from simulator.cost.by_device import ByDevice
+    from simulator.system.cycle import CycleMemory, measured_memories
 
-    return CostTable(system, CycleMemory(model, system), collective, port_rates(system))
+    if isinstance(model, ByDevice):
+        model = model.at_cycle_fidelity()
+    return CostTable(system, CycleMemory(model, system), collective, measured_memories(system))
+
+
+def _laid_out(system: System, fidelity: str) -> PimCosts:
+    from simulator.pim.operators import PimCosts
+
+    return PimCosts(system, exact=fidelity == "cycle")
 
 
 def _by_engine(system: System, fidelity: str) -> dict[str, Any]:
@@ -209,6 +228,7 @@ class _Books:
         self.peak_seconds: dict[str, float] = {}
         self.lives_in: dict[str, frozenset[str]] = {}
         self.warnings: list[str] = []
+        self.usage = UsageBook()
 
     def settle(self, phase: Phase, graph: Graph, plan: Plan) -> None:
         """Note where a phase's plan expects persistent tensors, and warn of those that would have to move."""
@@ -254,7 +274,9 @@ class _Books:
                 graph.operator_by_name[task.operator].kind if task.operator else "transfer"
             )
             line.device.append(task.device or task.target)
-            path = self.costs.path(task.source, task.target) if task.kind == "transfer" else None
+            path = None
+            if task.kind == "transfer":
+                path = self.costs.path(task.source, task.target, task.chunk_bytes, task.readers)
             line.bound_by.append(path.narrowest if path is not None else "link")
             line.launch.append(0.0)
             line.flops.append(0.0)
@@ -267,19 +289,32 @@ class _Books:
         line.operator.append(operator.name)
         line.operator_kind.append(operator.kind)
         line.device.append(task.device)
-        line.bound_by.append(cost.bound_by)
+        line.bound_by.append(self._bound(record, cost))
         line.launch.append(cost.launch_seconds)
         line.flops.append(operator.flops)
         line.bytes.append(float(cost.read_bytes + cost.write_bytes))
         line.energy.append(cost.compute_energy_j + cost.memory_energy_j)
+        if task.streamed:
+            self.read[task.source] += record.moved_bytes
+            spent = record.moved_bytes * self.costs.joules_per_byte(task.source, written=False)
+            self.memory_energy[task.source] = self.memory_energy.get(task.source, 0.0) + spent
         self.read[memory] += cost.read_bytes
         self.written[memory] += cost.write_bytes
         self.compute_energy[task.device] = self.compute_energy.get(task.device, 0.0) + cost.compute_energy_j
+        if cost.usage is not None:
+            self.usage.add(memory, cost.usage)
         self.memory_energy[memory] = self.memory_energy.get(memory, 0.0) + cost.memory_energy_j
         compute = self.system.nodes[task.device].compute
         if operator.flops and compute is not None:
             least = operator.flops / peak_rate(compute, operator.kind, operator.dtype)
             self.peak_seconds[task.device] = self.peak_seconds.get(task.device, 0.0) + least
+
+    def _bound(self, record: TaskRecord, cost: OperatorCost) -> str:
+        """What the cost model says, or the path of operands that flowed in more slowly than that."""
+        alone = cost.launch_seconds + cost.seconds
+        if record.task.streamed and record.end - record.start > alone * (1 + 1e-9):
+            return self.costs.stream_path(record.task.source, record.task.device).narrowest
+        return cost.bound_by
 
     def _moved(self, record: TaskRecord) -> None:
         """Book what a transfer or one rank of a collective read from one memory and wrote to another."""
@@ -289,10 +324,7 @@ class _Books:
             (task.source or here, record.moved_bytes, self.read),
             (task.target or here, record.received_bytes, self.written),
         ):
-            space = self.system.memories[memory]
-            per_byte = (
-                space.energy_per_byte_read_j if totals is self.read else space.energy_per_byte_written_j
-            )
+            per_byte = self.costs.joules_per_byte(memory, written=totals is not self.read)
             totals[memory] += size
             self.memory_energy[memory] = self.memory_energy.get(memory, 0.0) + size * per_byte
 
@@ -335,6 +367,7 @@ class _Books:
             energy_j=self._energy(makespan, wires),
             provenance=provenance,
             warnings=(*workload.unsupported, *self.warnings),
+            counters=self.usage.totals(),
         )
 
     def _devices(self, makespan: float) -> list[DeviceUse]:

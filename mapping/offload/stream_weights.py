@@ -14,13 +14,14 @@ from typing import Final
 
 from hw_configs.problems import InfeasibleError, InputError, bad_input
 from hw_configs.system import MemorySpace, Node, System
+from hw_configs.units import UnitError, parse_quantity
 from mapping.liveness import footprint
 from mapping.mapper import MapperOptions
 from mapping.placement.single_device import candidates, too_large
 from simulator.plan import Home, Plan, Task
 from workloads.graph import Graph, Operator, Role
 
-__all__ = ["MAPPER", "StreamWeights"]
+__all__ = ["MAPPER", "StreamWeights", "choose_streamed", "spread"]
 
 _STEPS: Final = 500
 """Shares of the weights that are tried, least first."""
@@ -34,6 +35,7 @@ class StreamWeights:
         {
             "ahead": "streamed operators in flight or waiting (2)",
             "device": "the device to use",
+            "limit": "bytes of device memory to use, such as 8 GiB (all)",
         }
     )
 
@@ -45,8 +47,11 @@ class StreamWeights:
             node = system.node(options.settings["device"])
         device_memory = system.memories[node.memory or node.name]
         store = _store(system, node, device_memory)
-        streamed = _choose(graph, device_memory.usable_bytes, ahead)
+        usable = min(device_memory.usable_bytes, _limit(options) or device_memory.usable_bytes)
+        streamed = choose_streamed(graph, usable, ahead)
         if streamed is None:
+            if usable < device_memory.usable_bytes:
+                raise InfeasibleError(f"{graph.name} does not run in {usable} bytes of {device_memory.name}")
             raise too_large(graph, system, [node], footprint(graph))
         moved = sum(graph.tensors[w].size_bytes for weights in streamed.values() for w in weights)
         if moved > store.usable_bytes:
@@ -67,6 +72,16 @@ def _ahead(options: MapperOptions) -> int:
     return int(text)
 
 
+def _limit(options: MapperOptions) -> int | None:
+    text = options.settings.get("limit")
+    if text is None:
+        return None
+    try:
+        return int(parse_quantity(text, "size"))
+    except UnitError as error:
+        raise bad_input(str(error), path="limit") from None
+
+
 def _store(system: System, node: Node, device_memory: MemorySpace) -> MemorySpace:
     """The largest memory other than the device's own that a link path joins to it."""
     reachable = []
@@ -84,7 +99,7 @@ def _store(system: System, node: Node, device_memory: MemorySpace) -> MemorySpac
     return max(reachable, key=lambda m: (m.read_bandwidth, m.usable_bytes))
 
 
-def _choose(graph: Graph, usable: int, ahead: int) -> dict[str, tuple[str, ...]] | None:
+def choose_streamed(graph: Graph, usable: int, ahead: int) -> dict[str, tuple[str, ...]] | None:
     """Operator -> weights to stream before it: the fewest bytes, spread evenly over the run."""
     need = footprint(graph)
     weights: dict[str, tuple[str, ...]] = {}
@@ -100,7 +115,7 @@ def _choose(graph: Graph, usable: int, ahead: int) -> dict[str, tuple[str, ...]]
         return {}
     size = {op: sum(graph.tensors[w].size_bytes for w in own) for op, own in weights.items()}
     for share in range(1, _STEPS + 1):
-        chosen = _spread(size, share / _STEPS)
+        chosen = spread(size, share / _STEPS)
         freed = sum(size[name] for name in chosen)
         windows = [chosen[i : i + ahead] for i in range(max(len(chosen) - ahead + 1, 1))]
         buffer = max(sum(size[name] for name in window) for window in windows)
@@ -109,7 +124,7 @@ def _choose(graph: Graph, usable: int, ahead: int) -> dict[str, tuple[str, ...]]
     return None
 
 
-def _spread(size: dict[str, int], share: float) -> list[str]:
+def spread(size: dict[str, int], share: float) -> list[str]:
     """Operators that hold a share of all bytes, evenly spread, so that transfers find work to hide behind."""
     chosen: list[str] = []
     due = 0.0

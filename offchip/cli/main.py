@@ -46,8 +46,16 @@ _group(
     {"list": "hw:list_hardware", "show": "hw:show", "check": "hw:check"},
 )
 _group("models", "What models are there.", {"list": "models:list_models", "show": "models:show_model"})
-_group("solve", "Memory plans with proofs.", {"alloc": "solve_alloc:alloc"})
-_group("trace", "Trace-driven device simulation.", {"dram": "trace_dram:trace_dram"})
+_group(
+    "solve",
+    "Memory plans with proofs.",
+    {"alloc": "solve_alloc:alloc", "offload": "solve_offload:offload", "schedule": "solve_schedule:schedule"},
+)
+_group(
+    "trace",
+    "Trace-driven device simulation.",
+    {"dram": "trace_dram:trace_dram", "flash": "trace_flash:trace_flash", "pim": "trace_pim:trace_pim"},
+)
 _group("study", "Published systems, claim by claim.", {"list": "study:list_studies", "run": "study:run"})
 
 

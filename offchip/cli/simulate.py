@@ -106,6 +106,7 @@ def _count(text: str, flag: str) -> int:
 
 
 def _print_summary(result: Result) -> None:
+    from offchip.cli.counters import counter_rows
     from offchip.cli.output import print_table
 
     typer.echo(f"{result.model} on {result.system}, plan by {result.mapper or 'the file given'}")
@@ -122,6 +123,8 @@ def _print_summary(result: Result) -> None:
     )
     if result.wires:
         print_table("\nLinks", ("link", "forward", "backward", "busy"), _wire_rows(result))
+    for memory, figures in result.counters.items():
+        print_table(f"\nCounted in {memory}", ("", ""), counter_rows(figures))
     print_table("\nEnergy", ("component", "energy", "share"), _energy_rows(result))
     for warning in result.warnings:
         typer.echo(f"note: {warning}")

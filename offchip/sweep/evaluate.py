@@ -151,6 +151,7 @@ class Evaluator:
 
     def _condensed(self, model: str, options: Mapping[str, Any], system: System) -> Result | None:
         """The estimate of a point on one device; None for anything that has to be simulated."""
+        from mapping.mapper import MapperOptions, default_mapper
         from mapping.placement.single_device import candidates
         from simulator.cost.collective import CHOICES
         from simulator.cost.model import COST_MODELS, DEFAULT_COST_MODEL
@@ -163,7 +164,8 @@ class Evaluator:
             options.get("cost_model", DEFAULT_COST_MODEL),
             options.get("collective", "auto"),
         )
-        if several or options.get("mapper", "single-device") != "single-device" or collective not in CHOICES:
+        mapper = options.get("mapper") or default_mapper(system, MapperOptions())
+        if several or mapper != "single-device" or collective not in CHOICES:
             return None
         if cost_model not in COST_MODELS.builtin or set(options["settings"]) - {"device"}:
             return None

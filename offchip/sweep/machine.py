@@ -322,6 +322,8 @@ def _drop_derived(owner: BaseModel, data: dict[str, Any]) -> None:
 def _faults(error: pydantic.ValidationError) -> list[tuple[tuple[Any, ...], str]]:
     faults: list[tuple[tuple[Any, ...], str]] = []
     for detail in error.errors():
+        if detail["type"] == "default_factory_not_called":
+            continue
         inner = detail.get("ctx", {}).get("error")
         if isinstance(inner, ImpossibleError):
             faults += [((*detail["loc"], *path), message) for path, message in inner.faults]

@@ -57,7 +57,11 @@ VALIDATORS: Final[Registry[Validator]] = Registry(
     {
         "alloc": "offchip.validation.alloc:run",
         "dram": "offchip.validation.dram:run",
+        "flash": "offchip.validation.flash:run",
         "gpu": "offchip.validation.gpu:run",
+        "offload": "offchip.validation.offload:run",
+        "schedule": "offchip.validation.schedule:run",
+        "pim": "offchip.validation.pim:run",
     },
 )
 

@@ -15,6 +15,7 @@ from hw_configs.device import Compute
 from hw_configs.problems import bad_input
 from hw_configs.registry import Registry
 from hw_configs.system import MemorySpace, Node
+from simulator.counters import Usage
 from workloads.graph import Operator
 
 __all__ = [
@@ -43,6 +44,8 @@ class OperatorCost:
     write_bytes: int
     compute_energy_j: float
     memory_energy_j: float
+    usage: Usage | None = None
+    """What the device counts beside, for models that count."""
 
 
 class CostModel(Protocol):
@@ -56,7 +59,7 @@ class CostModel(Protocol):
 
 
 DEFAULT_COST_MODEL: Final = "gpu"
-"""Kernels on GPUs by :mod:`simulator.gpu`, every other device by the calibrated roofline."""
+"""Every kind of device by its own model (:mod:`simulator.cost.by_device`)."""
 
 COST_MODELS: Final[Registry[CostModel]] = Registry(
     "cost model",
@@ -64,8 +67,9 @@ COST_MODELS: Final[Registry[CostModel]] = Registry(
     {
         "roofline": "simulator.cost.roofline:ROOFLINE",
         "roofline-peak": "simulator.cost.roofline:PEAK",
-        "gpu": "simulator.gpu.model:GPU",
-        "gpu-eager": "simulator.gpu.model:EAGER",
+        "gpu": "simulator.cost.by_device:BY_DEVICE",
+        "scratchpad": "simulator.accelerator.model:SCRATCHPAD",
+        "gpu-eager": "simulator.cost.by_device:BY_DEVICE_EAGER",
     },
 )
 

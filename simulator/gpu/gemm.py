@@ -28,21 +28,22 @@ from numpy.typing import NDArray
 
 from simulator.gpu.power import clock_share
 
-__all__ = ["COLUMNS", "CONSTANTS", "SPLITS", "TILES", "gemm_rows"]
+__all__ = ["COLUMNS", "CONSTANTS", "SPLITS", "TILES", "gemm_rows", "residency"]
 
 Array = NDArray[np.float64]
 
 COLUMNS: Final = (
     "m", "n", "k", "batch", "a_bytes", "w_bytes", "o_bytes", "sms", "clock", "rate", "bandwidth", "l2",
     "shared", "sharing", "rotation", "library", "splits", "tdp", "idle", "j_flop", "j_byte", "k_padding",
-    "resident", "before_bytes",
+    "resident", "before_bytes", "reread_bytes",
 )  # fmt: skip
 """Inputs of a row. ``rotation``: weight tensors that a benchmark cycles through one activation (0: cold).
 ``library``: share of the arithmetic rate that the library generation reaches. ``splits``: whether the
 reduction may be split. ``resident``: share of the left operand that no DRAM read brings.
 ``before_bytes``:
-traffic of a kernel that prepares the activation (quantises it to 8 bits)."""
-M, N, K, B, EA, EW, EO, SMS, CLK, RATE, BW, L2, SHARED, SHARING, ROT, LIB, MAXS, TDP, IDLE, JF, JB, KPAD, RES, BEFORE = range(24)  # fmt: skip  # noqa: E501
+traffic of a kernel that prepares the activation (quantises it to 8 bits). ``reread_bytes``: operand bytes that DRAM
+gives more than once, where a simulation of the L2 knows them; below zero the closed form says."""
+M, N, K, B, EA, EW, EO, SMS, CLK, RATE, BW, L2, SHARED, SHARING, ROT, LIB, MAXS, TDP, IDLE, JF, JB, KPAD, RES, BEFORE, REREAD = range(25)  # fmt: skip  # noqa: E501
 CONSTANTS: Final = (
     "e0", "feed", "feed_exponent", "overlap", "wave_cycles", "latency_us", "l2_share", "reduce_cycles",
     "quantisation", "epilogue", "memory_overlap", "access", "l2_rate", "store",
@@ -57,6 +58,20 @@ ACCUMULATOR_BYTES: Final = 196608.0
 """Of the register file (256 KiB), what accumulators may take."""
 RESULTS: Final = 5
 """Columns of the result: seconds, bound (index), DRAM bytes, tile x 100 + split, clock share."""
+
+
+@njit(cache=True)
+def residency(bm: float, bn: float, shared: float) -> tuple[float, float]:
+    """Stages of a tile's pipeline, and thread blocks per multiprocessor; none where the tile does not fit."""
+    stages = 4.0
+    used = (bm + bn) * 128.0 * stages
+    while used > shared * 0.95 and stages > 2:
+        stages -= 1
+        used = (bm + bn) * 128.0 * stages
+    if used > shared:
+        return stages, 0.0
+    fits = min(np.floor(shared / used), np.floor(ACCUMULATOR_BYTES / (bm * bn * 4.0)))
+    return stages, max(1.0, min(fits, 6.0))
 
 
 @njit(cache=True, fastmath=False)
@@ -88,15 +103,9 @@ def gemm_rows(rows: Array, constants: Array, tiles: Array, splits: Array, out: A
             if bm > 32 and m <= bm / 2:
                 continue
             rows_m, rows_n = np.ceil(m / bm), np.ceil(n / bn)
-            stages = 4.0
-            used = (bm + bn) * 128.0 * stages
-            while used > f[SHARED] * 0.95 and stages > 2:
-                stages -= 1
-                used = (bm + bn) * 128.0 * stages
-            if used > f[SHARED]:
+            stages, occupancy = residency(bm, bn, f[SHARED])
+            if occupancy == 0:
                 continue
-            occupancy = min(np.floor(f[SHARED] / used), np.floor(ACCUMULATOR_BYTES / (bm * bn * 4.0)))
-            occupancy = max(1.0, min(occupancy, 6.0))
             shared_fetch = 1.0
             if f[SHARING] > 1 and bm >= 128 and bn >= 128:
                 shared_fetch = 0.5 + 0.5 / f[SHARING]
@@ -127,7 +136,9 @@ def gemm_rows(rows: Array, constants: Array, tiles: Array, splits: Array, out: A
                 across = max(1.0, concurrent / down)
                 panels = (down * bm * f[EA] + across * bn * f[EW]) * depth
                 again = 0.0
-                if panels > l2 and per > 1:
+                if f[REREAD] >= 0:
+                    again = f[REREAD]
+                elif panels > l2 and per > 1:
                     again = (np.ceil(rows_n / across) - 1) * a_total * min(1.0, panels / l2 - 1.0)
                 inputs = (a_dram + w_dram + again) / dram_rate
                 output = o_dram / dram_rate

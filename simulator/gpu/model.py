@@ -1,26 +1,29 @@
 """The cost model ``gpu``: one operator on one GPU, for the system simulator.
 
 Answers are those of :mod:`simulator.gpu.rows` under the setup ``default`` (kernels launched from a graph,
-weights cold, inputs from wherever the attribute ``residency`` says); ``gpu-eager`` takes the setup ``kernel``.
-Devices that are no GPUs go to the analytic roofline. Bytes are those that cross the DRAM's pins: what the L2
-keeps is not among them, but never more than an operator's own traffic.
+weights cold, inputs from wherever the attribute ``residency`` says); ``gpu-eager`` takes the setup ``kernel``. Bytes
+are those that cross the DRAM's pins: what the L2 keeps is not among them, but never more than an operator's own
+traffic. Devices that are no GPUs have models of their own (:mod:`simulator.cost.by_device`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 from hw_configs.device import Gpu
 from hw_configs.problems import bad_input
 from hw_configs.system import MemorySpace, Node
 from simulator.cost.model import OperatorCost, roof_seconds
-from simulator.cost.roofline import COMMUNICATION_KINDS, ROOFLINE
+from simulator.cost.roofline import COMMUNICATION_KINDS
 from simulator.gpu.constants import Constants, Setup, shipped_constants
 from simulator.gpu.lowering import lowered
 from simulator.gpu.rows import Prediction, Request, predict
 from simulator.gpu.sheet import GpuSheet, gpu_sheet
+from simulator.gpu.simulated_l2 import with_simulated_l2
 from workloads.graph import Operator
+from workloads.training import ATTENTION_BACKWARD
 
 __all__ = ["EAGER", "GPU", "GpuModel"]
 
@@ -30,13 +33,19 @@ MAX_DEVICES_REMEMBERED: Final = 256
 class GpuModel:
     """See the module's first lines. ``constants`` None means those of the package.
 
-    ``timing`` names the setup under which :meth:`cost` prices an operator.
+    ``timing`` names the setup under which :meth:`cost` prices an operator; with ``simulate_l2`` it plays the tiles of
+    products through the L2 instead of trusting the closed form.
     """
 
     def __init__(
-        self, name: str = "gpu", timing: str = "default", constants: Constants | None = None
+        self,
+        name: str = "gpu",
+        timing: str = "default",
+        constants: Constants | None = None,
+        simulate_l2: bool = False,
     ) -> None:
         self.name = name
+        self._simulate_l2 = simulate_l2
         self._timing = timing
         self._given = constants
         # Sheets by device and memory, keyed by identity; the objects are kept so that none is taken twice.
@@ -46,6 +55,10 @@ class GpuModel:
     def constants(self) -> Constants:
         """The constants in use; read from the package at first need."""
         return self._given if self._given is not None else shipped_constants()
+
+    def with_simulated_l2(self) -> GpuModel:
+        """The same model at cycle fidelity."""
+        return GpuModel(f"{self.name}, L2 by simulation", self._timing, self._given, simulate_l2=True)
 
     def sheet(self, node: Node, memory: MemorySpace) -> GpuSheet:
         """The data sheet of a node's GPU that works in a memory."""
@@ -75,21 +88,30 @@ class GpuModel:
     def cost(self, operator: Operator, node: Node, memory: MemorySpace) -> OperatorCost:
         """The cost of an operator on a node that works in a memory; SI units.
 
-        Raises ``InputError`` for communication and for a device without a rate for the element type.
+        Raises ``InputError`` for communication, for a device that is no GPU, and for one without a rate for the
+        element type.
         """
-        if operator.kind == "view" or not isinstance(node.device, Gpu):
-            return ROOFLINE.cost(operator, node, memory)
+        if not isinstance(node.device, Gpu):
+            raise bad_input(f"{node.name!r} is no GPU")
         if operator.kind in COMMUNICATION_KINDS:
             raise bad_input(
                 f"operator {operator.name!r} is communication ({operator.kind}); links set its time"
             )
         sheet = self.sheet(node, memory)
         operator = lowered(operator)
-        found = self._predict([operator], sheet, self.constants.setup(self._timing))[0]
+        setup = self.constants.setup(self._timing)
+        found = self._predict([operator], sheet, setup)[0]
+        if self._simulate_l2 and found.choice:
+            played = with_simulated_l2(Request(operator, sheet, setup), self.constants, found.choice)
+            if played is not None:
+                found = replace(found, kernel_s=played[0], dram_bytes=played[1])
         # The closed forms count tiles; the data-sheet roof holds whatever they say, for bytes that move.
         arithmetic, traffic = roof_seconds(operator, node.device.compute, memory)
         cold = operator.attributes.get("residency") not in ("hot", "previous")
-        seconds = max(found.kernel_s, arithmetic, traffic if cold else 0.0)
+        # The backward kernel's five products are taken to run as well as the forward kernel's two: assumption.
+        backward = operator.kind == "attention" and operator.attributes.get("pass") == "backward"
+        work = ATTENTION_BACKWARD if backward else 1.0
+        seconds = max(work * found.kernel_s, arithmetic, traffic if cold else 0.0)
         share = min(1.0, found.dram_bytes / max(1.0, operator.read_bytes + operator.write_bytes))
         read, written = operator.read_bytes, operator.write_bytes
         if not cold:
@@ -100,7 +122,7 @@ class GpuModel:
             found.bound_by,
             read,
             written,
-            found.compute_j,
+            work * found.compute_j,
             read * memory.energy_per_byte_read_j + written * memory.energy_per_byte_written_j,
         )
 

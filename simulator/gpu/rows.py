@@ -115,7 +115,7 @@ def gemm_line(request: Request, constants: Constants) -> list[float]:
         joule / speed, sheet.joule_per_byte,
         32.0 if family == "tensor16" else 8.0 if family == "simt32" else 128.0,
         resident_share(operator, batch * m * k * element),
-        3.0 * batch * m * k if family == "tensor8" and setup.cache_write else 0.0,
+        3.0 * batch * m * k if family == "tensor8" and setup.cache_write else 0.0, -1.0,
     ]  # fmt: skip
 
 

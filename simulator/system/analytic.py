@@ -53,14 +53,19 @@ class _Closed:
             self._meet(index, ready)
             return
         if task.kind == "compute":
-            cost = self.costs.operator(self.graph.operator_by_name[task.operator], task.device)
             ready = max(ready, self.device_free.get(task.device, self.start))
+            cost = self.costs.operator(self.graph.operator_by_name[task.operator], task.device, ready)
             end = ready + cost.launch_seconds + cost.seconds
+            streamed = float(sum(self.graph.tensors[name].size_bytes for name in task.streamed))
+            if streamed:
+                flow = self.costs.stream_path(task.source, task.device)
+                began = ready + flow.latency_s
+                end = max(end, began + self._carry(flow.resources, streamed, began))
             self.device_free[task.device] = end
-            self._record(index, TaskRecord(task, ready, end, cost))
+            self._record(index, TaskRecord(task, ready, end, cost, streamed))
         else:
             size = float(self.graph.tensors[task.tensor].size_bytes)
-            path = self.costs.path(task.source, task.target)
+            path = self.costs.path(task.source, task.target, task.chunk_bytes, task.readers)
             began = ready + path.latency_s
             end = began + self._carry(path.resources, size, began)
             self._record(index, TaskRecord(task, ready, end, None, size, size))

@@ -6,17 +6,28 @@ Resources are named strings: a wire's direction (``pcie:gpu-cpu>``), a half-dupl
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING, Final, Literal
 
+from hw_configs.device import ComputationalStorage, Flash
 from hw_configs.problems import bad_input
 from hw_configs.system import System
 from simulator.cost.collective import ALGORITHMS, AUTO, CHOICES, schedule
 from simulator.cost.model import CostModel, OperatorCost
+from simulator.flash.patterns import DrivePattern, drive_rate
+from simulator.system.drives import MeasuredRates, drive_ports, engine_drives
 from workloads.graph import Operator
 
-__all__ = ["CostTable", "Path", "Round"]
+if TYPE_CHECKING:
+    from simulator.pim.kernels import Kernel
+    from simulator.pim.operators import PimCosts
+
+__all__ = ["CHUNK_READERS", "CostTable", "MeasuredMemory", "Path", "Round"]
+
+CHUNK_READERS: Final = 32
+"""Reads in flight when a host fetches chunks: 32 threads (LLM in a flash, arXiv:2312.11514, section 4)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,11 +48,22 @@ class Round:
     sends: tuple[tuple[str, str, int], ...]
 
 
+@dataclass(frozen=True, slots=True)
+class MeasuredMemory:
+    """What a memory was measured to do on a stream, in place of what its data sheet promises."""
+
+    read_bytes_per_s: float
+    write_bytes_per_s: float
+    read_j_per_byte: float
+    write_j_per_byte: float
+
+
 class CostTable:
     """Costs on one system, remembered. One table serves all phases of a run.
 
     ``collective`` is an algorithm, or ``auto``: the faster one for a collective's size and ranks, judged with
-    the wires to itself. ``port_rates`` are bandwidths of memories that were measured instead of stated.
+    the wires to itself. ``measured`` are memories that were measured instead of stated. ``drives``: where a
+    drive's ports get their rates, the closed form or the drive engine.
     """
 
     def __init__(
@@ -49,20 +71,35 @@ class CostTable:
         system: System,
         model: CostModel,
         collective: str = AUTO,
-        port_rates: Mapping[str, float] | None = None,
+        measured: Mapping[str, MeasuredMemory] | None = None,
+        drives: Literal["closed", "event"] = "event",
     ) -> None:
         if collective not in CHOICES:
             known = ", ".join(CHOICES)
             raise bad_input(f"found {collective!r}; expected one of {known}", path="--collective")
         self.system, self.model, self.collective = system, model, collective
-        self._port_rates = port_rates or {}
+        self._measured = measured or {}
+        self._drives: Literal["closed", "event"] = drives
         # Keyed by identity: the decode steps of a generation share the operators that do not change.
         self._operators: dict[tuple[int, str], tuple[Operator, OperatorCost]] = {}
-        self._paths: dict[tuple[str, str], Path] = {}
+        self._paths: dict[tuple[str, str, int, int], Path] = {}
         self._rounds: dict[tuple[str, int, tuple[str, ...]], tuple[Round, ...]] = {}
+        self._kernels: Mapping[str, Kernel] = {}
+        self._kernel_costs: PimCosts | None = None
 
-    def operator(self, operator: Operator, device: str) -> OperatorCost:
-        """Cost of an operator on a node, working in the node's memory."""
+    def lay_out(self, kernels: Mapping[str, Kernel], costs: PimCosts | None) -> None:
+        """Take the costs of these operators from their layout on a PIM memory from here on."""
+        self._kernels, self._kernel_costs = kernels, costs
+
+    def operator(self, operator: Operator, device: str, start_s: float = 0.0) -> OperatorCost:
+        """Cost of an operator on a node, working in the node's memory.
+
+        Operators on a PIM memory cost what they cost at ``start_s``, for refresh keeps to its own clock.
+        """
+        if self._kernel_costs is not None:
+            kernel = self._kernels.get(operator.name)
+            if kernel is not None:
+                return self._kernel_costs.cost(operator, device, kernel, start_s)
         key = (id(operator), device)
         known = self._operators.get(key)
         if known is None:
@@ -74,12 +111,24 @@ class CostTable:
             self._operators[key] = known
         return known[1]
 
-    def path(self, source: str, target: str) -> Path:
-        """The path of a copy from one memory to another; ``InputError`` when no link joins them."""
-        key = (source, target)
+    def path(self, source: str, target: str, chunk_bytes: int = 0, readers: int = 0) -> Path:
+        """The path of a copy from one memory to another; ``InputError`` when no link joins them.
+
+        Bytes that lie in a drive in chunks of ``chunk_bytes`` come no faster than the drive reads such chunks
+        from random places, ``readers`` at a time; 0 means that they lie together.
+        """
+        key = (source, target, chunk_bytes, readers or CHUNK_READERS)
         if key not in self._paths:
-            self._paths[key] = self._find_path(source, target)
+            found = self._find_path(source, target)
+            self._paths[key] = self._in_chunks(found, *key) if chunk_bytes else found
         return self._paths[key]
+
+    def stream_path(self, source: str, device: str) -> Path:
+        """The path of operands that flow from a memory into a device past the device's own memory."""
+        path = self.path(source, self.system.nodes[device].memory or device)
+        resources = path.resources[: -len(self._entering(self.system.nodes[device].memory or device))]
+        narrowest = min(resources, key=self.capacity.__getitem__)
+        return Path(resources, path.latency_s, narrowest.rstrip("<>"))
 
     def rounds(self, operator: Operator, devices: tuple[str, ...]) -> tuple[Round, ...]:
         """The rounds of a collective operator over the ranks' devices.
@@ -95,31 +144,65 @@ class CostTable:
     @cached_property
     def capacity(self) -> dict[str, float]:
         """Bytes per second of every resource."""
-        rates: dict[str, float] = {}
+        drives = engine_drives(self.system)
+        later: dict[str, Callable[[], float]] = {}
+        for name, device in drives.items():
+            read, write = self._ports(name)
+            reading, writing = drive_ports(device, self._drives)
+            later |= {write: writing} | {read: reading}
+        rates = MeasuredRates(later)
         for wire in self.system.wires.values():
             for forward in (True, False):
                 rates[self._wire(wire.name, forward)] = wire.link.bandwidth
         for memory in self.system.memories.values():
+            if memory.name in drives:
+                continue
             read, write = self._ports(memory.name)
-            rates[read] = self._port_rates.get(memory.name, memory.read_bandwidth)
-            rates[write] = self._port_rates.get(memory.name, memory.write_bandwidth)
+            found = self._measured.get(memory.name)
+            if found is None:
+                rates[read], rates[write] = memory.read_bandwidth, memory.write_bandwidth
+            else:
+                # One port for both ways; what is written passes a narrower place before it.
+                rates[read] = rates[write] = max(found.read_bytes_per_s, found.write_bytes_per_s)
+                rates[f"{memory.name}:reading"] = found.read_bytes_per_s
+                rates[f"{memory.name}:writing"] = found.write_bytes_per_s
         return rates
+
+    def joules_per_byte(self, memory: str, *, written: bool) -> float:
+        """Energy of a byte that a transfer reads from a memory or writes to it."""
+        found = self._measured.get(memory)
+        if found is not None:
+            return found.write_j_per_byte if written else found.read_j_per_byte
+        space = self.system.memories[memory]
+        return space.energy_per_byte_written_j if written else space.energy_per_byte_read_j
 
     def _find_path(self, source: str, target: str) -> Path:
         route = self.system.route(source, target)
         memories = self.system.memories
         latency = memories[source].latency_s + sum(self.system.wires[wire].link.latency for wire, _ in route)
         wires = tuple(self._wire(wire, forward) for wire, forward in route)
-        resources = (self._ports(source)[0], *wires, self._ports(target)[1])
+        resources = (*self._leaving(source), *wires, *self._entering(target))
         narrowest = min(resources, key=self.capacity.__getitem__)
         return Path(resources, latency, narrowest.rstrip("<>"))
+
+    def _in_chunks(self, path: Path, source: str, target: str, chunk_bytes: int, readers: int) -> Path:
+        """The path with one more resource: the drive's readers, which all copies of such chunks share."""
+        device = self.system.nodes[source].device
+        if source == target or not isinstance(device, Flash | ComputationalStorage):
+            return path
+        rate = drive_rate(device, DrivePattern("read", "random", chunk_bytes, readers))
+        name = f"{source}:read {readers} x {chunk_bytes} B"
+        self.capacity[name] = rate.bandwidth_bytes_per_s
+        resources = (*path.resources, name)
+        narrowest = min(resources, key=self.capacity.__getitem__)
+        return Path(resources, path.latency_s, narrowest.rstrip("<>"))
 
     def _find_rounds(self, kind: str, size: int, devices: tuple[str, ...]) -> tuple[Round, ...]:
         algorithms = ALGORITHMS if self.collective == AUTO else (self.collective,)
         candidates = [self._rounds_by(algorithm, kind, size, devices) for algorithm in algorithms]
-        return min(candidates, key=self._seconds_alone)
+        return min(candidates, key=self.seconds_alone)
 
-    def _seconds_alone(self, rounds: tuple[Round, ...]) -> float:
+    def seconds_alone(self, rounds: tuple[Round, ...]) -> float:
         """Time of a collective that has the wires to itself: latencies, and the fullest wire of each round."""
         seconds, nodes = 0.0, self.system.nodes
         for round_ in rounds:
@@ -153,6 +236,16 @@ class CostTable:
         if self.system.wires[name].link.duplex == "half":
             return name
         return name + (">" if forward else "<")
+
+    def _leaving(self, memory: str) -> tuple[str, ...]:
+        """What bytes pass when they are read from a memory."""
+        port = self._ports(memory)[0]
+        return (port, f"{memory}:reading") if memory in self._measured else (port,)
+
+    def _entering(self, memory: str) -> tuple[str, ...]:
+        """What bytes pass when they are written to a memory."""
+        port = self._ports(memory)[1]
+        return (f"{memory}:writing", port) if memory in self._measured else (port,)
 
     def _ports(self, memory: str) -> tuple[str, str]:
         space = self.system.memories[memory]

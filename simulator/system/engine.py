@@ -29,7 +29,7 @@ from workloads.graph import Graph
 __all__ = ["LEVERS", "PhaseRun", "TaskRecord", "run_events"]
 
 LEVERS: Final = (
-    "levers: a smaller batch or context, a narrower element type, more devices (--tp, --pp), "
+    "what could help: a smaller batch or context, a narrower element type, more devices (--tp, --pp), "
     "or a mapper that offloads (--mapper, see 'offchip simulate --help')"
 )
 
@@ -39,7 +39,8 @@ Steps = Generator[Any, Any, None]
 @dataclass(slots=True)
 class TaskRecord:
     """When a task ran. ``cost`` is set for compute tasks; transfers and collectives have bytes, sent from
-    the source (or this rank's memory) and received in the target.
+    the source (or this rank's memory) and received in the target. The bytes that a compute task sends are those
+    it streams from its source past its own memory.
     """
 
     task: Task
@@ -154,24 +155,36 @@ class _Run:
         return self.awaited[index]
 
     def _compute(self, index: int, task: Task) -> Steps:
-        cost = self.costs.operator(self.graph.operator_by_name[task.operator], task.device)
-        duration = cost.launch_seconds + cost.seconds
+        operator = self.graph.operator_by_name[task.operator]
+        streamed = float(sum(self.graph.tensors[name].size_bytes for name in task.streamed))
         lock = self.locks.get(task.device)
         if lock is not None:
             with lock.request() as turn:
                 yield turn
                 start = self.env.now
-                yield self.env.timeout(duration)
+                cost = self.costs.operator(operator, task.device, start)
+                yield from self._hold(task, cost.launch_seconds + cost.seconds, streamed)
         else:
             start = self.env.now
+            cost = self.costs.operator(operator, task.device, start)
+            yield from self._hold(task, cost.launch_seconds + cost.seconds, streamed)
+        self.records[index] = TaskRecord(task, start, self.env.now, cost, streamed)
+
+    def _hold(self, task: Task, duration: float, streamed: float) -> Steps:
+        """The device for its arithmetic, and as long as the operands take that flow in beside it."""
+        if not streamed:
             if duration > 0:
                 yield self.env.timeout(duration)
-        self.records[index] = TaskRecord(task, start, self.env.now, cost)
+            return
+        computed = self.env.timeout(duration)
+        path = self.costs.stream_path(task.source, task.device)
+        yield self.env.timeout(path.latency_s)
+        yield self.env.all_of([computed, self.network.start(path.resources, streamed)])
 
     def _transfer(self, index: int, task: Task) -> Steps:
         start = self.env.now
         size = self.graph.tensors[task.tensor].size_bytes
-        path = self.costs.path(task.source, task.target)
+        path = self.costs.path(task.source, task.target, task.chunk_bytes, task.readers)
         yield self.env.timeout(path.latency_s)
         yield self.network.start(path.resources, size)
         self.records[index] = TaskRecord(task, start, self.env.now, None, float(size), float(size))

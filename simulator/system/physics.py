@@ -13,8 +13,9 @@ import math
 from collections.abc import Iterator
 from itertools import pairwise
 
+from hw_configs.device import ComputationalStorage
 from hw_configs.problems import PhysicsError
-from hw_configs.system import System
+from hw_configs.system import MemorySpace, Node, System
 from simulator.cost.model import peak_rate
 from simulator.system.costs import CostTable
 from simulator.system.engine import PhaseRun, TaskRecord
@@ -64,11 +65,21 @@ def _operators_below_roof(run: PhaseRun, graph: Graph, system: System) -> Iterat
                 rates[key] = peak_rate(node.compute, operator.kind, operator.dtype)
             roof = operator.flops / rates[key]
         memory = system.memories[node.memory or node.name]
-        traffic = cost.read_bytes / memory.read_bandwidth + cost.write_bytes / memory.write_bandwidth
+        read_rate, write_rate = _inside(node, memory)
+        traffic = cost.read_bytes / read_rate + cost.write_bytes / write_rate
         roof = max(roof, traffic)
         took = record.end - record.start
         if not took >= roof * (1 - 1e-6) - _slack(run):
             yield f"operator {name!r} took {took:.6g} s, below its roof of {roof:.6g} s on {node.name}"
+
+
+def _inside(node: Node, memory: MemorySpace) -> tuple[float, float]:
+    """Bytes per second between a device and its memory: a drive's own compute does not use the host port."""
+    device = node.device
+    if isinstance(device, ComputationalStorage) and memory.name == node.name:
+        inside = device.internal_bandwidth
+        return max(memory.read_bandwidth, inside), max(memory.write_bandwidth, inside)
+    return memory.read_bandwidth, memory.write_bandwidth
 
 
 def _overlaps(run: PhaseRun) -> Iterator[str]:
@@ -112,14 +123,17 @@ def _bytes_not_conserved(run: PhaseRun, graph: Graph, costs: CostTable) -> Itera
     system = costs.system
     expected: dict[str, float] = {}
 
-    def moved(source: str, target: str, size: float) -> None:
-        for resource in costs.path(source, target).resources:
+    def moved(source: str, target: str, size: float, chunk: int = 0, readers: int = 0) -> None:
+        for resource in costs.path(source, target, chunk, readers).resources:
             expected[resource] = expected.get(resource, 0.0) + size
 
     for record in run.records:
         task = record.task
         if task.kind == "transfer":
-            moved(task.source, task.target, record.moved_bytes)
+            moved(task.source, task.target, record.moved_bytes, task.chunk_bytes, task.readers)
+        elif task.streamed:
+            for resource in costs.stream_path(task.source, task.device).resources:
+                expected[resource] = expected.get(resource, 0.0) + record.moved_bytes
         elif task.kind == "collective" and task.device == task.group[0]:
             memory = {device: system.nodes[device].memory or device for device in task.group}
             for round_ in costs.rounds(graph.operator_by_name[task.operator], task.group):

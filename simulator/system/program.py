@@ -90,7 +90,7 @@ class _Replay:
             operator = self.graph.operator_by_name[task.operator]
             memory = self.memory_of[task.device]
             for tensor in dict.fromkeys((*_of_rank(task, operator.inputs), *operator.updates)):
-                self._read(index, tensor, memory)
+                self._read(index, tensor, task.source if tensor in task.streamed else memory)
             for tensor in operator.updates:
                 self._overwrite(index, self.here[tensor, memory])
             for tensor in _of_rank(task, operator.outputs):

@@ -1,5 +1,6 @@
-"""What a plan rewrites in a graph before it runs: narrower storage of tensors, and operators divided over
-devices (:mod:`simulator.system.split`).
+"""What a plan rewrites in a graph before it runs: narrower storage of tensors, tensors and operators in parts
+(:mod:`simulator.system.divide`), reshapes that move nothing (:mod:`simulator.system.views`), operators in tiles
+(:mod:`simulator.system.tile`), and operators divided over devices (:mod:`simulator.system.split`).
 
 Mappers call :func:`rewrite` while they plan, and the simulator calls it before it runs a plan, so both speak
 of the same operators and tensors.
@@ -13,7 +14,10 @@ from math import prod
 
 from hw_configs.problems import bad_input, nearest
 from simulator.plan import Plan
+from simulator.system.divide import divide_graph
 from simulator.system.split import split_graph
+from simulator.system.tile import tile_graph
+from simulator.system.views import without_views
 from workloads.dtypes import size_bytes
 from workloads.graph import Graph
 
@@ -24,6 +28,12 @@ def rewrite(graph: Graph, plan: Plan) -> Graph:
     """The graph that a plan's tasks name; the graph itself when the plan rewrites nothing."""
     if plan.precision:
         graph = store_as(graph, plan.precision)
+    if plan.divisions or plan.pieces or plan.appends or plan.sparsity:
+        graph = divide_graph(graph, plan)
+    if plan.views:
+        graph = without_views(graph, plan.views)
+    if plan.tiles:
+        graph = tile_graph(graph, plan.tiles)
     if plan.splits:
         graph = split_graph(graph, plan.splits)
     return graph

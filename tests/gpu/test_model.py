@@ -9,6 +9,7 @@ import pytest
 from hw_configs.problems import InputError
 from simulator.cost.model import COST_MODELS, roof_seconds
 from simulator.gpu.lowering import lowered
+from simulator.gpu.model import GPU
 from simulator.gpu.sheet import capability, memory_key
 from tests.gpu.sheets import NAMES, attention, product, reference
 from workloads.graph import KINDS, Operator
@@ -60,11 +61,21 @@ def test_older_libraries_launched_one_by_one_are_slower() -> None:
 
 def test_a_batch_of_rows_equals_rows_alone() -> None:
     gpu = reference("h100-sxm")
-    model = COST_MODELS.get("gpu")
     operators = [product(8, 4096, 4096), attention(4, 32, 8, 1, 4096), product(512, 512, 512, "fp32")]
-    together = model.predict_rows(operators, gpu.node, gpu.memory)  # type: ignore[attr-defined]
+    together = GPU.predict_rows(operators, gpu.node, gpu.memory)
     for operator, one in zip(operators, together, strict=True):
-        assert model.predict_rows([operator], gpu.node, gpu.memory)[0] == one  # type: ignore[attr-defined]
+        assert GPU.predict_rows([operator], gpu.node, gpu.memory)[0] == one
+
+
+def test_a_simulated_l2_agrees_where_everything_fits_and_is_near_where_not() -> None:
+    gpu = reference("a100-80gb")
+    played = GPU.with_simulated_l2()
+    fits = product(1024, 1024, 1024)
+    assert played.cost(fits, gpu.node, gpu.memory) == GPU.cost(fits, gpu.node, gpu.memory)
+    for m, n, k in ((8192, 8192, 8192), (4096, 14336, 4096), (16384, 4096, 12288), (300, 40000, 5000)):
+        operator = product(m, n, k)
+        closed, simulated = (model.cost(operator, gpu.node, gpu.memory).seconds for model in (GPU, played))
+        assert simulated == pytest.approx(closed, rel=0.1)
 
 
 def test_an_lstm_runs_step_by_step() -> None:

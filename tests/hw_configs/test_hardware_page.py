@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from hw_configs import device, link, system
+from hw_configs import csd, device, flash, link, pim, scratchpad, system, vector_unit
 from hw_configs.config import Config
 from hw_configs.library import check_file
 
@@ -29,11 +29,11 @@ def test_the_tables_are_those_of_the_schema():
 def test_every_model_of_the_schema_has_a_table():
     models = {
         model
-        for module in (device, link, system)
+        for module in (csd, device, flash, link, pim, system, scratchpad, vector_unit)
         for model in vars(module).values()
         if isinstance(model, type) and issubclass(model, Config) and model.__module__ == module.__name__
     }
-    bases = {device.DeviceBase, link.LinkBase}
+    bases = {device.DeviceBase, link.LinkBase, pim.PimDetail}
     assert models - bases == set(keys_script().MODELS)
 
 

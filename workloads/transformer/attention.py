@@ -191,7 +191,7 @@ def _attend_fused(
         "attention.attend", "attention", tuple(inputs), (out,),
         flops=2.0 * step.batch * step.pairs(spec.window, spec.chunk) * spec.heads * width,
         read=read, write=w.size(out) + appended, updates=updates, tp="head",
-        known=_attributes(step, spec),
+        known={**_attributes(step, spec), "kv_dtype": kv},
     )  # fmt: skip
 
 

@@ -1,0 +1,219 @@
+"""Tensor parallelism: one rank's part of a training graph, with the collectives it takes part in.
+
+Layouts follow the operators' attribute ``tp`` through the graph (Megatron-LM, arXiv:1909.08053): a tensor is whole,
+divided over the hidden dimension or, between the products under sequence parallelism, divided over tokens. An
+operator that needs another layout gets an all-gather before it; a partial sum is completed by an all-reduce, or by
+a reduce-scatter under sequence parallelism (Korthikanti et al., arXiv:2205.05198, section 4.2.2). Gathered copies
+are not kept for the backward pass but gathered again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from math import ceil, prod
+from typing import Final
+
+from hw_configs.problems import bad_input
+from workloads.graph import Attribute, Graph, Operator, Role, Tensor
+
+__all__ = ["place_of", "shard"]
+
+_DIVIDED: Final[dict[str, tuple[str, ...]]] = {
+    "column": ("n",), "row": ("k",), "head": ("heads", "kv_heads", "n"), "split": ("n",), "vocab": ("n",),
+}  # fmt: skip
+"""Attributes that shrink on one rank, by axis."""
+
+_MODEL_ROLES: Final = frozenset({Role.WEIGHT, Role.OPTIMIZER_STATE})
+
+
+def shard(graph: Graph, ranks: int, sequence_parallel: bool = True) -> Graph:
+    """One rank's part of a training graph under tensor parallelism, collectives included."""
+    sharder = _Sharder(graph, ranks, sequence_parallel)
+    for op in graph.operators:
+        sharder.add(op)
+    return replace(
+        graph, tensors=sharder.tensors, operators=tuple(sharder.operators), outputs=tuple(graph.outputs)
+    )
+
+
+@dataclass
+class _Sharder:
+    graph: Graph
+    ranks: int
+    sequence: bool
+    tensors: dict[str, Tensor] = field(default_factory=dict)
+    operators: list[Operator] = field(default_factory=list)
+    layout: dict[str, str] = field(default_factory=dict)
+    """``whole``, ``divided`` over the hidden dimension or heads, or ``tokens``."""
+    gathered: dict[tuple[str, str], str] = field(default_factory=dict)
+
+    def add(self, op: Operator) -> None:
+        """One operator's part, with the collectives around it."""
+        axis = str(op.attributes.get("tp", "replicated"))
+        if op.kind in ("all_gather", "all_to_all") and "parallel" in op.attributes:
+            self._exchange(op)
+        elif op.kind == "elementwise" and axis != "replicated":
+            self._follow(op)
+        elif axis == "replicated":
+            self._replicated(op)
+        else:
+            self._divided(op, axis)
+
+    def _exchange(self, op: Operator) -> None:
+        """An exchange among context or Ulysses ranks moves this rank's part."""
+        lead = self.layout.get(op.inputs[0], "whole") if op.inputs else "divided"
+        share = 1 / self.ranks if lead != "whole" else 1.0
+        for name in op.outputs:
+            self._declare(name, lead, share)
+        attributes = {**op.attributes, "bytes": ceil(int(op.attributes["bytes"]) * share)}
+        self.operators.append(replace(op, attributes=attributes))
+
+    def _follow(self, op: Operator) -> None:
+        """Additions work on whatever layout their operands have."""
+        for name in op.inputs:
+            self._settle(name, "divided")
+        layouts = {self.layout[name] for name in op.inputs}
+        target = "tokens" if "tokens" in layouts else "divided" if "divided" in layouts else "whole"
+        share = 1.0 if target == "whole" else 1 / self.ranks
+        for name in op.outputs:
+            self._declare(name, target, share)
+        self._emit(op, op.inputs, op.outputs, share, "n" if target == "divided" else "m")
+
+    def _replicated(self, op: Operator) -> None:
+        """Whole on every rank, or on its share of tokens under sequence parallelism."""
+        inputs = []
+        for name in op.inputs:
+            self._settle(name, "replicated")
+            inputs.append(self._whole(name, op) if self.layout[name] == "divided" else name)
+        for name in op.updates:
+            self._settle(name, "replicated")
+        by_tokens = self.sequence and any(self.layout.get(name) == "tokens" for name in inputs)
+        target, share = ("tokens", 1 / self.ranks) if by_tokens else ("whole", 1.0)
+        for name in op.outputs:
+            # Gradients of weights keep their size: each rank has a part of the sum.
+            own = self._is_weight_gradient(name)
+            self._declare(name, "whole" if own else target, 1.0 if own else share)
+        self._emit(op, tuple(inputs), op.outputs, share, "m")
+
+    def _divided(self, op: Operator, axis: str) -> None:
+        """One rank's part of a divided operator."""
+        self._check_heads(op)
+        partial = axis == "row" or (axis == "vocab" and op.kind == "embedding")
+        inputs = []
+        for name in op.inputs:
+            self._settle(name, axis)
+            inputs.append(self._whole(name, op) if self.layout[name] == "tokens" else name)
+        for name in op.updates:
+            self._settle(name, axis)
+        outputs = [f"{name}.partial" if partial else name for name in op.outputs]
+        share = 1 / self.ranks
+        for name, part in zip(op.outputs, outputs, strict=True):
+            scalar = self.graph.tensors[name].size_bytes < self.ranks * 8
+            whole = partial or scalar
+            self._declare(part, "whole" if whole else "divided", 1.0 if whole else share, name)
+        self._emit(op, tuple(inputs), tuple(outputs), share, *_DIVIDED.get(axis, ()))
+        if partial:
+            for name, part in zip(op.outputs, outputs, strict=True):
+                self._complete(name, part, op)
+
+    def _emit(
+        self, op: Operator, inputs: tuple[str, ...], outputs: tuple[str, ...], share: float, *scaled: str
+    ) -> None:
+        attributes = dict(op.attributes)
+        for key in scaled:
+            value = attributes.get(key)
+            if isinstance(value, int) and not isinstance(value, bool):
+                attributes[key] = max(1, ceil(value * share - 1e-9))
+        if "parameters" in attributes:
+            attributes["parameters"] = max(1, ceil(int(attributes["parameters"]) * share - 1e-9))
+        whole_in, part_in = self._bytes(op.inputs, self.graph.tensors), self._bytes(inputs, self.tensors)
+        whole_in += self._bytes(op.updates, self.graph.tensors)
+        part_in += self._bytes(op.updates, self.tensors)
+        whole_out = self._bytes((*op.outputs, *op.updates), self.graph.tensors)
+        part_out = self._bytes((*outputs, *op.updates), self.tensors)
+        self.operators.append(
+            replace(
+                op, inputs=inputs, outputs=outputs, flops=op.flops * share, attributes=attributes,
+                read_bytes=round(op.read_bytes * part_in / whole_in) if whole_in else op.read_bytes,
+                write_bytes=round(op.write_bytes * part_out / whole_out) if whole_out else op.write_bytes,
+            )
+        )  # fmt: skip
+
+    def _check_heads(self, op: Operator) -> None:
+        for key in ("heads", "kv_heads"):
+            count = op.attributes.get(key)
+            if isinstance(count, int) and count % self.ranks and op.kind == "attention":
+                raise bad_input(
+                    f"{count} {key.replace('_', ' ')} cannot be divided over {self.ranks} ranks",
+                    path="tensor",
+                )
+
+    def _settle(self, name: str, axis: str) -> None:
+        """Lay out a tensor that no operator has made: weights and their state, inputs of the graph."""
+        if name in self.layout:
+            return
+        model = self.graph.tensors[name].role in _MODEL_ROLES
+        divided = model and axis != "replicated"
+        self._declare(name, "divided" if divided else "whole", 1 / self.ranks if divided else 1.0)
+
+    def _declare(self, name: str, layout: str, share: float, original: str | None = None) -> None:
+        tensor = self.graph.tensors[original or name]
+        size = ceil(tensor.size_bytes * share)
+        shape = tensor.shape if share == 1.0 else (ceil(prod(tensor.shape) * share),)
+        self.tensors[name] = Tensor(name, shape, tensor.dtype, tensor.role, size)
+        self.layout[name] = layout
+
+    def _whole(self, name: str, op: Operator) -> str:
+        """The gathered copy of a tensor, made once per layer and pass."""
+        place = (
+            f"{op.attributes.get('layer')}.{op.attributes.get('pass')}.{op.attributes.get('microbatch', 0)}"
+        )
+        key = (name, place)
+        if key not in self.gathered:
+            again = sum(1 for known, _ in self.gathered if known == name)
+            target = f"{name}.whole" + (f".{again}" if again else "")
+            tensor = self.graph.tensors[name]
+            self.tensors[target] = replace(tensor, name=target, role=tensor.role)
+            self.layout[target] = "whole"
+            self._collective("all_gather", name, target, tensor.size_bytes, op)
+            self.gathered[key] = target
+        return self.gathered[key]
+
+    def _complete(self, name: str, part: str, op: Operator) -> None:
+        size = self.graph.tensors[name].size_bytes
+        if self.sequence:
+            self._declare(name, "tokens", 1 / self.ranks)
+            self._collective("reduce_scatter", part, name, size, op)
+        else:
+            self._declare(name, "whole", 1.0)
+            self._collective("all_reduce", part, name, size, op)
+
+    def _collective(self, kind: str, source: str, target: str, size: int, op: Operator) -> None:
+        attributes: dict[str, Attribute] = {
+            **place_of(op), "bytes": size, "group": self.ranks, "parallel": "tensor",
+        }  # fmt: skip
+        self.operators.append(
+            Operator(
+                f"{target}.{kind}",
+                kind,
+                (source,),
+                (target,),
+                dtype=self.tensors[target].dtype,
+                attributes=attributes,
+            )
+        )
+
+    def _is_weight_gradient(self, name: str) -> bool:
+        return self.graph.tensors[name].role is Role.GRADIENT and any(
+            self.graph.operator_by_name[reader].kind == "optimizer" for reader in self.graph.consumers[name]
+        )
+
+    @staticmethod
+    def _bytes(names: Iterable[str], tensors: Mapping[str, Tensor]) -> int:
+        return sum(tensors[name].size_bytes for name in names)
+
+
+def place_of(op: Operator) -> dict[str, Attribute]:
+    """Layer, pass and micro-batch of an operator, for what is added beside it."""
+    return {key: op.attributes[key] for key in ("layer", "pass", "microbatch") if key in op.attributes}

@@ -1,0 +1,245 @@
+"""How a model is trained: the degrees of parallelism, what is sharded, kept, recomputed and moved; and what that
+takes in bytes and seconds.
+
+The figures are those of one device, the fullest of all. Degrees multiply to the number of devices.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from typing import Any, Final, Literal
+
+from hw_configs.problems import InputError, Problem
+
+__all__ = [
+    "ALLOCATORS", "RECOMPUTE", "ZERO_STAGES", "MemoryBudget", "StepTime", "TrainingEstimate", "TrainingSetup",
+]  # fmt: skip
+
+Recompute = Literal["none", "selective", "full"]
+Allocator = Literal["planned", "caching", "expandable"]
+RECOMPUTE: Final = ("none", "selective", "full")
+ALLOCATORS: Final = ("planned", "caching", "expandable")
+ZERO_STAGES: Final = (0, 1, 2, 3)
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingSetup:
+    """One way to train.
+
+    ``batch`` is sequences per step over all devices, ``micro_batch`` sequences per forward pass. ``tensor``
+    divides weights and heads (Megatron-LM, arXiv:1909.08053), with ``sequence_parallel`` also what lies
+    between them (arXiv:2205.05198); ``ulysses`` divides the sequence and, inside attention, the heads
+    (DeepSpeed-Ulysses, arXiv:2309.14509); ``context`` divides the sequence and passes keys round a ring
+    (arXiv:2310.01889); ``pipeline`` divides layers; ``data`` divides the batch. ``zero_stage`` shards
+    optimizer state (1), gradients (2) and weights (3) over the ranks that hold equal weights
+    (arXiv:1910.02054). ``recompute``: ``full`` keeps only a layer's input, ``selective`` drops what norms and
+    activations make; ``recompute_layers`` does so in the first so many layers only. ``swap_tokens`` is the
+    share of tokens whose skeletal activations go to host memory while those of the rest are recomputed
+    (MEMO's alpha); None swaps nothing.
+    """
+
+    model: str
+    sequence: int
+    batch: int = 1
+    micro_batch: int = 1
+    dtype: str = "bf16"
+    tensor: int = 1
+    sequence_parallel: bool = True
+    ulysses: int = 1
+    context: int = 1
+    pipeline: int = 1
+    data: int = 1
+    zero_stage: int = 0
+    recompute: Recompute = "none"
+    recompute_layers: int | None = None
+    swap_tokens: float | None = None
+    allocator: Allocator = "planned"
+
+    def __post_init__(self) -> None:
+        problems = list(self._problems())
+        if problems:
+            raise InputError(problems)
+
+    @property
+    def devices(self) -> int:
+        """Ranks in all."""
+        return self.tensor * self.ulysses * self.context * self.pipeline * self.data
+
+    @property
+    def shards(self) -> int:
+        """Ranks that hold the same weights, over which ZeRO divides: data, context and Ulysses ranks."""
+        return self.data * self.context * self.ulysses
+
+    @property
+    def micro_batches(self) -> int:
+        """Forward passes per step and rank."""
+        return self.batch // (self.data * self.micro_batch)
+
+    def words(self) -> str:
+        """The setup in one line for people."""
+        parts = [
+            f"{label} {value}"
+            for label, value in (
+                ("TP", self.tensor), ("Ulysses", self.ulysses), ("CP", self.context), ("PP", self.pipeline),
+                ("DP", self.data),
+            )
+            if value > 1
+        ]  # fmt: skip
+        if self.zero_stage:
+            parts.append(f"ZeRO-{self.zero_stage}")
+        if self.swap_tokens is not None:
+            parts.append(f"swap {self.swap_tokens:.3f} of tokens, recompute the rest")
+        else:
+            where = ""
+            if self.recompute_layers is not None:
+                where = f" of {self.recompute_layers} layer{'s' * (self.recompute_layers != 1)}"
+            parts.append(
+                "no recomputation" if self.recompute == "none" else f"{self.recompute} recomputation{where}"
+            )
+        parts.append(f"{self.allocator} memory")
+        return ", ".join(parts)
+
+    def to_json(self) -> dict[str, Any]:
+        """The setup as plain data."""
+        return {item.name: getattr(self, item.name) for item in fields(self)}
+
+    def _problems(self) -> Any:
+        degrees = ("tensor", "ulysses", "context", "pipeline", "data", "sequence", "batch", "micro_batch")
+        for name in degrees:
+            if getattr(self, name) < 1:
+                yield Problem(f"found {getattr(self, name)}; expected 1 or more", path=name)
+                return
+        if self.zero_stage not in ZERO_STAGES:
+            yield Problem(f"found {self.zero_stage}; expected 0, 1, 2 or 3", path="zero_stage")
+        if self.recompute not in RECOMPUTE:
+            yield Problem(
+                f"found {self.recompute!r}; expected one of {', '.join(RECOMPUTE)}", path="recompute"
+            )
+        if self.allocator not in ALLOCATORS:
+            yield Problem(
+                f"found {self.allocator!r}; expected one of {', '.join(ALLOCATORS)}", path="allocator"
+            )
+        if self.recompute_layers is not None and self.recompute_layers < 0:
+            yield Problem(f"found {self.recompute_layers}; expected 0 or more", path="recompute_layers")
+        if self.swap_tokens is not None and not 0 <= self.swap_tokens <= 1:
+            yield Problem(f"found {self.swap_tokens}; expected a share from 0 to 1", path="swap_tokens")
+        if self.batch % (self.data * self.micro_batch):
+            yield Problem(
+                f"a batch of {self.batch} sequences cannot be divided over {self.data} data-parallel ranks in "
+                f"micro-batches of {self.micro_batch}",
+                path="batch",
+            )
+        cut = self.ulysses * self.context * (self.tensor if self.sequence_parallel else 1)
+        if self.sequence % cut:
+            yield Problem(
+                f"a sequence of {self.sequence} tokens cannot be divided over {cut} ranks", path="sequence"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryBudget:
+    """Bytes of one device at its fullest, by role; ``host_*`` are this device's share of host memory.
+
+    ``skeletal`` activations are made in the forward and read in the backward pass; ``transient`` ones (with
+    workspace) live inside one pass; ``buffers`` are those that transfers fill and empty; ``fragmentation`` is
+    what the allocator holds beyond what is live at the same time.
+    """
+
+    weights: int = 0
+    gradients: int = 0
+    optimizer_state: int = 0
+    skeletal: int = 0
+    transient: int = 0
+    buffers: int = 0
+    fragmentation: int = 0
+    host_activations: int = 0
+    host_states: int = 0
+
+    @property
+    def device_bytes(self) -> int:
+        """Bytes of device memory."""
+        return (
+            self.weights + self.gradients + self.optimizer_state + self.skeletal + self.transient
+            + self.buffers + self.fragmentation
+        )  # fmt: skip
+
+    @property
+    def host_bytes(self) -> int:
+        """Bytes of host memory."""
+        return self.host_activations + self.host_states
+
+    def to_json(self) -> dict[str, int]:
+        """By role, names with the unit."""
+        own = {f"{item.name}_bytes": int(getattr(self, item.name)) for item in fields(self)}
+        return {**own, "device_bytes": self.device_bytes, "host_bytes": self.host_bytes}
+
+
+@dataclass(frozen=True, slots=True)
+class StepTime:
+    """Seconds of one step on the critical rank, by part.
+
+    Communication and swapping count what is not hidden behind computation.
+    """
+
+    forward_s: float = 0.0
+    backward_s: float = 0.0
+    recompute_s: float = 0.0
+    tensor_parallel_s: float = 0.0
+    sequence_parallel_s: float = 0.0
+    """Ulysses' exchanges and the ring of context parallelism."""
+    pipeline_s: float = 0.0
+    data_parallel_s: float = 0.0
+    swap_s: float = 0.0
+    optimizer_s: float = 0.0
+    reorganisation_s: float = 0.0
+
+    @property
+    def step_s(self) -> float:
+        """Seconds of the whole step."""
+        return float(sum(getattr(self, item.name) for item in fields(self)))
+
+    def to_json(self) -> dict[str, float]:
+        """By part, and ``step_s``."""
+        return {
+            **{item.name: float(getattr(self, item.name)) for item in fields(self)},
+            "step_s": self.step_s,
+        }
+
+    def plus(self, **seconds: float) -> StepTime:
+        """The same time with some parts added to."""
+        return replace(self, **{name: getattr(self, name) + value for name, value in seconds.items()})
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingEstimate:
+    """What a setup takes on a system. ``obstacle`` says what does not fit, "" when everything does.
+
+    ``model_flops`` are those of the forward and backward passes over all devices and micro-batches, without
+    recomputation and with the causal mask's half left out; ``mfu`` is their share of the devices' peak.
+    """
+
+    setup: TrainingSetup
+    memory: MemoryBudget
+    time: StepTime
+    model_flops: float
+    mfu: float
+    obstacle: str = ""
+    notes: tuple[str, ...] = ()
+
+    @property
+    def fits(self) -> bool:
+        """Whether device and host memory hold it."""
+        return not self.obstacle
+
+    def to_json(self) -> dict[str, Any]:
+        """The estimate as plain data."""
+        return {
+            "setup": self.setup.to_json(),
+            "fits": self.fits,
+            "obstacle": self.obstacle,
+            "memory": self.memory.to_json(),
+            "time": self.time.to_json(),
+            "model_flops": self.model_flops,
+            "mfu": self.mfu,
+            "notes": list(self.notes),
+        }

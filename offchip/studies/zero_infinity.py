@@ -1,0 +1,144 @@
+"""ZeRO-Infinity: efficiency by the bandwidth of a tier, and what a DGX-2 holds with its drives.
+
+Rajbhandari et al., ZeRO-Infinity, arXiv:2104.07857.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+from hw_configs.library import load_system
+from mapping.offload.estimate import Estimator
+from mapping.offload.pricing import Prices
+from mapping.offload.state_tiers import best_tiers, tier_rates
+from mapping.offload.training_setup import TrainingSetup
+from offchip.studies.line_figure import draw_lines
+from offchip.studies.study import Claim, ClaimResult, Figure, Outcome, Study, StudyTable, compare
+
+__all__ = ["STUDY", "efficiency", "intensity"]
+
+HARDWARE: Final = "dgx-2"
+PEAK: Final = 70e12
+"""FLOP/s that the paper takes for a V100 in its bandwidth model."""
+MODEL: Final = "opt-175b"
+SEQUENCE: Final = 1024
+_PAPER: Final = "ZeRO-Infinity, arXiv:2104.07857"
+
+
+def intensity(what: str, sequence: int, batch: int, hidden: int = 0, every: int = 1) -> float:
+    """FLOPs per byte that a tier moves (section 4 of the paper): weights and gradients, optimizer, or checkpoints."""
+    if what == "weights":
+        return float(sequence * batch)
+    return sequence * batch / 4 if what == "optimizer" else 24.0 * hidden * every
+
+
+def efficiency(flops_per_byte: float, bandwidth: float, peak: float = PEAK) -> float:
+    """Share of the peak when nothing overlaps: ait bw / (ait bw + peak)."""
+    return flops_per_byte * bandwidth / (flops_per_byte * bandwidth + peak)
+
+
+def _formula() -> list[ClaimResult]:
+    method = "ait bw / (ait bw + peak) with the paper's intensities and its peak of 70 TFLOP/s."
+    rows = (
+        ("weights", "efficiency at 70 GB/s for weights and gradients, batch 1, sequence 1024", 0.50,
+         efficiency(intensity("weights", 1024, 1), 70e9)),
+        ("optimizer", "efficiency at 1.5 TB/s for optimizer states, batch 2, sequence 1024", 0.90,
+         efficiency(intensity("optimizer", 1024, 2), 1.5e12)),
+        ("checkpoints", "efficiency at 2 GB/s for checkpoints, hidden 2048 (more than)", 0.50,
+         efficiency(intensity("checkpoints", 1024, 1, 2048), 2e9)),
+    )  # fmt: skip
+    return [
+        compare(Claim(key, statement, published, "", _PAPER, "recalled"), ours, method)
+        for key, statement, published, ours in rows
+    ]
+
+
+def _capacity(estimator: Estimator) -> list[ClaimResult]:
+    rates = tier_rates(estimator.prices, 16)
+    usable = 16 * (rates.drive_bytes + rates.host_bytes + estimator.prices.memory.usable_bytes)
+    return [
+        compare(
+            Claim("trillion", "states of 10^12 parameters on one DGX-2", "fit", "", _PAPER, "published"),
+            "fit" if usable >= 16 * 1e12 else "do not fit",
+            f"Usable bytes of all tiers ({usable / 1e12:.1f} TB) against 16 bytes per parameter.",
+            "Activations are left out; with checkpoints on the host they take little of it.",
+        ),
+        compare(
+            Claim("host", "host bandwidth per device when all 16 read", 3e9, "B/s", _PAPER, "published"),
+            rates.from_host, "Each device's share of the link it has to itself or shares with another.",
+            "The shipped DGX-2 gives two devices a PCIe 3.0 x16 link; the paper measured less.",
+        ),
+        compare(
+            Claim("drives", "drive bandwidth per device", 1.6e9, "B/s", _PAPER, "recalled"),
+            rates.drive_read, "Sequential reads of all drives by the drive model, over 16.", "Recalled, unverified.",
+        ),
+    ]  # fmt: skip
+
+
+def _rates(estimator: Estimator) -> tuple[list[ClaimResult], StudyTable]:
+    rows = []
+    ours = 0.0
+    for micro in (1, 2, 4, 8):
+        setup = TrainingSetup(
+            MODEL, SEQUENCE, 16 * micro, micro, dtype="fp16", data=16, zero_stage=3, recompute="full"
+        )
+        found, _ = best_tiers(setup, estimator)
+        ours = max(ours, found.device_flops_per_s)
+        rows.append(
+            (float(micro), found.tiers.words(), found.estimate.time.step_s, found.device_flops_per_s / 1e12)
+        )
+    table = StudyTable(
+        "OPT-175B on one DGX-2",
+        ("sequences per device", "tiers", "step, s", "TFLOP/s per device"),
+        tuple(rows),
+    )
+    claim = Claim(
+        "rate", "rate per device, 25 PFLOP/s on 512 V100", 25e15 / 512, "FLOP/s", _PAPER, "published"
+    )
+    result = compare(
+        claim, ours, f"{MODEL} with {SEQUENCE} tokens on the 16 devices of one DGX-2, the best of 1 to 8 sequences per "
+        "device, one micro-batch per step, update not delayed; recomputation counted.",
+        "512 devices are 32 machines, whose drives hold 32 times less each of a model of this size, and whose "
+        "update is 32 "
+        "times shorter; one machine waits for its drives.",
+    )  # fmt: skip
+    return [result], table
+
+
+def _run() -> Outcome:
+    estimator = Estimator(Prices(load_system(HARDWARE)))
+    rates, table = _rates(estimator)
+    bandwidths = [2.0**exponent * 1e9 for exponent in range(11)]
+
+    def draw(path: Path) -> None:
+        lines = {
+            f"weights, batch {batch}": [
+                (b / 1e9, efficiency(intensity("weights", 1024, batch), b)) for b in bandwidths
+            ]
+            for batch in (1, 4, 16)
+        }
+        lines |= {
+            f"optimizer, batch {batch}": [
+                (b / 1e9, efficiency(intensity("optimizer", 1024, batch), b)) for b in bandwidths
+            ]
+            for batch in (2, 16)
+        }
+        draw_lines(path, lines, "bandwidth (GB/s)", "share of peak", log_x=True)
+
+    caption = (
+        "Efficiency by the bandwidth of the tier that holds weights and gradients, or optimizer states; "
+    )
+    "70 TFLOP/s."
+    return Outcome(
+        [*_formula(), *_capacity(estimator), *rates], [table], [Figure("efficiency", caption, draw)]
+    )
+
+
+STUDY: Final = Study(
+    "zero-infinity",
+    "ZeRO-Infinity: states on host and drives",
+    "Rajbhandari et al., ZeRO-Infinity: Breaking the GPU Memory Wall, arXiv:2104.07857, SC 2021",
+    "The paper's bandwidth model, the capacity of one DGX-2 with its drives, and OPT-175B trained on it.",
+    _run,
+)

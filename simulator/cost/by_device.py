@@ -1,0 +1,44 @@
+"""The default cost model: every kind of device by its own.
+
+GPUs go to :mod:`simulator.gpu`, accelerators that state a dataflow to :mod:`simulator.accelerator`, attention in
+computational storage to :mod:`simulator.csd`, and everything else to the calibrated roofline.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from hw_configs.device import Gpu
+from hw_configs.system import MemorySpace, Node
+from simulator.accelerator.model import SCRATCHPAD
+from simulator.cost.model import OperatorCost
+from simulator.csd.model import drive_attention, engine_serves
+from simulator.gpu.model import EAGER, GPU, GpuModel
+from workloads.graph import Operator
+
+__all__ = ["BY_DEVICE", "BY_DEVICE_EAGER", "ByDevice"]
+
+
+class ByDevice:
+    """Asks the model of the device that an operator runs on; ``gpu`` is the one for GPUs."""
+
+    def __init__(self, gpu: GpuModel) -> None:
+        self.gpu = gpu
+        self.name = gpu.name
+
+    def at_cycle_fidelity(self) -> ByDevice:
+        """The same with the L2 of GPUs simulated."""
+        return ByDevice(self.gpu.with_simulated_l2())
+
+    def cost(self, operator: Operator, node: Node, memory: MemorySpace) -> OperatorCost:
+        """The cost of an operator on a node that works in a memory; ``InputError`` if it can't run there."""
+        if isinstance(node.device, Gpu) and operator.kind != "view":
+            return self.gpu.cost(operator, node, memory)
+        if engine_serves(operator, node):
+            return drive_attention(operator, node, memory)
+        # Devices without a dataflow are the roofline's there.
+        return SCRATCHPAD.cost(operator, node, memory)
+
+
+BY_DEVICE: Final = ByDevice(GPU)
+BY_DEVICE_EAGER: Final = ByDevice(EAGER)
