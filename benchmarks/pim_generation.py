@@ -13,8 +13,8 @@ from mapping.layout.pim import MAPPER
 from mapping.mapper import MapperOptions
 from offchip.api import load_model, load_system, simulate
 from simulator.pim.engine import PimEngine
-from simulator.pim.kernels import MemoryStage, recipe
 from simulator.pim.pricing import Pricer
+from simulator.pim.recipes import MemoryStage, recipe
 
 MODELS = ("gpt2-xl", "gpt3-xl")
 SAMPLE = (100, 512, 1000)

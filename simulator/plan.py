@@ -165,7 +165,7 @@ class Plan:
     sparsity: Mapping[str, Sparsity] = field(default_factory=dict)
     """Decode attention that leaves out channels and tokens."""
     kernels: Mapping[str, Mapping[str, Attribute]] = field(default_factory=dict)
-    """How operators are laid out on a PIM memory; see :mod:`simulator.pim.kernels`."""
+    """How operators are laid out on a PIM memory; see :mod:`simulator.pim.recipes`."""
 
     def to_json(self) -> dict[str, Any]:
         """The plan as plain data, defaults left out."""

@@ -21,10 +21,10 @@ from typing import Final, Literal
 from hw_configs.problems import InfeasibleError
 from hw_configs.vector_unit import VectorUnit
 from simulator.pim.asic import clocks, partial_sum_stages
-from simulator.pim.kernels import Share, key_shares, value_shares, weight_shares, write_shares
 from simulator.pim.matrix_layout import Geometry, KeyLayout, ValueLayout, WeightLayout
 from simulator.pim.pricing import FIGURES, Pricer, Work
 from simulator.pim.product_counts import ProductCounts
+from simulator.pim.recipes import Share, key_shares, value_shares, weight_shares, write_shares
 
 __all__ = ["Bench", "Choice", "Objective", "cache_choices", "fit_rows", "weight_choices"]
 

@@ -22,10 +22,10 @@ from mapping.layout.choose import Bench, Choice, Objective, cache_choices, fit_r
 from mapping.mapper import MapperOptions
 from mapping.placement.single_device import refuse_communication
 from simulator.pim.asic import operator_stages
-from simulator.pim.kernels import Kernel, attention_heads
 from simulator.pim.operators import host_of
 from simulator.pim.pricing import Pricer
 from simulator.pim.product_counts import ProductCounts
+from simulator.pim.recipes import Kernel, attention_heads
 from simulator.plan import Home, Plan, Task
 from workloads.graph import Graph, Operator, Role
 

@@ -25,9 +25,9 @@ from mapping.layout.pim import SETTINGS, LayoutOptions, bench_of, layout_options
 from mapping.liveness import footprint
 from mapping.mapper import MapperOptions
 from mapping.placement.single_device import candidates, refuse_communication, too_large
-from simulator.pim.kernels import Kernel
 from simulator.pim.operators import host_of
 from simulator.pim.pricing import Pricer
+from simulator.pim.recipes import Kernel
 from simulator.plan import Division, Home, Pieces, Plan, Task
 from simulator.system.divide import append_name, part_name
 from workloads.graph import Graph, Operator

@@ -18,8 +18,8 @@ from hw_configs.system import Node, System
 from hw_configs.vector_unit import VectorUnit
 from simulator.cost.model import OperatorCost
 from simulator.counters import Usage
-from simulator.pim.kernels import HostStage, Kernel, Stage, check_kernel, recipe
 from simulator.pim.pricing import FIGURES, Pricer
+from simulator.pim.recipes import HostStage, Kernel, Stage, check_kernel, recipe
 from workloads.graph import Operator
 
 __all__ = ["PimCosts", "host_of", "memory_of"]

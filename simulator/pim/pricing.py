@@ -15,11 +15,11 @@ from typing import Final
 from hw_configs.device import Pim
 from hw_configs.problems import PhysicsError
 from simulator.pim.engine import PimEngine
-from simulator.pim.kernels import Share
 from simulator.pim.lowering import ONE_CHANNEL, Lowering
 from simulator.pim.matrix_layout import Step
 from simulator.pim.product_counts import ProductCounts
 from simulator.pim.program import Instruction, Program
+from simulator.pim.recipes import Share
 from simulator.pim.result import PimResult
 
 __all__ = ["FIGURES", "Pace", "Pricer", "Work"]

@@ -21,8 +21,8 @@ from simulator.system.drives import MeasuredRates, drive_ports, engine_drives
 from workloads.graph import Operator
 
 if TYPE_CHECKING:
-    from simulator.pim.kernels import Kernel
     from simulator.pim.operators import PimCosts
+    from simulator.pim.recipes import Kernel
 
 __all__ = ["CHUNK_READERS", "CostTable", "MeasuredMemory", "Path", "Round"]
 

@@ -10,9 +10,9 @@ from mapping.layout.pim import MAPPER
 from mapping.mapper import MapperOptions, default_mapper
 from offchip.api import load_model, load_system, simulate, solve
 from simulator.pim.engine import PimEngine
-from simulator.pim.kernels import MemoryStage, recipe
 from simulator.pim.operators import PimCosts, _run
 from simulator.pim.pricing import Pricer
+from simulator.pim.recipes import MemoryStage, recipe
 from simulator.plan import read_plan, write_plan
 
 SYSTEM = load_system("pim-gpt")
