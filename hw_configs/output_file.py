@@ -5,13 +5,15 @@ A reader never sees half a file, and a write that fails leaves nothing behind.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from hw_configs.problems import bad_input
 
-__all__ = ["replacing"]
+__all__ = ["finite", "replacing"]
 
 
 @contextmanager
@@ -33,3 +35,14 @@ def replacing(path: str | Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             part.unlink(missing_ok=True)
+
+
+def finite(value: Any) -> Any:
+    """Plain data for JSON, which has no infinities: they become null."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {str(key): finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [finite(item) for item in value]
+    return value

@@ -26,6 +26,8 @@ __all__ = [
 
 MAX_COMPARED: Final = 200
 """Characters of a name that is compared with the valid ones; comparing takes their square."""
+MAX_TEXT: Final = 1000
+"""Characters of a message, and of a file's name, that are printed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,14 +45,19 @@ class Problem:
     suggestion: str | None = None
 
     def __str__(self) -> str:
-        where = self.file or ""
+        where = _short(self.file or "")
         if self.line is not None:
             where += f":{self.line}"
         parts = [part for part in (where, self.path) if part]
-        text = ": ".join([*parts, self.message])
+        text = ": ".join([*parts, _short(self.message)])
         if self.suggestion is not None:
             text += f" (did you mean {self.suggestion!r}?)"
         return " ".join(text.split())
+
+
+def _short(text: str) -> str:
+    """A text that fits a line: what was found in a file may be megabytes."""
+    return text if len(text) <= MAX_TEXT else f"{text[:MAX_TEXT]}..."
 
 
 class OffchipError(Exception):

@@ -18,7 +18,8 @@ from mapping.scheduling.execution import is_schedule_file, schedule_planner
 from simulator.check import Violation
 from simulator.check import check as check_plan
 from simulator.cost.model import DEFAULT_COST_MODEL
-from simulator.plan import Plan, read_plan, write_plan
+from simulator.plan import Plan
+from simulator.plan_file import read_plan, write_plan
 from simulator.result import Result
 from simulator.simulate import Planner, Watcher
 from simulator.simulate import simulate as run

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 import offchip
 from hw_configs.problems import InfeasibleError, InputError
 from offchip.export import trace_events, write_result
-from simulator.plan import Plan, read_plan, write_plan
+from simulator.plan import Plan
+from simulator.plan_file import read_plan, write_plan
 from simulator.result import Result, Timeline
 from workloads.graph_json import read_graph
 
@@ -219,6 +220,14 @@ def test_what_is_no_plan_is_refused_in_one_line(text: str, tmp_path: Path) -> No
     with pytest.raises(InputError) as error:
         read_plan(tmp_path / "plan.json")
     assert len(error.value.problems) == 1
+
+
+def test_a_problem_of_a_plan_names_its_line(tmp_path: Path) -> None:
+    text = '{"format": "offchip-plan-1",\n"homes": {\n"up.weight": [{"memory": 1, "address": -1}]},\n"tasks": [\n'
+    (tmp_path / "plan.json").write_text(text + '{"name": "a", "stream": "s",\n"kind": "compue"}]}')
+    with pytest.raises(InputError) as error:
+        read_plan(tmp_path / "plan.json")
+    assert [(p.line, p.path) for p in error.value.problems] == [(6, "tasks.0.kind"), (3, "homes.up.weight")]
 
 
 def test_a_missing_plan_is_told(tmp_path: Path) -> None:

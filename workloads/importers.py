@@ -62,7 +62,7 @@ def load_workload(source: str | Path, options: WorkloadOptions | None = None) ->
         path = path / "config.json"
     if not path.is_file():
         if "/" in name or path.suffix in (".json", ".onnx", ".et"):
-            raise bad_input("no such file", file=name)
+            raise bad_input("not a file" if path.exists() else "no such file", file=name)
         known = models.names()
         raise bad_input(
             f"unknown model {name!r}: neither a built-in name (see 'offchip models list') nor a file",

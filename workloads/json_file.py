@@ -63,6 +63,8 @@ def read_json(path: str | Path, max_bytes: int = MAX_FILE_BYTES) -> JsonDocument
     """Parse a JSON file of at most ``max_bytes``; raises ``InputError`` with file and line otherwise."""
     path = Path(path)
     try:
+        if path.exists() and not path.is_file():
+            raise bad_input("not a file", file=str(path))
         size = path.stat().st_size
         if size > max_bytes:
             raise bad_input(

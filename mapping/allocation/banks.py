@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from hw_configs.problems import bad_input
 from hw_configs.units import UnitError, parse_quantity
+from hw_configs.whole_number import is_whole
 from mapping.allocation.check import peak_of
 from mapping.allocation.instance import build_components
 from mapping.allocation.problem import AllocationProblem
@@ -65,7 +66,7 @@ def parse_bank(text: str) -> Bank:
     name, _, rest = text.partition("=")
     amount, _, cost = rest.partition("@")
     try:
-        capacity = int(amount) if amount.strip().isdigit() else int(parse_quantity(amount, "size"))
+        capacity = int(amount) if is_whole(amount.strip()) else int(parse_quantity(amount, "size"))
         bank = Bank(name.strip(), capacity, float(cost) if cost else 0.0)
     except (UnitError, ValueError):
         raise bad_input(f"found {text!r}; expected NAME=BYTES or NAME=BYTES@COST", path="--bank") from None

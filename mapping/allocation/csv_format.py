@@ -34,6 +34,8 @@ _MOST_PROBLEMS: Final = 50
 def read_text(path: Path) -> str:
     """A file's text; unreadable, huge or undecodable files are bad input."""
     try:
+        if path.exists() and not path.is_file():
+            raise bad_input("not a file", file=str(path))
         if path.stat().st_size > LARGEST_FILE_BYTES:
             raise bad_input(f"is larger than {LARGEST_FILE_BYTES} bytes", file=str(path))
         return path.read_text(encoding="utf-8-sig")

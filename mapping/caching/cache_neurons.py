@@ -21,6 +21,7 @@ from hw_configs.device import ComputationalStorage, Flash
 from hw_configs.problems import InputError, bad_input, nearest
 from hw_configs.system import Node, System
 from hw_configs.units import UnitError, parse_quantity
+from hw_configs.whole_number import whole_number
 from mapping.caching.activation_statistics import ActivationStatistics, fitted_concentration
 from mapping.caching.dram_budget import (
     MAX_WINDOW,
@@ -63,6 +64,8 @@ class CacheNeurons:
     def plan(self, graph: Graph, system: System, options: MapperOptions) -> Plan:
         """The plan of the choice that reads least in budget; ``InfeasibleError`` when no choice fits."""
         refuse_communication(graph)
+        if any(op.attributes.get("pass") == "backward" for op in graph.operators):
+            raise bad_input(f"{graph.name} has a backward pass; neurons in flash serve prefill and decode")
         settings = options.settings
         node = system.node(settings["device"]) if "device" in settings else candidates(system)[0]
         drive = _drive(system, node)
@@ -96,10 +99,7 @@ def _drive(system: System, node: Node) -> str:
 
 
 def _whole(settings: Mapping[str, str], key: str, default: int, least: int, most: int) -> int:
-    text = settings.get(key, str(default))
-    if not text.isdigit() or not least <= int(text) <= most:
-        raise bad_input(f"found {text!r}; expected a whole number from {least} to {most}", path=key)
-    return int(text)
+    return whole_number(settings.get(key, str(default)), key, least, most)
 
 
 def _share(settings: Mapping[str, str], key: str, default: float) -> float:

@@ -17,6 +17,7 @@ from typing import Final, Literal
 
 from hw_configs.problems import InfeasibleError, InputError, bad_input
 from hw_configs.system import Node, System
+from hw_configs.whole_number import whole_number
 from mapping.mapper import MapperOptions
 from mapping.offload.block_policy import BlockPolicy, shape_of_graph
 from mapping.offload.machine_rates import block_machine, capacities_of, graph_rates
@@ -95,10 +96,7 @@ MAPPER: Final = BlockMapper()
 
 
 def _whole(settings: Mapping[str, str], key: str, default: int) -> int:
-    text = settings.get(key, str(default))
-    if not text.isdigit() or not 1 <= int(text) <= 1 << 20:
-        raise bad_input(f"found {text!r}; expected a whole number of 1 or more", path=key)
-    return int(text)
+    return whole_number(settings.get(key, str(default)), key, 1, 1 << 20)
 
 
 def _fill(settings: Mapping[str, str]) -> float:

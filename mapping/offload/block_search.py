@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from hw_configs.problems import bad_input, nearest
 from hw_configs.units import format_quantity
+from hw_configs.whole_number import whole_number
 from mapping.offload.block_plan import write_block_plan
 from mapping.offload.block_policy import RELEASED_T4, BlockRates, shape_of
 from mapping.offload.block_schedule import FORMS, Form, Terms
@@ -154,11 +155,7 @@ def _word(settings: Mapping[str, str], key: str, known: tuple[str, ...], default
 
 def _whole(settings: Mapping[str, str], key: str) -> int | None:
     text = settings.get(key)
-    if text is None:
-        return None
-    if not text.isdigit() or not 1 <= int(text) <= 1 << 20:
-        raise bad_input(f"found {text!r}; expected a whole number of 1 or more", path=key)
-    return int(text)
+    return None if text is None else whole_number(text, key, 1, 1 << 20)
 
 
 def _fill(settings: Mapping[str, str]) -> float:

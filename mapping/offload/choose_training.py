@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from hw_configs.problems import InfeasibleError, InputError, bad_input
+from hw_configs.whole_number import whole_number
 from mapping.offload.estimate import Estimator, RankStep
 from mapping.offload.policy import OffloadRequest
 from mapping.offload.pricing import Prices
@@ -22,6 +23,7 @@ from mapping.offload.training_setup import RECOMPUTE, TrainingEstimate, Training
 
 __all__ = ["Choice", "Family", "choose"]
 
+MOST_OF_A_SETTING: Final = 1_000_000
 DEGREES: Final = ("tp", "ulysses", "cp", "pp", "dp")
 
 
@@ -266,9 +268,7 @@ def _whole(request: OffloadRequest, key: str, default: int, least: int = 1) -> i
     text = request.settings.get(key)
     if text is None:
         return default
-    if not text.isdigit() or not least <= int(text) <= 1_000_000:
-        raise bad_input(f"found {text!r}; expected a whole number of {least} or more", path=key)
-    return int(text)
+    return whole_number(text, key, least, MOST_OF_A_SETTING)
 
 
 def _share(request: OffloadRequest) -> float | None:

@@ -18,6 +18,7 @@ from hw_configs.device import ComputationalStorage, Flash
 from hw_configs.problems import InfeasibleError, bad_input, nearest
 from hw_configs.system import Node, System
 from hw_configs.units import UnitError, parse_quantity
+from hw_configs.whole_number import whole_number
 from mapping.liveness import footprint
 from mapping.mapper import MapperOptions
 from mapping.offload.stream_weights import choose_streamed
@@ -45,7 +46,7 @@ class OffloadKv:
             "attend": "gpu, cpu, drive or auto: who attends in decode (auto)",
             "room": "tokens to leave room for beyond the context (0)",
             "kept": "share of channels and tokens that sparse attention keeps, 0 to 1 (1: dense)",
-            "groups": "share of token groups with a kept token (0.5); a property of the workload",
+            "groups": "share of token groups with a kept token, a property of the workload (tokens independent)",
             "chunk": "bytes that a host reads from a drive at a time (0: whole tensors)",
             "readers": "reads of a chunk in flight (32)",
             "ahead": "pieces of the cache per memory in flight or waiting (2)",
@@ -123,7 +124,13 @@ def _request(options: MapperOptions) -> KvRequest:
     store = _word(options, "kv", (*STORES, "auto"))
     attend = _word(options, "attend", (*ATTENDERS, "auto"))
     kept = _share(options, "kept", 1.0)
-    sparsity = Sparsity(kept, max(kept, _share(options, "groups", 0.5))) if kept < 1 else None
+    groups = _share(options, "groups", 1.0) if "groups" in options.settings else None
+    if groups is not None and not kept <= groups:
+        raise bad_input(
+            f"found {groups:g}; groups with a kept token cannot be fewer than kept tokens ({kept:g})",
+            path="groups",
+        )
+    sparsity = Sparsity(kept, groups) if kept < 1 else None
     chunk = options.settings.get("chunk", "0")
     try:
         size = 0 if chunk == "0" else int(parse_quantity(chunk, "size"))
@@ -149,10 +156,7 @@ def _word(options: MapperOptions, key: str, known: tuple[str, ...]) -> str:
 
 
 def _whole(options: MapperOptions, key: str, default: int, least: int, most: int) -> int:
-    text = options.settings.get(key, str(default))
-    if not text.isdigit() or not least <= int(text) <= most:
-        raise bad_input(f"found {text!r}; expected a whole number from {least} to {most}", path=key)
-    return int(text)
+    return whole_number(options.settings.get(key, str(default)), key, least, most)
 
 
 def _share(options: MapperOptions, key: str, default: float) -> float:

@@ -20,6 +20,9 @@ from workloads.graph import Graph
 
 __all__ = ["OFFLOAD_POLICIES", "OffloadAnswer", "OffloadPolicy", "OffloadRequest", "Table", "check_request"]
 
+MOST_TOKENS: Final = 2**40
+"""Of a training step over all devices; what one device computes at once has the bounds of the model's builder."""
+
 
 @dataclass(frozen=True, slots=True)
 class OffloadRequest:
@@ -117,5 +120,10 @@ def check_request(name: str, policy: OffloadPolicy, request: OffloadRequest) -> 
     ):
         if value < least:
             problems.append(Problem(f"found {value}; expected {least} or more", path=flag))
+    if request.sequence * request.batch > MOST_TOKENS:
+        found = f"found {request.batch} sequences of {request.sequence} tokens"
+        problems.append(Problem(f"{found}; expected at most {MOST_TOKENS} tokens in all", path="--batch"))
+    if request.generate and request.phase != "decode":
+        problems.append(Problem(f"found {request.generate}; only decode generates tokens", path="--generate"))
     if problems:
         raise InputError(problems)

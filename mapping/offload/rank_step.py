@@ -75,7 +75,8 @@ def stage_of(graph: Graph, pipeline: int) -> Callable[[Operator], int]:
     ]
     head = max(numbers, default=0)
     if pipeline > max(head, 1):
-        raise bad_input(f"{graph.name} has {head} layers, too few for {pipeline} stages", path="--set pp")
+        layers = f"{head} layers, too few for" if head else "no numbered layers to divide over"
+        raise bad_input(f"{graph.name} has {layers} {pipeline} pipeline stages", path="pp")
 
     def stage(op: Operator) -> int:
         layer = op.attributes.get("layer", 0)

@@ -15,6 +15,7 @@ from typing import Final
 
 from hw_configs.problems import InfeasibleError, bad_input
 from hw_configs.units import format_quantity
+from hw_configs.whole_number import whole_number
 from mapping.offload.estimate import Estimator
 from mapping.offload.policy import OffloadAnswer, OffloadRequest, Table
 from mapping.offload.pricing import Prices
@@ -72,11 +73,11 @@ POLICY: Final = Rematerialize()
 
 def _setup(request: OffloadRequest, devices: int) -> TrainingSetup:
     settings = request.settings
-    tensor = _whole(settings.get("tp", str(devices)), "tp", 1, devices)
+    tensor = whole_number(settings.get("tp", str(devices)), "tp", 1, devices)
     if devices % tensor:
         raise bad_input(f"found {tensor}; expected a divisor of {devices} devices", path="tp")
     data = devices // tensor
-    stage = _whole(settings.get("zero", "0"), "zero", 0, 3)
+    stage = whole_number(settings.get("zero", "0"), "zero", 0, 3)
     return TrainingSetup(
         request.model, request.sequence, max(request.batch, data), dtype=request.dtype or "bf16", tensor=tensor,
         data=data, zero_stage=stage,
@@ -102,9 +103,3 @@ def _limit(request: OffloadRequest, estimator: Estimator, setup: TrainingSetup) 
             f"{estimator.prices.memory.usable_bytes}"
         )
     return room
-
-
-def _whole(text: str, path: str, least: int, most: int) -> int:
-    if not text.isdigit() or not least <= int(text) <= most:
-        raise bad_input(f"found {text!r}; expected a whole number from {least} to {most}", path=path)
-    return int(text)

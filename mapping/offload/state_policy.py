@@ -13,6 +13,7 @@ from typing import Final
 
 from hw_configs.problems import bad_input
 from hw_configs.units import format_quantity
+from hw_configs.whole_number import whole_number
 from mapping.offload.estimate import Estimator
 from mapping.offload.policy import OffloadAnswer, OffloadRequest, Table
 from mapping.offload.pricing import Prices
@@ -144,9 +145,7 @@ def _whole(request: OffloadRequest, name: str, default: int, most: int) -> int:
     text = request.settings.get(name)
     if text is None:
         return default
-    if not text.isdigit() or not 1 <= int(text) <= most:
-        raise bad_input(f"found {text!r}; expected a whole number from 1 to {most}", path=name)
-    return int(text)
+    return whole_number(text, name, 1, most)
 
 
 def _flag(request: OffloadRequest, name: str) -> bool:

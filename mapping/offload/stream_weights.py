@@ -15,6 +15,7 @@ from typing import Final
 from hw_configs.problems import InfeasibleError, InputError, bad_input
 from hw_configs.system import MemorySpace, Node, System
 from hw_configs.units import UnitError, parse_quantity
+from hw_configs.whole_number import whole_number
 from mapping.liveness import footprint
 from mapping.mapper import MapperOptions
 from mapping.placement.single_device import candidates, too_large
@@ -66,10 +67,7 @@ MAPPER: Final = StreamWeights()
 
 
 def _ahead(options: MapperOptions) -> int:
-    text = options.settings.get("ahead", "2")
-    if not text.isdigit() or not 1 <= int(text) <= 1000:
-        raise bad_input(f"found {text!r}; expected a whole number from 1 to 1000", path="ahead")
-    return int(text)
+    return whole_number(options.settings.get("ahead", "2"), "ahead", 1, 1000)
 
 
 def _limit(options: MapperOptions) -> int | None:

@@ -82,12 +82,13 @@ def _budgets(workload: Workload) -> list[dict[str, Any]]:
 def named_sizes(pairs: list[str]) -> dict[str, int]:
     """Sizes of named dimensions from ``name=value`` texts; ``InputError`` names every text that is not so."""
     from hw_configs.problems import InputError, Problem
+    from hw_configs.whole_number import is_whole
 
     sizes: dict[str, int] = {}
     problems = []
     for pair in pairs:
         name, equals, value = pair.rpartition("=")
-        if equals and name and value.isascii() and value.isdigit():
+        if equals and name and is_whole(value):
             sizes[name] = int(value)
         else:
             problems.append(Problem(f"found {pair!r}; expected name=value, as in batch=1", path="--dim"))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-import math
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
+
+from hw_configs.output_file import finite
 
 __all__ = ["Progress", "print_json", "print_table", "progress"]
 
@@ -17,7 +18,7 @@ LINE_EVERY_S: Final = 10.0
 
 def print_json(value: Any) -> None:
     """One JSON object on standard output, keys in the order given; the same value gives the same bytes."""
-    sys.stdout.write(json.dumps(_finite(value), indent=2, allow_nan=False) + "\n")
+    sys.stdout.write(json.dumps(finite(value), indent=2, allow_nan=False) + "\n")
 
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
@@ -101,14 +102,3 @@ def progress(label: str, total: int) -> Iterator[Progress]:
 
 def _looks_numeric(text: str) -> bool:
     return bool(text) and (text[0].isdigit() or text[0] in "-+.") and any(c.isdigit() for c in text)
-
-
-def _finite(value: Any) -> Any:
-    """JSON has no infinities; they become null."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {str(key): _finite(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
-    return value

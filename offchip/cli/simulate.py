@@ -95,12 +95,16 @@ def _pairs(entries: list[str] | None, flag: str) -> dict[str, str]:
         key, equals, value = entry.partition("=")
         if not (key and equals and value):
             raise bad_input(f"found {entry!r}; expected NAME=VALUE", path=flag)
+        if key in pairs:
+            raise bad_input(f"{key!r} is given twice", path=flag)
         pairs[key] = value
     return pairs
 
 
 def _count(text: str, flag: str) -> int:
-    if not text.isdigit() or int(text) < 1:
+    from hw_configs.whole_number import is_whole
+
+    if not is_whole(text) or int(text) < 1:
         raise bad_input(f"found {text!r}; expected a whole number of 1 or more", path=flag)
     return int(text)
 

@@ -126,10 +126,13 @@ def _limit(text: str | None) -> int | None:
     if text is None:
         return None
     from hw_configs.units import UnitError, parse_quantity
+    from hw_configs.whole_number import is_whole
 
     plain = text.strip().replace("_", "")
     try:
-        value = int(plain) if plain.lstrip("+-").isdigit() else int(parse_quantity(text, "size"))
+        value = (
+            int(plain) if is_whole(plain[plain[:1] in ("+", "-") :]) else int(parse_quantity(text, "size"))
+        )
     except (UnitError, ValueError) as error:
         raise bad_input(str(error), path="--capacity") from None
     if not 0 <= value <= 2**60:

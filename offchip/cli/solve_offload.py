@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hw_configs.problems import bad_input
+from hw_configs.problems import bad_input, nearest
 
 if TYPE_CHECKING:
     from hw_configs.system import System
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["offload"]
 
 DEFAULTS = {"train": "choose-training"}
+PHASES = ("train", "prefill", "decode")
 MOST_TOKENS = 2**40
 
 
@@ -52,6 +53,9 @@ def offload(
     from mapping.offload.policy import OFFLOAD_POLICIES, OffloadRequest, check_request
 
     name = policy or DEFAULTS.get(phase)
+    if name is None and phase not in PHASES:
+        near = nearest(phase, PHASES)
+        raise bad_input(f"found {phase!r}; expected {', '.join(PHASES)}", path="--phase", suggestion=near)
     if name is None:
         raise bad_input(f"phase {phase!r} has no default policy; see --policy list", path="--policy")
     chosen = OFFLOAD_POLICIES.get(name)
@@ -146,7 +150,7 @@ def _write(answer: OffloadAnswer, report: dict[str, Any], out: Path) -> list[Pat
     import json
 
     from hw_configs.output_file import replacing
-    from simulator.plan import write_plan
+    from simulator.plan_file import write_plan
     from workloads.graph_json import write_graph
 
     try:

@@ -187,6 +187,7 @@ def _check_options(
 def _size(text: str | None, bank: list[str] | None, hw: str | None) -> int:
     """Bytes of the scratchpad: as given, the sum of the banks, or the machine's."""
     from hw_configs.units import UnitError, parse_quantity
+    from hw_configs.whole_number import is_whole
 
     if (text is not None) + bool(bank) > 1 or (text is None and not bank and hw is None):
         raise bad_input("expected exactly one of --scratchpad and --bank (or the size of --hw)")
@@ -203,7 +204,9 @@ def _size(text: str | None, bank: list[str] | None, hw: str | None) -> int:
         return int(system.memories[node.memory or node.name].usable_bytes)
     plain = text.strip().replace("_", "")
     try:
-        value = int(plain) if plain.lstrip("+-").isdigit() else int(parse_quantity(text, "size"))
+        value = (
+            int(plain) if is_whole(plain[plain[:1] in ("+", "-") :]) else int(parse_quantity(text, "size"))
+        )
     except (UnitError, ValueError) as error:
         raise bad_input(str(error), path="--scratchpad") from None
     if not 0 <= value <= 2**60:

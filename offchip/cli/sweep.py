@@ -317,12 +317,13 @@ def _status(store: Store) -> dict[str, Any]:
 
 
 def _shard(text: str | None) -> Shard | None:
+    from hw_configs.whole_number import is_whole
     from offchip.sweep.run import Shard
 
     if text is None:
         return None
     first, _, second = text.partition("/")
-    if not (first.isdigit() and second.isdigit() and 1 <= int(first) <= int(second)):
+    if not (is_whole(first) and is_whole(second) and 1 <= int(first) <= int(second)):
         raise bad_input(f"found {text!r}; expected K/N with K from 1 to N, such as 2/8", path="--shard")
     return Shard(int(first), int(second))
 

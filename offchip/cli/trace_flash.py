@@ -155,6 +155,7 @@ def _requests(
 ) -> tuple[BlockTrace, BlockWorkload | None]:
     from workloads.block_trace import BlockWorkload, load_workload, open_block_trace, synthetic_blocks
     from workloads.block_trace.synthetic import PATTERNS
+    from workloads.block_trace.trace import MAX_REQUEST
 
     path = Path(text)
     if path.suffix in (".yaml", ".yml"):
@@ -178,6 +179,8 @@ def _requests(
         raise bad_input(f"found {read_percent:g}; expected 0 to 100", path="--read-percent")
     size = _size(block_size, "--block-size")
     made = {"name": text, "rw": head, "bs": float(size), "number_ios": numbers[0], "randseed": numbers[1]}
+    if size > MAX_REQUEST:
+        raise bad_input(f"found {block_size!r}; expected at most {MAX_REQUEST} bytes", path="--block-size")
     job = BlockWorkload.model_validate(made | {"rwmixread": read_percent})
     return synthetic_blocks(job, drive.capacity_bytes), job
 

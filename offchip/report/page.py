@@ -11,11 +11,11 @@ import base64
 import hashlib
 import html
 import json
-import math
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from hw_configs.output_file import finite
 from hw_configs.problems import bad_input
 
 __all__ = ["build_page", "report", "write_page"]
@@ -90,15 +90,5 @@ def _digest(text: str) -> str:
 
 def _embedded(data: Any) -> str:
     """JSON that is safe inside a script tag: no tag, no entity and no line separator can arise in it."""
-    text = json.dumps(_finite(data), separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+    text = json.dumps(finite(data), separators=(",", ":"), ensure_ascii=True, allow_nan=False)
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {str(key): _finite(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
-    return value

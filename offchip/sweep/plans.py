@@ -14,7 +14,8 @@ from typing import Any, Final
 
 from hw_configs.system import System
 from offchip.sweep.cache import DiskCache
-from simulator.plan import Plan, plan_from_json
+from simulator.plan import Plan
+from simulator.plan_file import plan_from_json
 from simulator.simulate import Planner
 from workloads.graph import Graph
 

@@ -41,6 +41,8 @@ _LABEL: Final = re.compile(r"[\w.:/-]{1,64}")
 def read_program(path: Path) -> Program:
     """The program of a text file (``.gz`` may be packed); raises ``InputError`` with the lines that are wrong."""
     opener = gzip.open if path.suffix == ".gz" else open
+    if path.exists() and not path.is_file():
+        raise bad_input("not a file", file=str(path))
     try:
         with opener(path, "rb") as stream:
             data = stream.read(MAX_BYTES + 1)

@@ -12,7 +12,8 @@ from mapping.scheduling.lowering import scratchpad_of, to_plan
 from offchip import api
 from simulator.accelerator.model import SCRATCHPAD
 from simulator.check import check
-from simulator.plan import Home, Plan, Task, read_plan, write_plan
+from simulator.plan import Home, Plan, Task
+from simulator.plan_file import read_plan, write_plan
 from tests.accelerator.machines import machine
 from workloads.graph import Graph, Operator, Role, Tensor
 from workloads.layer_builder import LayerBuilder

@@ -61,7 +61,8 @@ def test_no_answer_in_the_limit(reference: Path) -> None:
 @pytest.mark.parametrize(
     "args",
     [
-        ("--capacity", "x"), ("--capacity", "-1"), (), ("--capacity", "12", "--minimize"),
+        ("--capacity", "x"), ("--capacity", "-1"), ("--capacity", "+-5"), ("--capacity", "²"),
+        (), ("--capacity", "12", "--minimize"),
         ("--minimize", "--engine", "magic"), ("--minimize", "--time-limit", "0"), ("--minimize", "--plot", "a.bmp"),
         ("--bank", "nonsense"),
     ],

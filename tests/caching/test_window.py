@@ -36,6 +36,11 @@ def drive() -> Flash:
     return device
 
 
+def test_a_training_step_is_refused() -> None:
+    with pytest.raises(InputError, match="backward pass"):
+        MAPPER.plan(graph(phase="train"), load_system("laptop"), MapperOptions())
+
+
 def graph(model: str = "opt-6.7b", phase: str = "decode") -> Graph:
     return load_workload(model, WorkloadOptions(phase=phase, batch=1, prompt=128)).phases[0].graph
 

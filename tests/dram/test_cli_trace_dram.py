@@ -86,6 +86,7 @@ def test_trace_file_and_arrivals(tmp_path: Path, capsys: pytest.CaptureFixture[s
         (("seq_rea:100", "--hw", "ddr4-2400r"), "did you mean 'seq_read'"),
         (("seq_read:many", "--hw", "ddr4-2400r"), "expected PATTERN:REQUESTS"),
         (("none.trace", "--hw", "ddr4-2400r"), "none.trace: no such file"),
+        (("seq_read:99999999999999999999", "--hw", "ddr4-2400r"), "expected at most 1099511627776"),
         (("seq_read:10", "--hw", "a100-80gb"), "expected kind 'dram'"),
         (("seq_read:10", "--hw", "ddr4-2400r", "--row-policy", "clsed"), "--row-policy: found 'clsed'"),
         (("seq_read:10", "--hw", "ddr4-2400r", "--read-queue", "0"), "--read-queue: found 0"),

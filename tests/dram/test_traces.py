@@ -155,6 +155,16 @@ def test_missing_and_empty_files_and_unknown_formats(tmp_path: Path) -> None:
         list(open_trace(tmp_path / "empty").chunks(5))
     with pytest.raises(InputError, match="did you mean 'loadstore'"):
         open_trace(tmp_path / "empty", "loadstor")
+    zstandard = pytest.importorskip("zstandard")
+    frames = [zstandard.ZstdCompressor().compress(b"LD 0x%x\n" % n) for n in (64, 128)]
+    (tmp_path / "two.zst").write_bytes(b"".join(frames))
+    assert [len(found.address) for found in open_trace(tmp_path / "two.zst").chunks(5)] == [2]
+    (tmp_path / "cut.zst").write_bytes(b"".join(frames)[:-3])
+    with pytest.raises(InputError, match="ended before"):
+        list(open_trace(tmp_path / "cut.zst").chunks(5))
+    (tmp_path / "twice.csv").write_text("address,address\n1,2\n")
+    with pytest.raises(InputError, match="expected a header"):
+        list(open_trace(tmp_path / "twice.csv").chunks(5))
     (tmp_path / "bad.gz").write_bytes(b"not gzip at all")
     with pytest.raises(InputError, match="cannot be read"):
         list(open_trace(tmp_path / "bad.gz").chunks(5))

@@ -63,6 +63,7 @@ def test_a_description_and_a_trace(tmp_path):
         (["randread:x", *HW], "expected PATTERN:REQUESTS"),
         (["randread:0", *HW], "expected 1 to 10^12 requests"),
         (["nowhere/trace.txt", *HW], "no such file"),
+        (["randread:10", *HW, "--block-size", "10 GiB"], "--block-size: found '10 GiB'"),
         (["randread:10", "--hw", "a100-80gb"], "expected 'flash' or 'csd'"),
         (["randread:10", "--hw", "nvme-cloud-1500gb"], "states no geometry"),
         (["randread:10", *HW, "--placement", "CWDD"], "each of C, W, D and P once"),

@@ -34,6 +34,29 @@ def test_every_format_tells_the_same(tmp_path, kind, named):
     assert found.arrival.tolist() == [0, 2000]
 
 
+@pytest.mark.parametrize("ending", ["gz", "zst"])
+@pytest.mark.parametrize("damage", ["cut", "not packed", "changed"])
+def test_a_damaged_packed_file_is_refused(tmp_path, ending, damage):
+    zstandard = pytest.importorskip("zstandard")
+    text = b"op,offset,size\n" + b"".join(b"read,%d,4096\n" % (n * n % 977 * 4096) for n in range(20_000))
+    whole = (
+        gzip.compress(text)
+        if ending == "gz"
+        else zstandard.ZstdCompressor(write_checksum=True).compress(text)
+    )
+    middle = len(whole) // 2
+    changed = (
+        whole[:middle] + bytes(255 - byte for byte in whole[middle : middle + 40]) + whole[middle + 40 :]
+    )
+    path = tmp_path / f"trace.csv.{ending}"
+    path.write_bytes({"cut": whole[:middle], "not packed": text, "changed": changed}[damage])
+    with pytest.raises(InputError, match=r"trace\.csv") as error:
+        list(open_block_trace(path).chunks(1000))
+    assert len(error.value.problems) >= 1
+    path.write_bytes(whole)
+    assert sum(len(found.address) for found in open_block_trace(path).chunks(1000)) == 20_000
+
+
 def test_a_trace_without_times_has_none(tmp_path):
     path = tmp_path / "t.csv"
     path.write_text("op,offset,size\nr,0,512\ntrim,512,512\n")

@@ -119,6 +119,7 @@ def test_more_channels(capsys):
             ("gemv:4x5", "--hw", "gddr6-aim", "--refresh", "late"),
             "--refresh: found 'late'; known: off, immediate",
         ),
+        (("/", "--hw", "gddr6-aim"), "/: not a file"),
         (("gemv:4x5", "--hw", "gddr6-aim", "--start-cycle", "-1"), "start_cycle: found -1"),
         (
             ("gemv:4x5", "--hw", "gddr6-aim", "--compare-rules", "--honest"),

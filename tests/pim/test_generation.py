@@ -13,7 +13,7 @@ from simulator.pim.engine import PimEngine
 from simulator.pim.operators import PimCosts, _run
 from simulator.pim.pricing import Pricer
 from simulator.pim.recipes import MemoryStage, recipe
-from simulator.plan import read_plan, write_plan
+from simulator.plan_file import read_plan, write_plan
 
 SYSTEM = load_system("pim-gpt")
 

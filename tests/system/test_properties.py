@@ -16,7 +16,7 @@ from random_plans import Case, cases
 from hw_configs.problems import InfeasibleError
 from simulator.check import check
 from simulator.link.flows import fair_rates
-from simulator.plan import read_plan, write_plan
+from simulator.plan_file import read_plan, write_plan
 from simulator.system.costs import CostTable
 from simulator.system.engine import PhaseRun
 from simulator.system.physics import check_phase

@@ -23,7 +23,7 @@ import numpy as np
 
 from hw_configs.problems import InputError, Problem, bad_input, nearest
 from workloads.block_trace.trace import MAX_REQUEST, READ, TRIM, WRITE, BlockRequests
-from workloads.memory_trace.readers import open_text
+from workloads.packed_file import open_text, unreadable_told
 
 __all__ = ["FORMATS", "FileBlocks", "open_block_trace"]
 
@@ -100,7 +100,7 @@ def _csv(header: list[str]) -> Callable[[list[str]], _Line]:
     names = [name.lower() for name in header]
     known = ("op", "offset", "size", "time_ns", "time_s")
     unknown = [name for name in names if name not in known]
-    if unknown or not {"op", "offset", "size"} <= set(names):
+    if unknown or not {"op", "offset", "size"} <= set(names) or len(set(names)) < len(names):
         raise _BadLineError("expected a header of op, offset, size and, if wanted, time_ns or time_s")
     at = {name: index for index, name in enumerate(names)}
 
@@ -154,15 +154,8 @@ class FileBlocks:
 
     def chunks(self, size: int) -> Iterator[BlockRequests]:
         """The requests in file order, at most ``size`` at a time."""
-        try:
-            with open_text(self.path) as stream:
-                yield from self._chunks(stream, size)
-        except FileNotFoundError:
-            raise bad_input("no such file", file=self.name) from None
-        except InputError:
-            raise
-        except (OSError, EOFError, UnicodeDecodeError) as error:
-            raise bad_input(f"cannot be read: {error}", file=self.name) from None
+        with unreadable_told(self.name), open_text(self.path) as stream:
+            yield from self._chunks(stream, size)
 
     def _chunks(self, stream: IO[str], size: int) -> Iterator[BlockRequests]:
         rows: list[_Line] = []

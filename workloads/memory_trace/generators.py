@@ -22,6 +22,7 @@ from workloads.memory_trace.trace import Period, Requests
 __all__ = ["PATTERNS", "Geometry", "SyntheticTrace", "generate", "splitmix64"]
 
 Words = npt.NDArray[np.uint64]
+MOST_REQUESTS: Final = 2**40
 _GOLDEN: Final = np.uint64(0x9E3779B97F4A7C15)
 
 
@@ -246,4 +247,6 @@ def generate(pattern: str, count: int, seed: int, geometry: Geometry) -> Synthet
         )
     if count < 1 or not math.isfinite(count):
         raise bad_input(f"found {count} requests; expected 1 or more")
+    if count > MOST_REQUESTS:
+        raise bad_input(f"found {count} requests; expected at most {MOST_REQUESTS}")
     return SyntheticTrace(pattern, count, seed, geometry, f"{pattern}:{count}:{seed}")

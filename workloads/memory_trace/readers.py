@@ -13,14 +13,10 @@ Numbers are decimal or, with ``0x``, hexadecimal. Empty lines and lines that sta
 
 from __future__ import annotations
 
-import gzip
-import io
-import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Final, cast
+from typing import IO, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -28,8 +24,9 @@ import numpy.typing as npt
 from hw_configs.problems import InputError, Problem, bad_input, nearest
 from workloads.memory_trace.line_parser import ADDRESS, CYCLE, DIRECTION, pack_words, parse_lines
 from workloads.memory_trace.trace import Period, Requests
+from workloads.packed_file import open_bytes, unreadable_told
 
-__all__ = ["FORMATS", "FileTrace", "open_text", "open_trace"]
+__all__ = ["FORMATS", "FileTrace", "open_trace"]
 
 FORMATS: Final = ("loadstore", "readwrite", "dramsim3", "csv")
 MAX_LINE: Final = 4096
@@ -80,7 +77,7 @@ def _address_first(words: list[str]) -> _Line:
 def _csv_line(header: list[str]) -> Callable[[list[str]], _Line]:
     names = [name.strip().lower() for name in header]
     unknown = [name for name in names if name not in ("address", "write", "type", "cycle")]
-    if unknown or "address" not in names:
+    if unknown or "address" not in names or len(set(names)) < len(names):
         raise _BadLineError("expected a header of address and, if wanted, write (or type) and cycle")
     at = {name: index for index, name in enumerate(names)}
     direction = at.get("write", at.get("type"))
@@ -110,49 +107,6 @@ def _tell(line: str) -> str:
     raise _BadLineError("the format cannot be told")
 
 
-@contextmanager
-def _bytes(path: Path) -> Iterator[IO[bytes]]:
-    """The file's bytes, unpacked while they are read."""
-    if path.suffix == ".zst":
-        try:
-            import zstandard
-        except ImportError:
-            raise bad_input(
-                "a .zst trace needs the package zstandard (pip install 'offchip[zstd]')", file=str(path)
-            ) from None
-        with path.open("rb") as raw, zstandard.ZstdDecompressor().stream_reader(raw) as packed:
-            try:
-                yield packed
-            except zstandard.ZstdError as error:
-                raise bad_input(f"cannot be read: {error}", file=str(path)) from None
-    elif path.suffix == ".gz":
-        with gzip.open(path, "rb") as unpacked:
-            yield cast(IO[bytes], unpacked)
-    else:
-        with path.open("rb") as stream:
-            yield stream
-
-
-@contextmanager
-def open_text(path: Path) -> Iterator[IO[str]]:
-    """The file's text, unpacked while it is read."""
-    if path.suffix == ".zst":
-        try:
-            import zstandard
-        except ImportError:
-            raise bad_input(
-                "a .zst trace needs the package zstandard (pip install 'offchip[zstd]')", file=str(path)
-            ) from None
-        with path.open("rb") as raw, zstandard.ZstdDecompressor().stream_reader(raw) as packed:
-            yield io.TextIOWrapper(packed, encoding="utf-8")
-    elif path.suffix == ".gz":
-        with gzip.open(path, "rt", encoding="utf-8") as stream:
-            yield stream
-    else:
-        with path.open(encoding="utf-8") as stream:
-            yield stream
-
-
 @dataclass(frozen=True)
 class FileTrace:
     """A trace file. Reading it raises ``InputError`` with line number and text for lines that make no
@@ -171,15 +125,8 @@ class FileTrace:
 
     def chunks(self, size: int) -> Iterator[Requests]:
         """The requests in file order, at most ``size`` at a time."""
-        try:
-            with _bytes(self.path) as stream:
-                yield from _Reader(self.name, self.format, size).chunks(stream)
-        except FileNotFoundError:
-            raise bad_input("no such file", file=self.name) from None
-        except InputError:
-            raise
-        except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
-            raise bad_input(f"cannot be read: {error}", file=self.name) from None
+        with unreadable_told(self.name), open_bytes(self.path) as stream:
+            yield from _Reader(self.name, self.format, size).chunks(stream)
 
 
 class _Reader:
