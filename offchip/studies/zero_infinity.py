@@ -127,9 +127,9 @@ def _run() -> Outcome:
         draw_lines(path, lines, "bandwidth (GB/s)", "share of peak", log_x=True)
 
     caption = (
-        "Efficiency by the bandwidth of the tier that holds weights and gradients, or optimizer states; "
+        "Efficiency by the bandwidth of the tier that holds weights and gradients, or optimizer states, "
+        "for a peak of 70 TFLOP/s."
     )
-    "70 TFLOP/s."
     return Outcome(
         [*_formula(), *_capacity(estimator), *rates], [table], [Figure("efficiency", caption, draw)]
     )

@@ -12,9 +12,9 @@ from typing import Final
 
 from workloads.graph import Operator
 
-__all__ = ["BOARDS", "MODELS", "PREFIX", "predict_step"]
+__all__ = ["BOARDS", "KINDS", "MODELS", "predict_step"]
 
-PREFIX: Final = ("inference (one forward, fp32)", "training step (fwd+bwd, fp32)")
+KINDS: Final = ("inference (one forward, fp32)", "training step (fwd+bwd, fp32)")
 """The kinds of rows that this module answers."""
 BOARDS: Final = {
     "nvidia_a100-pcie-40gb": "a100-pcie-40gb",
@@ -45,7 +45,7 @@ def predict_step(row: Mapping[str, str], batch: int, tokens: int) -> tuple[float
     if model is None:
         return None, f"no built-in model for {row['model']!r}"
     forward, backward = _seconds(model, board, batch, tokens)
-    training = row["kind"] == PREFIX[1]
+    training = row["kind"] == KINDS[1]
     return forward + backward * training, f"{model} on {board}, eager FP32, unfused"
 
 

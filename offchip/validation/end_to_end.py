@@ -135,7 +135,7 @@ def _run_row(identity: str, row: Mapping[str, str], where: str, options: Options
 
 
 def _predict(row: Mapping[str, str], where: str, options: Options) -> tuple[dict[str, float], str]:
-    if row["kind"] in eager_steps.PREFIX:
+    if row["kind"] in eager_steps.KINDS:
         batch, tokens = (int(_number(row[name], where, name)) for name in ("batch", "input_tokens"))
         seconds, note = eager_steps.predict_step(row, batch, tokens)
         return ({} if seconds is None else {"e2e_ms": seconds * 1e3}), note
