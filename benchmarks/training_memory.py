@@ -13,11 +13,11 @@ from collections.abc import Callable
 
 import numpy as np
 
-from mapping.offload.bilevel import plan_bilevel, plan_memory, plan_one_level
-from mapping.offload.memory_trace import replay
-from mapping.offload.rank_graph import rank_graph
-from mapping.offload.training_requests import RequestSequence, request_sequence
-from mapping.offload.training_setup import TrainingSetup
+from mapping.training.allocator_trace import replay
+from mapping.training.rank_graph import rank_graph
+from mapping.training.requests import RequestSequence, request_sequence
+from mapping.training.setup import TrainingSetup
+from mapping.training.two_level_addresses import plan_bilevel, plan_memory, plan_one_level
 from offchip.cli.output import print_table
 from workloads.microbatch import microbatched
 

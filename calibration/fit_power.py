@@ -78,7 +78,7 @@ def _energy(
     """Joules of arithmetic and DRAM on all devices, without the parts that are fitted here, and DRAM bytes."""
     from mapping.mapper import MAPPERS, MapperOptions
     from offchip.api import load_model, load_system
-    from simulator.system.rewrite import rewrite
+    from simulator.rewrite.apply import rewrite
 
     cost = GpuModel("gpu-eager", "kernel", shipped_constants().without_way())
     target = load_system(system)

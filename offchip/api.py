@@ -21,9 +21,9 @@ from simulator.cost.model import DEFAULT_COST_MODEL
 from simulator.plan import Plan
 from simulator.plan_file import read_plan, write_plan
 from simulator.result import Result
+from simulator.rewrite.apply import rewrite
 from simulator.simulate import Planner, Watcher
 from simulator.simulate import simulate as run
-from simulator.system.rewrite import rewrite
 from workloads.graph import Graph
 from workloads.importers import load_workload
 from workloads.microbatch import microbatched

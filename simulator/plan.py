@@ -87,7 +87,7 @@ class Home:
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """One operator divided over devices along an axis (see :mod:`simulator.system.split`)."""
+    """One operator divided over devices along an axis (see :mod:`simulator.rewrite.split`)."""
 
     axis: SplitAxis
     devices: tuple[str, ...]
@@ -95,7 +95,7 @@ class Split:
 
 @dataclass(frozen=True, slots=True)
 class Division:
-    """A tensor cut along ``axis`` into parts in proportion to ``counts``; see :mod:`simulator.system.divide`.
+    """A tensor cut along ``axis`` into parts in proportion to ``counts``; see :mod:`simulator.rewrite.divide`.
 
     ``read`` says of each part whether operators read it. A part that none reads still takes up its bytes.
     """
@@ -155,7 +155,7 @@ class Plan:
     views: Mapping[str, str] = field(default_factory=dict)
     """Output of a reshape to the tensor whose bytes it is: the reshape takes no place in the plan."""
     tiles: Mapping[str, Tiling] = field(default_factory=dict)
-    """Operators that run in strips, by a name for each such cut; see :mod:`simulator.system.tile`."""
+    """Operators that run in strips, by a name for each such cut; see :mod:`simulator.rewrite.tile`."""
     sparsity: Mapping[str, Sparsity] = field(default_factory=dict)
     """Decode attention that leaves out channels and tokens."""
     kernels: Mapping[str, Mapping[str, Attribute]] = field(default_factory=dict)

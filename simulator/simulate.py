@@ -25,12 +25,12 @@ from simulator.cost.model import COST_MODELS, DEFAULT_COST_MODEL, CostModel, Ope
 from simulator.counters import UsageBook
 from simulator.plan import Plan
 from simulator.result import DeviceUse, MemoryUse, PhaseResult, Result, Timeline, WireUse
+from simulator.rewrite.apply import rewrite
 from simulator.system.costs import CostTable
 from simulator.system.engine import PhaseRun, TaskRecord
 from simulator.system.memory import Peak
 from simulator.system.physics import check_phase
 from simulator.system.program import Program, bind
-from simulator.system.rewrite import rewrite
 from workloads.graph import PERSISTENT_ROLES, Graph
 from workloads.workload import Phase, Workload
 

@@ -34,7 +34,7 @@ from mapping.caching.dram_budget import (
 from mapping.mapper import MapperOptions
 from mapping.placement.single_device import candidates, refuse_communication
 from simulator.plan import Division, Home, Plan, Task
-from simulator.system.divide import part_name
+from simulator.rewrite.divide import part_name
 from workloads.graph import Graph, Operator, Role
 
 __all__ = ["MAPPER", "CacheNeurons"]

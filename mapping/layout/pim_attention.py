@@ -29,7 +29,7 @@ from simulator.pim.operators import host_of
 from simulator.pim.pricing import Pricer
 from simulator.pim.recipes import Kernel
 from simulator.plan import Division, Home, Pieces, Plan, Task
-from simulator.system.divide import append_name, part_name
+from simulator.rewrite.divide import append_name, part_name
 from workloads.graph import Graph, Operator
 
 __all__ = ["MAPPER", "PimAttention"]

@@ -1,1 +1,1 @@
-"""What lives outside the device's memory, and when it moves."""
+"""Inference beyond a device's memory: weights, KV cache and blocks of batches outside it, and when they move."""

@@ -24,7 +24,7 @@ from mapping.offload.machine_rates import block_machine, capacities_of, graph_ra
 from mapping.offload.placement_lp import FILL, PlacementResult, best_policy
 from mapping.placement.single_device import refuse_communication
 from simulator.plan import Division, Home, Pieces, Plan, Task
-from simulator.system.divide import append_name, part_name
+from simulator.rewrite.divide import append_name, part_name
 from workloads.graph import Graph, Operator, Role
 
 __all__ = ["MAPPER", "BlockMapper", "write_block_plan"]

@@ -26,7 +26,7 @@ from mapping.placement.kv_store import ATTENDERS, STORES, KvPlacement, KvRequest
 from mapping.placement.single_device import candidates, refuse_communication, too_large
 from simulator.csd.endurance import tokens_until_wear_out
 from simulator.plan import Division, Home, Pieces, Plan, Sparsity, Task
-from simulator.system.divide import append_name, part_name
+from simulator.rewrite.divide import append_name, part_name
 from workloads.graph import Graph, Operator
 
 __all__ = ["MAPPER", "OffloadKv"]

@@ -18,7 +18,7 @@ from hw_configs.system import System
 from mapping.mapper import MapperOptions
 from mapping.placement.single_device import COMMUNICATION, candidates, refuse_communication
 from simulator.plan import Home, Plan, Split, SplitAxis, Task, TaskKind
-from simulator.system.rewrite import rewrite
+from simulator.rewrite.apply import rewrite
 from workloads.graph import PERSISTENT_ROLES, Graph, Operator
 
 __all__ = ["MAPPER", "TensorPipeline"]

@@ -20,8 +20,8 @@ from simulator.cost.model import COST_MODELS, DEFAULT_COST_MODEL
 from simulator.csd.model import context_of
 from simulator.link.flows import fair_rates
 from simulator.plan import Sparsity
+from simulator.rewrite.divide import sparse_operator
 from simulator.system.costs import CostTable
-from simulator.system.divide import sparse_operator
 from workloads.graph import Graph, Operator
 
 __all__ = ["ATTENDERS", "STORES", "KvPlacement", "KvRequest", "choose_placement", "placements"]

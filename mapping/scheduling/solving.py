@@ -130,7 +130,7 @@ def solve(
 
         return solve_peak(problem, scratchpad_bytes, time_limit_s=time_limit_s, seed=seed)
     if method == "ilp":
-        from mapping.scheduling.cosma_ilp import solve_by_ilp
+        from mapping.scheduling.by_ilp import solve_by_ilp
 
         return solve_by_ilp(problem, scratchpad_bytes, time_limit_s=time_limit_s, seed=seed)
     run = Run(problem, scratchpad_bytes, budget, seed)
@@ -179,7 +179,7 @@ def _warm_start(run: Run) -> None:
 def _search(run: Run, method: Method) -> None:
     search = LayerSearch(run.problem, run.capacity, run.budget)
     if method == "divide":
-        from mapping.scheduling.divide import improve_by_parts, raise_bound_by_parts
+        from mapping.scheduling.by_parts import improve_by_parts, raise_bound_by_parts
 
         raise_bound_by_parts(run)
         improve_by_parts(run)
@@ -188,7 +188,7 @@ def _search(run: Run, method: Method) -> None:
     large = method == "auto" and len(run.problem.operators) >= _DIVIDE_FROM
     _widen(run, search, _FIRST_WIDTH * _WIDEN if large else None)
     if large and not run.proved and not run.budget.spent:
-        from mapping.scheduling.divide import improve_by_parts, raise_bound_by_parts
+        from mapping.scheduling.by_parts import improve_by_parts, raise_bound_by_parts
 
         raise_bound_by_parts(run)
         improve_by_parts(run)

@@ -27,8 +27,8 @@ from mapping.scheduling.problem import ScheduleProblem, Weights, problem_from_gr
 from mapping.scheduling.result import ScheduleResult
 from mapping.scheduling.solving import solve
 from simulator.plan import Plan, Tiling
-from simulator.system.tile import most_parts, tile_graph
-from simulator.system.views import without_views
+from simulator.rewrite.tile import most_parts, tile_graph
+from simulator.rewrite.views import without_views
 from workloads.graph import PERSISTENT_ROLES, Graph
 
 __all__ = ["MAPPER", "TiledProblem", "TiledSchedule", "fit_tiles", "improve_tiles"]
@@ -83,7 +83,7 @@ def _streamed(graph: Graph, problem: ScheduleProblem) -> int:
 def fit_tiles(graph: Graph, capacity: int, weights: Weights = "stream") -> TiledProblem:
     """The graph cut until every operator fits; raises ``InfeasibleError`` naming the one that cannot be made to.
 
-    ``graph`` has no views (:func:`simulator.system.views.without_views`). Deterministic.
+    ``graph`` has no views (:func:`simulator.rewrite.views.without_views`). Deterministic.
     """
     cuts: Cuts = {}
     once = _streamed(graph, problem_from_graph(graph, weights))

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Final
 
 from hw_configs.library import load_system
-from mapping.offload.estimate import Estimator
-from mapping.offload.pricing import Prices
-from mapping.offload.training_setup import TrainingSetup
+from mapping.training.estimate import Estimator
+from mapping.training.pricing import Prices
+from mapping.training.setup import TrainingSetup
 from offchip.studies.line_figure import draw_lines
 from offchip.studies.study import Claim, ClaimResult, Figure, Outcome, Study, StudyTable, compare
 from workloads.importers import load_workload

@@ -15,12 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hw_configs.library import load_system
-from mapping.offload.bilevel import plan_bilevel, plan_one_level
-from mapping.offload.estimate import Estimator
-from mapping.offload.memory_trace import replay
-from mapping.offload.pricing import Prices
-from mapping.offload.training_policies import DEEPSPEED, MEGATRON, MEMO
-from mapping.recompute.skeleton import skeleton_of
+from mapping.training.allocator_trace import replay
+from mapping.training.estimate import Estimator
+from mapping.training.policies import DEEPSPEED, MEGATRON, MEMO
+from mapping.training.pricing import Prices
+from mapping.training.recompute.skeleton import skeleton_of
+from mapping.training.two_level_addresses import plan_bilevel, plan_one_level
 from offchip.studies.line_figure import draw_lines
 from offchip.studies.study import Claim, ClaimResult, Figure, Outcome, Study, StudyTable, compare
 from offchip.studies.training_lengths import (

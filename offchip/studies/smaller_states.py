@@ -8,10 +8,10 @@ from __future__ import annotations
 from typing import Final
 
 from hw_configs.library import load_system
-from mapping.offload.estimate import Estimator
-from mapping.offload.pricing import Prices
-from mapping.offload.smaller_states import adam_moment_elements, low_rank_states, with_saved_bits
-from mapping.offload.training_setup import TrainingSetup
+from mapping.training.estimate import Estimator
+from mapping.training.pricing import Prices
+from mapping.training.setup import TrainingSetup
+from mapping.training.smaller_states import adam_moment_elements, low_rank_states, with_saved_bits
 from offchip.studies.study import Claim, ClaimResult, Outcome, Study, StudyTable, compare
 from workloads.graph import Role
 from workloads.importers import load_workload

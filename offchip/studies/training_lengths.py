@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Final
 
 from hw_configs.problems import InfeasibleError
-from mapping.offload.choose_training import Family, choose
-from mapping.offload.estimate import Estimator
 from mapping.offload.policy import OffloadRequest
-from mapping.offload.token_swap import TokenShare
-from mapping.offload.training_plan import training_plan
-from mapping.offload.training_policies import DEEPSPEED, MEGATRON, MEMO
-from mapping.offload.training_setup import TrainingEstimate, TrainingSetup
+from mapping.training.choose_setup import Family, choose
+from mapping.training.estimate import Estimator
+from mapping.training.plan import training_plan
+from mapping.training.policies import DEEPSPEED, MEGATRON, MEMO
+from mapping.training.setup import TrainingEstimate, TrainingSetup
+from mapping.training.token_swap import TokenShare
 from offchip.studies.line_figure import draw_lines
 from offchip.studies.study import Figure, StudyTable
 from simulator.simulate import simulate

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Final
 
 from hw_configs.library import load_system
-from mapping.offload.estimate import Estimator
-from mapping.offload.pricing import Prices
-from mapping.offload.state_tiers import best_tiers, tier_rates
-from mapping.offload.training_setup import TrainingSetup
+from mapping.training.estimate import Estimator
+from mapping.training.pricing import Prices
+from mapping.training.setup import TrainingSetup
+from mapping.training.state_tiers import best_tiers, tier_rates
 from offchip.studies.line_figure import draw_lines
 from offchip.studies.study import Claim, ClaimResult, Figure, Outcome, Study, StudyTable, compare
 

@@ -1,7 +1,7 @@
 """One point of a space, from its values to a row: the machine, the run, the figures, or the reason why not.
 
 Nothing a point does ends a sweep: what does not fit, does not exist or goes wrong is a row with a status. Points on
-one device at fidelity ``analytic`` go through the condensed evaluation (``simulator/system/profile.py``);
+one device at fidelity ``analytic`` go through the condensed evaluation (``simulator/system/condensed.py``);
 all others are simulated.
 """
 
@@ -28,7 +28,7 @@ from offchip.sweep.store import Row
 if TYPE_CHECKING:
     from offchip.sweep.space import Space
     from simulator.result import Result
-    from simulator.system.profile import Profile
+    from simulator.system.condensed import Profile
     from workloads.workload import Workload
 
 __all__ = ["Evaluator", "beside", "code_digest", "point_key"]
@@ -155,7 +155,7 @@ class Evaluator:
         from mapping.placement.single_device import candidates
         from simulator.cost.collective import CHOICES
         from simulator.cost.model import COST_MODELS, DEFAULT_COST_MODEL
-        from simulator.system.profile import estimate
+        from simulator.system.condensed import estimate
 
         several = (
             options.get("tp", 1) != 1 or options.get("pp", 1) != 1 or options.get("microbatches", 1) != 1
@@ -189,7 +189,7 @@ class Evaluator:
         )
 
     def _profile(self, model: str, options: Mapping[str, Any]) -> Profile | None:
-        from simulator.system.profile import Profile, profile_of
+        from simulator.system.condensed import Profile, profile_of
 
         key = self._workload_key(model, options)
         if key in self._profiles:

@@ -24,7 +24,7 @@ from mapping.caching.dram_budget import choose_window, sparse_model, window_choi
 from mapping.mapper import MapperOptions
 from offchip import api
 from simulator.check import check
-from simulator.system.rewrite import rewrite
+from simulator.rewrite.apply import rewrite
 from workloads.graph import Graph
 from workloads.importers import load_workload
 from workloads.workload import WorkloadOptions

@@ -17,7 +17,7 @@ from mapping.offload.block_schedule import block_cost
 from mapping.offload.placement_lp import PlacementResult
 from offchip import api
 from simulator.check import check
-from simulator.system.rewrite import rewrite
+from simulator.rewrite.apply import rewrite
 from workloads.graph import Graph, Role
 from workloads.importers import load_workload
 from workloads.workload import WorkloadOptions

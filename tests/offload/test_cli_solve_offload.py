@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from hw_configs.problems import OffchipError
 from offchip.cli.main import app
 from offchip.cli.solve_offload import tokens
-from tests.offload.small_models import gpt_config
+from tests.training.small_models import gpt_config
 
 RUNNER = CliRunner()
 

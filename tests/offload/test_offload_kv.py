@@ -17,7 +17,7 @@ from offchip import api
 from offchip.sweep.machine import Machines
 from simulator.check import check
 from simulator.result import Result
-from simulator.system.rewrite import rewrite
+from simulator.rewrite.apply import rewrite
 from workloads.graph import Graph
 from workloads.importers import load_workload
 from workloads.workload import WorkloadOptions

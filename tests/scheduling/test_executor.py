@@ -12,7 +12,7 @@ from mapping.scheduling.lowering import scratchpad_of, to_plan
 from mapping.scheduling.replacement import replace_in_order
 from mapping.scheduling.stays import assemble
 from offchip import api
-from simulator.system.rewrite import rewrite
+from simulator.rewrite.apply import rewrite
 from tests.scheduling.executor import execute
 from tests.tiling.networks import networks
 from workloads import encoder, models, vision

@@ -144,7 +144,7 @@ def test_out_of_effort_is_told_with_section_and_levers(
 
 
 def test_divide_carries_states_over_cuts(inception: ScheduleProblem) -> None:
-    from mapping.scheduling.divide import cut_into_parts, divided
+    from mapping.scheduling.by_parts import cut_into_parts, divided
 
     parts = cut_into_parts(inception, range(13), 5)
     assert sorted(o for part in parts for o in part) == list(range(13))
@@ -174,7 +174,7 @@ def test_bound_by_parts_is_positive_and_valid() -> None:
         operators[names[3]] = (4, [names[0], names[2]])
         last = names[3]
     problem = chain_of(operators)
-    from mapping.scheduling.divide import raise_bound_by_parts
+    from mapping.scheduling.by_parts import raise_bound_by_parts
 
     capacity = problem.least_budget
     best = solve(problem, capacity)

@@ -294,7 +294,7 @@ def test_addresses_clash_exactly_when_two_lives_share_bytes(case: Case, rng: obj
 
 def test_an_unknown_operator_in_the_splits_is_refused() -> None:
     from simulator.plan import Split
-    from simulator.system.rewrite import rewrite
+    from simulator.rewrite.apply import rewrite
 
     bad = replace(GOOD, splits={"frist": Split("column", ("gpu0", "gpu1"))})
     with pytest.raises(InputError, match="first"):

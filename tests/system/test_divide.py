@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hw_configs.problems import InputError
 from simulator.plan import Division, Pieces, Plan, Sparsity, Task
 from simulator.plan_file import read_plan, write_plan
-from simulator.system.divide import divide_graph
+from simulator.rewrite.divide import divide_graph
 from workloads.graph import Graph
 from workloads.importers import load_workload
 from workloads.workload import WorkloadOptions

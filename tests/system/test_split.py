@@ -10,8 +10,8 @@ from machines import op, tensors
 import offchip
 from hw_configs.problems import InputError
 from simulator.plan import Plan, Split
-from simulator.system.rewrite import rewrite
-from simulator.system.split import split_graph
+from simulator.rewrite.apply import rewrite
+from simulator.rewrite.split import split_graph
 from workloads.graph import Graph, Role, check_graph
 from workloads.microbatch import microbatched
 

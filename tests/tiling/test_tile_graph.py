@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hw_configs.problems import InputError
 from simulator.plan import Plan, Tiling
 from simulator.plan_file import read_plan, write_plan
-from simulator.system.tile import most_parts, tile_graph
+from simulator.rewrite.tile import most_parts, tile_graph
 from tests.tiling import interpreter
 from tests.tiling.networks import networks
 from workloads.graph import check_graph

@@ -11,9 +11,9 @@ from mapping.scheduling.lowering import to_plan
 from mapping.scheduling.tiling import fit_tiles, improve_tiles
 from offchip import api
 from simulator.check import check
-from simulator.system.rewrite import rewrite
-from simulator.system.tile import tile_graph
-from simulator.system.views import without_views
+from simulator.rewrite.apply import rewrite
+from simulator.rewrite.tile import tile_graph
+from simulator.rewrite.views import without_views
 from tests.accelerator.machines import machine
 from tests.scheduling.executor import execute
 from workloads.graph import Graph, Operator, Tensor

@@ -1,0 +1,293 @@
+"""How to train a model on a system in the least time that fits, and why so.
+
+Every way to write the number of devices as a product of tensor, Ulysses, context, pipeline and data parallelism is
+priced, with every ZeRO stage where weights are held more than once, and with four ways to make activations fit:
+keep them, recompute what is cheap, recompute whole layers (as few as needed), or swap token by token to host memory
+and recompute the rest. The fastest that fits is then planned to the byte. A layout whose time without any
+recomputation is already above the best found is not looked at further: recomputing and swapping only add to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+from hw_configs.problems import InfeasibleError, InputError, bad_input
+from hw_configs.whole_number import whole_number
+from mapping.offload.policy import OffloadRequest
+from mapping.training.estimate import Estimator, RankStep
+from mapping.training.plan import executable
+from mapping.training.pricing import Prices
+from mapping.training.setup import RECOMPUTE, TrainingEstimate, TrainingSetup
+
+__all__ = ["Choice", "Family", "choose"]
+
+MOST_OF_A_SETTING: Final = 1_000_000
+DEGREES: Final = ("tp", "ulysses", "cp", "pp", "dp")
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """What a policy may use."""
+
+    degrees: tuple[str, ...] = DEGREES
+    zero: tuple[int, ...] = (0, 1, 2, 3)
+    ways: tuple[str, ...] = ("none", "selective", "full", "swap")
+    allocator: str = "planned"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The best setup found, the best of each way to make activations fit, and how many were priced.
+
+    ``runnable`` is the fastest setup that the simulator can execute as a plan, often the best itself; None when
+    there is none.
+    """
+
+    best: TrainingEstimate
+    step: RankStep
+    by_way: Mapping[str, TrainingEstimate]
+    priced: int
+    runnable: tuple[TrainingEstimate, RankStep] | None = None
+
+
+def choose(request: OffloadRequest, family: Family, estimator: Estimator | None = None) -> Choice:
+    """The fastest setup of a family that fits.
+
+    Raises ``InfeasibleError`` with the nearest miss when none does, ``InputError`` for settings out of range.
+    """
+    estimator = estimator or Estimator(Prices(request.system, request.cost_model))
+    search = _Search(request, family, estimator)
+    return search.run()
+
+
+@dataclass
+class _Search:
+    request: OffloadRequest
+    family: Family
+    estimator: Estimator
+    priced: int = 0
+    found: list[tuple[TrainingEstimate, RankStep, str]] = field(default_factory=list)
+    misses: dict[str, TrainingEstimate] = field(default_factory=dict)
+
+    def run(self) -> Choice:
+        layouts = self._layouts()
+        best = float("inf")
+        for number, (floor, setup) in enumerate(layouts):
+            if floor >= best:
+                break
+            for way in self._ways():
+                here = min((self._price(step, way) for step in self._steps(setup, way)), default=float("inf"))
+                best = min(best, here)
+                # Where everything can be kept, other ways only add time; the first layout shows by how much.
+                if way == "none" and here < float("inf") and number > 0:
+                    break
+        choice = self._decide()
+        if executable(choice.step.setup):
+            return replace(choice, runnable=self._runnable(layouts))
+        return replace(choice, runnable=(choice.best, choice.step))
+
+    def _runnable(
+        self, layouts: list[tuple[float, TrainingSetup]]
+    ) -> tuple[TrainingEstimate, RankStep] | None:
+        """The fastest setup that fits of those that the simulator can execute."""
+        if self.request.settings.get("zero", "0") != "0":
+            return None
+        best: tuple[TrainingEstimate, RankStep] | None = None
+        for floor, setup in layouts:
+            if executable(setup) or (best is not None and floor >= best[0].time.step_s):
+                continue
+            for way in self._ways():
+                for step in self._steps(setup, way, (0,)):
+                    estimate = self.estimator.of_step(step)
+                    if estimate.fits and (best is None or _rank(estimate) < _rank(best[0])):
+                        best = (estimate, step)
+        return best
+
+    def _layouts(self) -> list[tuple[float, TrainingSetup]]:
+        """Setups that differ in their degrees, with the least time each could take, fastest first."""
+        floors: list[tuple[float, int, TrainingSetup]] = []
+        problem: InputError | None = None
+        for number, setup in enumerate(self._setups()):
+            try:
+                step = self.estimator.rank_step(setup)
+                floors.append((self.estimator.of_step(step, exact=False).time.step_s, number, setup))
+            except InputError as error:
+                problem = problem or error
+        if not floors:
+            raise problem or bad_input("no way to divide the work over the devices", path="--set")
+        return [(floor, setup) for floor, _, setup in sorted(floors, key=lambda item: item[:2])]
+
+    def _setups(self) -> Iterator[TrainingSetup]:
+        request = self.request
+        count = _whole(request, "devices", len(self.estimator.prices.devices))
+        if count > len(self.estimator.prices.devices):
+            raise bad_input(
+                f"found {count}; {request.system.name!r} has {len(self.estimator.prices.devices)}",
+                path="devices",
+            )
+        fixed = {name: _whole(request, name, 0) for name in DEGREES if name in request.settings}
+        for name, value in fixed.items():
+            if value > 1 and name not in self.family.degrees:
+                raise bad_input(f"this policy has no {name} parallelism", path=name)
+        micro = _whole(request, "micro_batch", 1)
+        reasons: list[InputError] = []
+        made = 0
+        for degrees in _factorings(count, DEGREES):
+            if any(degrees[name] != value for name, value in fixed.items()):
+                continue
+            if any(degrees[name] > 1 and name not in self.family.degrees for name in DEGREES):
+                continue
+            try:
+                setup = TrainingSetup(
+                    request.model, request.sequence, request.batch, micro, request.dtype or "bf16", degrees["tp"], True,
+                    degrees["ulysses"], degrees["cp"], degrees["pp"], degrees["dp"],
+                    allocator=request.settings.get("allocator", self.family.allocator),  # type: ignore[arg-type]
+                )  # fmt: skip
+            except InputError as error:
+                reasons.append(error)
+                continue
+            made += 1
+            yield setup
+        if not made:
+            if reasons:
+                raise reasons[0]
+            raise bad_input(f"the degrees asked for do not multiply to {count} devices", path="--set")
+
+    def _ways(self) -> tuple[str, ...]:
+        settings = self.request.settings
+        if "alpha" in settings and "recompute" in settings:
+            raise bad_input(
+                "alpha swaps tokens and recomputes the rest; recompute must not be set too", path="--set"
+            )
+        if "alpha" in settings:
+            return ("swap",)
+        if "recompute" in settings:
+            if settings["recompute"] not in RECOMPUTE:
+                raise bad_input(
+                    f"found {settings['recompute']!r}; expected one of {', '.join(RECOMPUTE)}",
+                    path="recompute",
+                )
+            return (settings["recompute"],)
+        return self.family.ways
+
+    def _steps(self, setup: TrainingSetup, way: str, only: tuple[int, ...] = ()) -> Iterator[RankStep]:
+        """The rank's step for every ZeRO stage (or ``only`` some); of full recomputation, for as few layers as fit."""
+        stages = list(only) or [stage for stage in self.family.zero if stage == 0 or setup.shards > 1]
+        if not only and "zero" in self.request.settings:
+            stages = [_whole(self.request, "zero", 0, least=0)]
+        elif not only and setup.shards > 1 and len(stages) > 1:
+            stages = [stage for stage in stages if stage > 0]
+        for stage in stages or (0,):
+            staged = replace(setup, zero_stage=stage)
+            if way == "swap":
+                alpha = _share(self.request)
+                wanted = replace(staged, swap_tokens=1.0 if alpha is None else alpha)
+                try:
+                    yield self.estimator.rank_step(wanted, bounded=alpha is None)
+                except InputError:
+                    # A device without host memory swaps nothing; where nothing else is allowed, say so.
+                    if self._ways() == ("swap",):
+                        raise
+            elif way == "full":
+                yield self._fewest_layers(staged)
+            else:
+                yield self.estimator.rank_step(replace(staged, recompute=way))  # type: ignore[arg-type]
+
+    def _fewest_layers(self, setup: TrainingSetup) -> RankStep:
+        """Full recomputation of as few layers as memory allows, or of all."""
+        whole = self.estimator.rank_step(replace(setup, recompute="full"))
+        if "recompute" in self.request.settings or not self.estimator.of_step(whole, exact=False).fits:
+            return whole
+        low, high, best = 0, self.estimator.layers(setup), whole
+        while high - low > 1:
+            middle = (low + high) // 2
+            step = self._of_layers(setup, middle)
+            if self.estimator.of_step(step, exact=False).fits:
+                best, high = step, middle
+            else:
+                low = middle
+        while (
+            best is not whole
+            and high < self.estimator.layers(setup)
+            and not self.estimator.of_step(best).fits
+        ):
+            # What the allocator adds to the bytes that are live takes another layer or two.
+            high += 1
+            best = self._of_layers(setup, high)
+        return best
+
+    def _of_layers(self, setup: TrainingSetup, layers: int) -> RankStep:
+        return self.estimator.rank_step(replace(setup, recompute="full", recompute_layers=layers))
+
+    def _price(self, step: RankStep, way: str) -> float:
+        """Note a step; its time if it fits."""
+        self.priced += 1
+        estimate = self.estimator.of_step(step, exact=False)
+        if estimate.fits:
+            estimate = self.estimator.of_step(step)
+        if estimate.fits:
+            self.found.append((estimate, step, way))
+            return estimate.time.step_s
+        known = self.misses.get(way)
+        if known is None or _shortage(estimate) < _shortage(known):
+            self.misses[way] = estimate
+        return float("inf")
+
+    def _decide(self) -> Choice:
+        if not self.found:
+            nearest = min(self.misses.values(), key=_shortage)
+            raise InfeasibleError(
+                f"no way to train {self.request.model} at {self.request.sequence} tokens on "
+                f"{self.request.system.name} fits, of {self.priced} priced; the nearest miss, {nearest.setup.words()}: "
+                f"{nearest.obstacle}"
+            )
+        by_way: dict[str, TrainingEstimate] = {}
+        for estimate, _, way in self.found:
+            if way not in by_way or _rank(estimate) < _rank(by_way[way]):
+                by_way[way] = estimate
+        for way, estimate in self.misses.items():
+            by_way.setdefault(way, estimate)
+        best = min(self.found, key=lambda item: _rank(item[0]))
+        return Choice(best[0], best[1], by_way, self.priced)
+
+
+def _factorings(count: int, names: tuple[str, ...]) -> Iterator[dict[str, int]]:
+    """Every way to write a number as an ordered product with a factor per name."""
+    if len(names) == 1:
+        yield {names[0]: count}
+        return
+    for factor in range(1, count + 1):
+        if count % factor == 0:
+            for rest in _factorings(count // factor, names[1:]):
+                yield {names[0]: factor, **rest}
+
+
+def _whole(request: OffloadRequest, key: str, default: int, least: int = 1) -> int:
+    text = request.settings.get(key)
+    if text is None:
+        return default
+    return whole_number(text, key, least, MOST_OF_A_SETTING)
+
+
+def _share(request: OffloadRequest) -> float | None:
+    text = request.settings.get("alpha")
+    if text is None:
+        return None
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:
+        raise bad_input(f"found {text!r}; expected a share from 0 to 1", path="alpha")
+    return value
+
+
+def _rank(estimate: TrainingEstimate) -> tuple[float, int]:
+    """Less time first; among equals, less memory."""
+    return estimate.time.step_s, estimate.memory.device_bytes
+
+
+def _shortage(estimate: TrainingEstimate) -> int:
+    return estimate.memory.device_bytes

@@ -1,0 +1,178 @@
+"""The policies that choose how to train, and how they tell what they chose.
+
+They differ in what they may use: ``choose-training`` everything; ``memo`` what MEMO does (token-wise swapping, planned
+addresses); ``megatron`` and ``deepspeed`` what those frameworks do, with PyTorch's caching allocator: the baselines
+of MEMO's evaluation (arXiv:2407.12117).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from types import MappingProxyType
+from typing import Any, Final
+
+from hw_configs.problems import InfeasibleError, bad_input
+from hw_configs.units import format_quantity
+from mapping.offload.policy import OffloadAnswer, OffloadRequest, Table
+from mapping.training.choose_setup import Choice, Family, choose
+from mapping.training.estimate import Estimator
+from mapping.training.plan import executable, training_plan
+from mapping.training.pricing import Prices
+from mapping.training.setup import ALLOCATORS
+from mapping.training.state_policies import ZERO_INFINITY
+
+__all__ = ["DEEPSPEED", "EVERYTHING", "MEGATRON", "MEMO"]
+
+SETTINGS: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "devices": "how many devices train (all)",
+        "tp": "fix the degree of tensor parallelism",
+        "ulysses": "fix the degree of Ulysses parallelism",
+        "cp": "fix the degree of context parallelism",
+        "pp": "fix the number of pipeline stages",
+        "dp": "fix the degree of data parallelism",
+        "zero": "fix the ZeRO stage: 0 to 3",
+        "micro_batch": "sequences per forward pass (1)",
+        "recompute": "fix what is recomputed: none, selective or full",
+        "alpha": "fix the share of tokens that is swapped: 0 to 1",
+        "allocator": "planned, caching or expandable",
+    }
+)
+
+
+class _Chooser:
+    PHASES = ("train",)
+    SETTINGS = SETTINGS
+
+    def __init__(self, name: str, description: str, family: Family, tiers: bool = False) -> None:
+        self.name, self.DESCRIPTION, self.family, self.tiers = name, description, family, tiers
+
+    def solve(self, request: OffloadRequest) -> OffloadAnswer:
+        """The fastest setup of the family that fits, its plan where the simulator can run it, and why."""
+        if request.settings.get("allocator", "planned") not in ALLOCATORS:
+            raise bad_input(
+                f"found {request.settings['allocator']!r}; expected one of {', '.join(ALLOCATORS)}",
+                path="allocator",
+            )
+        estimator = Estimator(Prices(request.system, request.cost_model))
+        try:
+            choice = choose(request, self.family, estimator)
+        except InfeasibleError as error:
+            if not self.tiers or set(request.settings) - set(ZERO_INFINITY.SETTINGS):
+                raise
+            return self._off_the_devices(request, error)
+        why = list(_reasons(choice))
+        graph = plan = None
+        report: dict[str, Any] = {"policy": self.name, **choice.best.to_json(), "priced": choice.priced}
+        objection = executable(choice.step.setup)
+        if choice.runnable is None:
+            why.append(f"No plan is written for the simulator: {objection}.")
+        else:
+            estimate, step = choice.runnable
+            plan = replace(training_plan(step, estimator.prices), mapper=self.name)
+            graph = step.graph
+            report["plan"] = {"setup": estimate.setup.to_json(), "step_s": estimate.time.step_s}
+            if objection:
+                slower = 100 * (estimate.time.step_s / choice.best.time.step_s - 1)
+                why.append(
+                    "The plan written is of the fastest layout that the simulator can execute, "
+                    f"{estimate.setup.words()}: {estimate.time.step_s:.4g} s, {slower:.1f} % more. "
+                    f"The choice itself is not executed: {objection}."
+                )
+        report["alternatives"] = {way: item.to_json() for way, item in choice.by_way.items()}
+        return OffloadAnswer(self.name, report, tuple(why), tuple(_tables(choice)), graph, plan)
+
+    def _off_the_devices(self, request: OffloadRequest, error: InfeasibleError) -> OffloadAnswer:
+        """Model states on host and drives, where nothing fits with them on the devices."""
+        found = ZERO_INFINITY.solve(request)
+        before = f"With model states on the devices nothing fits: {str(error).partition(chr(10))[0]}."
+        report = {**found.report, "policy": self.name}
+        return replace(found, policy=self.name, report=report, why=(before, *found.why))
+
+
+EVERYTHING: Final = _Chooser(
+    "choose-training", "the fastest way to train that fits, of all there are", Family(), tiers=True
+)
+MEMO: Final = _Chooser(
+    "memo", "token-wise swapping and recomputation with planned addresses",
+    Family(("tp", "cp", "pp", "dp"), (0, 1), ("swap",), "planned"),
+)  # fmt: skip
+MEGATRON: Final = _Chooser(
+    "megatron", "tensor, context, pipeline and data parallelism, recomputation, caching allocator",
+    Family(("tp", "cp", "pp", "dp"), (0, 1), ("none", "selective", "full"), "caching"),
+)  # fmt: skip
+DEEPSPEED: Final = _Chooser(
+    "deepspeed", "Ulysses and data parallelism under ZeRO-3, recomputation, caching allocator",
+    Family(("ulysses", "dp"), (3,), ("none", "full"), "caching"),
+)  # fmt: skip
+
+
+_WAY: Final = {
+    "none": "keep everything", "selective": "recompute norms and activations", "full": "recompute layers",
+    "swap": "swap tokens, recompute the rest",
+}  # fmt: skip
+
+
+def _reasons(choice: Choice) -> Iterator[str]:
+    best = choice.best
+    yield f"{best.setup.words()} takes {best.time.step_s:.4g} s per step, the least of {choice.priced} priced."
+    for way, other in choice.by_way.items():
+        if other.setup == best.setup:
+            continue
+        if not other.fits:
+            yield f"To {_WAY[way]} does not fit: {other.obstacle}."
+        else:
+            slower = other.time.step_s / best.time.step_s - 1
+            yield f"To {_WAY[way]} takes {other.time.step_s:.4g} s, {100 * slower:.1f} % more ({other.setup.words()})."
+    share = choice.step.share
+    if share is not None and best.setup.swap_tokens is not None:
+        bound = {
+            "none": "nothing bounds it",
+            "link": "the link to host memory bounds it: more would not leave while a layer computes",
+            "host": "host memory bounds it: it holds no more",
+            "device": "device memory bounds it: the rounding buffers grow with it",
+        }[share.bound_by]
+        allowed = min(1.0, max(0.0, share.unbounded))
+        if best.setup.swap_tokens > allowed * (1 + 1e-9):
+            limit = {"host": "host memory", "device": "device memory"}.get(
+                share.bound_by, "the link to host memory"
+            )
+            bound = f"{limit} allows {allowed:.3f} without waiting or overflow"
+        elif share.bound_by != "device" and best.setup.swap_tokens < allowed * (1 - 1e-9):
+            bound = f"{allowed:.3f} would be hidden and held too"
+        yield f"{best.setup.swap_tokens:.3f} of the tokens' activations are swapped; {bound}."
+        if not share.hidden:
+            yield "Layer inputs and attention outputs alone take longer to leave than a layer computes."
+    yield from best.notes
+
+
+def _tables(choice: Choice) -> Iterator[Table]:
+    best = choice.best
+    memory = [
+        (name.removesuffix("_bytes").replace("_", " "), format_quantity(value, "size"))
+        for name, value in best.memory.to_json().items()
+        if value
+    ]
+    yield Table("Device memory", ("role", "size"), tuple(memory))
+    seconds = [
+        (
+            name.removesuffix("_s").replace("_", " "),
+            f"{value:.4g} s",
+            f"{100 * value / best.time.step_s:.1f} %",
+        )
+        for name, value in best.time.to_json().items()
+        if value
+    ]
+    yield Table("Step time", ("part", "time", "share"), tuple(seconds))
+    rows = []
+    for way, item in choice.by_way.items():
+        rows.append(
+            (
+                _WAY[way], item.setup.words(), f"{item.time.step_s:.4g} s", f"{100 * item.mfu:.2f} %",
+                format_quantity(item.memory.device_bytes, "size"), item.obstacle or "yes",
+            )
+        )  # fmt: skip
+    yield Table(
+        "Ways to make activations fit", ("way", "setup", "step", "MFU", "device memory", "fits"), tuple(rows)
+    )

@@ -1,0 +1,74 @@
+"""The training step that one rank runs: the model's graph divided by tensor, Ulysses and context parallelism.
+
+All ranks of these three degrees do the same work on shapes of the same size, so one rank's graph, with the
+collectives it takes part in, stands for all.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from hw_configs.problems import InputError, bad_input
+from mapping.training.in_place import rotate_in_place
+from mapping.training.sequence_ranks import divide_sequence
+from mapping.training.setup import TrainingSetup
+from mapping.training.tensor_ranks import shard
+from workloads.graph import Graph
+from workloads.importers import load_workload
+from workloads.workload import WorkloadOptions
+
+__all__ = ["rank_graph", "training_graph"]
+
+
+def training_graph(setup: TrainingSetup) -> Graph:
+    """One micro-batch's training step of a rank's share of tokens, before tensor parallelism.
+
+    Raises ``InputError`` for a model that is unknown, is no transformer with fused attention where the
+    sequence is divided, or has heads that cannot be divided.
+    """
+    tokens = setup.sequence // (setup.ulysses * setup.context)
+    if tokens < setup.sequence:
+        _accepts(setup.model, setup.sequence, setup.micro_batch, setup.dtype)
+    options = WorkloadOptions(phase="train", batch=setup.micro_batch, prompt=tokens, dtype=setup.dtype)
+    graph = rotate_in_place(_loaded(setup.model, options))
+    if setup.ulysses * setup.context == 1:
+        return graph
+    unfit = next((op.name for op in graph.operators if op.kind in ("recurrent", "scan")), None)
+    if unfit is not None:
+        raise bad_input(
+            f"{setup.model} has {unfit!r}, a recurrence, which cannot divide a sequence", path="--set"
+        )
+    if not any(op.kind == "attention" for op in graph.operators):
+        raise bad_input(f"{setup.model} has no attention, so no sequence to divide over ranks", path="--set")
+    return divide_sequence(graph, setup)
+
+
+def _loaded(model: str, options: WorkloadOptions) -> Graph:
+    try:
+        return load_workload(model, options).phases[0].graph
+    except InputError as error:
+        if any("finished graph" in problem.message for problem in error.problems):
+            message = (
+                "holds a finished graph, which cannot be divided anew; give a model's name or its config.json"
+            )
+            raise bad_input(message, file=model) from None
+        raise
+
+
+@lru_cache(maxsize=16)
+def _accepts(model: str, sequence: int, batch: int, dtype: str) -> bool:
+    """Raise ``InputError`` for a sequence that the model itself cannot have, whatever a rank's share of it."""
+    load_workload(model, WorkloadOptions(phase="train", batch=batch, prompt=sequence, dtype=dtype))
+    return True
+
+
+def rank_graph(setup: TrainingSetup) -> Graph:
+    """One rank's training step of one micro-batch, all layers; see the module's first lines."""
+    graph = training_graph(setup)
+    if setup.tensor == 1:
+        return graph
+    if not any("tp" in op.attributes for op in graph.operators):
+        raise bad_input(
+            f"no operator of {setup.model} says how it is divided (attribute 'tp')", path="--set tp"
+        )
+    return shard(graph, setup.tensor, setup.sequence_parallel)

@@ -1,0 +1,107 @@
+"""One rank's training step with its recomputation and swapping decided, and its cut into pipeline stages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+from hw_configs.problems import bad_input
+from mapping.training.recompute.in_graph import drop_and_recompute
+from mapping.training.recompute.skeleton import kept_share, skeleton_of
+from mapping.training.requests import RequestSequence, request_sequence
+from mapping.training.setup import TrainingSetup
+from mapping.training.token_swap import LayerBytes, TokenShare
+from workloads.graph import Graph, Operator
+
+__all__ = ["RankStep", "layer_bytes", "plain_step", "requests_of", "stage_of", "swapping_step"]
+
+
+@dataclass(frozen=True)
+class RankStep:
+    """One rank's step: its graph with recomputation written in, and what of it is swapped.
+
+    ``swapped`` maps each layer to the skeletal tensors that live in the rounding buffers and, for all but the
+    last two layers, in host memory in between.
+    """
+
+    setup: TrainingSetup
+    graph: Graph
+    swapped: Mapping[int, tuple[str, ...]]
+    layer_bytes: LayerBytes | None = None
+    share: TokenShare | None = None
+
+    @property
+    def elsewhere(self) -> frozenset[str]:
+        """Every swapped tensor."""
+        return frozenset(name for names in self.swapped.values() for name in names)
+
+
+def plain_step(graph: Graph, setup: TrainingSetup) -> RankStep:
+    """The step under the setup's recomputation, nothing swapped."""
+    kept = kept_share(graph, setup.recompute, first_layers=setup.recompute_layers)
+    return RankStep(setup, drop_and_recompute(graph, kept), {})
+
+
+def swapping_step(
+    graph: Graph, setup: TrainingSetup, alpha: float, layer: LayerBytes, share: TokenShare
+) -> RankStep:
+    """The step that swaps a share ``alpha`` of tokens, whatever bounds it."""
+    kept = kept_share(graph, "tokens", alpha)
+    swapped = {
+        number: tuple(name for name in names if kept[name] > 0.0 and _stays_inside(graph, name))
+        for number, names in skeleton_of(graph).layers.items()
+    }
+    return RankStep(
+        replace(setup, swap_tokens=alpha),
+        drop_and_recompute(graph, kept),
+        swapped,
+        layer,
+        replace(share, alpha=alpha),
+    )
+
+
+def requests_of(step: RankStep, stage: int = 0) -> RequestSequence:
+    """The malloc and free requests of one micro-batch on one pipeline stage."""
+    if step.setup.pipeline == 1:
+        return request_sequence(step.graph, step.elsewhere)
+    number = stage_of(step.graph, step.setup.pipeline)
+    return request_sequence(step.graph, step.elsewhere, lambda op: number(op) == stage)
+
+
+def stage_of(graph: Graph, pipeline: int) -> Callable[[Operator], int]:
+    """Operator -> pipeline stage: layers in equal runs, embedding with the first, head with the last."""
+    numbers = [
+        int(op.attributes["layer"]) for op in graph.operators if isinstance(op.attributes.get("layer"), int)
+    ]
+    head = max(numbers, default=0)
+    if pipeline > max(head, 1):
+        layers = f"{head} layers, too few for" if head else "no numbered layers to divide over"
+        raise bad_input(f"{graph.name} has {layers} {pipeline} pipeline stages", path="pp")
+
+    def stage(op: Operator) -> int:
+        layer = op.attributes.get("layer", 0)
+        return min(max(int(layer), 0) * pipeline // max(head, 1), pipeline - 1)
+
+    return stage
+
+
+def layer_bytes(graph: Graph) -> LayerBytes:
+    """Skeletal bytes of a layer in the middle."""
+    skeleton = skeleton_of(graph)
+    if not skeleton.layers:
+        raise bad_input(f"{graph.name} has no layers whose activations could be swapped", path="--set")
+    layers = sorted(skeleton.layers)
+    middle = layers[len(layers) // 2]
+    size = {name: graph.tensors[name].size_bytes for name in skeleton.layers[middle]}
+    entry = size.pop(skeleton.inputs[middle], 0) if middle in skeleton.inputs else 0
+    attention = sum(size.pop(name, 0) for name in skeleton.attention.get(middle, ()))
+    return LayerBytes(entry, attention, sum(size.values()))
+
+
+def _stays_inside(graph: Graph, name: str) -> bool:
+    """Whether only a tensor's own layer reads it in the backward pass; what the head reads is not swapped."""
+    home = graph.operator_by_name[graph.producer[name]].attributes.get("layer")
+    readers = (graph.operator_by_name[reader] for reader in graph.consumers[name])
+    return all(
+        op.attributes.get("layer") == home for op in readers if op.attributes.get("pass") == "backward"
+    )

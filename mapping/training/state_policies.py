@@ -1,0 +1,155 @@
+"""The policies ``zero-offload`` and ``zero-infinity``: data-parallel training with model states off the device.
+
+Both recompute whole layers. ``zero-offload`` keeps weights on the devices and updates on the host; ``zero-infinity``
+divides weights as well and may put each state on host or drives: the fastest tiers that fit are taken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Final
+
+from hw_configs.problems import bad_input
+from hw_configs.units import format_quantity
+from hw_configs.whole_number import whole_number
+from mapping.offload.policy import OffloadAnswer, OffloadRequest, Table
+from mapping.training.estimate import Estimator
+from mapping.training.pricing import Prices
+from mapping.training.setup import TrainingSetup
+from mapping.training.state_tiers import Tier, TieredEstimate, best_tiers
+
+__all__ = ["ZERO_INFINITY", "ZERO_OFFLOAD", "StatePolicy"]
+
+TIERS: Final[tuple[Tier, ...]] = ("device", "host", "drive")
+STATE_SETTINGS: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "devices": "how many devices train (all)",
+        "micro_batch": "sequences per device and forward pass (1)",
+        "delayed": "yes: the host's update runs beside the next step (no)",
+        "weights": "fix where weights live: device, host or drive",
+        "optimizer": "fix where the optimizer's state lives: device, host or drive",
+    }
+)
+
+
+@dataclass(frozen=True)
+class StatePolicy:
+    """Data parallelism at a ZeRO stage with weights and optimizer state on some of the tiers."""
+
+    name: str
+    DESCRIPTION: str
+    zero_stage: int
+    weights: tuple[Tier, ...]
+    optimizer: tuple[Tier, ...]
+    PHASES: tuple[str, ...] = ("train",)
+    SETTINGS: Mapping[str, str] = field(default_factory=lambda: STATE_SETTINGS)
+
+    def solve(self, request: OffloadRequest) -> OffloadAnswer:
+        """The fastest tiers that fit; ``InfeasibleError`` when none do."""
+        estimator = Estimator(Prices(request.system, request.cost_model))
+        setup = self._setup(request, len(estimator.prices.devices))
+        found, priced = best_tiers(
+            setup, estimator, self._tier(request, "weights", self.weights),
+            self._tier(request, "optimizer", self.optimizer), _flag(request, "delayed"),
+        )  # fmt: skip
+        e = found.estimate
+        why = [
+            f"{setup.words()}, {found.tiers.words()} takes {e.time.step_s:.4g} s per step, the least of {len(priced)} "
+            f"priced; {found.device_flops_per_s / 1e12:.1f} TFLOP/s per device with recomputation.",
+            *(
+                f"{item.tiers.words().capitalize()}: {item.estimate.obstacle}."
+                for item in priced
+                if not item.estimate.fits and item.estimate.time.step_s < e.time.step_s
+            ),
+            "No plan is written for the simulator: this policy only estimates.",
+        ]
+        return OffloadAnswer(self.name, _report(self.name, found), tuple(why), _tables(found, priced))
+
+    def _setup(self, request: OffloadRequest, available: int) -> TrainingSetup:
+        devices = _whole(request, "devices", available, available)
+        micro = _whole(request, "micro_batch", 1, 1 << 20)
+        batch = request.batch if request.batch > 1 else devices * micro
+        stage = self.zero_stage if devices > 1 or self.zero_stage == 3 else 0
+        return TrainingSetup(
+            request.model, request.sequence, batch, micro, dtype=request.dtype or "bf16", data=devices,
+            zero_stage=stage, recompute="full",
+        )  # fmt: skip
+
+    def _tier(self, request: OffloadRequest, name: str, allowed: tuple[Tier, ...]) -> tuple[Tier, ...]:
+        asked = request.settings.get(name)
+        if asked is None:
+            return allowed
+        chosen = tuple(tier for tier in TIERS if tier == asked and tier in allowed)
+        if not chosen:
+            raise bad_input(f"found {asked!r}; policy {self.name!r} knows {', '.join(allowed)}", path=name)
+        return chosen
+
+
+ZERO_OFFLOAD: Final = StatePolicy(
+    "zero-offload", "weights on the devices, gradients and optimizer on the host (ZeRO-Offload)", 2,
+    ("device",), ("host",),
+)  # fmt: skip
+ZERO_INFINITY: Final = StatePolicy(
+    "zero-infinity", "each state on device, host or drives, as fast as fits (ZeRO-Infinity)", 3,
+    ("device", "host", "drive"), ("device", "host", "drive"),
+)  # fmt: skip
+
+
+def _report(name: str, found: TieredEstimate) -> dict[str, object]:
+    tiers = found.tiers
+    return {
+        "policy": name,
+        **found.estimate.to_json(),
+        "tiers": {
+            "weights": tiers.weights, "optimizer": tiers.optimizer, "checkpoints": tiers.checkpoints,
+            "delayed": tiers.delayed,
+        },
+        "drive_bytes": found.drive_bytes,
+        "update_s": found.update_s,
+        "device_flops_per_s": found.device_flops_per_s,
+    }  # fmt: skip
+
+
+def _tables(found: TieredEstimate, priced: list[TieredEstimate]) -> tuple[Table, ...]:
+    budget = found.estimate.memory.to_json()
+    memory = [
+        (key.removesuffix("_bytes").replace("_", " "), format_quantity(size, "size"))
+        for key, size in budget.items()
+        if size
+    ]
+    if found.drive_bytes:
+        memory.append(("drives", format_quantity(found.drive_bytes, "size")))
+    time = found.estimate.time.to_json()
+    parts = tuple(
+        (key.removesuffix("_s").replace("_", " "), f"{value:.4g} s") for key, value in time.items() if value
+    )
+    rows = tuple(
+        (
+            item.tiers.words(), f"{item.estimate.time.step_s:.4g} s",
+            format_quantity(item.estimate.memory.device_bytes, "size"),
+            format_quantity(item.estimate.memory.host_bytes, "size"), format_quantity(item.drive_bytes, "size"),
+            item.estimate.obstacle or "yes",
+        )
+        for item in priced
+    )  # fmt: skip
+    return (
+        Table("Memory of a device, and its share of the others", ("role", "size"), tuple(memory)),
+        Table("Step time, what is not hidden", ("part", "time"), parts),
+        Table("Tiers", ("tiers", "step", "device", "host", "drives", "fits"), rows),
+    )
+
+
+def _whole(request: OffloadRequest, name: str, default: int, most: int) -> int:
+    text = request.settings.get(name)
+    if text is None:
+        return default
+    return whole_number(text, name, 1, most)
+
+
+def _flag(request: OffloadRequest, name: str) -> bool:
+    text = request.settings.get(name, "no")
+    if text not in ("yes", "no"):
+        raise bad_input(f"found {text!r}; expected yes or no", path=name)
+    return text == "yes"

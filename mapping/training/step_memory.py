@@ -1,0 +1,156 @@
+"""Bytes of one device in a training step: model states as ZeRO leaves them, buffers, and what the step asks for.
+
+The peak of the step's request sequence comes under the chosen allocator: addresses planned in advance, or PyTorch's
+caching allocator in what model states and buffers leave. With pipeline parallelism the first stage holds the
+activations of as many micro-batches as there are stages (1F1B), the last those of one and the head's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from hw_configs.units import format_quantity
+from mapping.training.allocator_trace import replay
+from mapping.training.pricing import Prices
+from mapping.training.rank_step import RankStep, requests_of, stage_of
+from mapping.training.requests import RequestSequence, rounded
+from mapping.training.setup import MemoryBudget
+from mapping.training.sharded_states import ModelStates, held_states
+from mapping.training.two_level_addresses import plan_memory
+from workloads.graph import Role
+
+__all__ = ["StepMemory", "model_states", "step_memory"]
+
+
+@dataclass(frozen=True, slots=True)
+class StepMemory:
+    """The fullest device's bytes. ``driver_calls`` are those of reorganisations per step; ``obstacle`` says what
+    does not fit, "" when all does.
+    """
+
+    budget: MemoryBudget
+    driver_calls: int = 0
+    obstacle: str = ""
+    notes: tuple[str, ...] = ()
+
+
+def step_memory(step: RankStep, prices: Prices, *, exact: bool) -> StepMemory:
+    """What the fullest stage takes; without ``exact`` the most that is live at once stands for the allocator."""
+    pipeline = step.setup.pipeline
+    stages = [0] if pipeline == 1 else [0, pipeline - 1]
+    found = [_stage_memory(step, stage, prices, exact) for stage in stages]
+    fullest = max(found, key=lambda item: item.budget.device_bytes)
+    obstacle = next((item.obstacle for item in found if item.obstacle), "")
+    return replace(fullest, obstacle=obstacle or _shortage(step, fullest.budget, prices))
+
+
+def _shortage(step: RankStep, budget: MemoryBudget, prices: Prices) -> str:
+    """What is short, and by how much; "" when device and host memory hold the step."""
+    usable = prices.memory.usable_bytes
+    if budget.device_bytes > usable:
+        short, whole = format_quantity(budget.device_bytes - usable, "size"), format_quantity(usable, "size")
+        return f"device memory is short by {short} of {whole}"
+    if budget.host_bytes:
+        share = prices.host(step.setup.devices).share_bytes
+        if budget.host_bytes > share:
+            short, whole = format_quantity(budget.host_bytes - share, "size"), format_quantity(share, "size")
+            return f"host memory is short by {short} per device of {whole}"
+    return ""
+
+
+def _stage_memory(step: RankStep, stage: int, prices: Prices, exact: bool) -> StepMemory:
+    setup = step.setup
+    held, buffers = held_states(model_states(step, stage), setup.zero_stage, setup.shards)
+    flight = min(setup.pipeline - stage, setup.micro_batches)
+    sequence = requests_of(step, stage)
+    live = sequence.live_bytes()
+    peak = int(live.max(initial=0))
+    skeletal = _skeletal_at(sequence, int(live.argmax())) if len(live) else 0
+    more = (flight - 1) * int(rounded(sequence.size)[sequence.skeletal].sum())
+    host, swap_buffers = _swap_bytes(step, flight)
+    budget = MemoryBudget(
+        held.weights, held.gradients, held.optimizer_state, skeletal + more, peak - skeletal,
+        buffers + swap_buffers, 0, host,
+    )  # fmt: skip
+    if not exact:
+        return StepMemory(budget)
+    if setup.allocator == "planned":
+        plan = plan_memory(sequence)
+        peak_text, live_text = (
+            format_quantity(plan.peak_bytes, "size"),
+            format_quantity(plan.bound_bytes, "size"),
+        )
+        note = f"Addresses of activations by {plan.method}: {peak_text}, where {live_text} are live at once."
+        return StepMemory(replace(budget, fragmentation=plan.peak_bytes - plan.bound_bytes), notes=(note,))
+    room = prices.memory.usable_bytes - held.total - buffers - swap_buffers - more
+    return _cached(step, sequence, budget, max(room, 0), peak)
+
+
+def _cached(
+    step: RankStep, sequence: RequestSequence, budget: MemoryBudget, room: int, peak: int
+) -> StepMemory:
+    """The stage on the caching allocator; the second of two steps shows its steady state."""
+    setup = step.setup
+    trace = replay(sequence, room, expandable=setup.allocator == "expandable", steps=2)
+    per_step = sum(1 for index in trace.reorganised if index >= sequence.instructions)
+    reserved, allocated = (
+        format_quantity(value, "size") for value in (trace.peak_reserved, trace.peak_allocated)
+    )
+    note = (
+        f"The caching allocator reserves {reserved} for activations, of which {allocated} are allocated at most, with "
+        f"{per_step} reorganisations per step."
+    )
+    calls = (trace.driver_mallocs + trace.driver_frees) // 2 if per_step else 0
+    obstacle = ""
+    if trace.failed >= 0:
+        size, whole = format_quantity(trace.failed_bytes, "size"), format_quantity(room, "size")
+        obstacle = f"device memory is out: a request of {size} fails with {whole} to cache in"
+    budget = replace(budget, fragmentation=max(trace.peak_reserved - peak, 0))
+    return StepMemory(budget, calls * setup.micro_batches, obstacle, (note,))
+
+
+def model_states(step: RankStep, stage: int) -> ModelStates:
+    """Bytes of a stage's weights, of their gradients and of the optimizer's state; and of its largest layer."""
+    graph = step.graph
+    number = stage_of(graph, step.setup.pipeline)
+    totals = dict.fromkeys(Role, 0)
+    weights: dict[object, int] = {}
+    gradients: dict[object, int] = {}
+    seen: set[str] = set()
+    for op in graph.operators:
+        if op.kind != "optimizer" or number(op) != stage:
+            continue
+        layer = op.attributes.get("layer")
+        for name in (*op.inputs, *op.updates):
+            tensor = graph.tensors[name]
+            if name in seen:
+                continue
+            seen.add(name)
+            totals[tensor.role] += tensor.size_bytes
+            if tensor.role is Role.WEIGHT:
+                weights[layer] = weights.get(layer, 0) + tensor.size_bytes
+            if tensor.role is Role.GRADIENT:
+                gradients[layer] = gradients.get(layer, 0) + tensor.size_bytes
+    return ModelStates(
+        totals[Role.WEIGHT], totals[Role.GRADIENT], totals[Role.OPTIMIZER_STATE],
+        max(weights.values(), default=0), max(gradients.values(), default=0),
+    )  # fmt: skip
+
+
+def _swap_bytes(step: RankStep, flight: int) -> tuple[int, int]:
+    """Bytes in host memory, and of the two rounding buffers."""
+    if not step.swapped:
+        return 0, 0
+    setup = step.setup
+    sizes = [sum(step.graph.tensors[n].size_bytes for n in names) for names in step.swapped.values()]
+    largest = max(sizes)
+    ashore = sorted(sizes)[: max(len(sizes) // setup.pipeline - 2, 0)] if setup.pipeline > 1 else sizes[:-2]
+    return sum(ashore) * flight, 2 * largest
+
+
+def _skeletal_at(sequence: RequestSequence, instruction: int) -> int:
+    """Skeletal bytes that are live after an instruction."""
+    live = (sequence.malloc <= instruction) & (sequence.free > instruction) & sequence.skeletal
+    return int(np.where(live, rounded(sequence.size), 0).sum())

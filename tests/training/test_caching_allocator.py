@@ -1,0 +1,132 @@
+"""The caching allocator against a second one that scans, and against the rules as they are documented."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mapping.training.allocator_trace import replay
+from mapping.training.caching_allocator import CachingAllocator, DeviceOutOfMemoryError
+from mapping.training.requests import RequestSequence
+from tests.training.caching_oracle import OutOfMemoryError, ScanningAllocator
+from tests.training.strategies import request_sequences
+
+MIB = 2**20
+
+
+@given(request_sequences(40), st.one_of(st.none(), st.integers(10, 200).map(lambda n: n * MIB)))
+@settings(max_examples=60, deadline=None)
+def test_it_does_what_a_scanning_allocator_does(sequence: RequestSequence, capacity: int | None) -> None:
+    fast, slow = CachingAllocator(capacity), ScanningAllocator(capacity)
+    address: dict[int, int] = {}
+    for number in sequence.order().tolist():
+        block = abs(number) - 1
+        if number < 0:
+            fast.free(address[block])
+            slow.free(block)
+        else:
+            size = int(sequence.size[block])
+            try:
+                address[block] = fast.malloc(size)
+            except DeviceOutOfMemoryError:
+                with pytest.raises(OutOfMemoryError):
+                    slow.malloc(block, size)
+                return
+            assert slow.malloc(block, size) == address[block]
+        assert (fast.reserved, fast.allocated) == (slow.reserved, slow.allocated)
+        assert fast.reorganisations == slow.reorganisations
+
+
+@given(request_sequences(40), st.one_of(st.none(), st.integers(60, 300).map(lambda n: n * MIB)))
+@settings(max_examples=60, deadline=None)
+def test_expandable_segments_keep_blocks_apart_and_pages_whole(
+    sequence: RequestSequence, capacity: int | None
+) -> None:
+    allocator = CachingAllocator(capacity, expandable=True)
+    live: dict[int, tuple[int, int]] = {}
+    address: dict[int, int] = {}
+    for number in sequence.order().tolist():
+        block = abs(number) - 1
+        if number < 0:
+            allocator.free(address[block])
+            del live[block]
+        else:
+            size = -(-int(sequence.size[block]) // 512) * 512
+            try:
+                address[block] = low = allocator.malloc(size)
+            except DeviceOutOfMemoryError:
+                assert capacity is not None
+                return
+            assert all(low + size <= a or b <= low for a, b in live.values())
+            live[block] = (low, low + size)
+        assert allocator.reserved >= allocator.allocated >= sum(high - low for low, high in live.values())
+        assert allocator.reserved % (2 * MIB) == 0
+        assert capacity is None or allocator.reserved <= capacity
+
+
+@given(request_sequences(30))
+@settings(max_examples=40, deadline=None)
+def test_expandable_segments_reserve_what_is_touched(sequence: RequestSequence) -> None:
+    """Without end of memory nothing is unmapped, so each pool's pages reach to its highest block."""
+    allocator = CachingAllocator(expandable=True)
+    top = {True: 0, False: 0}
+    address: dict[int, int] = {}
+    for number in sequence.order().tolist():
+        block = abs(number) - 1
+        if number < 0:
+            allocator.free(address[block])
+            continue
+        size = max(512, -(-int(sequence.size[block]) // 512) * 512)
+        small = size <= MIB
+        address[block] = allocator.malloc(size)
+        base = 0 if small else 2**60
+        top[small] = max(top[small], address[block] - base + size)
+    pages = -(-top[True] // (2 * MIB)) * 2 * MIB + -(-top[False] // (20 * MIB)) * 20 * MIB
+    # A page is mapped for the request that needs it, and one more where the run before it did not end on a page.
+    assert allocator.reserved == pages
+
+
+def test_documented_sizes() -> None:
+    allocator = CachingAllocator()
+    allocator.malloc(1)
+    assert (allocator.reserved, allocator.allocated) == (2 * MIB, 512)
+    allocator.malloc(MIB + 1)
+    assert allocator.reserved == 22 * MIB
+    allocator.malloc(10 * MIB)
+    assert allocator.reserved == 22 * MIB, "the rest of the 20 MiB segment serves it"
+    allocator.malloc(11 * MIB + 1)
+    assert allocator.reserved == 34 * MIB, "rounded up to 2 MiB"
+
+
+def test_large_remainders_of_one_mebibyte_stay_with_the_block() -> None:
+    allocator = CachingAllocator()
+    address = allocator.malloc(21 * MIB)
+    assert allocator.reserved == 22 * MIB
+    assert allocator.allocated == 22 * MIB, "1 MiB is too little to split off the large pool"
+    allocator.free(address)
+    allocator.malloc(20 * MIB)
+    assert allocator.allocated == 20 * MIB
+
+
+def test_a_full_device_is_reorganised_once_and_then_out() -> None:
+    allocator = CachingAllocator(64 * MIB)
+    first = allocator.malloc(30 * MIB)
+    second = allocator.malloc(30 * MIB)
+    allocator.free(first)
+    allocator.free(second)
+    allocator.malloc(40 * MIB)
+    assert (allocator.reorganisations, allocator.driver_frees, allocator.reserved) == (1, 2, 40 * MIB)
+    with pytest.raises(DeviceOutOfMemoryError):
+        allocator.malloc(40 * MIB)
+
+
+@given(request_sequences(20))
+@settings(max_examples=30, deadline=None)
+def test_the_trace_counts_every_instruction(sequence: RequestSequence) -> None:
+    trace = replay(sequence, steps=2)
+    assert len(trace.reserved) == 2 * sequence.instructions
+    assert trace.failed == -1
+    assert trace.peak_allocated >= int(sequence.live_bytes().max())
+    assert trace.allocated[-1] == 0
+    assert (trace.reserved >= trace.allocated).all()

@@ -1,0 +1,186 @@
+"""Recomputation in a graph, and the optimal schedule of a chain against an enumeration of all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hw_configs.library import load_system
+from hw_configs.problems import InfeasibleError, InputError
+from mapping.mapper import MapperOptions
+from mapping.placement.single_device import MAPPER
+from mapping.training.rank_graph import rank_graph
+from mapping.training.recompute.chain import ChainStage, Step, best_schedule, replay_schedule
+from mapping.training.recompute.in_graph import drop_and_recompute
+from mapping.training.recompute.skeleton import kept_share, skeleton_of
+from mapping.training.setup import TrainingSetup
+from simulator.check import check
+from tests.training.small_models import gpt_config
+from workloads.graph import Graph, check_graph
+
+
+def flops(graph: Graph, which: str) -> float:
+    return sum(op.flops for op in graph.operators if op.attributes.get("pass") == which)
+
+
+@pytest.mark.parametrize(
+    ("policy", "tokens"), [("full", 0.0), ("selective", 0.0), ("tokens", 0.0), ("tokens", 0.3)]
+)
+@pytest.mark.parametrize("tensor", [1, 4])
+def test_the_graph_stays_valid_and_does_the_same_work(
+    tmp_path: Path, policy: str, tokens: float, tensor: int
+) -> None:
+    graph = rank_graph(TrainingSetup(gpt_config(tmp_path), 512, tensor=tensor))
+    done = drop_and_recompute(graph, kept_share(graph, policy, tokens))
+    assert check_graph(done) is done, "operators stand in a valid order"
+    assert flops(done, "forward") == flops(graph, "forward")
+    assert flops(done, "backward") == flops(graph, "backward")
+    assert set(done.outputs) == set(graph.outputs)
+    # Nothing that the forward pass drops is read by the backward pass.
+    made_forward = {n for op in done.operators if op.attributes.get("pass") == "forward" for n in op.outputs}
+    dropped = {n for n in made_forward if n.endswith(".dropped")}
+    readers = {done.operator_by_name[r].attributes.get("pass") for n in dropped for r in done.consumers[n]}
+    assert readers <= {"forward"}
+
+
+def test_full_recomputation_runs_layers_once_more(tmp_path: Path) -> None:
+    graph = rank_graph(TrainingSetup(gpt_config(tmp_path), 512))
+    done = drop_and_recompute(graph, kept_share(graph, "full"))
+    layers = [
+        op for op in graph.operators
+        if op.attributes.get("pass") == "forward" and 0 <= int(op.attributes["layer"]) < 4
+    ]  # fmt: skip
+    # The last product's result goes to the next layer, which keeps what it needs of it; it is not run again. What
+    # the last layer hands to the head stays whole, so its output projection is not run again either.
+    spared = [op for op in layers if op.name.endswith("mlp.down") or op.name == "layers.3.attention.out"]
+    again = sum(op.flops for op in layers) - sum(op.flops for op in spared)
+    assert flops(done, "recompute") == pytest.approx(again, rel=1e-3)
+    kept = skeleton_of(done).layers
+    assert all(len(names) <= 3 for names in kept.values())
+    assert kept[1] == ("layers.1.attention_norm.sum",)
+
+
+def test_dropped_tokens_cost_their_share(tmp_path: Path) -> None:
+    graph = rank_graph(TrainingSetup(gpt_config(tmp_path), 512))
+    none = drop_and_recompute(graph, kept_share(graph, "tokens", 0.0))
+    half = drop_and_recompute(graph, kept_share(graph, "tokens", 0.5))
+    assert flops(half, "recompute") == pytest.approx(flops(none, "recompute") / 2)
+    assert not [
+        op for op in none.operators if op.kind == "attention" and op.attributes.get("pass") == "recompute"
+    ]
+    whole = drop_and_recompute(graph, kept_share(graph, "tokens", 1.0))
+    assert whole.operators == graph.operators
+
+
+def test_only_the_first_layers(tmp_path: Path) -> None:
+    graph = rank_graph(TrainingSetup(gpt_config(tmp_path), 512))
+    done = drop_and_recompute(graph, kept_share(graph, "full", first_layers=2))
+    assert {op.attributes["layer"] for op in done.operators if op.attributes.get("pass") == "recompute"} == {
+        0,
+        1,
+    }
+
+
+@pytest.fixture(scope="module")
+def training(tmp_path_factory: pytest.TempPathFactory) -> Graph:
+    return rank_graph(TrainingSetup(gpt_config(tmp_path_factory.mktemp("model"), layers=3), 256))
+
+
+@given(st.data())
+@settings(max_examples=25, deadline=None)
+def test_any_choice_of_what_to_keep_gives_a_graph_that_runs(training: Graph, data: st.DataObject) -> None:
+    """The simulator's own checker follows every value from its maker to its readers."""
+    names = sorted(name for own in skeleton_of(training).layers.values() for name in own)
+    kept = {name: data.draw(st.sampled_from([0.0, 0.25, 0.5, 1.0])) for name in names}
+    done = drop_and_recompute(training, kept)
+    assert check_graph(done) is done
+    system = load_system("a100-80gb")
+    assert check(MAPPER.plan(done, system, MapperOptions()), done, system) == []
+    assert flops(done, "backward") == flops(training, "backward")
+
+
+@pytest.mark.parametrize(
+    "model", ["gpt-oss-20b", "deepseek-v2-lite", "falcon-40b", "gemma-2-9b", "mixtral-8x7b"]
+)
+@pytest.mark.parametrize("degrees", [{"ulysses": 2}, {"context": 2}, {"tensor": 2}], ids=str)
+def test_other_architectures_are_divided_and_recomputed_too(model: str, degrees: dict[str, int]) -> None:
+    graph = rank_graph(TrainingSetup(model, 512, **degrees))  # type: ignore[arg-type]
+    for policy in ("selective", "full", "tokens"):
+        done = drop_and_recompute(graph, kept_share(graph, policy, 0.5))
+        assert check_graph(done) is done
+        assert flops(done, "recompute") > 0
+
+
+# The chain.
+
+STAGES = st.builds(
+    lambda f, b, out, more: ChainStage(float(f), float(b), out, out + more),
+    st.integers(0, 5), st.integers(0, 5), st.integers(0, 4), st.integers(0, 8),
+)  # fmt: skip
+
+
+def every_schedule(s: int, t: int) -> Iterator[list[Step]]:
+    """All schedules that keep what they store until it is used, whatever memory they take."""
+    if s == t:
+        yield [Step("save", s), Step("backward", s)]
+        return
+    for rest in every_schedule(s + 1, t):
+        yield [Step("save", s), *rest, Step("backward", s)]
+    for k in range(s + 1, t + 1):
+        run = [Step("drop", stage) for stage in range(s, k)]
+        for later in every_schedule(k, t):
+            for first in every_schedule(s, k - 1):
+                yield [*run, *later, *first]
+
+
+@given(st.lists(STAGES, min_size=1, max_size=5), st.integers(0, 60))
+@settings(max_examples=80, deadline=None)
+def test_the_chain_is_solved_to_the_optimum(stages: list[ChainStage], limit: int) -> None:
+    fitting = []
+    for schedule in every_schedule(0, len(stages) - 1):
+        peak, seconds = replay_schedule(stages, schedule)
+        if peak <= limit:
+            fitting.append(seconds)
+    if not fitting:
+        with pytest.raises(InfeasibleError):
+            best_schedule(stages, limit)
+        return
+    found = best_schedule(stages, limit)
+    assert found.seconds == min(fitting)
+    assert found.peak_bytes <= limit
+    assert replay_schedule(stages, found.steps) == (found.peak_bytes, found.seconds)
+
+
+@given(st.integers(2, 30), st.integers(1, 6))
+@settings(max_examples=20, deadline=None)
+def test_equal_stages_follow_the_binomial_rule(length: int, slots: int) -> None:
+    """Griewank and Walther: with c checkpoints, chains up to C(c + r, c) need at most r forward runs per stage."""
+    from math import comb
+
+    # A stage saves nothing but its output, which needs a slot as a checkpoint does.
+    stages = [ChainStage(1.0, 0.0, 1, 1)] * length
+    try:
+        found = best_schedule(stages, slots)
+    except InfeasibleError:
+        assert slots < 2
+        return
+    runs = found.forward_runs
+    for repeat in range(1, length):
+        if length <= comb(slots - 1 + repeat, repeat):
+            assert runs <= repeat * length + length
+            break
+    assert runs >= length
+    assert best_schedule(stages, length).forward_runs == length
+
+
+def test_bad_chains_are_refused() -> None:
+    with pytest.raises(InputError):
+        best_schedule([], 10)
+    with pytest.raises(InputError):
+        best_schedule([ChainStage(1.0, 1.0, 5, 4)], 10)
+    with pytest.raises(InfeasibleError, match="would do"):
+        best_schedule([ChainStage(1.0, 1.0, 5, 40)] * 3, 10)
