@@ -20,7 +20,7 @@ from pathlib import Path
 import offchip
 from hw_configs.system import System
 from simulator.cost.model import COST_MODELS
-from workloads.graph import Graph, Operator, Role, Tensor
+from workloads.graph import Graph, Operator, Role, Tensor, legacy_operator
 from workloads.workload import Phase, Workload
 
 
@@ -53,11 +53,15 @@ def block_graph(operators: int, fan_out: int = 4) -> Graph:
             out = tensor(f"b{number}.{branch}", 8192)
             branches.append(out)
             made.append(
-                Operator(f"mm{number}.{branch}", "matmul", (stream, weight), (out,), 1e8, 40960, 8192, "fp16")
+                legacy_operator(
+                    f"mm{number}.{branch}", "matmul", (stream, weight), (out,), 1e8, 40960, 8192, "fp16"
+                )
             )
         summed = tensor(f"s{number}", 8192)
         made.append(
-            Operator(f"add{number}", "elementwise", (stream, *branches), (summed,), 2e4, 40960, 8192, "fp16")
+            legacy_operator(
+                f"add{number}", "elementwise", (stream, *branches), (summed,), 2e4, 40960, 8192, "fp16"
+            )
         )
         stream = summed
     return Graph("blocks", tensors, tuple(made[:operators]), ())
@@ -73,12 +77,14 @@ def training_graph(operators: int) -> Graph:
         tensors[f"a{i + 1}"] = Tensor(f"a{i + 1}", (4096,), "fp16")
         tensors[f"g{i}"] = Tensor(f"g{i}", (4096,), "fp16", Role.GRADIENT)
         forward.append(
-            Operator(f"f{i}", "matmul", (f"a{i}", f"w{i}"), (f"a{i + 1}",), 1e8, 16384, 8192, "fp16")
+            legacy_operator(f"f{i}", "matmul", (f"a{i}", f"w{i}"), (f"a{i + 1}",), 1e8, 16384, 8192, "fp16")
         )
     for i in reversed(range(layers)):
         above = f"g{i + 1}" if i + 1 < layers else f"a{layers}"
         inputs = (above, f"a{i}", f"w{i}")
-        backward.append(Operator(f"b{i}", "matmul", inputs, (f"g{i}",), 2e8, 24576, 8192, "fp16", (f"w{i}",)))
+        backward.append(
+            legacy_operator(f"b{i}", "matmul", inputs, (f"g{i}",), 2e8, 24576, 8192, "fp16", (f"w{i}",))
+        )
     return Graph("training", tensors, (*forward, *backward), ("g0",))
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Final
 
 from hw_configs.problems import InputError, Problem, bad_input
-from workloads.graph import Attribute, Graph, Operator, Tensor, check_graph
+from workloads.graph import Attribute, Graph, Operator, Tensor, check_graph, legacy_operator
 from workloads.imported import refuse_resizing, uncosted_operators
 from workloads.protobuf_wire import (
     BYTES,
@@ -344,7 +344,9 @@ def _operator(node: TraceNode, names: Mapping[int, str]) -> Operator:
             attributes["peer"] = peer
     elif node.type not in ("metadata", "batch", "invalid"):
         kind = "custom"
-    return Operator(name, kind, inputs, (f"{name}.done",), flops, read, write, "fp16", attributes=attributes)
+    return legacy_operator(
+        name, kind, inputs, (f"{name}.done",), flops, read, write, "fp16", attributes=attributes
+    )
 
 
 class _ChakraImporter:

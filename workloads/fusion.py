@@ -10,10 +10,9 @@ the built-in models; those of a pointwise chain are.
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import replace
 from typing import Final
 
-from workloads.graph import PERSISTENT_ROLES, Graph, Operator
+from workloads.graph import PERSISTENT_ROLES, Graph, Operator, legacy_replace
 
 __all__ = ["fuse_pointwise"]
 
@@ -81,7 +80,7 @@ def _joined(graph: Graph, source: Operator, op: Operator, link: str) -> Operator
     """One pointwise operator in place of two; each of its inputs is read once."""
     inputs = tuple(dict.fromkeys(name for name in (*source.inputs, *op.inputs) if name != link))
     moving = [name for name in inputs if graph.tensors[name].role not in PERSISTENT_ROLES]
-    return replace(
+    return legacy_replace(
         op,
         kind="activation" if len(moving) <= 1 else "elementwise",
         inputs=inputs,
@@ -115,7 +114,7 @@ def _epilogues(graph: Graph, operators: list[Operator]) -> list[Operator]:
 def _with_epilogue(graph: Graph, product: Operator, op: Operator, link: str) -> Operator:
     kind = "norm" if op.kind == "norm" else "activation"
     said = True if kind == "norm" else str(op.attributes.get("source_type", op.kind)).lower()
-    return replace(
+    return legacy_replace(
         product,
         inputs=(
             *product.inputs,

@@ -14,18 +14,32 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from dataclasses import replace as dc_replace
 from enum import StrEnum
 from functools import cached_property
 from math import prod
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from hw_configs.problems import InputError, Problem, nearest
 from workloads.dtypes import size_bytes
+from workloads.operators import KINDS, Rows, Work, fields_of
+from workloads.operators.traffic import NO_PARTS, traffic
 
 if TYPE_CHECKING:
     import networkx
 
-__all__ = ["KINDS", "PERSISTENT_ROLES", "Attribute", "Graph", "Operator", "Role", "Tensor", "check_graph"]
+__all__ = [
+    "KINDS",
+    "NOWHERE",
+    "PERSISTENT_ROLES",
+    "Attribute",
+    "Graph",
+    "Operator",
+    "Place",
+    "Role",
+    "Tensor",
+    "check_graph",
+]
 
 Attribute = int | float | str | bool
 
@@ -43,42 +57,6 @@ class Role(StrEnum):
 PERSISTENT_ROLES: Final = frozenset({Role.WEIGHT, Role.KV_CACHE, Role.OPTIMIZER_STATE})
 """Roles whose tensors are resident before the first operator and after the last."""
 
-KINDS: Final[dict[str, str]] = {
-    "matmul": "dense product; attributes m, n, k, batch (independent products), weight_dtype",
-    "grouped_matmul": "one product per expert; attributes m (tokens over all experts), n, k, groups, active",
-    "attention": "scores, softmax and weighted sum in one; attributes batch, heads, kv_heads, head_dim, "
-    "v_head_dim, q_len, kv_len, causal, window",
-    "conv": "convolution; attributes batch, in_channels, out_channels, height, width, kernel_h, kernel_w, "
-    "stride_h, stride_w, groups, out_height, out_width",
-    "norm": "layer, RMS, batch or group norm; attributes m (rows), n (columns)",
-    "softmax": "softmax; attributes m, n",
-    "activation": "pointwise non-linearity, gated or not; attributes m, n",
-    "elementwise": "pointwise arithmetic; attributes m, n",
-    "rotary": "rotary position embedding; attributes m, n",
-    "embedding": "row lookup; attributes m (rows read), n (columns)",
-    "gather": "indexed read; attributes m, n",
-    "scatter": "indexed write; attributes m, n",
-    "topk": "selection of k of n; attributes m, n, k",
-    "pool": "window or global pooling",
-    "reduce": "reduction over axes",
-    "resize": "up- or downsampling",
-    "copy": "data movement within a memory: transpose, concatenation, slice, pad",
-    "view": "no data movement at all: reshape, identity",
-    "recurrent": "LSTM, GRU or RNN over a sequence; attributes batch, sequence, hidden, input_size",
-    "loss": "loss function",
-    "optimizer": "parameter update; attributes parameters, states",
-    "all_reduce": "collective; attributes bytes, group",
-    "all_gather": "collective; attributes bytes, group",
-    "reduce_scatter": "collective; attributes bytes, group",
-    "all_to_all": "collective; attributes bytes, group",
-    "broadcast": "collective; attributes bytes, group",
-    "send": "point-to-point communication; attributes bytes, peer",
-    "receive": "point-to-point communication; attributes bytes, peer",
-    "custom": "an operator Offchip has no cost rule for; counted by its bytes and reported by name "
-    "(attribute source_type)",
-}
-"""Every operator kind, with the attributes its cost rules read. Names follow the field's operator tables."""
-
 
 @dataclass(frozen=True, slots=True)
 class Tensor:
@@ -94,25 +72,214 @@ class Tensor:
         if self.size_bytes < 0:
             object.__setattr__(self, "size_bytes", size_bytes(prod(self.shape), self.dtype))
 
+    @property
+    def is_weight(self) -> bool:
+        """Whether it is a weight of the model."""
+        return self.role is Role.WEIGHT
+
+    @property
+    def is_cache(self) -> bool:
+        """Whether it holds keys, values or a state between steps."""
+        return self.role is Role.KV_CACHE
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where in a model an operator stands, for plans; no price depends on it.
+
+    ``layer`` is -1 before and after the layers. ``training_pass`` is forward, backward, recompute or optimizer in a
+    training step. ``axis`` says how tensor parallelism divides the operator (:mod:`simulator.rewrite.split`).
+    """
+
+    layer: int | None = None
+    training_pass: str = ""
+    microbatch: int | None = None
+    axis: str = ""
+
+
+NOWHERE: Final = Place()
+
 
 @dataclass(frozen=True, slots=True)
 class Operator:
-    """One unit of work.
+    """One unit of work: what it does (``work``), on which tensors, and which bytes of them it touches.
 
-    ``flops`` counts a multiply-add as two. ``read_bytes`` and ``write_bytes`` are the compulsory traffic
-    between the operator and the memory that holds its tensors. ``dtype`` is the precision of the arithmetic.
+    ``reads`` are bytes read of each input and then of each update, ``writes`` bytes written of each output and then
+    of each update: the compulsory traffic between the operator and the memory that holds its tensors.
+    ``beside_read`` and ``beside_written`` are bytes of no named tensor (an index table, a workspace that a kernel
+    fills and reads back). ``dtype`` is the precision of the arithmetic. ``residency`` says where inputs stand before
+    it runs: cold, hot, or just written by the operator before (previous); empty: as the setup of a run says.
+    ``workspace_bytes`` are held while it runs. ``measured_s`` is what it took where a trace was recorded. ``source``
+    names what it was imported from.
     """
 
     name: str
-    kind: str
+    work: Work
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
-    flops: float = 0.0
-    read_bytes: int = 0
-    write_bytes: int = 0
-    dtype: str = "fp16"
     updates: tuple[str, ...] = ()
-    attributes: Mapping[str, Attribute] = field(default_factory=dict)
+    dtype: str = "fp16"
+    reads: tuple[int, ...] = ()
+    writes: tuple[int, ...] = ()
+    beside_read: int = 0
+    beside_written: int = 0
+    place: Place = NOWHERE
+    residency: str = ""
+    workspace_bytes: int = 0
+    measured_s: float | None = None
+    source: str = ""
+
+    @property
+    def kind(self) -> str:
+        """The name of its kind."""
+        return self.work.kind
+
+    @property
+    def flops(self) -> float:
+        """FLOP, a multiply-add counted as two."""
+        return self.work.flops
+
+    @property
+    def read_bytes(self) -> int:
+        """Bytes read."""
+        return sum(self.reads) + self.beside_read
+
+    @property
+    def write_bytes(self) -> int:
+        """Bytes written."""
+        return sum(self.writes) + self.beside_written
+
+    @property
+    def attributes(self) -> Mapping[str, Attribute]:
+        return _legacy_attributes(self)
+
+
+def make_operator(
+    name: str,
+    work: Work,
+    inputs: Iterable[str],
+    outputs: Iterable[str],
+    tensors: Mapping[str, Tensor],
+    *,
+    updates: Iterable[str] = (),
+    touched: Mapping[str, int] = NO_PARTS,
+    written: Mapping[str, int] = NO_PARTS,
+    **more: Any,
+) -> Operator:
+    """An operator over tensors of a graph, with its traffic by the rule of :mod:`workloads.operators.traffic`.
+
+    ``more`` are further fields of :class:`Operator` (dtype, place, source, ...).
+    """
+    names = tuple(inputs), tuple(outputs), tuple(updates)
+    found = traffic(work, *([tensors[n] for n in part] for part in names), touched, written)
+    return Operator(name, work, *names, reads=found.reads, writes=found.writes, **more)
+
+
+_PLACE = {"layer": "layer", "pass": "training_pass", "microbatch": "microbatch", "tp": "axis"}
+_DEFAULTS: dict[str, dict[str, Attribute]] = {
+    "matmul": {"m": 1, "n": 1, "k": 1},
+    "conv": {},
+    "attention": {},
+}
+
+
+def _legacy_attributes(op: Operator) -> dict[str, Attribute]:
+    found: dict[str, Attribute] = {
+        info.name: getattr(op.work, info.name)
+        for info in fields_of(type(op.work)).values()
+        if info.name not in ("share", "extra_flops")
+        and (info.required or getattr(op.work, info.name) not in (0, "", 0.0) or info.name == "window")
+        and not (info.name == "window" and not getattr(op.work, "window", 0))
+    }
+    for key, own in _PLACE.items():
+        value = getattr(op.place, own)
+        if value is not None and value != "":
+            found[key] = value
+    if op.residency:
+        found["residency"] = op.residency
+    if op.workspace_bytes:
+        found["workspace_bytes"] = op.workspace_bytes
+    if op.measured_s is not None:
+        found["runtime_us"] = op.measured_s * 1e6
+    if op.source:
+        found["source_type"] = op.source
+    return found
+
+
+def legacy_operator(
+    name: str, kind: str, inputs: tuple[str, ...], outputs: tuple[str, ...], flops: float = 0.0,
+    read_bytes: int = 0, write_bytes: int = 0, dtype: str = "fp16", updates: tuple[str, ...] = (),
+    attributes: Mapping[str, Attribute] | None = None,
+) -> Operator:  # fmt: skip
+    a = dict(attributes or {})
+    place = Place(**{own: a.pop(key) for key, own in _PLACE.items() if key in a})  # type: ignore[arg-type]
+    residency = str(a.pop("residency", ""))
+    workspace = int(a.pop("workspace_bytes", 0))
+    source = str(a.pop("source_type", ""))
+    runtime = a.pop("runtime_us", None)
+    if a.pop("graph_input", False) or (kind == "copy" and source == "input"):
+        a["function"] = "load"
+    known = fields_of(KINDS[kind])
+    if kind == "attention" and "kept_groups" in a and a["kept_groups"] is None:
+        a.pop("kept_groups")
+    own = {k: (float(v) if known[k].type is float else v) for k, v in a.items() if k in known}
+    missing = [k for k, info in known.items() if info.required and k not in own]
+    if missing and kind in ("matmul", "grouped_matmul"):
+        side = max(1, round((flops / 2) ** (1 / 3)))
+        own = {"m": side, "n": side, "k": side} if flops else {"m": 0, "n": 0, "k": 0}
+    elif missing and kind == "recurrent":
+        own.setdefault("batch", 1)
+        own.setdefault("sequence", 1)
+        own.setdefault("hidden", 1)
+        own["flops_per_token"] = flops / (own["batch"] * own["sequence"] * own.get("directions", 1))
+    elif missing and kind == "optimizer":
+        own["parameters"] = 0
+    elif missing and kind in (
+        "all_reduce",
+        "all_gather",
+        "reduce_scatter",
+        "all_to_all",
+        "broadcast",
+        "send",
+        "receive",
+    ):
+        own.setdefault("bytes", 0)
+    elif missing:
+        kind, own = "elementwise", {}
+    if issubclass(KINDS[kind], Rows) and "m" not in own and "n" not in own:
+        own["flops_per_element"] = flops
+    elif issubclass(KINDS[kind], Rows) and own.get("m", 1) * own.get("n", 1):
+        own["flops_per_element"] = flops / (own.get("m", 1) * own.get("n", 1))
+    work = KINDS[kind](**own)  # type: ignore[arg-type]
+    if work.flops != flops:
+        work = dc_replace(work, extra_flops=flops - work.flops)
+    return Operator(
+        name,
+        work,
+        tuple(inputs),
+        tuple(outputs),
+        tuple(updates),
+        dtype,
+        (),
+        (),
+        int(read_bytes),
+        int(write_bytes),
+        place,
+        residency,
+        workspace,
+        None if runtime is None else float(runtime) * 1e-6,
+        source,
+    )
+
+
+def legacy_replace(op: Operator, **changes: Any) -> Operator:
+    """The operator with changed kind, FLOPs, bytes or attributes, as before operators were typed."""
+    new = {
+        "name": op.name, "kind": op.kind, "inputs": op.inputs, "outputs": op.outputs, "flops": op.flops,
+        "read_bytes": op.read_bytes, "write_bytes": op.write_bytes, "dtype": op.dtype, "updates": op.updates,
+        "attributes": op.attributes, **changes,
+    }  # fmt: skip
+    return legacy_operator(**new)
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from hw_configs.problems import InputError, Problem, bad_input, nearest
 from workloads.dtypes import BITS, size_bytes
-from workloads.graph import KINDS, Attribute, Graph, Operator, Role, Tensor, check_graph
+from workloads.graph import KINDS, Attribute, Graph, Operator, Role, Tensor, check_graph, legacy_operator
 from workloads.imported import refuse_resizing, uncosted_operators
 from workloads.json_file import JsonDocument, read_json, read_json_text
 from workloads.workload import Phase, Workload, WorkloadOptions
@@ -216,7 +216,7 @@ class _Reader:
             if load and kind != "input":
                 attributes["graph_input"] = True
             operators.append(
-                Operator(
+                legacy_operator(
                     name, "copy" if load else "custom", inputs, made, 0.0, write if load else read, write,
                     "int8", attributes=attributes,
                 )
@@ -301,7 +301,7 @@ class _Reader:
         attributes = self.attributes(row.get("attributes", {}), (*path, "attributes"))
         if len(self.problems) > before:
             return None
-        return Operator(
+        return legacy_operator(
             name, kind, inputs, outputs, flops, traffic[0], traffic[1], dtype, updates, attributes
         )
 

@@ -19,7 +19,7 @@ from typing import Any, Final
 
 from hw_configs.problems import InputError, Problem, nearest
 from workloads.dtypes import dtype_bits, size_bytes
-from workloads.graph import Attribute, Graph, Operator, Role, Tensor
+from workloads.graph import Attribute, Graph, Operator, Role, Tensor, legacy_operator
 from workloads.transformer.writer import ACTIVATION_FLOPS, NORM_FLOPS
 from workloads.workload import Phase, Workload, WorkloadOptions
 
@@ -143,7 +143,7 @@ class LayerBuilder:
         outputs = (output, self._tensor(also, shape)) if also else (output,)
         read = sum(self._tensors[t].size_bytes for t in dict.fromkeys(inputs))
         self._operators.append(
-            Operator(
+            legacy_operator(
                 name,
                 kind,
                 inputs,

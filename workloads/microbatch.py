@@ -7,9 +7,7 @@ accumulate into it, and optimizer operators run once at the end.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
-from workloads.graph import Graph, Operator, Role, Tensor
+from workloads.graph import Graph, Operator, Role, Tensor, legacy_replace
 
 __all__ = ["microbatched"]
 
@@ -57,7 +55,7 @@ def _of_batch(operator: Operator, batch: int, shared: set[str], graph: Graph) ->
         outputs = tuple(name for name in outputs if name not in shared)
         updates = (*updates, *made)
         read += sum(graph.tensors[name].size_bytes for name in made)
-    return replace(
+    return legacy_replace(
         operator,
         name=f"{operator.name}#{batch}",
         inputs=renamed(operator.inputs),

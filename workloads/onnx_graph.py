@@ -19,7 +19,7 @@ from onnx import TensorProto, TypeProto, helper, numpy_helper, shape_inference
 
 from hw_configs.problems import InputError, Problem, bad_input, nearest
 from workloads.dtypes import BITS, dtype_bits
-from workloads.graph import Attribute, Graph, Operator, Role, Tensor
+from workloads.graph import Attribute, Graph, Operator, Role, Tensor, legacy_operator
 from workloads.onnx_costs import cost_of
 from workloads.onnx_node import Cost, Node, Value
 from workloads.onnx_proto import attribute_value, label_of, names_read, sides_of, standard_twin
@@ -523,7 +523,7 @@ class OnnxGraph:
         write = sum(value.size for value in known.outputs) if cost.write_bytes is None else cost.write_bytes
         read = sum(data.values()) if cost.read_bytes is None else cost.read_bytes
         self.operators.append(
-            Operator(
+            legacy_operator(
                 name,
                 cost.kind,
                 tuple(data),

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Final
 
 from hw_configs.problems import InputError, Problem, bad_input, nearest
 from workloads.dtypes import BITS, size_bytes
-from workloads.graph import Attribute, Operator
+from workloads.graph import Attribute, Operator, legacy_operator
 
 if TYPE_CHECKING:
     from _csv import Reader as CsvReader
@@ -383,4 +383,4 @@ def _operator(text: Mapping[str, str], counts: Mapping[str, int]) -> tuple[Opera
         return None, f"{op}: {trouble}"
     if text.get("source", "") in _SCALAR_KERNELS.get(kind, ()) and op != "gelu":
         attributes["vectorised"] = False
-    return Operator(op, kind, (), (), flops, read, write, cells.dtype, (), attributes), ""
+    return legacy_operator(op, kind, (), (), flops, read, write, cells.dtype, (), attributes), ""

@@ -13,13 +13,13 @@ and, under weights narrower than that, a master copy of them (ZeRO, arXiv:1910.0
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from math import prod
 from typing import Final
 
 from hw_configs.problems import bad_input
 from workloads.dtypes import dtype_bits, size_bytes
-from workloads.graph import Attribute, Graph, Operator, Role, Tensor
+from workloads.graph import Attribute, Graph, Operator, Role, Tensor, legacy_operator, legacy_replace
 
 __all__ = ["training_step"]
 
@@ -108,13 +108,13 @@ class _Step:
         place = {key: last.attributes[key] for key in ("layer", "tp") if key in last.attributes}
         size = tensor.size_bytes
         self.operators.append(
-            Operator(
+            legacy_operator(
                 "loss", "loss", (logits,), (self.loss,), float(LOSS_FLOPS * elements), size, 4, "fp32", (),
                 {**base, **place, "pass": "forward"},
             )
         )  # fmt: skip
         self.operators.append(
-            Operator(
+            legacy_operator(
                 "loss.backward", "loss", (logits, self.loss), (grad,), float(LOSS_FLOPS * elements), size + 4,
                 self.tensors[grad].size_bytes, "fp32", (), {**base, **place, "pass": "backward"},
             )
@@ -158,7 +158,7 @@ class _Step:
                 **{key: op.attributes[key] for key in ("layer", "tp") if key in op.attributes},
             }  # fmt: skip
             self.operators.append(
-                Operator(
+                legacy_operator(
                     f"optimizer.{name}", "optimizer", (grad,), (), float(ADAM_FLOPS * count),
                     self.tensors[grad].size_bytes + state_bytes + own_read,
                     state_bytes + weight_bytes, "fp32",
@@ -233,7 +233,7 @@ class _Step:
             attributes["tp"] = table.get(str(op.attributes["tp"]), attributes["tp"])
         write = 0 if kind == "view" else self._size(outputs)
         self.operators.append(
-            Operator(
+            legacy_operator(
                 f"{op.name}.{label}", kind, inputs, tuple(outputs), flops,
                 self._size(inputs) if read is None else read, write, op.dtype, (), attributes,
             )
@@ -249,7 +249,7 @@ class _Step:
         elements = prod(self.tensors[name].shape)
         place = {key: op.attributes[key] for key in ("layer", "tp") if key in op.attributes}
         self.operators.append(
-            Operator(
+            legacy_operator(
                 f"{name}.grad_sum", "elementwise", distinct, (total,), float((len(grads) - 1) * elements),
                 self._size(distinct), self.tensors[total].size_bytes, self.tensors[name].dtype, (),
                 {**place, "m": 1, "n": elements, "function": "add", "pass": "backward"},
@@ -288,7 +288,7 @@ class _Step:
 
 
 def _marked(op: Operator, name: str) -> Operator:
-    return replace(op, attributes={**op.attributes, "pass": name})
+    return legacy_replace(op, attributes={**op.attributes, "pass": name})
 
 
 def _differentiable(graph: Graph) -> set[str]:

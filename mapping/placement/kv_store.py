@@ -9,7 +9,7 @@ memory is FlexGen's (arXiv:2303.06865).
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final, Literal
 
 from hw_configs.device import ComputationalStorage
@@ -22,7 +22,7 @@ from simulator.link.flows import fair_rates
 from simulator.plan import Sparsity
 from simulator.rewrite.divide import sparse_operator
 from simulator.system.costs import CostTable
-from workloads.graph import Graph, Operator
+from workloads.graph import Graph, Operator, legacy_replace
 
 __all__ = ["ATTENDERS", "STORES", "KvPlacement", "KvRequest", "choose_placement", "placements"]
 
@@ -220,12 +220,12 @@ def _as_decode_step(graph: Graph, operator: Operator, request: KvRequest) -> Ope
     """An attention operator as one new token per sequence would run it, at the context with room."""
     a = dict(operator.attributes)
     a.update(q_len=1, kv_len=int(a.get("kv_len", 1)) + request.room_tokens)
-    step = replace(operator, attributes=a)
+    step = legacy_replace(operator, attributes=a)
     before, after = context_of(operator), context_of(step)
     head, width = int(a.get("head_dim", 1)), int(a.get("v_head_dim", a.get("head_dim", 1)))
     queries = int(a.get("batch", 1)) * int(a.get("heads", 1))
     cache = sum(graph.tensors[name].size_bytes for name in operator.updates) * after // max(before, 1)
-    step = replace(
+    step = legacy_replace(
         step,
         flops=2.0 * queries * after * (head + width),
         read_bytes=cache + 2 * queries * head,

@@ -15,7 +15,7 @@ from hw_configs.system import MemorySpace, Node, System
 from mapping.training.setup import TrainingSetup
 from simulator.cost.model import COST_MODELS, peak_rate
 from simulator.system.costs import CostTable
-from workloads.graph import Attribute, Operator
+from workloads.graph import Attribute, Operator, legacy_operator
 
 __all__ = ["HostPath", "Prices"]
 
@@ -89,7 +89,7 @@ class Prices:
         key = (kind, size, group)
         if key not in self._groups:
             attributes: Mapping[str, Attribute] = {"bytes": size, "group": len(group)}
-            op = Operator(kind, kind, (), (), attributes=attributes)
+            op = legacy_operator(kind, kind, (), (), attributes=attributes)
             self._groups[key] = self._table.seconds_alone(self._table.rounds(op, group))
         return self._groups[key]
 

@@ -15,7 +15,7 @@ from hw_configs.problems import bad_input
 from mapping.training.setup import TrainingSetup
 from mapping.training.tensor_ranks import place_of
 from workloads.dtypes import size_bytes
-from workloads.graph import Graph, Operator, Role, Tensor
+from workloads.graph import Graph, Operator, Role, Tensor, legacy_operator, legacy_replace
 
 __all__ = ["divide_sequence"]
 
@@ -61,7 +61,7 @@ def _attention_over_ranks(
     if context > 1 and not window:
         # Balanced over the ring, every rank does the pairs of half of all keys.
         attributes |= {"kv_len": (whole + 1) // 2, "causal": False}
-    op = replace(op, flops=op.flops * pairs, attributes=attributes)
+    op = legacy_replace(op, flops=op.flops * pairs, attributes=attributes)
     steps: list[Operator] = [op]
     if context > 1:
         steps = _ring(op, setup, tensors, own)
@@ -95,7 +95,7 @@ def _ring(
     tensors[block] = Tensor(block, (local,), op.dtype, Role.ACTIVATION, 2 * rounds * size)
     sources = [name for name in op.inputs if name not in own]
     source = sources[-1] if rounds == 1 else sources[1]
-    passed = Operator(
+    passed = legacy_operator(
         f"{op.name}.ring", "all_gather", (source,), (block,), dtype=op.dtype,
         attributes={
             **place_of(op), "bytes": rounds * size * setup.context, "group": setup.context, "parallel": "context",
@@ -123,7 +123,7 @@ def _exchanged(op: Operator, ranks: int, tensors: dict[str, Tensor], own: frozen
     def exchange(label: str, sources: Iterable[str], targets: Iterable[str]) -> Operator:
         sources = tuple(sources)
         size = sum(tensors[name].size_bytes for name in sources)
-        return Operator(
+        return legacy_operator(
             f"{op.name}.{label}", "all_to_all", sources, tuple(targets), dtype=op.dtype,
             attributes={**place_of(op), "bytes": size, "group": ranks, "parallel": "ulysses"},
         )  # fmt: skip

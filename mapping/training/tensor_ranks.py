@@ -15,7 +15,7 @@ from math import ceil, prod
 from typing import Final
 
 from hw_configs.problems import bad_input
-from workloads.graph import Attribute, Graph, Operator, Role, Tensor
+from workloads.graph import Attribute, Graph, Operator, Role, Tensor, legacy_operator, legacy_replace
 
 __all__ = ["place_of", "shard"]
 
@@ -67,7 +67,7 @@ class _Sharder:
         for name in op.outputs:
             self._declare(name, lead, share)
         attributes = {**op.attributes, "bytes": ceil(int(op.attributes["bytes"]) * share)}
-        self.operators.append(replace(op, attributes=attributes))
+        self.operators.append(legacy_replace(op, attributes=attributes))
 
     def _follow(self, op: Operator) -> None:
         """Additions work on whatever layout their operands have."""
@@ -133,7 +133,7 @@ class _Sharder:
         whole_out = self._bytes((*op.outputs, *op.updates), self.graph.tensors)
         part_out = self._bytes((*outputs, *op.updates), self.tensors)
         self.operators.append(
-            replace(
+            legacy_replace(
                 op, inputs=inputs, outputs=outputs, flops=op.flops * share, attributes=attributes,
                 read_bytes=round(op.read_bytes * part_in / whole_in) if whole_in else op.read_bytes,
                 write_bytes=round(op.write_bytes * part_out / whole_out) if whole_out else op.write_bytes,
@@ -194,7 +194,7 @@ class _Sharder:
             **place_of(op), "bytes": size, "group": self.ranks, "parallel": "tensor",
         }  # fmt: skip
         self.operators.append(
-            Operator(
+            legacy_operator(
                 f"{target}.{kind}",
                 kind,
                 (source,),

@@ -14,7 +14,7 @@ from hw_configs.library import load_system
 from offchip.studies.study import Claim, Outcome, Study, StudyTable, compare
 from simulator.gpu.conv import ConvShape, as_product, conv_shape, workspace_elements
 from simulator.gpu.model import GPU
-from workloads.graph import Operator
+from workloads.graph import Operator, legacy_operator
 
 __all__ = ["LAYERS", "STUDY", "Layer", "footprint_bytes"]
 
@@ -38,7 +38,7 @@ class Layer:
         out = (self.side - self.kernel) // self.stride + 1
         image, result = BATCH * self.channels * self.side**2, BATCH * self.filters * out**2
         weights = self.filters * self.channels * self.kernel**2
-        return Operator(
+        return legacy_operator(
             f"{self.channels}x{self.side}", "conv", (), (), 2.0 * result * self.channels * self.kernel**2,
             4 * (image + weights), 4 * result, "fp32",
             attributes={

@@ -18,7 +18,7 @@ from simulator.gpu import gemm
 from simulator.gpu.constants import shipped_constants
 from simulator.gpu.model import GPU
 from simulator.gpu.rows import Request, gemm_line
-from workloads.graph import Operator
+from workloads.graph import legacy_operator
 
 __all__ = ["STUDY", "tile_seconds"]
 
@@ -33,7 +33,7 @@ def tile_seconds(side: int) -> dict[str, tuple[float, float]]:
     node = system.workers()[0]
     memory = system.memories[node.memory or node.name]
     constants, sheet = shipped_constants(), GPU.sheet(node, memory)
-    product = Operator(
+    product = legacy_operator(
         f"{side}", "matmul", (), (), 2.0 * side**3, 8 * side**2, 4 * side**2, "fp32",
         attributes={"m": side, "n": side, "k": side},
     )  # fmt: skip

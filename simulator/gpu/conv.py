@@ -16,11 +16,11 @@ A depthwise convolution has one channel per group: it is bound by bytes.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from hw_configs.problems import InputError, bad_input, nearest
 from workloads.dtypes import BITS
-from workloads.graph import Attribute, Operator
+from workloads.graph import Attribute, Operator, legacy_replace
 
 __all__ = ["WAYS", "ConvShape", "as_product", "conv_shape", "workspace_elements"]
 
@@ -98,12 +98,14 @@ def as_product(operator: Operator) -> Operator:
     except InputError:
         if "in_channels" in operator.attributes:
             raise
-        return replace(operator, kind="elementwise", attributes={})
+        return legacy_replace(operator, kind="elementwise", attributes={})
     way = str(operator.attributes.get("way", "implicit_gemm"))
     moved = workspace_elements(shape, way) * BITS.get(operator.dtype, 16) / 8
     read, written = operator.read_bytes + int(moved), operator.write_bytes + int(moved)
     if shape.depthwise:
-        return replace(operator, kind="elementwise", attributes={}, read_bytes=read, write_bytes=written)
+        return legacy_replace(
+            operator, kind="elementwise", attributes={}, read_bytes=read, write_bytes=written
+        )
     depth = shape.in_channels // shape.groups * shape.kernel_h * shape.kernel_w
     rows = shape.batch * shape.out_height * shape.out_width
     columns = shape.out_channels // shape.groups
@@ -119,6 +121,6 @@ def as_product(operator: Operator) -> Operator:
     attributes: dict[str, Attribute] = {
         "m": rows, "n": columns, "k": depth, "batch": batch, "input_bytes": max(0, int(read - weights)),
     }  # fmt: skip
-    return replace(
+    return legacy_replace(
         operator, kind="matmul", attributes=attributes, flops=flops, read_bytes=read, write_bytes=written
     )

@@ -6,10 +6,8 @@ lacks the attributes of its kind, or whose kind no kernel knows, is priced by it
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from simulator.gpu.conv import as_product
-from workloads.graph import Operator
+from workloads.graph import Operator, legacy_replace
 
 __all__ = ["lowered"]
 
@@ -32,7 +30,7 @@ def lowered(operator: Operator) -> Operator:
         return operator
     if operator.flops:
         return _product_of_flops(operator)
-    return replace(operator, kind="elementwise", attributes={})
+    return legacy_replace(operator, kind="elementwise", attributes={})
 
 
 def _recurrent(operator: Operator) -> Operator:
@@ -43,7 +41,7 @@ def _recurrent(operator: Operator) -> Operator:
     depth = float(a["hidden"]) + float(a.get("input_size", a["hidden"]))
     rows = float(a["batch"]) * float(a["sequence"])
     columns = max(1.0, operator.flops / (2 * rows * depth))
-    return replace(
+    return legacy_replace(
         operator,
         kind="matmul",
         attributes={"m": int(a["batch"]), "n": int(columns), "k": int(depth), "batch": int(a["sequence"])},
@@ -53,4 +51,4 @@ def _recurrent(operator: Operator) -> Operator:
 def _product_of_flops(operator: Operator) -> Operator:
     """A square product of the same FLOPs, for an operator that does not say its shape."""
     side = max(1, round((operator.flops / 2) ** (1 / 3)))
-    return replace(operator, kind="matmul", attributes={"m": side, "n": side, "k": side})
+    return legacy_replace(operator, kind="matmul", attributes={"m": side, "n": side, "k": side})

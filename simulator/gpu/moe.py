@@ -14,7 +14,7 @@ import numpy as np
 
 from hw_configs.problems import bad_input
 from workloads.dtypes import BITS
-from workloads.graph import Operator
+from workloads.graph import Operator, legacy_operator
 
 __all__ = ["Routing", "expected_active", "grouped_product", "route", "top_k"]
 
@@ -68,7 +68,7 @@ def grouped_product(tokens: int, n: int, k: int, experts: int, chosen: int, dtyp
     active = max(1, round(expected_active(tokens, experts, chosen)))
     rows = tokens * chosen
     element = BITS[dtype] / 8
-    return Operator(
+    return legacy_operator(
         "experts", "grouped_matmul", (), (), 2.0 * rows * n * k, int((rows * k + active * k * n) * element),
         int(rows * n * max(element, 2)), dtype, (),
         {"m": rows, "n": n, "k": k, "groups": experts, "active": active},
@@ -79,7 +79,7 @@ def top_k(rows: int, columns: int, chosen: int, dtype: str = "fp32") -> Operator
     """Selection of the k largest of each row: the row is read once, values and indices are written."""
     _check(rows, columns, chosen)
     element = BITS[dtype] / 8
-    return Operator(
+    return legacy_operator(
         "top_k", "topk", (), (), float(rows * columns), int(rows * columns * element),
         int(rows * chosen * (element + 4)), dtype, (), {"m": rows, "n": columns, "k": chosen},
     )  # fmt: skip

@@ -15,11 +15,9 @@ No public measurement here checks these forms.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from hw_configs.problems import bad_input
 from workloads.dtypes import BITS
-from workloads.graph import Operator
+from workloads.graph import Operator, legacy_operator, legacy_replace
 
 __all__ = ["load_as_sparse", "spgemm", "spmm", "two_of_four"]
 
@@ -87,7 +85,7 @@ def _with_weights(product: Operator, stored: float, speed: float, flops: float) 
     _, n, k = _shape(product)
     batch = int(product.attributes.get("batch", 1))
     dense = batch * n * k * BITS[product.dtype] / 8
-    return replace(
+    return legacy_replace(
         product,
         flops=flops,
         read_bytes=max(0, int(product.read_bytes - dense + batch * stored)),
@@ -96,4 +94,4 @@ def _with_weights(product: Operator, stored: float, speed: float, flops: float) 
 
 
 def _by_bytes(name: str, flops: float, read: float, written: float, dtype: str) -> Operator:
-    return Operator(name, "elementwise", (), (), flops, int(read), int(written), dtype)
+    return legacy_operator(name, "elementwise", (), (), flops, int(read), int(written), dtype)

@@ -19,7 +19,7 @@ from simulator.rewrite.split import split_graph
 from simulator.rewrite.tile import tile_graph
 from simulator.rewrite.views import without_views
 from workloads.dtypes import size_bytes
-from workloads.graph import Graph
+from workloads.graph import Graph, legacy_replace
 
 __all__ = ["rewrite", "store_as"]
 
@@ -58,7 +58,7 @@ def store_as(graph: Graph, precision: Mapping[str, str]) -> Graph:
         if touched:
             read = _scaled(graph, op.read_bytes, (*op.inputs,), ratio)
             written = _scaled(graph, op.write_bytes, (*op.outputs, *op.updates), ratio)
-            op = replace(op, read_bytes=read, write_bytes=written)
+            op = legacy_replace(op, read_bytes=read, write_bytes=written)
         operators.append(op)
     return Graph(graph.name, tensors, tuple(operators), graph.outputs, graph.structure, graph.metadata)
 

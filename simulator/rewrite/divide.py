@@ -16,7 +16,7 @@ from typing import Final
 
 from hw_configs.problems import InputError, Problem, bad_input, nearest
 from simulator.plan import Division, Pieces, Plan, Sparsity
-from workloads.graph import Attribute, Graph, Operator, Role, Tensor
+from workloads.graph import Attribute, Graph, Operator, Role, Tensor, legacy_replace
 
 __all__ = ["append_name", "divide_graph", "part_name", "sparse_operator"]
 
@@ -139,7 +139,9 @@ class _Divider:
         if not unread:
             return changed
         read_bytes = max(0, operator.read_bytes - unread)
-        return replace(changed, read_bytes=read_bytes, flops=operator.flops * share, attributes=attributes)
+        return legacy_replace(
+            changed, read_bytes=read_bytes, flops=operator.flops * share, attributes=attributes
+        )
 
     def _cut(self, operator: Operator, pieces: Pieces) -> list[Operator]:
         total, count = sum(pieces.counts), len(pieces.counts)
@@ -152,7 +154,7 @@ class _Divider:
                 if isinstance(attributes.get(name), int):
                     attributes[name] = max(1, round(int(attributes[name]) * own / total))
             cut.append(
-                replace(
+                legacy_replace(
                     operator,
                     name=part_name(operator.name, index),
                     inputs=self._names(operator.inputs, index, count),
@@ -222,7 +224,7 @@ def sparse_operator(operator: Operator, sparsity: Sparsity | None) -> Operator:
         attributes["kept_groups"] = float(sparsity.groups)
     share = min(1.0, 1.5 * sparsity.kept)
     read = round(operator.read_bytes * share)
-    return replace(operator, flops=operator.flops * share, read_bytes=read, attributes=attributes)
+    return legacy_replace(operator, flops=operator.flops * share, read_bytes=read, attributes=attributes)
 
 
 def _parts(tensor: Tensor, division: Division) -> tuple[Tensor, ...]:

@@ -16,14 +16,13 @@ and value heads when there are fewer of them than ranks.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from math import ceil
 from typing import Final
 
 from hw_configs.problems import InputError, Problem, bad_input, nearest
 from simulator.cost.collective import COLLECTIVE_KINDS
 from simulator.plan import Split
-from workloads.graph import Attribute, Graph, Operator, Role, Tensor
+from workloads.graph import Attribute, Graph, Operator, Role, Tensor, legacy_operator, legacy_replace
 
 __all__ = ["split_graph"]
 
@@ -114,7 +113,7 @@ class _Splitter:
             self._declare(name, name, ranks, divided=False)
             self.ranks[name], self.divided[name] = ranks, False
         self.operators.append(
-            replace(
+            legacy_replace(
                 operator,
                 kind="send" if operator.kind == "receive" else operator.kind,
                 inputs=tuple(f"{name}@{rank}" for rank in range(ranks) for name in operator.inputs),
@@ -145,7 +144,7 @@ class _Splitter:
         for rank in range(ranks):
             outputs = [f"{n}.partial@{rank}" if partial else f"{n}@{rank}" for n in operator.outputs]
             self.operators.append(
-                Operator(
+                legacy_operator(
                     f"{operator.name}@{rank}",
                     operator.kind,
                     tuple(f"{inputs[name]}@{rank}" for name in operator.inputs),
@@ -239,7 +238,7 @@ class _Splitter:
             "group": ranks,
         }
         self.operators.append(
-            Operator(
+            legacy_operator(
                 f"{name}.{kind}",
                 kind,
                 tuple(f"{source}@{rank}" for rank in range(ranks)),

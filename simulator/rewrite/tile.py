@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from hw_configs.problems import InputError, Problem, bad_input, nearest
 from simulator.plan import Tiling
 from simulator.rewrite.tile_rows import channel_axis, reads_rows, row_axis, rows_needed, weight_axis
-from workloads.graph import PERSISTENT_ROLES, Attribute, Graph, Operator, Tensor
+from workloads.graph import PERSISTENT_ROLES, Attribute, Graph, Operator, Tensor, legacy_replace
 
 __all__ = ["cuts_of", "most_parts", "tile_graph"]
 
@@ -209,7 +209,7 @@ class _Tiler:
         attributes: Mapping[str, Attribute],
     ) -> None:
         self.operators.append(
-            replace(
+            legacy_replace(
                 op,
                 name=f"{op.name}.{suffix}",
                 inputs=tuple(dict.fromkeys(inputs)),

@@ -24,7 +24,7 @@ from hw_configs.system import Node, System
 from simulator.cost.model import CostModel, OperatorCost, peak_rate
 from simulator.cost.roofline import COMMUNICATION_KINDS
 from simulator.result import DeviceUse, MemoryUse, PhaseResult, Result, Timeline
-from workloads.graph import PERSISTENT_ROLES, Graph, Operator
+from workloads.graph import PERSISTENT_ROLES, Graph, Operator, legacy_operator
 from workloads.workload import Workload
 
 __all__ = ["Estimate", "PhaseProfile", "Profile", "estimate", "profile_of"]
@@ -94,7 +94,7 @@ class Profile:
         if not newline or head.get("format") != FORMAT or head["tasks"] != len(order):
             raise ValueError("no profile, or a broken one")
         operators = tuple(
-            Operator(f"operator {i}", kind, (), (), flops, read, written, dtype, (), attributes)
+            legacy_operator(f"operator {i}", kind, (), (), flops, read, written, dtype, (), attributes)
             for i, (kind, flops, read, written, dtype, attributes) in enumerate(head["operators"])
         )
         if len(order) and not 0 <= int(order.min()) <= int(order.max()) < len(operators):
@@ -152,7 +152,7 @@ def profile_of(workload: Workload) -> Profile | None:
             )
         )
     bare = tuple(
-        Operator(
+        legacy_operator(
             f"operator {i}", o.kind, (), (), o.flops, o.read_bytes, o.write_bytes, o.dtype, (), o.attributes
         )
         for i, o in enumerate(operators)

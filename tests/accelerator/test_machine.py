@@ -15,7 +15,7 @@ from simulator.check import check
 from simulator.plan import Home, Plan, Task
 from simulator.plan_file import read_plan, write_plan
 from tests.accelerator.machines import machine
-from workloads.graph import Graph, Operator, Role, Tensor
+from workloads.graph import Graph, Role, Tensor, legacy_operator
 from workloads.layer_builder import LayerBuilder
 from workloads.models import build
 from workloads.workload import WorkloadOptions
@@ -28,7 +28,7 @@ def two_products(size=4096):
     """y = x w, z = y v, with weights that take longer to come than to use."""
 
     def mm(name, x, w, y):
-        return Operator(
+        return legacy_operator(
             name, "matmul", (x, w), (y,), 2.0 * 64 * 64 * 64, 2 * size, size, "int8",
             attributes={"m": 64, "n": 64, "k": 64, "batch": 1},
         )  # fmt: skip

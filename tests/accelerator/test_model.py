@@ -9,14 +9,14 @@ from simulator.accelerator.lowering import lowered
 from simulator.accelerator.model import SCRATCHPAD, array_shape
 from simulator.cost.model import COST_MODELS
 from tests.accelerator.machines import machine, text
-from workloads.graph import Operator
+from workloads.graph import legacy_operator
 from workloads.models import build
 from workloads.workload import WorkloadOptions
 
 
 def matmul(m, n, k, dtype="int8", **attributes):
     size = {"int8": 1, "fp16": 2}[dtype]
-    return Operator(
+    return legacy_operator(
         "mm", "matmul", ("x", "w"), ("y",), 2.0 * m * n * k, (m * k + k * n) * size, m * n * size, dtype,
         attributes={"m": m, "n": n, "k": k, "batch": 1, **attributes},
     )  # fmt: skip
@@ -52,11 +52,11 @@ def test_operands_that_stream_past_again_cross_the_ports_again(pad):
 
 def test_pointwise_work_runs_on_the_vector_unit_or_at_the_banks(pad):
     node, memory = pad
-    light = Operator("add", "elementwise", ("x", "z"), ("y",), 6400.0, 12800, 6400, "int8")
+    light = legacy_operator("add", "elementwise", ("x", "z"), ("y",), 6400.0, 12800, 6400, "int8")
     cost = SCRATCHPAD.cost(light, node, memory)
     assert cost.bound_by == "scratchpad"
     assert cost.seconds == pytest.approx(19200 / 128e9)
-    heavy = Operator("act", "activation", ("x",), ("y",), 64000.0, 6400, 6400, "int8")
+    heavy = legacy_operator("act", "activation", ("x",), ("y",), 64000.0, 6400, 6400, "int8")
     assert SCRATCHPAD.cost(heavy, node, memory).seconds == pytest.approx(1e-6)
 
 

@@ -16,7 +16,7 @@ from hw_configs.problems import InputError
 from hw_configs.system import MemorySpace, Node, System
 from simulator.cost.model import COST_MODELS, roof_seconds
 from simulator.cost.roofline import COMMUNICATION_KINDS, PEAK, ROOFLINE, Roofline, operator_class, tiling_loss
-from workloads.graph import KINDS, Operator
+from workloads.graph import KINDS, Operator, legacy_operator
 from workloads.operator_table import attended_pairs
 
 CONSTANTS = json.loads(
@@ -62,7 +62,7 @@ def matmul(m: int, n: int, k: int, dtype: str = "fp16", batch: int = 1, **attrib
     wide = 4 if dtype == "fp32" else 2
     shape = {"m": m, "n": n, "k": k, "batch": batch, **attributes}
     read = batch * wide * (m * k + k * n)
-    return Operator(
+    return legacy_operator(
         "x", "matmul", (), (), 2.0 * batch * m * n * k, read, batch * wide * m * n, dtype, (), shape
     )
 
@@ -76,7 +76,9 @@ def attention(batch: int, heads: int, kv_heads: int, q_len: int, kv_len: int, **
         "q_len": q_len, "kv_len": kv_len, "causal": True, **more,
     }  # fmt: skip
     flops = 4.0 * batch * heads * pairs * dim
-    return Operator("x", "attention", (), (), flops, read, 2 * batch * heads * q_len * dim, "fp16", (), shape)
+    return legacy_operator(
+        "x", "attention", (), (), flops, read, 2 * batch * heads * q_len * dim, "fp16", (), shape
+    )
 
 
 def oracle_seconds(op: Operator, name: str, peak: float, bandwidth: float) -> float:
@@ -98,14 +100,16 @@ def oracle_seconds(op: Operator, name: str, peak: float, bandwidth: float) -> fl
         (matmul(512, 512, 512, "int8"), "gemm8", 624e12),
         (matmul(1024, 1024, 1024, "fp32"), "gemm32", 19.5e12),
         (matmul(128, 128, 64, "fp32", batch=96), "bmm", 19.5e12),
-        (Operator("x", "norm", (), (), 5e6, 2 << 20, 2 << 20, "fp32"), "norm", 19.5e12),
-        (Operator("x", "activation", (), (), 5e6, 4 << 20, 2 << 20, "fp32"), "elementwise", 19.5e12),
+        (legacy_operator("x", "norm", (), (), 5e6, 2 << 20, 2 << 20, "fp32"), "norm", 19.5e12),
+        (legacy_operator("x", "activation", (), (), 5e6, 4 << 20, 2 << 20, "fp32"), "elementwise", 19.5e12),
         (
-            Operator("x", "rotary", (), (), 5e6, 4 << 20, 2 << 20, "fp32", attributes={"vectorised": False}),
+            legacy_operator(
+                "x", "rotary", (), (), 5e6, 4 << 20, 2 << 20, "fp32", attributes={"vectorised": False}
+            ),
             "scalar_rotary",
             19.5e12,
         ),
-        (Operator("x", "topk", (), (), 5e6, 4 << 20, 2 << 20, "fp32"), "other", 19.5e12),
+        (legacy_operator("x", "topk", (), (), 5e6, 4 << 20, 2 << 20, "fp32"), "other", 19.5e12),
     ],
 )
 def test_the_documented_form(op: Operator, name: str, peak: float) -> None:
@@ -154,7 +158,7 @@ def test_tiling_loss_is_what_tiles_cost_one_by_one(
 
 ANY_DTYPE = st.sampled_from(["fp16", "bf16", "fp32", "int8", "fp8", "int4"])
 WORK = st.builds(
-    lambda kind, dtype, flops, read, write, batch, q_len: Operator(
+    lambda kind, dtype, flops, read, write, batch, q_len: legacy_operator(
         "x", kind, (), (), flops, read, write, dtype, (),
         {"batch": batch, "q_len": q_len, "kv_len": 4096, "heads": 8, "kv_heads": 8, "head_dim": 64,
          "causal": True},
@@ -192,7 +196,7 @@ def test_more_of_the_machine_is_never_slower(
     base = seconds(op)
     assert seconds(op, by=bandwidth) <= base * slack
     assert seconds(op, to=rate) <= base * slack
-    more = Operator(
+    more = legacy_operator(
         "x",
         op.kind,
         (),
@@ -219,7 +223,7 @@ def test_longer_attention_takes_longer(batch: int, q_len: int, past: int) -> Non
 
 def softmax(rows: int, columns: int) -> Operator:
     size = 4 * rows * columns
-    return Operator(
+    return legacy_operator(
         "x", "softmax", (), (), 5.0 * rows * columns, size, size, "fp32", (), {"m": rows, "n": columns}
     )
 
@@ -247,7 +251,7 @@ def test_narrow_weights_move_fewer_bytes() -> None:
     for weight in ("fp16", "int8", "int4"):
         cells = _Cells({"dtype": "fp16", "weight_dtype": weight}, {"m": 1, "n": 8192, "k": 8192})
         kind, flops, read, write, attributes = OPS["gemm"](cells)
-        op = Operator("x", kind, (), (), flops, read, write, "fp16", (), attributes)
+        op = legacy_operator("x", kind, (), (), flops, read, write, "fp16", (), attributes)
         seconds[weight] = ROOFLINE.cost(op, node, memory).seconds
     assert seconds["int8"] == pytest.approx(seconds["fp16"] / 2, rel=0.02)
     assert seconds["int4"] == pytest.approx(seconds["fp16"] / 4, rel=0.02)
@@ -262,9 +266,9 @@ def test_power_holds_fp32_back() -> None:
 
 def test_a_view_is_free_and_communication_is_refused() -> None:
     node, memory = place(gpu())
-    assert ROOFLINE.cost(Operator("x", "view", (), (), 1e12, 1 << 30), node, memory).seconds == 0
+    assert ROOFLINE.cost(legacy_operator("x", "view", (), (), 1e12, 1 << 30), node, memory).seconds == 0
     with pytest.raises(InputError, match="links set its time"):
-        ROOFLINE.cost(Operator("x", "all_reduce", (), ()), node, memory)
+        ROOFLINE.cost(legacy_operator("x", "all_reduce", (), ()), node, memory)
 
 
 def test_other_devices_run_at_assumed_shares() -> None:

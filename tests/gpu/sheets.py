@@ -7,7 +7,7 @@ from functools import cache
 
 from offchip.validation.reference_gpu import ReferenceGpu, ReferenceGpus
 from simulator.gpu.sheet import GpuSheet, gpu_sheet
-from workloads.graph import Operator
+from workloads.graph import Operator, legacy_operator
 
 NAMES = ("a100-80gb", "h100-sxm", "b200", "rtx-4090", "t4", "l40s")
 BYTES = {"fp32": 4, "bf16": 2, "fp16": 2, "fp8": 1}
@@ -39,7 +39,7 @@ def scaled(base: GpuSheet, sms: float = 1.0, clock: float = 1.0, bandwidth: floa
 
 def product(m: int, n: int, k: int, dtype: str = "bf16", batch: int = 1) -> Operator:
     size = BYTES[dtype]
-    return Operator(
+    return legacy_operator(
         "product", "matmul", (), (), 2.0 * batch * m * n * k, batch * size * (m * k + k * n),
         batch * max(size, 2) * m * n, dtype, (), {"m": m, "n": n, "k": k, "batch": batch},
     )  # fmt: skip
@@ -49,7 +49,7 @@ def attention(
     batch: int, heads: int, kv_heads: int, q_len: int, kv_len: int, dim: int = 128, causal: bool = True
 ) -> Operator:
     pairs = q_len * kv_len - (q_len * (q_len - 1) // 2 if causal else 0)
-    return Operator(
+    return legacy_operator(
         "attention", "attention", (), (), 4.0 * batch * heads * pairs * dim,
         2 * batch * dim * (heads * q_len + 2 * kv_heads * kv_len), 2 * batch * heads * q_len * dim, "bf16", (),
         {"batch": batch, "heads": heads, "kv_heads": kv_heads, "head_dim": dim, "v_head_dim": dim,

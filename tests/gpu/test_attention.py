@@ -12,7 +12,7 @@ from simulator.gpu.constants import shipped_constants
 from simulator.gpu.rows import Prediction, Request, predict
 from simulator.gpu.sheet import GpuSheet
 from tests.gpu.sheets import NAMES, attention, scaled, sheet
-from workloads.graph import Operator
+from workloads.graph import Operator, legacy_replace
 
 gpus = st.sampled_from(NAMES)
 batches = st.integers(1, 256)
@@ -26,7 +26,7 @@ def run(operator: Operator, on: GpuSheet, timing: str = "default") -> Prediction
 
 
 def changed(operator: Operator, **attributes: int | bool | str) -> Operator:
-    return replace(operator, attributes={**operator.attributes, **attributes})
+    return legacy_replace(operator, attributes={**operator.attributes, **attributes})
 
 
 @settings(max_examples=150, deadline=None)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from hw_configs.problems import InputError
@@ -12,7 +10,7 @@ from simulator.gpu.lowering import lowered
 from simulator.gpu.model import GPU
 from simulator.gpu.sheet import capability, memory_key
 from tests.gpu.sheets import NAMES, attention, product, reference
-from workloads.graph import KINDS, Operator
+from workloads.graph import KINDS, legacy_operator, legacy_replace
 
 COMMUNICATION = {"all_reduce", "all_gather", "reduce_scatter", "all_to_all", "broadcast", "send", "receive"}
 
@@ -21,7 +19,7 @@ COMMUNICATION = {"all_reduce", "all_gather", "reduce_scatter", "all_to_all", "br
 @pytest.mark.parametrize("kind", sorted(set(KINDS) - COMMUNICATION))
 def test_every_kind_has_a_cost_even_without_its_attributes(name: str, kind: str) -> None:
     gpu = reference(name)
-    operator = Operator("x", kind, (), (), 1e9, 4_000_000, 1_000_000, "fp16")
+    operator = legacy_operator("x", kind, (), (), 1e9, 4_000_000, 1_000_000, "fp16")
     cost = COST_MODELS.get("gpu").cost(operator, gpu.node, gpu.memory)
     if kind == "view":
         assert cost.seconds == 0
@@ -34,7 +32,7 @@ def test_every_kind_has_a_cost_even_without_its_attributes(name: str, kind: str)
 
 def test_communication_is_refused() -> None:
     gpu = reference("a100-80gb")
-    operator = Operator("x", "all_reduce", (), (), 0.0, 1, 1, "fp16", (), {"bytes": 1, "group": 8})
+    operator = legacy_operator("x", "all_reduce", (), (), 0.0, 1, 1, "fp16", (), {"bytes": 1, "group": 8})
     with pytest.raises(InputError, match="links set its time"):
         COST_MODELS.get("gpu").cost(operator, gpu.node, gpu.memory)
 
@@ -42,7 +40,7 @@ def test_communication_is_refused() -> None:
 def test_hot_data_stays_off_the_pins() -> None:
     gpu = reference("rtx-4090")
     cold = product(16, 2048, 2048)
-    hot = replace(cold, attributes={**cold.attributes, "residency": "hot"})
+    hot = legacy_replace(cold, attributes={**cold.attributes, "residency": "hot"})
     model = COST_MODELS.get("gpu")
     first, second = model.cost(cold, gpu.node, gpu.memory), model.cost(hot, gpu.node, gpu.memory)
     assert second.read_bytes < 0.1 * first.read_bytes
@@ -79,7 +77,7 @@ def test_a_simulated_l2_agrees_where_everything_fits_and_is_near_where_not() -> 
 
 
 def test_an_lstm_runs_step_by_step() -> None:
-    operator = Operator(
+    operator = legacy_operator(
         "lstm", "recurrent", (), (), 2.0 * 8 * 100 * 4 * 512 * 1024, 4_000_000, 800_000, "fp16", (),
         {"batch": 8, "sequence": 100, "hidden": 512, "input_size": 512},
     )  # fmt: skip

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -18,7 +16,7 @@ from simulator.gpu.occupancy import occupancy, wave_quantisation
 from simulator.gpu.power import clock_share, sustained_watts
 from simulator.gpu.rows import Request, predict
 from tests.gpu.sheets import product, sheet
-from workloads.graph import Operator
+from workloads.graph import Operator, legacy_operator, legacy_replace
 
 
 def conv(**given: int | str) -> Operator:
@@ -31,7 +29,7 @@ def conv(**given: int | str) -> Operator:
     weights = n["out_channels"] * n["in_channels"] // n["groups"] * n["kernel_h"] * n["kernel_w"]
     out = n["batch"] * n["out_height"] * n["out_width"]
     read = 2 * (n["batch"] * n["in_channels"] * n["height"] * n["width"] + weights)
-    return Operator(
+    return legacy_operator(
         "conv", "conv", (), (), 2.0 * out * weights, read, 2 * out * n["out_channels"], "fp16", (), a
     )
 
@@ -191,7 +189,7 @@ def test_spmm_reads_the_dense_operand_once_when_it_fits() -> None:
 
 def test_narrow_weights_move_fewer_bytes() -> None:
     thin = product(1, 8192, 8192)
-    four = replace(thin, attributes={**thin.attributes, "weight_dtype": "int4"})
+    four = legacy_replace(thin, attributes={**thin.attributes, "weight_dtype": "int4"})
     assert kernel_seconds(four) < 0.4 * kernel_seconds(thin)
 
 

@@ -18,19 +18,20 @@ from simulator.system.analytic import run_analytic
 from simulator.system.costs import CostTable
 from simulator.system.engine import PhaseRun, run_events
 from simulator.system.program import bind
-from workloads.graph import Graph, Operator, Role, Tensor
+from workloads.graph import KINDS, Graph, Operator, Role, Tensor
+from workloads.operators import FieldValue
 
 COMPUTE = Compute(matrix={"fp16": 1e12}, vector={"fp32": 1e11})
 
 
 class GivenSeconds:
-    """A cost model that takes an operator's time from its attributes ``seconds`` and ``launch``."""
+    """A cost model that takes an operator's time from ``measured_s``, and its launch from ``source`` (seconds)."""
 
     name = "given"
 
     def cost(self, operator: Operator, node: Node, memory: MemorySpace) -> OperatorCost:
-        seconds = float(operator.attributes.get("seconds", 0.0))
-        launch = float(operator.attributes.get("launch", 0.0))
+        seconds = operator.measured_s or 0.0
+        launch = float(operator.source or 0.0)
         return OperatorCost(seconds, launch, "compute", operator.read_bytes, operator.write_bytes, 0.0, 0.0)
 
 
@@ -134,16 +135,18 @@ def op(
     seconds: float = 1.0,
     updates: Sequence[str] = (),
     kind: str = "elementwise",
-    **attributes: int | float | str | bool,
+    launch: float = 0.0,
+    **fields: FieldValue,
 ) -> Operator:
     """An operator that takes ``seconds`` under :class:`GivenSeconds`."""
     return Operator(
         name,
-        kind,
+        KINDS[kind](**fields),
         tuple(inputs),
         tuple(outputs),
-        updates=tuple(updates),
-        attributes={"seconds": seconds, **attributes},
+        tuple(updates),
+        measured_s=seconds,
+        source=str(launch) if launch else "",
     )
 
 

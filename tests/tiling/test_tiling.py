@@ -16,7 +16,7 @@ from simulator.rewrite.tile import tile_graph
 from simulator.rewrite.views import without_views
 from tests.accelerator.machines import machine
 from tests.scheduling.executor import execute
-from workloads.graph import Graph, Operator, Tensor
+from workloads.graph import Graph, Tensor, legacy_operator
 from workloads.layer_builder import LayerBuilder
 from workloads.models import build
 from workloads.workload import WorkloadOptions
@@ -111,9 +111,9 @@ def test_a_reshape_takes_no_place_in_a_plan(tmp_path):
 def test_a_view_of_a_view_is_the_tensor_below_both():
     tensors = {name: Tensor(name, (4,), "int8") for name in "abcd"}
     operators = (
-        Operator("one", "view", ("a",), ("b",)),
-        Operator("two", "view", ("b",), ("c",)),
-        Operator("use", "activation", ("c",), ("d",), 4.0, 4, 4, "int8"),
+        legacy_operator("one", "view", ("a",), ("b",)),
+        legacy_operator("two", "view", ("b",), ("c",)),
+        legacy_operator("use", "activation", ("c",), ("d",), 4.0, 4, 4, "int8"),
     )
 
     graph = without_views(Graph("g", tensors, operators, ("d",)), {"b": "a", "c": "b"})

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from workloads.fusion import fuse_pointwise
-from workloads.graph import Graph, Operator, Role, Tensor, check_graph
+from workloads.graph import Graph, Role, Tensor, check_graph, legacy_operator
 
 
 def graph_of(rows, outputs):
@@ -20,7 +20,7 @@ def graph_of(rows, outputs):
         )
     for name, kind, inputs in rows:
         read = sum(tensors[t].size_bytes for t in dict.fromkeys(inputs))
-        operators.append(Operator(f"make {name}", kind, tuple(inputs), (name,), 32.0, read, 64))
+        operators.append(legacy_operator(f"make {name}", kind, tuple(inputs), (name,), 32.0, read, 64))
     return Graph("g", tensors, tuple(operators), tuple(outputs))
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from hw_configs.problems import InputError
 from workloads.dtypes import BITS
-from workloads.graph import KINDS, Graph, Operator, Role, Tensor, check_graph
+from workloads.graph import KINDS, Graph, Role, Tensor, check_graph, legacy_operator
 from workloads.graph_json import IMPORTER, graph_from_json, graph_to_json, read_graph, write_graph
 from workloads.importers import HEAD_BYTES
 from workloads.workload import WorkloadOptions
@@ -47,7 +47,7 @@ def graphs(draw):
             tensor(f"{name}/{i}", [Role.ACTIVATION, Role.GRADIENT]) for i in range(draw(st.integers(0, 2)))
         ]
         operators.append(
-            Operator(
+            legacy_operator(
                 name, draw(st.sampled_from(list(KINDS))), tuple(inputs), tuple(made),
                 draw(st.floats(0, 1e18)), draw(COUNTS), draw(COUNTS), draw(st.sampled_from(list(BITS))),
                 tuple(updates), draw(ATTRIBUTES),
@@ -85,7 +85,7 @@ def test_operators_in_any_order_come_back_in_a_valid_one(graph, random):
 def test_a_written_file_reads_back_and_leaves_no_temporary(tmp_path):
     graph = Graph(
         "two", {"x": Tensor("x", (2, 3), "fp16"), "y": Tensor("y", (6,), "fp32")},
-        (Operator("copy", "copy", ("x",), ("y",), 0.0, 12, 24),), ("y",),
+        (legacy_operator("copy", "copy", ("x",), ("y",), 0.0, 12, 24),), ("y",),
     )  # fmt: skip
     write_graph(graph, tmp_path / "two.json")
     assert [path.name for path in tmp_path.iterdir()] == ["two.json"]

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from workloads.graph import PERSISTENT_ROLES, Attribute, Operator, Role, Tensor
+from workloads.graph import PERSISTENT_ROLES, Attribute, Operator, Role, Tensor, legacy_operator
 from workloads.transformer.formats import PLAIN, Format, Precision
 from workloads.transformer.step import Step
 
@@ -109,7 +109,7 @@ class GraphWriter:
         Its attributes are ``known`` and ``more``, the layer and ``tp``.
         """
         attributes = {**(known or {}), **more, "layer": self.layer, "tp": tp}
-        operator = Operator(
+        operator = legacy_operator(
             self.prefix + name,
             kind,
             tuple(inputs),

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from math import ceil
 
-from workloads.graph import Graph, Operator, Role, Tensor
+from workloads.graph import Graph, Operator, Role, Tensor, legacy_replace
 
 __all__ = ["drop_and_recompute"]
 
@@ -126,7 +126,7 @@ class _Writer:
             if isinstance(size, int) and share < 1.0:
                 attributes["bytes"] = ceil(size * share)
             copies.append(
-                replace(
+                legacy_replace(
                     op, name=f"{op.name}.again", inputs=tuple(inputs),
                     outputs=tuple(f"{name}.again" for name in outputs),
                     updates=tuple(f"{name}.again" for name in updates),
