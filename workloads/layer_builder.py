@@ -13,13 +13,16 @@ elements; layer norm, softmax and non-linearities count as in language models.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from math import prod
-from typing import Any, Final
+from typing import Final
 
 from hw_configs.problems import InputError, Problem, nearest
 from workloads.dtypes import dtype_bits, size_bytes
-from workloads.graph import Attribute, Graph, Operator, Role, Tensor, legacy_operator
+from workloads.graph import NOWHERE, Attribute, Graph, Operator, Place, Role, Tensor, make_operator
+from workloads.operators import Activation, Convolution, Copy, Elementwise, Norm, Pool, Product, Resize, Work
+from workloads.operators.traffic import NO_PARTS
 from workloads.transformer.writer import ACTIVATION_FLOPS, NORM_FLOPS
 from workloads.workload import Phase, Workload, WorkloadOptions
 
@@ -126,33 +129,24 @@ class LayerBuilder:
 
     def operator(
         self,
-        kind: str,
         name: str,
+        work: Work,
         inputs: tuple[str, ...],
         shape: tuple[int, ...],
-        flops: float = 0,
-        read_bytes: int | None = None,
+        *,
         also: str = "",
-        **attributes: Any,
+        place: Place = NOWHERE,
+        touched: Mapping[str, int] = NO_PARTS,
     ) -> str:
-        """Any operator with an output of that shape; it reads its inputs whole unless said otherwise.
+        """Any operator with an output of that shape; it reads what its kind uses of its inputs.
 
-        ``also`` names a second output of the same shape.
+        ``also`` names a second output of the same shape; ``touched`` are elements of inputs used in part.
         """
         output = self._tensor(f"{name}.out", shape)
         outputs = (output, self._tensor(also, shape)) if also else (output,)
-        read = sum(self._tensors[t].size_bytes for t in dict.fromkeys(inputs))
         self._operators.append(
-            legacy_operator(
-                name,
-                kind,
-                inputs,
-                outputs,
-                float(flops),
-                read if read_bytes is None else read_bytes,
-                sum(self._tensors[t].size_bytes for t in outputs),
-                self.dtype,
-                attributes=attributes,
+            make_operator(
+                name, work, inputs, outputs, self._tensors, touched=touched, dtype=self.dtype, place=place
             )
         )
         return output
@@ -179,18 +173,9 @@ class LayerBuilder:
         self._need(name, oh > 0 and ow > 0, f"an input of {height} x {width} is too small")
         weights = [self.weight(f"{name}.weight", channels, in_channels // groups, kh, kw)]
         weights += [self.weight(f"{name}.bias", channels)] if bias else []
-        folded: dict[str, Any] = {}
-        if self.fused:
-            weights += [self.weight(f"{name}.norm.weight", 2, channels)] if norm else []
-            folded = {"norm": norm} if norm else {}
-            folded |= {"activation": activation} if activation else {}
-        shape = (batch, channels, oh, ow)
-        out = self.operator(
-            "conv",
-            name,
-            (x, *weights),
-            shape,
-            2 * prod(shape) * (in_channels // groups) * kh * kw,
+        if self.fused and norm:
+            weights += [self.weight(f"{name}.norm.weight", 2, channels)]
+        work = Convolution(
             batch=batch,
             in_channels=in_channels,
             out_channels=channels,
@@ -206,8 +191,10 @@ class LayerBuilder:
             groups=groups,
             out_height=oh,
             out_width=ow,
-            **folded,
+            norm=self.fused and norm,
+            activation=activation if self.fused else "",
         )
+        out = self.operator(name, work, (x, *weights), (batch, channels, oh, ow))
         if not self.fused:
             out = self.batch_norm(f"{name}.norm", out) if norm else out
             out = self.activation(f"{name}.{activation}", out, activation) if activation else out
@@ -218,12 +205,7 @@ class LayerBuilder:
         batch, in_channels, height, width = self.shape(x)
         oh, ow = (height - 1) * stride + kernel, (width - 1) * stride + kernel
         weights = (self.weight(f"{name}.weight", in_channels, channels, kernel, kernel),)
-        return self.operator(
-            "conv",
-            name,
-            (x, *weights, self.weight(f"{name}.bias", channels)),
-            (batch, channels, oh, ow),
-            2 * prod(self.shape(x)) * channels * kernel * kernel,
+        work = Convolution(
             batch=batch,
             in_channels=in_channels,
             out_channels=channels,
@@ -233,14 +215,12 @@ class LayerBuilder:
             kernel_w=kernel,
             stride_h=stride,
             stride_w=stride,
-            padding_h=0,
-            padding_w=0,
-            dilation=1,
-            groups=1,
             out_height=oh,
             out_width=ow,
             transposed=True,
         )
+        inputs = (x, *weights, self.weight(f"{name}.bias", channels))
+        return self.operator(name, work, inputs, (batch, channels, oh, ow))
 
     def linear(
         self,
@@ -250,93 +230,76 @@ class LayerBuilder:
         *,
         bias: bool = True,
         weight: str = "",
-        **attributes: Any,
+        heads: int = 0,
+        place: Place = NOWHERE,
     ) -> str:
         """A product with a weight over the last dimension, or over all but the first of an image.
 
-        ``weight`` names a weight tensor to share.
+        ``weight`` names a weight tensor to share; ``heads``: attention heads among the features.
         """
         shape = self.shape(x)
         lead = shape[:1] if len(shape) == 4 else shape[:-1]
         rows, inner = prod(lead), prod(shape) // prod(lead)
         weights = [weight or self.weight(f"{name}.weight", features, inner)]
         weights += [self.weight(f"{name}.bias", features)] if bias else []
-        return self.operator(
-            "matmul",
-            name,
-            (x, *weights),
-            (*lead, features),
-            2 * rows * features * inner,
-            m=rows,
-            n=features,
-            k=inner,
-            batch=1,
-            **attributes,
-        )
+        work = Product(m=rows, n=features, k=inner, heads=heads, kv_heads=heads)
+        return self.operator(name, work, (x, *weights), (*lead, features), place=place)
 
     def batch_norm(self, name: str, x: str, activation: str = "") -> str:
         """Batch norm by scale and shift; ``activation`` is applied in the same pass when fused."""
         channels = self.shape(x)[1]
         elements = prod(self.shape(x))
-        folded: dict[str, Any] = {"activation": activation} if activation and self.fused else {}
-        out = self.operator(
-            "norm",
-            name,
-            (x, self.weight(f"{name}.weight", 2, channels)),
-            self.shape(x),
-            2 * elements,
+        work = Norm(
             m=elements // channels,
             n=channels,
+            flops_per_element=2.0,
             norm="batch",
-            **folded,
+            activation=activation if self.fused else "",
         )
+        out = self.operator(name, work, (x, self.weight(f"{name}.weight", 2, channels)), self.shape(x))
         if activation and not self.fused:
             out = self.activation(f"{name}.{activation}", out, activation)
         return out
 
-    def layer_norm(self, name: str, x: str, **attributes: Any) -> str:
+    def layer_norm(self, name: str, x: str) -> str:
         """Layer norm over the last dimension, with weight and bias."""
         columns, elements = self.shape(x)[-1], prod(self.shape(x))
         weights = (self.weight(f"{name}.weight", columns), self.weight(f"{name}.bias", columns))
-        return self.operator(
-            "norm",
-            name,
-            (x, *weights),
-            self.shape(x),
-            NORM_FLOPS["layer"] * elements,
-            m=elements // columns,
-            n=columns,
-            norm="layer",
-            **attributes,
-        )
+        work = Norm(m=elements // columns, n=columns, flops_per_element=NORM_FLOPS["layer"], norm="layer")
+        return self.operator(name, work, (x, *weights), self.shape(x))
 
-    def activation(self, name: str, x: str, function: str, **attributes: Any) -> str:
+    def activation(self, name: str, x: str, function: str, place: Place = NOWHERE) -> str:
         """A pointwise non-linearity."""
-        cost = _CLAMPED_FLOPS.get(function) or ACTIVATION_FLOPS[function]
-        return self._pointwise("activation", name, (x,), cost, function=function, **attributes)
+        rows, columns = self._rows(x)
+        cost = float(_CLAMPED_FLOPS.get(function) or ACTIVATION_FLOPS[function])
+        work = Activation(m=rows, n=columns, flops_per_element=cost, function=function)
+        return self.operator(name, work, (x,), self.shape(x), place=place)
 
-    def add(self, name: str, *terms: str, activation: str = "", **attributes: Any) -> str:
+    def add(self, name: str, *terms: str, activation: str = "", place: Place = NOWHERE) -> str:
         """The sum of tensors of one shape; ``activation`` is applied in the same pass if fused."""
-        folded: dict[str, Any] = {"activation": activation} if activation and self.fused else {}
-        out = self._pointwise(
-            "elementwise", name, terms, len(terms) - 1, function="add", **folded, **attributes
+        rows, columns = self._rows(terms[0])
+        work = Elementwise(
+            m=rows,
+            n=columns,
+            flops_per_element=float(len(terms) - 1),
+            function="add",
+            activation=activation if self.fused else "",
         )
+        out = self.operator(name, work, terms, self.shape(terms[0]), place=place)
         if activation and not self.fused:
             out = self.activation(f"{name}.{activation}", out, activation)
         return out
 
     def multiply(self, name: str, x: str, gate: str) -> str:
         """The product of a tensor and one that is broadcast to it."""
-        return self._pointwise("elementwise", name, (x, gate), 1, function="multiply")
+        rows, columns = self._rows(x)
+        work = Elementwise(m=rows, n=columns, flops_per_element=1.0, function="multiply")
+        return self.operator(name, work, (x, gate), self.shape(x))
 
-    def _pointwise(
-        self, kind: str, name: str, inputs: tuple[str, ...], cost: float, **attributes: Any
-    ) -> str:
-        shape = self.shape(inputs[0])
-        columns, elements = shape[-1], prod(shape)
-        return self.operator(
-            kind, name, inputs, shape, cost * elements, m=elements // columns, n=columns, **attributes
-        )
+    def _rows(self, tensor: str) -> tuple[int, int]:
+        """Rows and columns of a tensor: its last side, and all others."""
+        shape = self.shape(tensor)
+        return prod(shape) // shape[-1], shape[-1]
 
     def pool(
         self,
@@ -355,10 +318,11 @@ class LayerBuilder:
         oh, ow = ((s + 2 * padding - kernel + overhang) // stride + 1 for s in (height, width))
         self._need(name, oh > 0 and ow > 0, f"an input of {height} x {width} is too small")
         shape = (batch, channels, oh, ow)
-        return self.operator(
-            "pool", name, (x,), shape, prod(shape) * kernel * kernel, mode=mode, kernel_h=kernel,
-            kernel_w=kernel, stride_h=stride, stride_w=stride, m=prod(shape) // ow, n=ow,
+        work = Pool(
+            mode=mode, kernel_h=kernel, kernel_w=kernel, stride_h=stride, stride_w=stride, padding_h=padding,
+            padding_w=padding, m=prod(shape) // ow, n=ow, flops_per_element=float(kernel * kernel),
         )  # fmt: skip
+        return self.operator(name, work, (x,), shape)
 
     def adaptive_pool(self, name: str, x: str, side: int = 1, *, flat: bool = True) -> str:
         """The average over ``side`` x ``side`` windows; one window drops both sides when ``flat``."""
@@ -366,29 +330,32 @@ class LayerBuilder:
         if (height, width) == (side, side) and side > 1:
             return x
         shape = (batch, channels) if side == 1 and flat else (batch, channels, side, side)
-        return self.operator(
-            "pool", name, (x,), shape, prod(self.shape(x)), mode="average", kernel_h=-(-height // side),
-            kernel_w=-(-width // side), m=prod(shape) // shape[-1], n=shape[-1],
+        work = Pool(
+            mode="average", kernel_h=-(-height // side), kernel_w=-(-width // side),
+            m=prod(shape) // shape[-1], n=shape[-1], flops_per_element=prod(self.shape(x)) / prod(shape),
         )  # fmt: skip
+        return self.operator(name, work, (x,), shape)
 
     def concat(self, name: str, *parts: str, axis: int = 1) -> str:
         """The parts one after the other along an axis, copied into one tensor."""
         shape = list(self.shape(parts[0]))
         shape[axis] = sum(self.shape(part)[axis] for part in parts)
-        return self.operator("copy", name, parts, tuple(shape), function="concat")
+        work = Copy(m=prod(shape) // shape[-1], n=shape[-1], function="concat")
+        return self.operator(name, work, parts, tuple(shape))
 
     def crop(self, name: str, x: str, height: int, width: int) -> str:
         """The middle of an image; only what is kept is read."""
         shape = (*self.shape(x)[:2], height, width)
         if shape == self.shape(x):
             return x
-        kept = self._tensors[x].size_bytes * prod(shape) // prod(self.shape(x))
-        return self.operator("copy", name, (x,), shape, 0, kept, function="crop")
+        work = Copy(m=prod(shape) // width, n=width, function="crop")
+        return self.operator(name, work, (x,), shape, touched={x: prod(shape)})
 
     def resize(self, name: str, x: str, height: int, width: int) -> str:
         """Bilinear resampling: four neighbours and about 7 operations per output element."""
         shape = (*self.shape(x)[:2], height, width)
-        return self.operator("resize", name, (x,), shape, 7 * prod(shape), mode="bilinear")
+        work = Resize(m=prod(shape) // width, n=width, flops_per_element=7.0, mode="bilinear")
+        return self.operator(name, work, (x,), shape)
 
     def _tensor(
         self, name: str, shape: tuple[int, ...], role: Role = Role.ACTIVATION, dtype: str | None = None

@@ -13,13 +13,28 @@ and, under weights narrower than that, a master copy of them (ZeRO, arXiv:1910.0
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import prod
 from typing import Final
 
 from hw_configs.problems import bad_input
-from workloads.dtypes import dtype_bits, size_bytes
-from workloads.graph import Attribute, Graph, Operator, Role, Tensor, legacy_operator, legacy_replace
+from workloads.dtypes import dtype_bits
+from workloads.graph import Graph, Operator, Place, Role, Tensor, make_operator
+from workloads.operators import (
+    Elementwise,
+    Embedding,
+    Gather,
+    GroupedProduct,
+    Loss,
+    Norm,
+    Optimizer,
+    Product,
+    Rows,
+    Scatter,
+    TopK,
+    Work,
+)  # fmt: skip
+from workloads.operators.traffic import NO_PARTS
 
 __all__ = ["training_step"]
 
@@ -34,7 +49,9 @@ BACKWARD_FLOPS: Final = {
 }  # fmt: skip
 """FLOPs of a backward operator against its forward one; 1 where not listed."""
 
-INVERSE_KIND: Final = {"gather": "scatter", "scatter": "gather", "embedding": "scatter", "topk": "scatter"}
+INVERSE_KIND: Final[dict[type[Work], type[Rows]]] = {
+    Gather: Scatter, Scatter: Gather, Embedding: Scatter, TopK: Scatter,
+}  # fmt: skip
 """Backward kinds that are not the forward kind."""
 
 NEEDS_OUTPUT: Final = frozenset({"softmax", "attention"})
@@ -60,8 +77,8 @@ _WEIGHT_TP: Final = {"row": "split", "vocab": "column"}
 def training_step(forward: Graph, name: str | None = None) -> Graph:
     """One training step of a forward graph whose first output is the logits.
 
-    Every operator carries the attribute ``pass``: forward, backward or optimizer. Raises ``InputError`` for
-    a graph without weights or without outputs.
+    Every operator says in its place to which pass it belongs: forward, backward or optimizer. Raises
+    ``InputError`` for a graph without weights or without outputs.
     """
     if not forward.outputs:
         raise bad_input("the graph names no outputs; training needs the tensor the loss is taken of")
@@ -103,22 +120,12 @@ class _Step:
         elements = prod(tensor.shape)
         self.loss = self._new("loss.value", (1,), "fp32", Role.ACTIVATION)
         grad = self._gradient(logits, "loss")
-        base = {"m": elements // max(tensor.shape[-1] if tensor.shape else 1, 1)}
-        base["n"] = tensor.shape[-1] if tensor.shape else 1
-        place = {key: last.attributes[key] for key in ("layer", "tp") if key in last.attributes}
-        size = tensor.size_bytes
-        self.operators.append(
-            legacy_operator(
-                "loss", "loss", (logits,), (self.loss,), float(LOSS_FLOPS * elements), size, 4, "fp32", (),
-                {**base, **place, "pass": "forward"},
-            )
-        )  # fmt: skip
-        self.operators.append(
-            legacy_operator(
-                "loss.backward", "loss", (logits, self.loss), (grad,), float(LOSS_FLOPS * elements), size + 4,
-                self.tensors[grad].size_bytes, "fp32", (), {**base, **place, "pass": "backward"},
-            )
-        )  # fmt: skip
+        columns = tensor.shape[-1] if tensor.shape else 1
+        work = Loss(m=elements // max(columns, 1), n=columns, flops_per_element=float(LOSS_FLOPS))
+        forward = replace(last.place, training_pass="forward", microbatch=None)
+        self._add("loss", work, (logits,), (self.loss,), "fp32", forward)
+        backward = replace(forward, training_pass="backward")
+        self._add("loss.backward", work, (logits, self.loss), (grad,), "fp32", backward)
         self.found[logits] = [grad]
 
     def backward(self, op: Operator) -> None:
@@ -130,7 +137,7 @@ class _Step:
         for name in targets:
             if self.tensors[name].role is Role.WEIGHT:
                 self.trained.setdefault(name, op)
-        if op.attributes.get("function") == "add" and not op.attributes.get("activation"):
+        if isinstance(op.work, Elementwise) and op.work.function == "add" and not op.work.activation:
             for name in targets:
                 self.found.setdefault(name, []).append(incoming[0])
         elif op.kind in PRODUCTS:
@@ -150,19 +157,13 @@ class _Step:
             states = tuple(
                 self._new(f"{name}.{kind}", weight.shape, "fp32", Role.OPTIMIZER_STATE) for kind in kinds
             )
-            state_bytes = len(states) * size_bytes(count, "fp32")
-            weight_bytes = size_bytes(count, weight.dtype)
-            own_read = weight_bytes if len(states) == 2 else 0
-            attributes: dict[str, Attribute] = {
-                "parameters": count, "states": len(states), "pass": "optimizer",
-                **{key: op.attributes[key] for key in ("layer", "tp") if key in op.attributes},
-            }  # fmt: skip
+            work = Optimizer(parameters=count, states=len(states), flops_per_parameter=float(ADAM_FLOPS))
+            # A weight without a master copy is read too.
+            read = dict.fromkeys((*states, *([name] if len(states) == 2 else [])), count)
             self.operators.append(
-                legacy_operator(
-                    f"optimizer.{name}", "optimizer", (grad,), (), float(ADAM_FLOPS * count),
-                    self.tensors[grad].size_bytes + state_bytes + own_read,
-                    state_bytes + weight_bytes, "fp32",
-                    (name, *states), attributes,
+                make_operator(
+                    f"optimizer.{name}", work, (grad,), (), self.tensors, updates=(name, *states), touched=read,
+                    dtype="fp32", place=replace(op.place, training_pass="optimizer", microbatch=None),
                 )
             )  # fmt: skip
 
@@ -171,73 +172,82 @@ class _Step:
         weights = [name for name in targets if self.tensors[name].role is Role.WEIGHT]
         operands = [name for name in op.inputs if name not in weights]
         activations = [name for name in targets if name not in weights]
-        stored = [name for name in op.inputs if self.tensors[name].role is Role.WEIGHT]
+        stored = any(self.tensors[name].role is Role.WEIGHT for name in op.inputs)
         split = [activations] if stored and activations else [[name] for name in activations]
         share = 2.0 if not stored and len(operands) == 1 else 1.0
         for number, group in enumerate(split):
             label = "backward_input" if len(split) == 1 else f"backward_input_{number}"
             others = [name for name in op.inputs if name not in group] or list(op.inputs)
-            read = (
-                self._size(incoming)
-                + self._weights_read(op, stored)
-                + self._size(name for name in others if name not in stored)
-            )
             grads = [self._gradient(name, op.name) for name in group]
-            self._emit(op, label, op.kind, (*incoming, *others), grads, op.flops * share, read, swapped=True)
+            work = _turned(_repeated(op.work, share), swapped=True)
+            self._emit(op, label, work, (*incoming, *others), grads, swapped=True)
             self._note(group, grads)
         if weights:
             grads = [self._gradient(name, op.name) for name in weights]
             inputs = (*incoming, *operands)
-            self._emit(op, "backward_weight", op.kind, inputs, grads, op.flops, None, swapped=False)
+            self._emit(op, "backward_weight", _turned(op.work, swapped=False), inputs, grads, swapped=False)
             self._note(weights, grads)
 
     def _pointwise(self, op: Operator, incoming: list[str], targets: list[str]) -> None:
         """One operator for all gradients; what joins the residual stream inside a norm shares one of them."""
         again = [] if op.kind in NEEDS_NO_INPUT else list(op.inputs)
-        if op.kind in ("embedding", "gather", "scatter", "topk"):
+        if type(op.work) in INVERSE_KIND:
             again = [name for name in op.inputs if name not in self.wanted]
         if op.kind in NEEDS_OUTPUT:
             again += op.outputs
         joined = targets
-        adds = int(op.attributes.get("adds", 0))
-        if op.kind == "norm" and adds:
+        if isinstance(op.work, Norm) and op.work.adds:
             activations = [name for name in targets if self.tensors[name].role is not Role.WEIGHT]
             joined = [*activations[:1], *(name for name in targets if name not in activations)]
             if len(op.outputs) > 1:
                 again = [op.outputs[1], *(name for name in again if name not in activations)]
         grads = [self._gradient(name, op.name) for name in joined]
         inputs = tuple(dict.fromkeys((*incoming, *again)))
-        kind = INVERSE_KIND.get(op.kind, op.kind)
-        flops = op.flops * BACKWARD_FLOPS.get(op.kind, 1.0)
-        read = self._size(inputs)
-        if op.kind == "embedding":
-            flops = float(sum(prod(self.tensors[name].shape) for name in incoming))
-        self._emit(op, "backward", kind, inputs, grads, flops, 0 if op.kind == "view" else read, swapped=True)
+        self._emit(op, "backward", self._backward_work(op, incoming), inputs, grads, swapped=True)
         self._note(joined, grads)
         for name in targets:
             if name not in joined:
                 self.found.setdefault(name, []).append(grads[0])
 
+    def _backward_work(self, op: Operator, incoming: list[str]) -> Work:
+        """What a backward operator that is no product does."""
+        inverse = INVERSE_KIND.get(type(op.work))
+        if inverse is None:
+            return _repeated(op.work, BACKWARD_FLOPS.get(op.kind, 1.0))
+        assert isinstance(op.work, Rows)
+        m, n = op.work.m, op.work.n
+        added = op.work.flops_per_element
+        if isinstance(op.work, Embedding):
+            # Every element of the gradient is added to its row.
+            added = sum(prod(self.tensors[name].shape) for name in incoming) / max(1, m * n)
+        return inverse(m=m, n=n, flops_per_element=added, extra_flops=op.work.extra_flops)
+
     def _emit(
-        self, op: Operator, label: str, kind: str, inputs: Iterable[str], outputs: list[str], flops: float,
-        read: int | None, *, swapped: bool,
-    ) -> None:  # fmt: skip
+        self,
+        op: Operator,
+        label: str,
+        work: Work,
+        inputs: Iterable[str],
+        outputs: list[str],
+        *,
+        swapped: bool,
+    ) -> None:
+        axis = op.place.axis
+        table = _INPUT_TP if swapped and not isinstance(op.work, Embedding) else _WEIGHT_TP
+        place = replace(op.place, training_pass="backward", axis=table.get(axis, axis))
+        self._add(f"{op.name}.{label}", work, inputs, outputs, op.dtype, place)
+
+    def _add(
+        self, name: str, work: Work, inputs: Iterable[str], outputs: Iterable[str], dtype: str, place: Place
+    ) -> None:
         inputs = tuple(inputs)
-        attributes = dict(op.attributes)
-        attributes["pass"] = "backward"
-        if "m" in attributes and kind in ("matmul", "grouped_matmul") and "k" in attributes:
-            m, n, k = attributes["m"], attributes["n"], attributes["k"]
-            attributes.update({"m": m, "n": k, "k": n} if swapped else {"m": n, "n": k, "k": m})
-        if "tp" in attributes:
-            table = _INPUT_TP if swapped and op.kind != "embedding" else _WEIGHT_TP
-            attributes["tp"] = table.get(str(op.attributes["tp"]), attributes["tp"])
-        write = 0 if kind == "view" else self._size(outputs)
+        # Gradients are gathered and scattered whole; only weights are looked up in part.
+        touched = {inputs[0]: prod(self.tensors[inputs[0]].shape)} if isinstance(work, Gather) else NO_PARTS
         self.operators.append(
-            legacy_operator(
-                f"{op.name}.{label}", kind, inputs, tuple(outputs), flops,
-                self._size(inputs) if read is None else read, write, op.dtype, (), attributes,
+            make_operator(
+                name, work, inputs, outputs, self.tensors, touched=touched, dtype=dtype, place=place
             )
-        )  # fmt: skip
+        )
 
     def _collected(self, name: str, op: Operator) -> str | None:
         """The whole gradient of a tensor: the one found, or the sum of several."""
@@ -247,14 +257,9 @@ class _Step:
         total = self._new(f"{name}.grad", self.tensors[name].shape, self.tensors[name].dtype, Role.GRADIENT)
         distinct = tuple(dict.fromkeys(grads))
         elements = prod(self.tensors[name].shape)
-        place = {key: op.attributes[key] for key in ("layer", "tp") if key in op.attributes}
-        self.operators.append(
-            legacy_operator(
-                f"{name}.grad_sum", "elementwise", distinct, (total,), float((len(grads) - 1) * elements),
-                self._size(distinct), self.tensors[total].size_bytes, self.tensors[name].dtype, (),
-                {**place, "m": 1, "n": elements, "function": "add", "pass": "backward"},
-            )
-        )  # fmt: skip
+        work = Elementwise(m=1, n=elements, flops_per_element=float(len(grads) - 1), function="add")
+        place = replace(op.place, training_pass="backward", microbatch=None)
+        self._add(f"{name}.grad_sum", work, distinct, (total,), self.tensors[name].dtype, place)
         self.found[name] = [total]
         return total
 
@@ -275,20 +280,29 @@ class _Step:
         for name, grad in zip(names, grads, strict=True):
             self.found.setdefault(name, []).append(grad)
 
-    def _size(self, names: Iterable[str]) -> int:
-        return sum(self.tensors[name].size_bytes for name in names)
 
-    def _weights_read(self, op: Operator, stored: list[str]) -> int:
-        """Weight bytes the forward operator read: of a mixture, the experts that were chosen."""
-        whole = self._size(stored)
-        groups, touched = op.attributes.get("groups"), op.attributes.get("expected_groups")
-        if op.kind == "grouped_matmul" and isinstance(groups, int) and isinstance(touched, float):
-            return round(whole * touched / groups)
-        return whole
+def _repeated(work: Work, times: float) -> Work:
+    """The work done so many times over: pointwise work does more per element, the rest all of it again."""
+    if times == 1.0:
+        return work
+    if isinstance(work, Rows):
+        return replace(
+            work, flops_per_element=work.flops_per_element * times, extra_flops=work.extra_flops * times
+        )
+    return replace(work, share=work.share * times, extra_flops=work.extra_flops * times)
+
+
+def _turned(work: Work, *, swapped: bool) -> Work:
+    """The sizes of the product for an input's gradient (``swapped``) or for the weight's."""
+    if not isinstance(work, Product | GroupedProduct):
+        return work
+    if swapped:
+        return replace(work, n=work.k, k=work.n)
+    return replace(work, m=work.n, n=work.k, k=work.m)
 
 
 def _marked(op: Operator, name: str) -> Operator:
-    return legacy_replace(op, attributes={**op.attributes, "pass": name})
+    return replace(op, place=replace(op.place, training_pass=name))
 
 
 def _differentiable(graph: Graph) -> set[str]:

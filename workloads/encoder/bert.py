@@ -7,11 +7,12 @@ embeddings; the pooler is a product and a tanh on the first token of each sequen
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from hw_configs.problems import bad_input
 from workloads.encoder.block import EncoderShape, add_and_norm, embed, encoder_layer
+from workloads.graph import Place
 from workloads.layer_builder import LayerBuilder, chosen_dims, finished, plain_options
+from workloads.operators import Gather
 from workloads.workload import Workload, WorkloadOptions
 
 __all__ = ["bert_base", "bert_large", "distilbert_base", "roberta_base", "roberta_large"]
@@ -79,10 +80,8 @@ def _encoder(name: str, spec: EncoderShape, text: _Text, options: WorkloadOption
         x, _ = encoder_layer(net, index, spec, x, "", sequence)
     if not text.pooler:
         return finished(net, options, x)
-    head: dict[str, Any] = {"layer": text.layers, "tp": "replicated"}
-    first = net.operator(
-        "gather", "pooler.first", (x,), (options.batch, spec.hidden), 0,
-        net.size_bytes(options.batch, spec.hidden), m=options.batch, n=spec.hidden, **head,
-    )  # fmt: skip
-    pooled = net.linear("pooler", first, spec.hidden, **head)
-    return finished(net, options, x, net.activation("pooler.tanh", pooled, "tanh", **head))
+    place = Place(text.layers, axis="replicated")
+    chosen = Gather(m=options.batch, n=spec.hidden)
+    first = net.operator("pooler.first", chosen, (x,), (options.batch, spec.hidden), place=place)
+    pooled = net.linear("pooler", first, spec.hidden, place=place)
+    return finished(net, options, x, net.activation("pooler.tanh", pooled, "tanh", place=place))

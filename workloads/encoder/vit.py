@@ -6,10 +6,10 @@ token.
 
 from __future__ import annotations
 
-from typing import Any
-
 from workloads.encoder.block import EncoderShape, add_and_norm, encoder_layer
+from workloads.graph import Place
 from workloads.layer_builder import LayerBuilder, chosen_dims, finished, plain_options
+from workloads.operators import Copy, Elementwise, Gather
 from workloads.workload import Workload, WorkloadOptions
 
 __all__ = ["vit_b_16", "vit_b_32", "vit_h_14", "vit_l_16", "vit_l_32"]
@@ -56,12 +56,10 @@ def _vit(name: str, spec: EncoderShape, layers: int, patch: int, options: Worklo
     for index in range(layers):
         x, pending = encoder_layer(net, index, spec, x, pending, sequence)
     x, _ = add_and_norm(net, "final_norm", layers, x, pending, keep=False)
-    first = net.operator(
-        "gather", "class_token", (x,), (options.batch, spec.hidden), 0,
-        net.size_bytes(options.batch, spec.hidden), m=options.batch, n=spec.hidden, layer=layers,
-        tp="replicated",
-    )  # fmt: skip
-    return finished(net, options, net.linear("classifier", first, 1000, layer=layers, tp="replicated"))
+    place = Place(layers, axis="replicated")
+    chosen = Gather(m=options.batch, n=spec.hidden)
+    first = net.operator("class_token", chosen, (x,), (options.batch, spec.hidden), place=place)
+    return finished(net, options, net.linear("classifier", first, 1000, place=place))
 
 
 def _with_class_token(net: LayerBuilder, patches: str, sequence: int, hidden: int) -> str:
@@ -69,11 +67,10 @@ def _with_class_token(net: LayerBuilder, patches: str, sequence: int, hidden: in
     shape = (net.batch * sequence, hidden)
     token = net.weight("class_token.weight", hidden)
     positions = net.weight("position_embedding.weight", sequence, hidden)
-    place: dict[str, Any] = {"layer": -1, "tp": "replicated"}
+    place = Place(-1, axis="replicated")
     if net.fused:
-        return net.operator(
-            "elementwise", "tokens", (patches, token, positions), shape, net.batch * sequence * hidden,
-            m=shape[0], n=hidden, function="add", **place,
-        )  # fmt: skip
-    rows = net.operator("copy", "tokens", (patches, token), shape, function="concat", **place)
-    return net.add("tokens.position", rows, positions, **place)
+        added = Elementwise(m=shape[0], n=hidden, flops_per_element=1.0, function="add")
+        return net.operator("tokens", added, (patches, token, positions), shape, place=place)
+    joined = Copy(m=shape[0], n=hidden, function="concat")
+    rows = net.operator("tokens", joined, (patches, token), shape, place=place)
+    return net.add("tokens.position", rows, positions, place=place)

@@ -139,6 +139,8 @@ class Pool(Rows):
     kernel_w: int = count("columns", "columns of the window; 0: not said", 0, 0, _WINDOW)
     stride_h: int = count("rows", "rows the window moves; 0: all of it (global)", 0, 0, _WINDOW)
     stride_w: int = count("columns", "columns the window moves; 0: all of it (global)", 0, 0, _WINDOW)
+    padding_h: int = count("rows", "rows of padding above the input", 0, 0, _WINDOW)
+    padding_w: int = count("columns", "columns of padding left of the input", 0, 0, _WINDOW)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -79,8 +79,8 @@ def traffic(
 def _used(work: Work, index: int, tensor: Tensor) -> float:
     """Elements of an input that a kind uses."""
     whole = float(prod(tensor.shape))
-    if isinstance(work, Embedding | Gather) and tensor.is_weight:
-        return work.m * work.n
+    if (isinstance(work, Embedding) and tensor.is_weight) or (isinstance(work, Gather) and index == 0):
+        return min(whole, float(work.m * work.n))
     if isinstance(work, GroupedProduct) and tensor.is_weight:
         return whole * work.touched / work.groups
     if isinstance(work, Product) and index == 0:

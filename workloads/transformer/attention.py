@@ -6,9 +6,10 @@ by step: a product each, and scores that go to memory, the whole rectangle of th
 
 from __future__ import annotations
 
-from workloads.dtypes import size_bytes
-from workloads.graph import Attribute
-from workloads.transformer.shape import Attention
+from collections import Counter
+
+from workloads.operators import Activation, Attention, Norm, Product, Rotary, Softmax
+from workloads.transformer.shape import Attention as AttentionShape
 from workloads.transformer.step import Step
 from workloads.transformer.writer import NORM_FLOPS, ROTARY_FLOPS, SOFTMAX_FLOPS, GraphWriter
 
@@ -19,7 +20,7 @@ KeyValue = tuple[str, str, str, str]
 
 
 def write_attention(
-    w: GraphWriter, step: Step, spec: Attention, hidden: int, source: str, known: dict[int, KeyValue]
+    w: GraphWriter, step: Step, spec: AttentionShape, hidden: int, source: str, known: dict[int, KeyValue]
 ) -> str:
     """Attention of one layer over ``source``; notes its keys in ``known``; returns the output's name."""
     module = f"model.layers.{w.layer}.self_attn"
@@ -46,10 +47,8 @@ def write_attention(
     if spec.gate:
         gated = w.activation("attention.gated.out", m, v_size)
         inputs = (out, w.prefix + ("attention.qkv.out" if w.fused else "attention.gate.out"))
-        w.emit(
-            "attention.gated", "activation", inputs, (gated,), flops=5.0 * m * spec.gate,
-            read=w.size(out) + size_bytes(m * spec.gate, w.precision.own), tp="split", m=m, n=v_size,
-        )  # fmt: skip
+        work = Activation(m=m, n=v_size, flops_per_element=5.0 * spec.gate / v_size, gated=True)
+        w.emit("attention.gated", work, inputs, (gated,), tp="split", touched={inputs[1]: m * spec.gate})
         out = gated
     return w.linear(
         "attention.out", out, m, hidden, v_size, module=f"{module}.o_proj", tp="row",
@@ -57,7 +56,7 @@ def write_attention(
     )  # fmt: skip
 
 
-def _sizes(spec: Attention) -> tuple[int, int, int]:
+def _sizes(spec: AttentionShape) -> tuple[int, int, int]:
     """Features of queries, keys and values; a layer without keys of its own has none."""
     if spec.cache_of is not None:
         return spec.heads * spec.head_dim, 0, 0
@@ -66,7 +65,7 @@ def _sizes(spec: Attention) -> tuple[int, int, int]:
 
 
 def _project_fused(
-    w: GraphWriter, step: Step, spec: Attention, hidden: int, source: str, module: str
+    w: GraphWriter, step: Step, spec: AttentionShape, hidden: int, source: str, module: str
 ) -> tuple[str, str, str]:
     """One product, then norms and rotary embedding; returns where queries, keys and values end up."""
     m = step.tokens
@@ -83,10 +82,8 @@ def _project_fused(
         normed = w.activation("attention.qk_norm.out", m, columns)
         weights = _norm_weights(w, spec, ("q", "k") if k else ("q",))
         w.emit(
-            "attention.qk_norm", "norm", (out, *weights), (normed,),
-            flops=float(NORM_FLOPS["rms"] * m * columns),
-            read=size_bytes(m * (q + k + (v if makes_value else 0)), w.precision.own) + w.size(*weights),
-            tp="split", m=m, n=columns,
+            "attention.qk_norm", Norm(m=m, n=columns, flops_per_element=NORM_FLOPS["rms"], norm="rms"),
+            (out, *weights), (normed,), tp="split", touched={out: m * (q + k + (v if makes_value else 0))},
         )  # fmt: skip
         query = key = normed
         value = normed if makes_value else value
@@ -96,7 +93,7 @@ def _project_fused(
 
 
 def _project_apart(
-    w: GraphWriter, step: Step, spec: Attention, hidden: int, source: str, module: str
+    w: GraphWriter, step: Step, spec: AttentionShape, hidden: int, source: str, module: str
 ) -> tuple[str, str, str]:
     """A product for each of queries, keys and values."""
     m = step.tokens
@@ -128,8 +125,8 @@ def _project_apart(
             normed = w.activation(f"attention.{part}_norm.out", m, n)
             weights = _norm_weights(w, spec, (part,))
             w.emit(
-                f"attention.{part}_norm", "norm", (made[part], *weights), (normed,),
-                flops=float(NORM_FLOPS["rms"] * m * n), tp="split", m=m, n=n,
+                f"attention.{part}_norm", Norm(m=m, n=n, flops_per_element=NORM_FLOPS["rms"], norm="rms"),
+                (made[part], *weights), (normed,), tp="split",
             )  # fmt: skip
             made[part] = normed
     if spec.rotary_dim:
@@ -140,7 +137,7 @@ def _project_apart(
     return made["q"], made.get("k", ""), made.get("v", "")
 
 
-def _norm_weights(w: GraphWriter, spec: Attention, parts: tuple[str, ...]) -> list[str]:
+def _norm_weights(w: GraphWriter, spec: AttentionShape, parts: tuple[str, ...]) -> list[str]:
     sizes = {"q": spec.q_norm, "k": spec.k_norm, "v": 0}
     names = []
     for part in parts:
@@ -152,63 +149,50 @@ def _norm_weights(w: GraphWriter, spec: Attention, parts: tuple[str, ...]) -> li
 
 
 def _rotary(
-    w: GraphWriter, step: Step, spec: Attention, sources: tuple[str, ...], name: str, columns: int
+    w: GraphWriter, step: Step, spec: AttentionShape, sources: tuple[str, ...], name: str, columns: int
 ) -> str:
     """Rotate ``rotary_dim`` of each head; the angles come from a small table that is left out."""
     m = step.tokens
     out = w.activation(f"{name}.out", m, columns)
-    rotated = columns * spec.rotary_dim / spec.head_dim
-    w.emit(
-        name, "rotary", sources, (out,), flops=ROTARY_FLOPS * m * rotated,
-        read=size_bytes(m * columns, w.precision.own), tp="split", m=m, n=columns,
-    )  # fmt: skip
+    work = Rotary(m=m, n=columns, flops_per_element=ROTARY_FLOPS * spec.rotary_dim / spec.head_dim)
+    w.emit(name, work, sources, (out,), tp="split", touched={sources[0]: m * columns})
     return out
 
 
 def _attend_fused(
-    w: GraphWriter, step: Step, spec: Attention, query: str, sources: KeyValue, sinks: str, out: str
+    w: GraphWriter, step: Step, spec: AttentionShape, query: str, sources: KeyValue, sinks: str, out: str
 ) -> None:
     """One kernel: reads queries and the visible keys and values once, appends the new ones to the cache."""
     key, value, k_cache, v_cache = sources
-    own, kv = w.precision.own, w.precision.cache
-    m, width = step.tokens, spec.head_dim + spec.v_head_dim
-    per_token = spec.kv_heads * width
+    m = step.tokens
     from_cache = step.seen(spec.window, spec.chunk) - step.new
     inputs = dict.fromkeys(name for name in (query, key, value, k_cache, v_cache, sinks) if name)
-    read = (
-        size_bytes(m * spec.heads * spec.head_dim, own)
-        + size_bytes(m * per_token, own)
-        + size_bytes(step.batch * from_cache * per_token, kv)
-        + (w.size(sinks) if sinks else 0)
-    )
-    appended = 0
-    updates: tuple[str, ...] = ()
+    used = Counter({query: m * spec.heads * spec.head_dim})
+    used[key] += m * spec.kv_heads * spec.head_dim
+    used[value] += m * spec.kv_heads * spec.v_head_dim
+    if k_cache:
+        used[k_cache] = step.batch * from_cache * spec.kv_heads * spec.head_dim
+        used[v_cache] = step.batch * from_cache * spec.kv_heads * spec.v_head_dim
+    appended: dict[str, int] = {}
     if k_cache and spec.cache_of is None:
-        kept = min(step.new, step.stored(spec.window, spec.chunk))
-        appended = size_bytes(step.batch * kept * per_token, kv)
-        updates = (k_cache, v_cache)
+        rows = step.batch * min(step.new, step.stored(spec.window, spec.chunk)) * spec.kv_heads
+        appended = {k_cache: rows * spec.head_dim, v_cache: rows * spec.v_head_dim}
+    work = Attention(
+        batch=step.batch, heads=spec.heads, kv_heads=spec.kv_heads, head_dim=spec.head_dim,
+        v_head_dim=spec.v_head_dim, q_len=step.new, kv_len=step.context, causal=True, window=spec.window,
+        chunk=spec.chunk, kv_dtype=w.precision.cache,
+    )  # fmt: skip
     w.emit(
-        "attention.attend", "attention", tuple(inputs), (out,),
-        flops=2.0 * step.batch * step.pairs(spec.window, spec.chunk) * spec.heads * width,
-        read=read, write=w.size(out) + appended, updates=updates, tp="head",
-        known={**_attributes(step, spec), "kv_dtype": kv},
+        "attention.attend", work, tuple(inputs), (out,), updates=tuple(appended), tp="head", touched=used,
+        written=appended,
     )  # fmt: skip
 
 
-def _attributes(step: Step, spec: Attention) -> dict[str, Attribute]:
-    return {
-        "batch": step.batch, "heads": spec.heads, "kv_heads": spec.kv_heads, "head_dim": spec.head_dim,
-        "v_head_dim": spec.v_head_dim, "q_len": step.new, "kv_len": step.context, "causal": True,
-        "window": spec.window, "chunk": spec.chunk,
-    }  # fmt: skip
-
-
 def _attend_apart(
-    w: GraphWriter, step: Step, spec: Attention, query: str, sources: KeyValue, sinks: str, out: str
+    w: GraphWriter, step: Step, spec: AttentionShape, query: str, sources: KeyValue, sinks: str, out: str
 ) -> None:
     """Scores, softmax and weighted sum as three operators; the rectangle of scores goes to memory."""
     key, value, k_cache, v_cache = sources
-    own, kv = w.precision.own, w.precision.cache
     seen = step.seen(spec.window, spec.chunk)
     rows = step.batch * spec.heads * step.new
     scores = w.activation("attention.qk_matmul.out", rows, seen)
@@ -217,22 +201,23 @@ def _attend_apart(
     owns = bool(k_cache) and spec.cache_of is None
 
     def product(name: str, left: str, new: str, cache: str, result: str, n: int, k: int, dim: int) -> None:
-        new_bytes = size_bytes(step.tokens * spec.kv_heads * dim, own)
-        old_bytes = size_bytes(step.batch * (seen - step.new) * spec.kv_heads * dim, kv)
-        appended = size_bytes(step.batch * kept * spec.kv_heads * dim, kv) if owns else 0
+        used = {new: step.tokens * spec.kv_heads * dim}
+        if cache:
+            used[cache] = step.batch * (seen - step.new) * spec.kv_heads * dim
+        if new == left:
+            used.pop(new)
+        work = Product(
+            m=step.new, n=n, k=k, batch=step.batch * spec.heads, heads=spec.heads, kv_heads=spec.kv_heads
+        )
         w.emit(
-            name, "matmul", tuple(part for part in (left, new, cache) if part), (result,),
-            flops=2.0 * rows * seen * dim,
-            read=w.size(left) + new_bytes + old_bytes, write=w.size(result) + appended,
-            updates=(cache,) if owns else (), tp="head",
-            m=step.new, n=n, k=k, batch=step.batch * spec.heads,
-            heads=spec.heads, kv_heads=spec.kv_heads,
+            name, work, tuple(part for part in (left, new, cache) if part), (result,),
+            updates=(cache,) if owns else (), tp="head", touched=used,
+            written={cache: step.batch * kept * spec.kv_heads * dim},
         )  # fmt: skip
 
     product("attention.qk_matmul", query, key, k_cache, scores, seen, spec.head_dim, spec.head_dim)
-    w.emit(
-        "attention.softmax", "softmax", (scores, sinks) if sinks else (scores,), (weights,),
-        flops=float(SOFTMAX_FLOPS * rows * seen), tp="head", m=rows, n=seen,
-        heads=spec.heads, kv_heads=spec.kv_heads,
-    )  # fmt: skip
+    softmax = Softmax(
+        m=rows, n=seen, flops_per_element=SOFTMAX_FLOPS, heads=spec.heads, kv_heads=spec.kv_heads
+    )
+    w.emit("attention.softmax", softmax, (scores, sinks) if sinks else (scores,), (weights,), tp="head")
     product("attention.sv_matmul", weights, value, v_cache, out, spec.v_head_dim, seen, spec.v_head_dim)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from workloads.dtypes import size_bytes
+from workloads.operators import Activation, Elementwise, TopK
 from workloads.transformer.shape import Experts, FeedForward
 from workloads.transformer.step import Step
 from workloads.transformer.writer import ACTIVATION_FLOPS, GraphWriter
@@ -45,12 +45,10 @@ def write_mlp(
             for part in (("gate", "up") if gated else ("up",))
         ]  # fmt: skip
     hidden_out = w.activation(f"{name}.act.out", m, size)
-    flops = float((ACTIVATION_FLOPS[spec.activation] + gated) * m * size)
     if vectors:
         halves.append(w.weight(f"{name}.act.weight", vectors))
-    w.emit(
-        f"{name}.act", "activation", halves, (hidden_out,), flops=flops, tp="split", m=m, n=size, gated=gated
-    )
+    work = Activation(m=m, n=size, flops_per_element=ACTIVATION_FLOPS[spec.activation] + gated, gated=gated)
+    w.emit(f"{name}.act", work, halves, (hidden_out,), tp="split")
     return w.linear(
         f"{name}.down", hidden_out, m, hidden, size, module=f"{module}.down_proj", tp="row",
         bias=hidden if spec.down_bias else 0,
@@ -82,11 +80,11 @@ def write_experts(
         tp="column", bias=spec.up_bias,
     )  # fmt: skip
     mid = w.activation("mlp.experts.act.out", rows, spec.intermediate)
-    flops = float((ACTIVATION_FLOPS[spec.activation] + spec.gated) * rows * spec.intermediate)
-    w.emit(
-        "mlp.experts.act", "activation", (up,), (mid,), flops=flops, tp="split", m=rows, n=spec.intermediate,
+    work = Activation(
+        m=rows, n=spec.intermediate, flops_per_element=ACTIVATION_FLOPS[spec.activation] + spec.gated,
         gated=spec.gated,
     )  # fmt: skip
+    w.emit("mlp.experts.act", work, (up,), (mid,), tp="split")
     out = w.activation("mlp.experts.down.out", m, width)
     w.grouped(
         "mlp.experts.down", (mid, choice), out, rows, width, spec.intermediate,
@@ -111,10 +109,11 @@ def _route(w: GraphWriter, m: int, spec: Experts, hidden: int, source: str) -> s
     if spec.vectors:
         inputs.append(w.weight("mlp.router.scale", spec.vectors))
     passes = 5 + (2 if spec.groups > 1 else 0)
-    w.emit(
-        "mlp.topk", "topk", inputs, (choice,), flops=float(passes * m * spec.count),
+    work = TopK(
         m=m, n=spec.count, k=spec.active, groups=spec.groups, top_groups=spec.top_groups,
+        flops_per_element=passes,
     )  # fmt: skip
+    w.emit("mlp.topk", work, inputs, (choice,))
     return choice
 
 
@@ -125,8 +124,6 @@ def _shared(w: GraphWriter, m: int, spec: Experts, shared: FeedForward, hidden: 
         return out
     gate = w.linear("mlp.shared.scale", source, m, 1, hidden, module="", tp="replicated")
     scaled = w.activation("mlp.shared.scaled.out", m, hidden)
-    w.emit(
-        "mlp.shared.scaled", "elementwise", (out, gate), (scaled,), flops=float(m * hidden), m=m, n=hidden,
-        read=size_bytes(m * (hidden + 1), w.precision.own),
-    )  # fmt: skip
+    work = Elementwise(m=m, n=hidden, flops_per_element=1.0, function="multiply")
+    w.emit("mlp.shared.scaled", work, (out, gate), (scaled,))
     return scaled

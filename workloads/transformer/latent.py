@@ -11,8 +11,12 @@ once the context is longer than that, prefill takes the absorbed form too, as it
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping
+
 from workloads.dtypes import size_bytes
-from workloads.graph import Attribute, Role
+from workloads.graph import Role
+from workloads.operators import Attention, Norm, Product, Rotary, TopK
 from workloads.transformer.shape import Indexer, LatentAttention
 from workloads.transformer.step import Step
 from workloads.transformer.writer import NORM_FLOPS, ROTARY_FLOPS, SOFTMAX_FLOPS, GraphWriter
@@ -29,18 +33,14 @@ def write_latent_attention(
     query, query_latent, latent = _project(w, m, spec, hidden, source, module)
     rotated = w.activation("attention.rotary.out", m, (heads + 1) * spec.rope_dim)
     w.emit(
-        "attention.rotary", "rotary", (query, latent), (rotated,),
-        flops=float(ROTARY_FLOPS * m * (heads + 1) * spec.rope_dim),
-        read=size_bytes(m * (heads + 1) * spec.rope_dim, w.precision.own), tp="split",
-        m=m, n=(heads + 1) * spec.rope_dim,
+        "attention.rotary", Rotary(m=m, n=(heads + 1) * spec.rope_dim, flops_per_element=ROTARY_FLOPS),
+        (query, latent), (rotated,), tp="split",
+        touched=Counter({query: m * heads * spec.rope_dim}) + Counter({latent: m * spec.rope_dim}),
     )  # fmt: skip
     normed = w.activation("attention.kv_a_norm.out", m, spec.kv_rank)
     weight = w.weight("attention.kv_a_norm.weight", spec.kv_rank)
-    w.emit(
-        "attention.kv_a_norm", "norm", (latent, weight), (normed,),
-        flops=float(NORM_FLOPS["rms"] * m * spec.kv_rank),
-        read=size_bytes(m * spec.kv_rank, w.precision.own) + w.size(weight), m=m, n=spec.kv_rank,
-    )  # fmt: skip
+    work = Norm(m=m, n=spec.kv_rank, flops_per_element=NORM_FLOPS["rms"], norm="rms")
+    w.emit("attention.kv_a_norm", work, (latent, weight), (normed,), touched={latent: m * spec.kv_rank})
     cache = ""
     if step.keeps_cache:
         cache = w.cache("attention.latent_cache", step.batch, step.capacity, spec.kv_rank + spec.rope_dim)
@@ -89,10 +89,8 @@ def _project(
         )  # fmt: skip
     weight = w.weight("attention.q_a_norm.weight", rank)
     normed = w.activation("attention.q_a_norm.out", m, rank)
-    w.emit(
-        "attention.q_a_norm", "norm", (down, weight), (normed,), flops=float(NORM_FLOPS["rms"] * m * rank),
-        read=size_bytes(m * rank, w.precision.own) + w.size(weight), m=m, n=rank,
-    )  # fmt: skip
+    work = Norm(m=m, n=rank, flops_per_element=NORM_FLOPS["rms"], norm="rms")
+    w.emit("attention.q_a_norm", work, (down, weight), (normed,), touched={down: m * rank})
     query = w.linear(
         "attention.q_b", normed, m, q_size, rank, module=f"{module}.q_b_proj", tp="column",
         heads=spec.heads, kv_heads=0,
@@ -105,30 +103,26 @@ def _expanded(
     chosen: str, module: str,
 ) -> str:  # fmt: skip
     """Keys and values of every token of the context, then ordinary multi-head attention."""
-    own, kv = w.precision.own, w.precision.cache
     heads, rows = spec.heads, step.batch * step.context
-    past_bytes = size_bytes(step.batch * step.past * spec.kv_rank, kv)
+    past_bytes = size_bytes(step.batch * step.past * spec.kv_rank, w.precision.cache)
     parts = {}
     for part, size in (("k_up", spec.nope_dim), ("v_up", spec.v_head_dim)):
         parts[part] = w.linear(
             f"attention.{part}", latent, rows, heads * size, spec.kv_rank, module=f"{module}.kv_b_proj",
-            tp="column", read_source=w.size(latent) + past_bytes, heads=heads, kv_heads=heads,
+            tp="column", beside_read=past_bytes, heads=heads, kv_heads=heads,
         )  # fmt: skip
     out = w.activation("attention.attend.out", step.tokens, heads * spec.v_head_dim)
 
     def attend(writer: GraphWriter, at: Step) -> None:
         qk = spec.nope_dim + spec.rope_dim
-        pairs = at.batch * heads * at.pairs()
-        read = (
-            size_bytes(at.tokens * (heads * qk + spec.rope_dim), own)
-            + size_bytes(at.batch * at.context * heads * (spec.nope_dim + spec.v_head_dim), own)
-            + size_bytes(at.batch * at.past * spec.rope_dim, kv)
-        )
+        used = {
+            query: at.tokens * heads * spec.nope_dim, rotated: at.tokens * (heads + 1) * spec.rope_dim,
+            latent: 0, cache: at.batch * at.past * spec.rope_dim, chosen: 0,
+        }  # fmt: skip
         inputs = (query, rotated, parts["k_up"], parts["v_up"], latent, cache, chosen)
         _emit_attention(
-            writer, at, spec, inputs, cache, out, read, flops=2.0 * pairs * (qk + spec.v_head_dim),
-            kv_heads=heads, qk=qk, v=spec.v_head_dim, window=0,
-        )  # fmt: skip
+            writer, at, spec, inputs, cache, out, used, kv_heads=heads, qk=qk, v=spec.v_head_dim, top_k=0
+        )
 
     w.write_moving(attend, step)
     return out
@@ -139,7 +133,7 @@ def _absorbed(
     chosen: str, module: str,
 ) -> str:  # fmt: skip
     """Attention over the latents themselves, as one key-value head shared by all query heads."""
-    own, kv = w.precision.own, w.precision.cache
+    own = w.precision.own
     heads, m = spec.heads, step.tokens
     fmt = w.precision.format_of(f"{module}.kv_b_proj")
 
@@ -153,19 +147,21 @@ def _absorbed(
     absorbed = w.linear(
         "attention.k_up", query, m, spec.kv_rank, spec.nope_dim, module=f"{module}.kv_b_proj", tp="head",
         batch=heads, weight=up_weight("k_up", spec.nope_dim),
-        read_source=size_bytes(m * heads * spec.nope_dim, own), heads=heads, kv_heads=heads,
+        heads=heads, kv_heads=heads,
     )  # fmt: skip
     mixed = w.activation("attention.attend.out", m, heads * spec.kv_rank)
     top_k = spec.indexer.top_k if spec.indexer is not None else 0
 
     def attend(writer: GraphWriter, at: Step) -> None:
         qk = spec.kv_rank + spec.rope_dim
-        pairs = at.batch * heads * at.pairs(top_k)
         old = min(at.past, top_k * at.new) if top_k else at.past
-        read = size_bytes(at.tokens * (heads + 1) * qk, own) + size_bytes(at.batch * old * qk, kv)
+        used = {
+            absorbed: at.tokens * heads * spec.kv_rank, rotated: at.tokens * (heads + 1) * spec.rope_dim,
+            latent: at.tokens * spec.kv_rank, cache: at.batch * old * qk, chosen: 0,
+        }  # fmt: skip
         _emit_attention(
-            writer, at, spec, (absorbed, rotated, latent, cache, chosen), cache, mixed, read,
-            flops=2.0 * pairs * (qk + spec.kv_rank), kv_heads=1, qk=qk, v=spec.kv_rank, window=top_k,
+            writer, at, spec, (absorbed, rotated, latent, cache, chosen), cache, mixed, used, kv_heads=1,
+            qk=qk, v=spec.kv_rank, top_k=top_k,
         )  # fmt: skip
 
     w.write_moving(attend, step)
@@ -177,19 +173,16 @@ def _absorbed(
 
 def _emit_attention(
     w: GraphWriter, step: Step, spec: LatentAttention, inputs: tuple[str, ...], cache: str, out: str,
-    read: int, *, flops: float, kv_heads: int, qk: int, v: int, window: int,
+    used: Mapping[str, int], *, kv_heads: int, qk: int, v: int, top_k: int,
 ) -> None:  # fmt: skip
-    appended = size_bytes(step.tokens * (spec.kv_rank + spec.rope_dim), w.precision.cache) if cache else 0
-    attributes: dict[str, Attribute] = {
-        "batch": step.batch, "heads": spec.heads, "kv_heads": kv_heads, "head_dim": qk, "v_head_dim": v,
-        "q_len": step.new, "kv_len": step.context, "causal": True, "window": 0, "latent": True,
-    }  # fmt: skip
-    if window:
-        attributes["top_k"] = window
+    work = Attention(
+        batch=step.batch, heads=spec.heads, kv_heads=kv_heads, head_dim=qk, v_head_dim=v, q_len=step.new,
+        kv_len=step.context, causal=True, top_k=top_k, latent=True, kv_dtype=w.precision.cache,
+    )  # fmt: skip
     w.emit(
-        "attention.attend", "attention", tuple(name for name in inputs if name), (out,), flops=flops,
-        read=read, write=w.size(out) + appended, updates=(cache,) if cache else (), tp="head",
-        known=attributes,
+        "attention.attend", work, tuple(name for name in inputs if name), (out,),
+        updates=(cache,) if cache else (), tp="head", touched=used,
+        written={cache: step.tokens * (spec.kv_rank + spec.rope_dim)},
     )  # fmt: skip
 
 
@@ -198,7 +191,6 @@ def _write_indexer(
     query_latent: str, module: str,
 ) -> str:  # fmt: skip
     """Score every cached token with a few small heads and keep the best; returns the chosen indices."""
-    kv = w.precision.cache
     m, dim, heads = step.tokens, indexer.head_dim, indexer.heads
     width = spec.q_rank or hidden
     query = w.linear(
@@ -213,16 +205,11 @@ def _write_indexer(
         w.weight("attention.indexer.k_norm.bias", dim),
     ]
     normed = w.activation("attention.indexer.k_norm.out", m, dim)
-    w.emit(
-        "attention.indexer.k_norm", "norm", (key, *weights), (normed,),
-        flops=float(NORM_FLOPS["layer"] * m * dim), m=m, n=dim,
-    )  # fmt: skip
-    rope_columns = (heads + 1) * spec.rope_dim
+    work = Norm(m=m, n=dim, flops_per_element=NORM_FLOPS["layer"], norm="layer")
+    w.emit("attention.indexer.k_norm", work, (key, *weights), (normed,))
     rotated = w.activation("attention.indexer.rotary.out", m, (heads + 1) * dim)
-    w.emit(
-        "attention.indexer.rotary", "rotary", (query, normed), (rotated,),
-        flops=float(ROTARY_FLOPS * m * rope_columns), m=m, n=(heads + 1) * dim,
-    )  # fmt: skip
+    turned = Rotary(m=m, n=(heads + 1) * dim, flops_per_element=ROTARY_FLOPS * spec.rope_dim / dim)
+    w.emit("attention.indexer.rotary", turned, (query, normed), (rotated,))
     scale = w.linear("attention.indexer.weights", source, m, heads, hidden, module="", tp="replicated")
     cache = ""
     if step.keeps_cache:
@@ -233,19 +220,22 @@ def _write_indexer(
         rows, seen = at.tokens, at.context
         pairs = at.batch * at.pairs()
         scores = writer.activation("attention.indexer.score.out", rows, seen, "fp32")
-        appended = size_bytes(rows * dim, kv) if cache else 0
-        writer.emit(
-            "attention.indexer.score", "matmul",
-            tuple(name for name in (rotated, scale, cache) if name), (scores,),
-            flops=2.0 * pairs * heads * dim + 3.0 * pairs * heads,
-            read=writer.size(rotated, scale) + size_bytes(at.batch * at.past * dim, kv),
-            write=writer.size(scores) + appended, updates=(cache,) if cache else (),
-            m=at.new * heads, n=seen, k=dim, batch=at.batch,
+        # A causal mask leaves only some of the rectangle's pairs.
+        work = Product(
+            m=at.new * heads, n=seen, k=dim, batch=at.batch, share=at.pairs() / (at.new * seen),
+            extra_flops=3.0 * pairs * heads,
         )  # fmt: skip
         writer.emit(
-            "attention.indexer.topk", "topk", (scores,), (chosen,), flops=float(SOFTMAX_FLOPS * pairs),
+            "attention.indexer.score", work, tuple(name for name in (rotated, scale, cache) if name),
+            (scores,), updates=(cache,) if cache else (),
+            touched={rotated: m * (heads + 1) * dim, cache: at.batch * at.past * dim},
+            written={cache: rows * dim},
+        )  # fmt: skip
+        chooses = TopK(
             m=rows, n=seen, k=min(indexer.top_k, seen),
+            flops_per_element=SOFTMAX_FLOPS * pairs / (rows * seen),
         )  # fmt: skip
+        writer.emit("attention.indexer.topk", chooses, (scores,), (chosen,))
 
     w.write_moving(score, step)
     return chosen

@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from workloads.dtypes import size_bytes
+from workloads import operators
 from workloads.graph import Role
+from workloads.operators import Embedding
 from workloads.transformer.attention import KeyValue, write_attention
 from workloads.transformer.feed_forward import write_experts, write_mlp
 from workloads.transformer.latent import write_latent_attention
@@ -63,8 +64,7 @@ def _write_embedding(w: GraphWriter, step: Step, decoder: Decoder) -> _Stream:
 def _lookup(w: GraphWriter, name: str, tokens: str, rows: int, m: int, n: int, tp: str) -> str:
     table = w.weight(f"{name}.weight", rows, n)
     out = w.activation(f"{name}.out", m, n)
-    read = w.size(tokens) + size_bytes(min(m, rows) * n, w.precision.own)
-    w.emit(name, "embedding", (tokens, table), (out,), read=read, tp=tp, m=m, n=n)
+    w.emit(name, Embedding(m=m, n=n), (tokens, table), (out,), tp=tp)
     return out
 
 
@@ -82,7 +82,6 @@ def _write_head(w: GraphWriter, step: Step, decoder: Decoder, stream: _Stream) -
     return w.linear(
         "lm_head", out, rows, decoder.vocab, width, module="" if tied else "lm_head", tp="vocab",
         weight="embedding.weight" if tied else None, bias=decoder.vocab if decoder.head_bias else 0,
-        read_source=size_bytes(rows * width, w.precision.own),
     )  # fmt: skip
 
 
@@ -163,8 +162,8 @@ def _write_per_layer_inputs(w: GraphWriter, step: Step, decoder: Decoder, embedd
     projected = w.linear("layer_projection", embedded, m, width, decoder.hidden, module="", tp="replicated")
     out = w.activation("layer_inputs.out", m, width)
     weight = w.weight("layer_inputs.weight", decoder.layers[0].per_layer_input)
-    flops = float((NORM_FLOPS["rms"] + 1) * m * width)
-    w.emit("layer_inputs", "norm", (projected, looked_up, weight), (out,), flops=flops, m=m, n=width)
+    work = operators.Norm(m=m, n=width, flops_per_element=NORM_FLOPS["rms"] + 1, norm="rms")
+    w.emit("layer_inputs", work, (projected, looked_up, weight), (out,))
     return out
 
 
@@ -176,11 +175,8 @@ def _write_per_layer_block(
     source = _settle(w, step, hidden, stream, "layer_input_add")
     gate = w.linear("layer_input.gate", source, m, width, hidden, module="", tp="replicated")
     gated = w.activation("layer_input.act.out", m, width)
-    w.emit(
-        "layer_input.act", "activation", (gate, inputs), (gated,),
-        flops=float((ACTIVATION_FLOPS["gelu"] + 1) * m * width),
-        read=size_bytes(2 * m * width, w.precision.own), m=m, n=width,
-    )  # fmt: skip
+    work = operators.Activation(m=m, n=width, flops_per_element=ACTIVATION_FLOPS["gelu"] + 1)
+    w.emit("layer_input.act", work, (gate, inputs), (gated,), touched={inputs: m * width})
     out = w.linear("layer_input.out", gated, m, hidden, width, module="", tp="replicated")
     normed = _norm(w, "layer_input_norm", Norm("rms"), m, hidden, _Stream(out))
     _add(w, step, hidden, stream, "layer_add", normed)
@@ -216,8 +212,10 @@ def _settle(w: GraphWriter, step: Step, hidden: int, stream: _Stream, name: str)
         m = step.tokens
         inputs = (stream.residual, *stream.pending)
         out = w.activation(f"{name}.out", m, hidden)
-        flops = float(m * hidden * len(stream.pending))
-        w.emit(name, "elementwise", inputs, (out,), flops=flops, m=m, n=hidden, function="add")
+        work = operators.Elementwise(
+            m=m, n=hidden, flops_per_element=float(len(stream.pending)), function="add"
+        )
+        w.emit(name, work, inputs, (out,))
         stream.residual, stream.pending = out, []
     return stream.residual
 
@@ -231,11 +229,14 @@ def _norm(w: GraphWriter, name: str, norm: Norm, m: int, n: int, stream: _Stream
         weights.append(w.weight(f"{name}.bias", n))
     outputs: Sequence[str] = [w.activation(f"{name}.out", m, n)]
     inputs = (stream.residual, *stream.pending, *weights)
-    flops = float((NORM_FLOPS[norm.kind] + len(stream.pending)) * m * n)
+    added = len(stream.pending)
     if stream.pending and not last:
         total = w.activation(f"{name}.sum", m, n)
         outputs = [*outputs, total]
         stream.residual = total
-    w.emit(name, "norm", inputs, outputs, flops=flops, m=m, n=n, adds=len(stream.pending))
+    work = operators.Norm(
+        m=m, n=n, flops_per_element=float(NORM_FLOPS[norm.kind] + added), norm=norm.kind, adds=added
+    )
+    w.emit(name, work, inputs, outputs)
     stream.pending = []
     return outputs[0]

@@ -8,9 +8,9 @@ more of them to use matrix units.
 
 from __future__ import annotations
 
-from workloads.dtypes import size_bytes
 from workloads.graph import Role
-from workloads.transformer.shape import Recurrence
+from workloads.operators import Convolution, Norm, Recurrence
+from workloads.transformer.shape import Recurrence as RecurrenceShape
 from workloads.transformer.step import Step
 from workloads.transformer.writer import ACTIVATION_FLOPS, NORM_FLOPS, GraphWriter
 
@@ -20,7 +20,7 @@ STATE_DTYPE = "fp32"
 """States are kept in fp32, as the published configs ask for."""
 
 
-def write_recurrence(w: GraphWriter, step: Step, spec: Recurrence, hidden: int, source: str) -> str:
+def write_recurrence(w: GraphWriter, step: Step, spec: RecurrenceShape, hidden: int, source: str) -> str:
     """A recurrent layer over ``source``; returns the output's name."""
     m = step.tokens
     module = f"model.layers.{w.layer}.linear_attn"
@@ -47,18 +47,22 @@ def write_recurrence(w: GraphWriter, step: Step, spec: Recurrence, hidden: int, 
     normed = w.activation("attention.gated_norm.out", m, size)
     gate = projected[0] if w.fused else projected[1]
     weight = w.weight("attention.gated_norm.weight", spec.norm)
+    work = Norm(m=m, n=size, flops_per_element=NORM_FLOPS["rms"] + ACTIVATION_FLOPS["silu"] + 1, norm="rms")
     w.emit(
-        "attention.gated_norm", "norm", (out, gate, weight), (normed,),
-        flops=float((NORM_FLOPS["rms"] + ACTIVATION_FLOPS["silu"] + 1) * m * size),
-        read=w.size(out, weight) + size_bytes(m * spec.gate, w.precision.own), tp="split", m=m, n=size,
-    )  # fmt: skip
+        "attention.gated_norm",
+        work,
+        (out, gate, weight),
+        (normed,),
+        tp="split",
+        touched={gate: m * spec.gate},
+    )
     return w.linear(
         "attention.out", normed, m, hidden, size, module=f"{module}.out_proj", tp="row",
         bias=hidden if spec.projection_bias else 0,
     )  # fmt: skip
 
 
-def _convolution(w: GraphWriter, step: Step, spec: Recurrence, source: str) -> str:
+def _convolution(w: GraphWriter, step: Step, spec: RecurrenceShape, source: str) -> str:
     """A causal convolution of a few taps over each channel; the last inputs are kept for the next step."""
     m, channels, kernel = step.tokens, spec.conv_channels, spec.kernel
     out = w.activation("attention.conv.out", m, channels)
@@ -67,19 +71,20 @@ def _convolution(w: GraphWriter, step: Step, spec: Recurrence, source: str) -> s
         weights.append(w.weight("attention.conv.bias", channels))
     kept = max(kernel - 1, 1)
     state = w.cache("attention.conv_state", step.batch, channels, kept) if step.keeps_cache else ""
-    state_bytes = w.size(state) if state else 0
-    w.emit(
-        "attention.conv", "conv", tuple(name for name in (source, *weights, state) if name), (out,),
-        flops=float((2 * kernel + ACTIVATION_FLOPS["silu"] + spec.conv_bias) * m * channels),
-        read=size_bytes(m * channels, w.precision.own) + w.size(*weights) + (state_bytes if step.past else 0),
-        write=w.size(out) + state_bytes, updates=(state,) if state else (), tp="split",
+    work = Convolution(
         batch=step.batch, in_channels=channels, out_channels=channels, height=1, width=step.new, kernel_h=1,
-        kernel_w=kernel, stride_h=1, stride_w=1, groups=channels, out_height=1, out_width=step.new,
+        kernel_w=kernel, padding_w=kernel - 1, groups=channels, out_height=1, out_width=step.new,
+        extra_flops=float((ACTIVATION_FLOPS["silu"] + spec.conv_bias) * m * channels),
+    )  # fmt: skip
+    w.emit(
+        "attention.conv", work, tuple(name for name in (source, *weights, state) if name), (out,),
+        updates=(state,) if state else (), tp="split",
+        touched={source: m * channels} | ({} if step.past else {state: 0}),
     )  # fmt: skip
     return out
 
 
-def _recurrence(w: GraphWriter, step: Step, spec: Recurrence, source: str, controls: str) -> str:
+def _recurrence(w: GraphWriter, step: Step, spec: RecurrenceShape, source: str, controls: str) -> str:
     """Decay the state, add the token, read it out; per head and token, over every element of the state."""
     m = step.tokens
     out = w.activation("attention.attend.out", m, spec.heads * spec.value_dim)
@@ -89,15 +94,14 @@ def _recurrence(w: GraphWriter, step: Step, spec: Recurrence, source: str, contr
     if step.keeps_cache:
         shape = (step.batch, spec.heads, spec.key_dim, spec.value_dim)
         state = w.tensor("attention.state", shape, STATE_DTYPE, Role.KV_CACHE)
-    state_bytes = w.size(state) if state else 0
     inputs = dict.fromkeys(name for name in (source, controls, weight, state) if name)
-    w.emit(
-        "attention.attend", "recurrent", tuple(inputs), (out,), flops=float(spec.flops * m * elements),
-        read=w.size(source, weight) + size_bytes(m * spec.controls, w.precision.own)
-        + (state_bytes if step.past else 0),
-        write=w.size(out) + state_bytes, updates=(state,) if state else (), tp="head",
+    work = Recurrence(
         batch=step.batch, sequence=step.new, hidden=spec.heads * spec.value_dim,
-        input_size=spec.conv_channels,
-        heads=spec.heads, kv_heads=spec.key_heads,
+        input_size=spec.conv_channels, flops_per_token=float(spec.flops * elements), heads=spec.heads,
+        kv_heads=spec.key_heads,
+    )  # fmt: skip
+    w.emit(
+        "attention.attend", work, tuple(inputs), (out,), updates=(state,) if state else (), tp="head",
+        touched={controls: m * spec.controls} | ({} if step.past else {state: 0}),
     )  # fmt: skip
     return out

@@ -10,7 +10,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from workloads.graph import PERSISTENT_ROLES, Attribute, Operator, Role, Tensor, legacy_operator
+from workloads.graph import PERSISTENT_ROLES, Operator, Place, Role, Tensor, make_operator
+from workloads.operators import GroupedProduct, Product, Work
+from workloads.operators.traffic import NO_PARTS
 from workloads.transformer.formats import PLAIN, Format, Precision
 from workloads.transformer.step import Step
 
@@ -91,37 +93,36 @@ class GraphWriter:
     def emit(
         self,
         name: str,
-        kind: str,
+        work: Work,
         inputs: Sequence[str],
         outputs: Sequence[str],
         *,
-        flops: float = 0.0,
-        read: int | None = None,
-        write: int | None = None,
         dtype: str | None = None,
         updates: tuple[str, ...] = (),
         tp: str = "replicated",
-        known: Mapping[str, Attribute] | None = None,
-        **more: Attribute,
+        touched: Mapping[str, int] = NO_PARTS,
+        written: Mapping[str, int] = NO_PARTS,
+        beside_read: int = 0,
     ) -> None:
-        """Append an operator; traffic defaults to all of its inputs and outputs.
+        """Append an operator of the layer, divided by ``tp`` under tensor parallelism.
 
-        Its attributes are ``known`` and ``more``, the layer and ``tp``.
+        Its traffic is that of its kind; ``touched`` and ``written`` are elements of tensors used in part.
         """
-        attributes = {**(known or {}), **more, "layer": self.layer, "tp": tp}
-        operator = legacy_operator(
-            self.prefix + name,
-            kind,
-            tuple(inputs),
-            tuple(outputs),
-            flops,
-            self.size(*inputs) if read is None else read,
-            self.size(*outputs) if write is None else write,
-            dtype or self.precision.own,
-            updates,
-            attributes,
+        self.operators.append(
+            make_operator(
+                self.prefix + name,
+                work,
+                inputs,
+                outputs,
+                self.tensors,
+                updates=updates,
+                touched=touched,
+                written=written,
+                dtype=dtype or self.precision.own,
+                place=Place(self.layer, axis=tp),
+                beside_read=beside_read,
+            )
         )
-        self.operators.append(operator)
 
     def linear(
         self,
@@ -136,14 +137,16 @@ class GraphWriter:
         bias: int = 0,
         weight: str | None = None,
         batch: int = 1,
-        read_source: int | None = None,
-        **attributes: Attribute,
+        heads: int = 0,
+        kv_heads: int = 0,
+        beside_read: int = 0,
     ) -> str:
         """A product with a weight of ``n`` x ``k``; ``bias`` elements are added. Returns the output's name.
 
         ``batch``: so many independent products, each with its own weight (heads). ``weight`` names an
         existing weight tensor to use instead of a new one. ``module`` is the hub's name, which decides
         whether a quantised checkpoint covers the layer; without one it stays in the model's own type.
+        ``heads`` and ``kv_heads``: the heads among the columns. ``beside_read``: bytes read of no input.
         """
         fmt = self.precision.format_of(module) if module else PLAIN
         own = self.precision.own
@@ -156,22 +159,12 @@ class GraphWriter:
         if bias:
             inputs.append(self.weight(f"{name}.bias", bias))
         out = self.activation(f"{name}.out", m, batch * n)
-        arithmetic = self._note(fmt, attributes)
-        self.emit(
-            name,
-            "matmul",
-            inputs,
-            (out,),
-            flops=2.0 * batch * m * n * k + float(m) * bias,
-            read=None if read_source is None else read_source + self.size(*inputs[1:]),
-            dtype=arithmetic,
-            tp=tp,
-            m=m,
-            n=n,
-            k=k,
-            batch=batch,
-            known=attributes,
-        )
+        arithmetic, stored = self._arithmetic(fmt)
+        work = Product(
+            m=m, n=n, k=k, batch=batch, weight_dtype=stored, heads=heads, kv_heads=kv_heads,
+            extra_flops=float(m) * bias,
+        )  # fmt: skip
+        self.emit(name, work, inputs, (out,), dtype=arithmetic, tp=tp, beside_read=beside_read)
         return out
 
     def grouped(
@@ -201,32 +194,17 @@ class GraphWriter:
         weights = [self.tensor(f"{name}.weight", (experts, n, k), fmt.dtype or own, Role.WEIGHT, size)]
         if bias:
             weights.append(self.weight(f"{name}.bias", experts, n))
-        attributes: dict[str, Attribute] = {}
-        arithmetic = self._note(fmt, attributes)
-        self.emit(
-            name,
-            "grouped_matmul",
-            (*inputs, *weights),
-            (out,),
-            flops=2.0 * rows * n * k + (float(rows) * n if bias else 0.0) + extra_flops,
-            read=self.size(*inputs) + round(self.size(*weights) * touched / experts),
-            dtype=arithmetic,
-            tp=tp,
-            m=rows,
-            n=n,
-            k=k,
-            groups=experts,
-            active=active,
-            expected_groups=touched,
-            known=attributes,
-        )
+        arithmetic, stored = self._arithmetic(fmt)
+        work = GroupedProduct(
+            m=rows, n=n, k=k, groups=experts, active=active, expected_groups=touched, weight_dtype=stored,
+            extra_flops=(float(rows) * n if bias else 0.0) + extra_flops,
+        )  # fmt: skip
+        self.emit(name, work, (*inputs, *weights), (out,), dtype=arithmetic, tp=tp)
         return out
 
-    def _note(self, fmt: Format, attributes: dict[str, Attribute]) -> str:
-        """The precision of a product with such a weight; narrower storage is noted as an attribute."""
+    def _arithmetic(self, fmt: Format) -> tuple[str, str]:
+        """The precision of a product with such a weight, and the type it is stored in where that is narrower."""
         if fmt is PLAIN:
-            return self.precision.own
+            return self.precision.own, ""
         arithmetic = fmt.arithmetic or self.precision.own
-        if self.precision.narrow(fmt, arithmetic):
-            attributes["weight_dtype"] = fmt.dtype
-        return arithmetic
+        return arithmetic, fmt.dtype if self.precision.narrow(fmt, arithmetic) else ""

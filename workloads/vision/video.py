@@ -7,10 +7,12 @@ kernel (k, 1) over a picture of frames by pixels. Both are written as such, so t
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import prod
 from typing import Any, Final
 
 from workloads.layer_builder import LayerBuilder, chosen_dims, finished, out_side, plain_options
+from workloads.operators import Convolution, Pool
 from workloads.workload import Workload, WorkloadOptions
 
 __all__ = ["r2plus1d_18", "s3d"]
@@ -45,10 +47,13 @@ class _VideoBuilder(LayerBuilder):
         kept = out_side(frames, 1, frame_stride, 0)
         sides = (out_side(height, kernel, stride, padding), out_side(width, kernel, stride, padding))
         shape = (batch, channels, kept, *sides)
-        plane = {"batch": batch * kept, "height": height, "width": width, "kernel_h": kernel, "kernel_w": kernel,
-                 "stride_h": stride, "stride_w": stride, "padding_h": padding, "padding_w": padding,
-                 "out_height": sides[0], "out_width": sides[1]}  # fmt: skip
-        return self._window(name, x, shape, plane, **options)
+        self._need_clip(name, x, shape)
+        work = Convolution(
+            batch=batch * kept, in_channels=self.shape(x)[1], out_channels=channels, height=height,
+            width=width, kernel_h=kernel, kernel_w=kernel, stride_h=stride, stride_w=stride,
+            padding_h=padding, padding_w=padding, out_height=sides[0], out_width=sides[1],
+        )  # fmt: skip
+        return self._window(name, x, shape, work, **options)
 
     def temporal(
         self,
@@ -64,36 +69,36 @@ class _VideoBuilder(LayerBuilder):
         batch, _, frames, height, width = self.shape(x)
         kept = out_side(frames, kernel, stride, padding)
         shape = (batch, channels, kept, height, width)
-        plane = {"batch": batch, "height": frames, "width": height * width, "kernel_h": kernel, "kernel_w": 1,
-                 "stride_h": stride, "stride_w": 1, "padding_h": padding, "padding_w": 0,
-                 "out_height": kept, "out_width": height * width}  # fmt: skip
-        return self._window(name, x, shape, plane, **options)
+        self._need_clip(name, x, shape)
+        work = Convolution(
+            batch=batch, in_channels=self.shape(x)[1], out_channels=channels, height=frames,
+            width=height * width, kernel_h=kernel, kernel_w=1, stride_h=stride, padding_h=padding,
+            out_height=kept, out_width=height * width,
+        )  # fmt: skip
+        return self._window(name, x, shape, work, **options)
+
+    def _need_clip(self, name: str, x: str, shape: tuple[int, ...]) -> None:
+        sides = " x ".join(map(str, self.shape(x)[2:]))
+        self._need(name, min(shape) > 0, f"a clip of {sides} is too small")
 
     def _window(
         self,
         name: str,
         x: str,
         shape: tuple[int, ...],
-        plane: dict[str, int],
+        work: Convolution,
         *,
         norm: bool = True,
         bias: bool = False,
         activation: str = "relu",
     ) -> str:
-        self._need(name, min(shape) > 0, f"a clip of {' x '.join(map(str, self.shape(x)[2:]))} is too small")
-        inner, channels = self.shape(x)[1], shape[1]
-        kernel = (plane["kernel_h"], plane["kernel_w"])
-        weights = [self.weight(f"{name}.weight", channels, inner, *kernel)]
+        channels = work.out_channels
+        weights = [self.weight(f"{name}.weight", channels, work.in_channels, work.kernel_h, work.kernel_w)]
         weights += [self.weight(f"{name}.bias", channels)] if bias else []
-        attributes: dict[str, Any] = {**plane, "dilation": 1, "groups": 1}
         if self.fused:
             weights += [self.weight(f"{name}.norm.weight", 2, channels)] if norm else []
-            attributes |= {"norm": norm} if norm else {}
-            attributes |= {"activation": activation} if activation else {}
-        out = self.operator(
-            "conv", name, (x, *weights), shape, 2 * prod(shape) * inner * prod(kernel), in_channels=inner,
-            out_channels=channels, **attributes,
-        )  # fmt: skip
+            work = replace(work, norm=norm, activation=activation)
+        out = self.operator(name, work, (x, *weights), shape)
         if not self.fused:
             out = self.batch_norm(f"{name}.norm", out) if norm else out
             out = self.activation(f"{name}.{activation}", out, activation) if activation else out
@@ -124,18 +129,21 @@ class _VideoBuilder(LayerBuilder):
         )
         self._need(name, min(kept) > 0, f"a clip of {' x '.join(map(str, sides))} is too small")
         shape = (batch, channels, *kept)
-        return self.operator(
-            "pool", name, (x,), shape, prod(shape) * prod(kernel), mode="max", kernel_h=kernel[0] * kernel[1],
-            kernel_w=kernel[2], stride_h=stride[1], stride_w=stride[2], m=prod(shape) // kept[-1], n=kept[-1],
+        work = Pool(
+            mode="max", kernel_h=kernel[0] * kernel[1], kernel_w=kernel[2], stride_h=stride[1],
+            stride_w=stride[2], padding_h=padding[1], padding_w=padding[2], m=prod(shape) // kept[-1],
+            n=kept[-1], flops_per_element=float(prod(kernel)),
         )  # fmt: skip
+        return self.operator(name, work, (x,), shape)
 
     def mean_clip(self, name: str, x: str) -> str:
         """The average over frames and pixels."""
         batch, channels, *sides = self.shape(x)
-        return self.operator(
-            "pool", name, (x,), (batch, channels), prod(self.shape(x)), mode="average",
-            kernel_h=sides[0] * sides[1], kernel_w=sides[2], m=batch, n=channels,
+        work = Pool(
+            mode="average", kernel_h=sides[0] * sides[1], kernel_w=sides[2], m=batch, n=channels,
+            flops_per_element=float(prod(sides)),
         )  # fmt: skip
+        return self.operator(name, work, (x,), (batch, channels))
 
 
 def r2plus1d_18(options: WorkloadOptions) -> Workload:
@@ -184,10 +192,11 @@ def s3d(options: WorkloadOptions) -> Workload:
     batch, channels, frames, height, width = net.shape(x)
     box = (min(2, frames), min(7, height), min(7, width))
     shape = (batch, channels, *(side - k + 1 for side, k in zip((frames, height, width), box, strict=True)))
-    x = net.operator(
-        "pool", "pool", (x,), shape, prod(shape) * prod(box), mode="average", kernel_h=box[0] * box[1],
-        kernel_w=box[2], stride_h=1, stride_w=1, m=prod(shape) // shape[-1], n=shape[-1],
+    work = Pool(
+        mode="average", kernel_h=box[0] * box[1], kernel_w=box[2], stride_h=1, stride_w=1,
+        m=prod(shape) // shape[-1], n=shape[-1], flops_per_element=float(prod(box)),
     )  # fmt: skip
+    x = net.operator("pool", work, (x,), shape)
     x = net.spatial("classifier", x, 400, 1, norm=False, bias=True, activation="")
     return finished(net, options, net.mean_clip("mean", x))
 
