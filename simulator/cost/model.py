@@ -17,6 +17,7 @@ from hw_configs.registry import Registry
 from hw_configs.system import MemorySpace, Node
 from simulator.counters import Usage
 from workloads.graph import Operator
+from workloads.operators import KINDS
 
 __all__ = [
     "COST_MODELS",
@@ -93,7 +94,7 @@ _RUNS_AS: Final[dict[str, tuple[str, ...]]] = {
     "int64": ("int32", "fp32"),
     "bool": ("int8", "int32", "fp32", "fp16"),
 }
-MATRIX_KINDS: Final = frozenset({"matmul", "grouped_matmul", "attention", "conv", "recurrent"})
+MATRIX_KINDS: Final = frozenset(name for name, kind in KINDS.items() if kind.matrix)
 """Kinds whose arithmetic runs on matrix units where a device has them."""
 
 

@@ -32,6 +32,7 @@ from hw_configs.problems import bad_input
 from hw_configs.system import MemorySpace, Node
 from simulator.cost.model import OperatorCost, peak_rate, runs_as
 from workloads.graph import Operator
+from workloads.operators import KINDS, Activation, Attention, Norm, Product, Rotary, Rows
 
 __all__ = [
     "COMMUNICATION_KINDS",
@@ -46,9 +47,7 @@ __all__ = [
     "tiling_loss",
 ]
 
-COMMUNICATION_KINDS: Final = frozenset(
-    {"all_reduce", "all_gather", "reduce_scatter", "all_to_all", "broadcast", "send", "receive"}
-)
+COMMUNICATION_KINDS: Final = frozenset(name for name, kind in KINDS.items() if kind.communicates)
 """Kinds whose time comes from links, which a cost model does not see."""
 
 _CLASS_OF_KIND: Final = {
@@ -124,17 +123,18 @@ def operator_class(operator: Operator) -> str:
         if operator.dtype in _NARROW:
             return "gemm8"
         if operator.dtype in _WIDE:
-            return "bmm" if operator.attributes.get("batch", 1) != 1 else "gemm32"
+            batched = isinstance(operator.work, Product) and operator.work.batch != 1
+            return "bmm" if batched else "gemm32"
         return "gemm16"
-    if kind == "attention":
-        alone = operator.attributes.get("q_len", 2) == 1 and operator.attributes.get("split_kv", True)
+    if isinstance(operator.work, Attention):
+        alone = operator.work.q_len == 1 and operator.work.split_kv
         return "attention_decode" if alone else "attention_prefill"
     if kind == "conv":
         return "conv32" if operator.dtype in _WIDE else "conv"
     if kind == "grouped_matmul":
         return "gemm8" if operator.dtype in _NARROW else "gemm16"
     name = _CLASS_OF_KIND.get(kind, "other")
-    if not operator.attributes.get("vectorised", True):
+    if isinstance(operator.work, Norm | Activation | Rotary) and not operator.work.vectorised:
         return _SCALAR_CLASS.get(kind, name)
     return name
 
@@ -151,21 +151,16 @@ def tiling_loss(operator: Operator, units: int, tile: int = QUERY_TILE) -> float
     """How many times longer attention computes than its FLOPs say, for want of whole tiles or enough of them.
 
     A tile of query rows is computed whole, with the keys that its longest row sees, on one of ``units``
-    multiprocessors. At least 1; 1 for an operator that lacks the attributes.
+    multiprocessors. At least 1; 1 for an operator that is no attention.
     """
-    a = operator.attributes
-    try:
-        heads = int(a["batch"]) * int(a["heads"])
-        width = int(a["head_dim"]) + int(a.get("v_head_dim", a["head_dim"]))
-        q_len, kv_len = int(a["q_len"]), int(a["kv_len"])
-    except KeyError:
+    work = operator.work
+    if not isinstance(work, Attention) or not work.flops:
         return 1.0
-    if not operator.flops or not heads * width * q_len:
-        return 1.0
-    seen = min(kv_len, int(a.get("window", kv_len)) + tile)
+    heads, q_len = work.batch * work.heads, work.q_len
+    seen = min(work.kv_len, work.limit + tile)
     longest = float(-(-seen // KEY_BLOCK) * KEY_BLOCK)
-    pairs = operator.flops / (2.0 * heads * width)
-    diagonal = tile / 2 if a.get("causal", False) else 0.0
+    pairs = work.flops / work.share / (2.0 * heads * (work.head_dim + work.value_dim))
+    diagonal = tile / 2 if work.causal else 0.0
     rows = -(-q_len // tile) * tile
     tiled_pairs = max(pairs, rows * min(max(pairs / q_len + diagonal, KEY_BLOCK), longest))
     busiest = max(heads * tiled_pairs / units, tile * longest)
@@ -178,8 +173,10 @@ def reread_share(operator: Operator, units: int, l2_bytes: float) -> float:
     A row of up to ``ROW_IN_REGISTERS`` elements is kept in registers between the passes over it. A longer one
     is read again, from L2 as long as the rows in flight fit there.
     """
-    rows, columns = operator.attributes.get("m", 0), operator.attributes.get("n", 0)
-    if not isinstance(columns, int) or not isinstance(rows, int) or columns <= ROW_IN_REGISTERS or not rows:
+    if not isinstance(operator.work, Rows):
+        return 0.0
+    rows, columns = operator.work.m, operator.work.n
+    if columns <= ROW_IN_REGISTERS or not rows:
         return 0.0
     row_bytes = operator.read_bytes / rows
     in_flight = min(rows, ROWS_PER_UNIT * units) * row_bytes
@@ -309,8 +306,8 @@ class Roofline:
 
 def sequences(operator: Operator) -> float:
     """Independent (sequence, KV head) pairs of a decode step, each at least one tile of work."""
-    a = operator.attributes
-    return float(a.get("batch", 1)) * float(a.get("kv_heads", a.get("heads", 1)))
+    work = operator.work
+    return float(work.batch * work.kv_heads) if isinstance(work, Attention) else 1.0
 
 
 def generation(gpu: Gpu) -> str:

@@ -1,7 +1,7 @@
 """The cost model ``gpu``: one operator on one GPU, for the system simulator.
 
 Answers are those of :mod:`simulator.gpu.rows` under the setup ``default`` (kernels launched from a graph,
-weights cold, inputs from wherever the attribute ``residency`` says); ``gpu-eager`` takes the setup ``kernel``. Bytes
+weights cold, inputs from wherever the operator's ``residency`` says); ``gpu-eager`` takes the setup ``kernel``. Bytes
 are those that cross the DRAM's pins: what the L2 keeps is not among them, but never more than an operator's own
 traffic. Devices that are no GPUs have models of their own (:mod:`simulator.cost.by_device`).
 """
@@ -23,7 +23,6 @@ from simulator.gpu.rows import Prediction, Request, predict
 from simulator.gpu.sheet import GpuSheet, gpu_sheet
 from simulator.gpu.simulated_l2 import with_simulated_l2
 from workloads.graph import Operator
-from workloads.training import ATTENTION_BACKWARD
 
 __all__ = ["EAGER", "GPU", "GpuModel"]
 
@@ -107,11 +106,8 @@ class GpuModel:
                 found = replace(found, kernel_s=played[0], dram_bytes=played[1])
         # The closed forms count tiles; the data-sheet roof holds whatever they say, for bytes that move.
         arithmetic, traffic = roof_seconds(operator, node.device.compute, memory)
-        cold = operator.attributes.get("residency") not in ("hot", "previous")
-        # The backward kernel's five products are taken to run as well as the forward kernel's two: assumption.
-        backward = operator.kind == "attention" and operator.attributes.get("pass") == "backward"
-        work = ATTENTION_BACKWARD if backward else 1.0
-        seconds = max(work * found.kernel_s, arithmetic, traffic if cold else 0.0)
+        cold = operator.residency not in ("hot", "previous")
+        seconds = max(found.kernel_s, arithmetic, traffic if cold else 0.0)
         share = min(1.0, found.dram_bytes / max(1.0, operator.read_bytes + operator.write_bytes))
         read, written = operator.read_bytes, operator.write_bytes
         if not cold:
@@ -122,7 +118,7 @@ class GpuModel:
             found.bound_by,
             read,
             written,
-            work * found.compute_j,
+            found.compute_j,
             read * memory.energy_per_byte_read_j + written * memory.energy_per_byte_written_j,
         )
 
