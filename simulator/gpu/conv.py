@@ -69,7 +69,8 @@ def as_product(operator: Operator, work: Convolution) -> Operator:
     if work.transposed:
         # Every input position meets every tap: the window stands among the columns.
         return _with_product(operator, work, _transposed(work), depth)
-    winograd = work.way == "winograd" and work.stride_h == 1 and work.kernel_h == work.kernel_w > 1
+    unit_stride = work.stride_h == work.stride_w == 1
+    winograd = work.way == "winograd" and unit_stride and work.kernel_h == work.kernel_w > 1
     if winograd:
         tile = WINOGRAD_OUTPUTS + work.kernel_h - 1
         rows = work.batch * -(-work.out_height // 2) * -(-work.out_width // 2)

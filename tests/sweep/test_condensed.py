@@ -13,6 +13,7 @@ from offchip.sweep.machine import Machines
 from simulator.cost.model import COST_MODELS
 from simulator.system.condensed import Profile, estimate, profile_of
 from tests.sweep.spaces import serial_rows, space_of, table
+from tests.typed import operator_of
 from workloads.graph import Graph, Role, Tensor, legacy_operator
 from workloads.workload import Phase, Workload
 
@@ -119,7 +120,7 @@ def test_what_does_not_fit_is_left_to_the_simulation():
 
 def test_communication_has_no_profile():
     tensor = Tensor("x", (8,), "fp16")
-    reduce = legacy_operator("r", "all_reduce", ("x",), ("y",), attributes={"bytes": 16, "group": 2})
+    reduce = operator_of("all_reduce", name="r", inputs=("x",), outputs=("y",), bytes=16, group=2)
     graph = Graph("g", {"x": tensor, "y": Tensor("y", (8,), "fp16")}, (reduce,))
     assert profile_of(Workload("g", (Phase("g", "forward", graph),))) is None
 

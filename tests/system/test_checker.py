@@ -16,7 +16,8 @@ from hw_configs.problems import InputError
 from simulator.check import check
 from simulator.plan import Home, Plan, Task
 from simulator.system.program import bind
-from workloads.graph import Graph, Role, legacy_operator
+from tests.typed import operator_of
+from workloads.graph import Graph, Role
 
 MACHINE = two_gpus()
 ROLES = {"w": Role.WEIGHT, "cache": Role.KV_CACHE}
@@ -303,7 +304,7 @@ def test_an_unknown_operator_in_the_splits_is_refused() -> None:
 
 def test_the_limit_is_kept() -> None:
     many = Graph(
-        "many", tensors({"x": 8}), tuple(legacy_operator(f"o{i}", "view", ("x",), ()) for i in range(80))
+        "many", tensors({"x": 8}), tuple(operator_of("view", name=f"o{i}", inputs=("x",)) for i in range(80))
     )
     empty = plan(many, MACHINE, [], {"x": "gpu0"})
     assert len(check(empty, many, MACHINE)) == 50
