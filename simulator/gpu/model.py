@@ -15,7 +15,7 @@ from typing import Any, Final
 from hw_configs.device import Gpu
 from hw_configs.problems import bad_input
 from hw_configs.system import MemorySpace, Node
-from simulator.cost.model import OperatorCost, roof_seconds
+from simulator.cost.model import OperatorCost, arithmetic_joules, roof_seconds
 from simulator.cost.roofline import COMMUNICATION_KINDS
 from simulator.gpu.constants import Constants, Setup, shipped_constants
 from simulator.gpu.lowering import lowered
@@ -100,7 +100,10 @@ class GpuModel:
         sheet = self.sheet(node, memory)
         operator = lowered(operator)
         setup = self.constants.setup(self._timing)
-        found = self._predict([operator], sheet, setup)[0]
+        # The backward kernel's five products are taken to run as well as the forward kernel's two: assumption.
+        backward = operator.kind == "attention" and operator.attributes.get("pass") == "backward"
+        work = ATTENTION_BACKWARD if backward else 1.0
+        found = self._predict([replace(operator, flops=operator.flops / work)], sheet, setup)[0]
         if self._simulate_l2 and found.choice:
             played = with_simulated_l2(Request(operator, sheet, setup), self.constants, found.choice)
             if played is not None:
@@ -108,23 +111,15 @@ class GpuModel:
         # The closed forms count tiles; the data-sheet roof holds whatever they say, for bytes that move.
         arithmetic, traffic = roof_seconds(operator, node.device.compute, memory)
         cold = operator.attributes.get("residency") not in ("hot", "previous")
-        # The backward kernel's five products are taken to run as well as the forward kernel's two: assumption.
-        backward = operator.kind == "attention" and operator.attributes.get("pass") == "backward"
-        work = ATTENTION_BACKWARD if backward else 1.0
         seconds = max(work * found.kernel_s, arithmetic, traffic if cold else 0.0)
         share = min(1.0, found.dram_bytes / max(1.0, operator.read_bytes + operator.write_bytes))
         read, written = operator.read_bytes, operator.write_bytes
         if not cold:
             read, written = int(read * share), int(written * share)
-        return OperatorCost(
-            seconds,
-            found.launch_s,
-            found.bound_by,
-            read,
-            written,
-            work * found.compute_j,
-            read * memory.energy_per_byte_read_j + written * memory.energy_per_byte_written_j,
-        )
+        moving = read * memory.energy_per_byte_read_j + written * memory.energy_per_byte_written_j
+        # Counted in tiles the bytes may be fewer than the operator's own, and leave arithmetic too much power.
+        joules = arithmetic_joules(work * found.compute_j, moving, seconds + found.launch_s, node, memory)
+        return OperatorCost(seconds, found.launch_s, found.bound_by, read, written, joules, moving)
 
 
 GPU: Final = GpuModel()

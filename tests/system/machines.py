@@ -24,19 +24,23 @@ COMPUTE = Compute(matrix={"fp16": 1e12}, vector={"fp32": 1e11})
 
 
 class GivenSeconds:
-    """A cost model that takes an operator's time from its attributes ``seconds`` and ``launch``."""
+    """A cost model that takes an operator's time from its attributes ``seconds`` and ``launch``.
+
+    No kernel is faster than its bytes.
+    """
 
     name = "given"
 
     def cost(self, operator: Operator, node: Node, memory: MemorySpace) -> OperatorCost:
-        seconds = float(operator.attributes.get("seconds", 0.0))
+        traffic = memory.traffic_seconds(operator.read_bytes, operator.write_bytes)
+        seconds = max(float(operator.attributes.get("seconds", 0.0)), traffic)
         launch = float(operator.attributes.get("launch", 0.0))
         return OperatorCost(seconds, launch, "compute", operator.read_bytes, operator.write_bytes, 0.0, 0.0)
 
 
-def ram(capacity: int, bandwidth: float, latency: float = 0.0) -> Memory:
+def ram(capacity: int, bandwidth: float, latency: float = 0.0, ports: int = 1) -> Memory:
     return Memory.model_construct(
-        technology="RAM", capacity=float(capacity), reserved=0.0, bandwidth=bandwidth, latency=latency,
+        ports=ports, technology="RAM", capacity=float(capacity), reserved=0.0, bandwidth=bandwidth, latency=latency,
         energy_per_byte=0.0,
     )  # fmt: skip
 
@@ -60,8 +64,9 @@ def cpu(name: str, memory: Memory | None) -> Cpu:
     return Cpu.model_construct(kind="cpu", name=name, compute=COMPUTE, memory=memory, power=None)
 
 
-def drive(name: str, capacity: int, read: float, write: float, latency: float = 0.0) -> Flash:
+def drive(name: str, capacity: int, read: float, write: float, latency: float = 0.0, ports: int = 2) -> Flash:
     store = FlashStore.model_construct(
+        ports=ports,
         capacity=float(capacity), read_bandwidth=read, write_bandwidth=write, read_latency=latency,
         write_latency=latency, energy_per_byte_read=0.0, energy_per_byte_written=0.0,
     )  # fmt: skip
@@ -134,14 +139,17 @@ def op(
     seconds: float = 1.0,
     updates: Sequence[str] = (),
     kind: str = "elementwise",
+    moves: tuple[int, int] = (0, 0),
     **attributes: int | float | str | bool,
 ) -> Operator:
-    """An operator that takes ``seconds`` under :class:`GivenSeconds`."""
+    """An operator that takes ``seconds`` under :class:`GivenSeconds` and reads and writes so many bytes."""
     return Operator(
         name,
         kind,
         tuple(inputs),
         tuple(outputs),
+        read_bytes=moves[0],
+        write_bytes=moves[1],
         updates=tuple(updates),
         attributes={"seconds": seconds, **attributes},
     )
