@@ -50,7 +50,10 @@ class Path:
 
 @dataclass(frozen=True, slots=True)
 class Traffic:
-    """What a kernel draws on its memory: bytes, and what each resource carries per byte of them."""
+    """What a kernel draws on its memory: bytes on the port that it fills most, and what the others carry per byte.
+
+    So kernels that meet on a port share its time evenly, whatever else they read and write.
+    """
 
     bytes: float
     load: Load
@@ -154,13 +157,14 @@ class CostTable:
         ``streamed_bytes`` of what it reads come by a path beside that memory.
         """
         read, written = max(cost.read_bytes - streamed_bytes, 0.0), float(cost.write_bytes)
-        total = read + written
-        if total <= 0 or cost.seconds <= 0:
+        if read + written <= 0 or cost.seconds <= 0:
             return None
         reading, writing = self._ways(device)
         if reading is writing:
-            return Traffic(total, reading)
-        return Traffic(total, together([(read / total, reading), (written / total, writing)]))
+            return Traffic(read + written, reading)
+        passed = together([(read, reading), (written, writing)])
+        most = max(passed.values())
+        return Traffic(most, {resource: size / most for resource, size in passed.items()})
 
     def _ways(self, device: str) -> tuple[Load, Load]:
         """What a byte crosses that a device's kernels read, and one that they write; one object if alike."""

@@ -81,10 +81,10 @@ def _weight(port: float, way: float) -> float:
 
 
 def together(parts: list[tuple[float, Load]]) -> dict[str, float]:
-    """The load of bytes of several kinds, per byte of all: pairs of a share and the load of that kind."""
+    """Bytes on each resource of several kinds of traffic: pairs of its bytes and its load."""
     found: dict[str, float] = {}
-    for share, load in parts:
-        if share > 0:
+    for size, load in parts:
+        if size > 0:
             for resource, weight in load.items():
-                found[resource] = found.get(resource, 0.0) + share * weight
+                found[resource] = found.get(resource, 0.0) + size * weight
     return found

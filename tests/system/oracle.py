@@ -276,14 +276,14 @@ def _kernel(task: Task, graph: Graph, system: System, costs: CostTable) -> tuple
     if read + written == 0:
         return cost.launch_seconds + cost.seconds, []
     memory = system.memories[memory_of(system, task.device)]
-    total = read + written
     if memory.ports == 2:
-        load = {f"{memory.name}:read": read / total, f"{memory.name}:write": written / total}
+        passed = {f"{memory.name}:read": float(read), f"{memory.name}:write": float(written)}
     else:
         seconds = read / memory.read_bandwidth + written / memory.write_bandwidth
-        load = {memory.name: seconds * max(memory.read_bandwidth, memory.write_bandwidth) / total}
-    load = {name: share for name, share in load.items() if share}
-    return cost.launch_seconds, [_Bytes(load, float(total), total / cost.seconds)]
+        passed = {memory.name: seconds * max(memory.read_bandwidth, memory.write_bandwidth)}
+    most = max(passed.values())
+    load = {name: size / most for name, size in passed.items() if size}
+    return cost.launch_seconds, [_Bytes(load, most, most / cost.seconds)]
 
 
 def play(plan: Plan, graph: Graph, system: System, costs: CostTable) -> list[tuple[float, float]]:
