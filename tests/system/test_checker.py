@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from machines import (
     analytic_run,
     cpu,
+    crossing,
     event_run,
     gpu,
     move,
@@ -22,11 +23,14 @@ from machines import (
     system,
     tensors,
     two_gpus,
+    wire,
 )
 from oracle import data_is_right, lives
 from random_plans import Case, cases
 
+from hw_configs.library import load_system
 from hw_configs.problems import InputError
+from hw_configs.system import System
 from simulator.check import check
 from simulator.plan import Home, Plan, Task
 from simulator.system.program import bind
@@ -242,6 +246,71 @@ def test_an_update_waits_at_run_time_for_readers_on_other_streams() -> None:
     assert bind(made, READ_THEN_UPDATE, machine).waits[1] == (0,)
     for run in (event_run, analytic_run):
         assert spans(run(made, READ_THEN_UPDATE, machine))["add"] == (3.0, 4.0)
+
+
+def collective_plan(operator: Operator, machine: System = MACHINE) -> tuple[Plan, Graph]:
+    """Two ranks of a collective over what each GPU was given."""
+    graph = Graph("c", tensors({"p": 8, "q": 8, "r": 8, "s": 8, "t": 8}), (operator,))
+    tasks = [Task(f"c@{n}", "collective", f"{n}.compute", "c", n, group=GROUP) for n in GROUP]
+    return plan(graph, machine, tasks, {"p": "gpu0", "q": "gpu1", "r": "gpu1"}), graph
+
+
+@pytest.mark.parametrize(
+    ("operator", "message"),
+    [
+        (
+            op("c", ["p", "q", "r"], ["s", "t"], kind="all_reduce", bytes=8),
+            "2 ranks cannot share the tensors",
+        ),
+        (op("c", ["p", "q"], ["s"], kind="all_reduce", bytes=8), "2 ranks cannot share the tensors"),
+        (
+            op("c", ["p", "q"], ["s", "t"], updates=["r"], kind="all_reduce", bytes=8),
+            "a collective makes new ones",
+        ),
+    ],
+)
+def test_a_collective_that_ranks_cannot_run_together_is_refused(operator: Operator, message: str) -> None:
+    made, graph = collective_plan(operator)
+    assert any(v.task == "c@gpu0" and message in v.message for v in check(made, graph, MACHINE))
+
+
+def test_ranks_that_no_links_join_never_meet() -> None:
+    operator = op("c", ["p", "q"], ["s", "t"], kind="all_reduce", bytes=8)
+    made, graph = collective_plan(operator)
+    assert check(made, graph, MACHINE) == []
+    found = check(made, graph, replace(MACHINE, wires={}))
+    assert [str(v) for v in found] == ["c@gpu0: no link path joins 'gpu0' to 'gpu1'"]
+
+
+def test_a_device_that_does_not_compute_runs_nothing() -> None:
+    """A switch has neither arithmetic nor a memory."""
+    machine = system(
+        {"gpu0": gpu("gpu0", ram(1 << 20, 1e6)), "switch": crossing("switch")},
+        [wire("w", [("gpu0", "switch")], 1e3)],
+    )
+    graph = Graph("g", {}, (op("o"),))
+    found = check(plan(graph, machine, [run_task("o", "switch")], {}), graph, machine)
+    assert [str(v) for v in found] == ["o: device 'switch' does not compute"]
+
+
+def test_more_streams_of_transfers_than_a_scratchpad_has_engines() -> None:
+    machine = load_system("edge-tpu-board")
+    graph = Graph("g", tensors(dict.fromkeys("xyz", 8)), ())
+    tasks = [move(name, "dram", "accelerator", f"dma{name}") for name in "xyz"]
+    found = check(plan(graph, machine, tasks, dict.fromkeys("xyz", "dram")), graph, machine)
+    assert [str(v) for v in found] == [
+        "move z to accelerator: moves bytes on a stream beyond the 2 DMA engines of 'accelerator'"
+    ]
+    assert check(plan(graph, machine, tasks[:2], dict.fromkeys("xyz", "dram")), graph, machine) == []
+
+
+@pytest.mark.parametrize(("address", "clash"), [(0, True), (8, False)])
+def test_a_copy_that_is_freed_held_its_bytes_until_then(address: int, clash: bool) -> None:
+    """'a' is made beside 'x' and freed by the task that reads it."""
+    freed = with_task("second", frees=(("a", "gpu0"),))
+    tasks = tuple(replace(t, addresses={"a": address}) if t.name == "first" else t for t in freed.tasks)
+    made = replace(freed, tasks=tasks, homes={**GOOD.homes, "x": (Home("gpu0", 0),)})
+    assert bool(check(made, GRAPH, MACHINE)) == clash
 
 
 def test_a_home_updated_elsewhere_is_stale() -> None:
