@@ -112,7 +112,10 @@ class Node:
 
 @dataclass(frozen=True)
 class MemorySpace:
-    """A memory that tensors can live in; it bears the name of its node."""
+    """A memory that tensors can live in; it bears the name of its node.
+
+    ``ports`` is 1 where reads and writes share one data path and 2 where each direction has its own.
+    """
 
     name: str
     technology: str
@@ -123,6 +126,21 @@ class MemorySpace:
     latency_s: float
     energy_per_byte_read_j: float
     energy_per_byte_written_j: float
+    ports: int = 1
+
+    def traffic_seconds(self, read_bytes: float, written_bytes: float) -> float:
+        """Least time in which bytes can be read and written.
+
+        On one port a byte read takes 1 / read bandwidth of its time and a byte written 1 / write bandwidth,
+        so the two add up. Two ports work beside each other.
+
+        >>> from dataclasses import replace
+        >>> flash = MemorySpace("ssd", "flash", 10, 10, 4.0, 2.0, 0.0, 0.0, 0.0, ports=2)
+        >>> flash.traffic_seconds(8, 6), replace(flash, ports=1).traffic_seconds(8, 6)
+        (3.0, 5.0)
+        """
+        reading, writing = read_bytes / self.read_bandwidth, written_bytes / self.write_bandwidth
+        return reading + writing if self.ports == 1 else max(reading, writing)
 
 
 @dataclass(frozen=True)
@@ -266,13 +284,13 @@ def _memory_space(node: Node) -> MemorySpace | None:
         rate = pad.bandwidth_at(device.clock) or 0.0
         return MemorySpace(
             node.name, "scratchpad", int(pad.size), int(pad.size), rate, rate, pad.latency,
-            pad.energy_per_byte, pad.energy_per_byte,
+            pad.energy_per_byte, pad.energy_per_byte, pad.ports,
         )  # fmt: skip
     if isinstance(device, DramDevice):
         return MemorySpace(
             node.name, device.technology, int(device.capacity_bytes), int(device.capacity_bytes),
             device.bandwidth_bytes_per_s, device.bandwidth_bytes_per_s, device.latency_s,
-            device.energy_per_byte_j, device.energy_per_byte_j,
+            device.energy_per_byte_j, device.energy_per_byte_j, device.ports,
         )  # fmt: skip
     if isinstance(device, Flash | ComputationalStorage):
         store = device.store
@@ -280,7 +298,7 @@ def _memory_space(node: Node) -> MemorySpace | None:
         return MemorySpace(
             node.name, technology, int(store.capacity), int(store.capacity),
             store.read_bandwidth, store.write_bandwidth, store.read_latency,
-            store.energy_per_byte_read, store.energy_per_byte_written,
+            store.energy_per_byte_read, store.energy_per_byte_written, store.ports,
         )  # fmt: skip
     memory = getattr(device, "memory", None)
     if memory is None:
@@ -288,4 +306,5 @@ def _memory_space(node: Node) -> MemorySpace | None:
     return MemorySpace(
         node.name, memory.technology, int(memory.capacity), memory.usable_bytes,
         memory.bandwidth, memory.bandwidth, memory.latency, memory.energy_per_byte, memory.energy_per_byte,
+        memory.ports,
     )  # fmt: skip

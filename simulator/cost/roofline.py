@@ -27,10 +27,10 @@ from functools import cache
 from importlib.resources import files
 from typing import Any, Final
 
-from hw_configs.device import Gpu
+from hw_configs.device import ComputationalStorage, Gpu
 from hw_configs.problems import bad_input
 from hw_configs.system import MemorySpace, Node
-from simulator.cost.model import OperatorCost, peak_rate, runs_as
+from simulator.cost.model import OperatorCost, arithmetic_joules, peak_rate, runs_as
 from workloads.graph import Operator
 from workloads.operators import KINDS, Activation, Attention, Norm, Product, Rotary, Rows
 
@@ -100,6 +100,8 @@ class _Rates:
     s_per_flop: float
     s_per_read_byte: float
     s_per_written_byte: float
+    ports_apart: bool
+    """Whether reads and writes run beside each other."""
     overlap: float
     j_per_flop: float
     units: int
@@ -211,10 +213,9 @@ class Roofline:
         arithmetic = operator.flops * rates.s_per_flop
         if rates.tile:
             arithmetic *= tiling_loss(operator, rates.units, rates.tile)
-        traffic = (
-            operator.read_bytes * rates.s_per_read_byte + operator.write_bytes * rates.s_per_written_byte
-        )
         read_bytes = operator.read_bytes
+        reading, writing = read_bytes * rates.s_per_read_byte, operator.write_bytes * rates.s_per_written_byte
+        traffic = max(reading, writing) if rates.ports_apart else reading + writing
         if rates.reread:
             again = int(rates.reread * reread_share(operator, rates.units, rates.l2_bytes) * read_bytes)
             traffic += again * rates.s_per_read_byte
@@ -228,16 +229,11 @@ class Roofline:
             seconds += rates.tile_s * sequences(operator) / rates.units
         if rates.launch_s > seconds:
             bound = "launch"
-        return OperatorCost(
-            seconds,
-            rates.launch_s,
-            bound,
-            read_bytes,
-            operator.write_bytes,
-            operator.flops * rates.j_per_flop,
-            read_bytes * memory.energy_per_byte_read_j
-            + operator.write_bytes * memory.energy_per_byte_written_j,
-        )
+        joules, moving = operator.flops * rates.j_per_flop, read_bytes * memory.energy_per_byte_read_j
+        moving += operator.write_bytes * memory.energy_per_byte_written_j
+        if joules:
+            joules = arithmetic_joules(joules, moving, seconds + rates.launch_s, node, memory)
+        return OperatorCost(seconds, rates.launch_s, bound, read_bytes, operator.write_bytes, joules, moving)
 
     def efficiency(self, name: str, node: Node) -> Efficiency:
         """What an operator class reaches on a device."""
@@ -294,6 +290,8 @@ class Roofline:
             1 / (reached.compute * peak_rate(compute, operator.kind, operator.dtype)),
             1 / (reached.memory * memory.read_bandwidth),
             1 / (reached.memory * memory.write_bandwidth),
+            # A drive's own compute meets the channels behind its ports, which are buses for both ways.
+            memory.ports == 2 and not isinstance(device, ComputationalStorage),
             reached.overlap,
             energy,
             device.multiprocessors if isinstance(device, Gpu) else 1,

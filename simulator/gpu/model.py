@@ -15,7 +15,7 @@ from typing import Any, Final
 from hw_configs.device import Gpu
 from hw_configs.problems import bad_input
 from hw_configs.system import MemorySpace, Node
-from simulator.cost.model import OperatorCost, roof_seconds
+from simulator.cost.model import OperatorCost, arithmetic_joules, roof_seconds
 from simulator.cost.roofline import COMMUNICATION_KINDS
 from simulator.gpu.constants import Constants, Setup, shipped_constants
 from simulator.gpu.lowering import lowered
@@ -103,7 +103,7 @@ class GpuModel:
         if self._simulate_l2 and found.choice:
             played = with_simulated_l2(Request(operator, sheet, setup), self.constants, found.choice)
             if played is not None:
-                found = replace(found, kernel_s=played[0], dram_bytes=played[1])
+                found = replace(found, kernel_s=played[0] * operator.work.share, dram_bytes=played[1])
         # The closed forms count tiles; the data-sheet roof holds whatever they say, for bytes that move.
         arithmetic, traffic = roof_seconds(operator, node.device.compute, memory)
         cold = operator.residency not in ("hot", "previous")
@@ -112,15 +112,10 @@ class GpuModel:
         read, written = operator.read_bytes, operator.write_bytes
         if not cold:
             read, written = int(read * share), int(written * share)
-        return OperatorCost(
-            seconds,
-            found.launch_s,
-            found.bound_by,
-            read,
-            written,
-            found.compute_j,
-            read * memory.energy_per_byte_read_j + written * memory.energy_per_byte_written_j,
-        )
+        moving = read * memory.energy_per_byte_read_j + written * memory.energy_per_byte_written_j
+        # Counted in tiles the bytes may be fewer than the operator's own, and leave arithmetic too much power.
+        joules = arithmetic_joules(found.compute_j, moving, seconds + found.launch_s, node, memory)
+        return OperatorCost(seconds, found.launch_s, found.bound_by, read, written, joules, moving)
 
 
 GPU: Final = GpuModel()
