@@ -45,6 +45,8 @@ from simulator.flash.layout import (
     GC_RESERVE,
     GC_RUNS,
     GC_THRESHOLD,
+    LOG_SIZE,
+    LOG_TRIMMED,
     OPEN_GC,
     OPEN_USER,
     P_BIT,
@@ -87,7 +89,7 @@ from simulator.flash.layout import (
     WL_MOVES,
     WL_RUNS,
 )
-from simulator.flash.scheduler import enqueue, kick, random_below
+from simulator.flash.scheduler import enqueue, kick, log, random_below
 
 __all__ = [
     "block_of",
@@ -396,10 +398,12 @@ def may_write(m, l2p, p2l, plane, now):
 
 
 @compiled
-def drop(m, l2p, lpn):
+def drop(m, l2p, lpn, now):
     """Forget a logical page (TRIM); the copy on flash is worth nothing from now on."""
     ppn = l2p[lpn] - 1
     if ppn >= 0:
         invalidate(m, ppn)
+        if m[LOG_SIZE] != 0:
+            log(m, now, now, LOG_TRIMMED, 0, ppn, lpn, 0, 0)
         l2p[lpn] = 0
         m[TRIMMED] += 1

@@ -598,7 +598,7 @@ def _wake(m, l2p, p2l, aux, plane, lpn, now):
             _append(m, plane, P_BARRIER, P_BARRIER_TAIL, txn, T_NEXT)
         elif m[txn + T_KIND] == TRIM:
             request = m[txn + T_REQUEST]
-            drop(m, l2p, lpn)
+            drop(m, l2p, lpn, now)
             if m[PARTIAL] != 0:
                 aux[lpn] &= 0xFFFF0000
             release(m, txn)
@@ -778,7 +778,7 @@ def _trim(m, l2p, aux, request, lpn, size, now):
             plane = m[m[AT_ORDER] + lpn % m[PLANES]]
             _append(m, plane, P_BARRIER, P_BARRIER_TAIL, txn, T_NEXT)
             return
-        drop(m, l2p, lpn)
+        drop(m, l2p, lpn, now)
         if m[PARTIAL] != 0:
             aux[lpn] &= 0xFFFF0000
     _page_done(m, request, now)
