@@ -91,9 +91,11 @@ def test_the_disk_cache_does_not_eat_the_limit(tmp_path, monkeypatch):
     for work in (lambda: cache.get("ab" * 32), lambda: cache.put("cd" * 32, b"more")):
         watch, began = Stopwatch(0.2, alarm=True), time.monotonic()
         watch.start()
-        with pytest.raises(PointStopped):
-            work()
-        watch.close()
+        try:
+            with pytest.raises(PointStopped):
+                work()
+        finally:
+            watch.close()
         assert time.monotonic() - began < 2
 
 
