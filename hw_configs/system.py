@@ -11,8 +11,6 @@ the first).
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -33,6 +31,7 @@ from hw_configs.device import (
     Pim,
     Switch,
 )
+from hw_configs.digest import NO_RESULT, digest
 from hw_configs.dram import DramDevice
 from hw_configs.link import Link, NvLink, OnChip, Pcie, Rdma
 from hw_configs.problems import bad_input, nearest
@@ -161,7 +160,7 @@ class System:
     wires: Mapping[str, Wire]
     description: str = ""
     price_rate: float | None = None
-    provenance: Mapping[str, Provenance] = field(default_factory=dict)
+    provenance: Mapping[str, Provenance] = field(default_factory=dict, metadata=NO_RESULT)
 
     @cached_property
     def memories(self) -> dict[str, MemorySpace]:
@@ -204,21 +203,8 @@ class System:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 over everything that can change a result, in hexadecimal."""
-        content = {
-            "name": self.name,
-            "nodes": {
-                n.name: [
-                    n.memory,
-                    n.device.model_dump(mode="json"),
-                    *(["scratchpad"] if n.scratchpad else []),
-                ]
-                for n in self.nodes.values()
-            },
-            "wires": {w.name: [list(w.ends), w.link.model_dump(mode="json")] for w in self.wires.values()},
-        }
-        text = json.dumps(content, sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()
+        """SHA-256 over everything that the machine is, in hexadecimal; not over the files it was read from."""
+        return digest(self)
 
     @cached_property
     def _routes(self) -> dict[tuple[str, str], _Path]:
