@@ -38,6 +38,7 @@ from simulator.simulate import simulate
 from simulator.system.costs import CostTable, MeasuredMemory
 from simulator.system.engine import PhaseRun
 from simulator.system.physics import check_phase
+from tests.typed import operator_of
 from workloads.graph import Graph, Operator, Tensor
 from workloads.workload import Phase, Workload
 
@@ -90,7 +91,7 @@ def test_kernels_that_fit_beside_each_other_end_to_the_last_bit_when_they_would_
     operators = [op(f"o{n}", seconds=0.1 * (n + 1) / 3, moves=(7 * n, 5), launch=1e-3 * n) for n in range(5)]
     found = side_by_side(unified(1e5, 5), *operators, copied=100)
     for n, operator in enumerate(operators):
-        assert found[f"o{n}"] == (0.0, 1e-3 * n + float(operator.attributes["seconds"]))
+        assert found[f"o{n}"] == (0.0, 1e-3 * n + (operator.measured_s or 0.0))
 
 
 def test_a_launch_draws_nothing() -> None:
@@ -184,7 +185,7 @@ def test_what_crosses_a_port_and_what_does_not() -> None:
 
     def loads(machine: System, device: str) -> set[str]:
         table, node = CostTable(machine, model), machine.nodes[device]
-        work = Operator("o", "elementwise", (), (), 1.0, 1000, 1000, "fp16")
+        work = operator_of("elementwise", 1.0, 1000, 1000, name="o")
         dtype = next(iter({**node.compute.vector, **node.compute.matrix})) if node.compute else "fp16"
         cost = model.cost(replace(work, dtype=dtype), node, machine.memories[node.memory or device])
         traffic = table.traffic(device, cost)
@@ -224,15 +225,15 @@ def laptop_pair(model: str, fidelity: str) -> dict[str, float]:
         for device in ("gpu", "cpu")
     }
     work = tuple(
-        Operator(
-            device,
+        operator_of(
             "elementwise",
-            (f"x{device}",),
-            (f"y{device}",),
             1.0,
             size,
             size,
             "fp16" if device == "gpu" else "fp32",
+            name=device,
+            inputs=(f"x{device}",),
+            outputs=(f"y{device}",),
         )
         for device in ("gpu", "cpu")
     )

@@ -85,7 +85,7 @@ def test_heads_that_cannot_be_shared_are_refused(heads: int, kv_heads: int, rank
     graph = Graph(
         "g",
         tensors({"x": 240, "k": 240, "y": 240}, {"k": Role.KV_CACHE}),
-        (op("attend", ["x", "k"], ["y"], kind="attention", heads=heads, kv_heads=kv_heads, tp="head"),),
+        (op("attend", ["x", "k"], ["y"], kind="attention", heads=heads, kv_heads=kv_heads),),
     )
     with pytest.raises(InputError, match="heads"):
         divided(graph, ranks)
