@@ -231,7 +231,7 @@ class FlowNetwork:
             self._share([flow])
 
     def _is_done(self, flow: Draw) -> bool:
-        now = self.env.now
+        now: float = self.env.now
         # The clock itself is rounded, by what it stands at.
         return flow.left - flow.rate * (now - flow.since) <= _BYTES_LEFT + flow.rate * 4 * math.ulp(now)
 
