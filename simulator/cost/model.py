@@ -141,5 +141,6 @@ def arithmetic_joules(
     power = getattr(node.device, "power", None)
     if power is None:
         return joules
-    own = memory_joules if memory.name == node.name else 0.0
-    return min(joules, max(0.0, (power.tdp - power.idle) * seconds - own))
+    spent = memory_joules if memory.name == node.name else 0.0
+    room: float = (power.tdp - power.idle) * seconds - spent
+    return min(joules, max(0.0, room))
