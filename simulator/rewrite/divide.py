@@ -18,7 +18,7 @@ from hw_configs.problems import InputError, Problem, bad_input, nearest
 from simulator.plan import Division, Pieces, Plan, Sparsity
 from simulator.rewrite.operands import itemised, of_arithmetic, spread
 from workloads.graph import Graph, Operator, Role, Tensor
-from workloads.operators import Attention, Product, Work, fields_of
+from workloads.operators import Attention, Product, Work
 
 __all__ = ["append_name", "divide_graph", "part_name", "sparse_operator"]
 
@@ -152,8 +152,9 @@ class _Divider:
             part = kept / sum(division.counts)
             share *= part
             side = {len(shape) - 2: "n", len(shape) - 1: "k"}.get(division.axis, "")
-            if side in fields_of(type(work)):
-                sizes[side] = max(1, round(int(sizes.get(side, getattr(work, side))) * part))
+            length = sizes.get(side, getattr(work, side, 0) if side else 0)
+            if length:
+                sizes[side] = max(1, round(length * part))
         return of_arithmetic(work.with_fields(sizes), work, share) if share < 1.0 else work
 
     def _cut(self, operator: Operator, pieces: Pieces) -> list[Operator]:
@@ -267,18 +268,13 @@ def sparse_operator(operator: Operator, sparsity: Sparsity | None, tensors: Mapp
 
 def _of_piece(work: Work, axis: str, share: float) -> Work:
     """The work of one piece: its share of the sequences, or of the heads."""
-    known = fields_of(type(work))
     if axis == "head":
         names = ["heads", "kv_heads"]
         if isinstance(work, Product):
             names.append("batch")
     else:
         names = ["batch" if getattr(work, "batch", 1) > 1 or isinstance(work, Attention) else "m"]
-    sizes = {
-        name: max(1, round(getattr(work, name) * share))
-        for name in names
-        if name in known and getattr(work, name)
-    }
+    sizes = {name: max(1, round(count * share)) for name in names if (count := getattr(work, name, 0))}
     return of_arithmetic(work.with_fields(sizes), work, share)
 
 

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from math import ceil, isclose
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from workloads.graph import Operator, Tensor
 from workloads.operators import (
@@ -26,13 +26,13 @@ from workloads.operators import (
     Recurrence,
     Softmax,
     Work,
-    fields_of,
 )
 from workloads.operators.traffic import traffic
 
 __all__ = ["divided_fields", "heads_of", "in_proportion", "itemised", "of_arithmetic", "reduced", "spread"]
 
 NOTHING: Final[Mapping[str, int]] = MappingProxyType({})
+W = TypeVar("W", bound=Work)
 
 
 def itemised(operator: Operator, tensors: Mapping[str, Tensor]) -> Operator:
@@ -47,8 +47,10 @@ def itemised(operator: Operator, tensors: Mapping[str, Tensor]) -> Operator:
     )
     if (len(operator.reads), len(operator.writes)) == (reads, writes):
         return operator
-    names = operator.inputs, operator.outputs, operator.updates
-    rule = traffic(operator.work, *([tensors[name] for name in part] for part in names))
+    inputs, outputs, updates = (
+        [tensors[name] for name in names] for names in (operator.inputs, operator.outputs, operator.updates)
+    )
+    rule = traffic(operator.work, inputs, outputs, updates)
     changes: dict[str, Any] = {}
     if len(operator.reads) != reads:
         changes["reads"], changes["beside_read"] = _dealt(operator.read_bytes, rule.reads)
@@ -86,25 +88,24 @@ def in_proportion(count: int, part: float, whole: float) -> int:
     return count if part == whole or not whole else round(count * part / whole)
 
 
-def reduced(work: Work, share: float, names: Iterable[str], given: Mapping[str, int] = NOTHING) -> Work:
+def reduced(work: W, share: float, names: Iterable[str], given: Mapping[str, int] = NOTHING) -> W:
     """The work of one of equal shares: the named fields that the kind has are divided, whole numbers rounded up.
 
     A field of 0 says nothing and stays. ``given`` are fields that are divided otherwise. Where none of the sizes
     decides the arithmetic, ``share`` of the work falls.
     """
-    known = fields_of(type(work))
     values: dict[str, Any] = {}
     for name in names:
-        if name in known and getattr(work, name):
-            value = getattr(work, name) * share
-            values[name] = value if known[name].type is float else max(1, ceil(value - 1e-9))
+        value = getattr(work, name, 0)
+        if value:
+            values[name] = value * share if isinstance(value, float) else max(1, ceil(value * share - 1e-9))
     changed = replace(work, **{**values, **given}, extra_flops=work.extra_flops * share)
     if share != 1.0 and changed.arithmetic() == work.arithmetic() != 0:
         changed = replace(changed, share=work.share * share)
     return changed
 
 
-def of_arithmetic(changed: Work, work: Work, share: float) -> Work:
+def of_arithmetic(changed: W, work: Work, share: float) -> W:
     """Changed work whose arithmetic is a share of that of ``work``, exactly.
 
     Sizes that divide evenly say it by themselves; ``share`` of the work holds what they do not.

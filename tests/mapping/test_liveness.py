@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mapping.liveness import footprint
-from workloads.graph import PERSISTENT_ROLES, Graph, Role, Tensor, legacy_operator
+from workloads.graph import PERSISTENT_ROLES, Graph, Operator, Role, Tensor
+from workloads.operators import Elementwise
 
 
 @st.composite
@@ -29,7 +30,7 @@ def graphs(draw: st.DrawFn) -> Graph:
             name = f"t{number}.{part}"
             tensors[name] = Tensor(name, (draw(sizes),), "int8")
             outputs.append(name)
-        operators.append(legacy_operator(f"o{number}", "elementwise", tuple(inputs), tuple(outputs)))
+        operators.append(Operator(f"o{number}", Elementwise(), tuple(inputs), tuple(outputs)))
     outputs = [n for n in tensors if n.startswith("t") and draw(st.booleans())]
     return Graph("g", tensors, tuple(operators), tuple(outputs))
 

@@ -13,7 +13,8 @@ from offchip.sweep.machine import Machines
 from simulator.cost.model import COST_MODELS
 from simulator.system.condensed import Profile, estimate, profile_of
 from tests.sweep.spaces import serial_rows, space_of, table
-from workloads.graph import Graph, Role, Tensor, legacy_operator
+from workloads.graph import KINDS, Graph, Operator, Place, Role, Tensor, make_operator
+from workloads.operators import AllReduce, Product
 from workloads.workload import Phase, Workload
 
 MEMORY_FIELDS = (
@@ -72,23 +73,15 @@ def graphs(draw):
         if kind == "matmul":
             tensors[weight] = Tensor(weight, (draw(st.integers(1, 10**6)),), "fp16", Role.WEIGHT)
             reads.append(weight)
-        bytes_read = 0 if kind == "view" else sum(tensors[t].size_bytes for t in reads)
-        bytes_written = 0 if kind == "view" else tensors[name].size_bytes
-        flops = float(draw(st.integers(0, 10**12))) if kind == "matmul" else 0.0
+        if kind == "matmul":
+            m, n, k = (draw(st.integers(1, 10**4)) for _ in range(3))
+            work = Product(m=m, n=n, k=k)
+        else:
+            work = KINDS[kind]()
         updates = ("kv",) if draw(st.booleans()) and kind == "copy" else ()
+        place = Place(layer=index)
         operators.append(
-            legacy_operator(
-                f"o{index}",
-                kind,
-                tuple(reads),
-                (name,),
-                flops,
-                bytes_read,
-                bytes_written,
-                "fp16",
-                updates,
-                {"layer": index},
-            )
+            make_operator(f"o{index}", work, reads, (name,), tensors, updates=updates, place=place)
         )
         made.append(name)
     outputs = tuple(draw(st.lists(st.sampled_from(made[1:]), max_size=2, unique=True)))
@@ -119,7 +112,7 @@ def test_what_does_not_fit_is_left_to_the_simulation():
 
 def test_communication_has_no_profile():
     tensor = Tensor("x", (8,), "fp16")
-    reduce = legacy_operator("r", "all_reduce", ("x",), ("y",), attributes={"bytes": 16, "group": 2})
+    reduce = Operator("r", AllReduce(bytes=16, group=2), ("x",), ("y",))
     graph = Graph("g", {"x": tensor, "y": Tensor("y", (8,), "fp16")}, (reduce,))
     assert profile_of(Workload("g", (Phase("g", "forward", graph),))) is None
 

@@ -16,7 +16,7 @@ from hw_configs.problems import InputError
 from simulator.check import check
 from simulator.plan import Home, Plan, Task
 from simulator.system.program import bind
-from workloads.graph import Graph, Role, legacy_operator
+from workloads.graph import Graph, Role
 
 MACHINE = two_gpus()
 ROLES = {"w": Role.WEIGHT, "cache": Role.KV_CACHE}
@@ -302,9 +302,7 @@ def test_an_unknown_operator_in_the_splits_is_refused() -> None:
 
 
 def test_the_limit_is_kept() -> None:
-    many = Graph(
-        "many", tensors({"x": 8}), tuple(legacy_operator(f"o{i}", "view", ("x",), ()) for i in range(80))
-    )
+    many = Graph("many", tensors({"x": 8}), tuple(op(f"o{i}", ["x"], kind="view") for i in range(80)))
     empty = plan(many, MACHINE, [], {"x": "gpu0"})
     assert len(check(empty, many, MACHINE)) == 50
     assert len(check(empty, many, MACHINE, limit=7)) == 7
