@@ -14,7 +14,7 @@ import types
 import typing
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Annotated, Any, Final, TypeVar
+from typing import Annotated, Any, Final, Literal, TypeVar
 
 import pydantic
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
@@ -43,6 +43,7 @@ __all__ = [
     "ImpossibleError",
     "Latency",
     "OperationRate",
+    "Ports",
     "Power",
     "Price",
     "PriceRate",
@@ -112,6 +113,8 @@ Price = Annotated[float, BeforeValidator(Quantity("price", may_be_zero=True))]
 PriceRate = Annotated[float, BeforeValidator(Quantity("price_rate", may_be_zero=True))]
 Count = Annotated[int, _WHOLE, Field(gt=0, le=2**40)]
 Efficiency = Annotated[float, Field(gt=0, le=1)]
+Ports = Literal[1, 2]
+"""1: bytes read and bytes written share one data path; 2: each direction has its own."""
 
 
 class ImpossibleError(ValueError):

@@ -24,6 +24,7 @@ from hw_configs.config import (
     Frequency,
     Latency,
     OperationRate,
+    Ports,
     Power,
     Price,
     PriceRate,
@@ -75,6 +76,8 @@ class Memory(Config):
     """Data pins of all channels; with ``pin_rate`` it bounds the bandwidth."""
     pin_rate: Bandwidth | None = None
     """Bits per second of one data pin."""
+    ports: Ports = 1
+    """1: reads and writes share the data pins, as on every DRAM bus; 2: each direction has its own bandwidth."""
 
     @property
     def usable_bytes(self) -> int:

@@ -147,6 +147,8 @@ class DramDevice(Config):
     """Order of address bits; see the address mapping of the DRAM engine."""
     path_latency: Latency = 0.0
     """Time a read spends outside the DRAM channel: on-chip network, PHY, board."""
+    ports: Literal[1] = 1
+    """Reads and writes share the data pins of a DRAM channel; the engine knows no other kind."""
     price: Price | None = None
 
     @field_validator("standard")

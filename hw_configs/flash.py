@@ -19,6 +19,7 @@ from hw_configs.config import (
     Energy,
     EnergyPerByte,
     Latency,
+    Ports,
     Size,
     SizeOrZero,
     refuse,
@@ -198,6 +199,8 @@ class FlashStore(Config):
     capacity: Size
     read_bandwidth: Bandwidth
     write_bandwidth: Bandwidth
+    ports: Ports = 2
+    """2: reads and writes run beside each other, as behind a full-duplex interface; 1: they share its time."""
     read_latency: Latency
     write_latency: Latency
     energy_per_byte_read: EnergyPerByte = 0.0

@@ -328,6 +328,7 @@ def memory_figures(pim: PimDetail) -> dict[str, Any]:
         "energy_per_byte": dram.energy_per_byte_j,
         "bus_width": pins,
         "pin_rate": dram.bandwidth_bytes_per_s / pins,
+        "ports": dram.ports,
     }
 
 

@@ -6,7 +6,7 @@ bandwidth is what the banks move together in one clock, unless a published figur
 
 from __future__ import annotations
 
-from hw_configs.config import Bandwidth, Config, Count, EnergyPerByte, Latency, Size
+from hw_configs.config import Bandwidth, Config, Count, EnergyPerByte, Latency, Ports, Size
 
 __all__ = ["Scratchpad"]
 
@@ -24,6 +24,8 @@ class Scratchpad(Config):
     energy_per_byte: EnergyPerByte = 0.0
     dma_engines: Count = 1
     """Transfers into and out of the scratchpad that can be under way at once."""
+    ports: Ports = 1
+    """1: a bank reads or writes in a clock; 2: it does both at once."""
 
     def bandwidth_at(self, clock: float) -> float | None:
         """Bytes per second at a clock in hertz; None where neither a rate nor banks are stated."""

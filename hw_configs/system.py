@@ -11,8 +11,6 @@ the first).
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -33,6 +31,7 @@ from hw_configs.device import (
     Pim,
     Switch,
 )
+from hw_configs.digest import NO_RESULT, digest
 from hw_configs.dram import DramDevice
 from hw_configs.link import Link, NvLink, OnChip, Pcie, Rdma
 from hw_configs.problems import bad_input, nearest
@@ -112,7 +111,10 @@ class Node:
 
 @dataclass(frozen=True)
 class MemorySpace:
-    """A memory that tensors can live in; it bears the name of its node."""
+    """A memory that tensors can live in; it bears the name of its node.
+
+    ``ports`` is 1 where reads and writes share one data path and 2 where each direction has its own.
+    """
 
     name: str
     technology: str
@@ -123,6 +125,21 @@ class MemorySpace:
     latency_s: float
     energy_per_byte_read_j: float
     energy_per_byte_written_j: float
+    ports: int = 1
+
+    def traffic_seconds(self, read_bytes: float, written_bytes: float) -> float:
+        """Least time in which bytes can be read and written.
+
+        On one port a byte read takes 1 / read bandwidth of its time and a byte written 1 / write bandwidth,
+        so the two add up. Two ports work beside each other.
+
+        >>> from dataclasses import replace
+        >>> flash = MemorySpace("ssd", "flash", 10, 10, 4.0, 2.0, 0.0, 0.0, 0.0, ports=2)
+        >>> flash.traffic_seconds(8, 6), replace(flash, ports=1).traffic_seconds(8, 6)
+        (3.0, 5.0)
+        """
+        reading, writing = read_bytes / self.read_bandwidth, written_bytes / self.write_bandwidth
+        return reading + writing if self.ports == 1 else max(reading, writing)
 
 
 @dataclass(frozen=True)
@@ -143,7 +160,7 @@ class System:
     wires: Mapping[str, Wire]
     description: str = ""
     price_rate: float | None = None
-    provenance: Mapping[str, Provenance] = field(default_factory=dict)
+    provenance: Mapping[str, Provenance] = field(default_factory=dict, metadata=NO_RESULT)
 
     @cached_property
     def memories(self) -> dict[str, MemorySpace]:
@@ -186,21 +203,8 @@ class System:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 over everything that can change a result, in hexadecimal."""
-        content = {
-            "name": self.name,
-            "nodes": {
-                n.name: [
-                    n.memory,
-                    n.device.model_dump(mode="json"),
-                    *(["scratchpad"] if n.scratchpad else []),
-                ]
-                for n in self.nodes.values()
-            },
-            "wires": {w.name: [list(w.ends), w.link.model_dump(mode="json")] for w in self.wires.values()},
-        }
-        text = json.dumps(content, sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()
+        """SHA-256 over everything that the machine is, in hexadecimal; not over the files it was read from."""
+        return digest(self)
 
     @cached_property
     def _routes(self) -> dict[tuple[str, str], _Path]:
@@ -266,13 +270,13 @@ def _memory_space(node: Node) -> MemorySpace | None:
         rate = pad.bandwidth_at(device.clock) or 0.0
         return MemorySpace(
             node.name, "scratchpad", int(pad.size), int(pad.size), rate, rate, pad.latency,
-            pad.energy_per_byte, pad.energy_per_byte,
+            pad.energy_per_byte, pad.energy_per_byte, pad.ports,
         )  # fmt: skip
     if isinstance(device, DramDevice):
         return MemorySpace(
             node.name, device.technology, int(device.capacity_bytes), int(device.capacity_bytes),
             device.bandwidth_bytes_per_s, device.bandwidth_bytes_per_s, device.latency_s,
-            device.energy_per_byte_j, device.energy_per_byte_j,
+            device.energy_per_byte_j, device.energy_per_byte_j, device.ports,
         )  # fmt: skip
     if isinstance(device, Flash | ComputationalStorage):
         store = device.store
@@ -280,7 +284,7 @@ def _memory_space(node: Node) -> MemorySpace | None:
         return MemorySpace(
             node.name, technology, int(store.capacity), int(store.capacity),
             store.read_bandwidth, store.write_bandwidth, store.read_latency,
-            store.energy_per_byte_read, store.energy_per_byte_written,
+            store.energy_per_byte_read, store.energy_per_byte_written, store.ports,
         )  # fmt: skip
     memory = getattr(device, "memory", None)
     if memory is None:
@@ -288,4 +292,5 @@ def _memory_space(node: Node) -> MemorySpace | None:
     return MemorySpace(
         node.name, memory.technology, int(memory.capacity), memory.usable_bytes,
         memory.bandwidth, memory.bandwidth, memory.latency, memory.energy_per_byte, memory.energy_per_byte,
+        memory.ports,
     )  # fmt: skip

@@ -10,6 +10,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from hw_configs.problems import InputError, nearest
 from hw_configs.system import System
@@ -80,6 +81,9 @@ def _unknown_names(plan: Plan, graph: Graph, system: System) -> Iterator[Violati
                 yield Violation(
                     f"homes.{tensor}", f"unknown memory {memory!r}{_hint(memory, system.memories)}"
                 )
+        for home in homes:
+            if home.address is not None and home.address < 0:
+                yield Violation(f"homes.{tensor}", f"has the address {home.address}, which is below zero")
         if len(set(memories)) < len(memories):
             yield Violation(f"homes.{tensor}", "two homes are in the same memory")
     for operator in plan.kernels:
@@ -93,7 +97,36 @@ def _unknown_names(plan: Plan, graph: Graph, system: System) -> Iterator[Violati
             if earlier not in seen:
                 yield Violation(task.name, f"waits for {earlier!r}, which does not stand before it")
         seen.add(task.name)
+        yield from _stray_fields(task)
         yield from _unknown_in_task(task, graph, system)
+
+
+_KINDS: Final = {
+    "compute": ("operator", "device", "streamed"),
+    "transfer": ("tensor", "source", "target", "chunk_bytes", "readers"),
+    "collective": ("operator", "device", "group"),
+}
+"""Fields that a task of a kind may have beside those of every task."""
+
+
+def _stray_fields(task: Task) -> Iterator[Violation]:
+    """A kind that no engine knows, and fields that belong to another kind."""
+    if task.kind not in _KINDS:
+        hint = _hint(task.kind, _KINDS)
+        yield Violation(task.name, f"is of kind {task.kind!r}; expected one of {', '.join(_KINDS)}{hint}")
+        return
+    for name in ("operator", "device", "tensor", "group", "streamed", "chunk_bytes", "readers"):
+        value = getattr(task, name)
+        if value and name not in _KINDS[task.kind]:
+            shown = list(value) if isinstance(value, tuple) else value
+            owners = " or ".join(kind for kind, fields in _KINDS.items() if name in fields)
+            yield Violation(task.name, f"names the {name} {shown!r}; only a {owners} has one")
+    for tensor, address in task.addresses.items():
+        if address < 0:
+            yield Violation(task.name, f"places {tensor!r} at byte {address}, which is below zero")
+    for name in ("chunk_bytes", "readers"):
+        if getattr(task, name) < 0:
+            yield Violation(task.name, f"has {name} {getattr(task, name)}, which is below zero")
 
 
 def _unknown_in_task(task: Task, graph: Graph, system: System) -> Iterator[Violation]:

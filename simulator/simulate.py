@@ -310,11 +310,16 @@ class _Books:
             self.peak_seconds[task.device] = self.peak_seconds.get(task.device, 0.0) + least
 
     def _bound(self, record: TaskRecord, cost: OperatorCost) -> str:
-        """What the cost model says, or the path of operands that flowed in more slowly than that."""
-        alone = cost.launch_seconds + cost.seconds
-        if record.task.streamed and record.end - record.start > alone * (1 + 1e-9):
-            return self.costs.stream_path(record.task.source, record.task.device).narrowest
-        return cost.bound_by
+        """What the cost model says, or what held the kernel up.
+
+        That is the path of operands that flowed in more slowly, or the memory that others drew on as well.
+        """
+        task, alone = record.task, cost.launch_seconds + cost.seconds
+        if record.end - record.start <= alone * (1 + 1e-9):
+            return cost.bound_by
+        if task.streamed:
+            return self.costs.stream_path(task.source, task.device).narrowest
+        return self.system.nodes[task.device].memory or task.device
 
     def _moved(self, record: TaskRecord) -> None:
         """Book what a transfer or one rank of a collective read from one memory and wrote to another."""

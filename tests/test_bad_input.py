@@ -74,7 +74,7 @@ CASES = {
         "  latency: 500 ns",
         "  latencyy: 500 ns",
         "FILE:15: memory.latencyy: unknown key 'latencyy'; known: bandwidth, bus_width, capacity, "
-        "energy_per_byte, latency, pin_rate, reserved, technology (did you mean 'latency'?)",
+        "energy_per_byte, latency, pin_rate, ports, reserved, technology (did you mean 'latency'?)",
     ),
     "unknown element type": (
         "fp16: 312 TFLOP/s",

@@ -13,8 +13,8 @@ Source: M. D. Moffitt, "MiniMalloc", ASPLOS 2023 vol. 4, doi:10.1145/3623278.362
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from hw_configs.compiled import compiled
 from mapping.allocation.state import new_state, place, settle, undo, unplace
 
 __all__ = ["FOUND", "LIMIT", "NONE", "search_by_offset"]
@@ -26,7 +26,7 @@ _KIND, _S0, _S1, _B0, _B1, _OFFSET, _RANK, _TOP, _CHOSEN, _MARK, _PART, _LOW = r
 _NODE, _PARTS = 0, 1
 
 
-@njit(cache=True)
+@compiled
 def _next_candidate(inst, st, rank, order, frame):  # type: ignore[no-untyped-def]
     """The unplaced buffer next in (least offset, rank) after the one tried last, or -1."""
     best = -1
@@ -49,7 +49,7 @@ def _next_candidate(inst, st, rank, order, frame):  # type: ignore[no-untyped-de
     return best
 
 
-@njit(cache=True)
+@compiled
 def _lowest_top(inst, st, order, b0, b1):  # type: ignore[no-untyped-def]
     top = np.int64(2**62)
     for b in range(b0, b1):
@@ -58,7 +58,7 @@ def _lowest_top(inst, st, order, b0, b1):  # type: ignore[no-untyped-def]
     return top
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def search_by_offset(inst, highest, ceiling, rank, node_limit, rows, stop):  # type: ignore[no-untyped-def]
     """Search one component for offsets with offset <= highest; returns (status, nodes, offsets).
 

@@ -19,8 +19,8 @@ the rest.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from hw_configs.compiled import compiled
 from mapping.allocation.by_offset import FOUND, LIMIT, NONE
 from mapping.allocation.state import allowed, lift, new_state, place, settle, undo, unplace
 
@@ -35,7 +35,7 @@ _NODE, _PARTS = 0, 1
 _FAR = np.int64(2**62)
 
 
-@njit(cache=True)
+@compiled
 def _lowest_support(inst, st, j):  # type: ignore[no-untyped-def]
     """The lowest top that an unplaced neighbour of a buffer can have."""
     best = _FAR
@@ -46,7 +46,7 @@ def _lowest_support(inst, st, j):  # type: ignore[no-untyped-def]
     return best
 
 
-@njit(cache=True)
+@compiled
 def _is_forced(inst, st, j):  # type: ignore[no-untyped-def]
     """Whether no unplaced neighbour can come to lie below the top of a buffer at its least offset."""
     top = st.least[j] + inst.size[j]
@@ -57,7 +57,7 @@ def _is_forced(inst, st, j):  # type: ignore[no-untyped-def]
     return True
 
 
-@njit(cache=True)
+@compiled
 def _mark_valleys(st, s0, s1, valley):  # type: ignore[no-untyped-def]
     """Number the valleys of the sections [s0, s1); -1 elsewhere. Sections without unplaced buffers are walls."""
     count = 0
@@ -88,7 +88,7 @@ def _mark_valleys(st, s0, s1, valley):  # type: ignore[no-untyped-def]
     return count
 
 
-@njit(cache=True)
+@compiled
 def _choose(inst, st, highest, ceiling, rank, order, frame, valley, counts, style):  # type: ignore[no-untyped-def]
     """The candidate to split on, or -1 when the node is dead."""
     s0, s1, b0, b1 = frame[_S0], frame[_S1], frame[_B0], frame[_B1]
@@ -171,7 +171,7 @@ def _choose(inst, st, highest, ceiling, rank, order, frame, valley, counts, styl
     return best
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def search_by_valley(inst, highest, ceiling, rank, style, node_limit, rows, stop):  # type: ignore[no-untyped-def]
     """Search one component for offsets with offset <= highest; returns (status, nodes, offsets).
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from hw_configs.compiled import compiled
 from mapping.allocation.instance import MOST_CELLS, Component, Instance
 
 __all__ = ["ORDERS", "compact", "greedy_orders", "pack", "pack_windowed", "peak_units", "place_in_order"]
@@ -21,7 +21,7 @@ Ints = NDArray[np.int64]
 ORDERS = ("size", "area", "duration", "start", "breadth", "section")
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def pack(first, last, size, align, fixed, order, best_fit, give_up_at):  # type: ignore[no-untyped-def]
     """Offsets of buffers with full windows, placed one by one; fixed ones first.
 
@@ -77,7 +77,7 @@ def pack(first, last, size, align, fixed, order, best_fit, give_up_at):  # type:
     return offset
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def pack_windowed(inst, order):  # type: ignore[no-untyped-def]
     """Offsets by first fit for buffers with gaps: each neighbour bars an open interval of offsets."""
     n = len(order)
@@ -115,7 +115,7 @@ def pack_windowed(inst, order):  # type: ignore[no-untyped-def]
     return offset
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def improve(first, last, size, align, fixed, true_size, unit, order, target, rounds, seed, stop):  # type: ignore[no-untyped-def]
     """Local search over orders: move a buffer at the peak, or any two, and keep what is not worse.
 

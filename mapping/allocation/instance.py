@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from hw_configs.compiled import compiled
 from hw_configs.problems import bad_input
 from mapping.allocation.problem import AllocationProblem
 
@@ -175,7 +175,7 @@ def _sections(spans: _Spans) -> tuple[Ints, Ints, int]:
     return merged[low], merged[high - 1] + 1, int(merged[-1]) + 1
 
 
-@njit(cache=True)
+@compiled
 def _merge(starts, ends):  # type: ignore[no-untyped-def]
     """A new section begins only where a start follows an end: sets that only grow or only shrink are nested."""
     merged = np.zeros(len(starts) - 1, np.int64)
@@ -275,7 +275,7 @@ def _component(
     return Component(index, instance, unit, true_size, windowed, searchable)
 
 
-@njit(cache=True)
+@compiled
 def _members(sections, span_ptr, span_lo, span_hi, window_lo):  # type: ignore[no-untyped-def]
     n = len(span_ptr) - 1
     ptr = np.zeros(sections + 1, np.int64)
@@ -296,7 +296,7 @@ def _members(sections, span_ptr, span_lo, span_hi, window_lo):  # type: ignore[n
     return ptr, member, member_lo
 
 
-@njit(cache=True)
+@compiled
 def _plain_pairs(first, last, size):  # type: ignore[no-untyped-def]
     """Neighbours of buffers without gaps; the rows come sorted by first section."""
     n = len(first)
@@ -325,7 +325,7 @@ def _plain_pairs(first, last, size):  # type: ignore[no-untyped-def]
     return ptr, near, above
 
 
-@njit(cache=True)
+@compiled
 def _windowed_pairs(n, span_ptr, span_lo, span_hi, window_lo, window_hi):  # type: ignore[no-untyped-def]
     """Neighbours and distances of buffers with gaps: the largest reach of one into the other over all time."""
     far = np.int64(-(2**62))

@@ -10,15 +10,15 @@ hence for small problems.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from hw_configs.compiled import compiled
 from mapping.allocation.by_offset import FOUND, LIMIT, NONE
 from mapping.allocation.state import allowed
 
 __all__ = ["search_by_pairs"]
 
 
-@njit(cache=True)
+@compiled
 def _propagate(inst, highest, below, least):  # type: ignore[no-untyped-def]
     """Lift offsets along decided pairs to a fixed point; False when one exceeds its highest offset."""
     moved = True
@@ -38,7 +38,7 @@ def _propagate(inst, highest, below, least):  # type: ignore[no-untyped-def]
     return True
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def search_by_pairs(inst, highest, node_limit, stop):  # type: ignore[no-untyped-def]
     """Search for offsets with offset <= highest; returns (status, nodes, offsets)."""
     n = len(inst.size)

@@ -15,8 +15,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from hw_configs.compiled import compiled
 
 __all__ = ["State", "lift", "new_state", "place", "settle", "undo", "unplace"]
 
@@ -39,7 +40,7 @@ class State(NamedTuple):
     marks: Ints  # [rows of the trail in use, lowest section touched, highest section touched + 1]
 
 
-@njit(cache=True)
+@compiled
 def new_state(inst, rows):  # type: ignore[no-untyped-def]
     """The state before anything is placed. ``rows`` is the length of the trail."""
     n = len(inst.size)
@@ -70,7 +71,7 @@ def new_state(inst, rows):  # type: ignore[no-untyped-def]
     return st
 
 
-@njit(cache=True)
+@compiled
 def allowed(inst, i, offset):  # type: ignore[no-untyped-def]
     """The lowest offset from ``offset`` on that the alignment and the fixed neighbours of a buffer allow."""
     if inst.fixed[i] >= 0:
@@ -87,7 +88,7 @@ def allowed(inst, i, offset):  # type: ignore[no-untyped-def]
     return low
 
 
-@njit(cache=True)
+@compiled
 def _write(st, cell, value):  # type: ignore[no-untyped-def]
     row = st.marks[0]
     st.trail[row, 0] = cell
@@ -96,7 +97,7 @@ def _write(st, cell, value):  # type: ignore[no-untyped-def]
     st.cells[cell] = value
 
 
-@njit(cache=True)
+@compiled
 def place(inst, st, highest, j, offset):  # type: ignore[no-untyped-def]
     """Put a buffer at an offset and lift its unplaced neighbours above it; False when one cannot be lifted.
 
@@ -139,7 +140,7 @@ def place(inst, st, highest, j, offset):  # type: ignore[no-untyped-def]
     return good
 
 
-@njit(cache=True)
+@compiled
 def lift(inst, st, highest, k, bound):  # type: ignore[no-untyped-def]
     """Raise the least offset of an unplaced buffer; False when it no longer fits."""
     bound = allowed(inst, k, bound)
@@ -149,7 +150,7 @@ def lift(inst, st, highest, k, bound):  # type: ignore[no-untyped-def]
     return bound <= highest[k]
 
 
-@njit(cache=True)
+@compiled
 def settle(inst, st, ceiling, low, high):  # type: ignore[no-untyped-def]
     """Renew witnesses and floors of the sections [low, high); False when one of them cannot hold its rest."""
     sections = len(inst.member_ptr) - 1
@@ -180,7 +181,7 @@ def settle(inst, st, ceiling, low, high):  # type: ignore[no-untyped-def]
     return True
 
 
-@njit(cache=True)
+@compiled
 def undo(st, mark):  # type: ignore[no-untyped-def]
     """Restore all cells written since the trail had ``mark`` rows."""
     for row in range(st.marks[0] - 1, mark - 1, -1):
@@ -188,7 +189,7 @@ def undo(st, mark):  # type: ignore[no-untyped-def]
     st.marks[0] = mark
 
 
-@njit(cache=True)
+@compiled
 def unplace(inst, st, j):  # type: ignore[no-untyped-def]
     """Take a buffer out again; its effects on others are undone by :func:`undo`."""
     st.placed[j] = 0

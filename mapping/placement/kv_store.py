@@ -196,8 +196,7 @@ class _Estimate:
 
     def _rate(self, memories: list[str], target: str) -> float:
         paths = [
-            self.costs.path(m, target, self.request.chunk_bytes, self.request.readers).resources
-            for m in memories
+            self.costs.path(m, target, self.request.chunk_bytes, self.request.readers).load for m in memories
         ]
         return sum(fair_rates(paths, self.costs.capacity))
 

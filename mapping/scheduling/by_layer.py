@@ -18,8 +18,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
 
+from hw_configs.compiled import compiled
 from mapping.scheduling.cost_bound import cost_ahead
 from mapping.scheduling.dominance import prune_dominated
 from mapping.scheduling.down_sets import find_down_set
@@ -29,7 +29,7 @@ from mapping.scheduling.state_bits import COST_SCALE, NO_LIMIT, drop_cost, flip_
 __all__ = ["COST_SCALE", "NO_LIMIT", "search_by_layer"]
 
 
-@njit(cache=True)
+@compiled
 def _ready(done: Any, s: int, o: int, before: Any) -> bool:
     if has_bit(done, s, o):
         return False
@@ -39,7 +39,7 @@ def _ready(done: Any, s: int, o: int, before: Any) -> bool:
     return True
 
 
-@njit(cache=True)
+@compiled
 def _dies(done: Any, s: int, o: int, t: int, readers: Any) -> bool:
     """Whether operator o is the last to read tensor t."""
     for w in range(readers.shape[1]):
@@ -51,7 +51,7 @@ def _dies(done: Any, s: int, o: int, t: int, readers: Any) -> bool:
     return True
 
 
-@njit(cache=True)
+@compiled
 def _is_safe(
     done: Any, held: Any, written: Any, s: int, o: int, resident: int, capacity: int,
     need: Any, size: Any, copy_free: Any, input_at: Any, inputs: Any, output_at: Any, outputs: Any,
@@ -85,7 +85,7 @@ def _is_safe(
     return True
 
 
-@njit(cache=True)
+@compiled
 def _hash(done: Any, held: Any, written: Any) -> Any:
     h = np.int64(1469598103934665603)
     for w in range(len(done)):
@@ -99,14 +99,14 @@ def _hash(done: Any, held: Any, written: Any) -> Any:
     return h
 
 
-@njit(cache=True)
+@compiled
 def _grown(array: Any, rows: int) -> Any:
     wider = np.zeros((rows, array.shape[1]), np.int64)
     wider[: array.shape[0]] = array
     return wider
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def search_by_layer(
     need: Any, size: Any, producer: Any, copy_free: Any, input_at: Any, inputs: Any, output_at: Any,
     outputs: Any, before: Any, ancestors: Any, readers: Any,

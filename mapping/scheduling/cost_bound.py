@@ -9,8 +9,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from numba import njit
-
+from hw_configs.compiled import compiled
 from mapping.scheduling.instance import WORD_BITS
 from mapping.scheduling.state_bits import COST_SCALE, NO_LIMIT
 
@@ -20,7 +19,7 @@ _LOOKED: Final = 48
 """The bound looks at so many of the next operators that may not fit."""
 
 
-@njit(cache=True)
+@compiled
 def _peak_bound(
     done: Any, held: Any, written: Any, capacity: int, unit: int, size: Any, copy_free: Any, producer: Any,
     readers: Any, peak_ahead: int,
@@ -51,7 +50,7 @@ def _peak_bound(
     return (excess if excess <= cheap else 2 * excess - cheap) * COST_SCALE + 1
 
 
-@njit(cache=True)
+@compiled
 def cost_ahead(
     done: Any, held: Any, written: Any, capacity: int, unit: int, enough: int, need: Any, size: Any,
     copy_free: Any, producer: Any, readers: Any, ancestors: Any,

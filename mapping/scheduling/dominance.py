@@ -9,8 +9,8 @@ from __future__ import annotations
 from typing import Any, Final
 
 import numpy as np
-from numba import njit
 
+from hw_configs.compiled import compiled
 from mapping.scheduling.instance import WORD_BITS
 from mapping.scheduling.state_bits import COST_SCALE, drop_cost, has_bit, same_row
 
@@ -20,7 +20,7 @@ _COMPARED: Final = 48
 """A state is compared with so many of the cheapest and of the next cheaper ones of its group."""
 
 
-@njit(cache=True)
+@compiled
 def prune_dominated(
     count: int, done: Any, held: Any, written: Any, info: Any, size: Any, copy_free: Any, alive: Any
 ) -> None:

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from hw_configs.compiled import compiled
 from mapping.scheduling.instance import WORD_BITS, Instance
 
 __all__ = ["DownSets", "build_down_sets", "find_down_set", "no_down_sets"]
@@ -48,7 +48,7 @@ def build_down_sets(instance: Instance, limit: int, stop: Ints | None = None) ->
     return DownSets(done, peak, table) if len(peak) else no_down_sets(instance)
 
 
-@njit(cache=True, inline="always")
+@compiled(inline="always")
 def _slot(done: Any, words: int, mask: int) -> Any:
     h = np.int64(1469598103934665603)
     for w in range(words):
@@ -57,7 +57,7 @@ def _slot(done: Any, words: int, mask: int) -> Any:
     return h & mask
 
 
-@njit(cache=True)
+@compiled
 def find_down_set(done: Any, rows: Any, table: Any) -> Any:
     """The row of a bit set, -1 when it is not in the table."""
     words = rows.shape[1]
@@ -76,7 +76,7 @@ def find_down_set(done: Any, rows: Any, table: Any) -> Any:
     return -1
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _enumerate(
     need: Any, size: Any, producer: Any, input_at: Any, inputs: Any, output_at: Any, outputs: Any, before: Any,
     readers: Any, limit: int, stop: Any,
@@ -152,7 +152,7 @@ def _enumerate(
     return rows[:count].copy(), peak, table
 
 
-@njit(cache=True)
+@compiled
 def _is_ready(done: Any, o: int, before: Any) -> bool:
     if (done[o // WORD_BITS] >> (o % WORD_BITS)) & 1 != 0:
         return False
@@ -162,7 +162,7 @@ def _is_ready(done: Any, o: int, before: Any) -> bool:
     return True
 
 
-@njit(cache=True)
+@compiled
 def _exists(t: int, done: Any, producer: Any, readers: Any) -> Any:
     """Whether a tensor that is still wanted has been made, or brought in by its first reader."""
     if producer[t] >= 0:

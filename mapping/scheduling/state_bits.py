@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from numba import njit
-
+from hw_configs.compiled import compiled
 from mapping.scheduling.instance import WORD_BITS
 
 __all__ = ["COST_SCALE", "NO_LIMIT", "drop_cost", "flip_bit", "has_bit", "same_row"]
@@ -15,25 +14,25 @@ COST_SCALE: Final = 1 << 20
 NO_LIMIT: Final = 1 << 62
 
 
-@njit(cache=True, inline="always")
+@compiled(inline="always")
 def has_bit(words: Any, row: int, bit: int) -> Any:
     """Whether a bit of a row is set."""
     return (words[row, bit // WORD_BITS] >> (bit % WORD_BITS)) & 1 != 0
 
 
-@njit(cache=True, inline="always")
+@compiled(inline="always")
 def flip_bit(word: Any, bit: int) -> None:
     """Change one bit of a single bit set."""
     word[bit // WORD_BITS] ^= 1 << (bit % WORD_BITS)
 
 
-@njit(cache=True, inline="always")
+@compiled(inline="always")
 def drop_cost(size: int, has_copy: bool) -> int:
     """Scaled cost of a drop: its retrieve, and the write of a first copy."""
     return size * COST_SCALE + 1 if has_copy else 2 * (size * COST_SCALE + 1)
 
 
-@njit(cache=True)
+@compiled
 def same_row(a: Any, i: int, b: Any) -> bool:
     """Whether row i equals a bit set."""
     for w in range(len(b)):  # noqa: SIM110 (numba)

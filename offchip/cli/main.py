@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Callable
 from importlib import import_module
@@ -77,8 +78,16 @@ def _sweep() -> None:
 _sweep()
 
 
+def _say_what_is_compiled() -> None:
+    """The first use of a kernel takes seconds: say so on standard error, and only then."""
+    compiling = logging.getLogger("offchip.compiled")
+    compiling.setLevel(logging.INFO)
+    compiling.addHandler(logging.StreamHandler())
+
+
 def main() -> None:
     """Run the command line; leaves with 0, 2 (bad input), 3 (infeasible) or 4 (no answer in the limit)."""
+    _say_what_is_compiled()
     try:
         code = app(standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)

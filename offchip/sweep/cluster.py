@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from hw_configs.problems import OffchipError, bad_input
-from offchip.sweep.evaluate import code_digest
+from offchip.sweep.keys import code_digest
 from offchip.sweep.points import Point
 from offchip.sweep.space import Space
 from offchip.sweep.space_file import space_from_text
@@ -40,7 +40,8 @@ def run_portion(start: dict[str, Any], stage: int, points: list[Point]) -> list[
     """Evaluate points in the child process of this thread; called on Dask workers."""
     if start["code"] != code_digest():
         raise OffchipError(
-            "a worker of the cluster runs another version of Offchip; install the same everywhere"
+            "a worker of the cluster runs another version of Offchip, of a library or of a plug-in; "
+            "install the same everywhere"
         )
     known: tuple[dict[str, Any], Pool] | None = getattr(_pools, "pool", None)
     if known is None or known[0] != start:

@@ -11,8 +11,9 @@ from __future__ import annotations
 from typing import Any, Final
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from hw_configs.compiled import compiled
 
 __all__ = ["FULL_SORT", "beaten_by_divide", "beaten_by_tree"]
 
@@ -22,7 +23,7 @@ FULL_SORT: Final = 2048
 Ranks = NDArray[np.int64]
 
 
-@njit(cache=True)
+@compiled
 def _least(tree: Any, position: int) -> int:
     """Least value entered at positions up to this one."""
     least: int = tree[0]
@@ -33,7 +34,7 @@ def _least(tree: Any, position: int) -> int:
     return least
 
 
-@njit(cache=True)
+@compiled
 def _enter(tree: Any, position: int, value: int) -> None:
     at = position + 1
     while at < len(tree):
@@ -41,7 +42,7 @@ def _enter(tree: Any, position: int, value: int) -> None:
         at += at & -at
 
 
-@njit(cache=True)
+@compiled
 def beaten_by_tree(second: Ranks, third: Ranks) -> NDArray[np.bool_]:
     """Three columns, the first one sorted: whether an earlier point is nowhere worse."""
     n = len(second)
@@ -54,7 +55,7 @@ def beaten_by_tree(second: Ranks, third: Ranks) -> NDArray[np.bool_]:
     return beaten
 
 
-@njit(cache=True)
+@compiled
 def beaten_by_divide(second: Ranks, third: Ranks, fourth: Ranks) -> NDArray[np.bool_]:
     """Four columns, the first one sorted: whether an earlier point is nowhere worse.
 
@@ -91,7 +92,7 @@ def beaten_by_divide(second: Ranks, third: Ranks, fourth: Ranks) -> NDArray[np.b
     return beaten
 
 
-@njit(cache=True)
+@compiled
 def _clear(tree: Any, position: int) -> None:
     at, none = position + 1, len(tree) - 1
     while at < len(tree) and tree[at] != none:

@@ -7,13 +7,9 @@ all others are simulated.
 
 from __future__ import annotations
 
-import hashlib
-import json
-import time
 from collections import OrderedDict
 from collections.abc import Mapping
-from functools import cache
-from pathlib import Path
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from hw_configs.problems import InfeasibleError, InputError, NoAnswerError
@@ -21,86 +17,62 @@ from hw_configs.system import System
 from offchip.sweep.cache import DiskCache
 from offchip.sweep.expression import ExpressionError
 from offchip.sweep.figures import figures_of
-from offchip.sweep.machine import Machines, Value
+from offchip.sweep.keys import beside, code_digest, plan_key, point_key, workload_key, workload_options
+from offchip.sweep.limit import PointStopped, Stopwatch, overrun
+from offchip.sweep.machine import Machines, Value, is_config
 from offchip.sweep.plans import remembering
 from offchip.sweep.store import Row
 
 if TYPE_CHECKING:
     from offchip.sweep.space import Space
+    from offchip.sweep.worker import Slot
     from simulator.result import Result
     from simulator.system.condensed import Profile
     from workloads.workload import Workload
 
-__all__ = ["Evaluator", "beside", "code_digest", "point_key"]
+__all__ = ["Evaluator"]
 
-_WORKLOAD: Final = ("phase", "batch", "prompt", "generate", "chunk", "dtype", "kv_dtype", "fused")
-_RUN: Final = ("mapper", "tp", "pp", "microbatches", "cost_model", "collective")
-CODE: Final = ("hw_configs", "workloads", "simulator", "mapping", "offchip/sweep", "offchip/api.py")
-"""What decides an outcome; commands and reports may change without it."""
 WORKLOADS_REMEMBERED: Final = 4
 PROFILES_REMEMBERED: Final = 1024
 MAX_REASON: Final = 500
 
 
-@cache
-def code_digest() -> str:
-    """SHA-256 over the program and its constants: a row of other code is another row."""
-    total = hashlib.sha256()
-    root = Path(__file__).parents[2]
-    for part in CODE:
-        for path in sorted((root / part).rglob("*")) or [root / part]:
-            if path.suffix in (".py", ".json", ".yaml"):
-                total.update(str(path.relative_to(root)).encode() + b"\0")
-                total.update(path.read_bytes())
-    return total.hexdigest()
-
-
-def beside(name: str, folder: Path | None) -> str:
-    """A model's name, or the path of its file: beside the space file if it stands there."""
-    if folder is not None and (folder / name).exists():
-        return str(folder / name)
-    return name
-
-
-@cache
-def _content(path: str) -> str:
-    """What stands in a file, as a digest; names that are no files stand for themselves."""
-    file = Path(path)
-    if file.is_dir():
-        file = file / "config.json"
-    return hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else path
-
-
-def point_key(space: Space, machines: Machines, values: Mapping[str, Value], stage: int, code: str) -> str:
-    """SHA-256 of everything that decides a point's outcome: config, options, fidelity, code and seed."""
-    try:
-        settings: dict[str, Any] = dict(space.settings(values))
-        settings["model"] = _content(beside(str(settings["model"]), space.beside))
-        settings["hw"] = machines.base(str(settings["hw"])).digest
-    except (ValueError, ExpressionError):
-        settings = {"values": dict(values)}
-    content = [settings, space.stages[stage].fidelity, code, space.seed]
-    return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
-
-
 class Evaluator:
     """Evaluates points of one space, one after another; remembers machines, workloads and profiles."""
 
-    def __init__(self, space: Space, cache: DiskCache | None = None, code: str | None = None) -> None:
-        self.space = space
+    def __init__(
+        self, space: Space, cache: DiskCache | None = None, code: str | None = None, slot: Slot | None = None
+    ) -> None:
+        self.space, self.slot = space, slot
         self.cache = cache or DiskCache(None)
         self.machines = Machines(space.beside)
         self.code = code or code_digest()
         self._workloads: OrderedDict[str, Workload] = OrderedDict()
         self._profiles: OrderedDict[str, Profile | None] = OrderedDict()
 
-    def row(self, number: int, values: Mapping[str, Value], stage: int = 0) -> Row:
-        """The row of a point; never raises for anything the point itself does."""
-        began = time.perf_counter()
+    def row(self, number: int, values: Mapping[str, Value], stage: int = 0, *, alarm: bool = False) -> Row:
+        """The row of a point; never raises for anything the point itself does.
+
+        ``alarm``: stop the point, in the main thread, when its time is over. Without, it runs to its end (unless its
+        process is ended) and is a row with status ``timeout`` all the same.
+        """
         key = point_key(self.space, self.machines, values, stage, self.code)
-        status, reason, figures = self._outcome(values, stage)
+        watch = Stopwatch(self.space.time_limit, alarm=alarm, slot=self.slot)
+        outcome: tuple[str, str, dict[str, Any]] | None = None
+        try:
+            try:
+                watch.start()
+                outcome = self._outcome(values, stage)
+            finally:
+                watch.close()
+        except PointStopped:
+            watch.close()
+        seconds = watch.seconds()
+        if outcome is None or seconds > self.space.time_limit:
+            # The second case: something took the stop for a failure of its own, and went on.
+            outcome = ("timeout", overrun(self.space.time_limit), {})
+        status, reason, figures = outcome
         reason = " ".join(reason.split())[:MAX_REASON]
-        seconds = time.perf_counter() - began
         return Row(number, key, status, reason, dict(values), figures, seconds, 1, stage)
 
     def _outcome(self, values: Mapping[str, Value], stage: int) -> tuple[str, str, dict[str, Any]]:
@@ -111,7 +83,7 @@ class Evaluator:
                 if not constraint.value({**settings, **values}):
                     return "excluded", f"breaks {constraint.text}", {}
             options = _options(settings)
-            changes = {path: value for path, value in settings.items() if _is_config(path, options)}
+            changes = {path: value for path, value in settings.items() if is_config(path)}
             system = self.machines.system(str(settings["hw"]), changes)
             result = self._run(settings, options, system, space.stages[stage].fidelity)
             figures = figures_of(result, system)
@@ -122,8 +94,6 @@ class Evaluator:
             return "invalid", str(error), {}
         except NoAnswerError as error:
             return "failed", str(error), {}
-        except TimeoutError as error:
-            return "timeout", str(error), {}
         except Exception as error:
             # A defect anywhere in the program costs this point, not the sweep; its name stands in the row.
             return "failed", f"{type(error).__name__}: {error}", {}
@@ -139,12 +109,11 @@ class Evaluator:
             estimate = self._condensed(model, options, system)
             if estimate is not None:
                 return estimate
-        run = {name: options[name] for name in _RUN if name in options}
-        planning = [options.get(name) for name in ("mapper", "tp", "pp", "microbatches", "settings")]
-        remember = remembering(self.cache, [self._workload_key(model, options), *planning])
+        own, run = _split(options)
+        key = workload_key(model, options, self.code)
+        remember = remembering(self.cache, partial(plan_key, key, options))
         extra = {"settings": options["settings"], "fidelity": fidelity, "wrap_planner": remember}
         if options.get("microbatches", 1) > 1:
-            own = {name: options[name] for name in _WORKLOAD if name in options}
             return api.simulate(model, system, dims=options["dims"], **own, **run, **extra)
         workload = self._workload(model, options)
         return api.simulate(workload, system, **run, **extra)
@@ -191,7 +160,7 @@ class Evaluator:
     def _profile(self, model: str, options: Mapping[str, Any]) -> Profile | None:
         from simulator.system.condensed import Profile, profile_of
 
-        key = self._workload_key(model, options)
+        key = workload_key(model, options, self.code)
         if key in self._profiles:
             self._profiles.move_to_end(key)
             return self._profiles[key]
@@ -211,18 +180,23 @@ class Evaluator:
     def _workload(self, model: str, options: Mapping[str, Any]) -> Workload:
         from offchip import api
 
-        key = self._workload_key(model, options)
+        key = workload_key(model, options, self.code)
         if key not in self._workloads:
-            own = {name: options[name] for name in _WORKLOAD if name in options}
+            own, _ = _split(options)
             self._workloads[key] = api.load_model(model, dims=options["dims"], **own)
             if len(self._workloads) > WORKLOADS_REMEMBERED:
                 self._workloads.popitem(last=False)
         return self._workloads[key]
 
-    def _workload_key(self, model: str, options: Mapping[str, Any]) -> str:
-        own = {name: options.get(name) for name in _WORKLOAD}
-        content = ["profile", _content(model), own, dict(options["dims"]), self.code]
-        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+def _split(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The options that describe the workload, and those of its run; ``settings`` and ``dims`` are asked for apart."""
+    workload = workload_options()
+    plain = {name: value for name, value in options.items() if name not in ("settings", "dims")}
+    return (
+        {name: value for name, value in plain.items() if name in workload},
+        {name: value for name, value in plain.items() if name not in workload},
+    )
 
 
 def _options(settings: Mapping[str, Value]) -> dict[str, Any]:
@@ -233,10 +207,3 @@ def _options(settings: Mapping[str, Value]) -> dict[str, Any]:
     options["settings"] = {p[9:]: str(v) for p, v in settings.items() if p.startswith("settings.")}
     options["dims"] = {p[5:]: v for p, v in settings.items() if p.startswith("dims.")}
     return options
-
-
-def _is_config(path: str, options: Mapping[str, Any]) -> bool:
-    """Whether a path changes the machine, rather than an option or a name."""
-    if path in options or path in ("model", "hw"):
-        return False
-    return not path.startswith(("settings.", "dims."))

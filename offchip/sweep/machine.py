@@ -29,7 +29,7 @@ from hw_configs.problems import InputError, Problem, bad_input, nearest
 from hw_configs.system import AnyDevice, AnyLink, Node, System, SystemFile, Wire
 from hw_configs.yaml_file import Document
 
-__all__ = ["Leaf", "Machines", "Value"]
+__all__ = ["Leaf", "Machines", "Value", "is_config"]
 
 Value = int | float | str | bool | None
 STRUCTURE: Final = ("count", "use")
@@ -88,6 +88,13 @@ class Machines:
     def base(self, hw: str) -> System:
         """The machine of a name or file, as it is."""
         return self._base(hw).system
+
+    def structure(self, hw: str, settings: Mapping[str, Value]) -> System:
+        """The machine built of what the settings of a point name (``use``, ``count``), its figures as in the files."""
+        named = {
+            path: v for path, v in settings.items() if _is_structure(path.split(".")) and is_config(path)
+        }
+        return self.system(hw, named)
 
     def leaf(self, hw: str, path: str) -> Leaf:
         """What a path leads to in a machine; ``InputError`` with the nearest valid name if nowhere."""
@@ -177,6 +184,11 @@ class Machines:
     def _compose(self, hw: str, structure: Mapping[str, Value]) -> System:
         base = self._base(hw)
         return compose(_restructured(base, structure), base.document)
+
+
+def is_config(path: str) -> bool:
+    """Whether a path of a space leads into the machine, rather than to an option of the run or a name."""
+    return "." in path and not path.startswith(("settings.", "dims."))
 
 
 def _is_structure(parts: list[str]) -> bool:

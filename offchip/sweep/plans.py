@@ -1,16 +1,15 @@
 """Plans that were dear to find, kept for other points and fidelities that ask for the same.
 
-A plan depends on the graph, the machine, the mapper and its options, and nothing else; the key in the cache is a hash
-of all of these and of the code.
+A plan depends on the graph, the machine, the mapper and its options, and nothing else; ``keys.plan_key`` is the hash of
+all of these and of the code.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
 from hw_configs.system import System
 from offchip.sweep.cache import DiskCache
@@ -25,13 +24,12 @@ DEAR_S: Final = 0.1
 """A plan found sooner is found again sooner than read."""
 
 
-def remembering(cache: DiskCache, decides: list[Any]) -> Callable[[Planner], Planner]:
-    """Makes planners look in a cache first. ``decides`` is what a plan depends on beside graph and machine."""
+def remembering(cache: DiskCache, key_of: Callable[[Graph, System], str]) -> Callable[[Planner], Planner]:
+    """Makes planners look in a cache first. ``key_of`` hashes all that decides a plan for a graph on a machine."""
 
     def wrap(planner: Planner) -> Planner:
         def plan(graph: Graph, system: System) -> Plan:
-            content = ["plan", *decides, graph.structure or graph.name, system.digest]
-            key = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+            key = key_of(graph, system)
             data = cache.get(key)
             if data is not None:
                 return plan_from_json(json.loads(data), "cached plan")

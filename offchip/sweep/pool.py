@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from hw_configs.problems import OffchipError
-from offchip.sweep.evaluate import code_digest, point_key
+from offchip.sweep.keys import code_digest, point_key
+from offchip.sweep.limit import COMPILE_LIMIT_S, overrun
 from offchip.sweep.machine import Machines, Value
 from offchip.sweep.points import Point
 from offchip.sweep.space import Space
@@ -171,11 +172,15 @@ class Pool:
             _, begun, running = worker.slot.read()
             if begun != worker.begun:
                 worker.begun, worker.since = begun, now
-            elif running is not None and now - worker.since > self.space.time_limit:
+            elif running is not None and self._spent(worker, now) > self.space.time_limit:
                 rows += self._timed_out(worker)
             elif not worker.ready and now - worker.since > START_LIMIT_S:
                 rows += self._lost(worker)
         return rows
+
+    def _spent(self, worker: _Worker, now: float) -> float:
+        """What the point at work has taken, without the compiling in it."""
+        return now - worker.since - min(worker.slot.compiling_s(now), COMPILE_LIMIT_S)
 
     def _heard(self, worker: _Worker, message: list[Any], rows: list[Row]) -> None:
         if message[0] == "ready":
@@ -196,8 +201,7 @@ class Pool:
         if number is None or values is None:
             # It got on with its work in the moment before it was stopped.
             return []
-        reason = f"ran longer than the limit of {self.space.time_limit:g} s and was stopped"
-        return [self._row(number, values, "timeout", reason)]
+        return [self._row(number, values, "timeout", overrun(self.space.time_limit))]
 
     def _lost(self, worker: _Worker) -> list[Row]:
         """A worker is dead: what it had goes back; the point it ran is a row after so many deaths."""

@@ -7,13 +7,9 @@ the same for one process, many, or a cluster.
 from __future__ import annotations
 
 import math
-import signal
-import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
-from types import FrameType
 from typing import Any, Protocol
 
 import numpy as np
@@ -21,7 +17,8 @@ from numpy.typing import NDArray
 
 from hw_configs.problems import bad_input
 from offchip.sweep.cache import DiskCache
-from offchip.sweep.evaluate import Evaluator, code_digest, point_key
+from offchip.sweep.evaluate import Evaluator
+from offchip.sweep.keys import code_digest, point_key
 from offchip.sweep.machine import Machines
 from offchip.sweep.pareto import ranking
 from offchip.sweep.points import Point, count_points, points_of
@@ -61,19 +58,17 @@ class Shard:
 class Serial:
     """Evaluates in this process. In the main thread an alarm stops points that exceed their limit.
 
-    The alarm acts between two Python instructions: a point inside one long compiled call is stopped after it.
+    Anywhere else a point runs to its end, and is a row with status ``timeout`` if that was too late.
     """
 
     evaluator: Evaluator
-    time_limit: float
-    _last: float = field(default=0.0, init=False)
 
     def run(self, stage: int, points: Iterable[Point]) -> Iterator[list[Row]]:
         """Rows one after another, handed over some at a time or after a slow point."""
         rows: list[Row] = []
         spent = 0.0
         for number, values in points:
-            row = self._limited(partial(self.evaluator.row, number, values, stage))
+            row = self.evaluator.row(number, values, stage, alarm=True)
             rows.append(row)
             spent += row.seconds
             if len(rows) >= SERIAL_ROWS or spent > 0.1:
@@ -84,21 +79,6 @@ class Serial:
 
     def close(self) -> None:
         """Nothing was started."""
-
-    def _limited(self, work: Callable[[], Row]) -> Row:
-        if threading.current_thread() is not threading.main_thread():
-            return work()
-
-        def stop(_signal: int, _frame: FrameType | None) -> None:
-            raise TimeoutError(f"ran longer than the limit of {self.time_limit:g} s and was stopped")
-
-        before = signal.signal(signal.SIGALRM, stop)
-        signal.setitimer(signal.ITIMER_REAL, self.time_limit)
-        try:
-            return work()
-        finally:
-            signal.setitimer(signal.ITIMER_REAL, 0)
-            signal.signal(signal.SIGALRM, before)
 
 
 def objective_table(
@@ -223,7 +203,7 @@ class _Run:
 
 def serial(space: Space, cache: Path) -> Serial:
     """An executor in this process."""
-    return Serial(Evaluator(space, DiskCache(cache)), space.time_limit)
+    return Serial(Evaluator(space, DiskCache(cache)))
 
 
 def timed(space: Space, points: Sequence[Point], stage: int = 0) -> list[Row]:

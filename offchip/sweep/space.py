@@ -80,7 +80,7 @@ class Space:
     time_limit: float
     raw: Mapping[str, Any] = field(default_factory=dict)
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """SHA-256 of the space as written, whatever its layout."""
         return _digest({key: value for key, value in self.raw.items() if key != "time_limit"})

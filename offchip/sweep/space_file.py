@@ -243,7 +243,7 @@ class _Checker:
                     self._problem(shown, where, nearest(str(value), known))
             elif name == "model":
                 from offchip import api
-                from offchip.sweep.evaluate import beside
+                from offchip.sweep.keys import beside
 
                 api.load_model(beside(str(value), self.machines.beside))
         except InputError as error:

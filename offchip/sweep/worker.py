@@ -27,13 +27,16 @@ GATHER_ROWS: Final = 32
 
 
 class Slot:
-    """Where a worker is: portions it has taken up, points it has begun, and the number of the point it is at.
+    """Where a worker is: portions it has taken up, points it has begun, the number of the point it is at, and what of
+    its time went into compiling.
 
-    ``file`` is the descriptor of a file of :attr:`SIZE` bytes that both sides have open.
+    ``file`` is the descriptor of a file of :attr:`SIZE` bytes that both sides have open. Times are of the machine's
+    monotonic clock, which both sides share.
     """
 
-    SIZE: Final = 24
+    SIZE: Final = 40
     _FORM: Final = struct.Struct("=qqq")
+    _TIMES: Final = struct.Struct("=dd")
 
     def __init__(self, file: int) -> None:
         self._memory = mmap.mmap(file, self.SIZE)
@@ -51,7 +54,23 @@ class Slot:
     def begin(self, number: int | None) -> None:
         """A point is begun; None when the portion is done."""
         portions, begun, _ = self._FORM.unpack_from(self._memory)
+        self._TIMES.pack_into(self._memory, self._FORM.size, 0.0, 0.0)
         self._FORM.pack_into(self._memory, 0, portions, begun + 1, 0 if number is None else number + 1)
+
+    def compile_begins(self) -> None:
+        """The point at work waits for a compiler."""
+        spent, _ = self._TIMES.unpack_from(self._memory, self._FORM.size)
+        self._TIMES.pack_into(self._memory, self._FORM.size, spent, time.monotonic())
+
+    def compile_ends(self) -> None:
+        """It has what it waited for."""
+        spent, since = self._TIMES.unpack_from(self._memory, self._FORM.size)
+        self._TIMES.pack_into(self._memory, self._FORM.size, spent + time.monotonic() - since, 0.0)
+
+    def compiling_s(self, now: float) -> float:
+        """Seconds of compiling in the point at work, up to ``now``."""
+        spent, since = self._TIMES.unpack_from(self._memory, self._FORM.size)
+        return float(spent + (now - since if since else 0.0))
 
     def close(self) -> None:
         """Let the memory go."""
@@ -91,7 +110,7 @@ def main() -> None:
     slot = Slot(start["slot"])
     space = space_from_text(start["text"], start["file"])
     cache = DiskCache(Path(start["cache"]) if start["cache"] else None)
-    evaluator = Evaluator(space, cache, start["code"])
+    evaluator = Evaluator(space, cache, start["code"], slot)
     say(["ready"])
     for line in sys.stdin:
         task = json.loads(line)

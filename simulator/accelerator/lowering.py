@@ -8,9 +8,10 @@ products per head with a softmax between them; masked scores are computed too, s
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from simulator.accelerator.array import Product
+from workloads import operators
 from workloads.graph import Operator
 
 __all__ = ["Lowered", "lowered"]
@@ -32,44 +33,40 @@ class Lowered:
 
 
 def lowered(operator: Operator) -> Lowered | None:
-    """The operator in the machine's terms; None for a product whose shape is not stated."""
-    a = operator.attributes
-    try:
-        if operator.kind == "matmul":
-            return Lowered((Product(int(a["m"]), int(a["k"]), int(a["n"]), int(a.get("batch", 1))),))
-        if operator.kind == "grouped_matmul":
-            active = max(1, int(a.get("active", a["groups"])))
-            return Lowered((Product(-(-int(a["m"]) // active), int(a["k"]), int(a["n"]), active),))
-        if operator.kind == "conv":
-            return _convolution(a)
-        if operator.kind == "attention":
-            return _attention(a)
-    except KeyError:
+    """The operator in the machine's terms; None for one whose products an array cannot know (a recurrence)."""
+    work = operator.work
+    if isinstance(work, operators.Product):
+        # Zeros are skipped by shortening the sums, as structured sparsity does.
+        return Lowered((Product(work.m, max(1, round(work.k / work.rate)), work.n, work.batch),))
+    if isinstance(work, operators.GroupedProduct):
+        touched = max(1, round(work.touched))
+        return Lowered((Product(-(-work.m // touched), work.k, work.n, touched),))
+    if isinstance(work, operators.Convolution):
+        return _convolution(work)
+    if isinstance(work, operators.Attention):
+        return _attention(work)
+    if isinstance(work, operators.Recurrence):
         return None
-    if operator.kind == "recurrent":
-        return None
-    return Lowered((), operator.flops)
+    return Lowered((), work.flops)
 
 
-def _convolution(a: Any) -> Lowered:
-    groups = int(a.get("groups", 1))
-    window = int(a["kernel_h"]) * int(a["kernel_w"])
-    inputs, outputs = int(a["in_channels"]) // groups, int(a["out_channels"]) // groups
-    if a.get("transposed", False):
-        rows = int(a["batch"]) * int(a["height"]) * int(a["width"])
-        product = Product(rows, inputs, outputs * window, groups)
+def _convolution(work: operators.Convolution) -> Lowered:
+    window = work.kernel_h * work.kernel_w
+    inputs, outputs = work.in_channels // work.groups, work.out_channels // work.groups
+    if work.transposed:
+        product = Product(work.batch * work.height * work.width, inputs, outputs * window, work.groups)
     else:
-        rows = int(a["batch"]) * int(a["out_height"]) * int(a["out_width"])
-        product = Product(rows, inputs * window, outputs, groups)
-    return Lowered((product,), either=groups > 1 and inputs == 1)
+        rows = work.batch * work.out_height * work.out_width
+        product = Product(rows, inputs * window, outputs, work.groups)
+    return Lowered((product,), either=work.groups > 1 and inputs == 1)
 
 
-def _attention(a: Any) -> Lowered:
-    heads = int(a["batch"]) * int(a["heads"])
-    queries, keys = int(a["q_len"]), int(a["kv_len"])
-    window = int(a.get("window", 0) or 0)
-    seen = min(keys, window + queries) if window else keys
-    width = int(a["head_dim"])
-    scores = Product(queries, width, seen, heads)
-    mixed = Product(queries, seen, int(a.get("v_head_dim", width)), heads)
-    return Lowered((scores, mixed), float(_SOFTMAX_OPERATIONS * heads * queries * seen))
+def _attention(work: operators.Attention) -> Lowered:
+    heads = work.batch * work.heads
+    seen = work.kv_len
+    if work.limit < work.kv_len:
+        seen = min(work.kv_len, work.limit + work.q_len)
+    seen = max(1, round(seen * work.sparse_share))
+    scores = Product(work.q_len, work.head_dim, seen, heads)
+    mixed = Product(work.q_len, seen, work.value_dim, heads)
+    return Lowered((scores, mixed), float(_SOFTMAX_OPERATIONS * heads * work.q_len * seen))

@@ -18,7 +18,7 @@ from hw_configs.device import Accelerator
 from hw_configs.system import MemorySpace, Node
 from simulator.accelerator.array import ArrayShape, Product, array_clocks, streamed_elements
 from simulator.accelerator.lowering import Lowered, lowered
-from simulator.cost.model import OperatorCost, peak_rate, runs_as
+from simulator.cost.model import OperatorCost, arithmetic_joules, peak_rate, runs_as
 from simulator.cost.roofline import COMMUNICATION_KINDS, ROOFLINE
 from workloads.dtypes import dtype_bits
 from workloads.graph import Operator
@@ -69,22 +69,18 @@ class ScratchpadModel:
             bound = "scratchpad"
         else:
             share, read = ROOFLINE.efficiency("other", node).memory, operator.read_bytes
-            traffic = (read / memory.read_bandwidth + operator.write_bytes / memory.write_bandwidth) / share
+            traffic = memory.traffic_seconds(read, operator.write_bytes) / share
             bound = "memory"
         seconds = max(arithmetic, traffic)
         launch = device.compute.launch
         bound = "launch" if launch > seconds else bound if traffic > arithmetic else "compute"
         energies = device.compute.energy_per_operation
         per_flop = next((energies[t] for t in runs_as(operator.dtype) if t in energies), 0.0)
-        return OperatorCost(
-            seconds,
-            launch,
-            bound,
-            read,
-            operator.write_bytes,
-            operator.flops * per_flop,
-            read * memory.energy_per_byte_read_j + operator.write_bytes * memory.energy_per_byte_written_j,
+        moving = (
+            read * memory.energy_per_byte_read_j + operator.write_bytes * memory.energy_per_byte_written_j
         )
+        joules = arithmetic_joules(operator.flops * per_flop, moving, seconds + launch, node, memory)
+        return OperatorCost(seconds, launch, bound, read, operator.write_bytes, joules, moving)
 
 
 SCRATCHPAD: Final = ScratchpadModel()

@@ -17,12 +17,14 @@ from hw_configs.registry import Registry
 from hw_configs.system import MemorySpace, Node
 from simulator.counters import Usage
 from workloads.graph import Operator
+from workloads.operators import KINDS
 
 __all__ = [
     "COST_MODELS",
     "DEFAULT_COST_MODEL",
     "CostModel",
     "OperatorCost",
+    "arithmetic_joules",
     "peak_rate",
     "roof_seconds",
     "runs_as",
@@ -93,7 +95,7 @@ _RUNS_AS: Final[dict[str, tuple[str, ...]]] = {
     "int64": ("int32", "fp32"),
     "bool": ("int8", "int32", "fp32", "fp16"),
 }
-MATRIX_KINDS: Final = frozenset({"matmul", "grouped_matmul", "attention", "conv", "recurrent"})
+MATRIX_KINDS: Final = frozenset(name for name, kind in KINDS.items() if kind.matrix)
 """Kinds whose arithmetic runs on matrix units where a device has them."""
 
 
@@ -125,5 +127,19 @@ def roof_seconds(operator: Operator, compute: Compute, memory: MemorySpace) -> t
     arithmetic = 0.0
     if operator.flops:
         arithmetic = operator.flops / peak_rate(compute, operator.kind, operator.dtype)
-    traffic = operator.read_bytes / memory.read_bandwidth + operator.write_bytes / memory.write_bandwidth
-    return arithmetic, traffic
+    return arithmetic, memory.traffic_seconds(operator.read_bytes, operator.write_bytes)
+
+
+def arithmetic_joules(
+    joules: float, memory_joules: float, seconds: float, node: Node, memory: MemorySpace
+) -> float:
+    """What an operator's arithmetic may draw beside its memory: a device stays within its TDP on average.
+
+    ``joules`` at the stated energy per operation, over ``seconds`` with the launch. Where that is more than
+    idle power and the device's own memory leave of the TDP, the voltage is lower and so is the energy.
+    """
+    power = getattr(node.device, "power", None)
+    if power is None:
+        return joules
+    own = memory_joules if memory.name == node.name else 0.0
+    return min(joules, max(0.0, (power.tdp - power.idle) * seconds - own))

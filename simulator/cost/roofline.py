@@ -27,11 +27,12 @@ from functools import cache
 from importlib.resources import files
 from typing import Any, Final
 
-from hw_configs.device import Gpu
+from hw_configs.device import ComputationalStorage, Gpu
 from hw_configs.problems import bad_input
 from hw_configs.system import MemorySpace, Node
-from simulator.cost.model import OperatorCost, peak_rate, runs_as
+from simulator.cost.model import OperatorCost, arithmetic_joules, peak_rate, runs_as
 from workloads.graph import Operator
+from workloads.operators import KINDS, Activation, Attention, Norm, Product, Rotary, Rows
 
 __all__ = [
     "COMMUNICATION_KINDS",
@@ -46,9 +47,7 @@ __all__ = [
     "tiling_loss",
 ]
 
-COMMUNICATION_KINDS: Final = frozenset(
-    {"all_reduce", "all_gather", "reduce_scatter", "all_to_all", "broadcast", "send", "receive"}
-)
+COMMUNICATION_KINDS: Final = frozenset(name for name, kind in KINDS.items() if kind.communicates)
 """Kinds whose time comes from links, which a cost model does not see."""
 
 _CLASS_OF_KIND: Final = {
@@ -101,6 +100,8 @@ class _Rates:
     s_per_flop: float
     s_per_read_byte: float
     s_per_written_byte: float
+    ports_apart: bool
+    """Whether reads and writes run beside each other."""
     overlap: float
     j_per_flop: float
     units: int
@@ -124,17 +125,18 @@ def operator_class(operator: Operator) -> str:
         if operator.dtype in _NARROW:
             return "gemm8"
         if operator.dtype in _WIDE:
-            return "bmm" if operator.attributes.get("batch", 1) != 1 else "gemm32"
+            batched = isinstance(operator.work, Product) and operator.work.batch != 1
+            return "bmm" if batched else "gemm32"
         return "gemm16"
-    if kind == "attention":
-        alone = operator.attributes.get("q_len", 2) == 1 and operator.attributes.get("split_kv", True)
+    if isinstance(operator.work, Attention):
+        alone = operator.work.q_len == 1 and operator.work.split_kv
         return "attention_decode" if alone else "attention_prefill"
     if kind == "conv":
         return "conv32" if operator.dtype in _WIDE else "conv"
     if kind == "grouped_matmul":
         return "gemm8" if operator.dtype in _NARROW else "gemm16"
     name = _CLASS_OF_KIND.get(kind, "other")
-    if not operator.attributes.get("vectorised", True):
+    if isinstance(operator.work, Norm | Activation | Rotary) and not operator.work.vectorised:
         return _SCALAR_CLASS.get(kind, name)
     return name
 
@@ -151,21 +153,16 @@ def tiling_loss(operator: Operator, units: int, tile: int = QUERY_TILE) -> float
     """How many times longer attention computes than its FLOPs say, for want of whole tiles or enough of them.
 
     A tile of query rows is computed whole, with the keys that its longest row sees, on one of ``units``
-    multiprocessors. At least 1; 1 for an operator that lacks the attributes.
+    multiprocessors. At least 1; 1 for an operator that is no attention.
     """
-    a = operator.attributes
-    try:
-        heads = int(a["batch"]) * int(a["heads"])
-        width = int(a["head_dim"]) + int(a.get("v_head_dim", a["head_dim"]))
-        q_len, kv_len = int(a["q_len"]), int(a["kv_len"])
-    except KeyError:
+    work = operator.work
+    if not isinstance(work, Attention) or not work.flops:
         return 1.0
-    if not operator.flops or not heads * width * q_len:
-        return 1.0
-    seen = min(kv_len, int(a.get("window", kv_len)) + tile)
+    heads, q_len = work.batch * work.heads, work.q_len
+    seen = min(work.kv_len, work.limit + tile)
     longest = float(-(-seen // KEY_BLOCK) * KEY_BLOCK)
-    pairs = operator.flops / (2.0 * heads * width)
-    diagonal = tile / 2 if a.get("causal", False) else 0.0
+    pairs = work.flops / work.share / (2.0 * heads * (work.head_dim + work.value_dim))
+    diagonal = tile / 2 if work.causal else 0.0
     rows = -(-q_len // tile) * tile
     tiled_pairs = max(pairs, rows * min(max(pairs / q_len + diagonal, KEY_BLOCK), longest))
     busiest = max(heads * tiled_pairs / units, tile * longest)
@@ -178,8 +175,10 @@ def reread_share(operator: Operator, units: int, l2_bytes: float) -> float:
     A row of up to ``ROW_IN_REGISTERS`` elements is kept in registers between the passes over it. A longer one
     is read again, from L2 as long as the rows in flight fit there.
     """
-    rows, columns = operator.attributes.get("m", 0), operator.attributes.get("n", 0)
-    if not isinstance(columns, int) or not isinstance(rows, int) or columns <= ROW_IN_REGISTERS or not rows:
+    if not isinstance(operator.work, Rows):
+        return 0.0
+    rows, columns = operator.work.m, operator.work.n
+    if columns <= ROW_IN_REGISTERS or not rows:
         return 0.0
     row_bytes = operator.read_bytes / rows
     in_flight = min(rows, ROWS_PER_UNIT * units) * row_bytes
@@ -214,10 +213,9 @@ class Roofline:
         arithmetic = operator.flops * rates.s_per_flop
         if rates.tile:
             arithmetic *= tiling_loss(operator, rates.units, rates.tile)
-        traffic = (
-            operator.read_bytes * rates.s_per_read_byte + operator.write_bytes * rates.s_per_written_byte
-        )
         read_bytes = operator.read_bytes
+        reading, writing = read_bytes * rates.s_per_read_byte, operator.write_bytes * rates.s_per_written_byte
+        traffic = max(reading, writing) if rates.ports_apart else reading + writing
         if rates.reread:
             again = int(rates.reread * reread_share(operator, rates.units, rates.l2_bytes) * read_bytes)
             traffic += again * rates.s_per_read_byte
@@ -231,16 +229,11 @@ class Roofline:
             seconds += rates.tile_s * sequences(operator) / rates.units
         if rates.launch_s > seconds:
             bound = "launch"
-        return OperatorCost(
-            seconds,
-            rates.launch_s,
-            bound,
-            read_bytes,
-            operator.write_bytes,
-            operator.flops * rates.j_per_flop,
-            read_bytes * memory.energy_per_byte_read_j
-            + operator.write_bytes * memory.energy_per_byte_written_j,
-        )
+        joules, moving = operator.flops * rates.j_per_flop, read_bytes * memory.energy_per_byte_read_j
+        moving += operator.write_bytes * memory.energy_per_byte_written_j
+        if joules:
+            joules = arithmetic_joules(joules, moving, seconds + rates.launch_s, node, memory)
+        return OperatorCost(seconds, rates.launch_s, bound, read_bytes, operator.write_bytes, joules, moving)
 
     def efficiency(self, name: str, node: Node) -> Efficiency:
         """What an operator class reaches on a device."""
@@ -297,6 +290,8 @@ class Roofline:
             1 / (reached.compute * peak_rate(compute, operator.kind, operator.dtype)),
             1 / (reached.memory * memory.read_bandwidth),
             1 / (reached.memory * memory.write_bandwidth),
+            # A drive's own compute meets the channels behind its ports, which are buses for both ways.
+            memory.ports == 2 and not isinstance(device, ComputationalStorage),
             reached.overlap,
             energy,
             device.multiprocessors if isinstance(device, Gpu) else 1,
@@ -309,8 +304,8 @@ class Roofline:
 
 def sequences(operator: Operator) -> float:
     """Independent (sequence, KV head) pairs of a decode step, each at least one tile of work."""
-    a = operator.attributes
-    return float(a.get("batch", 1)) * float(a.get("kv_heads", a.get("heads", 1)))
+    work = operator.work
+    return float(work.batch * work.kv_heads) if isinstance(work, Attention) else 1.0
 
 
 def generation(gpu: Gpu) -> str:

@@ -15,6 +15,7 @@ from simulator.csd.attention import AttentionStep, AttentionWork, attention_step
 from simulator.csd.kv_layout import SparseChoice
 from workloads.dtypes import dtype_bits
 from workloads.graph import Operator
+from workloads.operators import Attention
 
 __all__ = ["context_of", "drive_attention", "engine_serves", "work_of"]
 
@@ -24,35 +25,37 @@ def engine_serves(operator: Operator, node: Node) -> bool:
     device = node.device
     if not isinstance(device, ComputationalStorage) or device.engine is None:
         return False
-    a = operator.attributes
+    work = operator.work
     # A latent cache is keys and values in one, which the layout of separate pages does not hold.
-    plain = not a.get("latent") and a.get("v_head_dim", a.get("head_dim")) == a.get("head_dim")
-    return operator.kind == "attention" and a.get("q_len") == 1 and plain
+    return (
+        isinstance(work, Attention)
+        and work.q_len == 1
+        and not work.latent
+        and work.value_dim == work.head_dim
+    )
 
 
 def context_of(operator: Operator) -> int:
-    """Tokens that an attention operator looks back on: the context, or its window."""
-    a = operator.attributes
-    limits = [int(a[key]) for key in ("window", "chunk") if int(a.get(key, 0)) > 0]
-    return min([int(a["kv_len"]), *limits])
+    """Tokens that an attention operator looks back on: the context, or what its window, chunk or indexer leaves."""
+    assert isinstance(operator.work, Attention)
+    return operator.work.limit
 
 
 def work_of(operator: Operator) -> AttentionWork:
-    """The engine's view of an attention operator."""
-    a = operator.attributes
-    kept = a.get("kept")
-    bits = dtype_bits(operator.dtype)
+    """The engine's view of an attention operator; the width of an element is the cache's."""
+    work = operator.work
+    assert isinstance(work, Attention)
     choice = None
-    if isinstance(kept, float) and kept < 1:
-        groups = a.get("kept_groups")
-        choice = SparseChoice(kept, kept, float(groups) if isinstance(groups, float) else None)
+    if work.kept < 1:
+        choice = SparseChoice(work.kept, work.kept, work.kept_groups or None)
+    bits = dtype_bits(work.kv_dtype or operator.dtype)
     return AttentionWork(
-        int(a["batch"]),
-        int(a["heads"]),
-        int(a["kv_heads"]),
-        int(a["head_dim"]),
-        context_of(operator),
-        int(a["q_len"]),
+        work.batch,
+        work.heads,
+        work.kv_heads,
+        work.head_dim,
+        work.limit,
+        work.q_len,
         max(1, int(bits) // 8),
         choice,
     )

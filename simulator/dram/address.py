@@ -17,8 +17,8 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
+from hw_configs.compiled import compiled
 from hw_configs.problems import bad_input, nearest
 from simulator.dram.machine import Channel
 
@@ -214,7 +214,7 @@ def _hash(index: int, source: int, bits: list[int], placed: list[tuple[int, int,
     return pieces
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def decode(address, shift, pieces, transaction, unit, bank, row):  # type: ignore[no-untyped-def]
     """Fill ``transaction`` (address without its low ``shift`` bits), ``unit`` (channel), ``bank`` (flat number
     inside the channel) and ``row`` of each address.

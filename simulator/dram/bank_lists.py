@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import numpy as np
 from llvmlite.ir import Constant, IntType  # type: ignore[import-untyped]
-from numba import njit, types
+from numba import types
 from numba.extending import intrinsic
 from numpy import uint64 as u
 
+from hw_configs.compiled import inlined
 from simulator.dram.state import (
     B_COLUMNS,
     B_FIRST,
@@ -51,11 +52,8 @@ __all__ = [
     "unlink",
 ]  # fmt: skip
 
-_step = njit(forceinline=True, _nrt=False)  # type: ignore[call-overload]
-"""Compiled into its caller, without reference counts (see the kernel)."""
 
-
-@_step
+@inlined
 def of(record, field):
     """Where a field of a record stands. As an unsigned number it cannot count from an array's end, so that
     the machine need not check for it; so do the plain indices in ``u(...)``.
@@ -63,13 +61,13 @@ def of(record, field):
     return u((record << 4) + field)
 
 
-@_step
+@inlined
 def filter_slot(transaction):
     """Place of a transaction in the counting filter of queued writes."""
     return ((transaction * 0x2545F4914F6CDD1D) >> 40) & (FILTER - 1)
 
 
-@_step
+@inlined
 def first(slot, row, same, request):
     """The first request from a list position on whose row is (``same``) or is not the given one."""
     while slot >= 0 and (request[of(slot, R_ROW)] == row) != same:
@@ -77,14 +75,14 @@ def first(slot, row, same, request):
     return slot
 
 
-@_step
+@inlined
 def own(ready, command, b, groups, banks, shift, bank_base):
     """The first tick at which a bank may take a command, but for what its whole channel waits for."""
     group = ready[u(command * groups + (b >> shift))]
     return max(group, ready[u(bank_base + command * banks + b)])
 
 
-@_step
+@inlined
 def legal(ready, command, b, groups, banks, shift, bank_base, channel_base):
     """The first tick at which a bank may take a command."""
     key = own(ready, command, b, groups, banks, shift, bank_base)
@@ -101,7 +99,7 @@ def lowest(typing_context, bits):  # noqa: ARG001
     return types.int64(types.int64), generate
 
 
-@_step
+@inlined
 def mark(sets, kind, b, on):
     """Set or clear the bit of bank ``b`` in the set of a kind (eight kinds of 64 banks stand together)."""
     place = u(((b >> 6) << 3) + kind)
@@ -109,7 +107,7 @@ def mark(sets, kind, b, on):
     sets[place] = (sets[place] & ~bit) | (bit if on else 0)
 
 
-@_step
+@inlined
 def enqueue(v, request, bank, sets, free_slots, written, b, row, transaction, write, arrival, index):
     """Put a request at the end of its bank's list. Returns its place, and what it became: the bank's oldest
     hit (1), the oldest that is none (2), or neither (0).
@@ -151,7 +149,7 @@ def enqueue(v, request, bank, sets, free_slots, written, b, row, transaction, wr
     return slot, became
 
 
-@_step
+@inlined
 def unlink(v, request, bank, sets, written, q, slot, now):
     """Take a request out of its queue; the oldest hit and the oldest other move on."""
     b = request[of(slot, R_BANK)]
@@ -181,7 +179,7 @@ def unlink(v, request, bank, sets, written, q, slot, now):
         written[u(filter_slot(request[of(slot, R_ADDRESS)]))] -= 1
 
 
-@_step
+@inlined
 def close_bank(v, bank, sets, scope_open, scope_since, scope_active, b, now, cap, policy):
     """The bank is precharged: nothing hits any more; counters of the row policy start again."""
     if bank[of(b, B_STATE)] != 0:
@@ -204,7 +202,7 @@ def close_bank(v, bank, sets, scope_open, scope_since, scope_active, b, now, cap
     bank[of(b, B_INJECTED)] = 0
 
 
-@_step
+@inlined
 def open_bank(request, bank, sets, b, row):
     """The bank holds a row: sort the waiting requests of both queues into hits and others."""
     bank[of(b, B_STATE)] = 1
@@ -221,7 +219,7 @@ def open_bank(request, bank, sets, b, row):
         mark(sets, M_OTHER + q, b, other >= 0)
 
 
-@_step
+@inlined
 def apply(
     update_start, update_index, update_ticks, window_start, window_rule, window_index, ready, history, target,
     command, now,

@@ -1,8 +1,29 @@
 """Holds a command trace against every rule of its device, by plain Python.
 
-It shares with the engine only the description of the device. It keeps, for every rule and node, when the
-rule's first command was last seen there, and names the first command that comes too early, reads a row that
-is not open, or breaks a rule of the command bus, the data clock or refresh.
+It shares with the engine only the description of the device, and names the first command that breaks a rule:
+
+``order``, ``address``
+    Commands come in order of time and name a bank of the device.
+``command bus``, ``clock edge``, ``pairing``
+    One command per tick and bus (HBM: rows and columns have a bus each). HBM3 issues on rising edges; on the falling
+    edge after a row command only a precharge of one bank may go, and within the pseudo-channel of that command only
+    beside a command to another, single bank.
+``bank state``
+    A row is opened in a closed bank, read and written while it is open, and closed before its bank is refreshed.
+    LPDDR5: a row is opened by two commands, and no other row is half open meanwhile.
+a timing rule of the device, by its name
+    After its first command at a node, its second waits there; for every constraint of the standard's table.
+``tAAD``, ``WCK sync``
+    LPDDR5: the second half of an activation comes in time; an access needs a running data clock, or comes right
+    behind the CAS that starts it.
+``tREFI``
+    Whatever is refreshed by one command (a rank or pseudo-channel, a bank, the same bank of all groups) is refreshed
+    once in tREFI and once in a round of the device's interval between single refreshes: in the longer of the two at
+    least, in the shorter at most. Up to eight refreshes are postponed, and up to eight pulled in (JEDEC).
+``refresh round``
+    Per-bank and same-bank refreshes go round: none gets its second before all of its rank or pseudo-channel got one.
+``refresh pair``
+    Paired refreshes (HBM3): no bank is refreshed again before its twins in the other pseudo-channels were.
 """
 
 from __future__ import annotations
@@ -20,8 +41,8 @@ from simulator.dram.machine import Channel, Constraint
 __all__ = ["Command", "Violation", "check_commands", "parse_command"]
 
 Node = tuple[int, ...]
-_POSTPONED: Final = 9
-"""A refresh may come late by eight intervals (JEDEC), so two lie at most nine apart."""
+_POSTPONED: Final = 8
+"""Refreshes that may be owed, and refreshes that may be done in advance (JEDEC)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +98,8 @@ class _Checker:
     seen: dict[tuple[int, Node], list[int]] = field(default_factory=dict)
     open_rows: dict[Node, int] = field(default_factory=dict)
     half_open: dict[Node, Command] = field(default_factory=dict)
-    refreshed: dict[Node, int] = field(default_factory=dict)
+    refreshes: dict[Node, int] = field(default_factory=dict)
+    """How often each unit of refresh had its turn: an address from the channel to the bank, -1 for all."""
     bus: list[Command] = field(default_factory=list)
     clock_runs_until: int = 0
     promised: Command | None = None
@@ -89,6 +111,8 @@ class _Checker:
         self.banks = list(itertools.product(*(range(size) for size in self.sizes)))
         self.after: dict[str, list[tuple[int, Constraint]]] = {}
         self.before: dict[str, list[tuple[int, Constraint]]] = {}
+        self.refreshes = dict.fromkeys(self._units(), 0)
+        self.fastest, self.slowest = self._periods()
         for number, rule in enumerate(self.channel.constraints):
             for name in rule.preceding:
                 self.after.setdefault(name, []).append((number, rule))
@@ -214,14 +238,60 @@ class _Checker:
             return "pairing", f"{rising} is to the same bank"
         return None
 
+    def _units(self) -> list[Node]:
+        """What one refresh command of this controller refreshes: addresses, -1 for all of a level."""
+        kept = self.depth[self.channel.refresh_level] + 1
+        kind = self.channel.controller.refresh
+        if kind == "off":
+            return []
+        if kind == "all-bank":
+            return sorted({(*bank[:kept], *(-1 for _ in bank[kept:])) for bank in self.banks})
+        if kind == "same-bank":
+            return sorted({(*bank[:kept], *(-1 for _ in bank[kept:-1]), bank[-1]) for bank in self.banks})
+        return self.banks
+
+    def _periods(self) -> tuple[int, int]:
+        """The fewest and the most ticks in which every unit of refresh is due once."""
+        timing, kind = self.channel.timing, self.channel.controller.refresh
+        whole = timing.get("nREFI", 0)
+        interval = {"per-bank": "nREFIpb", "paired-per-bank": "nREFIpb", "same-bank": "nREFIsb"}.get(kind)
+        if interval is None:
+            return whole, whole
+        at_once = dict(self.channel.levels)["PseudoChannel"] if kind == "paired-per-bank" else 1
+        round_ = timing[interval] * len(self.refreshes) // at_once
+        return min(whole, round_), max(whole, round_)
+
+    def _covered(self, command: Command) -> list[Node]:
+        """Units of refresh that a command refreshes whole."""
+        if not command.name.startswith("REF"):
+            return []
+        return [
+            unit
+            for unit in self.refreshes
+            if all(a in (-1, u) for a, u in zip(command.address, unit, strict=False))
+        ]
+
     def _refresh(self, command: Command) -> tuple[str, str] | None:
-        interval = self.channel.timing.get("nREFI", 0)
-        if self.channel.controller.refresh != "all-bank" or interval <= 0:
+        """Units of refresh that are owed too many, or have too many in advance; rounds and pairs."""
+        if not self.refreshes or self.fastest <= 0:
             return None
-        for node in self._nodes(command, self.depth[self.channel.refresh_level]):
-            late = command.tick - self.refreshed.get(node, 0)
-            if late > _POSTPONED * interval:
-                return "tREFI", f"{late} ticks since the last refresh of {self.channel.refresh_level} {node}"
+        due = command.tick // self.slowest
+        unit, least = min(self.refreshes.items(), key=lambda item: item[1])
+        if due - least > _POSTPONED:
+            return "tREFI", f"{due - least} refreshes of {unit} are owed; expected at most {_POSTPONED}"
+        kept = self.depth[self.channel.refresh_level] + 1
+        for unit in self._covered(command):
+            done = self.refreshes[unit]
+            advance = done + 1 - command.tick // self.fastest
+            if advance > _POSTPONED:
+                return "tREFI", f"{advance} refreshes of {unit} in advance; expected at most {_POSTPONED}"
+            for other, count in self.refreshes.items():
+                if count < done and other[:kept] == unit[:kept]:
+                    return "refresh round", f"{unit} has its turn again before {other}"
+                if self.channel.controller.refresh == "paired-per-bank" and (
+                    count < done and other[2:] == unit[2:]
+                ):
+                    return "refresh pair", f"{unit} is refreshed again before {other}"
         return None
 
     def _note(self, command: Command) -> None:
@@ -242,9 +312,8 @@ class _Checker:
         elif kind.startswith("PRE") or kind in ("RDA", "WRA"):
             for target in targets:
                 self.open_rows.pop(target, None)
-        elif kind == "REFab":
-            for node in self._nodes(command, self.depth[self.channel.refresh_level]):
-                self.refreshed[node] = command.tick
+        for unit in self._covered(command):
+            self.refreshes[unit] += 1
         self.promised = command if kind.startswith("CAS") else None
         if kind in ("RD", "WR", "RDA", "WRA"):
             t = self.channel.timing

@@ -19,8 +19,7 @@ from __future__ import annotations
 import numpy as np
 from numpy import uint64 as u
 
-from simulator.dram import bank_lists
-from simulator.dram import state as layout
+from hw_configs.compiled import compiled
 from simulator.dram.bank_lists import (
     apply,
     close_bank,
@@ -35,7 +34,6 @@ from simulator.dram.bank_lists import (
     own,
     unlink,
 )  # fmt: skip
-from simulator.dram.compiled import compiled_from
 from simulator.dram.state import (
     ACCEPTED,
     ACTIVE,
@@ -126,7 +124,7 @@ AGE = 33
 FAR = 1 << 62
 
 
-@compiled_from(bank_lists, layout)
+@compiled(_nrt=False)
 def run(p, s, chunk, log, final, gap, outstanding, until):
     """Run until the chunk is used up, the log is full, everything is served, or tick ``until`` has passed.
 

@@ -14,8 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from numba import njit
-
+from hw_configs.compiled import compiled
 from hw_configs.problems import NoAnswerError, bad_input
 from simulator.flash.ftl import (
     block_of,
@@ -77,7 +76,7 @@ class History:
             raise bad_input(f"found order {self.order!r}; known: sequential, random")
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _collect_now(m, l2p, p2l, plane, pressed):
     """Move what is valid out of a victim and erase it; False when there is no victim worth it."""
     block = victim_of(m, plane, pressed)
@@ -106,7 +105,7 @@ def _collect_now(m, l2p, p2l, plane, pressed):
     return True
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def write_now(m, l2p, p2l, aux, lpn):
     """Write a page without time; False when its plane has no room left."""
     plane = m[m[AT_ORDER] + lpn % m[PLANES]]
@@ -131,7 +130,7 @@ def write_now(m, l2p, p2l, aux, lpn):
     return True
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _age(state, l2p_map, p2l_map, auxiliary, filled, overwrites, shuffled):
     m, l2p, p2l, aux = pointer_to(state), pointer_to(l2p_map), pointer_to(p2l_map), pointer_to(auxiliary)
     for page in range(m[MAP_PAGES]):
@@ -156,7 +155,7 @@ def _age(state, l2p_map, p2l_map, auxiliary, filled, overwrites, shuffled):
     return True
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _common(a, b):
     while b != 0:
         a, b = b, a % b

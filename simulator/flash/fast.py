@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
+from hw_configs.compiled import compiled
 from hw_configs.problems import NoAnswerError, bad_input
 from simulator.flash import layout as at
 from simulator.flash.aging import write_now
@@ -92,7 +92,7 @@ __all__ = ["simulate_drive_fast"]
 """Per unit: the last command's kind, array start and end, planes, page; and when the unit is free."""
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _sift(times, count, value):
     """Replace the least of a heap of completion times; ``times[0]`` is the least."""
     i = 0
@@ -109,7 +109,7 @@ def _sift(times, count, value):
     times[i] = value
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _array(m, unit, now, kind, bit, page, ready, took):
     """When the array is done with a page that is ready at ``ready``; pages of other planes may share it."""
     joins = (
@@ -131,7 +131,7 @@ def _array(m, unit, now, kind, bit, page, ready, took):
     return unit[A_END], False
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _page(m, l2p, p2l, aux, units, channels, kind, lpn, size, now):
     """When one page of a request is done."""
     plane = m[m[AT_ORDER] + lpn % m[PLANES]]
@@ -177,7 +177,7 @@ def _page(m, l2p, p2l, aux, units, channels, kind, lpn, size, now):
     return end
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _collection(m, unit, channels, number, busy, bus, runs, moves, now):
     """Charge collected blocks to the unit and its bus, all at once."""
     carried = (
@@ -198,7 +198,7 @@ def _collection(m, unit, channels, number, busy, bus, runs, moves, now):
     m[ERASE_BLOCKS] += runs
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _pass(state, l2p_map, p2l_map, auxiliary, units, channels, ends, op, address, size, arrival, latencies):
     """Serve a chunk. ``ends``: completion times of the requests in flight (closed loop), a heap."""
     m, l2p, p2l, aux = pointer_to(state), pointer_to(l2p_map), pointer_to(p2l_map), pointer_to(auxiliary)

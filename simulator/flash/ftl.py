@@ -12,8 +12,8 @@ that replaced one of its pages is on flash. So a cut of power at any moment leav
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from hw_configs.compiled import compiled
 from simulator.flash.layout import (
     AT_BLOCK,
     AT_PLANE,
@@ -45,6 +45,8 @@ from simulator.flash.layout import (
     GC_RESERVE,
     GC_RUNS,
     GC_THRESHOLD,
+    LOG_SIZE,
+    LOG_TRIMMED,
     OPEN_GC,
     OPEN_USER,
     P_BIT,
@@ -87,7 +89,7 @@ from simulator.flash.layout import (
     WL_MOVES,
     WL_RUNS,
 )
-from simulator.flash.scheduler import enqueue, kick, random_below
+from simulator.flash.scheduler import enqueue, kick, log, random_below
 
 __all__ = [
     "block_of",
@@ -106,13 +108,13 @@ __all__ = [
 ]  # fmt: skip
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def block_of(m, ppn):
     """The block of a physical page."""
     return m[AT_BLOCK] + ppn // m[PAGES] * B_SIZE
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def new_transaction(m, kind, source, lpn, request, size):
     """A transaction without a place yet."""
     txn = m[FREE_TXN]
@@ -130,7 +132,7 @@ def new_transaction(m, kind, source, lpn, request, size):
     return txn
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def place(m, txn, plane, ppn):
     """Note the physical page of a transaction."""
     m[txn + T_UNIT] = m[plane + P_UNIT]
@@ -143,7 +145,7 @@ def place(m, txn, plane, ppn):
     m[txn + T_BLOCK] = block_of(m, ppn)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def take_block(m, plane, state):
     """The free block with the fewest erases, the longest free among those; 0 when there is none."""
     block = m[plane + P_FREE_HEAD]
@@ -162,7 +164,7 @@ def take_block(m, plane, state):
     return block
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def give_back_block(m, plane, block):
     """An erased block goes behind all free ones that were erased no more often."""
     m[block + B_STATE] = FREE
@@ -189,7 +191,7 @@ def give_back_block(m, plane, block):
     m[plane + P_FREE] += 1
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def room(m, plane):
     """Pages that collection can still write: those of its frontier and of all free blocks."""
     frontier = m[plane + P_GC]
@@ -197,7 +199,7 @@ def room(m, plane):
     return left + m[plane + P_FREE] * m[PAGES]
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def new_user_frontier(m, plane):
     """Open a block for the host, unless collection could then no longer finish one victim."""
     if m[plane + P_GC] == 0 and m[plane + P_FREE] > 1:
@@ -208,7 +210,7 @@ def new_user_frontier(m, plane):
         m[plane + P_USER] = 0
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def user_page(m, plane):
     """The next page of the host's frontier; the frontier exists. A full one is followed by a new one."""
     block = m[plane + P_USER]
@@ -220,7 +222,7 @@ def user_page(m, plane):
     return (block - m[AT_BLOCK]) // B_SIZE * m[PAGES] + page
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def gc_page(m, plane):
     """The next page of collection's frontier."""
     block = m[plane + P_GC]
@@ -236,20 +238,20 @@ def gc_page(m, plane):
     return (block - m[AT_BLOCK]) // B_SIZE * m[PAGES] + page
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def invalidate(m, ppn):
     """A page holds an old copy from now on."""
     m[block_of(m, ppn) + B_INVALID] += 1
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _safe(m, block):
     """Whether a block may be a victim: no frontier, none being collected, no program on its way."""
     state = m[block + B_STATE]
     return (state == FULL or state == FREE) and m[block + B_WRITES] == 0
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def victim_of(m, plane, pressed):
     """The block to collect in a plane by the drive's policy; 0 when the policy finds none worth it.
 
@@ -301,7 +303,7 @@ def victim_of(m, plane, pressed):
     return best if best != 0 and m[best + B_INVALID] > 0 else 0
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def try_erase(m, block, now):
     """Queue the erase of a victim once nothing on it is wanted any more."""
     if m[block + B_STATE] != VICTIM or m[block + B_MOVES] != 0:
@@ -319,7 +321,7 @@ def try_erase(m, block, now):
         kick(m, channel, now)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _move(m, l2p, p2l, plane, block, now):
     """Make a block a victim: read every valid page of it."""
     valid = m[PAGES] - m[block + B_INVALID]
@@ -341,14 +343,14 @@ def _move(m, l2p, p2l, plane, block, now):
     return valid
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def collect(m, l2p, p2l, plane, now):
     """Collect one block of a plane, if it is short of free ones and the policy has one worth it."""
     if m[plane + P_FREE] < m[GC_THRESHOLD] and m[plane + P_RUNNING] < m[GC_RESERVE]:
         _collect(m, l2p, p2l, plane, victim_of(m, plane, False), now)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _collect(m, l2p, p2l, plane, block, now):
     if block == 0 or m[plane + P_NEED] + m[PAGES] - m[block + B_INVALID] > room(m, plane):
         return
@@ -356,7 +358,7 @@ def _collect(m, l2p, p2l, plane, block, now):
     m[GC_MOVES] += _move(m, l2p, p2l, plane, block, now)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def level_wear(m, l2p, p2l, plane, now):
     """Move the coldest block of a plane when erases have drifted too far apart."""
     gap = m[WL_GAP]
@@ -380,7 +382,7 @@ def level_wear(m, l2p, p2l, plane, now):
     m[WL_MOVES] += _move(m, l2p, p2l, plane, coldest, now)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def may_write(m, l2p, p2l, plane, now):
     """Whether the host may write to a plane now, or must wait for an erase there."""
     if m[plane + P_FREE] < m[GC_RESERVE]:
@@ -395,11 +397,13 @@ def may_write(m, l2p, p2l, plane, now):
     return m[plane + P_USER] != 0
 
 
-@njit(cache=True, nogil=True)
-def drop(m, l2p, lpn):
+@compiled
+def drop(m, l2p, lpn, now):
     """Forget a logical page (TRIM); the copy on flash is worth nothing from now on."""
     ppn = l2p[lpn] - 1
     if ppn >= 0:
         invalidate(m, ppn)
+        if m[LOG_SIZE] != 0:
+            log(m, now, now, LOG_TRIMMED, 0, ppn, lpn, 0, 0)
         l2p[lpn] = 0
         m[TRIMMED] += 1

@@ -12,8 +12,7 @@ the event that ends the wait takes it; nothing is looked at in vain.
 
 from __future__ import annotations
 
-from numba import njit
-
+from hw_configs.compiled import compiled
 from simulator.flash.ftl import (
     block_of,
     collect,
@@ -229,7 +228,7 @@ NEED, DONE, GROW, STOPPED, STUCK = range(5)
 FOREVER = 1 << 62
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _send(m, to_host, now, took, kind, payload):
     """Put a message on the wire behind those already on it."""
     free = m[WIRE_FREE + to_host]
@@ -244,7 +243,7 @@ def _send(m, to_host, now, took, kind, payload):
         m[RING_TAIL + to_host] += 1
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def message_ns(m, size):
     """Time of data on the wire."""
     if m[INTERNAL] != 0:
@@ -258,7 +257,7 @@ def message_ns(m, size):
     return m[LAST_NS]
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _append(m, holder, head, tail, record, link):
     """Put a record at the end of a list whose ends stand in ``holder``."""
     m[record + link] = 0
@@ -269,7 +268,7 @@ def _append(m, holder, head, tail, record, link):
     m[holder + tail] = record
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _submit(m, now, since, op, address, size, index):
     """The host puts a request into a submission queue and rings the doorbell; it counts from ``since``."""
     request = m[FREE_REQUEST]
@@ -291,7 +290,7 @@ def _submit(m, now, since, op, address, size, index):
     _send(m, 0, now, m[NS_DOORBELL], K_DOORBELL, queue)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _fetch(m, queue, now):
     """Ask for the next entry of a queue, if the drive may hold one more of its requests."""
     if m[queue + Q_WAITING] > 0 and m[queue + Q_HELD] < m[FETCH]:
@@ -300,7 +299,7 @@ def _fetch(m, queue, now):
         _send(m, 1, now, m[NS_REQUEST], K_FETCH, queue)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _finish(m, request, now):
     """All pages of a request are done: data and completion go to the host."""
     if m[INTERNAL] != 0:
@@ -314,7 +313,7 @@ def _finish(m, request, now):
     _send(m, 1, now, m[NS_COMPLETION], K_DONE, request)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _page_done(m, request, now):
     if request != 0:
         m[request + R_LEFT] -= 1
@@ -322,7 +321,7 @@ def _page_done(m, request, now):
             _finish(m, request, now)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _bin(value):
     """The histogram bin of a latency: its leading bits."""
     shift = 0
@@ -333,7 +332,7 @@ def _bin(value):
     return (shift << BIN_BITS) + small
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def count_request(m, request, now, latencies, kept):
     """Book a completed request."""
     op, size = m[request + R_OP], m[request + R_BYTES]
@@ -368,7 +367,7 @@ def count_request(m, request, now, latencies, kept):
 # --- the cached map -----------------------------------------------------------------------------------------
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _to_front(m, slot):
     """A slot was used: it is the last to be given up."""
     if m[SLOT_HEAD] == slot:
@@ -390,7 +389,7 @@ def _to_front(m, slot):
     m[SLOT_HEAD] = slot
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _mapped(m, l2p, p2l, aux, txn, now):
     """Whether the map entry of a transaction is in DRAM; if not, it is fetched and the transaction waits."""
     page = m[txn + T_LPN] // m[MAP_REACH]
@@ -440,7 +439,7 @@ def _mapped(m, l2p, p2l, aux, txn, now):
     return False
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _send_map_page(m, l2p, p2l, aux, kind, page, now):
     """Read or write a page of the map itself."""
     txn = new_transaction(m, kind, MAP, m[LOGICAL] + page, 0, m[PAGE_BYTES])
@@ -448,7 +447,7 @@ def _send_map_page(m, l2p, p2l, aux, kind, page, now):
         _kick(m, txn, now)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _map_loaded(m, l2p, p2l, aux, page, now):
     """A translation page came in: whoever waited for it, or for a slot, is tried again."""
     slot = m[m[AT_MAPPED] + page]
@@ -466,14 +465,14 @@ def _map_loaded(m, l2p, p2l, aux, page, now):
 # --- pages --------------------------------------------------------------------------------------------------
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _kick(m, txn, now):
     channel = m[txn + T_CHANNEL]
     if m[channel + C_BUSY] == 0:
         kick(m, channel, now)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _translate(m, l2p, p2l, aux, txn, now):
     """Find the place of a page, and queue it there at once (all of a request together: see ``_start``)."""
     if m[MAP_SLOTS] != 0 and m[txn + T_SOURCE] != MAP:
@@ -483,7 +482,7 @@ def _translate(m, l2p, p2l, aux, txn, now):
         _kick(m, txn, now)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _mask(m, first, size):
     """Which sixteenths of a page some of its bytes cover."""
     low = first // m[GRANULE]
@@ -491,7 +490,7 @@ def _mask(m, first, size):
     return ((1 << high) - 1) & ~((1 << low) - 1)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _ones(mask):
     """How many parts of a page a mask names."""
     count = 0
@@ -501,7 +500,7 @@ def _ones(mask):
     return count
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _place_page(m, l2p, p2l, aux, txn, now):
     """Give a page its place and put it into its unit's queue. False: it waits, or was done without flash."""
     lpn, kind = m[txn + T_LPN], m[txn + T_KIND]
@@ -560,7 +559,7 @@ def _place_page(m, l2p, p2l, aux, txn, now):
     return True
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _place_write(m, l2p, p2l, aux, txn, plane, now):
     """Take the next page of the frontier for a write; the old copy is worth nothing from now on."""
     lpn = m[txn + T_LPN]
@@ -587,7 +586,7 @@ def _place_write(m, l2p, p2l, aux, txn, plane, now):
         collect(m, l2p, p2l, plane, now)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _wake(m, l2p, p2l, aux, plane, lpn, now):
     """The move of a page ended: what waited for it goes on."""
     last = m[plane + P_BARRIER_TAIL]
@@ -599,7 +598,7 @@ def _wake(m, l2p, p2l, aux, plane, lpn, now):
             _append(m, plane, P_BARRIER, P_BARRIER_TAIL, txn, T_NEXT)
         elif m[txn + T_KIND] == TRIM:
             request = m[txn + T_REQUEST]
-            drop(m, l2p, lpn)
+            drop(m, l2p, lpn, now)
             if m[PARTIAL] != 0:
                 aux[lpn] &= 0xFFFF0000
             release(m, txn)
@@ -611,7 +610,7 @@ def _wake(m, l2p, p2l, aux, plane, lpn, now):
             break
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _serve_waiting(m, l2p, p2l, aux, plane, now):
     """Writes that waited for room in a plane go on while there is some."""
     while m[plane + P_WAIT] != 0 and may_write(m, l2p, p2l, plane, now):
@@ -624,7 +623,7 @@ def _serve_waiting(m, l2p, p2l, aux, plane, now):
 # --- ends of flash operations ---------------------------------------------------------------------------------
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _read_done(m, l2p, p2l, aux, txn, now):
     source = m[txn + T_SOURCE]
     if source == GC:
@@ -665,7 +664,7 @@ def _read_done(m, l2p, p2l, aux, txn, now):
         _page_done(m, request, now)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _program_done(m, l2p, p2l, aux, txn, now):
     block, lpn, plane = m[txn + T_BLOCK], m[txn + T_LPN], m[txn + T_PLANE]
     ppn, request, source = m[txn + T_PPN], m[txn + T_REQUEST], m[txn + T_SOURCE]
@@ -706,7 +705,7 @@ def _program_done(m, l2p, p2l, aux, txn, now):
         _serve_waiting(m, l2p, p2l, aux, plane, now)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _erase_done(m, l2p, p2l, aux, txn, now):
     plane, block = m[txn + T_PLANE], m[txn + T_BLOCK]
     if m[LOG_SIZE] != 0:
@@ -727,7 +726,7 @@ def _erase_done(m, l2p, p2l, aux, txn, now):
 # --- requests -----------------------------------------------------------------------------------------------
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _start(m, l2p, p2l, aux, request, now):
     """A request is in the drive with its data: cut it into pages, queue all of them, then look at the buses."""
     op, address, size = m[request + R_OP], m[request + R_ADDRESS], m[request + R_BYTES]
@@ -769,7 +768,7 @@ def _start(m, l2p, p2l, aux, request, now):
             kick(m, channel, now)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _trim(m, l2p, aux, request, lpn, size, now):
     """Forget a page that a trim covers whole; one being moved when the move has ended."""
     ppn = l2p[lpn] - 1
@@ -779,13 +778,13 @@ def _trim(m, l2p, aux, request, lpn, size, now):
             plane = m[m[AT_ORDER] + lpn % m[PLANES]]
             _append(m, plane, P_BARRIER, P_BARRIER_TAIL, txn, T_NEXT)
             return
-        drop(m, l2p, lpn)
+        drop(m, l2p, lpn, now)
         if m[PARTIAL] != 0:
             aux[lpn] &= 0xFFFF0000
     _page_done(m, request, now)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _admit(m, l2p, p2l, aux, now):
     """Writes whose data wait outside the buffer enter while it has room, and are acknowledged."""
     while m[BUFFER_HEAD] != 0:
@@ -803,7 +802,7 @@ def _admit(m, l2p, p2l, aux, now):
         _finish(m, request, now)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _arrive(m, l2p, p2l, aux, request, now):
     """A request with all it needs reaches the translation layer."""
     if m[request + R_OP] == WRITE and m[BUFFER] != 0:
@@ -813,7 +812,7 @@ def _arrive(m, l2p, p2l, aux, request, now):
         _start(m, l2p, p2l, aux, request, now)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _accept(m, l2p, p2l, aux, request, now):
     """An entry reached the drive: firmware takes its time, then the request starts."""
     begin = now
@@ -829,7 +828,7 @@ def _accept(m, l2p, p2l, aux, request, now):
         _accepted(m, l2p, p2l, aux, request, now)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _accepted(m, l2p, p2l, aux, request, now):
     if m[request + R_OP] == WRITE:
         _send(m, 1, now, m[NS_REQUEST], K_PULL, request)
@@ -837,7 +836,7 @@ def _accepted(m, l2p, p2l, aux, request, now):
         _arrive(m, l2p, p2l, aux, request, now)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _unit_event(m, l2p, p2l, aux, unit, now):
     """The array of a unit is done."""
     state = m[unit + U_STATE]
@@ -868,7 +867,7 @@ def _unit_event(m, l2p, p2l, aux, unit, now):
         kick(m, channel, now)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _offer(m, unit, txn, now):
     """Pages that were read are ready for the bus. With a cache register the next read is sent first."""
     one = txn
@@ -886,7 +885,7 @@ def _offer(m, unit, txn, now):
         txn = following
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _channel_event(m, l2p, p2l, aux, channel, now):
     """A bus is free again; if it carried a page that was read, the page is done."""
     if m[channel + C_BUSY] == 2:
@@ -904,7 +903,7 @@ def _channel_event(m, l2p, p2l, aux, channel, now):
     next_on_channel(m, channel, now)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def run(
     state, l2p_map, p2l_map, auxiliary, op, address, size, arrival, latencies, closed, final, stop, margin
 ):

@@ -83,11 +83,10 @@ BIN_BITS: Final = 7
 BINS: Final = 64 << BIN_BITS
 """Latencies are counted in bins at most 1/128 wide."""
 
-LOG_READ, LOG_PROGRAM, LOG_ERASE, LOG_OUT, LOG_DONE, LOG_INSTANT, LOG_PLACED, LOG_PROGRAMMED, LOG_ERASED = (
-    range(9)
-)
+(LOG_READ, LOG_PROGRAM, LOG_ERASE, LOG_OUT, LOG_DONE, LOG_INSTANT, LOG_PLACED, LOG_PROGRAMMED, LOG_ERASED,
+ LOG_TRIMMED) = range(10)  # fmt: skip
 """What a row of the log tells: a command sent; data moved out; a request done; a page there from before; a write
-given its place; a program or an erase ended."""
+given its place; a program or an erase ended; a logical page forgotten."""
 
 
 def plane_order(drive: Drive) -> Ints:

@@ -13,8 +13,7 @@ et al., FAST 2018) as described in docs/flash.md; the code shares nothing with i
 
 from __future__ import annotations
 
-from numba import njit
-
+from hw_configs.compiled import compiled
 from simulator.flash.layout import (
     AT_BUS,
     AT_HEAP,
@@ -150,7 +149,7 @@ LOOK = 256
 """How far into a queue a multi-plane command looks for companions."""
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def push(m, time, source):
     """Put an event on the heap; equal times keep the order in which they were put."""
     m[SEQUENCE] += 1
@@ -171,7 +170,7 @@ def push(m, time, source):
     return stamp
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def pop_event(m):
     """Take the first event off the heap; its stamp. Its time is read before."""
     base = m[AT_HEAP]
@@ -200,7 +199,7 @@ def pop_event(m):
     return stamp
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def random_below(m, bound):
     """The next number of the drive's own stream (xorshift), below ``bound``."""
     x = m[RANDOM]
@@ -211,7 +210,7 @@ def random_below(m, bound):
     return (x >> 11) % bound
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def bus_ns(m, size):
     """Bus time of data."""
     if size == m[PAGE_BYTES]:
@@ -219,7 +218,7 @@ def bus_ns(m, size):
     return (size * m[BUS_NUM] + m[BUS_DEN] - 1) // m[BUS_DEN]
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def log(m, time, end, op, unit, ppn, lpn, source, stamp):
     """Write a command down, where a log was asked for."""
     if m[LOGGED] < m[LOG_SIZE]:
@@ -235,7 +234,7 @@ def log(m, time, end, op, unit, ppn, lpn, source, stamp):
     m[LOGGED] += 1
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def release(m, txn):
     """Give a transaction back."""
     m[txn + T_NEXT] = m[FREE_TXN]
@@ -243,7 +242,7 @@ def release(m, txn):
     m[FREE_TXNS] += 1
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def enqueue(m, txn):
     """Put a transaction whose place is known at the end of its unit's queue."""
     kind, source = m[txn + T_KIND], m[txn + T_SOURCE]
@@ -264,7 +263,7 @@ def enqueue(m, txn):
     m[unit + U_COUNT] += 1
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _urgent(m, unit):
     """Whether collection goes before the host at this unit."""
     if m[GC_PREEMPT] == 0:
@@ -275,7 +274,7 @@ def _urgent(m, unit):
     return False
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _reads_first(m, unit):
     """The queues from which a read may come: the first and the second, packed as first * 8 + second; -1: none.
 
@@ -300,7 +299,7 @@ def _reads_first(m, unit):
     return Q_GC_READ * 8 + 7 if m[h + Q_USER_WRITE] == 0 else -1
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _writes_first(m, unit):
     """As :func:`_reads_first`, for programs."""
     h = unit + U_HEAD
@@ -316,7 +315,7 @@ def _writes_first(m, unit):
     return Q_GC_WRITE * 8 + 7
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _companions(m, unit, queue, kind, die, page, taken, last):
     """Move what may join a multi-plane command from a queue to the end of its list; the planes then taken.
 
@@ -353,7 +352,7 @@ def _companions(m, unit, queue, kind, die, page, taken, last):
     return taken, last
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _retry_ns(m, txn, array):
     """What retries add to the array time of a read, and to its command's."""
     block = m[txn + T_BLOCK]
@@ -365,7 +364,7 @@ def _retry_ns(m, txn, array):
     return array * m[RETRIES]
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _issue(m, unit, now, kind, packed, extra, pending):
     """Send a command: take the head of the first queue and its companions, and hold the bus.
 
@@ -432,7 +431,7 @@ def _issue(m, unit, now, kind, packed, extra, pending):
     start(m, unit, txn, kind, free + extra, array)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def start(m, unit, txn, kind, begin, array):
     """Let the array work from ``begin``; the controller notices the end of a read a little later."""
     m[unit + U_BUSY_NS] += array
@@ -442,7 +441,7 @@ def start(m, unit, txn, kind, begin, array):
     m[unit + U_STAMP] = push(m, m[unit + U_END], m[CHANNELS] + m[unit + U_INDEX])
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _suspend(m, unit, now):
     """Set the running program or erase aside; what it still needs is remembered."""
     m[unit + U_ASIDE] = m[unit + U_ACTIVE]
@@ -455,7 +454,7 @@ def _suspend(m, unit, now):
     m[SUSPENDED] += 1
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _resume(m, unit, now):
     left = m[unit + U_ASIDE_NS] + m[RESUME_NS]
     kind = WRITE if m[unit + U_ASIDE_STATE] == WRITING else ERASE
@@ -464,7 +463,7 @@ def _resume(m, unit, now):
     start(m, unit, txn, kind, now, left)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def serve(m, unit, now):
     """Give a unit its next command, if it can take one. Its channel is idle."""
     state = m[unit + U_STATE]
@@ -514,7 +513,7 @@ def serve(m, unit, now):
             _issue(m, unit, now, WRITE, writes, 0, True)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def kick(m, channel, now):
     """Look for a command for an idle channel: one turn over its units from where the last look ended."""
     count = m[UNITS_PER_CHANNEL]
@@ -530,7 +529,7 @@ def kick(m, channel, now):
     m[channel + C_TURN] = turn
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def send_out(m, channel, txn, now):
     """Move a page that was read over the bus."""
     size = m[txn + T_BYTES]
@@ -555,7 +554,7 @@ def send_out(m, channel, txn, now):
         )
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def offer_out(m, txn, now):
     """A page waits in a register: over the bus at once, or into the channel's queue of its kind."""
     channel = m[txn + T_CHANNEL]
@@ -572,7 +571,7 @@ def offer_out(m, txn, now):
     m[channel + C_OUT_TAIL + queue] = txn
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def next_on_channel(m, channel, now):
     """A bus got free: waiting data first, mapping before host before collection, then new commands."""
     m[channel + C_BUSY] = 0

@@ -20,9 +20,9 @@ from __future__ import annotations
 from typing import Final
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from hw_configs.compiled import compiled
 from simulator.gpu.power import clock_share
 
 __all__ = ["COLUMNS", "CONSTANTS", "attention_rows"]
@@ -51,7 +51,7 @@ PAGE_LOOKUP_CYCLES: Final = 8.0
 """Reading one entry of the block table, overlapped with the loads of the page before: assumption."""
 
 
-@njit(cache=True)
+@compiled
 def attention_rows(rows: Array, constants: Array, out: Array) -> None:
     """Price each row (:data:`COLUMNS`); write (seconds, bound, DRAM bytes, splits) to ``out``.
 

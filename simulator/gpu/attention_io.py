@@ -15,8 +15,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from hw_configs.compiled import compiled
 
 __all__ = [
     "Accesses", "Head", "blocked_trace", "fused_accesses", "fused_closed_form", "fused_tiles", "fused_trace",
@@ -143,7 +144,7 @@ def _fused_length(n: int, d: int) -> int:
     return 6 * n * n * d + 2 * n * n
 
 
-@njit(cache=True)
+@compiled
 def _fused(
     n: int, d: int, query_rows: int, key_rows: int, out: NDArray[np.int64], writes: NDArray[np.bool_]
 ) -> int:
@@ -173,7 +174,7 @@ def _fused(
     return at
 
 
-@njit(cache=True)
+@compiled
 def _product(
     rows: int, columns: int, depth: int, tile: int, a0: int, a_row: int, a_column: int, b0: int, b_row: int,
     b_column: int, c0: int, c_row: int, out: NDArray[np.int64], writes: NDArray[np.bool_], at: int,

@@ -16,8 +16,9 @@ from __future__ import annotations
 from typing import Final
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from hw_configs.compiled import compiled
 
 __all__ = ["COLUMNS", "CONSTANTS", "KINDS", "WIRES", "collective_rows"]
 
@@ -35,7 +36,7 @@ CONSTANTS: Final = (
 BASE, STEP, LLSHARE, B128, S128, SH128, BSIMPLE, SSIMPLE, SHSIMPLE, BSHARP, SHSHARP, BEX, SHEX, HSCALE, HSHARE, BNET, SNET, SHNET, PORTS, SKEW, BSEND, SHSEND, LLSEND, SHLLSEND, NETSEND = range(25)  # fmt: skip  # noqa: E501
 
 
-@njit(cache=True)
+@compiled
 def collective_rows(rows: Array, constants: Array, out: Array) -> None:
     """Seconds of each row (:data:`COLUMNS`) to ``out``. ``bytes`` is the whole buffer, as NCCL's tests count.
 

@@ -16,65 +16,29 @@ A depthwise convolution has one channel per group: it is bound by bytes.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import replace
+from typing import Final
 
-from hw_configs.problems import InputError, bad_input, nearest
+from hw_configs.problems import bad_input, nearest
 from workloads.dtypes import BITS
-from workloads.graph import Attribute, Operator, legacy_replace
+from workloads.graph import Operator
+from workloads.operators import Convolution, Elementwise, Product
+from workloads.operators.products import CONVOLUTION_WAYS
 
-__all__ = ["WAYS", "ConvShape", "as_product", "conv_shape", "workspace_elements"]
+__all__ = ["as_product", "workspace_elements"]
 
-WAYS = ("implicit_gemm", "im2col", "im2win", "winograd")
-
-
-@dataclass(frozen=True, slots=True)
-class ConvShape:
-    """A two-dimensional convolution; sizes in elements."""
-
-    batch: int
-    in_channels: int
-    out_channels: int
-    height: int
-    width: int
-    kernel_h: int
-    kernel_w: int
-    stride_h: int
-    stride_w: int
-    groups: int
-    out_height: int
-    out_width: int
-
-    @property
-    def depthwise(self) -> bool:
-        """One input channel per group."""
-        return self.groups > 1 and self.in_channels == self.groups
+WINOGRAD_OUTPUTS: Final = 2
+"""Outputs of a tile along one side: F(2 x 2, r x r)."""
 
 
-def conv_shape(operator: Operator) -> ConvShape:
-    """The shape of a convolution operator; ``InputError`` when an attribute is missing."""
-    a = operator.attributes
-    try:
-        kernel_h = int(a["kernel_h"])
-        stride_h = int(a.get("stride_h", 1))
-        return ConvShape(
-            int(a.get("batch", 1)), int(a["in_channels"]), int(a["out_channels"]), int(a["height"]),
-            int(a["width"]), kernel_h, int(a.get("kernel_w", kernel_h)), stride_h,
-            int(a.get("stride_w", stride_h)), int(a.get("groups", 1)),
-            int(a.get("out_height", -(-int(a["height"]) // stride_h))),
-            int(a.get("out_width", -(-int(a["width"]) // int(a.get("stride_w", stride_h))))),
-        )  # fmt: skip
-    except KeyError as missing:
-        raise bad_input(f"convolution {operator.name!r} lacks {missing.args[0]}") from None
-
-
-def workspace_elements(shape: ConvShape, way: str) -> float:
+def workspace_elements(shape: Convolution, way: str) -> float:
     """Elements that a way writes to memory and reads back, beside image, filters and output.
 
     Raises ``InputError`` for an unknown way.
     """
     s = shape
-    if way not in WAYS:
-        raise bad_input(f"unknown convolution way {way!r}", suggestion=nearest(way, WAYS))
+    if way not in CONVOLUTION_WAYS:
+        raise bad_input(f"unknown convolution way {way!r}", suggestion=nearest(way, CONVOLUTION_WAYS))
     if way == "implicit_gemm":
         return 0.0
     if way == "im2col":
@@ -87,40 +51,48 @@ def workspace_elements(shape: ConvShape, way: str) -> float:
     return float(transformed * (s.in_channels + s.out_channels))
 
 
-def as_product(operator: Operator) -> Operator:
+def as_product(operator: Operator, work: Convolution) -> Operator:
     """The product that prices a convolution; a depthwise one becomes a memory-bound operator.
 
-    The attribute ``way`` chooses among :data:`WAYS` (default implicit_gemm). The workspace is added to the
+    Its ``way`` is one of :data:`workloads.operators.products.CONVOLUTION_WAYS`. The workspace is added to the
     bytes, and Winograd's FLOPs are those of its products.
     """
-    try:
-        shape = conv_shape(operator)
-    except InputError:
-        if "in_channels" in operator.attributes:
-            raise
-        return legacy_replace(operator, kind="elementwise", attributes={})
-    way = str(operator.attributes.get("way", "implicit_gemm"))
-    moved = workspace_elements(shape, way) * BITS.get(operator.dtype, 16) / 8
-    read, written = operator.read_bytes + int(moved), operator.write_bytes + int(moved)
-    if shape.depthwise:
-        return legacy_replace(
-            operator, kind="elementwise", attributes={}, read_bytes=read, write_bytes=written
-        )
-    depth = shape.in_channels // shape.groups * shape.kernel_h * shape.kernel_w
-    rows = shape.batch * shape.out_height * shape.out_width
-    columns = shape.out_channels // shape.groups
-    batch = shape.groups
-    flops = operator.flops
-    if way == "winograd" and shape.stride_h == 1 and shape.kernel_h == shape.kernel_w and shape.kernel_h > 1:
-        tile = 2 + shape.kernel_h - 1
-        rows = shape.batch * -(-shape.out_height // 2) * -(-shape.out_width // 2)
-        depth = shape.in_channels // shape.groups
-        batch = shape.groups * tile * tile
-        flops = 2.0 * rows * columns * depth * batch
-    weights = shape.out_channels * depth * BITS.get(operator.dtype, 16) / 8
-    attributes: dict[str, Attribute] = {
-        "m": rows, "n": columns, "k": depth, "batch": batch, "input_bytes": max(0, int(read - weights)),
-    }  # fmt: skip
-    return legacy_replace(
-        operator, kind="matmul", attributes=attributes, flops=flops, read_bytes=read, write_bytes=written
+    moved = int(workspace_elements(work, work.way) * BITS.get(operator.dtype, 16) / 8)
+    operator = replace(
+        operator, beside_read=operator.beside_read + moved, beside_written=operator.beside_written + moved
     )
+    if work.depthwise:
+        return replace(operator, work=Elementwise(extra_flops=work.flops))
+    depth = work.in_channels // work.groups * work.kernel_h * work.kernel_w
+    rows = work.batch * work.out_height * work.out_width
+    batch = work.groups
+    if work.transposed:
+        # Every input position meets every tap: the window stands among the columns.
+        return _with_product(operator, work, _transposed(work), depth)
+    unit_stride = work.stride_h == work.stride_w == 1
+    winograd = work.way == "winograd" and unit_stride and work.kernel_h == work.kernel_w > 1
+    if winograd:
+        tile = WINOGRAD_OUTPUTS + work.kernel_h - 1
+        rows = work.batch * -(-work.out_height // 2) * -(-work.out_width // 2)
+        depth = work.in_channels // work.groups
+        batch = work.groups * tile * tile
+    product = Product(m=rows, n=work.out_channels // work.groups, k=depth, batch=batch)
+    if not winograd:
+        product = replace(product, share=work.share, extra_flops=work.extra_flops)
+    return _with_product(operator, work, product, depth)
+
+
+def _transposed(work: Convolution) -> Product:
+    rows = work.batch * work.height * work.width
+    columns = work.out_channels // work.groups * work.kernel_h * work.kernel_w
+    return Product(
+        m=rows, n=columns, k=work.in_channels // work.groups, batch=work.groups, share=work.share,
+        extra_flops=work.extra_flops,
+    )  # fmt: skip
+
+
+def _with_product(operator: Operator, work: Convolution, product: Product, depth: int) -> Operator:
+    stored = BITS.get(work.weight_dtype or operator.dtype, 16)
+    weights = work.out_channels * depth * stored / 8
+    left = max(1, int(operator.read_bytes - weights))
+    return replace(operator, work=replace(product, left_bytes=left, weight_dtype=work.weight_dtype))

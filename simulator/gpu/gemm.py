@@ -23,9 +23,9 @@ from __future__ import annotations
 from typing import Final
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from hw_configs.compiled import compiled
 from simulator.gpu.power import clock_share
 
 __all__ = ["COLUMNS", "CONSTANTS", "SPLITS", "TILES", "gemm_rows", "residency"]
@@ -60,7 +60,7 @@ RESULTS: Final = 5
 """Columns of the result: seconds, bound (index), DRAM bytes, tile x 100 + split, clock share."""
 
 
-@njit(cache=True)
+@compiled
 def residency(bm: float, bn: float, shared: float) -> tuple[float, float]:
     """Stages of a tile's pipeline, and thread blocks per multiprocessor; none where the tile does not fit."""
     stages = 4.0
@@ -74,7 +74,7 @@ def residency(bm: float, bn: float, shared: float) -> tuple[float, float]:
     return stages, max(1.0, min(fits, 6.0))
 
 
-@njit(cache=True, fastmath=False)
+@compiled
 def gemm_rows(rows: Array, constants: Array, tiles: Array, splits: Array, out: Array) -> None:
     """Price each row (:data:`COLUMNS`) and write (seconds, bound, DRAM bytes, choice, clock share) to ``out``.
 

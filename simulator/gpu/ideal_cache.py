@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from hw_configs.compiled import compiled
 
 __all__ = ["Traffic", "lru_traffic", "optimal_traffic"]
 
@@ -58,7 +59,7 @@ def _count(trace: Trace) -> int:
     return int(trace.max()) + 1 if len(trace) else 0
 
 
-@njit(cache=True)
+@compiled
 def _lru(trace: Any, writes: Any, lines: int, count: int) -> tuple[int, int]:
     # A doubly linked list over line numbers; entry ``count`` is its head: after it the newest, before it the oldest.
     after = np.full(count + 1, -1, dtype=np.int64)
@@ -91,7 +92,7 @@ def _lru(trace: Any, writes: Any, lines: int, count: int) -> tuple[int, int]:
     return loads, stores
 
 
-@njit(cache=True)
+@compiled
 def _optimal(trace: Any, writes: Any, lines: int, count: int) -> tuple[int, int]:
     n = len(trace)
     following = np.empty(n, dtype=np.int64)
@@ -130,7 +131,7 @@ def _optimal(trace: Any, writes: Any, lines: int, count: int) -> tuple[int, int]
     return loads, stores
 
 
-@njit(cache=True)
+@compiled
 def _push(uses: Any, whose: Any, size: int, use: int, line: int) -> int:
     at = size
     while at > 0 and uses[(at - 1) // 2] < use:
@@ -140,7 +141,7 @@ def _push(uses: Any, whose: Any, size: int, use: int, line: int) -> int:
     return size + 1
 
 
-@njit(cache=True)
+@compiled
 def _pop(uses: Any, whose: Any, size: int) -> int:
     size -= 1
     use, line = uses[size], whose[size]

@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from hw_configs.compiled import compiled
 
 __all__ = ["TileProduct", "closed_form_bytes", "closed_form_error", "lru_misses", "simulated_bytes"]
 
@@ -61,7 +62,7 @@ class TileProduct:
         return self.bm * self.bk * self.element_bytes, self.bn * self.bk * self.element_bytes
 
 
-@njit(cache=True)
+@compiled
 def _place(block: int, rows: int, columns: int, swizzle: int) -> tuple[int, int]:
     """Tile row and column of a thread block: columns of ``swizzle`` rows, walked row by row."""
     band = block // (swizzle * columns)
@@ -70,7 +71,7 @@ def _place(block: int, rows: int, columns: int, swizzle: int) -> tuple[int, int]
     return band * swizzle + inside % height, inside // height
 
 
-@njit(cache=True)
+@compiled
 def _touch(key: int, sets: int, ways: int, tags: Ints, ages: Ints, clock: int) -> bool:
     """Access a tile; True when it misses. Sets are chosen by a multiplicative hash, replacement is LRU."""
     base = ((key * 0x9E3779B1) & 0x7FFFFFFF) % sets * ways
@@ -86,7 +87,7 @@ def _touch(key: int, sets: int, ways: int, tags: Ints, ages: Ints, clock: int) -
     return True
 
 
-@njit(cache=True)
+@compiled
 def _play(
     rows: int, columns: int, steps: int, concurrent: int, swizzle: int, sets: int, ways: int
 ) -> tuple[int, int]:
@@ -106,7 +107,7 @@ def _play(
     return left, right
 
 
-@njit(cache=True)
+@compiled
 def lru_misses(trace: Ints, sets: int, ways: int) -> int:
     """Misses of a trace of block numbers (at least 0) in a set-associative LRU cache."""
     tags = np.full(sets * ways, -1, dtype=np.int64)

@@ -16,8 +16,9 @@ from __future__ import annotations
 from typing import Final
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from hw_configs.compiled import compiled
 
 __all__ = ["CLASSES", "COLUMNS", "CONSTANTS", "memory_bound_rows"]
 
@@ -37,7 +38,7 @@ ROWS_AT_ONCE: Final = 2.0
 RESULTS: Final = 3
 
 
-@njit(cache=True)
+@compiled
 def memory_bound_rows(rows: Array, constants: Array, out: Array) -> None:
     """Price each row (:data:`COLUMNS`) with its own constants (one line of ``constants`` per row).
 

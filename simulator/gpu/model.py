@@ -1,7 +1,7 @@
 """The cost model ``gpu``: one operator on one GPU, for the system simulator.
 
 Answers are those of :mod:`simulator.gpu.rows` under the setup ``default`` (kernels launched from a graph,
-weights cold, inputs from wherever the attribute ``residency`` says); ``gpu-eager`` takes the setup ``kernel``. Bytes
+weights cold, inputs from wherever the operator's ``residency`` says); ``gpu-eager`` takes the setup ``kernel``. Bytes
 are those that cross the DRAM's pins: what the L2 keeps is not among them, but never more than an operator's own
 traffic. Devices that are no GPUs have models of their own (:mod:`simulator.cost.by_device`).
 """
@@ -15,7 +15,7 @@ from typing import Any, Final
 from hw_configs.device import Gpu
 from hw_configs.problems import bad_input
 from hw_configs.system import MemorySpace, Node
-from simulator.cost.model import OperatorCost, roof_seconds
+from simulator.cost.model import OperatorCost, arithmetic_joules, roof_seconds
 from simulator.cost.roofline import COMMUNICATION_KINDS
 from simulator.gpu.constants import Constants, Setup, shipped_constants
 from simulator.gpu.lowering import lowered
@@ -23,7 +23,6 @@ from simulator.gpu.rows import Prediction, Request, predict
 from simulator.gpu.sheet import GpuSheet, gpu_sheet
 from simulator.gpu.simulated_l2 import with_simulated_l2
 from workloads.graph import Operator
-from workloads.training import ATTENTION_BACKWARD
 
 __all__ = ["EAGER", "GPU", "GpuModel"]
 
@@ -104,27 +103,19 @@ class GpuModel:
         if self._simulate_l2 and found.choice:
             played = with_simulated_l2(Request(operator, sheet, setup), self.constants, found.choice)
             if played is not None:
-                found = replace(found, kernel_s=played[0], dram_bytes=played[1])
+                found = replace(found, kernel_s=played[0] * operator.work.share, dram_bytes=played[1])
         # The closed forms count tiles; the data-sheet roof holds whatever they say, for bytes that move.
         arithmetic, traffic = roof_seconds(operator, node.device.compute, memory)
-        cold = operator.attributes.get("residency") not in ("hot", "previous")
-        # The backward kernel's five products are taken to run as well as the forward kernel's two: assumption.
-        backward = operator.kind == "attention" and operator.attributes.get("pass") == "backward"
-        work = ATTENTION_BACKWARD if backward else 1.0
-        seconds = max(work * found.kernel_s, arithmetic, traffic if cold else 0.0)
+        cold = operator.residency not in ("hot", "previous")
+        seconds = max(found.kernel_s, arithmetic, traffic if cold else 0.0)
         share = min(1.0, found.dram_bytes / max(1.0, operator.read_bytes + operator.write_bytes))
         read, written = operator.read_bytes, operator.write_bytes
         if not cold:
             read, written = int(read * share), int(written * share)
-        return OperatorCost(
-            seconds,
-            found.launch_s,
-            found.bound_by,
-            read,
-            written,
-            work * found.compute_j,
-            read * memory.energy_per_byte_read_j + written * memory.energy_per_byte_written_j,
-        )
+        moving = read * memory.energy_per_byte_read_j + written * memory.energy_per_byte_written_j
+        # Counted in tiles the bytes may be fewer than the operator's own, and leave arithmetic too much power.
+        joules = arithmetic_joules(found.compute_j, moving, seconds + found.launch_s, node, memory)
+        return OperatorCost(seconds, found.launch_s, found.bound_by, read, written, joules, moving)
 
 
 GPU: Final = GpuModel()

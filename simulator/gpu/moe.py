@@ -71,7 +71,7 @@ def grouped_product(tokens: int, n: int, k: int, experts: int, chosen: int, dtyp
     return legacy_operator(
         "experts", "grouped_matmul", (), (), 2.0 * rows * n * k, int((rows * k + active * k * n) * element),
         int(rows * n * max(element, 2)), dtype, (),
-        {"m": rows, "n": n, "k": k, "groups": experts, "active": active},
+        {"m": rows, "n": n, "k": k, "groups": experts, "active": chosen, "expected_groups": active},
     )  # fmt: skip
 
 

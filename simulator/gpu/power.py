@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from numba import njit
+from hw_configs.compiled import compiled
 
 __all__ = ["REFERENCE_CLOCK", "clock_share", "operation_joules", "sustained_watts"]
 
@@ -20,7 +20,7 @@ REFERENCE_CLOCK: Final = 1.755e9
 LEAST_SHARE: Final = 0.1
 
 
-@njit(cache=True)
+@compiled
 def clock_share(joules: float, memory_joules: float, seconds: float, budget_w: float) -> float:
     """Share of the boost clock at which arithmetic of ``joules`` fits a power budget above idle.
 

@@ -1,6 +1,6 @@
 """Tables of operators become arrays, one per family, and the kernels price them in one call each.
 
-An operator says what it is through its kind and attributes (:data:`workloads.graph.KINDS`). The setup says
+An operator says what it is through the typed fields of its kind (:mod:`workloads.operators`). The setup says
 how it was measured: what was in the caches, which generation of library ran, what is timed beside the kernel.
 """
 
@@ -19,6 +19,7 @@ from simulator.gpu.power import operation_joules
 from simulator.gpu.sheet import GpuSheet
 from workloads.dtypes import BITS
 from workloads.graph import Operator
+from workloads.operators import Activation, Attention, GroupedProduct, Product, Rows
 
 __all__ = ["FAMILIES", "Prediction", "Request", "family_of", "predict"]
 
@@ -30,7 +31,7 @@ MEMORY_BOUNDS: Final = ("compute", "memory", "l2", "latency")
 NARROW: Final = frozenset({"fp8", "mxfp8", "int8", "uint8", "fp4", "mxfp4", "nvfp4", "int4"})
 WIDE: Final = frozenset({"fp32", "fp64"})
 MEMORY_CLASS: Final = {
-    "norm": "norm", "softmax": "softmax", "activation": "elementwise", "elementwise": "elementwise",
+    "norm": "norm", "softmax": "softmax", "elementwise": "elementwise",
     "rotary": "rotary", "embedding": "lookup", "gather": "lookup", "scatter": "lookup",
 }  # fmt: skip
 CHOICES: Final = {
@@ -81,7 +82,7 @@ def family_of(operator: Operator) -> str:
             return "tensor8"
         return "simt32" if operator.dtype in WIDE else "tensor16"
     if kind == "attention":
-        return "attention_decode" if int(operator.attributes.get("q_len", 2)) == 1 else "attention_prefill"
+        return "attention_decode" if _attention(operator).q_len == 1 else "attention_prefill"
     return "memory_bound"
 
 
@@ -93,18 +94,20 @@ def size(dtype: str) -> float:
 def gemm_line(request: Request, constants: Constants) -> list[float]:
     """The inputs of :func:`simulator.gpu.gemm.gemm_rows` for a product."""
     operator, sheet, setup = request.operator, request.sheet, request.setup
-    a, dtype = operator.attributes, operator.dtype
+    work, dtype = operator.work, operator.dtype
+    assert isinstance(work, Product | GroupedProduct)
     family = family_of(operator)
-    m, n, k = (max(1.0, float(a[name])) for name in ("m", "n", "k"))
-    batch = float(a.get("batch", 1))
-    if operator.kind == "grouped_matmul":
-        batch = float(a.get("active", a.get("groups", 1)))
-        m = max(1.0, m / batch)
+    m, n, k = (max(1.0, float(side)) for side in (work.m, work.n, work.k))
     element = size(dtype)
-    weight = size(str(a.get("weight_dtype", dtype)))
-    if "weight_bytes" in a:
-        weight = float(a["weight_bytes"]) / (n * k)
-    speed = float(a.get("sparse_speed", 1.0))
+    weight = size(work.weight_dtype or dtype)
+    speed, left_bytes = 1.0, 0
+    if isinstance(work, GroupedProduct):
+        batch = max(1.0, work.touched)
+        m = max(1.0, m / batch)
+    else:
+        batch, speed, left_bytes = float(work.batch), work.rate, work.left_bytes
+        if work.weight_bytes:
+            weight = work.weight_bytes / (n * k)
     joule = flop_joules(family, sheet, constants)
     return [
         m, n, k, batch, element, weight, max(element, 2.0), sheet.sms, sheet.clock,
@@ -114,7 +117,7 @@ def gemm_line(request: Request, constants: Constants) -> list[float]:
         1.0 if family == "tensor8" or batch > 1 else 32.0, sheet.tdp, sheet.idle,
         joule / speed, sheet.joule_per_byte,
         32.0 if family == "tensor16" else 8.0 if family == "simt32" else 128.0,
-        resident_share(operator, batch * m * k * element),
+        resident_share(operator, left_bytes, batch * m * k * element),
         3.0 * batch * m * k if family == "tensor8" and setup.cache_write else 0.0, -1.0,
     ]  # fmt: skip
 
@@ -129,71 +132,99 @@ def flop_joules(family: str, sheet: GpuSheet, constants: Constants) -> float:
     )
 
 
-def resident_share(operator: Operator, operand_bytes: float) -> float:
+def resident_share(operator: Operator, left_bytes: int, operand_bytes: float) -> float:
     """Share of the left operand that no DRAM read brings.
 
     All of it where the operator before has just written it (``residency: previous``). Of an implicit operand
-    (``input_bytes``, a convolution's gathered image), whatever exceeds the bytes that really stand in memory.
+    (``left_bytes``, a convolution's gathered image), whatever exceeds the bytes that really stand in memory.
     """
-    if operator.attributes.get("residency") == "previous":
+    if operator.residency == "previous":
         return 1.0
-    stored = operator.attributes.get("input_bytes")
-    if stored is None or operand_bytes <= 0:
+    if not left_bytes or operand_bytes <= 0:
         return 0.0
-    return 1.0 - min(1.0, float(stored) / operand_bytes)
+    return 1.0 - min(1.0, left_bytes / operand_bytes)
 
 
 def rotation_of(operator: Operator, setup: Setup) -> float:
-    """Weight tensors in rotation: the attribute ``residency`` (cold, hot) decides before the setup."""
-    residency = operator.attributes.get("residency")
-    if residency == "hot":
+    """Weight tensors in rotation: the operator's ``residency`` (cold, hot) decides before the setup."""
+    if operator.residency == "hot":
         return 1.0
-    return 0.0 if residency in ("cold", "previous") else float(setup.rotation)
+    return 0.0 if operator.residency in ("cold", "previous") else float(setup.rotation)
+
+
+def _attention(operator: Operator) -> Attention:
+    assert isinstance(operator.work, Attention)
+    return operator.work
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """The rectangle of queries and keys that an attention kernel walks: what masks and choices leave of it."""
+
+    sequences: float
+    q_len: float
+    kv_len: float
+    window: float
+
+
+def seen_by(work: Attention) -> Seen:
+    """What a kernel that skips what no query sees walks over.
+
+    A chunked layer is as many short sequences as it has chunks. A decode step reads the keys of its window or
+    chunk, those that an indexer chose, or the share that sparse attention keeps. A prefill under an indexer walks
+    as under a window of as many keys.
+    """
+    sequences, q, kv = float(work.batch), float(work.q_len), float(work.kv_len)
+    window = float(min(size for size in (work.window or work.kv_len, work.top_k or work.kv_len)))
+    if work.chunk and work.chunk < work.kv_len:
+        if q > 1:
+            sequences *= max(1.0, q / work.chunk)
+            q = min(q, float(work.chunk))
+        kv = min(float(work.seen), float(work.chunk)) if work.q_len > work.chunk else float(work.seen)
+    if q == 1:
+        kv = max(1.0, min(kv, window) * work.sparse_share)
+        window = kv
+    return Seen(sequences, q, kv, window if window < kv else 0.0)
 
 
 def attention_line(request: Request, constants: Constants) -> list[float]:
     """The inputs of :func:`simulator.gpu.attention.attention_rows`."""
     operator, sheet, setup = request.operator, request.sheet, request.setup
-    a = operator.attributes
-    d = float(a["head_dim"])
-    q, kv = float(a["q_len"]), float(a["kv_len"])
-    split = bool(a.get("split_kv", True))
-    decode = q == 1
+    work = _attention(operator)
+    seen, split = seen_by(work), work.split_kv
     kernel = sheet.attention_kernel
     if not split and kernel >= 2:
         kernel = 0  # the variable-length kernel without split runs FlashAttention-2 everywhere
-    window = float(a.get("window", 0))
-    residency = a.get("residency")
-    warm = residency == "hot" or (residency is None and setup.rotation > 0)
+    warm = operator.residency == "hot" or (not operator.residency and setup.rotation > 0)
     return [
-        float(a["batch"]), float(a["heads"]), float(a["kv_heads"]), d, float(a.get("v_head_dim", d)), q, kv,
-        float(bool(a.get("causal", False))), window if window < kv else 0.0, size(operator.dtype),
+        seen.sequences, float(work.heads), float(work.kv_heads), float(work.head_dim), float(work.value_dim),
+        seen.q_len, seen.kv_len, float(work.causal), seen.window, size(operator.dtype),
         sheet.sms, sheet.clock, sheet.rate(operator.dtype),
         sheet.bandwidth * constants.memory_share(sheet.memory), sheet.l2_visible_bytes, float(kernel),
-        float(split), float(setup.cache_write and split), float(warm), float(decode), sheet.tdp, sheet.idle,
-        flop_joules("tensor16", sheet, constants), sheet.joule_per_byte, float(a.get("page", 0)),
-        float(bool(a.get("latent", False))),
+        float(split), float(setup.cache_write and split), float(warm), float(work.q_len == 1), sheet.tdp, sheet.idle,
+        flop_joules("tensor16", sheet, constants), sheet.joule_per_byte, float(work.page), float(work.latent),
     ]  # fmt: skip
 
 
 def memory_class(operator: Operator) -> str:
     """The class whose constants a memory-bound operator takes."""
-    if operator.kind == "activation" and operator.read_bytes > 1.5 * operator.write_bytes:
-        return "gated"
+    if isinstance(operator.work, Activation):
+        gated = operator.work.gated or operator.read_bytes > 1.5 * operator.write_bytes
+        return "gated" if gated else "elementwise"
     return MEMORY_CLASS.get(operator.kind, "elementwise")
 
 
 def memory_line(request: Request, constants: Constants) -> list[float]:
     """The inputs of :func:`simulator.gpu.memory_bound.memory_bound_rows`."""
     operator, sheet, setup = request.operator, request.sheet, request.setup
-    a = operator.attributes
     element = size(operator.dtype)
     touched = max(operator.read_bytes, operator.write_bytes, 1)
-    m = max(1.0, float(a.get("m", 1)))
-    n = max(1.0, float(a.get("n", touched / element / m)))
+    m, n = 1.0, touched / element
+    if isinstance(operator.work, Rows) and operator.work.m * operator.work.n > 1:
+        m, n = float(operator.work.m), float(operator.work.n)
     elements = m * n * element
-    residency = a.get("residency")
-    previous = residency in ("hot", "previous") or (residency is None and setup.previous)
+    residency = operator.residency
+    previous = residency in ("hot", "previous") or (not residency and setup.previous)
     return [
         m, n, operator.read_bytes / elements, operator.write_bytes / elements, element, sheet.sms, sheet.clock,
         sheet.bandwidth * constants.memory_share(sheet.memory), sheet.l2_visible_bytes, float(previous),
@@ -251,7 +282,9 @@ def _family(family: str, requests: list[Request], constants: Constants) -> list[
         joule = joules.get(id(sheet))
         if joule is None:
             joule = joules[id(sheet)] = flop_joules(family, sheet, constants)
-        kernel, moved = row[0], row[2]
+        # Work that is done in part, or more than once, takes so much of the kernel's time.
+        part = operator.work.share if family != "memory_bound" else 1.0
+        kernel, moved = row[0] * part, row[2] * min(1.0, part)
         compute_j, memory_j = operator.flops * joule, moved * sheet.joule_per_byte
         if sheet.tdp < float("inf"):
             room = sheet.tdp - sheet.idle
@@ -277,7 +310,7 @@ def launch_key(family: str, request: Request) -> str:
     if family == "memory_bound":
         return f"memory_bound/{memory_class(request.operator)}"
     if family.startswith("attention"):
-        if not request.operator.attributes.get("split_kv", True):
+        if not _attention(request.operator).split_kv:
             return "attention_alone"
         own = f"{family}/{attention_generation(request)}"
         return own if own in request.setup.launch_kcycles else family

@@ -15,9 +15,12 @@ No public measurement here checks these forms.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from hw_configs.problems import bad_input
 from workloads.dtypes import BITS
-from workloads.graph import Operator, legacy_operator, legacy_replace
+from workloads.graph import Operator
+from workloads.operators import Elementwise, Product
 
 __all__ = ["load_as_sparse", "spgemm", "spmm", "two_of_four"]
 
@@ -27,19 +30,18 @@ INDEX_BYTES = 4
 
 def two_of_four(product: Operator) -> Operator:
     """A product whose weights are 2:4 sparse: half the FLOPs and weights, two bits of position per weight kept."""
-    _, n, k = _shape(product)
-    bits = BITS[product.dtype]
-    stored = n * k * (bits / 2 + 1) / 8
-    return _with_weights(product, stored, 2.0, product.flops / 2)
+    work = _product(product)
+    stored = work.n * work.k * (BITS[product.dtype] / 2 + 1) / 8
+    return _with_weights(product, work, stored, rate=2.0)
 
 
 def load_as_sparse(product: Operator, sparsity: float) -> Operator:
     """A product whose weights are loaded sparse and multiplied dense; ``sparsity`` is the share of zeros."""
     if not 0 <= sparsity < 1:
         raise bad_input(f"found a sparsity of {sparsity:g}; expected at least 0 and below 1")
-    _, n, k = _shape(product)
-    stored = n * k * (1 - sparsity) * (BITS[product.dtype] + POSITION_BITS) / 8
-    return _with_weights(product, stored, 1.0, product.flops)
+    work = _product(product)
+    stored = work.n * work.k * (1 - sparsity) * (BITS[product.dtype] + POSITION_BITS) / 8
+    return _with_weights(product, work, stored, rate=1.0)
 
 
 def spmm(m: int, n: int, k: int, nonzeros: int, l2_bytes: float, dtype: str = "fp32") -> Operator:
@@ -74,24 +76,23 @@ def spgemm(
     )
 
 
-def _shape(product: Operator) -> tuple[int, int, int]:
-    if product.kind != "matmul" or not {"m", "n", "k"} <= product.attributes.keys():
-        raise bad_input(f"{product.name!r} is no product with a shape; only products have sparse weights")
-    a = product.attributes
-    return int(a["m"]), int(a["n"]), int(a["k"])
+def _product(operator: Operator) -> Product:
+    if not isinstance(operator.work, Product):
+        raise bad_input(f"{operator.name!r} is no product; only products have sparse weights")
+    return operator.work
 
 
-def _with_weights(product: Operator, stored: float, speed: float, flops: float) -> Operator:
-    _, n, k = _shape(product)
-    batch = int(product.attributes.get("batch", 1))
-    dense = batch * n * k * BITS[product.dtype] / 8
-    return legacy_replace(
-        product,
-        flops=flops,
-        read_bytes=max(0, int(product.read_bytes - dense + batch * stored)),
-        attributes={**product.attributes, "weight_bytes": stored, "sparse_speed": speed},
-    )
+def _with_weights(operator: Operator, work: Product, stored: float, rate: float) -> Operator:
+    """The product with ``stored`` bytes for each right operand; the rest of its reads stay."""
+    dense = work.batch * work.n * work.k * BITS[operator.dtype] / 8
+    saved = int(dense - work.batch * stored)
+    work = replace(work, weight_bytes=stored, rate=rate)
+    if len(operator.reads) > 1:
+        reads = (operator.reads[0], max(0, operator.reads[1] - saved), *operator.reads[2:])
+        return replace(operator, work=work, reads=reads)
+    return replace(operator, work=work, beside_read=max(0, operator.beside_read - saved))
 
 
 def _by_bytes(name: str, flops: float, read: float, written: float, dtype: str) -> Operator:
-    return legacy_operator(name, "elementwise", (), (), flops, int(read), int(written), dtype)
+    work = Elementwise(extra_flops=flops)
+    return Operator(name, work, (), (), dtype=dtype, beside_read=int(read), beside_written=int(written))

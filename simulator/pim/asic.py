@@ -13,6 +13,17 @@ from dataclasses import dataclass
 
 from hw_configs.vector_unit import VectorUnit
 from workloads.graph import Operator
+from workloads.operators import (
+    Activation,
+    Copy,
+    Elementwise,
+    Embedding,
+    Gather,
+    Norm,
+    Rotary,
+    Softmax,
+    View,
+)  # fmt: skip
 
 __all__ = ["Stage", "clocks", "operator_stages", "partial_sum_stages", "softmax_stages"]
 
@@ -116,24 +127,21 @@ def partial_sum_stages(outputs: int, parts: int, bias: bool) -> list[Stage]:
 
 
 def operator_stages(operator: Operator, unit: VectorUnit) -> list[Stage] | None:
-    """The stages of an operator by its kind and attributes; None for a kind this unit has no way to do."""
-    attributes = operator.attributes
-    m, n = int(attributes.get("m", 1)), int(attributes.get("n", 1))
-    if operator.kind == "norm":
+    """The stages of an operator by its kind; None for a kind this unit has no way to do."""
+    work = operator.work
+    if isinstance(work, Norm):
         # Seven operations an element are a layer norm's, four those of an RMS norm, which has no mean.
-        adds = int(attributes.get("adds", 0))
-        centred = operator.flops >= (6.0 + adds) * m * n
-        return _norm_stages(m, n, adds, centred, unit)
-    if operator.kind == "softmax":
-        return softmax_stages(m, n, unit)
-    if operator.kind == "activation":
-        gated = bool(attributes.get("gated"))
-        parts = _activation(operator.flops / max(m * n, 1) - gated, unit)
-        return [_each(m * n, *parts, *([_MULTIPLY] if gated else []))]
-    if operator.kind == "elementwise":
-        return [_each(m * n, *[_ADD] * max(1, len(operator.inputs) - 1))]
-    if operator.kind == "rotary":
-        return [_each(m * n, _MULTIPLY, _MULTIPLY, _ADD)]
-    if operator.kind in ("embedding", "gather", "copy", "view"):
+        centred = work.flops >= (6.0 + work.adds) * work.m * work.n
+        return _norm_stages(work.m, work.n, work.adds, centred, unit)
+    if isinstance(work, Softmax):
+        return softmax_stages(work.m, work.n, unit)
+    if isinstance(work, Activation):
+        parts = _activation(work.flops / max(work.m * work.n, 1) - work.gated, unit)
+        return [_each(work.m * work.n, *parts, *([_MULTIPLY] if work.gated else []))]
+    if isinstance(work, Elementwise):
+        return [_each(work.m * work.n, *[_ADD] * max(1, len(operator.inputs) - 1))]
+    if isinstance(work, Rotary):
+        return [_each(work.m * work.n, _MULTIPLY, _MULTIPLY, _ADD)]
+    if isinstance(work, Embedding | Gather | Copy | View):
         return []
     return None

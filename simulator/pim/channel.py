@@ -9,10 +9,10 @@ is paced by the rules between them alone, so its last tick follows from its firs
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
+from hw_configs.compiled import compiled, inlined
 from simulator.pim.machine import (
     ALIGN,
     AUTO,
@@ -82,11 +82,10 @@ __all__ = [
 Ints = npt.NDArray[np.int64]
 
 # Without reference counts: nothing is allocated here, and counting every array at every call is dear.
-_step = numba.njit(cache=True, _nrt=False)
-_small = numba.njit(forceinline=True, _nrt=False)
+_step = compiled(_nrt=False)
 
 
-@_small
+@inlined
 def ready(t: Tables, time: Ints, command: int, target: int) -> int:
     """First tick that every rule allows a command at a target."""
     earliest = PAST
@@ -107,7 +106,7 @@ def ready(t: Tables, time: Ints, command: int, target: int) -> int:
     return earliest
 
 
-@_small
+@inlined
 def aligned(tick: int, grid: int) -> int:
     """The first tick from here on the command's clock edge; edges are the odd ticks."""
     if grid > 1:
@@ -117,7 +116,7 @@ def aligned(tick: int, grid: int) -> int:
     return tick
 
 
-@_small
+@inlined
 def totals(s: State, g: int) -> int:
     """Where a group's totals begin in ``State.total``."""
     return s.total.size - s.time.shape[0] * TOTALS + g * TOTALS
@@ -183,7 +182,7 @@ def issue(
     s.scalar[LOGGED] += 1
 
 
-@_small
+@inlined
 def switch_first(t: Tables, s: State, g: int, mode: int, tick: int, log: Log) -> bool:
     """Switch modes in the command's stead; True when it did."""
     banks = t.config[BANKS]
@@ -213,7 +212,7 @@ def refresh(t: Tables, s: State, g: int, earliest: int, log: Log) -> None:
     time[tail + DUE] += t.config[INTERVAL]
 
 
-@_small
+@inlined
 def refresh_goes_first(t: Tables, s: State, g: int, tick: int, arrival: int) -> int:
     """From when on a refresh is served before a command that could go at a tick and was there at ``arrival``;
     PAST when the command goes first.
@@ -231,7 +230,7 @@ def refresh_goes_first(t: Tables, s: State, g: int, tick: int, arrival: int) -> 
     return forced if tick >= forced else PAST
 
 
-@_small
+@inlined
 def needed(t: Tables, s: State, g: int, command: int, target: int, row: int) -> tuple[int, int]:
     """The command to send next so that a request can be served, and its target; -1 when there is none."""
     effect = t.command[command, EFFECT]

@@ -16,10 +16,10 @@ every row by one stride, will do so again until a refresh falls due, so whole it
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
+from hw_configs.compiled import compiled
 from simulator.pim.channel import (
     aligned,
     catch_up,
@@ -88,9 +88,7 @@ __all__ = ["run_program", "settle"]
 Ints = npt.NDArray[np.int64]
 
 # Without reference counts: nothing is allocated here, and counting every array at every call is dear.
-_step = numba.njit(cache=True, _nrt=False)
-_small = numba.njit(forceinline=True, _nrt=False)
-_kernel = numba.njit(cache=True, nogil=True, _nrt=False)
+_step = compiled(_nrt=False)
 
 
 @_step
@@ -132,7 +130,7 @@ def _book_phase(t: Tables, s: State) -> None:
     s.host[PHASE_START] = now
 
 
-@_kernel
+@_step
 def run_program(t: Tables, table: Ints, steps: Ints, s: State, leap: bool, budget: int, log: Log) -> int:
     """Run on from where the state stands until the end, or until ``budget`` commands were issued."""
     groups = s.time.shape[0]
@@ -212,7 +210,7 @@ def _to_rest(t: Tables, s: State, g: int, log: Log) -> int:
         refresh(t, s, g, time[tail + DUE], log)
 
 
-@_kernel
+@_step
 def settle(t: Tables, s: State, close: bool, log: Log) -> int:
     """End a run: close all rows if asked, book the last phase; the tick at which everything has ended."""
     tail = s.time.shape[1] - TIME_EXTRAS

@@ -8,10 +8,10 @@ refresh falls due. So whole iterations are skipped: times, rows and counts move 
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
+from hw_configs.compiled import compiled
 from simulator.pim.channel import catch_up
 from simulator.pim.machine import BANKS, COMMANDS, GRID, HISTORY, POLICY, QUEUE, SLOTS, Tables
 from simulator.pim.program import COUNT as P_COUNT
@@ -40,8 +40,7 @@ __all__ = ["end_of_iteration"]
 Ints = npt.NDArray[np.int64]
 
 # Without reference counts: nothing is allocated here, and counting every array at every call is dear.
-_step = numba.njit(cache=True, _nrt=False)
-_small = numba.njit(forceinline=True, _nrt=False)
+_step = compiled(_nrt=False)
 
 
 @_step

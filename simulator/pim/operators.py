@@ -26,8 +26,6 @@ __all__ = ["PimCosts", "host_of", "memory_of"]
 
 _NOTHING: Final = OperatorCost(0.0, 0.0, "none", 0, 0, 0.0, 0.0)
 _PLACE: Final = {name: index for index, name in enumerate(FIGURES)}
-_ATTRIBUTES: Final = ("m", "n", "k", "batch", "heads", "kv_heads", "head_dim", "v_head_dim", "q_len", "kv_len",
-                      "adds", "gated", "window")  # fmt: skip
 
 
 def memory_of(system: System, node: Node) -> Node | None:
@@ -143,8 +141,7 @@ class PimCosts:
         if known is not None and known[1] is kernel:
             return known[2]
         shape = (
-            operator.kind, operator.flops, operator.read_bytes, len(operator.inputs),
-            *(operator.attributes.get(name) for name in _ATTRIBUTES), *sorted(kernel.items()),
+            operator.work, operator.read_bytes, len(operator.inputs), *sorted(kernel.items()),
         )  # fmt: skip
         steps = site.by_shape.get(shape)
         if steps is None:

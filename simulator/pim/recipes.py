@@ -30,6 +30,7 @@ from simulator.pim.matrix_layout import Geometry, KeyLayout, ValueLayout, Weight
 from simulator.pim.product_counts import ProductCounts, key_counts, value_counts, weight_counts
 from simulator.pim.program import Program
 from workloads.graph import Attribute, Operator
+from workloads.operators import Attention, GroupedProduct, Product
 
 __all__ = [
     "HostStage",
@@ -100,27 +101,28 @@ class HostStage:
 Stage = MemoryStage | HostStage
 
 
-def _number(operator: Operator, key: str, fallback: int = 1) -> int:
-    value = operator.attributes.get(key, fallback)
-    return int(value) if isinstance(value, (int, float)) else fallback
+def _weight(operator: Operator) -> Product | GroupedProduct:
+    if not isinstance(operator.work, Product | GroupedProduct):
+        raise bad_input(f"operator {operator.name!r} ({operator.kind}) is no product with a weight")
+    return operator.work
 
 
 def attention_heads(operator: Operator, kind: str) -> tuple[int, int, int]:
     """Key heads over all sequences, query heads per key head, and elements of a head."""
-    heads, kv_heads = _number(operator, "heads"), _number(operator, "kv_heads")
-    if kind == "attention":
-        batch, width = _number(operator, "batch"), _number(operator, "head_dim")
-        return batch * kv_heads, heads // kv_heads, width
-    batch = _number(operator, "batch") // heads
-    width = _number(operator, "k" if kind == "keys" else "n")
-    return batch * kv_heads, heads // kv_heads, width
+    work = operator.work
+    if isinstance(work, Attention):
+        return work.batch * work.kv_heads, work.heads // work.kv_heads, work.head_dim
+    product = _weight(operator)
+    heads, kv_heads = max(1, product.heads), max(1, product.kv_heads)
+    batch = product.batch // heads if isinstance(product, Product) else 1
+    return batch * kv_heads, heads // kv_heads, product.k if kind == "keys" else product.n
 
 
 def weight_layout(operator: Operator, kernel: Kernel) -> WeightLayout:
     """The layout of an operator's weight."""
     return WeightLayout(
-        _number(operator, "n"),
-        _number(operator, "k"),
+        _weight(operator).n,
+        _weight(operator).k,
         int(kernel["output_parts"]),
         int(kernel["input_parts"]),
         int(kernel["tile"]),
@@ -146,7 +148,8 @@ def value_layout(operator: Operator, kernel: Kernel) -> ValueLayout:
     """The layout of an attention operator's values, over all sequences."""
     kind = "values" if kernel["kind"] == "values" else "attention"
     heads, _, width = attention_heads(operator, kind)
-    width = _number(operator, "v_head_dim", width)
+    if isinstance(operator.work, Attention):
+        width = operator.work.value_dim
     return ValueLayout(
         heads,
         width,
@@ -225,8 +228,8 @@ def _misfits(operator: Operator, kernel: Kernel, g: Geometry) -> Iterable[str]:
         tile = int(kernel["value_tile"])
         if tile % g.lanes or tile > min(g.row_elements, g.buffer_elements):
             yield f"value_tile {tile} is no multiple of {g.lanes}, or more than a row or the buffer holds"
-    if kind in ("keys", "values", "attention") and _number(operator, "kv_len", 0) > int(kernel["capacity"]):
-        yield f"the cache has {operator.attributes['kv_len']} tokens, above its capacity of {kernel['capacity']}"
+    if isinstance(operator.work, Attention) and operator.work.kv_len > int(kernel["capacity"]):
+        yield f"the cache has {operator.work.kv_len} tokens, above its capacity of {kernel['capacity']}"
 
 
 def recipe(operator: Operator, kernel: Kernel, lowering: Lowering, unit: VectorUnit) -> tuple[Stage, ...]:
@@ -242,7 +245,8 @@ def recipe(operator: Operator, kernel: Kernel, lowering: Lowering, unit: VectorU
 def _weight_recipe(
     operator: Operator, layout: WeightLayout, lowering: Lowering, unit: VectorUnit, overlap: bool
 ) -> tuple[Stage, ...]:
-    rows = _number(operator, "m") * (_number(operator, "batch") if operator.kind == "matmul" else 1)
+    work = _weight(operator)
+    rows = work.m * (work.batch if isinstance(work, Product) else 1)
     product = MemoryStage("products", weight_shares(layout, lowering), rows)
     tiles = sum(1 for _ in layout.tiles(lowering.geometry, 0))
     bias = operator.flops > 2.0 * rows * layout.outputs * layout.inputs
@@ -347,15 +351,16 @@ def _attention_recipe(
 ) -> tuple[Stage, ...]:
     kind = str(kernel["kind"])
     heads, queries, _ = attention_heads(operator, kind)
-    if kind == "attention":
-        new, seen = _number(operator, "q_len"), _number(operator, "kv_len")
+    work = operator.work
+    if isinstance(work, Attention):
+        new, seen, window = work.q_len, work.kv_len, work.limit
     else:
-        new = _number(operator, "m")
-        seen = _number(operator, "n" if kind == "keys" else "k")
+        product = _weight(operator)
+        new = product.m
+        seen = window = product.n if kind == "keys" else product.k
     keys = key_layout(operator, kernel) if kind != "values" else None
     values = value_layout(operator, kernel) if kind != "keys" else None
     stages: list[Stage] = []
-    window = _number(operator, "window", 0) or seen
     for token in range(seen - new, seen):
         visible = min(token + 1, window)
         if keys is not None:

@@ -1,19 +1,24 @@
 """The closed-form run: the same program without contention.
 
-Every task starts when its stream is free and what it waits for is done; a transfer has its path to itself.
-That is exact where no two flows share a wire and no copy waits for memory, and a lower bound otherwise, as
-long as each device computes on one stream; where several share a device, they take turns in list order. It
-needs no event queue, so it is what sweeps screen with.
+Every task starts when its stream is free and what it waits for is done; a transfer has its path to itself, and
+a kernel its memory. That is exact where no two of them share a wire or a memory's port and no copy waits for
+memory, and a lower bound otherwise, as long as each device computes on one stream; where several share a
+device, they take turns in list order. The run as a whole is no shorter than what any wire or port has to carry,
+kernels included. So its error is one-sided: with n devices and copies at most on any one resource at a time, no
+task takes more than n times as long at event fidelity, and the run no more than n times the longest chain of
+tasks. It needs no event queue, so it is what sweeps screen with.
 """
 
 from __future__ import annotations
 
 from hw_configs.system import System
+from simulator.cost.model import OperatorCost
+from simulator.link.flows import Load
 from simulator.system.admission import last_moments
 from simulator.system.costs import CostTable
 from simulator.system.engine import LEVERS, PhaseRun, TaskRecord
 from simulator.system.memory import MemoryLedger, out_of_memory
-from simulator.system.program import Program
+from simulator.system.program import Program, shared_memories, streamed_bytes
 from workloads.graph import Graph
 
 __all__ = ["run_analytic"]
@@ -44,6 +49,9 @@ class _Closed:
         self.carried: dict[str, float] = {}
         self.spans: dict[str, list[tuple[float, float]]] = {}
         self.met: list[int] = []
+        self.shared = shared_memories(program, system)
+        self.drawn: dict[str, float] = {}
+        """Bytes that kernels draw on ports which somebody else uses as well."""
 
     def place(self, index: int) -> None:
         task = self.program.tasks[index]
@@ -56,27 +64,32 @@ class _Closed:
             ready = max(ready, self.device_free.get(task.device, self.start))
             cost = self.costs.operator(self.graph.operator_by_name[task.operator], task.device, ready)
             end = ready + cost.launch_seconds + cost.seconds
-            streamed = float(sum(self.graph.tensors[name].size_bytes for name in task.streamed))
+            streamed = streamed_bytes(task, self.graph)
             if streamed:
                 flow = self.costs.stream_path(task.source, task.device)
                 began = ready + flow.latency_s
-                end = max(end, began + self._carry(flow.resources, streamed, began))
+                end = max(end, began + self._carry(flow.load, streamed, began))
+            if (self.system.nodes[task.device].memory or task.device) in self.shared:
+                self._draw(task.device, cost, streamed)
             self.device_free[task.device] = end
             self._record(index, TaskRecord(task, ready, end, cost, streamed))
         else:
             size = float(self.graph.tensors[task.tensor].size_bytes)
             path = self.costs.path(task.source, task.target, task.chunk_bytes, task.readers)
             began = ready + path.latency_s
-            end = began + self._carry(path.resources, size, began)
+            end = began + self._carry(path.load, size, began)
             self._record(index, TaskRecord(task, ready, end, None, size, size))
 
-    def _carry(self, resources: tuple[str, ...], size: float, began: float) -> float:
-        load: dict[str, float] = {}
-        for resource in resources:
-            load[resource] = load.get(resource, 0.0) + size
-        seconds = max((total / self.costs.capacity[r] for r, total in load.items()), default=0.0)
-        for resource, total in load.items():
-            self._flowed(resource, total, began, seconds)
+    def _draw(self, device: str, cost: OperatorCost, streamed: float) -> None:
+        traffic = self.costs.traffic(device, cost, streamed)
+        if traffic is not None:
+            for resource, weight in traffic.load.items():
+                self.drawn[resource] = self.drawn.get(resource, 0.0) + traffic.bytes * weight
+
+    def _carry(self, load: Load, size: float, began: float) -> float:
+        seconds = max((size * weight / self.costs.capacity[r] for r, weight in load.items()), default=0.0)
+        for resource, weight in load.items():
+            self._flowed(resource, size * weight, began, seconds)
         return seconds
 
     def _flowed(self, resource: str, size: float, began: float, seconds: float) -> None:
@@ -118,8 +131,8 @@ class _Closed:
                 latency = max(latency, path.latency_s)
                 sent[source] = sent.get(source, 0.0) + size
                 got[target] = got.get(target, 0.0) + size
-                for resource in path.resources:
-                    load[resource] = load.get(resource, 0.0) + size
+                for resource, weight in path.load.items():
+                    load[resource] = load.get(resource, 0.0) + size * weight
             seconds = {resource: total / self.costs.capacity[resource] for resource, total in load.items()}
             end += latency * round_.hops
             for resource, total in load.items():
@@ -132,6 +145,9 @@ class _Closed:
         work = {resource: total / self.costs.capacity[resource] for resource, total in self.carried.items()}
         end = max((record.end for record in self.records), default=self.start)
         end = max(end, self.start + max(work.values(), default=0.0))
+        for resource, drawn in self.drawn.items():
+            total = drawn + self.carried.get(resource, 0.0)
+            end = max(end, self.start + total / self.costs.capacity[resource])
         busy = {resource: max(_union(self.spans[resource]), seconds) for resource, seconds in work.items()}
         return PhaseRun(self.records, self.start, end, self.carried, busy, self._ledger(end))
 

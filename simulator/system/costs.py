@@ -1,23 +1,25 @@
 """What tasks cost on one system: operators through the cost model, transfers and collectives through routes.
 
-Resources are named strings: a wire's direction (``pcie:gpu-cpu>``), a half-duplex wire, a memory's port
-(``host``) or, where reading and writing differ, its two ports (``ssd:read``, ``ssd:write``).
+Resources are named strings: a wire's direction (``pcie:gpu-cpu>``), a half-duplex wire, and the ports of
+memories (:mod:`simulator.system.ports`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Final, Literal
 
 from hw_configs.device import ComputationalStorage, Flash
 from hw_configs.problems import bad_input
-from hw_configs.system import System
+from hw_configs.system import MemorySpace, System
 from simulator.cost.collective import ALGORITHMS, AUTO, CHOICES, schedule
 from simulator.cost.model import CostModel, OperatorCost
 from simulator.flash.patterns import DrivePattern, drive_rate
-from simulator.system.drives import MeasuredRates, drive_ports, engine_drives
+from simulator.link.flows import Load
+from simulator.system.drives import MeasuredRates, drive_ports, engine_drives, flash_bandwidth
+from simulator.system.ports import MemoryPorts, together
 from workloads.graph import Operator
 from workloads.operators import Collective, Message
 
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
     from simulator.pim.operators import PimCosts
     from simulator.pim.recipes import Kernel
 
-__all__ = ["CHUNK_READERS", "CostTable", "MeasuredMemory", "Path", "Round"]
+__all__ = ["CHUNK_READERS", "CostTable", "MeasuredMemory", "Path", "Round", "Traffic"]
 
 CHUNK_READERS: Final = 32
 """Reads in flight when a host fetches chunks: 32 threads (LLM in a flash, arXiv:2312.11514, section 4)."""
@@ -33,12 +35,29 @@ CHUNK_READERS: Final = 32
 
 @dataclass(frozen=True, slots=True)
 class Path:
-    """From one memory to another: the resources a flow holds, and the latency of its first byte."""
+    """From one memory to another: what a flow crosses, and the latency of its first byte."""
 
-    resources: tuple[str, ...]
+    load: Load
+    """Bytes on each resource per byte of the flow."""
     latency_s: float
     narrowest: str
     """The wire or memory port that bounds a flow with the path to itself."""
+
+    @property
+    def resources(self) -> tuple[str, ...]:
+        """The resources, from the source to the target."""
+        return tuple(self.load)
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """What a kernel draws on its memory: bytes on the port that it fills most, and what the others carry per byte.
+
+    So kernels that meet on a port share its time evenly, whatever else they read and write.
+    """
+
+    bytes: float
+    load: Load
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +103,8 @@ class CostTable:
         # Keyed by identity: the decode steps of a generation share the operators that do not change.
         self._operators: dict[tuple[int, str], tuple[Operator, OperatorCost]] = {}
         self._paths: dict[tuple[str, str, int, int], Path] = {}
+        self._stream_paths: dict[tuple[str, str], Path] = {}
+        self._device_ways: dict[str, tuple[Load, Load]] = {}
         self._rounds: dict[tuple[str, int, tuple[str, ...]], tuple[Round, ...]] = {}
         self._kernels: Mapping[str, Kernel] = {}
         self._kernel_costs: PimCosts | None = None
@@ -120,16 +141,44 @@ class CostTable:
         """
         key = (source, target, chunk_bytes, readers or CHUNK_READERS)
         if key not in self._paths:
-            found = self._find_path(source, target)
+            found = self._path(source, target)
             self._paths[key] = self._in_chunks(found, *key) if chunk_bytes else found
         return self._paths[key]
 
     def stream_path(self, source: str, device: str) -> Path:
         """The path of operands that flow from a memory into a device past the device's own memory."""
-        path = self.path(source, self.system.nodes[device].memory or device)
-        resources = path.resources[: -len(self._entering(self.system.nodes[device].memory or device))]
-        narrowest = min(resources, key=self.capacity.__getitem__)
-        return Path(resources, path.latency_s, narrowest.rstrip("<>"))
+        if (source, device) not in self._stream_paths:
+            memory = self.system.nodes[device].memory or device
+            self._stream_paths[source, device] = self._path(source, memory, enter=False)
+        return self._stream_paths[source, device]
+
+    def traffic(self, device: str, cost: OperatorCost, streamed_bytes: float = 0.0) -> Traffic | None:
+        """What a kernel draws on the memory that its device works in; None for one that draws nothing there.
+
+        ``streamed_bytes`` of what it reads come by a path beside that memory.
+        """
+        read, written = max(cost.read_bytes - streamed_bytes, 0.0), float(cost.write_bytes)
+        if read + written <= 0 or cost.seconds <= 0:
+            return None
+        reading, writing = self._ways(device)
+        if reading is writing:
+            return Traffic(read + written, reading)
+        passed = together([(read, reading), (written, writing)])
+        most = max(passed.values())
+        return Traffic(most, {resource: size / most for resource, size in passed.items()})
+
+    def _ways(self, device: str) -> tuple[Load, Load]:
+        """What a byte crosses that a device's kernels read, and one that they write; one object if alike."""
+        if device not in self._device_ways:
+            memory = self.system.nodes[device].memory or device
+            ports, inside = self._ports[memory], self.system.nodes[memory].device
+            if memory == device and isinstance(inside, ComputationalStorage):
+                reading = writing = ports.inside()
+            else:
+                reading = ports.crossed("read", self.capacity)
+                writing = ports.crossed("write", self.capacity)
+            self._device_ways[device] = (reading, reading if reading == writing else writing)
+        return self._device_ways[device]
 
     def rounds(self, operator: Operator, devices: tuple[str, ...]) -> tuple[Round, ...]:
         """The rounds of a collective operator over the ranks' devices.
@@ -145,30 +194,33 @@ class CostTable:
 
     @cached_property
     def capacity(self) -> dict[str, float]:
-        """Bytes per second of every resource."""
-        drives = engine_drives(self.system)
-        later: dict[str, Callable[[], float]] = {}
-        for name, device in drives.items():
-            read, write = self._ports(name)
-            reading, writing = drive_ports(device, self._drives)
-            later |= {write: writing} | {read: reading}
+        """Bytes per second of every resource; those of ports are found when they are first asked for."""
+        later = {name: rate for ports in self._ports.values() for name, rate in ports.rates.items()}
         rates = MeasuredRates(later)
         for wire in self.system.wires.values():
             for forward in (True, False):
                 rates[self._wire(wire.name, forward)] = wire.link.bandwidth
-        for memory in self.system.memories.values():
-            if memory.name in drives:
-                continue
-            read, write = self._ports(memory.name)
-            found = self._measured.get(memory.name)
-            if found is None:
-                rates[read], rates[write] = memory.read_bandwidth, memory.write_bandwidth
-            else:
-                # One port for both ways; what is written passes a narrower place before it.
-                rates[read] = rates[write] = max(found.read_bytes_per_s, found.write_bytes_per_s)
-                rates[f"{memory.name}:reading"] = found.read_bytes_per_s
-                rates[f"{memory.name}:writing"] = found.write_bytes_per_s
         return rates
+
+    @cached_property
+    def _ports(self) -> dict[str, MemoryPorts]:
+        drives = engine_drives(self.system)
+        return {name: self._ports_of(space, drives) for name, space in self.system.memories.items()}
+
+    def _ports_of(
+        self, space: MemorySpace, drives: Mapping[str, Flash | ComputationalStorage]
+    ) -> MemoryPorts:
+        device, found = self.system.nodes[space.name].device, self._measured.get(space.name)
+        even = found is None and space.read_bandwidth == space.write_bandwidth
+        if space.name in drives:
+            reading, writing = drive_ports(drives[space.name], self._drives)
+            even = False
+        elif found is not None:
+            reading, writing = (lambda: found.read_bytes_per_s), (lambda: found.write_bytes_per_s)
+        else:
+            reading, writing = (lambda: space.read_bandwidth), (lambda: space.write_bandwidth)
+        flash = flash_bandwidth(device) if isinstance(device, ComputationalStorage) else None
+        return MemoryPorts(space.name, space.ports, even, reading, writing, flash)
 
     def joules_per_byte(self, memory: str, *, written: bool) -> float:
         """Energy of a byte that a transfer reads from a memory or writes to it."""
@@ -178,14 +230,21 @@ class CostTable:
         space = self.system.memories[memory]
         return space.energy_per_byte_written_j if written else space.energy_per_byte_read_j
 
-    def _find_path(self, source: str, target: str) -> Path:
+    def _path(self, source: str, target: str, *, enter: bool = True) -> Path:
         route = self.system.route(source, target)
-        memories = self.system.memories
-        latency = memories[source].latency_s + sum(self.system.wires[wire].link.latency for wire, _ in route)
-        wires = tuple(self._wire(wire, forward) for wire, forward in route)
-        resources = (*self._leaving(source), *wires, *self._entering(target))
-        narrowest = min(resources, key=self.capacity.__getitem__)
-        return Path(resources, latency, narrowest.rstrip("<>"))
+        latency = self.system.memories[source].latency_s
+        latency += sum(self.system.wires[wire].link.latency for wire, _ in route)
+        load = self._ports[source].crossed("read", self.capacity)
+        for name in (self._wire(wire, forward) for wire, forward in route):
+            load[name] = load.get(name, 0.0) + 1.0
+        if enter:
+            for name, weight in reversed(self._ports[target].crossed("write", self.capacity).items()):
+                load[name] = load.get(name, 0.0) + weight
+        return self._with_narrowest(load, latency)
+
+    def _with_narrowest(self, load: Load, latency_s: float) -> Path:
+        narrowest = min(load, key=self.capacity.__getitem__)
+        return Path(load, latency_s, narrowest.rstrip("<>"))
 
     def _in_chunks(self, path: Path, source: str, target: str, chunk_bytes: int, readers: int) -> Path:
         """The path with one more resource: the drive's readers, which all copies of such chunks share."""
@@ -195,9 +254,7 @@ class CostTable:
         rate = drive_rate(device, DrivePattern("read", "random", chunk_bytes, readers))
         name = f"{source}:read {readers} x {chunk_bytes} B"
         self.capacity[name] = rate.bandwidth_bytes_per_s
-        resources = (*path.resources, name)
-        narrowest = min(resources, key=self.capacity.__getitem__)
-        return Path(resources, path.latency_s, narrowest.rstrip("<>"))
+        return self._with_narrowest({**path.load, name: 1.0}, path.latency_s)
 
     def _find_rounds(self, kind: str, size: int, devices: tuple[str, ...]) -> tuple[Round, ...]:
         algorithms = ALGORITHMS if self.collective == AUTO else (self.collective,)
@@ -212,8 +269,8 @@ class CostTable:
             for source, target, size in round_.sends:
                 path = self.path(nodes[source].memory or source, nodes[target].memory or target)
                 latency = max(latency, path.latency_s)
-                for resource in path.resources:
-                    load[resource] = load.get(resource, 0.0) + size
+                for resource, weight in path.load.items():
+                    load[resource] = load.get(resource, 0.0) + size * weight
             seconds += latency * round_.hops
             seconds += max((total / self.capacity[name] for name, total in load.items()), default=0.0)
         return seconds
@@ -238,19 +295,3 @@ class CostTable:
         if self.system.wires[name].link.duplex == "half":
             return name
         return name + (">" if forward else "<")
-
-    def _leaving(self, memory: str) -> tuple[str, ...]:
-        """What bytes pass when they are read from a memory."""
-        port = self._ports(memory)[0]
-        return (port, f"{memory}:reading") if memory in self._measured else (port,)
-
-    def _entering(self, memory: str) -> tuple[str, ...]:
-        """What bytes pass when they are written to a memory."""
-        port = self._ports(memory)[1]
-        return (f"{memory}:writing", port) if memory in self._measured else (port,)
-
-    def _ports(self, memory: str) -> tuple[str, str]:
-        space = self.system.memories[memory]
-        if space.read_bandwidth == space.write_bandwidth:
-            return memory, memory
-        return f"{memory}:read", f"{memory}:write"

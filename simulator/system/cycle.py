@@ -20,10 +20,10 @@ from simulator.dram.patterns import AccessPattern, pattern_bandwidth
 from simulator.system.costs import MeasuredMemory
 from workloads.dtypes import dtype_bits
 from workloads.graph import Operator
+from workloads.operators import Attention, Embedding, Gather, Scatter
 
 __all__ = ["CycleMemory", "access_pattern", "engine_memories", "measured_memories"]
 
-_ROW_KINDS: Final = ("embedding", "gather", "scatter")
 _BOUNDLESS: Final = 1e18
 """Bytes per second that no operator notices."""
 
@@ -49,17 +49,15 @@ def measured_memories(system: System) -> dict[str, MeasuredMemory]:
 
 def access_pattern(operator: Operator) -> AccessPattern:
     """How an operator touches memory: streams, rows of a table, or the heads of a KV cache side by side."""
-    attributes, width = operator.attributes, dtype_bits(operator.dtype) / 8
+    work, width = operator.work, dtype_bits(operator.dtype) / 8
     share = operator.write_bytes / max(1, operator.read_bytes + operator.write_bytes)
     # A tenth is finer than the answer depends on, and keeps the number of measurements small.
     share = round(share, 1)
-    if operator.kind in _ROW_KINDS and isinstance(attributes.get("n"), int):
-        return AccessPattern("gather", max(1, int(int(attributes["n"]) * width)), write_share=share)
-    if operator.kind == "attention" and attributes.get("q_len") == 1:
-        kept = dtype_bits(str(attributes.get("kv_dtype") or operator.dtype)) / 8
-        head = max(1, int(int(attributes.get("head_dim", 64)) * kept))
-        heads = max(1, int(attributes.get("kv_heads", 1)))
-        return AccessPattern("strided", head, head * heads, lanes=heads)
+    if isinstance(work, Embedding | Gather | Scatter):
+        return AccessPattern("gather", max(1, int(work.n * width)), write_share=share)
+    if isinstance(work, Attention) and work.q_len == 1:
+        head = max(1, int(work.head_dim * dtype_bits(work.kv_dtype or operator.dtype) / 8))
+        return AccessPattern("strided", head, head * work.kv_heads, lanes=work.kv_heads)
     return AccessPattern("stream", write_share=share)
 
 

@@ -15,7 +15,7 @@ from hw_configs.device import ComputationalStorage, Flash
 from hw_configs.system import System
 from simulator.flash.patterns import DrivePattern, drive_rate
 
-__all__ = ["MeasuredRates", "drive_ports", "engine_drives"]
+__all__ = ["MeasuredRates", "drive_ports", "engine_drives", "flash_bandwidth"]
 
 STREAM_BYTES: Final = 131072
 STREAM_DEPTH: Final = 32
@@ -58,6 +58,19 @@ def drive_ports(
         return min(_stream(device, "write", fidelity), device.store.write_bandwidth)
 
     return reading, writing
+
+
+def flash_bandwidth(device: ComputationalStorage) -> float:
+    """Bytes per second between a drive's flash and whoever reads or writes it: what its channels carry.
+
+    A drive whose inside nobody published carries at least what it states for its paths.
+    """
+    store = device.store
+    stated = max(device.internal_bandwidth, store.read_bandwidth, store.write_bandwidth)
+    if store.geometry is None or store.timing is None:
+        return stated
+    # Data sheets round: a path may be stated a little faster than the channels behind it.
+    return max(stated, store.geometry.channels * store.timing.channel_bandwidth)
 
 
 def _stream(

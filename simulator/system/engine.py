@@ -2,9 +2,11 @@
 
 Each stream of the plan is a process that takes its tasks in order: wait for what the task needs, allocate the
 copies it makes, hold the device or move the bytes, then let go of the copies it used. A device runs one
-operator at a time. Transfers and collectives are flows that share wires and memory ports fairly. A copy that
-does not fit waits until another is dropped (:mod:`simulator.system.admission` says who is next); when nothing
-can move any more, the run ends in an error that says who waits for how many bytes.
+operator at a time. Transfers and collectives are flows that share wires and memory ports fairly. What a kernel
+reads and writes is such a flow over its memory's port, after its launch and at most as fast as when the kernel
+is alone; the operator ends when its own time and its bytes are both over. A copy that does not fit waits until
+another is dropped (:mod:`simulator.system.admission` says who is next); when nothing can move any more, the run
+ends in an error that says who waits for how many bytes.
 """
 
 from __future__ import annotations
@@ -18,12 +20,12 @@ from typing import Any, Final
 from hw_configs.problems import InputError, Problem
 from hw_configs.system import System
 from simulator.cost.model import OperatorCost
-from simulator.link.flows import FlowNetwork
+from simulator.link.flows import Draw, FlowNetwork
 from simulator.plan import Task
 from simulator.system.admission import Admission
 from simulator.system.costs import CostTable
 from simulator.system.memory import MemoryLedger, out_of_memory
-from simulator.system.program import Program
+from simulator.system.program import Program, shared_memories, streamed_bytes
 from workloads.graph import Graph
 
 __all__ = ["LEVERS", "PhaseRun", "TaskRecord", "run_events"]
@@ -59,7 +61,8 @@ class PhaseRun:
     start: float
     end: float
     carried_bytes: Mapping[str, float]
-    """Bytes that each wire direction and memory port carried for transfers and collectives."""
+    """Bytes that each wire direction and memory port carried for transfers, collectives and streamed operands,
+    weighed where a port counts a byte of its slower way as more. What kernels draw is in their costs."""
     busy_seconds: Mapping[str, float]
     ledger: MemoryLedger
 
@@ -89,6 +92,7 @@ class _Run:
         self.queues: dict[str, list[tuple[int, Any]]] = {name: [] for name in self.ledger.usable}
         self.admission = Admission(program, self.ledger)
         self.locks = self._locks(simpy)
+        self.shared = shared_memories(program, system)
         self.users_ever = [0] * len(program.copies)
         for used in program.uses:
             for number in used:
@@ -155,38 +159,48 @@ class _Run:
         return self.awaited[index]
 
     def _compute(self, index: int, task: Task) -> Steps:
-        operator = self.graph.operator_by_name[task.operator]
-        streamed = float(sum(self.graph.tensors[name].size_bytes for name in task.streamed))
         lock = self.locks.get(task.device)
-        if lock is not None:
+        if lock is None:
+            yield from self._run_kernel(index, task)
+        else:
             with lock.request() as turn:
                 yield turn
-                start = self.env.now
-                cost = self.costs.operator(operator, task.device, start)
-                yield from self._hold(task, cost.launch_seconds + cost.seconds, streamed)
-        else:
-            start = self.env.now
-            cost = self.costs.operator(operator, task.device, start)
-            yield from self._hold(task, cost.launch_seconds + cost.seconds, streamed)
+                yield from self._run_kernel(index, task)
+
+    def _run_kernel(self, index: int, task: Task) -> Steps:
+        start = self.env.now
+        cost = self.costs.operator(self.graph.operator_by_name[task.operator], task.device, start)
+        streamed = streamed_bytes(task, self.graph)
+        draw = self._draw(task, cost, streamed)
+        duration = cost.launch_seconds + cost.seconds
+        if streamed:
+            computed = self.env.timeout(duration)
+            path = self.costs.stream_path(task.source, task.device)
+            yield self.env.timeout(path.latency_s)
+            yield self.env.all_of([computed, self.network.start(path.load, streamed)])
+        elif duration > 0:
+            yield self.env.timeout(duration)
+        if draw is not None:
+            late = self.network.leave(draw)
+            if late is not None:
+                yield late
         self.records[index] = TaskRecord(task, start, self.env.now, cost, streamed)
 
-    def _hold(self, task: Task, duration: float, streamed: float) -> Steps:
-        """The device for its arithmetic, and as long as the operands take that flow in beside it."""
-        if not streamed:
-            if duration > 0:
-                yield self.env.timeout(duration)
-            return
-        computed = self.env.timeout(duration)
-        path = self.costs.stream_path(task.source, task.device)
-        yield self.env.timeout(path.latency_s)
-        yield self.env.all_of([computed, self.network.start(path.resources, streamed)])
+    def _draw(self, task: Task, cost: OperatorCost, streamed: float) -> Draw | None:
+        """The kernel's flow over its memory's port; None where nobody else ever uses that port."""
+        if (self.system.nodes[task.device].memory or task.device) not in self.shared:
+            return None
+        traffic = self.costs.traffic(task.device, cost, streamed)
+        if traffic is None:
+            return None
+        return self.network.draw(traffic.load, traffic.bytes, cost.launch_seconds, cost.seconds)
 
     def _transfer(self, index: int, task: Task) -> Steps:
         start = self.env.now
         size = self.graph.tensors[task.tensor].size_bytes
         path = self.costs.path(task.source, task.target, task.chunk_bytes, task.readers)
         yield self.env.timeout(path.latency_s)
-        yield self.network.start(path.resources, size)
+        yield self.network.start(path.load, size)
         self.records[index] = TaskRecord(task, start, self.env.now, None, float(size), float(size))
 
     def _meet(self, index: int, task: Task) -> Steps:
@@ -211,7 +225,7 @@ class _Run:
             flows, latency = [], 0.0
             for source, target, size in round_.sends:
                 path = self.costs.path(nodes[source].memory or source, nodes[target].memory or target)
-                flows.append((path.resources, float(size)))
+                flows.append((path.load, float(size)))
                 latency = max(latency, path.latency_s)
                 sent[source] = sent.get(source, 0.0) + size
                 got[target] = got.get(target, 0.0) + size

@@ -1,16 +1,18 @@
 """Bounds that no machine can break, held against every result.
 
 The checks look at the finished records alone, not at how an engine made them: energy is not negative, no
-operator is faster than its data-sheet roof, no device or stream does two things at once, no run is shorter
-than its critical path or than any resource's work, bytes into a wire equal bytes moved by tasks, and no
-memory holds more than it has. A breach is a defect of Offchip and raises :class:`PhysicsError`, which names
-the operator.
+operator is faster than its data-sheet roof or draws more than its device can cool, no device or stream does
+two things at once, no run is shorter than its critical path or than any resource's work, bytes into a wire
+equal bytes moved by tasks, no memory's ports pass more bytes than their time allows, kernels and copies and
+streamed operands together, and no memory holds more than it has. A breach is a defect of Offchip and raises
+:class:`PhysicsError`, which names the operator or the resource.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from hw_configs.device import ComputationalStorage
@@ -18,6 +20,7 @@ from hw_configs.problems import PhysicsError
 from hw_configs.system import MemorySpace, Node, System
 from simulator.cost.model import peak_rate
 from simulator.system.costs import CostTable
+from simulator.system.drives import flash_bandwidth
 from simulator.system.engine import PhaseRun, TaskRecord
 from workloads.graph import Graph
 
@@ -34,9 +37,11 @@ def check_phase(run: PhaseRun, graph: Graph, system: System, costs: CostTable) -
 
 def _breaches(run: PhaseRun, graph: Graph, system: System, costs: CostTable) -> Iterator[str]:
     yield from _operators_below_roof(run, graph, system)
+    yield from _operators_above_power(run, system)
     yield from _overlaps(run)
     yield from _shorter_than_critical_path(run, graph)
     yield from _bytes_not_conserved(run, graph, costs)
+    yield from _ports_overdrawn(run, system)
     yield from _memory_out_of_bounds(run)
 
 
@@ -65,21 +70,48 @@ def _operators_below_roof(run: PhaseRun, graph: Graph, system: System) -> Iterat
                 rates[key] = peak_rate(node.compute, operator.kind, operator.dtype)
             roof = operator.flops / rates[key]
         memory = system.memories[node.memory or node.name]
-        read_rate, write_rate = _inside(node, memory)
-        traffic = cost.read_bytes / read_rate + cost.write_bytes / write_rate
-        roof = max(roof, traffic)
+        roof = max(roof, _seen_from(node, memory).traffic_seconds(cost.read_bytes, cost.write_bytes))
         took = record.end - record.start
         if not took >= roof * (1 - 1e-6) - _slack(run):
             yield f"operator {name!r} took {took:.6g} s, below its roof of {roof:.6g} s on {node.name}"
 
 
-def _inside(node: Node, memory: MemorySpace) -> tuple[float, float]:
-    """Bytes per second between a device and its memory: a drive's own compute does not use the host port."""
-    device = node.device
-    if isinstance(device, ComputationalStorage) and memory.name == node.name:
-        inside = device.internal_bandwidth
-        return max(memory.read_bandwidth, inside), max(memory.write_bandwidth, inside)
-    return memory.read_bandwidth, memory.write_bandwidth
+def _works_inside(node: Node, memory: MemorySpace) -> bool:
+    """Whether a device reaches its memory without that memory's ports: the compute of a drive."""
+    return isinstance(node.device, ComputationalStorage) and memory.name == node.name
+
+
+def _seen_from(node: Node, memory: MemorySpace) -> MemorySpace:
+    """A memory as a device's kernels meet it: a drive's own compute takes the path inside the drive."""
+    if not _works_inside(node, memory) or not isinstance(node.device, ComputationalStorage):
+        return memory
+    inside = node.device.internal_bandwidth
+    read, write = max(memory.read_bandwidth, inside), max(memory.write_bandwidth, inside)
+    return replace(memory, read_bandwidth=read, write_bandwidth=write, ports=1)
+
+
+def _operators_above_power(run: PhaseRun, system: System) -> Iterator[str]:
+    """No operator's mean power, idle included, is above what its device can cool.
+
+    Memory counts where it is the device's own. Copies to and from that memory are not in an operator's energy.
+    """
+    for record in run.records:
+        if record.cost is None:
+            continue
+        node = system.nodes[record.task.device]
+        power = getattr(node.device, "power", None)
+        took = record.end - record.start
+        if power is None or took <= 0:
+            continue
+        joules = record.cost.compute_energy_j
+        if node.memory == node.name:
+            joules += record.cost.memory_energy_j
+        if joules > (power.tdp - power.idle) * (took * (1 + 1e-6) + _slack(run)):
+            watts = power.idle + joules / took
+            yield (
+                f"operator {record.task.operator!r} draws {watts:.6g} W on {node.name}, "
+                f"above its TDP of {power.tdp:g} W"
+            )
 
 
 def _overlaps(run: PhaseRun) -> Iterator[str]:
@@ -124,16 +156,16 @@ def _bytes_not_conserved(run: PhaseRun, graph: Graph, costs: CostTable) -> Itera
     expected: dict[str, float] = {}
 
     def moved(source: str, target: str, size: float, chunk: int = 0, readers: int = 0) -> None:
-        for resource in costs.path(source, target, chunk, readers).resources:
-            expected[resource] = expected.get(resource, 0.0) + size
+        for resource, weight in costs.path(source, target, chunk, readers).load.items():
+            expected[resource] = expected.get(resource, 0.0) + size * weight
 
     for record in run.records:
         task = record.task
         if task.kind == "transfer":
             moved(task.source, task.target, record.moved_bytes, task.chunk_bytes, task.readers)
         elif task.streamed:
-            for resource in costs.stream_path(task.source, task.device).resources:
-                expected[resource] = expected.get(resource, 0.0) + record.moved_bytes
+            for resource, weight in costs.stream_path(task.source, task.device).load.items():
+                expected[resource] = expected.get(resource, 0.0) + record.moved_bytes * weight
         elif task.kind == "collective" and task.device == task.group[0]:
             memory = {device: system.nodes[device].memory or device for device in task.group}
             for round_ in costs.rounds(graph.operator_by_name[task.operator], task.group):
@@ -150,6 +182,52 @@ def _bytes_not_conserved(run: PhaseRun, graph: Graph, costs: CostTable) -> Itera
         for resource in (wire.name, wire.name + ">", wire.name + "<"):
             if run.busy_seconds.get(resource, 0.0) > (run.end - run.start) * (1 + 1e-6) + _slack(run):
                 yield f"wire {wire.name!r} was busy longer than the run"
+
+
+@dataclass
+class _Passed:
+    """Bytes that passed a memory's ports, and those that a drive's own compute moved behind them."""
+
+    read: float = 0.0
+    written: float = 0.0
+    inside: float = 0.0
+
+
+def _ports_overdrawn(run: PhaseRun, system: System) -> Iterator[str]:
+    """The bytes of kernels, copies and streamed operands together take no more time than a memory had."""
+    had = (run.end - run.start) * (1 + 1e-6) + _slack(run)
+    for name, passed in _passed(run, system).items():
+        memory = system.memories[name]
+        needs = memory.traffic_seconds(passed.read, passed.written)
+        if needs > had + 1 / min(memory.read_bandwidth, memory.write_bandwidth):
+            yield (
+                f"memory {name!r} passed {passed.read:.0f} bytes read and {passed.written:.0f} written, which "
+                f"takes {needs:.6g} s of its {memory.ports} port(s), in {run.end - run.start:.6g} s"
+            )
+        device = system.nodes[name].device
+        total = passed.read + passed.written + passed.inside
+        if isinstance(device, ComputationalStorage) and total > flash_bandwidth(device) * had + 1:
+            yield f"the flash of {name!r} passed {total:.0f} bytes, more than its channels carry in the run"
+
+
+def _passed(run: PhaseRun, system: System) -> dict[str, _Passed]:
+    found = {name: _Passed() for name in system.memories}
+    for record in run.records:
+        task, cost = record.task, record.cost
+        here = system.nodes[task.device].memory or task.device if task.device else ""
+        if cost is None:
+            found[task.source or here].read += record.moved_bytes
+            found[task.target or here].written += record.received_bytes
+            continue
+        if task.streamed:
+            found[task.source].read += record.moved_bytes
+        read = max(cost.read_bytes - record.moved_bytes, 0.0)
+        if _works_inside(system.nodes[task.device], system.memories[here]):
+            found[here].inside += read + cost.write_bytes
+        else:
+            found[here].read += read
+            found[here].written += cost.write_bytes
+    return found
 
 
 def _memory_out_of_bounds(run: PhaseRun) -> Iterator[str]:

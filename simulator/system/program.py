@@ -10,12 +10,16 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
 from hw_configs.system import System
 from simulator.plan import Plan, Task
 from workloads.graph import PERSISTENT_ROLES, Graph
 
-__all__ = ["Copy", "Program", "bind"]
+__all__ = ["Copy", "Program", "bind", "shared_memories", "streamed_bytes"]
+
+
+_COPIES: Final = "transfers and collectives"
 
 
 @dataclass(slots=True)
@@ -53,6 +57,26 @@ def bind(plan: Plan, graph: Graph, system: System) -> Program:
     for index, task in enumerate(plan.tasks):
         replay.step(index, task)
     return replay.program()
+
+
+def streamed_bytes(task: Task, graph: Graph) -> float:
+    """Bytes that a compute task takes past its own memory."""
+    return float(sum(graph.tensors[name].size_bytes for name in task.streamed))
+
+
+def shared_memories(program: Program, system: System) -> set[str]:
+    """Memories whose ports more than one device draws on, or a device beside transfers."""
+    users: dict[str, set[str]] = {}
+    for task in program.tasks:
+        memory = system.nodes[task.device].memory or task.device if task.device else ""
+        if task.kind == "compute":
+            users.setdefault(memory, set()).add(task.device)
+            copied = (task.source,) if task.streamed else ()
+        else:
+            copied = (memory,) if memory else (task.source, task.target)
+        for name in copied:
+            users.setdefault(name, set()).add(_COPIES)
+    return {memory for memory, found in users.items() if len(found) > 1}
 
 
 class _Replay:

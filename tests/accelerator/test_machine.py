@@ -15,7 +15,8 @@ from simulator.check import check
 from simulator.plan import Home, Plan, Task
 from simulator.plan_file import read_plan, write_plan
 from tests.accelerator.machines import machine
-from workloads.graph import Graph, Role, Tensor, legacy_operator
+from tests.typed import operator_of
+from workloads.graph import Graph, Role, Tensor
 from workloads.layer_builder import LayerBuilder
 from workloads.models import build
 from workloads.workload import WorkloadOptions
@@ -28,10 +29,20 @@ def two_products(size=4096):
     """y = x w, z = y v, with weights that take longer to come than to use."""
 
     def mm(name, x, w, y):
-        return legacy_operator(
-            name, "matmul", (x, w), (y,), 2.0 * 64 * 64 * 64, 2 * size, size, "int8",
-            attributes={"m": 64, "n": 64, "k": 64, "batch": 1},
-        )  # fmt: skip
+        return operator_of(
+            "matmul",
+            2.0 * 64 * 64 * 64,
+            2 * size,
+            size,
+            "int8",
+            name=name,
+            inputs=(x, w),
+            outputs=(y,),
+            m=64,
+            n=64,
+            k=64,
+            batch=1,
+        )
 
     tensors = {name: Tensor(name, (64, 64), "int8") for name in "xyz"}
     tensors |= {name: Tensor(name, (64, 64), "int8", Role.WEIGHT) for name in "wv"}

@@ -9,17 +9,28 @@ from simulator.accelerator.lowering import lowered
 from simulator.accelerator.model import SCRATCHPAD, array_shape
 from simulator.cost.model import COST_MODELS
 from tests.accelerator.machines import machine, text
-from workloads.graph import legacy_operator
+from tests.typed import operator_of
 from workloads.models import build
 from workloads.workload import WorkloadOptions
 
 
 def matmul(m, n, k, dtype="int8", **attributes):
     size = {"int8": 1, "fp16": 2}[dtype]
-    return legacy_operator(
-        "mm", "matmul", ("x", "w"), ("y",), 2.0 * m * n * k, (m * k + k * n) * size, m * n * size, dtype,
-        attributes={"m": m, "n": n, "k": k, "batch": 1, **attributes},
-    )  # fmt: skip
+    return operator_of(
+        "matmul",
+        2.0 * m * n * k,
+        (m * k + k * n) * size,
+        m * n * size,
+        dtype,
+        name="mm",
+        inputs=("x", "w"),
+        outputs=("y",),
+        m=m,
+        n=n,
+        k=k,
+        batch=1,
+        **attributes,
+    )
 
 
 @pytest.fixture
@@ -52,11 +63,13 @@ def test_operands_that_stream_past_again_cross_the_ports_again(pad):
 
 def test_pointwise_work_runs_on_the_vector_unit_or_at_the_banks(pad):
     node, memory = pad
-    light = legacy_operator("add", "elementwise", ("x", "z"), ("y",), 6400.0, 12800, 6400, "int8")
+    light = operator_of(
+        "elementwise", 6400.0, 12800, 6400, "int8", name="add", inputs=("x", "z"), outputs=("y",)
+    )
     cost = SCRATCHPAD.cost(light, node, memory)
     assert cost.bound_by == "scratchpad"
     assert cost.seconds == pytest.approx(19200 / 128e9)
-    heavy = legacy_operator("act", "activation", ("x",), ("y",), 64000.0, 6400, 6400, "int8")
+    heavy = operator_of("activation", 64000.0, 6400, 6400, "int8", name="act", inputs=("x",), outputs=("y",))
     assert SCRATCHPAD.cost(heavy, node, memory).seconds == pytest.approx(1e-6)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,10 @@ from hw_configs.problems import InputError
 from hw_configs.system import MemorySpace, Node, System
 from simulator.cost.model import COST_MODELS, roof_seconds
 from simulator.cost.roofline import COMMUNICATION_KINDS, PEAK, ROOFLINE, Roofline, operator_class, tiling_loss
-from workloads.graph import KINDS, Operator, legacy_operator
+from tests.typed import operator_of
+from workloads.graph import Operator
 from workloads.operator_table import attended_pairs
+from workloads.operators import KINDS, Attention, fields_of
 
 CONSTANTS = json.loads(
     Path(simulator.cost.roofline.__file__).with_name("roofline_constants.json").read_text(encoding="utf-8")
@@ -62,9 +65,7 @@ def matmul(m: int, n: int, k: int, dtype: str = "fp16", batch: int = 1, **attrib
     wide = 4 if dtype == "fp32" else 2
     shape = {"m": m, "n": n, "k": k, "batch": batch, **attributes}
     read = batch * wide * (m * k + k * n)
-    return legacy_operator(
-        "x", "matmul", (), (), 2.0 * batch * m * n * k, read, batch * wide * m * n, dtype, (), shape
-    )
+    return operator_of("matmul", 2.0 * batch * m * n * k, read, batch * wide * m * n, dtype, **shape)
 
 
 def attention(batch: int, heads: int, kv_heads: int, q_len: int, kv_len: int, **more: Any) -> Operator:
@@ -76,9 +77,7 @@ def attention(batch: int, heads: int, kv_heads: int, q_len: int, kv_len: int, **
         "q_len": q_len, "kv_len": kv_len, "causal": True, **more,
     }  # fmt: skip
     flops = 4.0 * batch * heads * pairs * dim
-    return legacy_operator(
-        "x", "attention", (), (), flops, read, 2 * batch * heads * q_len * dim, "fp16", (), shape
-    )
+    return operator_of("attention", flops, read, 2 * batch * heads * q_len * dim, "fp16", **shape)
 
 
 def oracle_seconds(op: Operator, name: str, peak: float, bandwidth: float) -> float:
@@ -100,16 +99,14 @@ def oracle_seconds(op: Operator, name: str, peak: float, bandwidth: float) -> fl
         (matmul(512, 512, 512, "int8"), "gemm8", 624e12),
         (matmul(1024, 1024, 1024, "fp32"), "gemm32", 19.5e12),
         (matmul(128, 128, 64, "fp32", batch=96), "bmm", 19.5e12),
-        (legacy_operator("x", "norm", (), (), 5e6, 2 << 20, 2 << 20, "fp32"), "norm", 19.5e12),
-        (legacy_operator("x", "activation", (), (), 5e6, 4 << 20, 2 << 20, "fp32"), "elementwise", 19.5e12),
+        (operator_of("norm", 5000000.0, 2 << 20, 2 << 20, "fp32"), "norm", 19.5e12),
+        (operator_of("activation", 5000000.0, 4 << 20, 2 << 20, "fp32"), "elementwise", 19.5e12),
         (
-            legacy_operator(
-                "x", "rotary", (), (), 5e6, 4 << 20, 2 << 20, "fp32", attributes={"vectorised": False}
-            ),
+            operator_of("rotary", 5000000.0, 4 << 20, 2 << 20, "fp32", vectorised=False),
             "scalar_rotary",
             19.5e12,
         ),
-        (legacy_operator("x", "topk", (), (), 5e6, 4 << 20, 2 << 20, "fp32"), "other", 19.5e12),
+        (operator_of("topk", 5000000.0, 4 << 20, 2 << 20, "fp32"), "other", 19.5e12),
     ],
 )
 def test_the_documented_form(op: Operator, name: str, peak: float) -> None:
@@ -123,15 +120,15 @@ def test_the_documented_form(op: Operator, name: str, peak: float) -> None:
 
 def tiles_one_by_one(op: Operator, units: int) -> float:
     """Attention's tiles placed by hand: each computes all its rows against the keys its last row sees."""
-    a = op.attributes
-    q_len, kv_len = int(a["q_len"]), int(a["kv_len"])
+    assert isinstance(op.work, Attention)
+    q_len, kv_len = op.work.q_len, op.work.kv_len
     work = []
     for first in range(0, q_len, 128):
         last = min(first + 128, q_len)
         keys = kv_len - q_len + last
         blocks = -(-keys // simulator.cost.roofline.KEY_BLOCK)
         work.append(128 * blocks * simulator.cost.roofline.KEY_BLOCK)
-    sequences = int(a["batch"]) * int(a["heads"])
+    sequences = op.work.batch * op.work.heads
     total = sequences * sum(work)
     busiest = max(total / units, max(work))
     return busiest * units / (op.flops / 512)
@@ -157,12 +154,19 @@ def test_tiling_loss_is_what_tiles_cost_one_by_one(
 
 
 ANY_DTYPE = st.sampled_from(["fp16", "bf16", "fp32", "int8", "fp8", "int4"])
+FIELDS = {"kv_len": 4096, "heads": 8, "kv_heads": 8, "head_dim": 64, "causal": True}
+
+
+def any_operator(
+    kind: str, dtype: str, flops: float, read: int, written: int, batch: int, q_len: int
+) -> Operator:
+    known = fields_of(KINDS[kind])
+    fields = {k: v for k, v in {**FIELDS, "batch": batch, "q_len": q_len}.items() if k in known}
+    return operator_of(kind, flops, read, written, dtype, **fields)
+
+
 WORK = st.builds(
-    lambda kind, dtype, flops, read, write, batch, q_len: legacy_operator(
-        "x", kind, (), (), flops, read, write, dtype, (),
-        {"batch": batch, "q_len": q_len, "kv_len": 4096, "heads": 8, "kv_heads": 8, "head_dim": 64,
-         "causal": True},
-    ),
+    any_operator,
     st.sampled_from(sorted(set(KINDS) - COMMUNICATION_KINDS - {"view"})),
     ANY_DTYPE,
     st.floats(0, 1e16),
@@ -196,17 +200,10 @@ def test_more_of_the_machine_is_never_slower(
     base = seconds(op)
     assert seconds(op, by=bandwidth) <= base * slack
     assert seconds(op, to=rate) <= base * slack
-    more = legacy_operator(
-        "x",
-        op.kind,
-        (),
-        (),
-        op.flops * work,
-        int(op.read_bytes * work),
-        op.write_bytes,
-        op.dtype,
-        (),
-        op.attributes,
+    more = replace(
+        op,
+        work=replace(op.work, extra_flops=op.work.extra_flops + op.flops * (work - 1)),
+        beside_read=int(op.read_bytes * work),
     )
     if op.kind != "attention":
         assert seconds(more) * slack >= base
@@ -223,9 +220,7 @@ def test_longer_attention_takes_longer(batch: int, q_len: int, past: int) -> Non
 
 def softmax(rows: int, columns: int) -> Operator:
     size = 4 * rows * columns
-    return legacy_operator(
-        "x", "softmax", (), (), 5.0 * rows * columns, size, size, "fp32", (), {"m": rows, "n": columns}
-    )
+    return operator_of("softmax", 5.0 * rows * columns, size, size, "fp32", m=rows, n=columns)
 
 
 def test_long_rows_are_read_again_once_they_overflow_the_cache() -> None:
@@ -251,7 +246,7 @@ def test_narrow_weights_move_fewer_bytes() -> None:
     for weight in ("fp16", "int8", "int4"):
         cells = _Cells({"dtype": "fp16", "weight_dtype": weight}, {"m": 1, "n": 8192, "k": 8192})
         kind, flops, read, write, attributes = OPS["gemm"](cells)
-        op = legacy_operator("x", kind, (), (), flops, read, write, "fp16", (), attributes)
+        op = operator_of(kind, flops, read, write, "fp16", **attributes)
         seconds[weight] = ROOFLINE.cost(op, node, memory).seconds
     assert seconds["int8"] == pytest.approx(seconds["fp16"] / 2, rel=0.02)
     assert seconds["int4"] == pytest.approx(seconds["fp16"] / 4, rel=0.02)
@@ -266,9 +261,9 @@ def test_power_holds_fp32_back() -> None:
 
 def test_a_view_is_free_and_communication_is_refused() -> None:
     node, memory = place(gpu())
-    assert ROOFLINE.cost(legacy_operator("x", "view", (), (), 1e12, 1 << 30), node, memory).seconds == 0
+    assert ROOFLINE.cost(operator_of("view", 1000000000000.0, 1 << 30), node, memory).seconds == 0
     with pytest.raises(InputError, match="links set its time"):
-        ROOFLINE.cost(legacy_operator("x", "all_reduce", (), ()), node, memory)
+        ROOFLINE.cost(operator_of("all_reduce"), node, memory)
 
 
 def test_other_devices_run_at_assumed_shares() -> None:

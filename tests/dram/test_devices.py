@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
@@ -18,7 +17,6 @@ from hw_configs.problems import InputError
 from hw_configs.yaml_file import read_yaml_text
 from simulator.dram.address import address_map
 from simulator.dram.build import channel_of, memory_of
-from simulator.dram.compiled import compiled_from
 from simulator.dram.engine import RunOptions, simulate_trace
 from simulator.dram.machine import Channel, Constraint
 from simulator.dram.patterns import AccessPattern, geometry_of, pattern_bandwidth
@@ -220,24 +218,6 @@ def test_refresh_modes_and_policies_change_what_they_should() -> None:
 
 def test_a_timeout_in_seconds_becomes_ticks() -> None:
     assert channel_of(device(controller={"timeout": "1 us"})).controller.timeout == 1200
-
-
-def test_a_kernel_is_compiled_anew_when_a_step_of_it_changes(tmp_path: Path) -> None:
-    """numba itself looks at the kernel's own file alone."""
-
-    def name_with(text: str) -> str:
-        (tmp_path / "steps.py").write_text(text)
-        steps = ModuleType("steps")
-        steps.__file__ = str(tmp_path / "steps.py")
-
-        def kernel(x):
-            return x
-
-        compiled_from(steps)(kernel)
-        return kernel.__qualname__
-
-    assert name_with("A = 1\n") == name_with("A = 1\n")
-    assert name_with("A = 1\n") != name_with("A = 2\n")
 
 
 def test_a_timeline_names_banks_by_the_levels_that_tell_them_apart(tmp_path: Path) -> None:

@@ -7,7 +7,8 @@ from functools import cache
 
 from offchip.validation.reference_gpu import ReferenceGpu, ReferenceGpus
 from simulator.gpu.sheet import GpuSheet, gpu_sheet
-from workloads.graph import Operator, legacy_operator
+from tests.typed import operator_of
+from workloads.graph import Operator
 
 NAMES = ("a100-80gb", "h100-sxm", "b200", "rtx-4090", "t4", "l40s")
 BYTES = {"fp32": 4, "bf16": 2, "fp16": 2, "fp8": 1}
@@ -39,19 +40,37 @@ def scaled(base: GpuSheet, sms: float = 1.0, clock: float = 1.0, bandwidth: floa
 
 def product(m: int, n: int, k: int, dtype: str = "bf16", batch: int = 1) -> Operator:
     size = BYTES[dtype]
-    return legacy_operator(
-        "product", "matmul", (), (), 2.0 * batch * m * n * k, batch * size * (m * k + k * n),
-        batch * max(size, 2) * m * n, dtype, (), {"m": m, "n": n, "k": k, "batch": batch},
-    )  # fmt: skip
+    return operator_of(
+        "matmul",
+        2.0 * batch * m * n * k,
+        batch * size * (m * k + k * n),
+        batch * max(size, 2) * m * n,
+        dtype,
+        name="product",
+        m=m,
+        n=n,
+        k=k,
+        batch=batch,
+    )
 
 
 def attention(
     batch: int, heads: int, kv_heads: int, q_len: int, kv_len: int, dim: int = 128, causal: bool = True
 ) -> Operator:
     pairs = q_len * kv_len - (q_len * (q_len - 1) // 2 if causal else 0)
-    return legacy_operator(
-        "attention", "attention", (), (), 4.0 * batch * heads * pairs * dim,
-        2 * batch * dim * (heads * q_len + 2 * kv_heads * kv_len), 2 * batch * heads * q_len * dim, "bf16", (),
-        {"batch": batch, "heads": heads, "kv_heads": kv_heads, "head_dim": dim, "v_head_dim": dim,
-         "q_len": q_len, "kv_len": kv_len, "causal": causal},
-    )  # fmt: skip
+    return operator_of(
+        "attention",
+        4.0 * batch * heads * pairs * dim,
+        2 * batch * dim * (heads * q_len + 2 * kv_heads * kv_len),
+        2 * batch * heads * q_len * dim,
+        "bf16",
+        name="attention",
+        batch=batch,
+        heads=heads,
+        kv_heads=kv_heads,
+        head_dim=dim,
+        v_head_dim=dim,
+        q_len=q_len,
+        kv_len=kv_len,
+        causal=causal,
+    )

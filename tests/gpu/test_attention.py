@@ -12,7 +12,7 @@ from simulator.gpu.constants import shipped_constants
 from simulator.gpu.rows import Prediction, Request, predict
 from simulator.gpu.sheet import GpuSheet
 from tests.gpu.sheets import NAMES, attention, scaled, sheet
-from workloads.graph import Operator, legacy_replace
+from workloads.graph import Operator
 
 gpus = st.sampled_from(NAMES)
 batches = st.integers(1, 256)
@@ -25,8 +25,8 @@ def run(operator: Operator, on: GpuSheet, timing: str = "default") -> Prediction
     return predict([Request(operator, on, constants.setup(timing))], constants)[0]
 
 
-def changed(operator: Operator, **attributes: int | bool | str) -> Operator:
-    return legacy_replace(operator, attributes={**operator.attributes, **attributes})
+def changed(operator: Operator, **fields: int | bool | str) -> Operator:
+    return replace(operator, work=replace(operator.work, **fields))
 
 
 @settings(max_examples=150, deadline=None)
@@ -103,7 +103,7 @@ def test_small_pages_cost_a_little() -> None:
 def test_benchmarks_that_repeat_find_a_small_cache_in_the_l2() -> None:
     on = sheet("rtx-4090")
     operator = attention(16, 32, 8, 1, 512)
-    assert run(changed(operator, residency="hot"), on).dram_bytes < 0.2 * run(operator, on).dram_bytes
+    assert run(replace(operator, residency="hot"), on).dram_bytes < 0.2 * run(operator, on).dram_bytes
 
 
 @settings(max_examples=60, deadline=None)

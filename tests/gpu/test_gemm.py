@@ -16,7 +16,7 @@ from simulator.gpu.rows import Request, family_of, gemm_line, predict
 from simulator.gpu.sheet import GpuSheet
 from tests.gpu.gemm_oracle import best_seconds
 from tests.gpu.sheets import NAMES, product, scaled, sheet
-from workloads.graph import Operator, legacy_replace
+from workloads.graph import Operator
 
 sides = st.integers(0, 14).flatmap(lambda e: st.integers(2**e, 2 ** (e + 1)))
 gpus = st.sampled_from(NAMES)
@@ -83,7 +83,7 @@ def test_time_grows_with_work(m: int, n: int, k: int, gpu: str, dtype: str, axis
 
 def test_cold_weights_cost_more_than_hot_ones() -> None:
     operator = product(16, 4096, 1024)
-    hot = legacy_replace(operator, attributes={**operator.attributes, "residency": "hot"})
+    hot = replace(operator, residency="hot")
     on = sheet("l40s")
     assert seconds(hot, on) < 0.8 * seconds(operator, on)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -9,7 +11,8 @@ from simulator.gpu.constants import shipped_constants
 from simulator.gpu.rows import Prediction, Request, predict
 from simulator.gpu.sheet import GpuSheet
 from tests.gpu.sheets import NAMES, scaled, sheet
-from workloads.graph import Operator, legacy_operator, legacy_replace
+from tests.typed import operator_of
+from workloads.graph import Operator
 
 KINDS = ("norm", "softmax", "activation", "elementwise", "rotary", "embedding", "copy", "topk")
 kinds = st.sampled_from(KINDS)
@@ -20,7 +23,7 @@ columns = st.sampled_from([64, 128, 1024, 4096, 5120, 8192, 16384])
 
 def pointwise(kind: str, m: int, n: int, reads: int = 1) -> Operator:
     size = 2 * m * n
-    return legacy_operator(kind, kind, (), (), 4.0 * m * n, reads * size, size, "bf16", (), {"m": m, "n": n})
+    return operator_of(kind, 4.0 * m * n, reads * size, size, "bf16", name=kind, m=m, n=n)
 
 
 def run(operator: Operator, on: GpuSheet, timing: str = "default") -> Prediction:
@@ -50,9 +53,7 @@ def test_more_hardware_is_never_slower_and_more_rows_never_faster(
 
 
 def test_one_element_per_thread_is_slower_than_vectors() -> None:
-    operator = legacy_replace(
-        pointwise("norm", 8192, 8192), attributes={"m": 8192, "n": 8192, "residency": "cold"}
-    )
+    operator = replace(pointwise("norm", 8192, 8192), residency="cold")
     assert (
         run(operator, sheet("a100-80gb"), "kernel").kernel_s
         > 1.3 * run(operator, sheet("a100-80gb")).kernel_s
@@ -61,5 +62,5 @@ def test_one_element_per_thread_is_slower_than_vectors() -> None:
 
 def test_a_previous_output_is_read_from_the_l2() -> None:
     operator = pointwise("elementwise", 512, 4096, reads=2)
-    warm = legacy_replace(operator, attributes={**operator.attributes, "residency": "previous"})
+    warm = replace(operator, residency="previous")
     assert run(warm, sheet("rtx-4090")).kernel_s < 0.6 * run(operator, sheet("rtx-4090")).kernel_s

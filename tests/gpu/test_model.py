@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from hw_configs.problems import InputError
@@ -10,16 +12,17 @@ from simulator.gpu.lowering import lowered
 from simulator.gpu.model import GPU
 from simulator.gpu.sheet import capability, memory_key
 from tests.gpu.sheets import NAMES, attention, product, reference
-from workloads.graph import KINDS, legacy_operator, legacy_replace
+from tests.typed import operator_of
+from workloads.operators import KINDS, Product
 
 COMMUNICATION = {"all_reduce", "all_gather", "reduce_scatter", "all_to_all", "broadcast", "send", "receive"}
 
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("kind", sorted(set(KINDS) - COMMUNICATION))
-def test_every_kind_has_a_cost_even_without_its_attributes(name: str, kind: str) -> None:
+def test_every_kind_has_a_cost(name: str, kind: str) -> None:
     gpu = reference(name)
-    operator = legacy_operator("x", kind, (), (), 1e9, 4_000_000, 1_000_000, "fp16")
+    operator = operator_of(kind, 1000000000.0, 4000000, 1000000, "fp16")
     cost = COST_MODELS.get("gpu").cost(operator, gpu.node, gpu.memory)
     if kind == "view":
         assert cost.seconds == 0
@@ -32,7 +35,7 @@ def test_every_kind_has_a_cost_even_without_its_attributes(name: str, kind: str)
 
 def test_communication_is_refused() -> None:
     gpu = reference("a100-80gb")
-    operator = legacy_operator("x", "all_reduce", (), (), 0.0, 1, 1, "fp16", (), {"bytes": 1, "group": 8})
+    operator = operator_of("all_reduce", 0.0, 1, 1, "fp16", bytes=1, group=8)
     with pytest.raises(InputError, match="links set its time"):
         COST_MODELS.get("gpu").cost(operator, gpu.node, gpu.memory)
 
@@ -40,7 +43,7 @@ def test_communication_is_refused() -> None:
 def test_hot_data_stays_off_the_pins() -> None:
     gpu = reference("rtx-4090")
     cold = product(16, 2048, 2048)
-    hot = legacy_replace(cold, attributes={**cold.attributes, "residency": "hot"})
+    hot = replace(cold, residency="hot")
     model = COST_MODELS.get("gpu")
     first, second = model.cost(cold, gpu.node, gpu.memory), model.cost(hot, gpu.node, gpu.memory)
     assert second.read_bytes < 0.1 * first.read_bytes
@@ -77,12 +80,22 @@ def test_a_simulated_l2_agrees_where_everything_fits_and_is_near_where_not() -> 
 
 
 def test_an_lstm_runs_step_by_step() -> None:
-    operator = legacy_operator(
-        "lstm", "recurrent", (), (), 2.0 * 8 * 100 * 4 * 512 * 1024, 4_000_000, 800_000, "fp16", (),
-        {"batch": 8, "sequence": 100, "hidden": 512, "input_size": 512},
-    )  # fmt: skip
+    operator = operator_of(
+        "recurrent",
+        2.0 * 8 * 100 * 4 * 512 * 1024,
+        4000000,
+        800000,
+        "fp16",
+        name="lstm",
+        batch=8,
+        sequence=100,
+        hidden=512,
+        input_size=512,
+    )
     as_product = lowered(operator)
-    assert dict(as_product.attributes) == {"m": 8, "n": 2048, "k": 1024, "batch": 100}
+    work = as_product.work
+    assert isinstance(work, Product)
+    assert (work.m, work.n, work.k, work.batch) == (8, 2048, 1024, 100)
 
 
 def test_names_of_architectures() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -10,13 +12,17 @@ from hypothesis import strategies as st
 from hw_configs.problems import InputError
 from simulator.gpu import copy, moe, sparse
 from simulator.gpu.constants import shipped_constants
-from simulator.gpu.conv import WAYS, as_product, conv_shape, workspace_elements
+from simulator.gpu.conv import workspace_elements
 from simulator.gpu.l2 import TileProduct, closed_form_error, lru_misses, simulated_bytes
+from simulator.gpu.lowering import lowered
 from simulator.gpu.occupancy import occupancy, wave_quantisation
 from simulator.gpu.power import clock_share, sustained_watts
 from simulator.gpu.rows import Request, predict
 from tests.gpu.sheets import product, sheet
-from workloads.graph import Operator, legacy_operator, legacy_replace
+from tests.typed import operator_of
+from workloads.graph import Operator
+from workloads.operators import Convolution, Product
+from workloads.operators.products import CONVOLUTION_WAYS
 
 
 def conv(**given: int | str) -> Operator:
@@ -29,8 +35,8 @@ def conv(**given: int | str) -> Operator:
     weights = n["out_channels"] * n["in_channels"] // n["groups"] * n["kernel_h"] * n["kernel_w"]
     out = n["batch"] * n["out_height"] * n["out_width"]
     read = 2 * (n["batch"] * n["in_channels"] * n["height"] * n["width"] + weights)
-    return legacy_operator(
-        "conv", "conv", (), (), 2.0 * out * weights, read, 2 * out * n["out_channels"], "fp16", (), a
+    return operator_of(
+        "conv", 2.0 * out * weights, read, 2 * out * n["out_channels"], "fp16", name="conv", **a
     )
 
 
@@ -105,24 +111,26 @@ def test_the_closed_form_stays_near_the_simulation() -> None:
 
 def test_a_convolution_is_a_product_of_the_same_work() -> None:
     operator = conv()
-    product = as_product(operator)
-    a = product.attributes
-    assert 2.0 * int(a["m"]) * int(a["n"]) * int(a["k"]) * int(a["batch"]) == operator.flops
+    product = lowered(operator)
+    work = product.work
+    assert isinstance(work, Product)
+    assert 2.0 * work.m * work.n * work.k * work.batch == operator.flops
     assert (product.read_bytes, product.write_bytes) == (operator.read_bytes, operator.write_bytes)
 
 
 def test_im2win_needs_less_than_im2col_and_winograd_computes_less() -> None:
-    shape = conv_shape(conv())
+    shape = conv().work
+    assert isinstance(shape, Convolution)
     assert workspace_elements(shape, "implicit_gemm") == 0
     assert workspace_elements(shape, "im2win") == workspace_elements(shape, "im2col") / 3
-    assert as_product(conv(way="winograd")).flops == pytest.approx(conv().flops / 2.25)
+    assert lowered(conv(way="winograd")).flops == pytest.approx(conv().flops / 2.25)
     with pytest.raises(InputError, match="im2col"):
         workspace_elements(shape, "im2cool")
-    assert set(WAYS) == {"implicit_gemm", "im2col", "im2win", "winograd"}
+    assert set(CONVOLUTION_WAYS) == {"implicit_gemm", "im2col", "im2win", "winograd"}
 
 
 def test_depthwise_is_bound_by_bytes() -> None:
-    assert as_product(conv(out_channels=64, groups=64)).kind == "elementwise"
+    assert lowered(conv(out_channels=64, groups=64)).kind == "elementwise"
 
 
 # --- experts -------------------------------------------------------------------------------------------------
@@ -146,8 +154,8 @@ def test_skewed_routing_is_less_balanced() -> None:
 
 def test_grouped_product_reads_active_experts_only() -> None:
     one, many = moe.grouped_product(1, 1024, 1024, 64, 2), moe.grouped_product(4096, 1024, 1024, 64, 2)
-    assert int(one.attributes["active"]) == 2
-    assert int(many.attributes["active"]) == 64
+    assert one.read_bytes == pytest.approx(2 * (2 * 1024 + 2 * 1024 * 1024))
+    assert many.read_bytes == pytest.approx(2 * (8192 * 1024 + 64 * 1024 * 1024))
 
 
 # --- sparse products -----------------------------------------------------------------------------------------
@@ -189,7 +197,7 @@ def test_spmm_reads_the_dense_operand_once_when_it_fits() -> None:
 
 def test_narrow_weights_move_fewer_bytes() -> None:
     thin = product(1, 8192, 8192)
-    four = legacy_replace(thin, attributes={**thin.attributes, "weight_dtype": "int4"})
+    four = replace(thin, work=replace(thin.work, weight_dtype="int4"))
     assert kernel_seconds(four) < 0.4 * kernel_seconds(thin)
 
 

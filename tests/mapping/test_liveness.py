@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mapping.liveness import footprint
-from workloads.graph import PERSISTENT_ROLES, Graph, Operator, Role, Tensor
-from workloads.operators import Elementwise
+from tests.typed import operator_of
+from workloads.graph import PERSISTENT_ROLES, Graph, Role, Tensor
 
 
 @st.composite
@@ -30,7 +30,9 @@ def graphs(draw: st.DrawFn) -> Graph:
             name = f"t{number}.{part}"
             tensors[name] = Tensor(name, (draw(sizes),), "int8")
             outputs.append(name)
-        operators.append(Operator(f"o{number}", Elementwise(), tuple(inputs), tuple(outputs)))
+        operators.append(
+            operator_of("elementwise", name=f"o{number}", inputs=tuple(inputs), outputs=tuple(outputs))
+        )
     outputs = [n for n in tensors if n.startswith("t") and draw(st.booleans())]
     return Graph("g", tensors, tuple(operators), tuple(outputs))
 

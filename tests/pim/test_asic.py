@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hw_configs.vector_unit import VectorUnit
 from simulator.pim import asic_arithmetic as arithmetic
 from simulator.pim.asic import Stage, clocks, operator_stages, partial_sum_stages, softmax_stages
-from workloads.graph import legacy_operator
+from tests.typed import operator_of
 
 UNIT = VectorUnit(
     adders=256, multipliers=128, exponential_terms=6, reciprocal_iterations=3, inverse_root_iterations=1
@@ -120,7 +120,7 @@ def test_clocks_by_hand():
 
 
 def operator(kind, flops, **attributes):
-    return legacy_operator("o", kind, ("a",), ("b",), flops, attributes=attributes)
+    return operator_of(kind, flops, name="o", inputs=("a",), outputs=("b",), **attributes)
 
 
 def test_operators_by_kind():

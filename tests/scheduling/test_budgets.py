@@ -8,10 +8,10 @@ from typer.testing import CliRunner
 
 from mapping.scheduling.budgets import budgets
 from offchip.cli.main import app
-from workloads.graph import Graph, Operator, Role, Tensor
+from tests.typed import operator_of
+from workloads.graph import Graph, Role, Tensor
 from workloads.layer_builder import LayerBuilder
 from workloads.models import build
-from workloads.operators import Activation, Elementwise
 from workloads.workload import WorkloadOptions
 
 
@@ -46,9 +46,9 @@ def test_half_way_is_rounded_up_and_never_above_the_peak():
         name: Tensor(name, (size,), "int8") for name, size in (("x", 100), ("a", 300), ("b", 300), ("y", 9))
     }
     operators = (
-        Operator("one", Activation(), ("x",), ("a",)),
-        Operator("two", Activation(), ("x",), ("b",)),
-        Operator("sum", Elementwise(), ("a", "b"), ("y",)),
+        operator_of("activation", name="one", inputs=("x",), outputs=("a",)),
+        operator_of("activation", name="two", inputs=("x",), outputs=("b",)),
+        operator_of("elementwise", name="sum", inputs=("a", "b"), outputs=("y",)),
     )
     sizes = budgets(Graph("g", tensors, operators, ("y",)), "stream")
     assert (sizes.required_bytes, sizes.half_bytes, sizes.peak_bytes) == (609, 700, 700)

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from hw_configs.problems import InputError
-from offchip.sweep.evaluate import code_digest
+from offchip.sweep.keys import code_digest
 from offchip.sweep.points import count_points, points_of
 from offchip.sweep.pool import Pool
 from offchip.sweep.run import Shard

@@ -25,19 +25,23 @@ COMPUTE = Compute(matrix={"fp16": 1e12}, vector={"fp32": 1e11})
 
 
 class GivenSeconds:
-    """A cost model that takes an operator's time from ``measured_s``, and its launch from ``source`` (seconds)."""
+    """A cost model that takes an operator's time from ``measured_s``, and its launch from ``source`` (seconds).
+
+    No kernel is faster than its bytes.
+    """
 
     name = "given"
 
     def cost(self, operator: Operator, node: Node, memory: MemorySpace) -> OperatorCost:
-        seconds = operator.measured_s or 0.0
+        traffic = memory.traffic_seconds(operator.read_bytes, operator.write_bytes)
+        seconds = max(operator.measured_s or 0.0, traffic)
         launch = float(operator.source or 0.0)
         return OperatorCost(seconds, launch, "compute", operator.read_bytes, operator.write_bytes, 0.0, 0.0)
 
 
-def ram(capacity: int, bandwidth: float, latency: float = 0.0) -> Memory:
+def ram(capacity: int, bandwidth: float, latency: float = 0.0, ports: int = 1) -> Memory:
     return Memory.model_construct(
-        technology="RAM", capacity=float(capacity), reserved=0.0, bandwidth=bandwidth, latency=latency,
+        ports=ports, technology="RAM", capacity=float(capacity), reserved=0.0, bandwidth=bandwidth, latency=latency,
         energy_per_byte=0.0,
     )  # fmt: skip
 
@@ -61,8 +65,9 @@ def cpu(name: str, memory: Memory | None) -> Cpu:
     return Cpu.model_construct(kind="cpu", name=name, compute=COMPUTE, memory=memory, power=None)
 
 
-def drive(name: str, capacity: int, read: float, write: float, latency: float = 0.0) -> Flash:
+def drive(name: str, capacity: int, read: float, write: float, latency: float = 0.0, ports: int = 2) -> Flash:
     store = FlashStore.model_construct(
+        ports=ports,
         capacity=float(capacity), read_bandwidth=read, write_bandwidth=write, read_latency=latency,
         write_latency=latency, energy_per_byte_read=0.0, energy_per_byte_written=0.0,
     )  # fmt: skip
@@ -136,9 +141,10 @@ def op(
     updates: Sequence[str] = (),
     kind: str = "elementwise",
     launch: float = 0.0,
+    moves: tuple[int, int] = (0, 0),
     **fields: FieldValue,
 ) -> Operator:
-    """An operator that takes ``seconds`` under :class:`GivenSeconds`."""
+    """An operator that takes ``seconds`` under :class:`GivenSeconds` and reads and writes so many bytes."""
     return Operator(
         name,
         KINDS[kind](**fields),
@@ -146,6 +152,8 @@ def op(
         tuple(outputs),
         tuple(updates),
         measured_s=seconds,
+        beside_read=moves[0],
+        beside_written=moves[1],
         source=str(launch) if launch else "",
     )
 

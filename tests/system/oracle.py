@@ -3,7 +3,7 @@
 ``data_is_right`` plays a plan with symbolic values: an operator's result is the text of what it read. A plan
 is right when every operator reads what it would read in program order and everything is home at the end.
 ``play`` runs a plan in time, event by event, in the most direct way: everything that can start starts, the
-clock moves to the next end, flows share wires by raising all rates together.
+clock moves to the next end, flows share wires and ports by raising all rates together.
 """
 
 from __future__ import annotations
@@ -229,22 +229,34 @@ def _uses(task: Task, life: Life, graph: Graph, system: System) -> bool:
     return (life.tensor, life.memory) in (*read, *written)
 
 
-def max_min(flows: Sequence[Sequence[str]], capacity: Mapping[str, float]) -> list[float]:
-    """Max-min fair rates by raising all open rates in equal steps until something is full."""
+def max_min(
+    flows: Sequence[Mapping[str, float]], capacity: Mapping[str, float], caps: Sequence[float]
+) -> list[float]:
+    """Max-min fair rates by raising all open rates in equal steps until something is full or a cap is reached."""
     rates = [0.0] * len(flows)
-    still_open = {index for index, resources in enumerate(flows) if resources}
+    still_open = {index for index, load in enumerate(flows) if load}
     while still_open:
-        growing = {r: sum(list(flows[i]).count(r) for i in still_open) for i in still_open for r in flows[i]}
+        growing = {r: sum(flows[i].get(r, 0.0) for i in still_open) for i in still_open for r in flows[i]}
         room = {
-            r: (capacity[r] - sum(rates[i] * list(f).count(r) for i, f in enumerate(flows))) / growing[r]
+            r: (capacity[r] - sum(rates[i] * f.get(r, 0.0) for i, f in enumerate(flows))) / growing[r]
             for r in growing
         }
-        step = min(room.values())
+        step = min([*room.values(), *(caps[i] - rates[i] for i in still_open)])
         for index in still_open:
             rates[index] += step
         full = {r for r in room if room[r] <= step + 1e-12 * capacity[r]}
-        still_open = {i for i in still_open if not full & set(flows[i])}
+        at_cap = {i for i in still_open if rates[i] >= caps[i] * (1 - 1e-12)}
+        still_open = {i for i in still_open if not full & set(flows[i])} - at_cap
     return rates
+
+
+@dataclass
+class _Bytes:
+    """Bytes on their way: what they load, how many are left, and how fast they may go at most."""
+
+    load: Mapping[str, float]
+    left: float
+    cap: float = float("inf")
 
 
 @dataclass
@@ -253,8 +265,25 @@ class _Job:
 
     tasks: list[int]
     delay: float
-    flows: list[tuple[tuple[str, ...], float]]
-    rest: list[tuple[float, list[tuple[tuple[str, ...], float]]]]
+    flows: list[_Bytes]
+    rest: list[tuple[float, list[_Bytes]]]
+
+
+def _kernel(task: Task, graph: Graph, system: System, costs: CostTable) -> tuple[float, list[_Bytes]]:
+    """A kernel as a delay and then bytes that go no faster than they take the kernel's time when alone."""
+    cost = costs.operator(graph.operator_by_name[task.operator], task.device)
+    read, written = cost.read_bytes, cost.write_bytes
+    if read + written == 0:
+        return cost.launch_seconds + cost.seconds, []
+    memory = system.memories[memory_of(system, task.device)]
+    if memory.ports == 2:
+        passed = {f"{memory.name}:read": float(read), f"{memory.name}:write": float(written)}
+    else:
+        seconds = read / memory.read_bandwidth + written / memory.write_bandwidth
+        passed = {memory.name: seconds * max(memory.read_bandwidth, memory.write_bandwidth)}
+    most = max(passed.values())
+    load = {name: size / most for name, size in passed.items() if size}
+    return cost.launch_seconds, [_Bytes(load, most, most / cost.seconds)]
 
 
 def play(plan: Plan, graph: Graph, system: System, costs: CostTable) -> list[tuple[float, float]]:
@@ -283,19 +312,19 @@ def play(plan: Plan, graph: Graph, system: System, costs: CostTable) -> list[tup
         for member in members:
             begins[member] = now
         if task.kind == "compute":
-            cost = costs.operator(graph.operator_by_name[task.operator], task.device)
-            jobs.append(_Job(members, cost.launch_seconds + cost.seconds, [], []))
+            delay, flows = _kernel(task, graph, system, costs)
+            jobs.append(_Job(members, delay, flows, []))
         elif task.kind == "transfer":
             path = costs.path(task.source, task.target)
             size = graph.tensors[task.tensor].size_bytes
-            jobs.append(_Job(members, path.latency_s, [(path.resources, float(size))], []))
+            jobs.append(_Job(members, path.latency_s, [_Bytes(path.load, float(size))], []))
         else:
             rounds = []
             for round_ in costs.rounds(graph.operator_by_name[task.operator], task.group):
                 flows, latency = [], 0.0
                 for source, target, size in round_.sends:
                     path = costs.path(memory_of(system, source), memory_of(system, target))
-                    flows.append((path.resources, float(size)))
+                    flows.append(_Bytes(path.load, float(size)))
                     latency = max(latency, path.latency_s)
                 rounds.append((latency * round_.hops, flows))
             jobs.append(_Job(members, 0.0, [], rounds))
@@ -318,18 +347,15 @@ def play(plan: Plan, graph: Graph, system: System, costs: CostTable) -> list[tup
                 break
         if not jobs:
             return list(zip(begins, ends, strict=True))
-        flowing = [job for job in jobs if job.delay <= 1e-12]
-        rates = max_min([flow for job in flowing for flow, _ in job.flows], costs.capacity)
+        moving = [flow for job in jobs if job.delay <= 1e-12 for flow in job.flows]
+        rates = max_min([flow.load for flow in moving], costs.capacity, [flow.cap for flow in moving])
         steps = [job.delay for job in jobs if job.delay > 1e-12]
-        steps += [
-            size / rate for (_, size), rate in zip((f for j in flowing for f in j.flows), rates, strict=True)
-        ]
+        steps += [flow.left / rate for flow, rate in zip(moving, rates, strict=True)]
         step = min(steps)
         now += step
-        given = iter(rates)
+        for flow, rate in zip(moving, rates, strict=True):
+            flow.left -= step * rate
         for job in jobs:
             if job.delay > 1e-12:
                 job.delay = job.delay - step if job.delay - step > 1e-12 else 0.0
-            else:
-                left = [(flow, size - step * next(given)) for flow, size in job.flows]
-                job.flows = [(flow, size) for flow, size in left if size > 1e-6]
+            job.flows = [flow for flow in job.flows if flow.left > 1e-6]

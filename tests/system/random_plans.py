@@ -41,13 +41,17 @@ def cases(draw: st.DrawFn, lanes: int | None = None, capacity: int = 1 << 30) ->
 
 
 def random_system(rng: random.Random, capacity: int) -> System:
-    """One to four GPUs, a host, sometimes a drive; a bus, own wires, a mesh; sometimes unified memory."""
+    """One to four GPUs, a host; a bus, own wires, a mesh; memories with one port or two, at times unified.
+
+    At times a drive, with one port or two at two rates, and a processor that works in it.
+    """
     count = rng.randint(1, 4)
     names = [f"gpu{i}" for i in range(count)]
     rate = rng.choice((1e5, 3000.0))
     latency = rng.choice((0.0, 0.125))
     unified = rng.random() < 0.2
-    devices = {name: gpu(name, ram(capacity, rate, latency)) for name in names}
+    ports = rng.choice((1, 1, 2))
+    devices = {name: gpu(name, ram(capacity, rate, latency, ports)) for name in names}
     if unified:
         devices[names[-1]] = gpu(names[-1], None)
     duplex = rng.choice(("full", "half"))
@@ -65,9 +69,14 @@ def random_system(rng: random.Random, capacity: int) -> System:
         ]
     everything = {**devices, "host": cpu("host", ram(1 << 30, rate, latency))}
     if rng.random() < 0.4:
-        everything["ssd"] = drive("ssd", 1 << 30, 700.0, rng.choice((700.0, 300.0)), latency)
+        everything["ssd"] = drive(
+            "ssd", 1 << 30, 700.0, rng.choice((700.0, 300.0)), latency, rng.choice((1, 2))
+        )
         wires.append(wire("nvme", [("ssd", "host")], rng.choice(BANDWIDTHS)))
-    return system(everything, wires, {names[-1]: "host"} if unified else None)
+        if rng.random() < 0.5:
+            everything["near"] = cpu("near", None)
+    places = {names[-1]: "host"} if unified else {}
+    return system(everything, wires, {**places, "near": "ssd"})
 
 
 def random_graph(rng: random.Random, ranks: int) -> Graph:
@@ -104,7 +113,9 @@ def random_graph(rng: random.Random, ranks: int) -> Graph:
             updates.append(rng.choice(made))  # a gradient that accumulates
         outputs = [tensor(f"t{number}.{i}") for i in range(rng.randint(0, 2))]
         launch = rng.choice((0.0, 0.0, 0.125))
-        operators.append(op(f"op{number}", inputs, outputs, rng.choice(SECONDS), updates, launch=launch))
+        moves = (rng.choice(SIZES), rng.choice(SIZES))
+        seconds = rng.choice(SECONDS)
+        operators.append(op(f"op{number}", inputs, outputs, seconds, updates, moves=moves, launch=launch))
         made += outputs
     wanted = [name for name in made if rng.random() < 0.2]
     return Graph("random", tensors, tuple(operators), tuple(wanted))
@@ -117,7 +128,7 @@ class _Writer:
         self.rng, self.graph, self.machine, self.lanes = rng, graph, machine, lanes
         self.memories = list(machine.memories)
         self.gpus = [node.name for node in machine.of_kind("gpu")]
-        self.workers = [*self.gpus, "host"]
+        self.workers = [*self.gpus, "host", *(["near"] if "near" in machine.nodes else [])]
         self.tasks: list[Task] = []
         self.fresh: dict[str, set[str]] = {}
         self.held: set[tuple[str, str]] = set()

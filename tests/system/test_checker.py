@@ -8,14 +8,33 @@ from dataclasses import replace
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
-from machines import move, op, plan, run_task, tensors, two_gpus
+from machines import (
+    analytic_run,
+    cpu,
+    crossing,
+    event_run,
+    gpu,
+    move,
+    op,
+    plan,
+    ram,
+    run_task,
+    spans,
+    system,
+    tensors,
+    two_gpus,
+    wire,
+)
 from oracle import data_is_right, lives
 from random_plans import Case, cases
 
+from hw_configs.library import load_system
 from hw_configs.problems import InputError
+from hw_configs.system import System
 from simulator.check import check
 from simulator.plan import Home, Plan, Task
 from simulator.system.program import bind
+from tests.typed import operator_of
 from workloads.graph import Graph, Role
 
 MACHINE = two_gpus()
@@ -116,6 +135,44 @@ BAD: dict[str, tuple[Plan, str, str]] = {
     "home given up": (with_task("third", frees=(("w", "gpu0"),)), "w", "not back in its home"),
     "output dropped": (with_task("third", frees=(("sum1", "gpu1"),)), "sum1", "is an output"),
     "address of another's tensor": (with_task("first", addresses={"b": 0}), "first", "does not make"),
+    "unknown kind": (with_task("first", kind="compte"), "first", "did you mean 'compute'"),
+    "no kind": (with_task("first", kind=""), "first", "expected one of compute, transfer, collective"),
+    "transfer with an operator": (
+        with_task("move b to gpu1", operator="first"), "move b to gpu1", "names the operator 'first'",
+    ),
+    "transfer with an unknown operator": (
+        with_task("move b to gpu1", operator="nobody"), "move b to gpu1", "only a compute or collective has one",
+    ),
+    "transfer with a device": (with_task("move b to gpu1", device="gpu0"), "move b to gpu1", "names the device"),
+    "transfer with a group": (with_task("move b to gpu1", group=GROUP), "move b to gpu1", "names the group"),
+    "transfer that streams": (with_task("move b to gpu1", streamed=("b",)), "move b to gpu1", "names the streamed"),
+    "compute with a tensor": (with_task("first", tensor="x"), "first", "names the tensor 'x'; only a transfer"),
+    "compute with a group": (with_task("first", group=GROUP), "first", "names the group"),
+    "compute in chunks": (with_task("first", chunk_bytes=8), "first", "names the chunk_bytes 8"),
+    "compute with readers": (with_task("first", readers=8), "first", "names the readers 8"),
+    "collective with a tensor": (with_task("reduce@0", tensor="p"), "reduce@0", "names the tensor 'p'"),
+    "collective that streams": (with_task("reduce@0", streamed=("p",)), "reduce@0", "names the streamed"),
+    "compute with a source": (with_task("first", source="host"), "first", "names the source 'host'"),
+    "compute with a target": (with_task("first", target="host"), "first", "names the target 'host'"),
+    "negative chunks": (with_task("move b to gpu1", chunk_bytes=-1), "move b to gpu1", "has chunk_bytes -1"),
+    "negative readers": (with_task("move b to gpu1", readers=-2), "move b to gpu1", "has readers -2"),
+    "negative address": (with_task("first", addresses={"a": -1}), "first", "places 'a' at byte -1"),
+    "negative address at home": (with_home("w", Home("gpu0", -8)), "homes.w", "has the address -8"),
+    "unknown target": (with_task("move b to gpu1", target="gpu7"), "move b to gpu1", "unknown memory 'gpu7'"),
+    "a device that is none": (with_task("first", device="gpu00"), "first", "did you mean 'gpu0'"),
+    "kernel of an unknown operator": (
+        replace(GOOD, kernels={"frist": {}}), "kernels.frist", "unknown operator (did you mean 'first'?)",
+    ),
+    "streams without a scratchpad": (
+        with_task("first", streamed=("w",), source="host"), "first", "streams operands into 'gpu0'",
+    ),
+    "placed where it is not": (
+        inserted(
+            4, move("b", "gpu0", "gpu1", name="once more", addresses={"b": 64}),
+            plan=with_task("move b to gpu1", addresses={"b": 0}),
+        ),
+        "once more", "places 'b' at byte 64 of 'gpu1', where it already is elsewhere",
+    ),
     "address beyond the end": (with_task("first", addresses={"a": 1 << 20}), "a", "ends at byte"),
 }  # fmt: skip
 
@@ -130,6 +187,131 @@ def test_each_fault_is_named(what: str) -> None:
     bad, task, message = BAD[what]
     found = check(bad, GRAPH, MACHINE)
     assert any(v.task == task and message in v.message for v in found), [str(v) for v in found]
+
+
+@pytest.mark.parametrize(("address", "fits"), [((1 << 20) - 8, True), ((1 << 20) - 7, False)])
+def test_the_last_byte_of_a_memory_can_be_used_and_the_next_cannot(address: int, fits: bool) -> None:
+    """'a' is eight bytes long."""
+    found = check(with_task("first", addresses={"a": address}), GRAPH, MACHINE)
+    assert found == [] if fits else "ends at byte 1048577" in str(found[0])
+
+
+@pytest.mark.parametrize(
+    ("address", "clash"), [(7, True), (8, False), (72, False), (73, True), (95, True), (96, False)]
+)
+def test_a_byte_is_shared_exactly_when_addresses_say_so(address: int, clash: bool) -> None:
+    """In 'gpu0' lie 'x' in bytes 0 to 7, 'cache' in 80 to 95 and 'w' in 200 to 263; 'a' is 8 bytes long."""
+    homes = {"x": (Home("gpu0", 0),), "cache": (Home("gpu0", 80),), "w": (Home("gpu0", 200),)}
+    made = replace(with_task("first", addresses={"a": address}), homes={**GOOD.homes, **homes})
+    found = [str(v) for v in check(made, GRAPH, MACHINE)]
+    assert bool(found) == clash, found
+    assert all("shares bytes of 'gpu0'" in message for message in found)
+
+
+READ_THEN_UPDATE = Graph(
+    "g",
+    tensors({"cache": 8, "a": 8}, ROLES),
+    (op("read", ["cache"], ["a"], 3.0), op("add", updates=["cache"]), op("use", ["a", "cache"], [])),
+)
+
+
+def test_an_update_in_place_stands_after_the_readers_of_what_it_overwrites() -> None:
+    """Program order decides: 'read' is to see the old value, 'use' the new one."""
+    assert READ_THEN_UPDATE.dependencies == {"read": (), "add": ("read",), "use": ("read", "add")}
+    order = [run_task("add", "gpu0"), run_task("read", "gpu0"), run_task("use", "gpu0")]
+    found = check(plan(READ_THEN_UPDATE, MACHINE, order, {"cache": "gpu0"}), READ_THEN_UPDATE, MACHINE)
+    assert [str(v) for v in found] == ["add: runs before 'read', on which it depends"]
+
+
+def test_an_update_waits_for_the_update_before_it_and_for_who_made_the_tensor() -> None:
+    graph = Graph(
+        "g",
+        tensors({"grad": 8}),
+        (op("make", [], ["grad"]), op("one", updates=["grad"]), op("two", updates=["grad"])),
+    )
+    assert graph.dependencies == {"make": (), "one": ("make",), "two": ("make", "one")}
+    order = [run_task("make", "gpu0"), run_task("two", "gpu0"), run_task("one", "gpu0")]
+    found = check(plan(graph, MACHINE, order, {}), graph, MACHINE)
+    assert [str(v) for v in found] == ["two: runs before 'one', on which it depends"]
+
+
+def test_an_update_waits_at_run_time_for_readers_on_other_streams() -> None:
+    """The reader takes three seconds on a processor of its own; the update may not start before its end."""
+    machine = system(
+        {"gpu": gpu("gpu", None), "cpu": cpu("cpu", None), "dram": cpu("dram", ram(1 << 20, 1e6))},
+        works_in={"gpu": "dram", "cpu": "dram"},
+    )
+    tasks = [run_task("read", "cpu"), run_task("add", "gpu"), run_task("use", "gpu")]
+    made = plan(READ_THEN_UPDATE, machine, tasks, {"cache": "dram"})
+    assert check(made, READ_THEN_UPDATE, machine) == []
+    assert bind(made, READ_THEN_UPDATE, machine).waits[1] == (0,)
+    for run in (event_run, analytic_run):
+        assert spans(run(made, READ_THEN_UPDATE, machine))["add"] == (3.0, 4.0)
+
+
+def collective_plan(operator: Operator, machine: System = MACHINE) -> tuple[Plan, Graph]:
+    """Two ranks of a collective over what each GPU was given."""
+    graph = Graph("c", tensors({"p": 8, "q": 8, "r": 8, "s": 8, "t": 8}), (operator,))
+    tasks = [Task(f"c@{n}", "collective", f"{n}.compute", "c", n, group=GROUP) for n in GROUP]
+    return plan(graph, machine, tasks, {"p": "gpu0", "q": "gpu1", "r": "gpu1"}), graph
+
+
+@pytest.mark.parametrize(
+    ("operator", "message"),
+    [
+        (
+            op("c", ["p", "q", "r"], ["s", "t"], kind="all_reduce", bytes=8),
+            "2 ranks cannot share the tensors",
+        ),
+        (op("c", ["p", "q"], ["s"], kind="all_reduce", bytes=8), "2 ranks cannot share the tensors"),
+        (
+            op("c", ["p", "q"], ["s", "t"], updates=["r"], kind="all_reduce", bytes=8),
+            "a collective makes new ones",
+        ),
+    ],
+)
+def test_a_collective_that_ranks_cannot_run_together_is_refused(operator: Operator, message: str) -> None:
+    made, graph = collective_plan(operator)
+    assert any(v.task == "c@gpu0" and message in v.message for v in check(made, graph, MACHINE))
+
+
+def test_ranks_that_no_links_join_never_meet() -> None:
+    operator = op("c", ["p", "q"], ["s", "t"], kind="all_reduce", bytes=8)
+    made, graph = collective_plan(operator)
+    assert check(made, graph, MACHINE) == []
+    found = check(made, graph, replace(MACHINE, wires={}))
+    assert [str(v) for v in found] == ["c@gpu0: no link path joins 'gpu0' to 'gpu1'"]
+
+
+def test_a_device_that_does_not_compute_runs_nothing() -> None:
+    """A switch has neither arithmetic nor a memory."""
+    machine = system(
+        {"gpu0": gpu("gpu0", ram(1 << 20, 1e6)), "switch": crossing("switch")},
+        [wire("w", [("gpu0", "switch")], 1e3)],
+    )
+    graph = Graph("g", {}, (op("o"),))
+    found = check(plan(graph, machine, [run_task("o", "switch")], {}), graph, machine)
+    assert [str(v) for v in found] == ["o: device 'switch' does not compute"]
+
+
+def test_more_streams_of_transfers_than_a_scratchpad_has_engines() -> None:
+    machine = load_system("edge-tpu-board")
+    graph = Graph("g", tensors(dict.fromkeys("xyz", 8)), ())
+    tasks = [move(name, "dram", "accelerator", f"dma{name}") for name in "xyz"]
+    found = check(plan(graph, machine, tasks, dict.fromkeys("xyz", "dram")), graph, machine)
+    assert [str(v) for v in found] == [
+        "move z to accelerator: moves bytes on a stream beyond the 2 DMA engines of 'accelerator'"
+    ]
+    assert check(plan(graph, machine, tasks[:2], dict.fromkeys("xyz", "dram")), graph, machine) == []
+
+
+@pytest.mark.parametrize(("address", "clash"), [(0, True), (8, False)])
+def test_a_copy_that_is_freed_held_its_bytes_until_then(address: int, clash: bool) -> None:
+    """'a' is made beside 'x' and freed by the task that reads it."""
+    freed = with_task("second", frees=(("a", "gpu0"),))
+    tasks = tuple(replace(t, addresses={"a": address}) if t.name == "first" else t for t in freed.tasks)
+    made = replace(freed, tasks=tasks, homes={**GOOD.homes, "x": (Home("gpu0", 0),)})
+    assert bool(check(made, GRAPH, MACHINE)) == clash
 
 
 def test_a_home_updated_elsewhere_is_stale() -> None:
@@ -287,8 +469,6 @@ def test_addresses_clash_exactly_when_two_lives_share_bytes(case: Case, rng: obj
     found = check(changed, case.graph, case.system)
     assert bool(found) == clash, [str(v) for v in found]
     if not found:
-        from machines import event_run
-
         event_run(changed, case.graph, case.system)
 
 
@@ -302,7 +482,9 @@ def test_an_unknown_operator_in_the_splits_is_refused() -> None:
 
 
 def test_the_limit_is_kept() -> None:
-    many = Graph("many", tensors({"x": 8}), tuple(op(f"o{i}", ["x"], kind="view") for i in range(80)))
+    many = Graph(
+        "many", tensors({"x": 8}), tuple(operator_of("view", name=f"o{i}", inputs=("x",)) for i in range(80))
+    )
     empty = plan(many, MACHINE, [], {"x": "gpu0"})
     assert len(check(empty, many, MACHINE)) == 50
     assert len(check(empty, many, MACHINE, limit=7)) == 7

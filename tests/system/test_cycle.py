@@ -13,11 +13,12 @@ from simulator.dram.build import channel_of
 from simulator.dram.patterns import AccessPattern, channel_grain, pattern_bandwidth
 from simulator.system.costs import CostTable
 from simulator.system.cycle import CycleMemory, access_pattern, engine_memories, measured_memories
-from workloads.graph import Operator, legacy_operator
+from tests.typed import operator_of
+from workloads.graph import Operator
 
 
 def product(read: int, written: int = 0) -> Operator:
-    return legacy_operator("op", "matmul", (), (), 1.0, read, written, "fp16", (), {"m": 1, "n": 64, "k": 64})
+    return operator_of("matmul", 1.0, read, written, "fp16", name="op", m=1, n=64, k=64)
 
 
 def test_unified_memory_keeps_below_its_pins_and_gives_the_same_bytes_twice():
@@ -46,7 +47,7 @@ def test_arithmetic_and_traffic_come_apart_on_a_gpu(model):
         n = k = 8192
         read = 2 * (m * k + n * k)
         sizes = {"m": m, "n": n, "k": k}
-        return legacy_operator("g", "matmul", (), (), 2.0 * m * n * k, read, 2 * m * n, "fp16", (), sizes)
+        return operator_of("matmul", 2.0 * m * n * k, read, 2 * m * n, "fp16", name="g", **sizes)
 
     thin, thick = gemm(1), gemm(8192)
     moved = thin.read_bytes + thin.write_bytes
@@ -74,21 +75,15 @@ def test_an_operator_takes_the_time_of_its_pattern():
     [
         (product(100, 100), AccessPattern("stream", write_share=0.5)),
         (
-            legacy_operator("e", "embedding", (), (), 0.0, 100, 0, "fp16", (), {"m": 4, "n": 768}),
+            operator_of('embedding', 0.0, 100, 0, 'fp16', name='e', m=4, n=768),
             AccessPattern("gather", 1536),
         ),
         (
-            legacy_operator(
-                "a", "attention", (), (), 1.0, 100, 0, "fp16", (),
-                {"q_len": 1, "head_dim": 128, "kv_heads": 8},
-            ),
+            operator_of('attention', 1.0, 100, 0, 'fp16', name='a', q_len=1, head_dim=128, kv_heads=8),
             AccessPattern("strided", 256, 2048, lanes=8),
         ),
         (
-            legacy_operator(
-                "a", "attention", (), (), 1.0, 100, 0, "fp16", (),
-                {"q_len": 1, "head_dim": 128, "kv_heads": 8, "kv_dtype": "int4"},
-            ),
+            operator_of('attention', 1.0, 100, 0, 'fp16', name='a', q_len=1, head_dim=128, kv_heads=8, kv_dtype='int4'),
             AccessPattern("strided", 64, 512, lanes=8),
         ),
     ],
@@ -121,7 +116,7 @@ def test_energy_of_an_operator_is_that_of_its_pattern():
     node = next(node for node in system.workers() if node.device.kind == "cpu")
     memory = system.memories[node.memory or node.name]
     device = engine_memories(system)[memory.name]
-    rows = legacy_operator("e", "embedding", (), (), 0.0, 64 * 4096, 0, "fp16", (), {"m": 4096, "n": 32})
+    rows = operator_of("embedding", 0.0, 64 * 4096, 0, "fp16", name="e", m=4096, n=32)
     cost = CycleMemory(COST_MODELS.get("roofline"), system).cost(rows, node, memory)
     pattern = pattern_bandwidth(device, AccessPattern("gather", 64))
     assert cost.memory_energy_j == pytest.approx(64 * 4096 * pattern.energy_per_byte_j)

@@ -34,6 +34,7 @@ from simulator.plan import Plan, Task
 from simulator.system.costs import CostTable
 from simulator.system.engine import PhaseRun
 from simulator.system.physics import check_phase
+from tests.typed import operator_of
 from workloads.graph import Graph, Operator, Role
 
 BOTH = pytest.mark.parametrize("run", [event_run, analytic_run], ids=["event", "analytic"])
@@ -272,8 +273,13 @@ def test_collectives_take_their_alpha_beta_time(
     machine, names = ranks_of(count, shape)
     size = 840
     sizes = {f"{part}{i}": 8 for part in "io" for i in range(count)}
-    ends = [[f"{part}{i}" for i in range(count)] for part in "io"]
-    collective = op("c", *ends, kind=kind, bytes=size)
+    collective = operator_of(
+        kind,
+        name="c",
+        inputs=tuple(f"i{i}" for i in range(count)),
+        outputs=tuple(f"o{i}" for i in range(count)),
+        bytes=size,
+    )
     graph = Graph("g", tensors(sizes), (collective,))
     tasks = [Task(f"c@{n}", "collective", f"{n}.compute", "c", n, group=tuple(names)) for n in names]
     made = plan(graph, machine, tasks, {f"i{i}": n for i, n in enumerate(names)})
@@ -374,7 +380,7 @@ def test_a_cheating_cost_model_is_caught(run: Run, changes: dict[str, float], me
     flops = 1e11  # one second on the vector unit of the test devices
     work = (
         op("honest"),
-        replace(op("liar", extra_flops=flops), dtype="fp32"),
+        operator_of("elementwise", flops, dtype="fp32", name="liar", seconds=1.0),
     )
     graph = Graph("g", {}, work)
     machine = two_gpus()

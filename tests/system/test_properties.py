@@ -68,15 +68,15 @@ def test_bytes_into_a_wire_are_the_bytes_that_tasks_moved(case: Case) -> None:
             if task.kind == "transfer":
                 size = case.graph.tensors[task.tensor].size_bytes
                 assert record.moved_bytes == record.received_bytes == size
-                for resource in costs.path(task.source, task.target).resources:
-                    expected[resource] = expected.get(resource, 0.0) + size
+                for resource, weight in costs.path(task.source, task.target).load.items():
+                    expected[resource] = expected.get(resource, 0.0) + size * weight
             elif task.kind == "collective" and task.device == task.group[0]:
                 operator = case.graph.operator_by_name[task.operator]
                 for round_ in costs.rounds(operator, task.group):
                     for source, target, size in round_.sends:
                         here, there = (case.system.nodes[n].memory or n for n in (source, target))
-                        for resource in costs.path(here, there).resources:
-                            expected[resource] = expected.get(resource, 0.0) + size
+                        for resource, weight in costs.path(here, there).load.items():
+                            expected[resource] = expected.get(resource, 0.0) + size * weight
         for resource in {*expected, *run.carried_bytes}:
             assert run.carried_bytes.get(resource, 0.0) == pytest.approx(expected.get(resource, 0.0))
         collective = [r for r in run.records if r.task.kind == "collective"]
@@ -190,32 +190,38 @@ def test_plans_survive_their_file(case: Case, tmp_path_factory: pytest.TempPathF
     assert json.loads(path.read_text()) == again.to_json()
 
 
-@EXAMPLES
-@given(
-    st.lists(st.lists(st.sampled_from("abcd"), max_size=4), max_size=7),
-    st.tuples(*[st.sampled_from([1.0, 3.0, 10.0, 1e9])] * 4),
+LOADS = st.lists(
+    st.dictionaries(st.sampled_from("abcd"), st.sampled_from([0.1, 1.0, 1.0, 2.0, 7.0]), max_size=4),
+    max_size=7,
 )
-def test_fair_rates_are_max_min_fair(flows: list[list[str]], rates: tuple[float, ...]) -> None:
-    capacity = dict(zip("abcd", rates, strict=True))
-    found = fair_rates(flows, capacity)
-    load = {
-        r: sum(rate * flow.count(r) for flow, rate in zip(flows, found, strict=True) if flow)
+CAPS = st.lists(st.sampled_from([0.01, 1.0, 5.0, math.inf, math.inf]), min_size=7, max_size=7)
+
+
+@EXAMPLES
+@given(LOADS, st.tuples(*[st.sampled_from([1.0, 3.0, 10.0, 1e9])] * 4), CAPS)
+def test_fair_rates_are_max_min_fair(
+    loads: list[dict[str, float]], rates: tuple[float, ...], caps: list[float]
+) -> None:
+    capacity, caps = dict(zip("abcd", rates, strict=True)), caps[: len(loads)]
+    found = fair_rates(loads, capacity, caps)
+    full = {
+        r: sum(rate * load.get(r, 0.0) for load, rate in zip(loads, found, strict=True) if load)
         for r in capacity
     }
-    assert all(load[r] <= capacity[r] * (1 + 1e-9) for r in capacity)
-    for flow, rate in zip(flows, found, strict=True):
-        if not flow:
-            assert math.isinf(rate)
+    assert all(full[r] <= capacity[r] * (1 + 1e-9) for r in capacity)
+    for load, rate, cap in zip(loads, found, caps, strict=True):
+        assert rate <= cap
+        if rate == cap:
             continue
         bottlenecks = [
             r
-            for r in flow
-            if load[r] >= capacity[r] * (1 - 1e-9)
-            and all(rate >= other * (1 - 1e-9) for f, other in zip(flows, found, strict=True) if r in f)
+            for r in load
+            if full[r] >= capacity[r] * (1 - 1e-9)
+            and all(rate >= other * (1 - 1e-9) for f, other in zip(loads, found, strict=True) if r in f)
         ]
-        assert bottlenecks, "no full resource holds this flow back"
-    for rate, expected in zip(found, max_min(flows, capacity), strict=True):
-        assert math.isinf(rate) or rate == pytest.approx(expected)
+        assert bottlenecks, "neither its cap nor a full resource holds this flow back"
+    for load, rate, expected in zip(loads, found, max_min(loads, capacity, caps), strict=True):
+        assert not load or rate == pytest.approx(expected)
 
 
 @EXAMPLES

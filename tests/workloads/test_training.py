@@ -7,8 +7,9 @@ from math import prod
 import pytest
 
 from hw_configs.problems import InputError
+from tests.typed import operator_of
 from workloads import models
-from workloads.graph import Graph, Role, Tensor, check_graph, legacy_operator
+from workloads.graph import Graph, Role, Tensor, check_graph
 from workloads.training import ADAM_FLOPS, LOSS_FLOPS, training_step
 from workloads.workload import WorkloadOptions
 
@@ -115,11 +116,9 @@ def test_a_tiny_chain_operator_by_operator() -> None:
         Tensor("y", (4, 2), "fp16"),
     ]
     operators = (
-        legacy_operator("up", "matmul", ("x", "W"), ("a",), 120, 54, 40, attributes={"m": 4, "n": 5, "k": 3}),
-        legacy_operator("relu", "activation", ("a",), ("h",), 20, 40, 40),
-        legacy_operator(
-            "down", "matmul", ("h", "V"), ("y",), 80, 60, 16, attributes={"m": 4, "n": 2, "k": 5}
-        ),
+        operator_of("matmul", 120, 54, 40, name="up", inputs=("x", "W"), outputs=("a",), m=4, n=5, k=3),
+        operator_of("activation", 20, 40, 40, name="relu", inputs=("a",), outputs=("h",)),
+        operator_of("matmul", 80, 60, 16, name="down", inputs=("h", "V"), outputs=("y",), m=4, n=2, k=5),
     )
     graph = check_graph(training_step(Graph("chain", {t.name: t for t in tensors}, operators, ("y",))))
     by_name = graph.operator_by_name
@@ -150,7 +149,7 @@ def test_narrow_weights_are_trained_in_the_type_they_expand_to() -> None:
 
 def test_graphs_that_cannot_be_trained_are_refused() -> None:
     x = Tensor("x", (2, 2), "fp16")
-    op = legacy_operator("act", "activation", ("x",), ("y",), 4, 8, 8)
+    op = operator_of("activation", 4, 8, 8, name="act", inputs=("x",), outputs=("y",))
     tensors = {"x": x, "y": Tensor("y", (2, 2), "fp16")}
     with pytest.raises(InputError, match="names no outputs"):
         training_step(Graph("a", tensors, (op,)))

@@ -13,7 +13,8 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
+
+from hw_configs.compiled import compiled
 
 __all__ = ["ADDRESS", "CYCLE", "DIRECTION", "pack_words", "parse_lines"]
 
@@ -35,7 +36,7 @@ def pack_words(words: Mapping[int, Iterable[str]]) -> tuple[npt.NDArray[np.int64
     return np.array(packed, np.uint64).view(np.int64), np.array(values, np.uint8)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def parse_lines(text, start, end, columns, comma, words, meanings, address, write, arrival, filled):
     """Take whole lines of ``text[start:end]`` until one is not ordinary, or the arrays are full.
 

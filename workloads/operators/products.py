@@ -35,7 +35,9 @@ class Product(Work):
         "image); 0: all of m x k", 0, least=0,
     )  # fmt: skip
     rate: float = number(
-        "times", "how many times faster than dense the matrix unit runs (2 for 2:4 sparse weights)", 1.0
+        "times",
+        "dense multiply-adds per one that the matrix unit does, skipping zeros (2 for 2:4 sparse weights)",
+        1.0,
     )
     heads: int = count("heads", "query heads among the columns", 0, 0, _OF_A_PLAN)
     kv_heads: int = count("heads", "key and value heads among the columns", 0, 0, _OF_A_PLAN)
@@ -43,8 +45,8 @@ class Product(Work):
     norm: bool = flag("a norm is folded into the epilogue", without_effect=_FOLDED)
 
     def arithmetic(self) -> float:
-        """Two operations per multiply-add."""
-        return 2.0 * self.batch * self.m * self.n * self.k
+        """Two operations per multiply-add that is not skipped."""
+        return 2.0 * self.batch * self.m * self.n * self.k / self.rate
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

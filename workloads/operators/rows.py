@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Final
 
@@ -174,6 +175,7 @@ class View(Work):
     """No data movement at all: reshape, identity."""
 
     kind: ClassVar[str] = "view"
+    unused: ClassVar[Mapping[str, str]] = dict.fromkeys(("share", "extra_flops"), "a view computes nothing")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -202,3 +204,4 @@ class Custom(Work):
     """An operator Offchip has no cost rule for; counted by its bytes and ``extra_flops``, reported by name."""
 
     kind: ClassVar[str] = "custom"
+    unused: ClassVar[Mapping[str, str]] = {"share": "it has no formula that could be done in part"}

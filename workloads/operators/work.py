@@ -79,6 +79,8 @@ class Work:
     """Whether the arithmetic runs on matrix units where a device has them."""
     communicates: ClassVar[bool] = False
     """Whether links, not the device, set the time."""
+    unused: ClassVar[Mapping[str, str]] = {}
+    """Fields of every kind that this one has no use for, and why."""
 
     share: float = number(
         "times", "how often the arithmetic of the other fields is done: 2.5 in attention's backward pass, a part "
@@ -127,7 +129,7 @@ def fields_of(kind: type[Work]) -> dict[str, FieldInfo]:
             f.default is dataclasses.MISSING,
             None if f.default is dataclasses.MISSING else f.default,
             f.metadata["choices"],
-            f.metadata["without_effect"],
+            kind.unused.get(f.name, f.metadata["without_effect"]),
         )
         for f in dataclasses.fields(kind)
     ]

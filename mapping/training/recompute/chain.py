@@ -21,9 +21,9 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from hw_configs.compiled import compiled
 from hw_configs.problems import InfeasibleError, bad_input
 
 __all__ = ["ChainStage", "Rematerialization", "Step", "best_schedule", "replay_schedule"]
@@ -168,7 +168,7 @@ def _fits_alone(output: Ints, saved: Ints, room: int) -> bool:
     return True
 
 
-@njit(cache=True)
+@compiled
 def _table(
     forward: Floats, backward: Floats, output: Ints, saved: Ints, room: int
 ) -> tuple[NDArray[np.float64], Ints]:

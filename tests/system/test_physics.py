@@ -1,0 +1,346 @@
+"""Every physics check trips: a legal run, broken in one respect, is refused by name."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import pytest
+from machines import (
+    GivenSeconds,
+    analytic_run,
+    cpu,
+    drive,
+    event_run,
+    gpu,
+    move,
+    op,
+    plan,
+    ram,
+    run_task,
+    system,
+    tensors,
+    two_gpus,
+    wire,
+)
+
+from hw_configs.device import ComputationalStorage, Envelope
+from hw_configs.problems import PhysicsError
+from hw_configs.system import System
+from simulator.check import check
+from simulator.plan import Plan, Task
+from simulator.system.costs import CostTable
+from simulator.system.engine import PhaseRun
+from simulator.system.physics import check_phase
+from workloads.graph import Graph, Operator, Role
+
+
+@dataclass
+class Legal:
+    """A run that passes, with what it ran on."""
+
+    run: PhaseRun
+    graph: Graph
+    machine: System
+
+    def check(self) -> None:
+        check_phase(self.run, self.graph, self.machine, CostTable(self.machine, GivenSeconds()))
+
+    def change(self, name: str, **fields: object) -> None:
+        """Alter the record of a task; fields of the cost are named ``cost.field``."""
+        for place, record in enumerate(self.run.records):
+            if record.task.name == name:
+                cost = {key[5:]: value for key, value in fields.items() if key.startswith("cost.")}
+                own = {key: value for key, value in fields.items() if not key.startswith("cost.")}
+                if cost:
+                    own["cost"] = replace(record.cost, **cost)  # type: ignore[arg-type]
+                self.run.records[place] = replace(record, **own)  # type: ignore[arg-type]
+
+
+def legal(made: Plan, graph: Graph, machine: System, runner: Callable[..., PhaseRun] = event_run) -> Legal:
+    assert check(made, graph, machine) == []
+    found = Legal(runner(made, graph, machine), graph, machine)
+    found.check()
+    return found
+
+
+def busy_machine() -> Legal:
+    """Two chained operators on one GPU, a copy over its wire, an operator behind it, a collective's round."""
+    flops = 1e11  # one second on the vector unit of the test devices
+    graph = Graph(
+        "g",
+        tensors({"x": 100, "w": 400, "a": 200, "b": 100, "p": 8, "q": 8, "s": 8, "t": 8}, {"w": Role.WEIGHT}),
+        (
+            Operator(
+                "first", "elementwise", ("x", "w"), ("a",), flops, 500, 200, "fp32", (), {"seconds": 1.0}
+            ),
+            op("second", ["a"], ["b"], 2.0),
+            op("far", ["b"], ["q"], 1.0),
+            op("near", ["b"], ["p"], 0.5),
+            op("sum", ["p", "q"], ["s", "t"], kind="all_reduce", bytes=8, group=2),
+        ),
+        ("s", "t"),
+    )
+    machine = with_power(two_gpus(bandwidth=100.0), "gpu0", idle=10.0, tdp=100.0)
+    group = ("gpu0", "gpu1")
+    tasks = [
+        run_task("first", "gpu0"), run_task("second", "gpu0"), move("b", "gpu0", "gpu1"),
+        run_task("far", "gpu1"), run_task("near", "gpu0"),
+        *(Task(f"sum@{n}", "collective", f"{n}.compute", "sum", n, group=group) for n in group),
+    ]  # fmt: skip
+    return legal(plan(graph, machine, tasks, {"x": "gpu0", "w": "gpu0"}), graph, machine)
+
+
+def with_power(machine: System, name: str, idle: float, tdp: float) -> System:
+    node = machine.nodes[name]
+    device = node.device.model_copy(update={"power": Envelope(idle=idle, tdp=tdp)})
+    return replace(machine, nodes={**machine.nodes, name: replace(node, device=device)})
+
+
+def refused(found: Legal, *words: str) -> None:
+    with pytest.raises(PhysicsError) as error:
+        found.check()
+    for word in words:
+        assert word in str(error.value), (word, str(error.value))
+
+
+def test_arithmetic_below_the_roof() -> None:
+    found = busy_machine()
+    found.change("first", end=0.999)
+    refused(found, "operator 'first' took 0.999 s, below its roof of 1 s on gpu0")
+
+
+def test_traffic_below_the_roof() -> None:
+    found = busy_machine()
+    found.change("first", **{"cost.read_bytes": 600_000, "cost.write_bytes": 410_000})
+    refused(found, "operator 'first' took 1 s, below its roof of 1.01 s on gpu0")
+
+
+@pytest.mark.parametrize("ports", [1, 2])
+def test_the_roof_follows_the_ports(ports: int) -> None:
+    """Two ports read and write beside each other, one port takes turns."""
+    machine = system({"gpu0": gpu("gpu0", ram(1 << 20, 1000.0, ports=ports))})
+    graph = Graph("g", {}, (op("o", moves=(600, 600), seconds=0.0),))
+    found = legal(plan(graph, machine, [run_task("o", "gpu0")], {}), graph, machine)
+    assert found.run.end == pytest.approx(1.2 if ports == 1 else 0.6)
+    found.change("o", end=0.599 if ports == 2 else 1.199)
+    refused(found, "operator 'o' took")
+
+
+@pytest.mark.parametrize("part", ["compute_energy_j", "memory_energy_j"])
+def test_negative_energy(part: str) -> None:
+    found = busy_machine()
+    found.change("second", **{f"cost.{part}": -1e-12})
+    refused(found, "operator 'second' has negative energy")
+
+
+@pytest.mark.parametrize("part", ["seconds", "launch_seconds"])
+@pytest.mark.parametrize("value", [-1e-12, math.nan])
+def test_negative_time(part: str, value: float) -> None:
+    found = busy_machine()
+    found.change("second", **{f"cost.{part}": value})
+    refused(found, "operator 'second' takes")
+
+
+def test_more_power_than_the_cooling_takes() -> None:
+    """90 W above idle for two seconds are 180 J; a device without a stated limit has none."""
+    found = busy_machine()
+    found.change("second", **{"cost.compute_energy_j": 100.0, "cost.memory_energy_j": 79.9})
+    found.change("far", **{"cost.compute_energy_j": 1e9})
+    found.check()
+    found.change("second", **{"cost.memory_energy_j": 80.1})
+    refused(found, "operator 'second' draws 100.05 W on gpu0, above its TDP of 100 W")
+
+
+def test_two_operators_at_once_on_a_device() -> None:
+    graph = Graph("g", {}, (op("a", seconds=2.0), op("b", seconds=3.0)))
+    machine = two_gpus()
+    made = plan(graph, machine, [run_task("a", "gpu0", "s0"), run_task("b", "gpu0", "s1")], {})
+    found = legal(made, graph, machine)
+    found.change("b", start=1.9)
+    refused(found, "device gpu0 runs 'a' and 'b' at once")
+
+
+def test_two_tasks_at_once_on_a_stream() -> None:
+    graph = Graph("g", tensors({"x": 1000, "y": 1000}), ())
+    machine = two_gpus()
+    tasks = [move("x", "host", "gpu0", "copies"), move("y", "host", "gpu1", "copies")]
+    found = legal(plan(graph, machine, tasks, {"x": "host", "y": "host"}), graph, machine)
+    found.change("move y to gpu1", start=0.9)
+    refused(found, "stream copies runs 'move x to gpu0' and 'move y to gpu1' at once")
+
+
+def test_a_run_below_its_critical_path() -> None:
+    """'first', 'second' and 'far' follow one another: four seconds."""
+    found = busy_machine()
+    found.run.end = 3.99
+    refused(found, "the critical path to 'far' takes 4 s, the run only 3.99 s")
+
+
+def test_a_chain_through_an_update_in_place_is_a_critical_path() -> None:
+    graph = Graph(
+        "g",
+        tensors({"cache": 10}, {"cache": Role.KV_CACHE}),
+        (op("write", updates=["cache"], seconds=2.0), op("read", ["cache"], seconds=3.0)),
+    )
+    machine = two_gpus()
+    tasks = [run_task("write", "gpu0"), run_task("read", "gpu0")]
+    found = legal(plan(graph, machine, tasks, {"cache": "gpu0"}), graph, machine)
+    found.run.end = 4.9
+    refused(found, "the critical path to 'read' takes 5 s")
+
+
+@pytest.mark.parametrize("change", [-10.0, 10.0])
+def test_bytes_that_vanish_or_appear_on_a_wire(change: float) -> None:
+    found = busy_machine()
+    carried = {**found.run.carried_bytes}
+    carried["up0>"] += change
+    found.run.carried_bytes = carried
+    refused(found, f"up0> carried {108 + change:.0f} bytes, tasks moved 108")
+
+
+def test_bytes_of_a_transfer_that_no_wire_saw() -> None:
+    found = busy_machine()
+    found.change("move b to gpu1", moved_bytes=120.0)
+    refused(found, "carried 116 bytes, tasks moved 136")
+
+
+def copies() -> Legal:
+    """One second of copying over a wire, and nothing else."""
+    graph = Graph("g", tensors({"x": 1000}), ())
+    machine = two_gpus()
+    return legal(plan(graph, machine, [move("x", "host", "gpu0")], {"x": "host"}), graph, machine)
+
+
+def test_a_wire_that_carries_more_than_it_can() -> None:
+    found = copies()
+    found.run.end = 0.9
+    refused(found, "up0< carried 1000 bytes, more than its bandwidth allows in the run")
+
+
+def test_a_wire_that_is_busy_longer_than_the_run() -> None:
+    found = copies()
+    found.run.busy_seconds = {**found.run.busy_seconds, "up0<": 1.01}
+    refused(found, "wire 'up0' was busy longer than the run")
+
+
+@pytest.mark.parametrize("runner", [event_run, analytic_run])
+def test_a_wire_is_busy_as_long_as_something_is_on_it(runner: Callable[..., PhaseRun]) -> None:
+    """Two copies side by side, a pause, and one more."""
+    graph = Graph("g", tensors({"x": 1000, "y": 500, "z": 250}), (op("wait", ["x"], seconds=3.0),))
+    machine = two_gpus()
+    tasks = [
+        move("x", "host", "gpu0", "c0"), run_task("wait", "gpu0"), move("y", "host", "gpu0", "c0"),
+        move("z", "host", "gpu0", "c1", after=("wait",)),
+    ]  # fmt: skip
+    found = runner(plan(graph, machine, tasks, {"x": "host", "y": "host", "z": "host"}), graph, machine)
+    assert found.busy_seconds["up0<"] == pytest.approx(1.75)
+    assert found.carried_bytes["up0<"] == 1750
+
+
+def unified(memory_bandwidth: float = 1000.0) -> Legal:
+    """A CPU and a GPU that read 1000 bytes each from the memory they share, at 1000 bytes/s."""
+    machine = system(
+        {
+            "gpu": gpu("gpu", None),
+            "cpu": cpu("cpu", None),
+            "dram": cpu("dram", ram(1 << 20, memory_bandwidth)),
+        },
+        works_in={"gpu": "dram", "cpu": "dram"},
+    )
+    graph = Graph("g", {}, (op("a", moves=(1000, 0), seconds=0.0), op("b", moves=(900, 100), seconds=0.0)))
+    return legal(plan(graph, machine, [run_task("a", "gpu"), run_task("b", "cpu")], {}), graph, machine)
+
+
+def test_kernels_that_draw_more_than_their_memory_has() -> None:
+    """Each within its own roof, both together at twice the bandwidth."""
+    found = unified()
+    assert found.run.end == pytest.approx(2.0)
+    found.change("a", end=1.0)
+    found.change("b", end=1.0)
+    found.run.end = 1.0
+    refused(
+        found, "memory 'dram' passed 1900 bytes read and 100 written", "takes 2 s of its 1 port(s), in 1 s"
+    )
+
+
+def test_a_copy_beside_a_kernel_counts_against_the_memory() -> None:
+    machine = two_gpus(bandwidth=1000.0, memory_bandwidth=1000.0)
+    graph = Graph("g", tensors({"x": 500}), (op("a", moves=(1000, 0), seconds=0.0),))
+    made = plan(graph, machine, [run_task("a", "gpu0"), move("x", "gpu0", "host")], {"x": "gpu0"})
+    found = legal(made, graph, machine)
+    assert found.run.end == pytest.approx(1.5)
+    found.change("a", end=1.0)
+    found.run.end = 1.0
+    refused(found, "memory 'gpu0' passed 1500 bytes read and 0 written, which takes 1.5 s")
+
+
+def test_two_ports_take_reads_and_writes_side_by_side_and_no_more() -> None:
+    machine = system(
+        {"host": cpu("host", ram(1 << 20, 1e6)), "ssd": drive("ssd", 1 << 20, 500.0, 250.0)},
+        [wire("nvme", [("ssd", "host")], 1e6)],
+    )
+    graph = Graph("g", tensors({"x": 1000, "y": 500}), ())
+    tasks = [move("x", "ssd", "host"), move("y", "host", "ssd")]
+    found = legal(plan(graph, machine, tasks, {"x": "ssd", "y": "host"}), graph, machine)
+    assert found.run.end == pytest.approx(2.0)
+    device = machine.nodes["ssd"].device.model_copy(
+        update={"store": machine.nodes["ssd"].device.store.model_copy(update={"ports": 1})}
+    )
+    one = replace(machine, nodes={**machine.nodes, "ssd": replace(machine.nodes["ssd"], device=device)})
+    shared = legal(plan(graph, one, tasks, {"x": "ssd", "y": "host"}), graph, one)
+    assert shared.run.end == pytest.approx(4.0)
+
+
+def inside() -> Legal:
+    """A drive whose own compute reads 1200 bytes beside a host that fetches 400; channels carry 1200 a second."""
+    store = drive("csd0", 1 << 20, 800.0, 800.0).store
+    csd = ComputationalStorage.model_construct(
+        kind="csd", name="csd0", interface="NVMe", store=store, internal_bandwidth=1200.0,
+        memory=ram(1 << 10, 1e6), compute=gpu("g", None).compute, engine=None, power=None,
+    )  # fmt: skip
+    machine = system(
+        {"csd0": csd, "host": cpu("host", ram(1 << 20, 1e6))}, [wire("nvme", [("csd0", "host")], 1e6)]
+    )
+    graph = Graph("g", tensors({"x": 400}), (op("scan", moves=(1200, 0), seconds=1.0),))
+    return legal(
+        plan(graph, machine, [run_task("scan", "csd0"), move("x", "csd0", "host")], {"x": "csd0"}),
+        graph,
+        machine,
+    )
+
+
+def test_a_drives_own_compute_and_its_host_share_the_flash() -> None:
+    found = inside()
+    assert found.run.end > 1.3
+    assert not any(
+        name.startswith("csd0:read") for name in found.run.busy_seconds if name == "csd0:flash:read"
+    )
+    found.run.end = 1.5
+    found.change("scan", end=1.0)
+    found.run.end = 1.2
+    refused(found, "the flash of 'csd0' passed 1600 bytes, more than its channels carry in the run")
+
+
+def test_what_a_drive_computes_on_does_not_cross_its_host_interface() -> None:
+    """1200 bytes inside in a second are more than the interface reads, and no breach."""
+    found = inside()
+    assert found.machine.memories["csd0"].read_bandwidth == 800.0
+    found.check()
+
+
+def test_a_memory_that_gives_back_what_it_does_not_hold() -> None:
+    found = busy_machine()
+    entries = found.run.ledger.entries["gpu0"]
+    found.run.ledger.entries["gpu0"] = [*entries, (found.run.end, "x", -10_000)]
+    refused(found, "memory 'gpu0' gave back more than it held, last 'x'")
+
+
+def test_a_memory_that_holds_more_than_it_has() -> None:
+    found = busy_machine()
+    most = found.run.ledger.peak_bytes("gpu0")
+    found.run.ledger.usable["gpu0"] = most
+    found.check()
+    found.run.ledger.usable["gpu0"] = most - 1
+    refused(found, f"memory 'gpu0' held {most} bytes of {most - 1}")
