@@ -208,8 +208,6 @@ def _collective_fits(task: Task, operator: Operator, system: System) -> Iterator
     ranks = len(task.group)
     if operator.kind not in COLLECTIVE_KINDS:
         yield Violation(task.name, f"operator {operator.name!r} of kind {operator.kind!r} is no collective")
-    if "bytes" not in operator.attributes:
-        yield Violation(task.name, f"operator {operator.name!r} states no attribute 'bytes'")
     if len(operator.inputs) % ranks or len(operator.outputs) % ranks:
         yield Violation(task.name, f"{ranks} ranks cannot share the tensors of {operator.name!r} evenly")
     if operator.updates:

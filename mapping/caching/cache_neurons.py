@@ -36,6 +36,7 @@ from mapping.placement.single_device import candidates, refuse_communication
 from simulator.plan import Division, Home, Plan, Task
 from simulator.rewrite.divide import part_name
 from workloads.graph import Graph, Operator, Role
+from workloads.operators import Attention
 
 __all__ = ["MAPPER", "CacheNeurons"]
 
@@ -64,7 +65,7 @@ class CacheNeurons:
     def plan(self, graph: Graph, system: System, options: MapperOptions) -> Plan:
         """The plan of the choice that reads least in budget; ``InfeasibleError`` when no choice fits."""
         refuse_communication(graph)
-        if any(op.attributes.get("pass") == "backward" for op in graph.operators):
+        if any(op.place.training_pass == "backward" for op in graph.operators):
             raise bad_input(f"{graph.name} has a backward pass; neurons in flash serve prefill and decode")
         settings = options.settings
         node = system.node(settings["device"]) if "device" in settings else candidates(system)[0]
@@ -215,9 +216,7 @@ class _Writer:
 
     def _prompt(self) -> bool:
         """Whether the graph takes in many tokens per sequence at once."""
-        return any(
-            op.attributes.get("q_len", 1) != 1 for op in self.graph.operators if op.kind == "attention"
-        )
+        return any(op.work.q_len != 1 for op in self.graph.operators if isinstance(op.work, Attention))
 
     def _load(
         self, name: str, op: Operator, parts: list[tuple[int, bool, bool]], memory: str, before: str

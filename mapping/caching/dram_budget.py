@@ -19,6 +19,7 @@ from mapping.caching.activation_statistics import ActivationStatistics
 from simulator.flash.patterns import DrivePattern, drive_rate
 from simulator.system.costs import CHUNK_READERS
 from workloads.graph import Graph, Operator, Role
+from workloads.operators import Product
 
 __all__ = ["MAX_WINDOW", "SparseModel", "WindowChoice", "choose_window", "sparse_model", "window_choice"]
 
@@ -85,7 +86,9 @@ def sparse_model(graph: Graph, predictor_rank: int = 0) -> SparseModel:
     sizes = {name: t.size_bytes for name, t in graph.tensors.items() if t.role is Role.WEIGHT}
     embedding = sum(b for name, b in sizes.items() if "embedding" in name or name.startswith("lm_head"))
     ffn_bytes = sum(sizes[name] for name in ffn)
-    neurons, hidden = int(down[0].attributes["k"]), int(down[0].attributes["n"])
+    work = down[0].work
+    assert isinstance(work, Product)
+    neurons, hidden = work.k, work.n
     per_layer = ffn_bytes // len(down)
     row = sizes[next(n for n in down[0].inputs if _is_matrix(graph, n))] // neurons
     return SparseModel(
@@ -102,7 +105,7 @@ def sparse_model(graph: Graph, predictor_rank: int = 0) -> SparseModel:
 
 def is_feed_forward(operator: Operator) -> bool:
     """Whether an operator is a product of a feed-forward layer."""
-    return operator.kind == "matmul" and ".mlp." in operator.name
+    return isinstance(operator.work, Product) and ".mlp." in operator.name
 
 
 def _is_matrix(graph: Graph, name: str) -> bool:

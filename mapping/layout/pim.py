@@ -28,6 +28,7 @@ from simulator.pim.product_counts import ProductCounts
 from simulator.pim.recipes import Kernel, attention_heads
 from simulator.plan import Home, Plan, Task
 from workloads.graph import Graph, Operator, Role
+from workloads.operators import Attention, GroupedProduct, Product
 
 __all__ = ["MAPPER", "SETTINGS", "LayoutOptions", "PimMapper", "bench_of", "layout_options", "pim_with_host"]
 
@@ -211,10 +212,10 @@ class _Layouts:
 
     def _matrix(self, op: Operator, kind: str) -> str:
         """A name for all matrices of equal shape."""
-        a = op.attributes
-        if kind == "weights":
-            experts = f" x {a['groups']} experts" if op.kind == "grouped_matmul" else ""
-            return f"weights {a['n']} x {a['k']}{experts}"
+        work = op.work
+        if isinstance(work, Product | GroupedProduct) and kind == "weights":
+            experts = f" x {work.groups} experts" if isinstance(work, GroupedProduct) else ""
+            return f"weights {work.n} x {work.k}{experts}"
         heads, queries, width = attention_heads(op, kind)
         return f"keys and values of {heads} heads of {width}, {queries} queries each"
 
@@ -224,16 +225,17 @@ class _Layouts:
             raise InfeasibleError(
                 f"operator {op.name!r} keeps no cache, which attention in a PIM memory needs"
             )
-        return max(t.shape[2] if len(t.shape) > 2 else int(op.attributes.get("kv_len", 1)) for t in caches)
+        context = op.work.kv_len if isinstance(op.work, Attention) else 1
+        return max(t.shape[2] if len(t.shape) > 2 else context for t in caches)
 
     def _choices(self, op: Operator, kind: str) -> Sequence[Choice]:
-        o, a = self.options, op.attributes
-        if kind == "weights":
-            choices = weight_choices(int(a["n"]), int(a["k"]), self.bench, o.objective, o.published)
-            experts = int(a.get("groups", 1)) if op.kind == "grouped_matmul" else 1
+        o, work = self.options, op.work
+        if isinstance(work, Product | GroupedProduct) and kind == "weights":
+            choices = weight_choices(work.n, work.k, self.bench, o.objective, o.published)
+            experts = work.groups if isinstance(work, GroupedProduct) else 1
             return [Choice(c.kernel, c.rows * experts, c.seconds, c.joules, c.counts) for c in choices]
         heads, queries, width = attention_heads(op, kind)
-        value_width = int(a.get("v_head_dim", width))
+        value_width = work.value_dim if isinstance(work, Attention) else width
         return cache_choices(
             heads, width, value_width, self._capacity(op), queries, self.bench, o.objective, o.published
         )
@@ -264,7 +266,7 @@ class _Layouts:
                 self.kernels[op.name] = kernel
             elif op.kind != "view":
                 kernel = {"kind": "vector", **common}
-                layer = op.attributes.get("layer")
+                layer = op.place.layer
                 if layer not in fetched:
                     fetched.add(layer)
                     if parameters.get(layer):
@@ -277,7 +279,7 @@ class _Layouts:
         for op in self.graph.operators:
             inputs = [self.graph.tensors[name] for name in dict.fromkeys(op.inputs)]
             small = sum(t.size_bytes for t in inputs if t.role is Role.WEIGHT and len(t.shape) == 1)
-            layer = op.attributes.get("layer")
+            layer = op.place.layer
             found[layer] = found.get(layer, 0) + small
         return found
 
@@ -322,12 +324,12 @@ def _half(kernel: Mapping[str, int | str | bool], kind: str) -> dict[str, int | 
 
 def _product_of(op: Operator) -> str | None:
     """The kind of kernel that multiplies an operator's matrix; None for what the host does."""
-    if op.kind == "attention":
+    if isinstance(op.work, Attention):
         return "attention"
-    if op.kind == "grouped_matmul":
+    if isinstance(op.work, GroupedProduct):
         return "weights"
-    if op.kind != "matmul":
+    if not isinstance(op.work, Product):
         return None
-    if "kv_heads" in op.attributes and op.updates:
+    if op.work.kv_heads and op.updates:
         return "keys" if "qk" in op.name else "values"
     return "weights"

@@ -24,6 +24,7 @@ from mapping.layout.choose import Choice, cache_choices
 from mapping.layout.pim import SETTINGS, LayoutOptions, bench_of, layout_options
 from mapping.liveness import footprint
 from mapping.mapper import MapperOptions
+from mapping.placement.kv_store import attention_of
 from mapping.placement.single_device import candidates, refuse_communication, too_large
 from simulator.pim.operators import host_of
 from simulator.pim.pricing import Pricer
@@ -106,7 +107,7 @@ class _Writer:
         for op in _interleaved(self.graph, names):
             if op.name not in names:
                 self._compute(op.name, self.gpu)
-            elif op.attributes.get("q_len") != 1:
+            elif attention_of(op).q_len != 1:
                 self._prefill(op, at_gpu)
             else:
                 self._attend(op, at_gpu)
@@ -132,7 +133,7 @@ class _Writer:
 
     def _cut(self, op: Operator, tensors: tuple[str, ...]) -> list[tuple[str | None, Node, int]]:
         """Cut an operator and tensors over the memories; returns piece, memory and its share of the axis."""
-        batch, heads = int(op.attributes["batch"]), int(op.attributes["kv_heads"])
+        batch, heads = attention_of(op).batch, attention_of(op).kv_heads
         axis, length = (0, batch) if batch >= len(self.memories) else (1, heads)
         count = min(length, len(self.memories))
         if count == 1:
@@ -147,8 +148,8 @@ class _Writer:
         """Queries and the new token's keys and values go to the memories, results come back."""
         made = tuple(name for name in op.inputs if name not in op.updates and name in self.graph.producer)
         parts = self._cut(op, (*op.updates, *made, *op.outputs))
-        batch, heads = int(op.attributes["batch"]), int(op.attributes["kv_heads"])
-        queries = int(op.attributes["heads"]) // heads
+        batch, heads = attention_of(op).batch, attention_of(op).kv_heads
+        queries = attention_of(op).heads // heads
         whole = batch if batch >= len(self.memories) else heads
         for piece, node, own in parts:
             for cache in op.updates:
@@ -177,10 +178,10 @@ class _Writer:
     def _choice(self, op: Operator, heads: int, queries: int) -> Choice:
         key = (heads, queries)
         if key not in self.choices:
-            width = int(op.attributes["head_dim"])
+            work = attention_of(op)
             capacity = max(self.graph.tensors[name].shape[2] for name in op.updates)
             found = cache_choices(
-                heads, width, int(op.attributes.get("v_head_dim", width)), capacity, queries, self.bench,
+                heads, work.head_dim, work.value_dim, capacity, queries, self.bench,
                 self.options.objective, self.options.published,
             )  # fmt: skip
             self.choices[key] = found[0]
@@ -207,7 +208,7 @@ def _interleaved(graph: Graph, attends: set[str]) -> Iterator[Operator]:
     """The operators, sub-batches in turn: each up to and with its next attention."""
     lanes: dict[object, list[list[Operator]]] = {}
     for op in graph.operators:
-        segments = lanes.setdefault(op.attributes.get("microbatch"), [[]])
+        segments = lanes.setdefault(op.place.microbatch, [[]])
         segments[-1].append(op)
         if op.name in attends:
             segments.append([])

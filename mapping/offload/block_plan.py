@@ -26,6 +26,7 @@ from mapping.placement.single_device import refuse_communication
 from simulator.plan import Division, Home, Pieces, Plan, Task
 from simulator.rewrite.divide import append_name, part_name
 from workloads.graph import Graph, Operator, Role
+from workloads.operators import Attention
 
 __all__ = ["MAPPER", "BlockMapper", "write_block_plan"]
 
@@ -52,10 +53,10 @@ class BlockMapper:
         """The plan of the fastest shares; ``InfeasibleError`` when none fit."""
         refuse_communication(graph)
         settings = options.settings
-        attends = [op for op in graph.operators if op.kind == "attention" and op.updates]
-        if not attends or attends[0].attributes.get("q_len") != 1:
+        attends = [op.work for op in graph.operators if isinstance(op.work, Attention) and op.updates]
+        if not attends or attends[0].q_len != 1:
             raise bad_input("the mapper block-schedule plans decode steps (--phase decode)", path="--phase")
-        batch, context = int(attends[0].attributes["batch"]), int(attends[0].attributes["kv_len"])
+        batch, context = attends[0].batch, attends[0].kv_len
         generate = _whole(settings, "generate", GENERATE)
         shape = shape_of_graph(graph, max(1, context - generate // 2), generate)
         found = self._search(graph, system, settings, batch, shape.prompt, generate)

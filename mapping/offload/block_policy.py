@@ -15,6 +15,7 @@ from typing import Any, Final
 from hw_configs.problems import InputError, Problem, bad_input
 from workloads.graph import Graph, Operator
 from workloads.importers import load_workload
+from workloads.operators import Attention, GroupedProduct, Product
 from workloads.workload import WorkloadOptions
 
 __all__ = [
@@ -189,24 +190,24 @@ def shape_of(model: str, prompt: int, generate: int, weight_bits: int = 16) -> B
 
 def shape_of_graph(graph: Graph, prompt: int, generate: int, weight_bits: int = 16) -> BlockShape:
     """The shape of the decoder in a graph, read from its attention operators and the products around them."""
-    attends = [op for op in graph.operators if op.kind == "attention"]
-    products = [op for op in graph.operators if op.kind == "matmul" and ".mlp." in op.name]
-    experts = any(op.kind == "grouped_matmul" for op in graph.operators)
-    if not attends or not products or experts:
+    attends = [op.work for op in graph.operators if isinstance(op.work, Attention)]
+    ways = [(op, op.work) for op in graph.operators if isinstance(op.work, Product) and ".mlp." in op.name]
+    experts = any(isinstance(op.work, GroupedProduct) for op in graph.operators)
+    if not attends or not ways or experts:
         raise bad_input(
             f"{graph.name} has no attention or no dense feed-forward part; a block schedule is for dense decoders"
         )
-    a = attends[0].attributes
-    down = next((op for op in products if op.name.endswith("down")), products[-1])
-    hidden, ffn = int(down.attributes["n"]), int(down.attributes["k"])
-    first = next(op for op in products if op is not down)
+    attention = attends[0]
+    down, out = next((way for way in ways if way[0].name.endswith("down")), ways[-1])
+    hidden, ffn = out.n, out.k
+    first = next(op for op, _ in ways if op is not down)
     return BlockShape(
         layers=len(attends),
         hidden=hidden,
         ffn=ffn,
-        heads=int(a["heads"]),
-        kv_width=int(a["kv_heads"]) * int(a["head_dim"]),
-        ffn_products=1 + round(sum(int(op.attributes["n"]) for op in products if _together(op, first)) / ffn),
+        heads=attention.heads,
+        kv_width=attention.kv_heads * attention.head_dim,
+        ffn_products=1 + round(sum(work.n for op, work in ways if _together(op, first)) / ffn),
         prompt=prompt,
         generate=generate,
         weight_bits=weight_bits,
@@ -215,5 +216,5 @@ def shape_of_graph(graph: Graph, prompt: int, generate: int, weight_bits: int = 
 
 def _together(operator: Operator, first: Operator) -> bool:
     """Whether a product belongs to the same layer's way up: the gate and the up projection, fused or not."""
-    same = operator.attributes.get("layer") == first.attributes.get("layer")
+    same = operator.place.layer == first.place.layer
     return same and not operator.name.endswith("down")

@@ -127,7 +127,7 @@ def _graph(model: str, phase: str, batch: int, prompt: int) -> Graph:
 
 
 def _is_product(operator: Operator) -> bool:
-    return operator.kind == "matmul" and "layer" in operator.attributes and operator.name != "lm_head"
+    return operator.kind == "matmul" and operator.place.layer is not None and operator.name != "lm_head"
 
 
 def _is_attention(operator: Operator) -> bool:

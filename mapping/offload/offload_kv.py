@@ -22,12 +22,20 @@ from hw_configs.whole_number import whole_number
 from mapping.liveness import footprint
 from mapping.mapper import MapperOptions
 from mapping.offload.stream_weights import choose_streamed
-from mapping.placement.kv_store import ATTENDERS, STORES, KvPlacement, KvRequest, choose_placement
+from mapping.placement.kv_store import (
+    ATTENDERS,
+    STORES,
+    KvPlacement,
+    KvRequest,
+    attention_of,
+    choose_placement,
+)
 from mapping.placement.single_device import candidates, refuse_communication, too_large
 from simulator.csd.endurance import tokens_until_wear_out
 from simulator.plan import Division, Home, Pieces, Plan, Sparsity, Task
 from simulator.rewrite.divide import append_name, part_name
 from workloads.graph import Graph, Operator
+from workloads.operators import Attention
 
 __all__ = ["MAPPER", "OffloadKv"]
 
@@ -108,9 +116,11 @@ def _wear(graph: Graph, system: System, placement: KvPlacement, request: KvReque
         return {}
     per_token = 0.0
     for op in graph.operators:
-        for name in op.updates if op.kind == "attention" else ():
+        if not isinstance(op.work, Attention):
+            continue
+        for name in op.updates:
             tensor = graph.tensors[name]
-            tokens = int(op.attributes["batch"]) * (tensor.shape[-2] if len(tensor.shape) > 1 else 1)
+            tokens = op.work.batch * (tensor.shape[-2] if len(tensor.shape) > 1 else 1)
             # Inside a drive sparse attention keeps K twice.
             twice = request.sparsity is not None and placement.attend == "drive" and name.endswith("k_cache")
             per_token += tensor.size_bytes / max(tokens, 1) * (2 if twice else 1)
@@ -186,7 +196,7 @@ class _Layout:
     def of(graph: Graph, placement: KvPlacement, free_bytes: float, ahead: int) -> _Layout:
         """As many pieces as memories, or a multiple, so that the pieces in flight fit beside the weights."""
         first = next(op for op in graph.operators if op.kind == "attention" and op.updates)
-        batch, heads = int(first.attributes["batch"]), int(first.attributes["kv_heads"])
+        batch, heads = attention_of(first).batch, attention_of(first).kv_heads
         stores = len(placement.memories)
         per_layer = sum(graph.tensors[name].size_bytes for name in first.updates)
         axis, length = (0, batch) if batch >= stores else (1, heads)
@@ -245,7 +255,7 @@ class _Writer:
                 self._compute(op.name, self.gpu)
             elif self.placement.store == "gpu":
                 self._stay(op, memory)
-            elif op.attributes.get("q_len") != 1:
+            elif attention_of(op).q_len != 1:
                 self._prefill(op, memory)
             elif self._lies_there():
                 self._attend_at_home(op, memory)
@@ -317,7 +327,7 @@ class _Writer:
         self._compute(op.name, self.gpu)
 
     def _sparse(self, op: Operator) -> None:
-        if self.request.sparsity is not None and op.attributes.get("q_len") == 1:
+        if self.request.sparsity is not None and attention_of(op).q_len == 1:
             self.sparsity[op.name] = self.request.sparsity
 
     def _cut(self, op: Operator, tensors: Iterable[str]) -> list[tuple[str, str]]:

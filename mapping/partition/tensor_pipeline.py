@@ -1,7 +1,7 @@
 """Tensor and pipeline parallelism for transformers.
 
 Layers are dealt out to pipeline stages in equal runs; within a stage every operator is divided over the
-stage's devices along the axis that it names itself (attribute ``tp``, after Megatron-LM, arXiv:1909.08053).
+stage's devices along the axis that its place names (after Megatron-LM, arXiv:1909.08053).
 Stages hand activations to the next over the links. Micro-batches flow through the stages; a training step
 runs them one forward, one backward (1F1B: Narayanan et al., PipeDream, SOSP 2019), which bounds the live
 activations of stage s of p to p - s micro-batches.
@@ -42,10 +42,10 @@ class TensorPipeline:
             )
         if tensor == 1:
             refuse_communication(graph)
-        elif not any("tp" in op.attributes or op.kind in COMMUNICATION for op in graph.operators):
+        elif not any(op.place.axis or op.kind in COMMUNICATION for op in graph.operators):
             raise bad_input(
-                f"no operator of {graph.name} says how it is divided (attribute 'tp'); every device would do all "
-                "of the work",
+                f"no operator of {graph.name} says along which axis it is divided; every device would do all of "
+                "the work",
                 path="--tp",
             )
         stages = [tuple(devices[s * tensor : (s + 1) * tensor]) for s in range(pipeline)]
@@ -64,21 +64,17 @@ MAPPER: Final = TensorPipeline()
 
 
 def _axis(operator: Operator) -> SplitAxis:
-    named = operator.attributes.get("tp")
-    return next((axis for axis in get_args(SplitAxis) if axis == named), "replicated")
+    return next((axis for axis in get_args(SplitAxis) if axis == operator.place.axis), "replicated")
 
 
 def _stages(graph: Graph, pipeline: int) -> dict[str, int]:
     """Operator -> stage: layers 0..L-1 in equal runs, what comes before to the first, after to the last."""
-    layers = {op.attributes["layer"] for op in graph.operators if "layer" in op.attributes}
-    inner = sorted(int(layer) for layer in layers if int(layer) >= 0)
+    inner = sorted({layer for op in graph.operators if (layer := op.place.layer) is not None and layer >= 0})
     count = max(inner[-1], 1) if inner else 0
     if pipeline > 1 and count < pipeline:
         raise bad_input(f"{graph.name} has {count} layers, too few for {pipeline} stages", path="--pp")
     return {
-        op.name: min(max(int(op.attributes.get("layer", 0)), 0) * pipeline // count, pipeline - 1)
-        if count
-        else 0
+        op.name: min(max(op.place.layer or 0, 0) * pipeline // count, pipeline - 1) if count else 0
         for op in graph.operators
     }
 
@@ -86,15 +82,15 @@ def _stages(graph: Graph, pipeline: int) -> dict[str, int]:
 def _scheduled(graph: Graph, stage_of: dict[str, int], pipeline: int) -> Graph:
     """The graph with its micro-batches in pipeline order; unchanged without backward micro-batches."""
     batches = int(graph.metadata.get("microbatches", 1))
-    backward = any(op.attributes.get("pass") == "backward" for op in graph.operators)
+    backward = any(op.place.training_pass == "backward" for op in graph.operators)
     if pipeline == 1 or batches == 1 or not backward:
         return graph
     chunks: dict[tuple[int, int, str], list[Operator]] = {}
     rest: list[Operator] = []
     for op in graph.operators:
-        which = op.attributes.get("pass")
+        which = op.place.training_pass
         if which in ("forward", "backward"):
-            key = (stage_of[op.name], int(op.attributes["microbatch"]), str(which))
+            key = (stage_of[op.name], op.place.microbatch or 0, which)
             chunks.setdefault(key, []).append(op)
         else:
             rest.append(op)

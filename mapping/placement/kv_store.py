@@ -9,7 +9,7 @@ memory is FlexGen's (arXiv:2303.06865).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 from hw_configs.device import ComputationalStorage
@@ -22,9 +22,18 @@ from simulator.link.flows import fair_rates
 from simulator.plan import Sparsity
 from simulator.rewrite.divide import sparse_operator
 from simulator.system.costs import CostTable
-from workloads.graph import Graph, Operator, legacy_replace
+from workloads.graph import Graph, Operator
+from workloads.operators import Attention
 
-__all__ = ["ATTENDERS", "STORES", "KvPlacement", "KvRequest", "choose_placement", "placements"]
+__all__ = [
+    "ATTENDERS",
+    "STORES",
+    "KvPlacement",
+    "KvRequest",
+    "attention_of",
+    "choose_placement",
+    "placements",
+]
 
 Store = Literal["gpu", "host", "ssd", "csd"]
 Attender = Literal["gpu", "cpu", "drive"]
@@ -90,7 +99,7 @@ def placements(
     graph: Graph, system: System, gpu: Node, gpu_free_bytes: float, request: KvRequest
 ) -> list[KvPlacement]:
     """Every pairing of store and attender that the system's devices and links offer, with its estimate."""
-    attends = [op for op in graph.operators if op.kind == "attention" and op.updates]
+    attends = [op for op in graph.operators if isinstance(op.work, Attention) and op.updates]
     if not attends:
         raise bad_input(f"{graph.name} has no attention with a KV cache")
     estimate = _Estimate(graph, system, gpu, attends, request)
@@ -128,7 +137,7 @@ class _Estimate:
         # Layers of one kind and window are alike: one stands for all of them.
         alike: dict[tuple[object, ...], list[Operator]] = {}
         for op in attends:
-            alike.setdefault((op.kind, context_of(op), op.attributes.get("heads")), []).append(op)
+            alike.setdefault((context_of(op), attention_of(op).heads), []).append(op)
         self.steps = [(_as_decode_step(graph, ops[0], request), len(ops)) for ops in alike.values()]
         self.step = self.steps[0][0]
         self.bytes = self.moved = 0.0
@@ -193,8 +202,8 @@ class _Estimate:
 
     def _vectors(self, memory: str) -> float:
         """Seconds that q, k, v and the result take between the GPU and where attention runs."""
-        a = self.step.attributes
-        width = (int(a["heads"]) * 2 + 2 * int(a["kv_heads"])) * int(a["head_dim"]) * int(a["batch"])
+        work = attention_of(self.step)
+        width = (work.heads * 2 + 2 * work.kv_heads) * work.head_dim * work.batch
         there, back = self.costs.path(self.gpu_memory, memory), self.costs.path(memory, self.gpu_memory)
         rate = min(self.costs.capacity[r] for r in (*there.resources, *back.resources))
         return self.layers * (2.0 * width / rate + there.latency_s + back.latency_s)
@@ -215,19 +224,27 @@ class _Estimate:
         return f"needs {need}, {where} has {has} free"
 
 
+def attention_of(operator: Operator) -> Attention:
+    """The work of an operator that is known to attend."""
+    assert isinstance(operator.work, Attention)
+    return operator.work
+
+
 def _as_decode_step(graph: Graph, operator: Operator, request: KvRequest) -> Operator:
     """An attention operator as one new token per sequence would run it, at the context with room."""
-    a = dict(operator.attributes)
-    a.update(q_len=1, kv_len=int(a.get("kv_len", 1)) + request.room_tokens)
-    step = legacy_replace(operator, attributes=a)
-    before, after = context_of(operator), context_of(step)
-    head, width = int(a.get("head_dim", 1)), int(a.get("v_head_dim", a.get("head_dim", 1)))
-    queries = int(a.get("batch", 1)) * int(a.get("heads", 1))
-    cache = sum(graph.tensors[name].size_bytes for name in operator.updates) * after // max(before, 1)
-    step = legacy_replace(
+    old = attention_of(operator)
+    work = replace(old, q_len=1, kv_len=old.kv_len + request.room_tokens)
+    step = replace(operator, work=work)
+    before, after = max(context_of(operator), 1), context_of(step)
+    caches = {name: graph.tensors[name].size_bytes * after // before for name in operator.updates}
+    queries = work.batch * work.heads
+    inputs = (*(name for name in operator.inputs if name not in caches), *caches)
+    step = replace(
         step,
-        flops=2.0 * queries * after * (head + width),
-        read_bytes=cache + 2 * queries * head,
-        write_bytes=2 * queries * width + cache // max(after, 1),
+        inputs=inputs,
+        reads=(*(caches.get(name, 0) for name in inputs), *(0 for _ in operator.updates)),
+        writes=(*(0 for _ in operator.outputs), *(size // max(after, 1) for size in caches.values())),
+        beside_read=2 * queries * work.head_dim,
+        beside_written=2 * queries * work.value_dim,
     )
-    return sparse_operator(step, request.sparsity)
+    return sparse_operator(step, request.sparsity, graph.tensors)

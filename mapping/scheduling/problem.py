@@ -16,6 +16,7 @@ from typing import Literal
 
 from hw_configs.problems import InputError, Problem, bad_input
 from workloads.graph import PERSISTENT_ROLES, Graph, Operator, Role
+from workloads.operators import Copy
 
 __all__ = ["ScheduleOperator", "ScheduleProblem", "ScheduleTensor", "Weights", "problem_from_graph"]
 
@@ -190,14 +191,13 @@ class _Builder:
                 consumers[t].append(i)
             for t in outputs:
                 producer[t] = i
-            workspace = int(op.attributes.get("workspace_bytes", 0))
-            operators.append(ScheduleOperator(op.name, inputs, outputs, workspace, self.waits(op, position)))
+            waits = self.waits(op, position)
+            operators.append(ScheduleOperator(op.name, inputs, outputs, op.workspace_bytes, waits))
         # A scratchpad instance loads its inputs by operators of their own; those tensors start off-chip too.
         loaded = {
             self.root(name)
             for op in graph.operators
-            if not op.inputs
-            and (op.attributes.get("source_type") == "input" or op.attributes.get("graph_input"))
+            if not op.inputs and isinstance(op.work, Copy) and op.work.function == "load"
             for name in op.outputs
         }
         outputs_of_graph = {self.root(name) for name in graph.outputs}

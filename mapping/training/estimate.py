@@ -128,7 +128,7 @@ class Estimator:
 
     def _model_flops(self, setup: TrainingSetup) -> float:
         graph = self._graph(setup)
-        own = sum(op.flops for op in graph.operators if op.attributes.get("pass") in ("forward", "backward"))
+        own = sum(op.flops for op in graph.operators if op.place.training_pass in ("forward", "backward"))
         ranks = setup.tensor * setup.ulysses * setup.context
         return own * ranks * setup.data * setup.micro_batches
 

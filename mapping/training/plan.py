@@ -138,10 +138,10 @@ class _Writer:
         self.ends: dict[int, int] = {}
         ashore = set(self.ashore)
         for index, op in enumerate(self.graph.operators):
-            layer, which = op.attributes.get("layer"), op.attributes.get("pass")
-            if isinstance(layer, int) and which == "forward":
+            layer, which = op.place.layer, op.place.training_pass
+            if layer is not None and which == "forward":
                 self.starts.setdefault(layer, index)
-            if isinstance(layer, int) and which in ("backward", "recompute"):
+            if layer is not None and which in ("backward", "recompute"):
                 self.ends[layer] = index
             if which != "forward":
                 continue
@@ -175,8 +175,8 @@ class _Writer:
 
     def _work(self, index: int, op: Operator, rank: int, device: str) -> Task:
         after: tuple[str, ...] = ()
-        layer = op.attributes.get("layer")
-        if isinstance(layer, int) and self.starts.get(layer) == index and layer - 2 in self.last_stored:
+        layer = op.place.layer
+        if layer is not None and self.starts.get(layer) == index and layer - 2 in self.last_stored:
             after = (f"store {self.last_stored[layer - 2]}@{rank}",)
         frees = tuple(
             (f"{name}@{rank}", self.memory[device])

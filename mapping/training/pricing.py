@@ -7,7 +7,6 @@ closest together. Copies to host memory count the ranks that share a wire: what 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from hw_configs.problems import InputError, bad_input
@@ -15,7 +14,8 @@ from hw_configs.system import MemorySpace, Node, System
 from mapping.training.setup import TrainingSetup
 from simulator.cost.model import COST_MODELS, peak_rate
 from simulator.system.costs import CostTable
-from workloads.graph import Attribute, Operator, legacy_operator
+from workloads.graph import Operator
+from workloads.operators import KINDS, Collective, Message
 
 __all__ = ["HostPath", "Prices"]
 
@@ -62,8 +62,8 @@ class Prices:
     def operator(self, op: Operator) -> float:
         """Seconds of an operator, its launch included."""
         key = (
-            op.kind, op.dtype, op.attributes.get("pass") == "backward", op.flops, op.read_bytes, op.write_bytes,
-            tuple(sorted((k, v) for k, v in op.attributes.items() if k not in ("layer", "pass", "microbatch", "tp"))),
+            op.work, op.dtype, op.place.training_pass == "backward", op.reads, op.writes, op.beside_read,
+            op.beside_written, op.residency, op.measured_s,
         )  # fmt: skip
         if key not in self._operators:
             cost = self._table.model.cost(op, self.node, self.memory)
@@ -88,8 +88,9 @@ class Prices:
             return 0.0
         key = (kind, size, group)
         if key not in self._groups:
-            attributes: Mapping[str, Attribute] = {"bytes": size, "group": len(group)}
-            op = legacy_operator(kind, kind, (), (), attributes=attributes)
+            work = KINDS[kind]
+            assert issubclass(work, Collective | Message)
+            op = Operator(kind, work(bytes=size, group=len(group)), (), ())
             self._groups[key] = self._table.seconds_alone(self._table.rounds(op, group))
         return self._groups[key]
 

@@ -67,8 +67,6 @@ def rank_graph(setup: TrainingSetup) -> Graph:
     graph = training_graph(setup)
     if setup.tensor == 1:
         return graph
-    if not any("tp" in op.attributes for op in graph.operators):
-        raise bad_input(
-            f"no operator of {setup.model} says how it is divided (attribute 'tp')", path="--set tp"
-        )
+    if not any(op.place.axis for op in graph.operators):
+        raise bad_input(f"no operator of {setup.model} says along which axis it is divided", path="--set tp")
     return shard(graph, setup.tensor, setup.sequence_parallel)

@@ -70,17 +70,14 @@ def requests_of(step: RankStep, stage: int = 0) -> RequestSequence:
 
 def stage_of(graph: Graph, pipeline: int) -> Callable[[Operator], int]:
     """Operator -> pipeline stage: layers in equal runs, embedding with the first, head with the last."""
-    numbers = [
-        int(op.attributes["layer"]) for op in graph.operators if isinstance(op.attributes.get("layer"), int)
-    ]
+    numbers = [op.place.layer for op in graph.operators if op.place.layer is not None]
     head = max(numbers, default=0)
     if pipeline > max(head, 1):
         layers = f"{head} layers, too few for" if head else "no numbered layers to divide over"
         raise bad_input(f"{graph.name} has {layers} {pipeline} pipeline stages", path="pp")
 
     def stage(op: Operator) -> int:
-        layer = op.attributes.get("layer", 0)
-        return min(max(int(layer), 0) * pipeline // max(head, 1), pipeline - 1)
+        return min(max(op.place.layer or 0, 0) * pipeline // max(head, 1), pipeline - 1)
 
     return stage
 
@@ -100,8 +97,6 @@ def layer_bytes(graph: Graph) -> LayerBytes:
 
 def _stays_inside(graph: Graph, name: str) -> bool:
     """Whether only a tensor's own layer reads it in the backward pass; what the head reads is not swapped."""
-    home = graph.operator_by_name[graph.producer[name]].attributes.get("layer")
+    home = graph.operator_by_name[graph.producer[name]].place.layer
     readers = (graph.operator_by_name[reader] for reader in graph.consumers[name])
-    return all(
-        op.attributes.get("layer") == home for op in readers if op.attributes.get("pass") == "backward"
-    )
+    return all(op.place.layer == home for op in readers if op.place.training_pass == "backward")

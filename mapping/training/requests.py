@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from workloads.graph import PERSISTENT_ROLES, Graph, Operator, Role
+from workloads.operators import Attention, Optimizer
 
 __all__ = ["GRANULE_BYTES", "RequestSequence", "request_sequence", "workspace_bytes"]
 
@@ -96,10 +97,9 @@ def rounded(sizes: Ints) -> Ints:
 
 def workspace_bytes(op: Operator) -> int:
     """Bytes that an operator needs beside its operands while it runs."""
-    a = op.attributes
-    if op.kind == "attention" and a.get("pass") == "backward":
-        rows = int(a.get("batch", 1)) * int(a.get("q_len", 1)) * int(a.get("heads", 1))
-        return rows * int(a.get("head_dim", 1)) * ACCUMULATOR_BYTES
+    work = op.work
+    if isinstance(work, Attention) and op.place.training_pass == "backward":
+        return work.batch * work.q_len * work.heads * work.head_dim * ACCUMULATOR_BYTES
     return 0
 
 
@@ -146,7 +146,7 @@ class _Writer:
         label = _segment(op)
         if not self.segments or self.segments[-1] != label:
             self.segments.append(label)
-        which = op.attributes.get("pass")
+        which = op.place.training_pass
         touched = dict.fromkeys((*op.inputs, *op.updates, *op.outputs))
         for name in touched:
             if name not in self.known and not self._silent(name):
@@ -201,17 +201,17 @@ def _held(graph: Graph) -> set[str]:
     held = {name for name, tensor in graph.tensors.items() if tensor.role in PERSISTENT_ROLES}
     held.update(graph.outputs)
     for op in graph.operators:
-        if op.kind == "optimizer":
+        if isinstance(op.work, Optimizer):
             held.update(name for name in op.inputs if graph.tensors[name].role is Role.GRADIENT)
     return held
 
 
 def _segment(op: Operator) -> str:
-    which = str(op.attributes.get("pass", "forward"))
+    place = op.place
+    which = place.training_pass or "forward"
     if which == "recompute":
         which = "backward"
     if which == "optimizer":
         return which
-    batch = op.attributes.get("microbatch")
-    lead = "" if batch is None else f"microbatch {batch}, "
-    return f"{lead}layer {op.attributes.get('layer', 'outside')} {which}"
+    lead = "" if place.microbatch is None else f"microbatch {place.microbatch}, "
+    return f"{lead}layer {'outside' if place.layer is None else place.layer} {which}"

@@ -13,9 +13,11 @@ from dataclasses import replace
 
 from hw_configs.problems import bad_input
 from mapping.training.setup import TrainingSetup
-from mapping.training.tensor_ranks import place_of
+from mapping.training.tensor_ranks import beside
+from simulator.rewrite.operands import itemised, of_arithmetic
 from workloads.dtypes import size_bytes
-from workloads.graph import Graph, Operator, Role, Tensor, legacy_operator, legacy_replace
+from workloads.graph import Graph, Operator, Role, Tensor
+from workloads.operators import AllGather, AllToAll, Attention, Optimizer
 
 __all__ = ["divide_sequence"]
 
@@ -26,8 +28,8 @@ def divide_sequence(graph: Graph, setup: TrainingSetup) -> Graph:
     operators: list[Operator] = []
     own = _model_tensors(graph)
     for op in graph.operators:
-        if op.kind == "attention":
-            operators += _attention_over_ranks(op, setup, tensors, own)
+        if isinstance(op.work, Attention):
+            operators += _attention_over_ranks(op, op.work, setup, tensors, own)
         else:
             operators.append(op)
     return replace(graph, tensors=tensors, operators=tuple(operators))
@@ -37,71 +39,71 @@ def _model_tensors(graph: Graph) -> frozenset[str]:
     """Weights and their gradients, which are no share of tokens (attention sinks, for one)."""
     found = {name for name, tensor in graph.tensors.items() if tensor.role is Role.WEIGHT}
     for op in graph.operators:
-        if op.kind == "optimizer":
+        if isinstance(op.work, Optimizer):
             found.update(op.inputs)
     return frozenset(found)
 
 
 def _attention_over_ranks(
-    op: Operator, setup: TrainingSetup, tensors: dict[str, Tensor], own: frozenset[str]
+    op: Operator, work: Attention, setup: TrainingSetup, tensors: dict[str, Tensor], own: frozenset[str]
 ) -> list[Operator]:
     """Attention over the whole sequence, with the exchanges before and after it."""
-    ulysses, context, whole = setup.ulysses, setup.context, setup.sequence
-    attributes = dict(op.attributes)
-    heads, kv_heads = int(attributes["heads"]), int(attributes.get("kv_heads", attributes["heads"]))
-    if heads % ulysses or kv_heads % min(ulysses, kv_heads):
-        raise bad_input(f"{heads} heads cannot be divided over {ulysses} Ulysses ranks", path="--set")
-    local = int(attributes["q_len"])
-    window = int(attributes.get("window", 0))
-    pairs = _pairs(whole, window) / (ulysses * context) / _pairs(local, window)
-    attributes |= {
-        "heads": heads // ulysses, "kv_heads": max(kv_heads // ulysses, 1),
-        "q_len": local * ulysses, "kv_len": whole,
-    }  # fmt: skip
-    if context > 1 and not window:
-        # Balanced over the ring, every rank does the pairs of half of all keys.
-        attributes |= {"kv_len": (whole + 1) // 2, "causal": False}
-    op = legacy_replace(op, flops=op.flops * pairs, attributes=attributes)
+    ulysses, context = setup.ulysses, setup.context
+    if work.heads % ulysses or work.kv_heads % min(ulysses, work.kv_heads):
+        raise bad_input(f"{work.heads} heads cannot be divided over {ulysses} Ulysses ranks", path="--set")
+    work = _work_of_a_rank(work, setup)
+    op = replace(itemised(op, tensors), work=work)
     steps: list[Operator] = [op]
     if context > 1:
-        steps = _ring(op, setup, tensors, own)
+        steps = _ring(op, work, setup, tensors, own)
     if ulysses > 1:
         steps = [
             part
             for step in steps
-            for part in (_exchanged(step, ulysses, tensors, own) if step.kind == "attention" else [step])
+            for part in (_exchanged(step, ulysses, tensors, own) if step.work is work else [step])
         ]
     return steps
 
 
-def _pairs(length: int, window: int) -> int:
-    """(query, key) pairs that a causal mask, and a window if there is one, leaves."""
-    if window and length > window:
-        return window * (window + 1) // 2 + (length - window) * window
-    return length * (length + 1) // 2
+def _work_of_a_rank(work: Attention, setup: TrainingSetup) -> Attention:
+    """The attention of one of equal ranks: its heads, its share of the queries, and the keys that they see.
+
+    ``share`` is what these sizes leave over of an equal part of all (query, key) pairs.
+    """
+    whole = replace(
+        work,
+        heads=work.heads // setup.ulysses,
+        kv_heads=max(work.kv_heads // setup.ulysses, 1),
+        q_len=setup.sequence,
+        kv_len=setup.sequence,
+    )
+    rank = replace(whole, q_len=work.q_len * setup.ulysses)
+    if setup.context > 1 and work.causal and whole.limit == whole.kv_len:
+        # Balanced over the ring, every rank does the pairs of half of all keys.
+        rank = replace(rank, kv_len=(setup.sequence + 1) // 2, causal=False)
+    extra = work.extra_flops * whole.arithmetic() / setup.context / (work.arithmetic() or 1.0)
+    return replace(of_arithmetic(rank, whole, 1 / setup.context), extra_flops=extra)
 
 
 def _ring(
-    op: Operator, setup: TrainingSetup, tensors: dict[str, Tensor], own: frozenset[str]
+    op: Operator, work: Attention, setup: TrainingSetup, tensors: dict[str, Tensor], own: frozenset[str]
 ) -> list[Operator]:
     """Keys and values from every rank of the ring, two blocks of which are held at a time."""
-    a = op.attributes
-    width = int(a["head_dim"]) + int(a.get("v_head_dim", a["head_dim"]))
-    local = setup.micro_batch * setup.sequence // setup.context * int(a["kv_heads"]) * width
+    width = work.head_dim + work.value_dim
+    local = setup.micro_batch * setup.sequence // setup.context * work.kv_heads * width
     size = size_bytes(local, op.dtype)
     # The backward pass sends gradients of keys and values along with them.
-    rounds = 2 if a.get("pass") == "backward" else 1
+    rounds = 2 if op.place.training_pass == "backward" else 1
     block = f"{op.name}.ring"
     tensors[block] = Tensor(block, (local,), op.dtype, Role.ACTIVATION, 2 * rounds * size)
     sources = [name for name in op.inputs if name not in own]
     source = sources[-1] if rounds == 1 else sources[1]
-    passed = legacy_operator(
-        f"{op.name}.ring", "all_gather", (source,), (block,), dtype=op.dtype,
-        attributes={
-            **place_of(op), "bytes": rounds * size * setup.context, "group": setup.context, "parallel": "context",
-        },
-    )  # fmt: skip
-    return [passed, replace(op, inputs=(*op.inputs, block))]
+    gather = AllGather(bytes=rounds * size * setup.context, group=setup.context, parallel="context")
+    passed = Operator(f"{op.name}.ring", gather, (source,), (block,), dtype=op.dtype, place=beside(op))
+    count = len(op.inputs)
+    # The other ranks' keys and values pass through the block one after another.
+    reads = (*op.reads[:count], rounds * size * (setup.context - 1), *op.reads[count:])
+    return [passed, replace(op, inputs=(*op.inputs, block), reads=reads)]
 
 
 def _exchanged(op: Operator, ranks: int, tensors: dict[str, Tensor], own: frozenset[str]) -> list[Operator]:
@@ -123,10 +125,8 @@ def _exchanged(op: Operator, ranks: int, tensors: dict[str, Tensor], own: frozen
     def exchange(label: str, sources: Iterable[str], targets: Iterable[str]) -> Operator:
         sources = tuple(sources)
         size = sum(tensors[name].size_bytes for name in sources)
-        return legacy_operator(
-            f"{op.name}.{label}", "all_to_all", sources, tuple(targets), dtype=op.dtype,
-            attributes={**place_of(op), "bytes": size, "group": ranks, "parallel": "ulysses"},
-        )  # fmt: skip
+        work = AllToAll(bytes=size, group=ranks, parallel="ulysses")
+        return Operator(f"{op.name}.{label}", work, sources, tuple(targets), dtype=op.dtype, place=beside(op))
 
     inside = replace(
         op,

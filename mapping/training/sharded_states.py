@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-__all__ = ["ModelStates", "exposed_seconds", "held_states", "volumes"]
+__all__ = ["ModelStates", "exposed_seconds", "held_states"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,18 +53,6 @@ def held_states(states: ModelStates, stage: int, ranks: int) -> tuple[ModelState
     buffers = 2 * states.layer_weights if stage >= 3 else 0
     buffers += states.layer_gradients if stage >= 2 else 0
     return held, buffers
-
-
-def volumes(states: ModelStates, stage: int, micro_batches: int) -> dict[str, int]:
-    """Bytes of whole buffers that go through collectives in a step, by kind of collective."""
-    weights, gradients, m = states.weights, states.gradients, micro_batches
-    if stage == 0:
-        return {"all_reduce": gradients}
-    if stage == 1:
-        return {"reduce_scatter": gradients, "all_gather": weights}
-    if stage == 2:
-        return {"reduce_scatter": m * gradients, "all_gather": weights}
-    return {"reduce_scatter": m * gradients, "all_gather": 2 * m * weights}
 
 
 def exposed_seconds(

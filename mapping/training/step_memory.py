@@ -122,7 +122,7 @@ def model_states(step: RankStep, stage: int) -> ModelStates:
     for op in graph.operators:
         if op.kind != "optimizer" or number(op) != stage:
             continue
-        layer = op.attributes.get("layer")
+        layer = op.place.layer
         for name in (*op.inputs, *op.updates):
             tensor = graph.tensors[name]
             if name in seen:

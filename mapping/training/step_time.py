@@ -18,6 +18,7 @@ from mapping.training.setup import StepTime, TrainingSetup
 from mapping.training.sharded_states import exposed_seconds
 from mapping.training.step_memory import model_states
 from workloads.graph import Graph, Operator
+from workloads.operators import Attention, Collective
 
 __all__ = ["chain_of", "layer_forward", "step_time"]
 
@@ -76,21 +77,19 @@ def step_time(step: RankStep, prices: Prices) -> StepTime:
 
 
 def _add(passes: _Passes, op: Operator, setup: TrainingSetup, prices: Prices) -> None:
-    which = op.attributes.get("pass")
-    parallel = op.attributes.get("parallel")
-    if parallel is None:
+    work = op.work
+    if not isinstance(work, Collective) or not work.parallel:
         seconds = prices.operator(op)
-        if op.kind == "attention" and passes.ring:
+        if isinstance(work, Attention) and passes.ring:
             # The ring passes blocks of keys while attention works on the block before.
             passes.sequence += max(0.0, passes.ring - seconds)
             passes.ring = 0.0
-        passes.add(str(which), seconds)
+        passes.add(op.place.training_pass, seconds)
         return
-    group = prices.group(setup, str(parallel))
-    seconds = prices.collective(op.kind, int(op.attributes["bytes"]), group)
-    if parallel == "tensor":
+    seconds = prices.collective(op.kind, work.bytes, prices.group(setup, work.parallel))
+    if work.parallel == "tensor":
         passes.tensor += seconds
-    elif parallel == "context":
+    elif work.parallel == "context":
         passes.ring += seconds
     else:
         passes.sequence += seconds
@@ -117,8 +116,8 @@ def _exposed_swap(step: RankStep, prices: Prices) -> float:
     forward, backward = _Passes(), _Passes()
     middle = layers[len(layers) // 2]
     for op in graph.operators:
-        if op.attributes.get("layer") == middle:
-            _add(forward if op.attributes.get("pass") == "forward" else backward, op, setup, prices)
+        if op.place.layer == middle:
+            _add(forward if op.place.training_pass == "forward" else backward, op, setup, prices)
     moved = sum(graph.tensors[name].size_bytes for name in step.swapped[middle])
     stalls = _beyond(moved / host.out_rate, forward.seconds) + _beyond(
         moved / host.back_rate, backward.seconds
@@ -132,7 +131,7 @@ def layer_forward(graph: Graph, setup: TrainingSetup, prices: Prices) -> float:
     middle = layers[len(layers) // 2]
     passes = _Passes()
     for op in graph.operators:
-        if op.attributes.get("layer") == middle and op.attributes.get("pass") == "forward":
+        if op.place.layer == middle and op.place.training_pass == "forward":
             _add(passes, op, setup, prices)
     return passes.seconds
 
@@ -142,9 +141,9 @@ def chain_of(graph: Graph, setup: TrainingSetup, prices: Prices) -> list[ChainSt
     skeleton = skeleton_of(graph)
     passes = {layer: (_Passes(), _Passes()) for layer in skeleton.layers}
     for op in graph.operators:
-        layer, which = op.attributes.get("layer"), op.attributes.get("pass")
+        layer, which = op.place.layer, op.place.training_pass
         if layer in passes and which in ("forward", "backward"):
-            _add(passes[int(layer)][which == "backward"], op, setup, prices)
+            _add(passes[layer][which == "backward"], op, setup, prices)
     size = {name: tensor.size_bytes for name, tensor in graph.tensors.items()}
     handed = max((size[name] for name in skeleton.inputs.values()), default=0)
     return [

@@ -1,6 +1,6 @@
 """Tensor parallelism: one rank's part of a training graph, with the collectives it takes part in.
 
-Layouts follow the operators' attribute ``tp`` through the graph (Megatron-LM, arXiv:1909.08053): a tensor is whole,
+Layouts follow the axis of each operator's place through the graph (Megatron-LM, arXiv:1909.08053): a tensor is whole,
 divided over the hidden dimension or, between the products under sequence parallelism, divided over tokens. An
 operator that needs another layout gets an all-gather before it; a partial sum is completed by an all-reduce, or by
 a reduce-scatter under sequence parallelism (Korthikanti et al., arXiv:2205.05198, section 4.2.2). Gathered copies
@@ -9,20 +9,26 @@ are not kept for the backward pass but gathered again.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from math import ceil, prod
 from typing import Final
 
 from hw_configs.problems import bad_input
-from workloads.graph import Attribute, Graph, Operator, Role, Tensor, legacy_operator, legacy_replace
+from simulator.rewrite.operands import divided_fields, heads_of, in_proportion, itemised, reduced
+from workloads.graph import Graph, Operator, Place, Role, Tensor
+from workloads.operators import (
+    AllGather,
+    AllReduce,
+    AllToAll,
+    Attention,
+    Collective,
+    Elementwise,
+    Embedding,
+    Optimizer,
+    ReduceScatter,
+)
 
-__all__ = ["place_of", "shard"]
-
-_DIVIDED: Final[dict[str, tuple[str, ...]]] = {
-    "column": ("n",), "row": ("k",), "head": ("heads", "kv_heads", "n"), "split": ("n",), "vocab": ("n",),
-}  # fmt: skip
-"""Attributes that shrink on one rank, by axis."""
+__all__ = ["beside", "shard"]
 
 _MODEL_ROLES: Final = frozenset({Role.WEIGHT, Role.OPTIMIZER_STATE})
 
@@ -46,28 +52,28 @@ class _Sharder:
     operators: list[Operator] = field(default_factory=list)
     layout: dict[str, str] = field(default_factory=dict)
     """``whole``, ``divided`` over the hidden dimension or heads, or ``tokens``."""
-    gathered: dict[tuple[str, str], str] = field(default_factory=dict)
+    gathered: dict[tuple[str, Place], str] = field(default_factory=dict)
 
     def add(self, op: Operator) -> None:
         """One operator's part, with the collectives around it."""
-        axis = str(op.attributes.get("tp", "replicated"))
-        if op.kind in ("all_gather", "all_to_all") and "parallel" in op.attributes:
-            self._exchange(op)
-        elif op.kind == "elementwise" and axis != "replicated":
+        axis = op.place.axis or "replicated"
+        work = op.work
+        if isinstance(work, AllGather | AllToAll) and work.parallel:
+            self._exchange(op, work)
+        elif isinstance(work, Elementwise) and axis != "replicated":
             self._follow(op)
         elif axis == "replicated":
             self._replicated(op)
         else:
             self._divided(op, axis)
 
-    def _exchange(self, op: Operator) -> None:
+    def _exchange(self, op: Operator, work: Collective) -> None:
         """An exchange among context or Ulysses ranks moves this rank's part."""
         lead = self.layout.get(op.inputs[0], "whole") if op.inputs else "divided"
         share = 1 / self.ranks if lead != "whole" else 1.0
         for name in op.outputs:
             self._declare(name, lead, share)
-        attributes = {**op.attributes, "bytes": ceil(int(op.attributes["bytes"]) * share)}
-        self.operators.append(legacy_replace(op, attributes=attributes))
+        self.operators.append(replace(op, work=replace(work, bytes=ceil(work.bytes * share))))
 
     def _follow(self, op: Operator) -> None:
         """Additions work on whatever layout their operands have."""
@@ -78,7 +84,7 @@ class _Sharder:
         share = 1.0 if target == "whole" else 1 / self.ranks
         for name in op.outputs:
             self._declare(name, target, share)
-        self._emit(op, op.inputs, op.outputs, share, "n" if target == "divided" else "m")
+        self._emit(op, op.inputs, op.outputs, share, ("n",) if target == "divided" else ("m",))
 
     def _replicated(self, op: Operator) -> None:
         """Whole on every rank, or on its share of tokens under sequence parallelism."""
@@ -94,12 +100,12 @@ class _Sharder:
             # Gradients of weights keep their size: each rank has a part of the sum.
             own = self._is_weight_gradient(name)
             self._declare(name, "whole" if own else target, 1.0 if own else share)
-        self._emit(op, tuple(inputs), op.outputs, share, "m")
+        self._emit(op, tuple(inputs), op.outputs, share, ("m", "parameters"))
 
     def _divided(self, op: Operator, axis: str) -> None:
         """One rank's part of a divided operator."""
         self._check_heads(op)
-        partial = axis == "row" or (axis == "vocab" and op.kind == "embedding")
+        partial = axis == "row" or (axis == "vocab" and isinstance(op.work, Embedding))
         inputs = []
         for name in op.inputs:
             self._settle(name, axis)
@@ -112,42 +118,45 @@ class _Sharder:
             scalar = self.graph.tensors[name].size_bytes < self.ranks * 8
             whole = partial or scalar
             self._declare(part, "whole" if whole else "divided", 1.0 if whole else share, name)
-        self._emit(op, tuple(inputs), tuple(outputs), share, *_DIVIDED.get(axis, ()))
+        self._emit(op, tuple(inputs), tuple(outputs), share, divided_fields(op.work, axis))
         if partial:
             for name, part in zip(op.outputs, outputs, strict=True):
                 self._complete(name, part, op)
 
     def _emit(
-        self, op: Operator, inputs: tuple[str, ...], outputs: tuple[str, ...], share: float, *scaled: str
+        self,
+        op: Operator,
+        inputs: tuple[str, ...],
+        outputs: tuple[str, ...],
+        share: float,
+        divided: tuple[str, ...],
     ) -> None:
-        attributes = dict(op.attributes)
-        for key in scaled:
-            value = attributes.get(key)
-            if isinstance(value, int) and not isinstance(value, bool):
-                attributes[key] = max(1, ceil(value * share - 1e-9))
-        if "parameters" in attributes:
-            attributes["parameters"] = max(1, ceil(int(attributes["parameters"]) * share - 1e-9))
-        whole_in, part_in = self._bytes(op.inputs, self.graph.tensors), self._bytes(inputs, self.tensors)
-        whole_in += self._bytes(op.updates, self.graph.tensors)
-        part_in += self._bytes(op.updates, self.tensors)
-        whole_out = self._bytes((*op.outputs, *op.updates), self.graph.tensors)
-        part_out = self._bytes((*outputs, *op.updates), self.tensors)
+        """The operator's part: the fields named ``divided`` by share, bytes as its tensors' parts have them."""
+        op = itemised(op, self.graph.tensors)
+        read = zip((*op.inputs, *op.updates), (*inputs, *op.updates), op.reads, strict=True)
+        written = zip((*op.outputs, *op.updates), (*outputs, *op.updates), op.writes, strict=True)
         self.operators.append(
-            legacy_replace(
-                op, inputs=inputs, outputs=outputs, flops=op.flops * share, attributes=attributes,
-                read_bytes=round(op.read_bytes * part_in / whole_in) if whole_in else op.read_bytes,
-                write_bytes=round(op.write_bytes * part_out / whole_out) if whole_out else op.write_bytes,
+            replace(
+                op,
+                work=reduced(op.work, share, divided),
+                inputs=inputs,
+                outputs=outputs,
+                reads=tuple(self._part(*operand) for operand in read),
+                writes=tuple(self._part(*operand) for operand in written),
+                beside_read=round(op.beside_read * share),
+                beside_written=round(op.beside_written * share),
             )
-        )  # fmt: skip
+        )
+
+    def _part(self, whole: str, part: str, count: int) -> int:
+        return in_proportion(count, self.tensors[part].size_bytes, self.graph.tensors[whole].size_bytes)
 
     def _check_heads(self, op: Operator) -> None:
-        for key in ("heads", "kv_heads"):
-            count = op.attributes.get(key)
-            if isinstance(count, int) and count % self.ranks and op.kind == "attention":
-                raise bad_input(
-                    f"{count} {key.replace('_', ' ')} cannot be divided over {self.ranks} ranks",
-                    path="tensor",
-                )
+        if not isinstance(op.work, Attention):
+            return
+        for label, count in zip(("heads", "kv heads"), heads_of(op.work), strict=True):
+            if count % self.ranks:
+                raise bad_input(f"{count} {label} cannot be divided over {self.ranks} ranks", path="tensor")
 
     def _settle(self, name: str, axis: str) -> None:
         """Lay out a tensor that no operator has made: weights and their state, inputs of the graph."""
@@ -166,17 +175,14 @@ class _Sharder:
 
     def _whole(self, name: str, op: Operator) -> str:
         """The gathered copy of a tensor, made once per layer and pass."""
-        place = (
-            f"{op.attributes.get('layer')}.{op.attributes.get('pass')}.{op.attributes.get('microbatch', 0)}"
-        )
-        key = (name, place)
+        key = (name, beside(op))
         if key not in self.gathered:
             again = sum(1 for known, _ in self.gathered if known == name)
             target = f"{name}.whole" + (f".{again}" if again else "")
             tensor = self.graph.tensors[name]
             self.tensors[target] = replace(tensor, name=target, role=tensor.role)
             self.layout[target] = "whole"
-            self._collective("all_gather", name, target, tensor.size_bytes, op)
+            self._collective(AllGather, name, target, tensor.size_bytes, op)
             self.gathered[key] = target
         return self.gathered[key]
 
@@ -184,36 +190,30 @@ class _Sharder:
         size = self.graph.tensors[name].size_bytes
         if self.sequence:
             self._declare(name, "tokens", 1 / self.ranks)
-            self._collective("reduce_scatter", part, name, size, op)
+            self._collective(ReduceScatter, part, name, size, op)
         else:
             self._declare(name, "whole", 1.0)
-            self._collective("all_reduce", part, name, size, op)
+            self._collective(AllReduce, part, name, size, op)
 
-    def _collective(self, kind: str, source: str, target: str, size: int, op: Operator) -> None:
-        attributes: dict[str, Attribute] = {
-            **place_of(op), "bytes": size, "group": self.ranks, "parallel": "tensor",
-        }  # fmt: skip
+    def _collective(self, kind: type[Collective], source: str, target: str, size: int, op: Operator) -> None:
         self.operators.append(
-            legacy_operator(
-                f"{target}.{kind}",
-                kind,
+            Operator(
+                f"{target}.{kind.kind}",
+                kind(bytes=size, group=self.ranks, parallel="tensor"),
                 (source,),
                 (target,),
                 dtype=self.tensors[target].dtype,
-                attributes=attributes,
+                place=beside(op),
             )
         )
 
     def _is_weight_gradient(self, name: str) -> bool:
         return self.graph.tensors[name].role is Role.GRADIENT and any(
-            self.graph.operator_by_name[reader].kind == "optimizer" for reader in self.graph.consumers[name]
+            isinstance(self.graph.operator_by_name[reader].work, Optimizer)
+            for reader in self.graph.consumers[name]
         )
 
-    @staticmethod
-    def _bytes(names: Iterable[str], tensors: Mapping[str, Tensor]) -> int:
-        return sum(tensors[name].size_bytes for name in names)
 
-
-def place_of(op: Operator) -> dict[str, Attribute]:
-    """Layer, pass and micro-batch of an operator, for what is added beside it."""
-    return {key: op.attributes[key] for key in ("layer", "pass", "microbatch") if key in op.attributes}
+def beside(op: Operator) -> Place:
+    """The place of what is added beside an operator: its layer, pass and micro-batch; no axis divides it."""
+    return replace(op.place, axis="")

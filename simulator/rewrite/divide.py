@@ -12,16 +12,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Final
+from typing import Any
 
 from hw_configs.problems import InputError, Problem, bad_input, nearest
 from simulator.plan import Division, Pieces, Plan, Sparsity
-from workloads.graph import Attribute, Graph, Operator, Role, Tensor, legacy_replace
+from simulator.rewrite.operands import itemised, of_arithmetic, spread
+from workloads.graph import Graph, Operator, Role, Tensor
+from workloads.operators import Attention, Product, Work
 
 __all__ = ["append_name", "divide_graph", "part_name", "sparse_operator"]
-
-_COUNTED: Final = {"batch": ("batch", "m"), "head": ("heads", "kv_heads")}
-"""Attributes of an operator that count what an axis of pieces divides."""
 
 
 def part_name(name: str, index: int) -> str:
@@ -79,7 +78,7 @@ class _Divider:
             self.tensors.update((part.name, part) for part in parts)
         operators: list[Operator] = []
         for source in self.graph.operators:
-            operator = sparse_operator(source, self.sparsity.get(source.name))
+            operator = sparse_operator(source, self.sparsity.get(source.name), self.graph.tensors)
             pieces = self.pieces.get(operator.name)
             if pieces is None:
                 operators.append(self._append(operator, self._whole(operator)))
@@ -111,59 +110,81 @@ class _Divider:
                 raise bad_input(
                     f"{operator.name!r} writes {name!r}, of which a part is unread", path="divisions"
                 )
+        operator = itemised(operator, self.graph.tensors)
+        count = len(operator.inputs)
         changed = replace(
             operator,
+            work=self._without_unread(operator),
             inputs=self._names(operator.inputs),
             outputs=self._names(operator.outputs),
             updates=self._names(operator.updates),
         )
-        return self._less(operator, changed)
+        reads = self._by_part(operator.inputs, operator.reads[:count])
+        reads += self._by_part(operator.updates, operator.reads[count:])
+        count = len(operator.outputs)
+        writes = self._by_part(operator.outputs, operator.writes[:count])
+        writes += self._by_part(operator.updates, operator.writes[count:])
+        return replace(changed, reads=reads, writes=writes)
 
-    def _less(self, operator: Operator, changed: Operator) -> Operator:
-        """Traffic and arithmetic of an operator that leaves parts of its weights unread."""
-        attributes: dict[str, Attribute] = dict(operator.attributes)
-        unread, share = 0, 1.0
+    def _by_part(self, names: tuple[str, ...], counts: tuple[int, ...]) -> tuple[int, ...]:
+        """Bytes of tensors dealt out over the parts that stand for them; those of unread parts go."""
+        found: list[int] = []
+        for name, count in zip(names, counts, strict=True):
+            division = self.divisions.get(name)
+            if division is None:
+                found.append(count)
+                continue
+            parts = [self.tensors[part_name(name, index)].size_bytes for index in range(len(division.read))]
+            shares = spread(count, parts)
+            found += [own for own, read in zip(shares, division.read, strict=True) if read]
+        return tuple(found)
+
+    def _without_unread(self, operator: Operator) -> Work:
+        """The work of an operator that leaves parts of its weights unread: fewer columns, or shorter sums."""
+        work, share = operator.work, 1.0
+        sizes: dict[str, Any] = {}
         for name in operator.inputs:
             division = self.divisions.get(name)
-            if division is None or all(division.read):
+            shape = self.graph.tensors[name].shape
+            if division is None or all(division.read) or len(shape) < 2:
                 continue
-            tensor = self.graph.tensors[name]
             kept = sum(c for c, read in zip(division.counts, division.read, strict=True) if read)
-            unread += tensor.size_bytes - sum(self.tensors[part].size_bytes for part in self._names((name,)))
-            if len(tensor.shape) < 2:
-                continue
-            share *= kept / sum(division.counts)
-            side = "n" if division.axis == 0 else "k"
-            if isinstance(attributes.get(side), int):
-                attributes[side] = max(1, round(int(attributes[side]) * kept / sum(division.counts)))
-        if not unread:
-            return changed
-        read_bytes = max(0, operator.read_bytes - unread)
-        return legacy_replace(
-            changed, read_bytes=read_bytes, flops=operator.flops * share, attributes=attributes
-        )
+            part = kept / sum(division.counts)
+            share *= part
+            side = {len(shape) - 2: "n", len(shape) - 1: "k"}.get(division.axis, "")
+            length = sizes.get(side, getattr(work, side, 0) if side else 0)
+            if length:
+                sizes[side] = max(1, round(length * part))
+        return of_arithmetic(work.with_fields(sizes), work, share) if share < 1.0 else work
 
     def _cut(self, operator: Operator, pieces: Pieces) -> list[Operator]:
+        operator = itemised(operator, self.graph.tensors)
         total, count = sum(pieces.counts), len(pieces.counts)
         cut: list[Operator] = []
         before = 0
         for index, own in enumerate(pieces.counts):
-            low, high, before = before, before + own, before + own
-            attributes: dict[str, Attribute] = dict(operator.attributes)
-            for name in _COUNTED[pieces.axis]:
-                if isinstance(attributes.get(name), int):
-                    attributes[name] = max(1, round(int(attributes[name]) * own / total))
+            low, before = before, before + own
+
+            def mine(size: int, low: int = low, high: int = before) -> int:
+                return size * high // total - size * low // total
+
+            inputs = [self._names((name,), index, count) for name in operator.inputs]
+            reads: list[int] = []
+            for names, size in zip(inputs, operator.reads, strict=False):
+                reads += spread(mine(size), [self.tensors[name].size_bytes for name in names])
+            reads += map(mine, operator.reads[len(operator.inputs) :])
             cut.append(
-                legacy_replace(
+                replace(
                     operator,
                     name=part_name(operator.name, index),
-                    inputs=self._names(operator.inputs, index, count),
+                    work=_of_piece(operator.work, pieces.axis, own / total),
+                    inputs=tuple(name for names in inputs for name in names),
                     outputs=self._piece_outputs(operator, operator.outputs, index, count),
                     updates=self._piece_outputs(operator, operator.updates, index, count),
-                    flops=operator.flops * own / total,
-                    read_bytes=operator.read_bytes * high // total - operator.read_bytes * low // total,
-                    write_bytes=operator.write_bytes * high // total - operator.write_bytes * low // total,
-                    attributes=attributes,
+                    reads=tuple(reads),
+                    writes=tuple(map(mine, operator.writes)),
+                    beside_read=mine(operator.beside_read),
+                    beside_written=mine(operator.beside_written),
                 )
             )
         return cut
@@ -183,12 +204,15 @@ class _Divider:
     def _append(self, source: Operator, operator: Operator) -> Operator:
         if source.name not in self.appends:
             return operator
-        new, context = source.attributes.get("q_len"), source.attributes.get("kv_len")
-        if not (isinstance(new, int) and isinstance(context, int) and 0 < new <= context):
+        operator = itemised(operator, self.tensors)
+        work = source.work
+        if not isinstance(work, Attention) or work.q_len > work.kv_len:
             raise bad_input(
-                f"{source.name!r} states no q_len and kv_len, so nothing says what it adds", path="appends"
+                f"{source.name!r} is no attention over a cache, so nothing says what it adds", path="appends"
             )
-        made, before = [], operator.inputs
+        new, context = work.q_len, work.kv_len
+        made: list[str] = []
+        unread: set[str] = set()
         for name in operator.updates:
             cache = self.tensors[name]
             # A sliding window's cache holds fewer tokens than the context, one with room for a generation more.
@@ -197,34 +221,61 @@ class _Divider:
             added = min(new, held)
             if added == held:
                 # Nothing was there before: the cache is not read.
-                before = tuple(other for other in before if other != name)
+                unread.add(name)
             rows = cache.size_bytes * added // max(room, 1)
             live = cache.size_bytes * held // max(room, 1)
             self.tensors[name] = replace(cache, size_bytes=live - rows)
             made.append(append_name(name))
             self.tensors[made[-1]] = Tensor(made[-1], (rows,), "uint8", Role.ACTIVATION, rows)
         self.added += made
-        return replace(operator, inputs=before, outputs=(*operator.outputs, *made), updates=())
+        read = [
+            (name, count)
+            for name, count in zip(operator.inputs, operator.reads, strict=False)
+            if name not in unread
+        ]
+        # What an update wrote, it writes to the tensor of what was added.
+        return replace(
+            operator,
+            inputs=tuple(name for name, _ in read),
+            outputs=(*operator.outputs, *made),
+            updates=(),
+            reads=tuple(count for _, count in read),
+        )
 
 
-def sparse_operator(operator: Operator, sparsity: Sparsity | None) -> Operator:
+def sparse_operator(operator: Operator, sparsity: Sparsity | None, tensors: Mapping[str, Tensor]) -> Operator:
     """Decode attention on chosen channels and tokens: scores from some channels, then exact on some tokens.
 
     Scores over all tokens from a share r of the channels, K and V of a share r of the tokens: of 4 products
-    per element, 2r + 4r remain, and of K and V the bytes r K + r K + r V.
+    per element, 2r + 4r remain, and of K and V the bytes r K + r K + r V. Queries and results stay whole.
     """
     if sparsity is None or sparsity.kept >= 1:
         return operator
-    if operator.kind != "attention" or operator.attributes.get("q_len") != 1:
+    work = operator.work
+    if not isinstance(work, Attention) or work.q_len != 1:
         raise bad_input(
             f"{operator.name!r} is no decode attention, so nothing of it can be left out", path="sparsity"
         )
-    attributes: dict[str, Attribute] = {**operator.attributes, "kept": float(sparsity.kept)}
-    if sparsity.groups is not None:
-        attributes["kept_groups"] = float(sparsity.groups)
-    share = min(1.0, 1.5 * sparsity.kept)
-    read = round(operator.read_bytes * share)
-    return legacy_replace(operator, flops=operator.flops * share, read_bytes=read, attributes=attributes)
+    operator = itemised(operator, tensors)
+    sparse = replace(work, kept=float(sparsity.kept), kept_groups=float(sparsity.groups or 0.0))
+    share = sparse.sparse_share / work.sparse_share
+    reads = tuple(
+        round(count * share) if tensors[name].is_cache else count
+        for name, count in zip((*operator.inputs, *operator.updates), operator.reads, strict=True)
+    )
+    return replace(operator, work=replace(sparse, extra_flops=work.extra_flops * share), reads=reads)
+
+
+def _of_piece(work: Work, axis: str, share: float) -> Work:
+    """The work of one piece: its share of the sequences, or of the heads."""
+    if axis == "head":
+        names = ["heads", "kv_heads"]
+        if isinstance(work, Product):
+            names.append("batch")
+    else:
+        names = ["batch" if getattr(work, "batch", 1) > 1 or isinstance(work, Attention) else "m"]
+    sizes = {name: max(1, round(count * share)) for name in names if (count := getattr(work, name, 0))}
+    return of_arithmetic(work.with_fields(sizes), work, share)
 
 
 def _parts(tensor: Tensor, division: Division) -> tuple[Tensor, ...]:

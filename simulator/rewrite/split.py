@@ -16,26 +16,22 @@ and value heads when there are fewer of them than ranks.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from math import ceil
+from dataclasses import replace
 from typing import Final
 
 from hw_configs.problems import InputError, Problem, bad_input, nearest
 from simulator.cost.collective import COLLECTIVE_KINDS
 from simulator.plan import Split
-from workloads.graph import Attribute, Graph, Operator, Role, Tensor, legacy_operator, legacy_replace
+from simulator.rewrite.operands import divided_fields, heads_of, in_proportion, itemised, reduced
+from workloads.graph import Graph, Operator, Role, Tensor
+from workloads.operators import AllGather, AllReduce, Collective, Embedding, Message, Receive, Send, Work
 
 __all__ = ["split_graph"]
 
 _NEEDS_WHOLE: Final = frozenset({"column", "vocab", "replicated"})
 """Axes whose activations must be whole on every rank."""
-_DIVIDED_ATTRIBUTES: Final[dict[str, tuple[str, ...]]] = {
-    "column": ("n",),
-    "row": ("k",),
-    "head": ("heads", "n"),
-    "split": ("n",),
-    "vocab": ("n",),
-    "replicated": (),
-}
+_ON_DIVIDED: Final = frozenset({"row", "head", "split"})
+"""Axes whose operators work on what is already divided, and read only their slice of a tensor that is whole."""
 
 
 def split_graph(graph: Graph, splits: Mapping[str, Split]) -> Graph:
@@ -112,13 +108,18 @@ class _Splitter:
         for name in operator.outputs:
             self._declare(name, name, ranks, divided=False)
             self.ranks[name], self.divided[name] = ranks, False
+        work = operator.work
+        assert isinstance(work, Collective | Message)
+        if isinstance(work, Receive):
+            work = Send(bytes=work.bytes, peer=work.peer)
         self.operators.append(
-            legacy_replace(
+            replace(
                 operator,
-                kind="send" if operator.kind == "receive" else operator.kind,
+                work=replace(work, group=ranks),
                 inputs=tuple(f"{name}@{rank}" for rank in range(ranks) for name in operator.inputs),
                 outputs=tuple(f"{name}@{rank}" for rank in range(ranks) for name in operator.outputs),
-                attributes={**operator.attributes, "group": ranks},
+                reads=ranks * operator.reads,
+                writes=ranks * operator.writes,
             )
         )
 
@@ -131,7 +132,7 @@ class _Splitter:
         inputs = {name: self._operand(name, operator, split) for name in operator.inputs}
         for name in operator.updates:
             self._place(name, operator, split)
-        partial = split.axis == "row" or (split.axis == "vocab" and operator.kind == "embedding")
+        partial = split.axis == "row" or (split.axis == "vocab" and isinstance(operator.work, Embedding))
         whole = partial or split.axis == "replicated"
         share = _rank_share(operator, split)
         for name in operator.outputs:
@@ -139,22 +140,16 @@ class _Splitter:
             self._declare(part, name, ranks, divided=not whole, share=share)
         for name in operator.outputs:
             self.ranks[name], self.divided[name] = ranks, not whole
-        shares = self._traffic_shares(operator, inputs, partial, split)
-        attributes = self._attributes(operator, split)
+        mine = self._of_a_rank(operator, inputs, partial, split)
         for rank in range(ranks):
             outputs = [f"{n}.partial@{rank}" if partial else f"{n}@{rank}" for n in operator.outputs]
             self.operators.append(
-                legacy_operator(
-                    f"{operator.name}@{rank}",
-                    operator.kind,
-                    tuple(f"{inputs[name]}@{rank}" for name in operator.inputs),
-                    tuple(outputs),
-                    operator.flops * share,
-                    round(operator.read_bytes * shares[0]),
-                    round(operator.write_bytes * shares[1]),
-                    operator.dtype,
-                    tuple(f"{name}@{rank}" for name in operator.updates),
-                    attributes,
+                replace(
+                    mine,
+                    name=f"{operator.name}@{rank}",
+                    inputs=tuple(f"{inputs[name]}@{rank}" for name in operator.inputs),
+                    outputs=tuple(outputs),
+                    updates=tuple(f"{name}@{rank}" for name in operator.updates),
                 )
             )
         if partial:
@@ -162,14 +157,13 @@ class _Splitter:
                 self._reduce(name, ranks)
 
     def _check_heads(self, operator: Operator, split: Split) -> None:
-        heads = operator.attributes.get("heads")
-        if split.axis == "head" and isinstance(heads, int) and heads % len(split.devices):
+        heads, kv_heads = heads_of(operator.work)
+        ranks = len(split.devices)
+        if split.axis == "head" and heads % ranks:
             raise bad_input(
-                f"operator {operator.name!r} has {heads} heads, which {len(split.devices)} devices "
-                "cannot share evenly",
+                f"operator {operator.name!r} has {heads} heads, which {ranks} devices cannot share evenly",
                 path="splits",
             )
-        kv_heads, ranks = _kv_heads(operator), len(split.devices)
         if split.axis in ("head", "column") and kv_heads and kv_heads % ranks and ranks % kv_heads:
             raise bad_input(
                 f"operator {operator.name!r} has {kv_heads} key and value heads, which {ranks} devices "
@@ -207,7 +201,7 @@ class _Splitter:
         self.ranks[name], self.divided[name] = len(split.devices), divided
 
     def _share_of(self, name: str, operator: Operator, split: Split) -> float:
-        ranks, kv_heads = len(split.devices), _kv_heads(operator)
+        ranks, kv_heads = len(split.devices), heads_of(operator.work)[1]
         if self.graph.tensors[name].role is Role.KV_CACHE and kv_heads:
             return max(1.0, kv_heads / ranks) / kv_heads
         return _rank_share(operator, split)
@@ -224,68 +218,66 @@ class _Splitter:
 
     def _reduce(self, name: str, ranks: int) -> None:
         self._declare(name, name, ranks, divided=False)
-        self._collective("all_reduce", name, f"{name}.partial", name, ranks)
+        self._collective(AllReduce, name, f"{name}.partial", name, ranks)
 
     def _gather(self, name: str, ranks: int) -> None:
         if name not in self.gathered:
             self.gathered.add(name)
             self._declare(f"{name}.whole", name, ranks, divided=False)
-            self._collective("all_gather", name, name, f"{name}.whole", ranks)
+            self._collective(AllGather, name, name, f"{name}.whole", ranks)
 
-    def _collective(self, kind: str, name: str, source: str, target: str, ranks: int) -> None:
-        attributes: dict[str, Attribute] = {
-            "bytes": self.graph.tensors[name].size_bytes,
-            "group": ranks,
-        }
+    def _collective(self, kind: type[Collective], name: str, source: str, target: str, ranks: int) -> None:
+        tensor = self.graph.tensors[name]
         self.operators.append(
-            legacy_operator(
-                f"{name}.{kind}",
-                kind,
+            Operator(
+                f"{name}.{kind.kind}",
+                kind(bytes=tensor.size_bytes, group=ranks),
                 tuple(f"{source}@{rank}" for rank in range(ranks)),
                 tuple(f"{target}@{rank}" for rank in range(ranks)),
-                dtype=self.graph.tensors[name].dtype,
-                attributes=attributes,
+                dtype=tensor.dtype,
             )
         )
 
-    def _traffic_shares(
+    def _of_a_rank(
         self, operator: Operator, inputs: Mapping[str, str], partial: bool, split: Split
-    ) -> tuple[float, float]:
-        """How much of the operator's reads and writes one rank does, by the sizes of its tensors' parts."""
-        ranks = len(split.devices)
+    ) -> Operator:
+        """The operator with what one rank computes, reads and writes, its tensors still named as in the graph."""
+        operator = itemised(operator, self.graph.tensors)
+        ranks, share = len(split.devices), _rank_share(operator, split)
 
-        def share(pairs: list[tuple[str, str]], slices: bool) -> float:
-            whole = sum(self.graph.tensors[name].size_bytes for name, _ in pairs)
-            mine = 0.0
-            for name, laid in pairs:
-                size = self.tensors[f"{laid}@0"].size_bytes
-                # An operator on divided data reads only its slice of a tensor that is whole on every rank.
-                if slices and not self.divided[name] and split.axis in ("row", "head", "split"):
-                    size = size // ranks
-                mine += size
-            return mine / whole if whole else 1.0
+        def laid(name: str, count: int, part: str, slices: bool = False) -> int:
+            mine = in_proportion(
+                count, self.tensors[f"{part}@0"].size_bytes, self.graph.tensors[name].size_bytes
+            )
+            # An operator on divided data reads only its slice of a tensor that is whole on every rank.
+            return mine // ranks if slices and not self.divided[name] and split.axis in _ON_DIVIDED else mine
 
-        reads = share([(name, inputs[name]) for name in operator.inputs], slices=True)
-        written = [(n, f"{n}.partial" if partial else n) for n in operator.outputs]
-        writes = share([*written, *((name, name) for name in operator.updates)], slices=False)
-        return reads, writes
-
-    def _attributes(self, operator: Operator, split: Split) -> Mapping[str, Attribute]:
-        ranks = len(split.devices)
-        attributes = dict(operator.attributes)
-        for key in _DIVIDED_ATTRIBUTES[split.axis]:
-            value = attributes.get(key)
-            if isinstance(value, int):
-                attributes[key] = max(1, ceil(value * _rank_share(operator, split) - 1e-9))
-        kv_heads = _kv_heads(operator)
-        if split.axis in ("head", "column") and kv_heads:
-            attributes["kv_heads"] = max(1, kv_heads // ranks)
-        return attributes
+        read = zip((*operator.inputs, *operator.updates), operator.reads, strict=True)
+        written = zip((*operator.outputs, *operator.updates), operator.writes, strict=True)
+        own = set(operator.inputs)
+        made = set(operator.outputs) if partial else set()
+        return replace(
+            operator,
+            work=_work_of_a_rank(operator.work, split, share),
+            reads=tuple(laid(name, count, inputs.get(name, name), name in own) for name, count in read),
+            writes=tuple(
+                laid(name, count, f"{name}.partial" if name in made else name) for name, count in written
+            ),
+            beside_read=round(operator.beside_read * share),
+            beside_written=round(operator.beside_written * share),
+        )
 
 
-def _kv_heads(operator: Operator) -> int:
-    count = operator.attributes.get("kv_heads", 0)
-    return count if isinstance(count, int) else 0
+def _work_of_a_rank(work: Work, split: Split, share: float) -> Work:
+    """The work with the sizes of one rank's part."""
+    ranks = len(split.devices)
+    heads, kv_heads = heads_of(work)
+    counts: dict[str, int] = {}
+    if split.axis in ("head", "column"):
+        counts |= {"heads": max(1, heads // ranks)} if heads else {}
+        # With fewer key and value heads than ranks, every rank has one of them whole.
+        counts |= {"kv_heads": max(1, kv_heads // ranks)} if kv_heads else {}
+    return reduced(work, share, divided_fields(work, split.axis), counts)
 
 
 def _rank_share(operator: Operator, split: Split) -> float:
@@ -297,8 +289,8 @@ def _rank_share(operator: Operator, split: Split) -> float:
     ranks = len(split.devices)
     if split.axis == "replicated":
         return 1.0
-    kv_heads, heads = _kv_heads(operator), operator.attributes.get("heads", 0)
-    if split.axis != "column" or not 0 < kv_heads < ranks or not isinstance(heads, int):
+    heads, kv_heads = heads_of(operator.work)
+    if split.axis != "column" or not 0 < kv_heads < ranks:
         return 1.0 / ranks
     return (heads / ranks + 2.0) / (heads + 2.0 * kv_heads)
 

@@ -14,11 +14,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from hw_configs.problems import InputError, Problem, bad_input, nearest
 from simulator.plan import Tiling
+from simulator.rewrite.operands import itemised, of_arithmetic, spread
 from simulator.rewrite.tile_rows import channel_axis, reads_rows, row_axis, rows_needed, weight_axis
-from workloads.graph import PERSISTENT_ROLES, Attribute, Graph, Operator, Tensor, legacy_replace
+from workloads.graph import PERSISTENT_ROLES, Graph, Operator, Tensor
+from workloads.operators import Convolution, Product, Rows, Work
 
 __all__ = ["cuts_of", "most_parts", "tile_graph"]
 
@@ -100,9 +103,7 @@ class _Tiler:
         for op in source.operators:
             cut = self.cuts.get(op.name)
             if cut is None:
-                self.operators.append(
-                    replace(op, inputs=self._whole(op.inputs), updates=self._whole(op.updates))
-                )
+                self.operators.append(self._over_strips(op))
             elif cut[0] == "row":
                 self._in_rows(op, cut[1])
             else:
@@ -123,6 +124,35 @@ class _Tiler:
             found += [strip.name for strip in self.strips[name][1]] if name in self.strips else [name]
         return tuple(found)
 
+    def _over_strips(self, op: Operator) -> Operator:
+        """An operator that is not cut, with every strip in place of what was cut."""
+        if not any(name in self.strips for name in (*op.inputs, *op.updates)):
+            return op
+        op = itemised(op, self.source.tensors)
+        reads = [
+            (strip, count)
+            for name, size in zip((*op.inputs, *op.updates), op.reads, strict=True)
+            for strip, count in self._spread(name, size)
+        ]
+        made = op.writes[: len(op.outputs)]
+        return replace(
+            op,
+            inputs=self._whole(op.inputs),
+            updates=self._whole(op.updates),
+            reads=tuple(count for _, count in reads),
+            writes=(*made, *self._whole_writes(op)),
+        )
+
+    def _whole_writes(self, op: Operator) -> list[int]:
+        updated = zip(op.updates, op.writes[len(op.outputs) :], strict=True)
+        return [count for name, size in updated for _, count in self._spread(name, size)]
+
+    def _spread(self, name: str, size: int) -> list[tuple[str, int]]:
+        """Bytes of a tensor over the strips that stand for it."""
+        strips = self._whole((name,))
+        counts = spread(size, [self.tensors[strip].size_bytes for strip in strips])
+        return list(zip(strips, counts, strict=True))
+
     def _cut(self, tensor: Tensor, axis: str, parts: int, along: int | None) -> list[_Strip]:
         if along is None:
             raise bad_input(f"{tensor.name!r} has no {axis}s to cut", path="tiles")
@@ -138,41 +168,55 @@ class _Tiler:
         return strips
 
     def _in_rows(self, op: Operator, parts: int) -> None:
-        source = self.source
-        output = source.tensors[op.outputs[0]]
+        op = itemised(op, self.source.tensors)
+        output = self.source.tensors[op.outputs[0]]
         along = row_axis(output)
         strips = self._cut(output, "row", parts, along)
         assert along is not None
+        side = output.shape[along]
         for index, strip in enumerate(strips):
-            inputs: list[str] = []
-            read = 0
+            reads: dict[str, int] = {}
             height = 0
-            for name in dict.fromkeys(op.inputs):
-                tensor = source.tensors[name]
-                span = rows_needed(source, op, name, strip.first, strip.last)
+            for name, size in zip(op.inputs, op.reads, strict=False):
+                span = rows_needed(self.source, op, name, strip.first, strip.last)
                 if span is None:
-                    inputs += self._whole((name,))
-                    read += tensor.size_bytes
+                    reads.update(self._spread(name, size))
                     continue
-                first, last = span
-                height = max(height, last - first)
-                side = tensor.shape[row_axis(tensor) or 0]
-                read += tensor.size_bytes * (last - first) // max(1, side)
-                inputs += self._overlapping(name, first, last)
-            rows, side = strip.last - strip.first, output.shape[along]
-            attributes = _row_attributes(op, rows, side, height)
-            self._emit(op, f"row{index}", inputs, strip.name, rows / side, read, attributes)
+                height = max(height, span[1] - span[0])
+                reads.update(self._rows_read(op, name, size, span))
+            rows = strip.last - strip.first
+            work = _of_strip(op.work, rows, side, height)
+            self._emit(op, f"row{index}", reads, strip.name, work, rows / side)
 
-    def _overlapping(self, name: str, first: int, last: int) -> list[str]:
+    def _rows_read(self, op: Operator, name: str, size: int, span: tuple[int, int]) -> dict[str, int]:
+        """Bytes of the strips of an input that rows [low, high) of it touch."""
+        tensor = self.source.tensors[name]
+        axis = row_axis(tensor) or 0
+        rows = max(1, tensor.shape[axis])
+        if size < tensor.size_bytes:
+            # The whole operator leaves part of every row that it needs unread: a crop.
+            low, high = rows_needed(self.source, op, name, 0, self._side(op)) or (0, rows)
+            rows = high - low
         if name not in self.strips:
-            return [name]
-        axis, strips = self.strips[name]
-        if axis != "row":
-            return [strip.name for strip in strips]
-        return [strip.name for strip in strips if strip.first < last and first < strip.last]
+            return {name: size * (span[1] - span[0]) // rows}
+        cut, strips = self.strips[name]
+        if cut != "row":
+            return dict(self._spread(name, size * (span[1] - span[0]) // rows))
+        found = {}
+        for strip in strips:
+            low, high = max(strip.first, span[0]), min(strip.last, span[1])
+            if low < high:
+                found[strip.name] = size * (high - low) // rows
+        return found
+
+    def _side(self, op: Operator) -> int:
+        """Rows of an operator's output."""
+        output = self.source.tensors[op.outputs[0]]
+        return output.shape[row_axis(output) or 0]
 
     def _in_channels(self, op: Operator, parts: int) -> None:
         source = self.source
+        op = itemised(op, source.tensors)
         output = source.tensors[op.outputs[0]]
         along = channel_axis(source, op)
         strips = self._cut(output, "channel", parts, along)
@@ -187,47 +231,45 @@ class _Tiler:
             if len(source.consumers[name]) == 1
         }
         for index, strip in enumerate(strips):
-            inputs: list[str] = []
-            for name in dict.fromkeys(op.inputs):
-                inputs += [sliced[name][index].name] if name in sliced else list(self._whole((name,)))
-            read = sum(self.tensors[name].size_bytes for name in dict.fromkeys(inputs))
             width = strip.last - strip.first
-            attributes = dict(op.attributes)
-            for key in ("out_channels", "n"):
-                if attributes.get(key) == side:
-                    attributes[key] = width
-            self._emit(op, f"channel{index}", inputs, strip.name, width / side, read, attributes)
+            reads: dict[str, int] = {}
+            for name, size in zip(op.inputs, op.reads, strict=False):
+                if name in sliced:
+                    shares = spread(size, [self.tensors[part.name].size_bytes for part in sliced[name]])
+                    reads[sliced[name][index].name] = shares[index]
+                else:
+                    reads.update(self._spread(name, size))
+            work = op.work
+            assert isinstance(work, Convolution | Product)
+            narrow = {"n": width} if isinstance(work, Product) else {"out_channels": width}
+            work = of_arithmetic(work.with_fields(narrow), work, width / side)
+            self._emit(op, f"channel{index}", reads, strip.name, work, width / side)
 
     def _emit(
-        self,
-        op: Operator,
-        suffix: str,
-        inputs: list[str],
-        output: str,
-        share: float,
-        read: int,
-        attributes: Mapping[str, Attribute],
+        self, op: Operator, suffix: str, reads: Mapping[str, int], output: str, work: Work, share: float
     ) -> None:
+        written = self.tensors[output].size_bytes
+        whole = self.source.tensors[op.outputs[0]].size_bytes
         self.operators.append(
-            legacy_replace(
+            replace(
                 op,
                 name=f"{op.name}.{suffix}",
-                inputs=tuple(dict.fromkeys(inputs)),
+                work=work,
+                inputs=tuple(reads),
                 outputs=(output,),
-                flops=op.flops * share,
-                read_bytes=read,
-                write_bytes=self.tensors[output].size_bytes,
-                attributes=attributes,
+                reads=tuple(reads.values()),
+                writes=(written if op.writes[0] == whole else round(op.writes[0] * share),),
+                beside_read=round(op.beside_read * share),
+                beside_written=round(op.beside_written * share),
             )
         )
 
 
-def _row_attributes(op: Operator, rows: int, side: int, height: int) -> dict[str, Attribute]:
-    """Sizes of one strip, so that cost models price it by its own shape."""
-    attributes = dict(op.attributes)
-    if op.kind == "conv":
-        attributes |= {"out_height": rows, "height": height}
-    m = attributes.get("m")
-    if isinstance(m, int):
-        attributes["m"] = max(1, m * rows // side)
-    return attributes
+def _of_strip(work: Work, rows: int, side: int, height: int) -> Work:
+    """The work with the sizes of one strip of rows, so that it is priced by its own shape."""
+    sizes: dict[str, Any] = {}
+    if isinstance(work, Convolution):
+        sizes = {"out_height": rows, "height": height}
+    elif isinstance(work, Product | Rows):
+        sizes = {"m": max(1, work.m * rows // side)}
+    return of_arithmetic(work.with_fields(sizes), work, rows / side)

@@ -8,10 +8,22 @@ from __future__ import annotations
 from typing import Final
 
 from workloads.graph import PERSISTENT_ROLES, Graph, Operator, Tensor
+from workloads.operators import (
+    Activation,
+    Convolution,
+    Copy,
+    Elementwise,
+    Norm,
+    Pool,
+    Product,
+    Resize,
+    Softmax,
+    Work,
+)
 
 __all__ = ["channel_axis", "reads_rows", "row_axis", "rows_needed", "weight_axis"]
 
-_POINTWISE: Final = frozenset({"activation", "elementwise", "norm", "softmax"})
+_POINTWISE: Final = (Activation, Elementwise, Norm, Softmax)
 
 
 def row_axis(tensor: Tensor) -> int | None:
@@ -23,6 +35,7 @@ def reads_rows(graph: Graph, op: Operator) -> bool:
     """Whether rows of the output need only some rows of the inputs, so that cutting them helps."""
     if len(op.outputs) != 1:
         return False
+    work = op.work
     output = graph.tensors[op.outputs[0]]
     axis = row_axis(output)
     if axis is None:
@@ -32,16 +45,19 @@ def reads_rows(graph: Graph, op: Operator) -> bool:
         return False
     if len(output.shape) == 2:
         alike = all(tensor.shape[0] == output.shape[0] for tensor in inputs)
-        return alike and (op.kind in _POINTWISE or (op.kind == "matmul" and len(inputs) == 1))
-    if op.kind in ("conv", "resize"):
-        return len(inputs) == 1
-    if op.kind == "pool":
-        return "stride_h" in op.attributes
-    if op.kind == "copy":
-        return op.attributes.get("function") == "crop" or _concatenates_channels(inputs, output)
-    if op.kind == "norm" and op.attributes.get("norm") != "batch":
-        return False
-    return op.kind in _POINTWISE and op.kind != "softmax"
+        return alike and (isinstance(work, _POINTWISE) or (isinstance(work, Product) and len(inputs) == 1))
+    match work:
+        case Convolution() | Resize():
+            return len(inputs) == 1
+        case Pool():
+            return work.stride_h > 0
+        case Copy():
+            return work.function == "crop" or _concatenates_channels(inputs, output)
+        case Norm():
+            return work.norm == "batch"
+        case Activation() | Elementwise():
+            return True
+    return False
 
 
 def _concatenates_channels(inputs: list[Tensor], output: Tensor) -> bool:
@@ -55,42 +71,44 @@ def rows_needed(graph: Graph, op: Operator, name: str, first: int, last: int) ->
     if tensor.role in PERSISTENT_ROLES or axis is None:
         return None
     side, made = tensor.shape[axis], output.shape[axis]
-    low, high = _reach(op, side, made, first, last)
-    if side == 1 and made > 1 and op.kind in _POINTWISE:
+    low, high = _reach(op.work, side, made, first, last)
+    if side == 1 and made > 1 and isinstance(op.work, _POINTWISE):
         return None
     low, high = max(0, low), min(side, high)
     # A strip of padding alone still has a place to read from.
     return (low, high) if low < high else (min(low, side - 1), min(low, side - 1) + 1)
 
 
-def _reach(op: Operator, side: int, made: int, first: int, last: int) -> tuple[int, int]:
-    a = op.attributes
-    if op.kind == "conv":
-        kernel, stride = int(a["kernel_h"]), int(a["stride_h"])
-        if a.get("transposed", False):
+def _reach(work: Work, side: int, made: int, first: int, last: int) -> tuple[int, int]:
+    """Rows [low, high) of an input of ``side`` rows for rows [first, last) of ``made``, the padding's included."""
+    match work:
+        case Convolution(transposed=True):
+            kernel, stride = work.kernel_h, work.stride_h
             return -(-(first - kernel + 1) // stride), (last - 1) // stride + 1
-        padding, dilation = int(a.get("padding_h", kernel // 2)), int(a.get("dilation", 1))
-        return first * stride - padding, (last - 1) * stride - padding + dilation * (kernel - 1) + 1
-    if op.kind == "pool":
-        # The padding of a pool is not stated: both an unpadded and a centred window are covered.
-        kernel, stride = int(a["kernel_h"]), int(a["stride_h"])
-        return first * stride - kernel // 2, (last - 1) * stride + kernel
-    if op.kind == "resize":
-        return first * side // made - 1, -(-last * side // made) + 1
-    if op.kind == "copy" and a.get("function") == "crop":
-        offset = (side - made) // 2
-        return first + offset, last + offset
+        case Convolution():
+            low = first * work.stride_h - work.padding_h
+            return low, (last - 1 - first) * work.stride_h + low + work.dilation * (work.kernel_h - 1) + 1
+        case Pool():
+            low = first * work.stride_h - work.padding_h
+            return low, (last - 1 - first) * work.stride_h + low + work.kernel_h
+        case Resize():
+            return first * side // made - 1, -(-last * side // made) + 1
+        case Copy(function="crop"):
+            offset = (side - made) // 2
+            return first + offset, last + offset
     return first, last
 
 
 def channel_axis(graph: Graph, op: Operator) -> int | None:
     """The axis of the output channels of a dense product; None for operators that cannot be cut along them."""
-    if len(op.outputs) != 1 or op.kind not in ("conv", "matmul") or op.attributes.get("groups", 1) != 1:
+    work = op.work
+    if len(op.outputs) != 1 or not isinstance(work, Convolution | Product):
         return None
-    if op.kind == "matmul" and op.attributes.get("batch", 1) != 1:
+    convolution = isinstance(work, Convolution)
+    if work.groups != 1 if isinstance(work, Convolution) else work.batch != 1:
         return None
     shape = graph.tensors[op.outputs[0]].shape
-    axis: int = 1 if op.kind == "conv" else len(shape) - 1
+    axis = 1 if convolution else len(shape) - 1
     weights = [graph.tensors[name] for name in op.inputs if graph.tensors[name].role in PERSISTENT_ROLES]
     cut = [tensor for tensor in weights if weight_axis(op, tensor, shape[axis]) is not None]
     return axis if weights and len(cut) == len(weights) else None
@@ -100,7 +118,7 @@ def weight_axis(op: Operator, weight: Tensor, channels: int) -> int | None:
     """The axis of a weight that runs over the output channels; None when none is as long."""
     shape = weight.shape
     folded_norm = len(shape) == 2 and shape[0] == 2
-    transposed = bool(op.attributes.get("transposed", False)) and len(shape) > 1
+    transposed = isinstance(op.work, Convolution) and op.work.transposed and len(shape) > 1
     first = int(folded_norm or transposed)
     axes = [first, *range(len(shape))]
     return next((axis for axis in axes if shape[axis] == channels), None)

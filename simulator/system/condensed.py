@@ -24,15 +24,14 @@ from hw_configs.system import Node, System
 from simulator.cost.model import CostModel, OperatorCost, peak_rate
 from simulator.cost.roofline import COMMUNICATION_KINDS
 from simulator.result import DeviceUse, MemoryUse, PhaseResult, Result, Timeline
-from workloads.graph import PERSISTENT_ROLES, Graph, Operator, legacy_operator
+from workloads.graph import PERSISTENT_ROLES, Graph, Operator, Place
+from workloads.operators import KINDS, Work
 from workloads.workload import Workload
 
 __all__ = ["Estimate", "PhaseProfile", "Profile", "estimate", "profile_of"]
 
 MAX_TASKS: Final = 5_000_000
-FORMAT: Final = "offchip-profile-1"
-_FOR_MAPPERS: Final = ("layer", "tp")
-"""Attributes that say where an operator stands in its model; no cost depends on them."""
+FORMAT: Final = "offchip-profile-2"
 _NOTHING: Final[NDArray[np.float64]] = np.empty(0)
 _NOTHING.flags.writeable = False
 
@@ -74,10 +73,7 @@ class Profile:
         head = {
             "format": FORMAT,
             "model": self.model,
-            "operators": [
-                [o.kind, o.flops, o.read_bytes, o.write_bytes, o.dtype, dict(o.attributes)]
-                for o in self.operators
-            ],
+            "operators": [_as_list(operator) for operator in self.operators],
             "phases": [[getattr(p, name) for name in PhaseProfile.__slots__] for p in self.phases],
             "metadata": dict(self.metadata),
             "unsupported": list(self.unsupported),
@@ -93,14 +89,54 @@ class Profile:
         order = np.frombuffer(rest, dtype="<i4").astype(np.int32)
         if not newline or head.get("format") != FORMAT or head["tasks"] != len(order):
             raise ValueError("no profile, or a broken one")
-        operators = tuple(
-            legacy_operator(f"operator {i}", kind, (), (), flops, read, written, dtype, (), attributes)
-            for i, (kind, flops, read, written, dtype, attributes) in enumerate(head["operators"])
-        )
+        operators = tuple(_from_list(i, values) for i, values in enumerate(head["operators"]))
         if len(order) and not 0 <= int(order.min()) <= int(order.max()) < len(operators):
             raise ValueError("a broken profile")
         phases = tuple(PhaseProfile(*values) for values in head["phases"])
         return Profile(head["model"], operators, order, phases, head["metadata"], tuple(head["unsupported"]))
+
+
+_Seen = tuple[Work, str, int, int, str, str, float | None]
+"""What a cost model sees of an operator: work, element type, bytes read and written, training pass, residency and
+measured seconds.
+"""
+
+
+def _seen(operator: Operator) -> _Seen:
+    return (
+        operator.work, operator.dtype, operator.read_bytes, operator.write_bytes, operator.place.training_pass,
+        operator.residency, operator.measured_s,
+    )  # fmt: skip
+
+
+def _bare(
+    number: int,
+    work: Work,
+    dtype: str,
+    read: int,
+    written: int,
+    which: str,
+    residency: str,
+    took: float | None,
+) -> Operator:
+    """An operator without tensors: its bytes are of no named tensor."""
+    return Operator(
+        f"operator {number}", work, (), (), dtype=dtype, beside_read=read, beside_written=written,
+        place=Place(training_pass=which), residency=residency, measured_s=took,
+    )  # fmt: skip
+
+
+def _as_list(operator: Operator) -> list[Any]:
+    work, *rest = _seen(operator)
+    return [work.kind, work.changed(), *rest]
+
+
+def _from_list(number: int, values: list[Any]) -> Operator:
+    kind, fields, *rest = values
+    try:
+        return _bare(number, KINDS[kind](**fields), *rest)
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"a broken operator of kind {kind!r}") from error
 
 
 @dataclass(frozen=True)
@@ -129,9 +165,7 @@ def profile_of(workload: Workload) -> Profile | None:
             if found is None:
                 if op.kind in COMMUNICATION_KINDS:
                     return None
-                seen = sorted(item for item in op.attributes.items() if item[0] not in _FOR_MAPPERS)
-                key = (op.kind, op.flops, op.read_bytes, op.write_bytes, op.dtype, *seen)
-                number = numbers.setdefault(key, len(operators))
+                number = numbers.setdefault(_seen(op), len(operators))
                 if number == len(operators):
                     operators.append(op)
                 found = known[id(op)] = (op, number)
@@ -151,12 +185,7 @@ def profile_of(workload: Workload) -> Profile | None:
                 *memory,
             )
         )
-    bare = tuple(
-        legacy_operator(
-            f"operator {i}", o.kind, (), (), o.flops, o.read_bytes, o.write_bytes, o.dtype, (), o.attributes
-        )
-        for i, o in enumerate(operators)
-    )
+    bare = tuple(_bare(i, *_seen(operator)) for i, operator in enumerate(operators))
     return Profile(
         workload.name, bare, np.array(order, dtype=np.int32), tuple(phases), dict(workload.metadata),
         tuple(workload.unsupported),

@@ -9,7 +9,7 @@ import pytest
 
 from hw_configs.problems import InputError
 from mapping.scheduling import ScheduleOperator, ScheduleProblem, ScheduleTensor, problem_from_graph, solve
-from workloads.graph import Graph, Operator, Role, Tensor, legacy_operator
+from workloads.graph import KINDS, Graph, Operator, Role, Tensor
 from workloads.graph_json import read_graph
 from workloads.importers import load_workload
 from workloads.workload import WorkloadOptions
@@ -24,8 +24,8 @@ def small(*operators: Operator, **sizes: int) -> Graph:
 
 
 def op(name: str, inputs: str, outputs: str, kind: str = "elementwise", updates: str = "") -> Operator:
-    return legacy_operator(
-        name, kind, tuple(inputs.split()), tuple(outputs.split()), updates=tuple(updates.split())
+    return Operator(
+        name, KINDS[kind](), tuple(inputs.split()), tuple(outputs.split()), tuple(updates.split())
     )
 
 

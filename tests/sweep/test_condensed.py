@@ -13,8 +13,8 @@ from offchip.sweep.machine import Machines
 from simulator.cost.model import COST_MODELS
 from simulator.system.condensed import Profile, estimate, profile_of
 from tests.sweep.spaces import serial_rows, space_of, table
-from tests.typed import operator_of
-from workloads.graph import Graph, Role, Tensor, legacy_operator
+from workloads.graph import KINDS, Graph, Operator, Place, Role, Tensor, make_operator
+from workloads.operators import AllReduce, Product
 from workloads.workload import Phase, Workload
 
 MEMORY_FIELDS = (
@@ -73,23 +73,15 @@ def graphs(draw):
         if kind == "matmul":
             tensors[weight] = Tensor(weight, (draw(st.integers(1, 10**6)),), "fp16", Role.WEIGHT)
             reads.append(weight)
-        bytes_read = 0 if kind == "view" else sum(tensors[t].size_bytes for t in reads)
-        bytes_written = 0 if kind == "view" else tensors[name].size_bytes
-        flops = float(draw(st.integers(0, 10**12))) if kind == "matmul" else 0.0
+        if kind == "matmul":
+            m, n, k = (draw(st.integers(1, 10**4)) for _ in range(3))
+            work = Product(m=m, n=n, k=k)
+        else:
+            work = KINDS[kind]()
         updates = ("kv",) if draw(st.booleans()) and kind == "copy" else ()
+        place = Place(layer=index)
         operators.append(
-            legacy_operator(
-                f"o{index}",
-                kind,
-                tuple(reads),
-                (name,),
-                flops,
-                bytes_read,
-                bytes_written,
-                "fp16",
-                updates,
-                {"layer": index},
-            )
+            make_operator(f"o{index}", work, reads, (name,), tensors, updates=updates, place=place)
         )
         made.append(name)
     outputs = tuple(draw(st.lists(st.sampled_from(made[1:]), max_size=2, unique=True)))
@@ -120,14 +112,14 @@ def test_what_does_not_fit_is_left_to_the_simulation():
 
 def test_communication_has_no_profile():
     tensor = Tensor("x", (8,), "fp16")
-    reduce = operator_of("all_reduce", name="r", inputs=("x",), outputs=("y",), bytes=16, group=2)
+    reduce = Operator("r", AllReduce(bytes=16, group=2), ("x",), ("y",))
     graph = Graph("g", {"x": tensor, "y": Tensor("y", (8,), "fp16")}, (reduce,))
     assert profile_of(Workload("g", (Phase("g", "forward", graph),))) is None
 
 
 def test_broken_bytes_are_refused():
     data = profile_of(api.load_model("resnet-50")).to_bytes()
-    for broken in (data[:-4], b"{}\n", data.replace(b"offchip-profile-1", b"offchip-profile-9")):
+    for broken in (data[:-4], b"{}\n", data.replace(b"offchip-profile-2", b"offchip-profile-9")):
         with pytest.raises((ValueError, KeyError)):
             Profile.from_bytes(broken)
 

@@ -11,6 +11,7 @@ from machines import cpu, drive, gpu, op, ram, system, wire
 from hw_configs.system import System
 from simulator.plan import Home, Plan, Task
 from workloads.graph import PERSISTENT_ROLES, Graph, Operator, Role, Tensor
+from workloads.operators import Collective
 
 SIZES = (0, 1, 64, 500, 1000, 4096)
 BANDWIDTHS = (500.0, 1000.0, 4000.0)
@@ -188,8 +189,8 @@ class _Writer:
         self.held.add((tensor, memory))
 
     def _run(self, operator: Operator, suffix: str = "") -> None:
-        if "group" in operator.attributes:
-            group = self.rng.sample(self.gpus, int(operator.attributes["group"]))
+        if isinstance(operator.work, Collective):
+            group = self.rng.sample(self.gpus, operator.work.group)
             for tensor, device in zip(operator.inputs, group, strict=True):
                 self._bring(tensor, self._memory(device))
             after = self._after()

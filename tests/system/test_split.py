@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 from machines import op, tensors
@@ -12,15 +13,13 @@ from hw_configs.problems import InputError
 from simulator.plan import Plan, Split
 from simulator.rewrite.apply import rewrite
 from simulator.rewrite.split import split_graph
-from workloads.graph import Graph, Role, check_graph
+from workloads.graph import Graph, Place, Role, check_graph
 from workloads.microbatch import microbatched
 
 
 def divided(graph: Graph, ranks: int) -> Graph:
     devices = tuple(f"gpu{rank}" for rank in range(ranks))
-    return split_graph(
-        graph, {o.name: Split(str(o.attributes.get("tp", "replicated")), devices) for o in graph.operators}
-    )
+    return split_graph(graph, {o.name: Split(o.place.axis or "replicated", devices) for o in graph.operators})
 
 
 def prefill(name: str, **options: object) -> Graph:
@@ -38,7 +37,7 @@ def test_a_llama_divided_as_megatron_does(ranks: int, fused: bool) -> None:
     for operator in parts.operators:
         by_base[operator.name.rpartition("@")[0]] += operator.flops
     for operator in graph.operators:
-        copies = ranks if operator.attributes.get("tp", "replicated") == "replicated" else 1
+        copies = ranks if operator.place.axis in ("", "replicated") else 1
         assert by_base[operator.name] == pytest.approx(operator.flops * copies), operator.name
     for tensor in graph.tensors.values():
         if tensor.role is Role.WEIGHT or tensor.role is Role.KV_CACHE:
@@ -49,7 +48,7 @@ def test_a_llama_divided_as_megatron_does(ranks: int, fused: bool) -> None:
     reduced = [o for o in parts.operators if o.kind == "all_reduce"]
     layers = 32
     assert len(reduced) == 2 * layers + 1
-    assert {o.attributes["bytes"] for o in reduced} == {2 * 64 * 4096 * 2}
+    assert {o.work.bytes for o in reduced} == {2 * 64 * 4096 * 2}
 
 
 def test_traffic_of_divided_products_is_their_share() -> None:
@@ -68,8 +67,7 @@ def test_fewer_kv_heads_than_ranks_are_kept_whole_on_each() -> None:
     cache = "layers.0.attention.k_cache"
     assert parts.tensors[f"{cache}@0"].size_bytes == graph.tensors[cache].size_bytes // kv_heads
     attend = next(o for o in parts.operators if o.name == "layers.0.attention.attend@0")
-    assert attend.attributes["kv_heads"] == 1
-    assert attend.attributes["heads"] == 2
+    assert (attend.work.heads, attend.work.kv_heads) == (2, 1)
     # The rank's own two query heads, and one whole key and value head.
     weight = "layers.0.attention.qkv.weight"
     share = parts.tensors[f"{weight}@0"].size_bytes / graph.tensors[weight].size_bytes
@@ -77,15 +75,19 @@ def test_fewer_kv_heads_than_ranks_are_kept_whole_on_each() -> None:
     product = next(o for o in parts.operators if o.name == "layers.0.attention.qkv@0")
     whole = graph.operator_by_name["layers.0.attention.qkv"]
     assert product.flops == pytest.approx(whole.flops * share)
-    assert product.attributes["n"] == (2 + 1 + 1) * 128
+    assert product.work.n == (2 + 1 + 1) * 128
 
 
 @pytest.mark.parametrize(("heads", "kv_heads", "ranks"), [(12, 12, 8), (24, 6, 4)])
 def test_heads_that_cannot_be_shared_are_refused(heads: int, kv_heads: int, ranks: int) -> None:
+    attend = op(
+        "attend", ["x", "k"], ["y"], kind="attention", batch=1, heads=heads, kv_heads=kv_heads, head_dim=2,
+        q_len=1, kv_len=5,
+    )  # fmt: skip
     graph = Graph(
         "g",
         tensors({"x": 240, "k": 240, "y": 240}, {"k": Role.KV_CACHE}),
-        (op("attend", ["x", "k"], ["y"], kind="attention", heads=heads, kv_heads=kv_heads),),
+        (replace(attend, place=Place(axis="head")),),
     )
     with pytest.raises(InputError, match="heads"):
         divided(graph, ranks)
@@ -127,7 +129,7 @@ def test_plans_over_a_node_are_right(name: str, phase: str, tp: int, pp: int, mi
 def test_microbatches_keep_the_books() -> None:
     graph = prefill("llama-3-8b", phase="train", batch=1, prompt=32)
     many = check_graph(microbatched(graph, 3))
-    optimizer = sum(o.flops for o in graph.operators if o.attributes["pass"] == "optimizer")
+    optimizer = sum(o.flops for o in graph.operators if o.place.training_pass == "optimizer")
     assert many.flops == pytest.approx(3 * (graph.flops - optimizer) + optimizer)
     for role in (Role.WEIGHT, Role.OPTIMIZER_STATE):
         assert many.bytes_by_role()[role] == graph.bytes_by_role()[role]
@@ -149,16 +151,16 @@ def test_one_forward_one_backward_bounds_live_microbatches() -> None:
     last: dict[tuple[str, int], str] = {}
     for task in plan.tasks:
         if task.kind == "compute":
-            attributes = graph.operator_by_name[task.operator].attributes
-            if attributes["pass"] == "backward":
-                last[task.device, int(attributes["microbatch"])] = task.name
+            place = graph.operator_by_name[task.operator].place
+            if place.training_pass == "backward":
+                last[task.device, place.microbatch] = task.name
     for task in plan.tasks:
         if task.kind != "compute":
             continue
-        attributes = graph.operator_by_name[task.operator].attributes
-        if attributes["pass"] == "optimizer":
+        place = graph.operator_by_name[task.operator].place
+        if place.training_pass == "optimizer":
             continue
-        batch = int(attributes["microbatch"])
+        batch = place.microbatch
         live[task.device].add(batch)
         most[task.device] = max(most[task.device], len(live[task.device]))
         if last.get((task.device, batch)) == task.name:

@@ -3,6 +3,7 @@
 import numpy as np
 
 from workloads.graph import PERSISTENT_ROLES
+from workloads.operators import Activation, Convolution, Copy, Elementwise, Norm, Pool, Product, Resize
 
 
 def weights_of(graph, seed=0):
@@ -91,31 +92,31 @@ def origin(graph, op):
 
 def compute(graph, op, values, shape, partial=False):
     """One operator on numbers; windows of a convolution are zero outside the image, those of a pool ignored."""
-    a = op.attributes
+    work = op.work
     acts = [values[n] for n in op.inputs if graph.tensors[n].role not in PERSISTENT_ROLES]
     weights = [values[n] for n in op.inputs if graph.tensors[n].role in PERSISTENT_ROLES]
-    if op.kind == "conv":
-        return convolution(acts[0], weights, a, shape)
-    if op.kind == "matmul":
+    if isinstance(work, Convolution):
+        return convolution(acts[0], weights, work, shape)
+    if isinstance(work, Product):
         out = acts[0].reshape(shape[0], -1) @ weights[0].T
         return (out + weights[1] if len(weights) > 1 else out).reshape(shape)
-    if op.kind == "pool":
-        return pool(acts[0], a, shape)
-    if op.kind == "copy" and a.get("function") == "concat":
+    if isinstance(work, Pool):
+        return pool(acts[0], work, shape)
+    if isinstance(work, Copy) and work.function == "concat":
         return np.concatenate(acts, axis=1)
-    if op.kind == "copy":
+    if isinstance(work, Copy):
         top, left = (acts[0].shape[2] - shape[2]) // 2, (acts[0].shape[3] - shape[3]) // 2
         return acts[0][:, :, top : top + shape[2], left : left + shape[3]]
-    if op.kind == "elementwise":
+    if isinstance(work, Elementwise):
         out = acts[0]
         for other in acts[1:]:
-            out = out + other if a["function"] == "add" else out * other
+            out = out + other if work.function == "add" else out * other
         return out
-    if op.kind == "activation":
+    if isinstance(work, Activation):
         return np.maximum(acts[0], 0)
-    if op.kind == "norm":
+    if isinstance(work, Norm):
         return acts[0] * weights[0][0][None, :, None, None] + weights[0][1][None, :, None, None]
-    if op.kind == "resize":
+    if isinstance(work, Resize):
         side = acts[0].shape[2]
         at = np.clip((np.arange(shape[2]) + 0.5) * side / shape[2] - 0.5, 0, side - 1)
         low = np.floor(at).astype(int)
@@ -127,17 +128,17 @@ def compute(graph, op, values, shape, partial=False):
     raise AssertionError(op.kind)
 
 
-def convolution(x, weights, a, shape):
+def convolution(x, weights, work, shape):
     weight = weights[0]
-    kh, kw, sh, sw = (int(a[k]) for k in ("kernel_h", "kernel_w", "stride_h", "stride_w"))
+    kh, kw, sh, sw = work.kernel_h, work.kernel_w, work.stride_h, work.stride_w
     out = np.zeros(shape)
-    if a.get("transposed", False):
+    if work.transposed:
         for i in range(kh):
             for j in range(kw):
                 part = np.einsum("bchw,cd->bdhw", x, weight[:, :, i, j])
                 out[:, :, i : i + part.shape[2] * sh : sh, j : j + part.shape[3] * sw : sw] += part
         return out
-    ph, pw, d, groups = (int(a[k]) for k in ("padding_h", "padding_w", "dilation", "groups"))
+    ph, pw, d, groups = work.padding_h, work.padding_w, work.dilation, work.groups
     padded = np.pad(x, ((0, 0), (0, 0), (ph, ph), (pw, pw)))
     inner, outer = x.shape[1] // groups, shape[1] // groups
     for i in range(kh):
@@ -158,15 +159,14 @@ def convolution(x, weights, a, shape):
     return out
 
 
-def pool(x, a, shape):
-    if "stride_h" not in a:
+def pool(x, work, shape):
+    if not work.stride_h:
         return x.mean(axis=(2, 3)).reshape(shape)
-    k, s = int(a["kernel_h"]), int(a["stride_h"])
-    padding = max(0, -(-((shape[2] - 1) * s + k - x.shape[2]) // 2))
+    k, s = work.kernel_h, work.stride_h
     out = np.empty(shape)
     for row in range(shape[2]):
         for column in range(shape[3]):
-            low, left = row * s - padding, column * s - padding
+            low, left = row * s - work.padding_h, column * s - work.padding_w
             out[:, :, row, column] = x[
                 :, :, max(low, 0) : max(low, 0) + 1 if low + k <= 0 else low + k, max(left, 0) : left + k
             ].max(axis=(2, 3))

@@ -16,9 +16,10 @@ from simulator.rewrite.tile import tile_graph
 from simulator.rewrite.views import without_views
 from tests.accelerator.machines import machine
 from tests.scheduling.executor import execute
-from workloads.graph import Graph, Tensor, legacy_operator
+from workloads.graph import Graph, Tensor, make_operator
 from workloads.layer_builder import LayerBuilder
 from workloads.models import build
+from workloads.operators import Activation, View
 from workloads.workload import WorkloadOptions
 
 
@@ -95,7 +96,7 @@ def test_settings_are_held_against_what_the_mapper_reads(tmp_path):
 def test_a_reshape_takes_no_place_in_a_plan(tmp_path):
     net = LayerBuilder("reshaped", WorkloadOptions(dtype="int8"))
     x = net.conv("first", net.input("image", 3, 8, 8), 4, 3, 1, 1)
-    flat = net.operator("view", "flatten", (x,), (1, 256), 0, 0)
+    flat = net.operator("flatten", View(), (x,), (1, 256))
     graph = net.graph(net.linear("classifier", flat, 10))
     system = machine(tmp_path)
     problem = problem_from_graph(graph)
@@ -111,9 +112,9 @@ def test_a_reshape_takes_no_place_in_a_plan(tmp_path):
 def test_a_view_of_a_view_is_the_tensor_below_both():
     tensors = {name: Tensor(name, (4,), "int8") for name in "abcd"}
     operators = (
-        legacy_operator("one", "view", ("a",), ("b",)),
-        legacy_operator("two", "view", ("b",), ("c",)),
-        legacy_operator("use", "activation", ("c",), ("d",), 4.0, 4, 4, "int8"),
+        make_operator("one", View(), ("a",), ("b",), tensors),
+        make_operator("two", View(), ("b",), ("c",), tensors),
+        make_operator("use", Activation(n=4, flops_per_element=1.0), ("c",), ("d",), tensors, dtype="int8"),
     )
 
     graph = without_views(Graph("g", tensors, operators, ("d",)), {"b": "a", "c": "b"})

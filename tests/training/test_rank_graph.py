@@ -13,6 +13,7 @@ from simulator.plan import Plan, Split
 from simulator.rewrite.apply import rewrite
 from tests.training.small_models import gpt_config
 from workloads.graph import Graph, Role, check_graph
+from workloads.operators import Collective
 
 DEGREES = [
     {"tensor": 4}, {"tensor": 4, "sequence_parallel": False}, {"ulysses": 4}, {"context": 4},
@@ -22,8 +23,8 @@ DEGREES = [
 
 def collective_bytes(graph: Graph, kind: str, parallel: str) -> int:
     return sum(
-        int(op.attributes["bytes"]) for op in graph.operators
-        if op.kind == kind and op.attributes.get("parallel") == parallel
+        op.work.bytes for op in graph.operators
+        if op.kind == kind and isinstance(op.work, Collective) and op.work.parallel == parallel
     )  # fmt: skip
 
 
@@ -51,7 +52,7 @@ def test_tensor_parallelism_agrees_with_the_simulators(tmp_path: Path) -> None:
     setup = TrainingSetup(gpt_config(tmp_path), 512, tensor=4, sequence_parallel=False)
     rank, graph = rank_graph(setup), training_graph(setup)
     devices = tuple(f"gpu{n}" for n in range(4))
-    splits = {op.name: Split(str(op.attributes.get("tp", "replicated")), devices) for op in graph.operators}  # type: ignore[arg-type]
+    splits = {op.name: Split(op.place.axis or "replicated", devices) for op in graph.operators}  # type: ignore[arg-type]
     split = rewrite(graph, Plan("", "", "", (), {}, splits))
     theirs = {op.name.removesuffix("@0"): op for op in split.operators if op.name.endswith("@0")}
     ours = {op.name: op for op in rank.operators if op.kind not in ("all_reduce", "all_gather")}
@@ -61,10 +62,8 @@ def test_tensor_parallelism_agrees_with_the_simulators(tmp_path: Path) -> None:
     for name, op in ours.items():
         if op.kind in ("matmul", "attention"):
             assert op.flops == pytest.approx(theirs[name].flops)
-    reduced = [op for op in split.operators if op.kind == "all_reduce" and op.attributes["bytes"] > 4096]
-    assert collective_bytes(rank, "all_reduce", "tensor") == sum(
-        int(op.attributes["bytes"]) for op in reduced
-    )
+    reduced = [op for op in split.operators if op.kind == "all_reduce" and op.work.bytes > 4096]
+    assert collective_bytes(rank, "all_reduce", "tensor") == sum(op.work.bytes for op in reduced)
 
 
 def test_megatron_communicates_four_times_per_layer(tmp_path: Path) -> None:
@@ -75,12 +74,12 @@ def test_megatron_communicates_four_times_per_layer(tmp_path: Path) -> None:
     plain = rank_graph(TrainingSetup(model, 512, tensor=2, sequence_parallel=False))
     layers = [
         op for op in plain.operators
-        if op.kind == "all_reduce" and 0 <= int(op.attributes["layer"]) < 4
+        if op.kind == "all_reduce" and 0 <= op.place.layer < 4
     ]  # fmt: skip
     assert len(layers) == 4 * 4
-    assert all(op.attributes["bytes"] == unit for op in layers)
+    assert all(op.work.bytes == unit for op in layers)
     divided = rank_graph(TrainingSetup(model, 512, tensor=2))
-    own = [op for op in divided.operators if "group" in op.attributes and op.attributes["layer"] == 2]
+    own = [op for op in divided.operators if isinstance(op.work, Collective) and op.place.layer == 2]
     assert sum(op.kind == "reduce_scatter" for op in own) == 4
     assert sum(op.kind == "all_gather" for op in own) == 6
     assert not [op for op in own if op.kind == "all_reduce"]

@@ -24,7 +24,7 @@ from workloads.graph import Graph, check_graph
 
 
 def flops(graph: Graph, which: str) -> float:
-    return sum(op.flops for op in graph.operators if op.attributes.get("pass") == which)
+    return sum(op.flops for op in graph.operators if op.place.training_pass == which)
 
 
 @pytest.mark.parametrize(
@@ -41,9 +41,9 @@ def test_the_graph_stays_valid_and_does_the_same_work(
     assert flops(done, "backward") == flops(graph, "backward")
     assert set(done.outputs) == set(graph.outputs)
     # Nothing that the forward pass drops is read by the backward pass.
-    made_forward = {n for op in done.operators if op.attributes.get("pass") == "forward" for n in op.outputs}
+    made_forward = {n for op in done.operators if op.place.training_pass == "forward" for n in op.outputs}
     dropped = {n for n in made_forward if n.endswith(".dropped")}
-    readers = {done.operator_by_name[r].attributes.get("pass") for n in dropped for r in done.consumers[n]}
+    readers = {done.operator_by_name[r].place.training_pass for n in dropped for r in done.consumers[n]}
     assert readers <= {"forward"}
 
 
@@ -52,7 +52,7 @@ def test_full_recomputation_runs_layers_once_more(tmp_path: Path) -> None:
     done = drop_and_recompute(graph, kept_share(graph, "full"))
     layers = [
         op for op in graph.operators
-        if op.attributes.get("pass") == "forward" and 0 <= int(op.attributes["layer"]) < 4
+        if op.place.training_pass == "forward" and 0 <= op.place.layer < 4
     ]  # fmt: skip
     # The last product's result goes to the next layer, which keeps what it needs of it; it is not run again. What
     # the last layer hands to the head stays whole, so its output projection is not run again either.
@@ -70,7 +70,7 @@ def test_dropped_tokens_cost_their_share(tmp_path: Path) -> None:
     half = drop_and_recompute(graph, kept_share(graph, "tokens", 0.5))
     assert flops(half, "recompute") == pytest.approx(flops(none, "recompute") / 2)
     assert not [
-        op for op in none.operators if op.kind == "attention" and op.attributes.get("pass") == "recompute"
+        op for op in none.operators if op.kind == "attention" and op.place.training_pass == "recompute"
     ]
     whole = drop_and_recompute(graph, kept_share(graph, "tokens", 1.0))
     assert whole.operators == graph.operators
@@ -79,7 +79,7 @@ def test_dropped_tokens_cost_their_share(tmp_path: Path) -> None:
 def test_only_the_first_layers(tmp_path: Path) -> None:
     graph = rank_graph(TrainingSetup(gpt_config(tmp_path), 512))
     done = drop_and_recompute(graph, kept_share(graph, "full", first_layers=2))
-    assert {op.attributes["layer"] for op in done.operators if op.attributes.get("pass") == "recompute"} == {
+    assert {op.place.layer for op in done.operators if op.place.training_pass == "recompute"} == {
         0,
         1,
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mapping.training.sharded_states import ModelStates, exposed_seconds, held_states, volumes
+from mapping.training.sharded_states import ModelStates, exposed_seconds, held_states
 
 PARAMETERS = 7_500_000_000
 STATES = ModelStates(2 * PARAMETERS, 2 * PARAMETERS, 12 * PARAMETERS, 10, 10)
@@ -19,12 +19,16 @@ def test_sixteen_bytes_per_parameter_over_sixty_four_ranks(stage: int, gigabytes
 def test_traffic_in_units_of_the_weights() -> None:
     """A ring moves a whole buffer once for a scatter or a gather, twice for an all-reduce."""
     weight = {"all_reduce": 2, "reduce_scatter": 1, "all_gather": 1}
-    sent = [
-        sum(weight[kind] * size for kind, size in volumes(STATES, stage, 1).items()) / STATES.weights
-        for stage in (0, 1, 2, 3)
-    ]
-    assert sent == [2, 2, 2, 3]
-    assert volumes(STATES, 3, 4)["all_gather"] == 8 * STATES.weights
+
+    def sent(stage: int, micro_batches: int) -> float:
+        """What is exposed when passes take no time and a second moves a byte."""
+        moved = exposed_seconds(
+            STATES, stage, micro_batches, 0.0, 0.0, lambda kind, size: float(weight[kind] * size)
+        )
+        return moved / STATES.weights
+
+    assert [sent(stage, 1) for stage in (0, 1, 2, 3)] == [2, 2, 2, 3]
+    assert sent(3, 4) == 4 * 3
 
 
 def test_one_rank_divides_nothing_and_buffers_nothing() -> None:

@@ -2,7 +2,7 @@
 
 A skeletal tensor of which a share of tokens is kept becomes two: the kept part bears its name, the rest
 (``.dropped``) dies in the forward pass. Before the backward pass of its layer, copies of the forward operators
-(attribute ``pass``: recompute) make the dropped part again (``.again``) from what is kept; a norm reads the sum
+(of the pass ``recompute``) make the dropped part again (``.again``) from what is kept; a norm reads the sum
 it left behind instead of the addends. Copies cost the dropped share of tokens. The result is an ordinary graph.
 """
 
@@ -10,9 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from math import ceil
+from math import ceil, prod
 
-from workloads.graph import Graph, Operator, Role, Tensor, legacy_replace
+from simulator.rewrite.operands import in_proportion, itemised, reduced
+from workloads.graph import Graph, Operator, Role, Tensor
+from workloads.operators import Attention, Norm, Work
 
 __all__ = ["drop_and_recompute"]
 
@@ -34,7 +36,7 @@ class _Writer:
         self.share = {name: part for name, part in share.items() if not self._leaves(name)}
         self.by_place: dict[tuple[int, int], list[Operator]] = {}
         for op in graph.operators:
-            if op.attributes.get("pass") == "forward":
+            if op.place.training_pass == "forward":
                 self.by_place.setdefault(_place(op), []).append(op)
         self.tensors = dict(graph.tensors)
         self.again: dict[tuple[int, int], list[Operator]] = {}
@@ -44,7 +46,7 @@ class _Writer:
         graph = self.graph
         home = _place(graph.operator_by_name[graph.producer[name]])
         readers = (graph.operator_by_name[reader] for reader in graph.consumers[name])
-        return any(op.attributes.get("pass") == "backward" and _place(op) != home for op in readers)
+        return any(op.place.training_pass == "backward" and _place(op) != home for op in readers)
 
     def run(self) -> Graph:
         while True:
@@ -60,7 +62,7 @@ class _Writer:
             self._divide(name, share)
         operators: list[Operator] = []
         for op in self.graph.operators:
-            which, place = op.attributes.get("pass"), _place(op)
+            which, place = op.place.training_pass, _place(op)
             if which == "backward":
                 operators += self.again.pop(place, [])
             operators.append(self._rewired(op, which))
@@ -86,10 +88,15 @@ class _Writer:
 
     def _sources(self, op: Operator, need: Mapping[str, float]) -> tuple[str, ...]:
         """What a copy of an operator reads: for a norm whose sum is there, the sum."""
-        if op.kind == "norm" and len(op.outputs) > 1 and op.outputs[1] not in need:
+        if self._reads_sum(op, need):
             weights = [name for name in op.inputs if self.graph.tensors[name].role is Role.WEIGHT]
             return (op.outputs[1], *weights)
         return op.inputs
+
+    @staticmethod
+    def _reads_sum(op: Operator, need: Mapping[str, float]) -> bool:
+        """Whether a copy of a norm finds the sum that the norm left behind."""
+        return isinstance(op.work, Norm) and len(op.outputs) > 1 and op.outputs[1] not in need
 
     def _is_whole(self, name: str) -> bool:
         """Whether a forward tensor is still there, whole, in the backward pass."""
@@ -99,7 +106,7 @@ class _Writer:
         if maker is None:
             return True
         readers = self.graph.consumers[name]
-        return any(self.graph.operator_by_name[r].attributes.get("pass") == "backward" for r in readers)
+        return any(self.graph.operator_by_name[r].place.training_pass == "backward" for r in readers)
 
     def _copies(self, place: tuple[int, int], need: Mapping[str, float]) -> list[Operator]:
         copies = []
@@ -108,33 +115,54 @@ class _Writer:
             updates = tuple(name for name in op.updates if name in need)
             if not outputs and not updates:
                 continue
-            share = max(need[name] for name in (*outputs, *updates))
             for name in outputs:
                 self._declare(f"{name}.again", name, need[name])
-            inputs: dict[str, None] = {}
-            for name in self._sources(op, need):
-                if name in need:
-                    inputs[f"{name}.again"] = None
-                # Attention needs the keys and values of all tokens, so the kept part as well.
-                if name not in need or (op.kind == "attention" and self.share.get(name, 0.0) > 0):
-                    inputs[name] = None
-            attributes = {**op.attributes, "pass": "recompute"}
-            rows = attributes.get("m")
-            if isinstance(rows, int) and share < 1.0:
-                attributes["m"] = max(1, ceil(rows * share))
-            size = attributes.get("bytes")
-            if isinstance(size, int) and share < 1.0:
-                attributes["bytes"] = ceil(size * share)
-            copies.append(
-                legacy_replace(
-                    op, name=f"{op.name}.again", inputs=tuple(inputs),
-                    outputs=tuple(f"{name}.again" for name in outputs),
-                    updates=tuple(f"{name}.again" for name in updates),
-                    flops=op.flops * share, read_bytes=round(op.read_bytes * share),
-                    write_bytes=round(op.write_bytes * share), attributes=attributes,
-                )
-            )  # fmt: skip
+            copies.append(self._copy(itemised(op, self.graph.tensors), need, outputs, updates))
         return copies
+
+    def _copy(
+        self, op: Operator, need: Mapping[str, float], outputs: tuple[str, ...], updates: tuple[str, ...]
+    ) -> Operator:
+        """An operator again, for the share of tokens that is needed of what it makes."""
+        sizes = self.graph.tensors
+        share = max(need[name] for name in (*outputs, *updates))
+        once = dict(zip(op.inputs, op.reads, strict=False))
+        again_read = dict(zip(op.updates, op.reads[len(op.inputs) :], strict=True))
+        made = dict(zip((*op.outputs, *op.updates), op.writes, strict=True))
+        attends = isinstance(op.work, Attention)
+        reads: dict[str, int] = {}
+        for name in self._sources(op, need):
+            # The sum that a norm left behind is read in place of its addends.
+            count = once.get(name, sizes[name].size_bytes)
+            if name in need:
+                again = f"{name}.again"
+                reads[again] = in_proportion(count, self.tensors[again].size_bytes, sizes[name].size_bytes)
+            else:
+                whole = attends or sizes[name].role in _STORED
+                reads[name] = count if whole else round(count * share)
+            # Attention needs the keys and values of all tokens, so the kept part as well.
+            if name in need and attends and self.share.get(name, 0.0) > 0:
+                reads[name] = round(count * self.share[name])
+        work = _share_of(op.work, share)
+        if isinstance(work, Norm) and self._reads_sum(op, need):
+            work = replace(work, adds=0)
+        return replace(
+            op,
+            name=f"{op.name}.again",
+            work=work,
+            inputs=tuple(reads),
+            outputs=tuple(f"{name}.again" for name in outputs),
+            updates=tuple(f"{name}.again" for name in updates),
+            reads=(*reads.values(), *(round(again_read[name] * share) for name in updates)),
+            writes=tuple(
+                in_proportion(made[name], self.tensors[f"{name}.again"].size_bytes, sizes[name].size_bytes)
+                for name in outputs
+            )
+            + tuple(round(made[name] * share) for name in updates),
+            beside_read=round(op.beside_read * share),
+            beside_written=round(op.beside_written * share),
+            place=replace(op.place, training_pass="recompute"),
+        )
 
     def _divide(self, name: str, share: float) -> None:
         if share > 0.0:
@@ -144,35 +172,56 @@ class _Writer:
     def _declare(self, name: str, original: str, share: float) -> None:
         tensor = self.graph.tensors[original]
         size = ceil(tensor.size_bytes * share)
-        shape = tensor.shape if share == 1.0 else (size,)
-        dtype = tensor.dtype if share == 1.0 else "uint8"
-        self.tensors[name] = Tensor(name, shape, dtype, tensor.role, size)
+        shape = tensor.shape if share == 1.0 else (ceil(prod(tensor.shape) * share),)
+        self.tensors[name] = Tensor(name, shape, tensor.dtype, tensor.role, size)
 
-    def _rewired(self, op: Operator, which: object) -> Operator:
+    def _rewired(self, op: Operator, which: str) -> Operator:
         names = (*op.inputs, *op.outputs, *op.updates)
         if not any(name in self.share for name in names):
             return op
         backward = which == "backward"
+        op = itemised(op, self.graph.tensors)
+        reads, writes = len(op.inputs), len(op.outputs)
+        inputs = self._parts(op.inputs, op.reads[:reads], backward)
+        outputs = self._parts(op.outputs, op.writes[:writes], False)
+        updates = self._parts(op.updates, op.reads[reads:], backward)
+        written = self._parts(op.updates, op.writes[writes:], backward)
         return replace(
             op,
-            inputs=self._parts(op.inputs, backward),
-            outputs=self._parts(op.outputs, False),
-            updates=self._parts(op.updates, backward),
+            inputs=tuple(name for name, _ in inputs),
+            outputs=tuple(name for name, _ in outputs),
+            updates=tuple(name for name, _ in updates),
+            reads=tuple(count for _, count in (*inputs, *updates)),
+            writes=tuple(count for _, count in (*outputs, *written)),
         )
 
-    def _parts(self, names: tuple[str, ...], backward: bool) -> tuple[str, ...]:
-        """The parts that a pass sees: kept and dropped in the forward, kept and made again in the backward."""
-        found: list[str] = []
-        for name in names:
+    def _parts(
+        self, names: tuple[str, ...], counts: tuple[int, ...], backward: bool
+    ) -> list[tuple[str, int]]:
+        """The parts that a pass sees, with their bytes of a whole tensor's.
+
+        Kept and dropped in the forward, kept and made again in the backward pass.
+        """
+        found: list[tuple[str, int]] = []
+        for name, count in zip(names, counts, strict=True):
             share = self.share.get(name)
             if share is None:
-                found.append(name)
-            elif backward:
-                found += [f"{name}.again"] if share == 0.0 else [name, f"{name}.again"]
+                found.append((name, count))
+                continue
+            other = f"{name}.again" if backward else f"{name}.dropped"
+            if share > 0.0:
+                kept = round(count * share)
+                found += [(name, kept), (other, count - kept)]
             else:
-                found += [name] if share == 0.0 else [name, f"{name}.dropped"]
-        return tuple(found)
+                found.append((other if backward else name, count))
+        return found
+
+
+def _share_of(work: Work, share: float) -> Work:
+    """The work for a share of the tokens: fewer rows or bytes where a field counts them."""
+    return work if share == 1.0 else reduced(work, share, ("m", "bytes"))
 
 
 def _place(op: Operator) -> tuple[int, int]:
-    return int(op.attributes.get("layer", -1)), int(op.attributes.get("microbatch", 0))
+    layer, microbatch = op.place.layer, op.place.microbatch
+    return -1 if layer is None else layer, microbatch or 0

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from workloads.graph import Graph, Operator, Role
+from workloads.operators import Attention, Elementwise, Norm
 
 __all__ = ["CHEAP_KINDS", "Skeleton", "kept_share", "skeleton_of"]
 
@@ -40,11 +41,11 @@ class Skeleton:
 
 def skeleton_of(graph: Graph) -> Skeleton:
     """The skeletal tensors of a training graph's layers; embedding, head and loss are not among them."""
-    last = max((layer for op in graph.operators if (layer := _layer(op)) is not None), default=-1)
+    last = max((op.place.layer for op in graph.operators if op.place.layer is not None), default=-1)
     read_back = {
         name
         for op in graph.operators
-        if op.attributes.get("pass") in ("backward", "recompute")
+        if op.place.training_pass in ("backward", "recompute")
         for name in op.inputs
     }
     layers: dict[int, list[str]] = {}
@@ -52,13 +53,13 @@ def skeleton_of(graph: Graph) -> Skeleton:
     attention: dict[int, list[str]] = {}
     entered: set[int] = set()
     for op in graph.operators:
-        layer = _layer(op)
-        if op.attributes.get("pass") != "forward" or layer is None or not 0 <= layer < last:
+        layer = op.place.layer
+        if op.place.training_pass != "forward" or layer is None or not 0 <= layer < last:
             continue
         for name in op.outputs:
             if name in read_back and graph.tensors[name].role is Role.ACTIVATION:
                 layers.setdefault(layer, []).append(name)
-                if op.kind == "attention":
+                if isinstance(op.work, Attention):
                     attention.setdefault(layer, []).append(name)
         if layer not in entered:
             entered.add(layer)
@@ -105,13 +106,8 @@ def _share(graph: Graph, policy: str, tokens: float, name: str) -> float:
 
 def _entry(op: Operator) -> str | None:
     """What enters a layer: the sum that its first norm leaves behind, or the sum that it begins with."""
-    if op.kind == "norm" and len(op.outputs) > 1:
+    if isinstance(op.work, Norm) and len(op.outputs) > 1:
         return op.outputs[1]
-    if op.kind == "elementwise" and op.attributes.get("function") == "add":
+    if isinstance(op.work, Elementwise) and op.work.function == "add":
         return op.outputs[0]
     return None
-
-
-def _layer(op: Operator) -> int | None:
-    layer = op.attributes.get("layer")
-    return int(layer) if isinstance(layer, int) else None
