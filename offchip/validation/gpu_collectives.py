@@ -37,7 +37,7 @@ def collective_line(
     kind = "send" if operator.kind == "receive" else operator.kind
     sharp = sheet.capability >= 90 and wire == "peer" and wire_bandwidth > PCIE_PORT
     return [
-        float(KINDS.index(kind)), ranks, float(operator.attributes["bytes"]), bandwidths[wire],
+        float(KINDS.index(kind)), ranks, float(row.exchanged_bytes), bandwidths[wire],
         float(WIRES.index(wire)), constants.latency_scale(sheet.generation), float(sharp), per_node,
         float(row.timing == "kernel"),
     ]  # fmt: skip

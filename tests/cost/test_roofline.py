@@ -19,8 +19,7 @@ from simulator.cost.model import COST_MODELS, roof_seconds
 from simulator.cost.roofline import COMMUNICATION_KINDS, PEAK, ROOFLINE, Roofline, operator_class, tiling_loss
 from tests.typed import operator_of
 from workloads.graph import Operator
-from workloads.operator_table import attended_pairs
-from workloads.operators import KINDS, Attention, fields_of
+from workloads.operators import KINDS, Attention, causal_pairs, fields_of
 
 CONSTANTS = json.loads(
     Path(simulator.cost.roofline.__file__).with_name("roofline_constants.json").read_text(encoding="utf-8")
@@ -70,7 +69,7 @@ def matmul(m: int, n: int, k: int, dtype: str = "fp16", batch: int = 1, **attrib
 
 def attention(batch: int, heads: int, kv_heads: int, q_len: int, kv_len: int, **more: Any) -> Operator:
     dim = 128
-    pairs = attended_pairs(q_len, kv_len, True, kv_len)
+    pairs = causal_pairs(kv_len) - causal_pairs(kv_len - q_len)
     read = 2 * batch * dim * (heads * q_len + 2 * kv_heads * kv_len)
     shape = {
         "batch": batch, "heads": heads, "kv_heads": kv_heads, "head_dim": dim, "v_head_dim": dim,

@@ -15,6 +15,7 @@ from simulator.plan import Plan
 from simulator.result import Result
 from simulator.simulate import simulate
 from simulator.system.costs import CostTable, MeasuredMemory
+from tests.typed import operator_of
 from workloads.graph import Graph, Operator
 from workloads.workload import Phase, Workload
 
@@ -67,8 +68,8 @@ def test_a_kernel_pays_for_what_it_reads_and_for_what_it_writes(
     node = loaded.nodes[device]
     memory = replace(loaded.memories[device], energy_per_byte_read_j=1e-12, energy_per_byte_written_j=7e-12)
     size = 1 << 24
-    work = Operator(
-        "o", "elementwise", (), (), 1.0, 3 * size, size, "int8" if device == "accelerator" else "fp16"
+    work = operator_of(
+        "elementwise", 1.0, 3 * size, size, "int8" if device == "accelerator" else "fp16", name="o"
     )
     cost = COST_MODELS.get(model).cost(work, node, memory)
     assert cost.memory_energy_j == pytest.approx(cost.read_bytes * 1e-12 + size * 7e-12)
@@ -77,7 +78,7 @@ def test_a_kernel_pays_for_what_it_reads_and_for_what_it_writes(
 def test_an_operator_on_a_drive_pays_the_drives_prices() -> None:
     loaded = load_system("csd-node")
     memory = replace(loaded.memories["csd0"], energy_per_byte_read_j=1e-12, energy_per_byte_written_j=7e-12)
-    work = Operator("o", "elementwise", (), (), 1.0, 3000, 1000, "fp16")
+    work = operator_of("elementwise", 1.0, 3000, 1000, "fp16", name="o")
     cost = COST_MODELS.get("gpu").cost(work, loaded.nodes["csd0"], memory)
     assert cost.memory_energy_j == pytest.approx(3000e-12 + 7000e-12)
 
@@ -134,7 +135,9 @@ def test_arithmetic_draws_what_idle_power_and_memory_leave_of_the_tdp() -> None:
 def test_a_kernel_that_waits_for_its_memory_spends_no_more() -> None:
     """Contention stretches time, not energy: two kernels side by side cost what they cost one after another."""
     machine = load_system("laptop")
-    work = tuple(Operator(d, "elementwise", (), (), 1e6, 1 << 28, 1 << 28, "fp32") for d in ("gpu", "cpu"))
+    work = tuple(
+        operator_of("elementwise", 1000000.0, 1 << 28, 1 << 28, "fp32", name=d) for d in ("gpu", "cpu")
+    )
     graph = Graph("pair", {}, work)
 
     def run(*after: str) -> Result:
