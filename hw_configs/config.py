@@ -14,7 +14,8 @@ import types
 import typing
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Annotated, Any, Final, TypeVar
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, TypeVar
 
 import pydantic
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
@@ -31,6 +32,7 @@ Fault = tuple[Path_, str]
 __all__ = [
     "Area",
     "Bandwidth",
+    "BrokenReferenceError",
     "Config",
     "Count",
     "Current",
@@ -47,6 +49,7 @@ __all__ = [
     "Price",
     "PriceRate",
     "Quantity",
+    "RateType",
     "Size",
     "SizeOrZero",
     "Time",
@@ -112,6 +115,11 @@ Price = Annotated[float, BeforeValidator(Quantity("price", may_be_zero=True))]
 PriceRate = Annotated[float, BeforeValidator(Quantity("price_rate", may_be_zero=True))]
 Count = Annotated[int, _WHOLE, Field(gt=0, le=2**40)]
 Efficiency = Annotated[float, Field(gt=0, le=1)]
+RateType = Literal[
+    "fp64", "fp32", "tf32", "fp16", "bf16", "fp8", "fp4", "mxfp4", "int64", "int32", "int16", "int8", "int4",
+    "bool",
+]  # fmt: skip
+"""Element types that a device may have a rate of."""
 
 
 class ImpossibleError(ValueError):
@@ -120,6 +128,14 @@ class ImpossibleError(ValueError):
     def __init__(self, faults: Iterable[Fault]) -> None:
         self.faults = tuple(faults)
         super().__init__("; ".join(message for _, message in self.faults))
+
+
+class BrokenReferenceError(ValueError):
+    """A field names another file, and that is wrong or missing: its problems, for a validator to raise."""
+
+    def __init__(self, error: InputError) -> None:
+        self.problems = error.problems
+        super().__init__(str(error))
 
 
 def refuse(*faults: Fault | None) -> None:
@@ -133,12 +149,17 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 def parse(schema: type[Model], document: Document, at: Path_ = ()) -> Model:
-    """The model of the data at a path of a document; all its problems at once as an ``InputError``."""
+    """The model of the data at a path of a document; all its problems at once as an ``InputError``.
+
+    Fields that name another file find it beside the document first: validators get its ``folder`` as context.
+    """
     data = document.data
     for part in at:
         data = data[part]
     try:
-        return schema.model_validate(_with_scalars_as_text(data))
+        return schema.model_validate(
+            _with_scalars_as_text(data), context={"folder": Path(document.file).parent}
+        )
     except pydantic.ValidationError as error:
         # A default that follows from other figures is not worked out when one of them is wrong; that is no fault.
         faults = [detail for detail in error.errors() if detail["type"] != "default_factory_not_called"]
@@ -166,6 +187,14 @@ def _problems(
         for inner, message in fault.faults:
             whole = (*path, *inner)
             yield Problem(message, document.file, document.line_of(whole), _dotted(whole))
+        return
+    if isinstance(fault, BrokenReferenceError):
+        for problem in fault.problems:
+            if problem.file is not None:
+                yield problem
+            else:
+                line = document.line_of(path)
+                yield Problem(problem.message, document.file, line, _dotted(path), problem.suggestion)
         return
     message, suggestion = _message(detail, path, schema)
     yield Problem(message, document.file, document.line_of(path), _dotted(path), suggestion)

@@ -1,8 +1,8 @@
 """Attention in one kernel: FlashAttention-2 and -3, Blackwell's kernels, split-KV decoding, paged caches.
 
-A thread block takes a tile of query rows (64 or 128) and walks over the keys in blocks. One block of keys
-costs two products on the matrix unit, operand reads of shared memory, and the exponentials of the scores
-(16 per cycle and multiprocessor; the rest of softmax is a multiple of them, fitted). FlashAttention-2 does them one
+A thread block takes a tile of query rows and walks over the keys in blocks. One block of keys costs two products
+on the matrix unit, operand reads of shared memory, and the exponentials of the scores (16 per cycle and
+multiprocessor on most GPUs; the rest of softmax is a multiple of them, fitted). FlashAttention-2 does them one
 after the other; later kernels overlap them (Shah et al., FlashAttention-3, arXiv:2407.08608). To it comes a
 latency per block of keys, and a fixed one per tile (fill, normalise, store): few or short tiles are bound by
 those, not by any rate.
@@ -30,14 +30,18 @@ __all__ = ["COLUMNS", "CONSTANTS", "attention_rows"]
 Array = NDArray[np.float64]
 COLUMNS: Final = (
     "batch", "heads", "kv_heads", "head_dim", "v_head_dim", "q_len", "kv_len", "causal", "window", "bytes",
-    "sms", "clock", "rate", "bandwidth", "l2", "kernel", "split_kv", "cache_write", "warm", "decode", "tdp",
-    "idle", "j_flop", "j_byte", "page", "latent",
+    "sms", "clock", "rate", "bandwidth", "l2", "split_kv", "cache_write", "warm", "decode", "tdp", "idle",
+    "j_flop", "j_byte", "page", "latent", "calibration", "query_tile", "grouped_query_tile", "key_block",
+    "instruction_rows", "blocks_at_once", "overlaps_exponentials", "splits_only_groups", "exponentials_per_clock",
+    "l2_bytes_per_clock", "shared_bytes_per_clock",
 )  # fmt: skip
 """Inputs of a row. ``cache_write``: whether new keys and values are written to a paged cache. ``warm``:
 whether the same cache was read just before (a benchmark's repetitions). ``window``: keys a query sees at most,
 0 for all. ``page``: tokens per page of the cache, 0 for a contiguous one. ``latent``: whether values are a
-part of the cached keys (absorbed multi-head latent attention), which are then read once."""
-B, HQ, HK, D, DV, Q, KV, CAUSAL, WIN, EB, SMS, CLK, RATE, BW, L2, KERNEL, SPLIT, WRITE, WARM, DECODE, TDP, IDLE, JF, JB, PAGE, LATENT = range(26)  # fmt: skip  # noqa: E501
+part of the cached keys (absorbed multi-head latent attention), which are then read once. ``calibration``: place of
+the kernel's fitted latencies among ``fa2``, ``fa3``, ``blackwell``. From ``query_tile`` on, figures of the
+architecture and its kernel (:mod:`hw_configs.gpu_architecture`); ``blocks_at_once`` is per multiprocessor."""
+B, HQ, HK, D, DV, Q, KV, CAUSAL, WIN, EB, SMS, CLK, RATE, BW, L2, SPLIT, WRITE, WARM, DECODE, TDP, IDLE, JF, JB, PAGE, LATENT, CALIBRATION, QTILE, GQTILE, KEYS, IROWS, ATONCE, OVERLAPS, GROUPED, EXP, L2RATE, SHARED = range(36)  # fmt: skip  # noqa: E501
 CONSTANTS: Final = (
     "tile_cycles_fa2", "tile_cycles_fa3", "tile_cycles_blackwell",
     "block_cycles_fa2", "block_cycles_fa3", "block_cycles_blackwell",
@@ -60,8 +64,7 @@ def attention_rows(rows: Array, constants: Array, out: Array) -> None:
     x = constants
     for r in range(rows.shape[0]):
         f = rows[r]
-        kernel = int(f[KERNEL])
-        own = max(kernel - 1, 0)
+        own = int(f[CALIBRATION])
         b, hq, hk, d, dv, q, eb = f[B], f[HQ], f[HK], f[D], f[DV], f[Q], f[EB]
         kv = f[KV]
         decode = f[DECODE] > 0
@@ -70,26 +73,21 @@ def attention_rows(rows: Array, constants: Array, out: Array) -> None:
         sms, clk = f[SMS], f[CLK]
         fill = x[TILE + own] / clk
         per_block = x[BLOCK + own] / clk
-        keys = 64.0 if kernel < 2 else 128.0
+        keys = f[KEYS]
         if f[PAGE] > 0 and f[PAGE] < keys:
             per_block += PAGE_LOOKUP_CYCLES * (keys / f[PAGE] - 1) / clk
-        occupancy = 2.0 if kernel < 2 else 1.0
-        query_tile = 64.0 if kernel == 1 else 128.0
-        warp_rows = 16.0
-        if kernel == 2:
-            warp_rows = 64.0
-        if kernel == 3:
-            warp_rows = 128.0
+        occupancy, query_tile = f[ATONCE], f[QTILE]
+        l2_rate = sms * clk * f[L2RATE]
         group = hq / hk
         together = decode and f[SPLIT] > 0
         heads, query_rows = hq, q
         if together:
-            heads, query_rows, query_tile = hk, q * group, 64.0
+            heads, query_rows, query_tile = hk, q * group, f[GQTILE]
         tiles = b * heads * np.ceil(query_rows / query_tile)
         matrix = 2 * query_tile * keys * (d + dv) / (f[RATE] * x[MATRIX])
-        feed = query_tile / warp_rows * keys * (d + dv) * eb / 128.0 * x[FEED]
-        exponent = query_tile * keys / 16.0 * x[SOFTMAX]
-        p = x[SERIAL] if kernel < 2 else x[ASYNC]
+        feed = query_tile / f[IROWS] * keys * (d + dv) * eb / f[SHARED] * x[FEED]
+        exponent = query_tile * keys / f[EXP] * x[SOFTMAX]
+        p = x[ASYNC] if f[OVERLAPS] > 0 else x[SERIAL]
         work = ((matrix + feed) ** p + exponent**p) ** (1 / p) / clk
         blocks = np.ceil(kv / keys)
         mean = blocks
@@ -120,14 +118,14 @@ def attention_rows(rows: Array, constants: Array, out: Array) -> None:
             l2 = f[L2] * x[L2SHARE]
             hit = 1 - min(1.0, max(0.0, (cache_bytes + query_bytes) / l2 - 1.0))
         moved = cache_bytes + query_bytes
-        memory = max(moved * (1 - hit) / rate, moved / (sms * clk * 64.0))
+        memory = max(moved * (1 - hit) / rate, moved / l2_rate)
         o = x[MEMOVER]
         splits = 1.0
         if together:
             cap = MAX_SPLITS
-            if kernel < 2 and group <= 1:
+            if f[GROUPED] > 0 and group <= 1:
                 cap = 1.0
-            if kernel < 2 and group > 1 and b > 1 and hk > 1:
+            if f[GROUPED] > 0 and group > 1 and b > 1 and hk > 1:
                 extra += 2 * x[REORDER] * 1e-6 + 2 * query_bytes / rate
             seconds = 1e30
             busy = 0.0
@@ -136,12 +134,12 @@ def attention_rows(rows: Array, constants: Array, out: Array) -> None:
                 n = tiles * s
                 length = np.ceil(blocks / s)
                 chain = np.ceil(n / (sms * occupancy)) * (fill + length * per_block)
-                load = length * keys * width * eb / (64.0 * clk)
+                load = length * keys * width * eb / (f[L2RATE] * clk)
                 spread = np.ceil(n / sms) * max(length * work, load)
                 total = (chain**o + spread**o + memory**o) ** (1 / o)
                 if s > 1:
                     partial = s * b * hq * q * dv * 4.0
-                    total += x[COMBINE] * 1e-6 + 2 * partial / (sms * clk * 32.0)
+                    total += x[COMBINE] * 1e-6 + 2 * partial / (l2_rate / 2)
                 if total < seconds:
                     seconds, splits, busy = total, s, chain
                 s *= 2.0

@@ -5,7 +5,7 @@ heuristics aim for. A candidate's time is a soft maximum of
 
 - arithmetic: tiles per multiprocessor, rounded up in part (wave quantisation), at a rate that falls with the
   operand traffic of a small tile: e = e0 h / (h + c r^x), h = bm bn / (bm + bn), r = FLOPs per cycle / 1024;
-- L2 and shared-memory feed: operand bytes per multiprocessor over min(64 B/cycle, bytes in flight / latency)
+- L2 and shared-memory feed: operand bytes per multiprocessor over min(its path from the L2, bytes in flight / latency)
   (Little's law: stages x tile rows in flight);
 - DRAM: compulsory bytes that the L2 does not hold, operands that a wave's panels re-read when they exceed
   the L2, over the memory technology's share of its bandwidth;
@@ -35,15 +35,17 @@ Array = NDArray[np.float64]
 COLUMNS: Final = (
     "m", "n", "k", "batch", "a_bytes", "w_bytes", "o_bytes", "sms", "clock", "rate", "bandwidth", "l2",
     "shared", "sharing", "rotation", "library", "splits", "tdp", "idle", "j_flop", "j_byte", "k_padding",
-    "resident", "before_bytes", "reread_bytes",
+    "resident", "before_bytes", "reread_bytes", "tile_sms", "accumulators", "l2_bytes_per_clock",
 )  # fmt: skip
 """Inputs of a row. ``rotation``: weight tensors that a benchmark cycles through one activation (0: cold).
 ``library``: share of the arithmetic rate that the library generation reaches. ``splits``: whether the
 reduction may be split. ``resident``: share of the left operand that no DRAM read brings.
 ``before_bytes``:
 traffic of a kernel that prepares the activation (quantises it to 8 bits). ``reread_bytes``: operand bytes that DRAM
-gives more than once, where a simulation of the L2 knows them; below zero the closed form says."""
-M, N, K, B, EA, EW, EO, SMS, CLK, RATE, BW, L2, SHARED, SHARING, ROT, LIB, MAXS, TDP, IDLE, JF, JB, KPAD, RES, BEFORE, REREAD = range(25)  # fmt: skip  # noqa: E501
+gives more than once, where a simulation of the L2 knows them; below zero the closed form says. ``tile_sms``:
+multiprocessors that work on a tile of 128 rows and more together. ``accumulators``: bytes of accumulators that a
+multiprocessor holds."""
+M, N, K, B, EA, EW, EO, SMS, CLK, RATE, BW, L2, SHARED, SHARING, ROT, LIB, MAXS, TDP, IDLE, JF, JB, KPAD, RES, BEFORE, REREAD, TILESMS, ACC, L2CLK = range(28)  # fmt: skip  # noqa: E501
 CONSTANTS: Final = (
     "e0", "feed", "feed_exponent", "overlap", "wave_cycles", "latency_us", "l2_share", "reduce_cycles",
     "quantisation", "epilogue", "memory_overlap", "access", "l2_rate", "store",
@@ -54,14 +56,12 @@ TILES: Final = np.array(
     dtype=np.float64,
 )  # fmt: skip
 SPLITS: Final = np.array([1, 2, 3, 4, 6, 8, 12, 16, 32], dtype=np.float64)
-ACCUMULATOR_BYTES: Final = 196608.0
-"""Of the register file (256 KiB), what accumulators may take."""
 RESULTS: Final = 5
 """Columns of the result: seconds, bound (index), DRAM bytes, tile x 100 + split, clock share."""
 
 
 @njit(cache=True)
-def residency(bm: float, bn: float, shared: float) -> tuple[float, float]:
+def residency(bm: float, bn: float, shared: float, accumulators: float) -> tuple[float, float]:
     """Stages of a tile's pipeline, and thread blocks per multiprocessor; none where the tile does not fit."""
     stages = 4.0
     used = (bm + bn) * 128.0 * stages
@@ -70,7 +70,7 @@ def residency(bm: float, bn: float, shared: float) -> tuple[float, float]:
         used = (bm + bn) * 128.0 * stages
     if used > shared:
         return stages, 0.0
-    fits = min(np.floor(shared / used), np.floor(ACCUMULATOR_BYTES / (bm * bn * 4.0)))
+    fits = min(np.floor(shared / used), np.floor(accumulators / (bm * bn * 4.0)))
     return stages, max(1.0, min(fits, 6.0))
 
 
@@ -96,22 +96,21 @@ def gemm_rows(rows: Array, constants: Array, tiles: Array, splits: Array, out: A
             o_dram = o_total * miss
             a_dram = a_total * min(1.0, max(0.0, (a_total + o_total) / l2 - 1.0))
         dram_rate = f[BW] * x[ACCESS]
-        l2_rate = sms * clk * 64.0 * x[L2RATE]
+        l2_rate = sms * clk * f[L2CLK] * x[L2RATE]
         best, best_compute, best_memory, best_fixed = 1e30, 0.0, 0.0, 0.0
         for t in range(tiles.shape[0]):
             bm, bn = tiles[t, 0], tiles[t, 1]
             if bm > 32 and m <= bm / 2:
                 continue
             rows_m, rows_n = np.ceil(m / bm), np.ceil(n / bn)
-            stages, occupancy = residency(bm, bn, f[SHARED])
+            stages, occupancy = residency(bm, bn, f[SHARED], f[ACC])
             if occupancy == 0:
                 continue
             shared_fetch = 1.0
             if f[SHARING] > 1 and bm >= 128 and bn >= 128:
                 shared_fetch = 0.5 + 0.5 / f[SHARING]
-            h = bm * bn / (bm + bn)
-            if f[SHARING] > 2 and bm >= 128:
-                h = 2 * bm * bn / (2 * bm + bn)
+            height = bm * f[TILESMS] if bm >= 128 else bm
+            h = height * bn / (height + bn)
             e = x[E0] * h / (h + x[FEED] * (f[RATE] / 1024.0) ** x[FEEDX])
             live_m, live_n = min(bm, m), min(bn, n)
             for i in range(splits.shape[0]):
@@ -128,7 +127,7 @@ def gemm_rows(rows: Array, constants: Array, tiles: Array, splits: Array, out: A
                 compute = share * 2 * bm * bn * depth / (rate * e)
                 fetched = (live_m * f[EA] + live_n * f[EW]) * depth * shared_fetch
                 in_flight = min(occupancy, turns) * stages * (live_m + live_n) * 128.0
-                feed_rate = min(64.0 * clk, in_flight / (x[LAT] * 1e-6))
+                feed_rate = min(f[L2CLK] * clk, in_flight / (x[LAT] * 1e-6))
                 feed = max(turns * fetched / feed_rate, blocks * fetched / l2_rate)
                 # A wave walks down a column of tiles: its panels stay in the L2, or are fetched again.
                 concurrent = min(blocks, sms * occupancy)
