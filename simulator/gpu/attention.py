@@ -9,10 +9,11 @@ those, not by any rate.
 
 Prefill: tiles of one head and sequence; a causal tile walks only to its diagonal. Time is the largest of the
 total work spread over multiprocessors, the longest tile alone, and the waves. Decode: all query heads of a
-KV head share one tile; the keys are split until multiprocessors are busy (at most 32 parts, the limit that
-serving engines set under CUDA graphs), and a second kernel combines the parts. FlashAttention-2 splits only
-where query heads share a KV head, and then copies queries and outputs into that order. Kernels of serving
-engines also write the new keys and values into the paged cache first.
+KV head share one tile; the keys are split into the number of parts that is quickest (at most 32, the limit that
+serving engines set under CUDA graphs; parts may stay empty), and a second kernel combines them. FlashAttention-2 splits
+only where query heads share a KV head, and then copies queries and outputs into that order: there alone more query
+heads can be quicker than as many as KV heads. Kernels of serving engines also write the new keys and values into the
+paged cache first. An operator lasts at least its energy over what the board's limit leaves.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from simulator.gpu.power import clock_share
+from simulator.gpu.power import within_power
 
 __all__ = ["COLUMNS", "CONSTANTS", "attention_rows"]
 
@@ -94,14 +95,11 @@ def attention_rows(rows: Array, constants: Array, out: Array) -> None:
         if f[CAUSAL] > 0 and q > 1:
             before = kv - q
             turns = np.ceil(q / query_tile)
-            if turns <= 64:
-                mean = 0.0
-                for i in range(int(turns)):
-                    last = min(before + (i + 1) * query_tile, kv)
-                    mean += np.ceil(last / keys)
-                mean /= turns
-            else:
-                mean = min(blocks, (before + query_tile * (turns + 1) / 2) / keys + 0.5 * (keys > query_tile))
+            mean = 0.0
+            for i in range(int(turns)):
+                last = min(before + (i + 1) * query_tile, kv)
+                mean += np.ceil(last / keys)
+            mean /= turns
         if f[WIN] > 0 and not decode:
             inside = np.ceil((f[WIN] + query_tile) / keys)
             mean = min(mean, inside)
@@ -130,7 +128,7 @@ def attention_rows(rows: Array, constants: Array, out: Array) -> None:
             seconds = 1e30
             busy = 0.0
             s = 1.0
-            while s <= cap and s <= max(blocks, 1.0):
+            while s <= cap:
                 n = tiles * s
                 length = np.ceil(blocks / s)
                 chain = np.ceil(n / (sms * occupancy)) * (fill + length * per_block)
@@ -153,8 +151,7 @@ def attention_rows(rows: Array, constants: Array, out: Array) -> None:
             seconds = (max(compute, busy) ** o + memory**o) ** (1 / o)
         flops = 2 * b * hq * q * mean * keys * (d + dv)
         written = moved * (1 - hit) + (2 * b * hk * q * width * eb if f[WRITE] > 0 else 0.0)
-        phi = clock_share(flops * f[JF], written * f[JB], seconds, f[TDP] - f[IDLE])
-        out[r, 0] = seconds + (1 / phi - 1) * min(compute, seconds) + extra
+        out[r, 0] = within_power(seconds, flops * f[JF] + written * f[JB], f[TDP] - f[IDLE]) + extra
         bound = 3.0
         if memory >= max(compute, busy):
             bound = 1.0
