@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 import simulator.cost.roofline
 from hw_configs.device import Cpu, Envelope, Gpu
+from hw_configs.gpu_architecture import GpuArchitecture, architecture_document, parse_architecture
 from hw_configs.problems import InputError
 from hw_configs.system import MemorySpace, Node, System
 from simulator.cost.model import COST_MODELS, roof_seconds
@@ -29,7 +30,7 @@ CONSTANTS = json.loads(
 DATA_SHEET: dict[str, Any] = {
     "kind": "gpu",
     "name": "test",
-    "architecture": "Ampere sm_80",
+    "architecture": "ampere-sm80",
     "multiprocessors": 108,
     "clock": 1.41e9,
     "compute": {"matrix": {"fp16": 312e12, "bf16": 312e12, "int8": 624e12}, "vector": {"fp32": 19.5e12}},
@@ -176,8 +177,14 @@ WORK = st.builds(
 )  # fmt: skip
 
 
-@given(WORK, st.sampled_from(["Ampere sm_80", "Pascal sm_60", "Ada sm_89", "Martian sm_999", "Turing sm_75"]))
-def test_never_faster_than_any_roof(op: Operator, architecture: str) -> None:
+ARCHITECTURES = [
+    parse_architecture(architecture_document(name, None))
+    for name in ("ampere-sm80", "pascal-sm60", "ada-sm89", "apple-g13", "turing-sm75")
+]
+
+
+@given(WORK, st.sampled_from(ARCHITECTURES))
+def test_never_faster_than_any_roof(op: Operator, architecture: GpuArchitecture) -> None:
     node, memory = place(gpu(architecture=architecture))
     compute = node.compute
     assert compute is not None

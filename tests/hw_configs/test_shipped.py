@@ -8,6 +8,7 @@ import pytest
 
 from hw_configs.library import catalog, load_device, load_link, load_system, read_any
 from hw_configs.link import NvLink
+from offchip.validation.reference_gpu import architecture_name
 
 HARDWARE = Path(__file__).parents[1] / "reference" / "gpu" / "hardware.csv"
 OF = {kind: [e.name for e in catalog().values() if e.kind == kind] for kind in ("device", "link", "system")}
@@ -33,7 +34,7 @@ def test_every_gpu_of_the_table_is_shipped():
 @pytest.mark.parametrize("row", rows(), ids=lambda row: row["gpu"])
 def test_a_gpu_agrees_with_the_data_sheet_table(row):
     gpu = load_device(SHIPPED[row["gpu"]])
-    assert gpu.architecture == row["arch"]
+    assert gpu.architecture.name == architecture_name(row["arch"])
     assert gpu.multiprocessors == int(row["sms"])
     assert gpu.clock == int(row["boost_mhz"]) * 1e6
     assert gpu.compute.vector["fp32"] == float(row["fp32_tflops"] + "e12")
@@ -146,6 +147,8 @@ def test_the_machines_that_studies_need_are_there():
 def test_a_name_is_used_once():
     folder = Path(load_device.__code__.co_filename).parent
     stems = [
-        path.stem for part in ("devices", "links", "systems") for path in (folder / part).rglob("*.yaml")
+        path.stem
+        for part in ("devices", "links", "systems", "architectures")
+        for path in (folder / part).rglob("*.yaml")
     ]
     assert sorted(stems) == sorted(set(stems))

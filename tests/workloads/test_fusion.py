@@ -7,7 +7,6 @@ from workloads.fusion import fuse_pointwise
 from workloads.graph import Graph, Role, Tensor, check_graph, make_operator
 from workloads.operators import Activation, Convolution, Elementwise, Norm, Pool, Product
 
-
 ROWS = {"m": 8, "n": 4, "flops_per_element": 1.0}
 WORK = {
     "conv": Convolution(
