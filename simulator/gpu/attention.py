@@ -34,15 +34,17 @@ COLUMNS: Final = (
     "sms", "clock", "rate", "bandwidth", "l2", "split_kv", "cache_write", "warm", "decode", "tdp", "idle",
     "j_flop", "j_byte", "page", "latent", "calibration", "query_tile", "grouped_query_tile", "key_block",
     "instruction_rows", "blocks_at_once", "overlaps_exponentials", "splits_only_groups", "exponentials_per_clock",
-    "l2_bytes_per_clock", "shared_bytes_per_clock",
+    "l2_bytes_per_clock", "shared_bytes_per_clock", "cache_bytes",
 )  # fmt: skip
 """Inputs of a row. ``cache_write``: whether new keys and values are written to a paged cache. ``warm``:
 whether the same cache was read just before (a benchmark's repetitions). ``window``: keys a query sees at most,
 0 for all. ``page``: tokens per page of the cache, 0 for a contiguous one. ``latent``: whether values are a
 part of the cached keys (absorbed multi-head latent attention), which are then read once. ``calibration``: place of
 the kernel's fitted latencies among ``fa2``, ``fa3``, ``blackwell``. From ``query_tile`` on, figures of the
-architecture and its kernel (:mod:`hw_configs.gpu_architecture`); ``blocks_at_once`` is per multiprocessor."""
-B, HQ, HK, D, DV, Q, KV, CAUSAL, WIN, EB, SMS, CLK, RATE, BW, L2, SPLIT, WRITE, WARM, DECODE, TDP, IDLE, JF, JB, PAGE, LATENT, CALIBRATION, QTILE, GQTILE, KEYS, IROWS, ATONCE, OVERLAPS, GROUPED, EXP, L2RATE, SHARED = range(36)  # fmt: skip  # noqa: E501
+architecture and its kernel (:mod:`hw_configs.gpu_architecture`); ``blocks_at_once`` is per multiprocessor.
+``bytes`` are those of an element that is computed with, ``cache_bytes`` of one in the cache, which is widened on
+its way to the matrix unit."""
+B, HQ, HK, D, DV, Q, KV, CAUSAL, WIN, EB, SMS, CLK, RATE, BW, L2, SPLIT, WRITE, WARM, DECODE, TDP, IDLE, JF, JB, PAGE, LATENT, CALIBRATION, QTILE, GQTILE, KEYS, IROWS, ATONCE, OVERLAPS, GROUPED, EXP, L2RATE, SHARED, CB = range(37)  # fmt: skip  # noqa: E501
 CONSTANTS: Final = (
     "tile_cycles_fa2", "tile_cycles_fa3", "tile_cycles_blackwell",
     "block_cycles_fa2", "block_cycles_fa3", "block_cycles_blackwell",
@@ -66,7 +68,7 @@ def attention_rows(rows: Array, constants: Array, out: Array) -> None:
     for r in range(rows.shape[0]):
         f = rows[r]
         own = int(f[CALIBRATION])
-        b, hq, hk, d, dv, q, eb = f[B], f[HQ], f[HK], f[D], f[DV], f[Q], f[EB]
+        b, hq, hk, d, dv, q, eb, cb = f[B], f[HQ], f[HK], f[D], f[DV], f[Q], f[EB], f[CB]
         kv = f[KV]
         decode = f[DECODE] > 0
         if decode and f[WIN] > 0:
@@ -106,11 +108,11 @@ def attention_rows(rows: Array, constants: Array, out: Array) -> None:
             blocks = min(blocks, inside)
         rate = f[BW] * x[ACCESS]
         width = d if f[LATENT] > 0 else d + dv
-        cache_bytes = b * hk * kv * width * eb
+        cache_bytes = b * hk * kv * width * cb
         query_bytes = b * hq * q * (d + dv) * eb
         extra = 0.0
         if f[WRITE] > 0:
-            extra = 2 * b * hk * q * width * eb / rate
+            extra = 2 * b * hk * q * width * cb / rate
         hit = 0.0
         if f[WARM] > 0:
             l2 = f[L2] * x[L2SHARE]
@@ -132,7 +134,7 @@ def attention_rows(rows: Array, constants: Array, out: Array) -> None:
                 n = tiles * s
                 length = np.ceil(blocks / s)
                 chain = np.ceil(n / (sms * occupancy)) * (fill + length * per_block)
-                load = length * keys * width * eb / (f[L2RATE] * clk)
+                load = length * keys * width * cb / (f[L2RATE] * clk)
                 spread = np.ceil(n / sms) * max(length * work, load)
                 total = (chain**o + spread**o + memory**o) ** (1 / o)
                 if s > 1:
@@ -150,7 +152,7 @@ def attention_rows(rows: Array, constants: Array, out: Array) -> None:
             )
             seconds = (max(compute, busy) ** o + memory**o) ** (1 / o)
         flops = 2 * b * hq * q * mean * keys * (d + dv)
-        written = moved * (1 - hit) + (2 * b * hk * q * width * eb if f[WRITE] > 0 else 0.0)
+        written = moved * (1 - hit) + (2 * b * hk * q * width * cb if f[WRITE] > 0 else 0.0)
         out[r, 0] = within_power(seconds, flops * f[JF] + written * f[JB], f[TDP] - f[IDLE]) + extra
         bound = 3.0
         if memory >= max(compute, busy):

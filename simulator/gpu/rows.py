@@ -210,6 +210,7 @@ def attention_line(request: Request, constants: Constants) -> list[float]:
         float(kernel.instruction_rows), float(kernel.blocks_per_multiprocessor),
         float(kernel.overlaps_exponentials), float(kernel.splits_only_groups), float(chip.exponentials_per_clock),
         float(chip.l2_bytes_per_clock), float(chip.shared_bytes_per_clock),
+        size(work.kv_dtype or operator.dtype),
     ]  # fmt: skip
 
 

@@ -251,8 +251,8 @@ def test_narrow_weights_move_fewer_bytes() -> None:
     seconds = {}
     for weight in ("fp16", "int8", "int4"):
         cells = _Cells({"dtype": "fp16", "weight_dtype": weight}, {"m": 1, "n": 8192, "k": 8192})
-        kind, flops, read, write, attributes = OPS["gemm"](cells)
-        op = operator_of(kind, flops, read, write, "fp16", **attributes)
+        built = OPS["gemm"](cells)
+        op = Operator("x", built.work, (), (), beside_read=built.read_bytes, beside_written=built.write_bytes)
         seconds[weight] = ROOFLINE.cost(op, node, memory).seconds
     assert seconds["int8"] == pytest.approx(seconds["fp16"] / 2, rel=0.02)
     assert seconds["int4"] == pytest.approx(seconds["fp16"] / 4, rel=0.02)

@@ -21,7 +21,7 @@ from simulator.gpu.constants import shipped_constants
 from simulator.gpu.rows import Request, predict
 from simulator.gpu.sheet import ATTENTION_KERNELS, GpuSheet, gpu_sheet
 from tests.gpu.sheets import attention, product, reference
-from workloads.graph import Operator
+from tests.typed import operator_of
 
 Price = tuple[float, ...]
 
@@ -37,15 +37,15 @@ def prices(architecture: GpuArchitecture) -> Price:
     )
     sheet, constants = gpu_sheet(board, gpu.memory), shipped_constants()
     lone = attention(1, 32, 8, 700, 3000)
-    unsplit = replace(lone, attributes={**lone.attributes, "split_kv": False})
+    unsplit = replace(lone, work=replace(lone.work, split_kv=False))
     operators = [
         product(8192, 8192, 8192), product(300, 14336, 4096), product(2048, 2048, 2048, "fp32"),
         product(16, 4096, 1024), product(128, 128, 4096, batch=64),
         attention(4, 32, 8, 4096, 4096), attention(2, 32, 32, 1, 3000), attention(64, 32, 8, 1, 3000),
         attention(4, 64, 1, 1, 3000, 64), lone, unsplit,
-        Operator("x", "norm", (), (), 1.0, 2 * 100 * 4096, 2 * 100 * 4096, "bf16", (), {"m": 100, "n": 4096}),
+        operator_of("norm", 1.0, 2 * 100 * 4096, 2 * 100 * 4096, "bf16", m=100, n=4096),
     ]  # fmt: skip
-    hot = [replace(op, attributes={**op.attributes, "residency": "hot"}) for op in operators]
+    hot = [replace(op, residency="hot") for op in operators]
     found = predict(
         [Request(op, sheet, constants.setup(t)) for op in operators + hot for t in ("default", "graph-mean")],
         constants,

@@ -29,8 +29,8 @@ def run(operator: Operator, on: GpuSheet, timing: str = "default") -> Prediction
     return predict([Request(operator, on, constants.setup(timing))], constants)[0]
 
 
-def changed(operator: Operator, **fields: int | bool | str) -> Operator:
-    return replace(operator, work=replace(operator.work, **fields))
+def changed(operator: Operator, residency: str = "", **fields: int | bool) -> Operator:
+    return replace(operator, residency=residency, work=replace(operator.work, **fields))
 
 
 @settings(max_examples=150, deadline=None)

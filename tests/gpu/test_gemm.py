@@ -115,9 +115,7 @@ def test_time_grows_with_work(
     larger[axis] = shape[axis] + more if isinstance(more, int) else int(shape[axis] * more) + 1
     small, large = (product(*sides[:3], dtype, sides[3]) for sides in (shape, larger))
     if weight is not None:
-        small, large = (
-            replace(op, attributes={**op.attributes, "weight_dtype": weight}) for op in (small, large)
-        )
+        small, large = (replace(op, work=replace(op.work, weight_dtype=weight)) for op in (small, large))
     assert seconds(large, sheet(gpu), timing) >= seconds(small, sheet(gpu), timing) * (1 - 1e-9)
 
 

@@ -64,7 +64,7 @@ def test_more_hardware_is_never_slower_and_more_work_never_faster(
     def took(m: int, n: int, on: GpuSheet) -> float:
         operator = pointwise(kind, m, n, reads)
         if residency is not None:
-            operator = replace(operator, attributes={**operator.attributes, "residency": residency})
+            operator = replace(operator, residency=residency)
         return run(operator, on, timing).kernel_s
 
     base = scaled(sheet(gpu))
