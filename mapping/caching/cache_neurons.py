@@ -33,7 +33,7 @@ from mapping.caching.dram_budget import (
 )
 from mapping.mapper import MapperOptions
 from mapping.placement.single_device import candidates, refuse_communication
-from simulator.plan import Division, Home, Plan, Task
+from simulator.plan import Compute, Division, Home, Plan, Task, Transfer
 from simulator.rewrite.divide import part_name
 from workloads.graph import Graph, Operator, Role
 
@@ -182,7 +182,7 @@ class _Writer:
             for name in own:
                 self._load(name, op, parts, memory, before)
             self.tasks.append(
-                Task(op.name, "compute", f"{self.node.name}.compute", operator=op.name, device=self.node.name)
+                Compute(op.name, f"{self.node.name}.compute", operator=op.name, device=self.node.name)
             )
             if not is_feed_forward(op) and op.kind in ("matmul", "attention"):
                 before = op.name
@@ -232,8 +232,8 @@ class _Writer:
                 # Missing neurons are known once the layer's attention is done; a prompt needs them all anyway.
                 after = (before,) if before and not prompt else ()
                 self.tasks.append(
-                    Task(
-                        f"load {part}", "transfer", f"{self.drive}->{memory}", tensor=part, source=self.drive,
+                    Transfer(
+                        f"load {part}", f"{self.drive}->{memory}", tensor=part, source=self.drive,
                         target=memory, after=after, chunk_bytes=0 if prompt else self.choice.chunk_bytes,
                     )
                 )  # fmt: skip

@@ -26,7 +26,7 @@ from simulator.pim.operators import host_of
 from simulator.pim.pricing import Pricer
 from simulator.pim.product_counts import ProductCounts
 from simulator.pim.recipes import Kernel, attention_heads
-from simulator.plan import Home, Plan, Task
+from simulator.plan import Compute, Home, Plan
 from workloads.graph import Graph, Operator, Role
 
 __all__ = ["MAPPER", "SETTINGS", "LayoutOptions", "PimMapper", "bench_of", "layout_options", "pim_with_host"]
@@ -128,7 +128,7 @@ class PimMapper:
         for op in graph.operators:
             node = host if layouts.kernels.get(op.name, {}).get("kind") in ("vector", None) else memory
             tasks.append(
-                Task(op.name, "compute", f"{streams[node.name]}.compute", operator=op.name, device=node.name)
+                Compute(op.name, f"{streams[node.name]}.compute", operator=op.name, device=node.name)
             )
         return Plan(
             graph.name,

@@ -28,7 +28,7 @@ from mapping.placement.single_device import candidates, refuse_communication, to
 from simulator.pim.operators import host_of
 from simulator.pim.pricing import Pricer
 from simulator.pim.recipes import Kernel
-from simulator.plan import Division, Home, Pieces, Plan, Task
+from simulator.plan import Compute, Division, Home, Pieces, Plan, Task, Transfer
 from simulator.rewrite.divide import append_name, part_name
 from workloads.graph import Graph, Operator
 
@@ -187,16 +187,12 @@ class _Writer:
         return self.choices[key]
 
     def _compute(self, operator: str, node: Node) -> None:
-        self.tasks.append(
-            Task(operator, "compute", f"{node.name}.compute", operator=operator, device=node.name)
-        )
+        self.tasks.append(Compute(operator, f"{node.name}.compute", operator=operator, device=node.name))
 
     def _move(self, verb: str, tensor: str, source: str, target: str) -> None:
         there = target if verb != "fetch" else source
         name = f"{verb} {tensor} {'from' if verb == 'fetch' else 'to'} {there}"
-        self.tasks.append(
-            Task(name, "transfer", f"{source}->{target}", tensor=tensor, source=source, target=target)
-        )
+        self.tasks.append(Transfer(name, f"{source}->{target}", tensor=tensor, source=source, target=target))
 
 
 def _named(name: str, piece: str | None) -> str:

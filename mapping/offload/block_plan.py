@@ -23,7 +23,7 @@ from mapping.offload.block_policy import BlockPolicy, shape_of_graph
 from mapping.offload.machine_rates import block_machine, capacities_of, graph_rates
 from mapping.offload.placement_lp import FILL, PlacementResult, best_policy
 from mapping.placement.single_device import refuse_communication
-from simulator.plan import Division, Home, Pieces, Plan, Task
+from simulator.plan import Compute, Division, Home, Pieces, Plan, Task, Transfer
 from simulator.rewrite.divide import append_name, part_name
 from workloads.graph import Graph, Operator, Role
 
@@ -214,16 +214,13 @@ class _Writer:
         return places
 
     def _compute(self, operator: str, node: Node) -> None:
-        self.tasks.append(
-            Task(operator, "compute", f"{node.name}.compute", operator=operator, device=node.name)
-        )
+        self.tasks.append(Compute(operator, f"{node.name}.compute", operator=operator, device=node.name))
 
     def _move(self, tensor: str, source: str, target: str, after: tuple[str, ...] = ()) -> None:
         name = f"{tensor} {source}->{target}"
         self.tasks.append(
-            Task(
+            Transfer(
                 name,
-                "transfer",
                 f"{source}->{target}",
                 tensor=tensor,
                 source=source,

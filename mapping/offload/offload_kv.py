@@ -25,7 +25,7 @@ from mapping.offload.stream_weights import choose_streamed
 from mapping.placement.kv_store import ATTENDERS, STORES, KvPlacement, KvRequest, choose_placement
 from mapping.placement.single_device import candidates, refuse_communication, too_large
 from simulator.csd.endurance import tokens_until_wear_out
-from simulator.plan import Division, Home, Pieces, Plan, Sparsity, Task
+from simulator.plan import Compute, Division, Home, Pieces, Plan, Sparsity, Task, Transfer
 from simulator.rewrite.divide import append_name, part_name
 from workloads.graph import Graph, Operator
 
@@ -288,18 +288,15 @@ class _Writer:
             self.streamers.append(op.name)
 
     def _compute(self, operator: str, node: Node) -> None:
-        self.tasks.append(
-            Task(operator, "compute", f"{node.name}.compute", operator=operator, device=node.name)
-        )
+        self.tasks.append(Compute(operator, f"{node.name}.compute", operator=operator, device=node.name))
 
     def _move(
         self, name: str, tensor: str, source: str, target: str, after: Iterable[str] = (), chunk: int = 0
     ) -> None:
         stream = f"{source}->{target}"
         self.tasks.append(
-            Task(
+            Transfer(
                 name,
-                "transfer",
                 stream,
                 tensor=tensor,
                 source=source,

@@ -19,7 +19,7 @@ from hw_configs.whole_number import whole_number
 from mapping.liveness import footprint
 from mapping.mapper import MapperOptions
 from mapping.placement.single_device import candidates, too_large
-from simulator.plan import Home, Plan, Task
+from simulator.plan import Compute, Home, Plan, Task, Transfer
 from workloads.graph import Graph, Operator, Role
 
 __all__ = ["MAPPER", "StreamWeights", "choose_streamed", "spread"]
@@ -156,9 +156,8 @@ def _write(
             # The buffer's slot is free once the operator `ahead` streams before this one has run.
             after = (users[-ahead],) if len(users) >= ahead else ()
             tasks.append(
-                Task(
+                Transfer(
                     f"stream {weight}",
-                    "transfer",
                     f"{store}->{memory}",
                     tensor=weight,
                     source=store,
@@ -178,4 +177,4 @@ def _write(
 
 
 def _compute(operator: Operator, node: Node) -> Task:
-    return Task(operator.name, "compute", f"{node.name}.compute", operator=operator.name, device=node.name)
+    return Compute(operator.name, f"{node.name}.compute", operator=operator.name, device=node.name)

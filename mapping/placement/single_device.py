@@ -16,7 +16,7 @@ from hw_configs.system import Node, System
 from mapping.liveness import Footprint, footprint
 from mapping.mapper import MapperOptions
 from simulator.cost.collective import COLLECTIVE_KINDS
-from simulator.plan import Home, Plan, Task
+from simulator.plan import Compute, Home, Plan
 from simulator.system.memory import memory_report
 from workloads.graph import PERSISTENT_ROLES, Graph, Role
 
@@ -110,7 +110,6 @@ def too_large(graph: Graph, system: System, nodes: list[Node], need: Footprint) 
 def _plan_on(graph: Graph, system: System, node: Node, memory: str) -> Plan:
     homes = {name: (Home(memory),) for name in graph.tensors if name not in graph.producer}
     tasks = tuple(
-        Task(op.name, "compute", f"{node.name}.compute", operator=op.name, device=node.name)
-        for op in graph.operators
+        Compute(op.name, f"{node.name}.compute", operator=op.name, device=node.name) for op in graph.operators
     )
     return Plan(graph.name, system.name, "single-device", tasks, homes)

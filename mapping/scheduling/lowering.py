@@ -16,8 +16,9 @@ from hw_configs.device import Accelerator
 from hw_configs.problems import InfeasibleError, bad_input
 from hw_configs.system import Node, System
 from mapping.scheduling.problem import ScheduleProblem
-from mapping.scheduling.result import Schedule, Transfer
-from simulator.plan import Home, Plan, Task
+from mapping.scheduling.result import Schedule
+from mapping.scheduling.result import Transfer as ScheduledTransfer
+from simulator.plan import Compute, Home, Plan, Task, Transfer
 from workloads.graph import Graph
 
 __all__ = ["scratchpad_of", "to_plan"]
@@ -118,7 +119,7 @@ class _Writer:
         self.tasks: list[Task] = []
         self.outside = {name for name in graph.tensors if name not in graph.producer}
         self.uncounted: list[str] = []
-        self.moves: dict[int, list[Transfer]] = {}
+        self.moves: dict[int, list[ScheduledTransfer]] = {}
         for move in schedule.transfers:
             self.moves.setdefault(move.step, []).append(move)
         self.begins = {(stay.tensor, stay.start): stay.offset for stay in schedule.residences}
@@ -161,9 +162,8 @@ class _Writer:
         frees = ((tensor, self.pad),) if dropped else ()
         name = f"write {tensor} before step {step}"
         self.tasks.append(
-            Task(
+            Transfer(
                 name,
-                "transfer",
                 self.engines.write(),
                 tensor=tensor,
                 source=self.pad,
@@ -175,8 +175,8 @@ class _Writer:
 
     def _read(self, tensor: str, step: int) -> None:
         self.tasks.append(
-            Task(
-                f"read {tensor} for step {step}", "transfer", self.engines.read(), tensor=tensor,
+            Transfer(
+                f"read {tensor} for step {step}", self.engines.read(), tensor=tensor,
                 source=self.off_chip, target=self.pad, addresses={tensor: self.begins[tensor, step]},
             )
         )  # fmt: skip
@@ -188,8 +188,8 @@ class _Writer:
         streamed = tuple(tensor for tensor in inputs if tensor not in self.problem.tensor_index)
         addresses = {tensor: self.begins[tensor, step] for tensor in operator.outputs}
         self.tasks.append(
-            Task(
-                name, "compute", f"{self.node.name}.array", operator=name, device=self.node.name,
+            Compute(
+                name, f"{self.node.name}.array", operator=name, device=self.node.name,
                 source=self.off_chip if streamed else "", streamed=streamed, addresses=addresses,
             )
         )  # fmt: skip

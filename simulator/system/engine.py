@@ -19,7 +19,7 @@ from hw_configs.problems import InputError, Problem
 from hw_configs.system import System
 from simulator.cost.model import OperatorCost
 from simulator.link.flows import FlowNetwork
-from simulator.plan import Task
+from simulator.plan import Collective, Compute, Task, Transfer
 from simulator.system.admission import Admission
 from simulator.system.costs import CostTable
 from simulator.system.memory import MemoryLedger, out_of_memory
@@ -154,7 +154,7 @@ class _Run:
             self.awaited[index] = self.env.event()
         return self.awaited[index]
 
-    def _compute(self, index: int, task: Task) -> Steps:
+    def _compute(self, index: int, task: Compute) -> Steps:
         operator = self.graph.operator_by_name[task.operator]
         streamed = float(sum(self.graph.tensors[name].size_bytes for name in task.streamed))
         lock = self.locks.get(task.device)
@@ -170,7 +170,7 @@ class _Run:
             yield from self._hold(task, cost.launch_seconds + cost.seconds, streamed)
         self.records[index] = TaskRecord(task, start, self.env.now, cost, streamed)
 
-    def _hold(self, task: Task, duration: float, streamed: float) -> Steps:
+    def _hold(self, task: Compute, duration: float, streamed: float) -> Steps:
         """The device for its arithmetic, and as long as the operands take that flow in beside it."""
         if not streamed:
             if duration > 0:
@@ -181,7 +181,7 @@ class _Run:
         yield self.env.timeout(path.latency_s)
         yield self.env.all_of([computed, self.network.start(path.resources, streamed)])
 
-    def _transfer(self, index: int, task: Task) -> Steps:
+    def _transfer(self, index: int, task: Transfer) -> Steps:
         start = self.env.now
         size = self.graph.tensors[task.tensor].size_bytes
         path = self.costs.path(task.source, task.target, task.chunk_bytes, task.readers)
@@ -189,7 +189,7 @@ class _Run:
         yield self.network.start(path.resources, size)
         self.records[index] = TaskRecord(task, start, self.env.now, None, float(size), float(size))
 
-    def _meet(self, index: int, task: Task) -> Steps:
+    def _meet(self, index: int, task: Collective) -> Steps:
         """One rank of a collective: the last to arrive starts it, all leave together."""
         first = index - task.group.index(task.device)
         arrived = self.meetings.setdefault(first, [])
@@ -201,7 +201,7 @@ class _Run:
         mine = (sent.get(task.device, 0.0), got.get(task.device, 0.0))
         self.records[index] = TaskRecord(task, start, self.env.now, None, *mine)
 
-    def _collective(self, task: Task, gates: list[Any]) -> Steps:
+    def _collective(self, task: Collective, gates: list[Any]) -> Steps:
         start = self.env.now
         operator = self.graph.operator_by_name[task.operator]
         nodes = self.system.nodes

@@ -131,10 +131,11 @@ def _bytes_not_conserved(run: PhaseRun, graph: Graph, costs: CostTable) -> Itera
         task = record.task
         if task.kind == "transfer":
             moved(task.source, task.target, record.moved_bytes, task.chunk_bytes, task.readers)
-        elif task.streamed:
-            for resource in costs.stream_path(task.source, task.device).resources:
+        elif task.kind == "compute":
+            streamed = costs.stream_path(task.source, task.device).resources if task.streamed else ()
+            for resource in streamed:
                 expected[resource] = expected.get(resource, 0.0) + record.moved_bytes
-        elif task.kind == "collective" and task.device == task.group[0]:
+        elif task.device == task.group[0]:
             memory = {device: system.nodes[device].memory or device for device in task.group}
             for round_ in costs.rounds(graph.operator_by_name[task.operator], task.group):
                 for source, target, size in round_.sends:

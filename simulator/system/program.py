@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from hw_configs.system import System
-from simulator.plan import Plan, Task
+from simulator.plan import Collective, Compute, Plan, Task
 from workloads.graph import PERSISTENT_ROLES, Graph
 
 __all__ = ["Copy", "Program", "bind"]
@@ -90,7 +90,7 @@ class _Replay:
             operator = self.graph.operator_by_name[task.operator]
             memory = self.memory_of[task.device]
             for tensor in dict.fromkeys((*_of_rank(task, operator.inputs), *operator.updates)):
-                self._read(index, tensor, task.source if tensor in task.streamed else memory)
+                self._read(index, tensor, _taken_from(task, tensor, memory))
             for tensor in operator.updates:
                 self._overwrite(index, self.here[tensor, memory])
             for tensor in _of_rank(task, operator.outputs):
@@ -193,7 +193,12 @@ class _Bytes:
         return [number for _, _, number in lost]
 
 
-def _of_rank(task: Task, tensors: tuple[str, ...]) -> tuple[str, ...]:
+def _taken_from(task: Compute | Collective, tensor: str, memory: str) -> str:
+    """The memory in which a task reads a tensor: its device's, or that from which it streams it."""
+    return task.source if isinstance(task, Compute) and tensor in task.streamed else memory
+
+
+def _of_rank(task: Compute | Collective, tensors: tuple[str, ...]) -> tuple[str, ...]:
     """A collective lists its tensors rank by rank, in the order of its group; other tasks own them all."""
     if task.kind != "collective":
         return tensors
