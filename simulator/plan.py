@@ -19,7 +19,7 @@ Plans are JSON files of the format ``offchip-plan-1`` (see ``docs/plan-format.md
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar, Final, Literal, TypeAlias
 
 from workloads.graph import Attribute
@@ -32,8 +32,10 @@ __all__ = [
     "Compute",
     "Division",
     "Home",
+    "NotesOfFile",
     "Pieces",
     "Plan",
+    "PlanNotes",
     "Sparsity",
     "Split",
     "Task",
@@ -172,6 +174,33 @@ class Sparsity:
 
 
 @dataclass(frozen=True)
+class PlanNotes:
+    """What a mapper says about its decision: bound, gap, options; the simulator does not read it.
+
+    A mapper declares a subclass with a field for each thing it says, in SI units. A field that is None was not
+    said and is left out of files.
+    """
+
+    def to_json(self) -> dict[str, Any]:
+        """The notes as plain data."""
+        return {key: value for key, value in asdict(self).items() if value is not None}
+
+
+@dataclass(frozen=True)
+class NotesOfFile(PlanNotes):
+    """The notes of a plan that was read from a file, as they stand there.
+
+    :func:`mapping.notes.typed_notes` gives them as the class that the plan's mapper declares.
+    """
+
+    values: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """The notes as they stood in the file."""
+        return dict(self.values)
+
+
+@dataclass(frozen=True)
 class Plan:
     """Tasks, homes, and what is rewritten before they run: splits over devices, parts, narrower storage."""
 
@@ -183,8 +212,7 @@ class Plan:
     splits: Mapping[str, Split] = field(default_factory=dict)
     precision: Mapping[str, str] = field(default_factory=dict)
     """Element type in which a tensor is stored instead of its own."""
-    notes: Mapping[str, Any] = field(default_factory=dict)
-    """What the mapper says about its decision: bound, gap, options; not read by the simulator."""
+    notes: PlanNotes = field(default_factory=PlanNotes)
     divisions: Mapping[str, Division] = field(default_factory=dict)
     pieces: Mapping[str, Pieces] = field(default_factory=dict)
     appends: tuple[str, ...] = ()
@@ -205,7 +233,7 @@ class Plan:
             "graph": self.graph,
             "system": self.system,
             "mapper": self.mapper,
-            "notes": dict(self.notes),
+            "notes": self.notes.to_json(),
             "homes": {t: [_home_json(home) for home in homes] for t, homes in self.homes.items()},
             "splits": {o: {"axis": s.axis, "devices": list(s.devices)} for o, s in self.splits.items()},
             "precision": dict(self.precision),

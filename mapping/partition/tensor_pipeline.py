@@ -9,8 +9,7 @@ activations of stage s of p to p - s micro-batches.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from types import MappingProxyType
+from collections.abc import Iterable, Iterator
 from typing import Final, Literal, NamedTuple, get_args
 
 from hw_configs.problems import bad_input
@@ -28,7 +27,6 @@ class TensorPipeline:
     """The mapper ``tensor-pipeline``: ``--tp`` devices per stage, ``--pp`` stages."""
 
     DESCRIPTION = "operators divided over --tp devices, layers over --pp stages"
-    SETTINGS: Mapping[str, str] = MappingProxyType({})
 
     def plan(self, graph: Graph, system: System, options: MapperOptions) -> Plan:
         """A plan over the first tp x pp devices; ``InputError`` when there are fewer or nothing to divide."""

@@ -8,9 +8,7 @@ past the scratchpad while their operator runs.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass, field, replace
 
 from hw_configs.device import Accelerator
 from hw_configs.problems import InfeasibleError, bad_input
@@ -18,10 +16,20 @@ from hw_configs.system import Node, System
 from mapping.scheduling.problem import ScheduleProblem
 from mapping.scheduling.result import Schedule
 from mapping.scheduling.result import Transfer as ScheduledTransfer
-from simulator.plan import Compute, Home, Plan, Task, Transfer
+from simulator.plan import Compute, Home, Plan, PlanNotes, Task, Transfer
 from workloads.graph import Graph
 
-__all__ = ["scratchpad_of", "to_plan"]
+__all__ = ["LoweredNotes", "scratchpad_of", "to_plan"]
+
+
+@dataclass(frozen=True)
+class LoweredNotes(PlanNotes):
+    """What every plan of a schedule says; mappers add what they proved."""
+
+    cost_bytes: int | None
+    weights: str
+    uncounted_writes: tuple[str, ...] | None = field(default=None, kw_only=True)
+    """Outputs that the machine writes back and the schedule's cost does not count."""
 
 
 def scratchpad_of(system: System, device: str | None = None) -> tuple[Node, str]:
@@ -52,7 +60,7 @@ def to_plan(
     system: System,
     mapper: str = "schedule",
     device: str | None = None,
-    notes: Mapping[str, Any] | None = None,
+    notes: LoweredNotes | None = None,
 ) -> Plan:
     """The plan of a schedule on a scratchpad machine.
 
@@ -72,9 +80,9 @@ def to_plan(
         writer.step(step)
     homes = {name: (Home(off_chip),) for name in graph.tensors if name not in graph.producer}
     views = {name: root for name, root in problem.views.items() if name in graph.producer}
-    told = {"cost_bytes": schedule.cost_bytes, "weights": problem.weights, **(notes or {})}
+    told = notes or LoweredNotes(schedule.cost_bytes, problem.weights)
     if writer.uncounted:
-        told["uncounted_writes"] = writer.uncounted
+        told = replace(told, uncounted_writes=tuple(writer.uncounted))
     return Plan(graph.name, system.name, mapper, tuple(writer.tasks), homes, notes=told, views=views)
 
 

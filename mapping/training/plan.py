@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from hw_configs.problems import InfeasibleError, bad_input
 from mapping.training.pricing import Prices
@@ -22,10 +23,19 @@ from mapping.training.requests import GRANULE_BYTES, request_sequence
 from mapping.training.setup import TrainingSetup
 from mapping.training.two_level_addresses import plan_memory
 from simulator.cost.collective import COLLECTIVE_KINDS
-from simulator.plan import Collective, Compute, Home, Plan, Split, Task, Transfer
+from simulator.plan import Collective, Compute, Home, Plan, PlanNotes, Split, Task, Transfer
 from workloads.graph import Graph, Operator
 
-__all__ = ["Layout", "executable", "lay_out", "training_plan", "without_addresses"]
+__all__ = ["Layout", "TrainingNotes", "executable", "lay_out", "training_plan", "without_addresses"]
+
+
+@dataclass(frozen=True)
+class TrainingNotes(PlanNotes):
+    """How the step is divided, what its device memory comes to, and the two rounding buffers in it."""
+
+    setup: Mapping[str, Any]
+    planned_peak_bytes: int
+    rounding_buffer_bytes: int
 
 
 @dataclass(frozen=True)
@@ -105,11 +115,7 @@ def training_plan(step: RankStep, prices: Prices) -> Plan:
         )
     writer = _Writer(step, prices, layout)
     splits = {op.name: Split("replicated", writer.devices) for op in step.graph.operators}
-    notes = {
-        "setup": step.setup.to_json(),
-        "planned_peak_bytes": layout.peak_bytes,
-        "rounding_buffer_bytes": layout.buffer_bytes,
-    }
+    notes = TrainingNotes(step.setup.to_json(), layout.peak_bytes, layout.buffer_bytes)
     tasks = tuple(writer.tasks())
     return Plan(
         step.graph.name, prices.system.name, "choose-training", tasks, writer.homes(), splits, notes=notes

@@ -60,10 +60,10 @@ def simulate(
     record = _record(hw) if out is not None else None
     with progress("simulating", generate + 1) as bar:
         result = api.simulate(
-            model, hw, phase=phase, batch=batch, prompt=prompt, generate=generate, chunk=chunk, dtype=dtype,
+            model, hw, plan=plan, save_plan=save_plan, advance=bar.advance, watch=record.watch if record else None,
+            phase=phase, batch=batch, prompt=prompt, generate=generate, chunk=chunk, dtype=dtype,
             kv_dtype=kv_dtype, fused=not unfused, dims=dims, mapper=mapper, settings=settings, tp=tp, pp=pp,
-            microbatches=microbatches, plan=plan, save_plan=save_plan, fidelity=fidelity,
-            cost_model=cost_model, collective=collective, advance=bar.advance, watch=record.watch if record else None,
+            microbatches=microbatches, fidelity=fidelity, cost_model=cost_model, collective=collective,
         )  # fmt: skip
     written = []
     if out is not None:

@@ -29,13 +29,21 @@ if TYPE_CHECKING:
     from offchip.sweep.space import Space
     from simulator.result import Result
     from simulator.system.condensed import Profile
-    from workloads.workload import Workload
+    from workloads.workload import Workload, WorkloadOptions
 
 __all__ = ["Evaluator", "beside", "code_digest", "point_key"]
 
 _WORKLOAD: Final = ("phase", "batch", "prompt", "generate", "chunk", "dtype", "kv_dtype", "fused")
 _RUN: Final = ("mapper", "tp", "pp", "microbatches", "cost_model", "collective")
-CODE: Final = ("hw_configs", "workloads", "simulator", "mapping", "offchip/sweep", "offchip/api.py")
+CODE: Final = (
+    "hw_configs",
+    "workloads",
+    "simulator",
+    "mapping",
+    "offchip/sweep",
+    "offchip/api.py",
+    "offchip/run_options.py",
+)
 """What decides an outcome; commands and reports may change without it."""
 WORKLOADS_REMEMBERED: Final = 4
 PROFILES_REMEMBERED: Final = 1024
@@ -133,6 +141,7 @@ class Evaluator:
         self, settings: Mapping[str, Value], options: Mapping[str, Any], system: System, fidelity: str
     ) -> Result:
         from offchip import api
+        from offchip.run_options import RunOptions
 
         model = beside(str(settings["model"]), self.space.beside)
         if fidelity == "analytic":
@@ -140,14 +149,15 @@ class Evaluator:
             if estimate is not None:
                 return estimate
         run = {name: options[name] for name in _RUN if name in options}
+        how = RunOptions(**run, settings=options["settings"], fidelity=fidelity)
         planning = [options.get(name) for name in ("mapper", "tp", "pp", "microbatches", "settings")]
         remember = remembering(self.cache, [self._workload_key(model, options), *planning])
-        extra = {"settings": options["settings"], "fidelity": fidelity, "wrap_planner": remember}
-        if options.get("microbatches", 1) > 1:
-            own = {name: options[name] for name in _WORKLOAD if name in options}
-            return api.simulate(model, system, dims=options["dims"], **own, **run, **extra)
-        workload = self._workload(model, options)
-        return api.simulate(workload, system, **run, **extra)
+        planner = remember(api.planner_of(how, system))
+        if how.microbatches > 1:
+            workload = api.workload_of(model, _workload_options(options), how)
+        else:
+            workload = self._workload(model, options)
+        return api.run_workload(workload, system, how, planner)
 
     def _condensed(self, model: str, options: Mapping[str, Any], system: System) -> Result | None:
         """The estimate of a point on one device; None for anything that has to be simulated."""
@@ -209,12 +219,11 @@ class Evaluator:
         return profile
 
     def _workload(self, model: str, options: Mapping[str, Any]) -> Workload:
-        from offchip import api
+        from workloads.importers import load_workload
 
         key = self._workload_key(model, options)
         if key not in self._workloads:
-            own = {name: options[name] for name in _WORKLOAD if name in options}
-            self._workloads[key] = api.load_model(model, dims=options["dims"], **own)
+            self._workloads[key] = load_workload(model, _workload_options(options))
             if len(self._workloads) > WORKLOADS_REMEMBERED:
                 self._workloads.popitem(last=False)
         return self._workloads[key]
@@ -225,12 +234,19 @@ class Evaluator:
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
+def _workload_options(options: Mapping[str, Any]) -> WorkloadOptions:
+    from workloads.workload import WorkloadOptions
+
+    own = {name: options[name] for name in _WORKLOAD if name in options}
+    return WorkloadOptions(**own, dims=options["dims"])
+
+
 def _options(settings: Mapping[str, Value]) -> dict[str, Any]:
     from offchip.sweep.space import option_leaves
 
     known = option_leaves()
     options: dict[str, Any] = {name: value for name, value in settings.items() if name in known}
-    options["settings"] = {p[9:]: str(v) for p, v in settings.items() if p.startswith("settings.")}
+    options["settings"] = {p[9:]: v for p, v in settings.items() if p.startswith("settings.")}
     options["dims"] = {p[5:]: v for p, v in settings.items() if p.startswith("dims.")}
     return options
 
