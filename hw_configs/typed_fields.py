@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import fields
+from pathlib import Path
 from typing import Any, Final
 
 from hw_configs.problems import Problem
@@ -21,6 +22,7 @@ _TYPES: Final[dict[str, tuple[type, ...]]] = {
     "int": (int,),
     "float": (float, int),
     "Mapping": (Mapping,),
+    "Path": (Path,),
 }
 
 

@@ -15,6 +15,7 @@ from hw_configs.system import System
 from hw_configs.typed_fields import wrong_types
 from mapping.mapper import MapperOptions, PlanWriter, default_mapper, mapper_settings, plan_writer
 from mapping.settings import Settings
+from offchip.keywords import insist_on_known
 from simulator.cost.collective import AUTO, CHOICES
 from simulator.cost.model import COST_MODELS, DEFAULT_COST_MODEL
 from simulator.simulate import FIDELITIES
@@ -109,7 +110,7 @@ _RUN: Final = tuple(f.name for f in fields(RunOptions))
 
 def workload_options(options: Mapping[str, Any]) -> WorkloadOptions:
     """What is run, from keywords; ``InputError`` for a name that is no option of a workload."""
-    _insist_on_known(options, _WORKLOAD)
+    insist_on_known(options, _WORKLOAD)
     return WorkloadOptions(**options)
 
 
@@ -123,16 +124,6 @@ def split_options(options: Mapping[str, Any]) -> tuple[WorkloadOptions, RunOptio
         ...
     hw_configs.problems.InputError: promt: unknown option (did you mean 'prompt'?)
     """
-    _insist_on_known(options, (*_WORKLOAD, *_RUN))
+    insist_on_known(options, (*_WORKLOAD, *_RUN))
     workload = WorkloadOptions(**{name: options[name] for name in _WORKLOAD if name in options})
     return workload, RunOptions(**{name: options[name] for name in _RUN if name in options})
-
-
-def _insist_on_known(options: Mapping[str, Any], known: tuple[str, ...]) -> None:
-    problems = [
-        Problem("unknown option", path=name, suggestion=nearest(name, known))
-        for name in options
-        if name not in known
-    ]
-    if problems:
-        raise InputError(problems)

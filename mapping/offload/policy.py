@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from hw_configs.problems import InputError, Problem
+from hw_configs.shown import Table
 from hw_configs.system import System
 from mapping.mapper import OffloadSolver, settings_as
 from mapping.settings import Model, NoSettings, Settings
@@ -47,15 +48,6 @@ class OffloadRequest:
     def of(self, cls: type[Model]) -> Model:
         """The settings as the class a mapper declares; its defaults where none are given."""
         return settings_as(self.settings, cls)
-
-
-@dataclass(frozen=True, slots=True)
-class Table:
-    """A table for people: cells are text or numbers that print as they are."""
-
-    title: str
-    columns: tuple[str, ...]
-    rows: tuple[tuple[object, ...], ...]
 
 
 @dataclass(frozen=True, slots=True)
