@@ -76,14 +76,14 @@ def _energy(
     model: str, system: str, devices: int, phase: str, batch: int, tokens: int
 ) -> tuple[float, float]:
     """Joules of arithmetic and DRAM on all devices, without the parts that are fitted here, and DRAM bytes."""
-    from mapping.mapper import MAPPERS, MapperOptions
+    from mapping.mapper import MapperOptions, plan_writer
     from offchip.api import load_model, load_system
     from simulator.rewrite.apply import rewrite
 
     cost = GpuModel("gpu-eager", "kernel", shipped_constants().without_way())
     target = load_system(system)
     graph = load_model(model, phase=phase, batch=batch, prompt=tokens).phases[0].graph
-    plan = MAPPERS.get("tensor-pipeline").plan(graph, target, MapperOptions(devices))
+    plan = plan_writer("tensor-pipeline").plan(graph, target, MapperOptions(devices))
     split = rewrite(graph, plan)
     joules = moved = 0.0
     for task in plan.tasks:

@@ -6,18 +6,18 @@ Everything the command line does is here as a function; names and paths are acce
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import overload
+from typing import Unpack, overload
 
 from hw_configs import library
-from hw_configs.problems import bad_input
+from hw_configs.problems import InputError, Problem, bad_input
 from hw_configs.system import System
-from mapping.mapper import MAPPERS, MapperOptions, check_settings, default_mapper
 from mapping.scheduling.execution import is_schedule_file, schedule_planner
+from mapping.settings import Settings
+from offchip.run_options import Options, RunOptions, WorkloadChoices, split_options, workload_options
 from simulator.check import Violation
 from simulator.check import check as check_plan
-from simulator.cost.model import DEFAULT_COST_MODEL
 from simulator.plan import Plan
 from simulator.plan_file import read_plan, write_plan
 from simulator.result import Result
@@ -29,7 +29,9 @@ from workloads.importers import load_workload
 from workloads.microbatch import microbatched
 from workloads.workload import Phase, Workload, WorkloadOptions
 
-__all__ = ["check", "load_model", "load_system", "simulate", "solve"]
+__all__ = [
+    "check", "load_model", "load_system", "planner_of", "run_workload", "simulate", "solve", "workload_of",
+]  # fmt: skip
 
 
 def load_system(source: str | Path) -> System:
@@ -37,96 +39,96 @@ def load_system(source: str | Path) -> System:
     return library.load_system(source)
 
 
-def load_model(
-    source: str | Path,
-    *,
-    phase: str | None = None,
-    batch: int = 1,
-    prompt: int = 512,
-    generate: int = 0,
-    chunk: int | None = None,
-    dtype: str | None = None,
-    kv_dtype: str | None = None,
-    fused: bool = True,
-    dims: Mapping[str, int] | None = None,
-) -> Workload:
+def load_model(source: str | Path, **options: Unpack[WorkloadChoices]) -> Workload:
     """A workload from a built-in name, a ``config.json``, an ``.onnx`` file, a graph JSON or a Chakra trace.
 
-    ``phase``: prefill, decode or train; None takes the natural one (a generation for a language model when
-    ``generate`` is above zero). ``dims`` gives values to symbolic dimensions of an ONNX file.
+    Options are the fields of :class:`~workloads.workload.WorkloadOptions`. ``phase``: prefill, decode or train; None
+    takes the natural one (a generation for a language model when ``generate`` is above zero). ``dims`` gives values
+    to symbolic dimensions of an ONNX file.
+
+    >>> load_model("gpt2", phase="decode", prompt=64).phases[0].kind
+    'decode'
     """
-    options = WorkloadOptions(phase, batch, prompt, generate, chunk, dtype, kv_dtype, fused, dict(dims or {}))
-    return load_workload(source, options)
+    return load_workload(source, workload_options(options))
 
 
 def simulate(
     model: str | Path | Workload | Graph,
     system: str | Path | System,
     *,
-    phase: str | None = None,
-    batch: int = 1,
-    prompt: int = 512,
-    generate: int = 0,
-    chunk: int | None = None,
-    dtype: str | None = None,
-    kv_dtype: str | None = None,
-    fused: bool = True,
-    dims: Mapping[str, int] | None = None,
-    mapper: str | None = None,
-    settings: Mapping[str, str] | None = None,
-    tp: int = 1,
-    pp: int = 1,
-    microbatches: int = 1,
     plan: str | Path | Plan | None = None,
     save_plan: str | Path | None = None,
-    wrap_planner: Callable[[Planner], Planner] | None = None,
-    fidelity: str = "event",
-    cost_model: str = DEFAULT_COST_MODEL,
-    collective: str = "auto",
     advance: Callable[[int], None] | None = None,
     watch: Watcher | None = None,
+    **options: Unpack[Options],
 ) -> Result:
     """Simulate a model on a system.
 
-    The options up to ``dims`` describe the workload and are ignored when ``model`` is one already. ``plan``
-    (a file or object) is used for every phase; otherwise ``mapper`` writes one per phase: by default
-    ``tensor-pipeline`` when ``tp`` or ``pp`` is above one, ``pim`` on a PIM memory with its host chip, and
-    ``single-device`` otherwise. ``microbatches`` divides the batch; ``save_plan`` is a file for the first phase's
-    plan; ``wrap_planner`` gets what writes the plans and gives what is to be asked instead, such as one that
-    remembers; ``advance`` and ``watch`` are called after each phase. Raises ``InputError`` for bad input,
+    Options are the fields of :class:`~workloads.workload.WorkloadOptions` (what is run; not for a model that is a
+    workload or a graph already) and :class:`~offchip.run_options.RunOptions` (how). ``plan`` (a file or object) is
+    used for every phase; otherwise the mapper writes one per phase. ``save_plan`` is a file for the first phase's
+    plan; ``advance`` and ``watch`` are called after each phase. Raises ``InputError`` for bad input,
     ``InfeasibleError`` when memory is too small.
+
+    >>> result = simulate("gpt2", "a100-80gb", prompt=64)
+    >>> result.summary()["time_to_first_token_s"] < 0.01
+    True
     """
-    target = system if isinstance(system, System) else load_system(system)
-    if microbatches < 1:
-        raise bad_input(f"found {microbatches}; expected 1 or more", path="--microbatches")
-    if batch % microbatches:
-        raise bad_input(
-            f"batch {batch} cannot be divided into {microbatches} micro-batches", path="--microbatches"
-        )
-    if isinstance(model, (Workload, Graph)):
-        workload = _as_workload(model)
-    else:
-        workload = load_model(
-            model, phase=phase, batch=batch // microbatches, prompt=prompt, generate=generate, chunk=chunk,
-            dtype=dtype, kv_dtype=kv_dtype, fused=fused, dims=dims,
-        )  # fmt: skip
-    if microbatches > 1:
-        metadata = {**workload.metadata, "microbatches": microbatches}
-        if "batch" in metadata:
-            metadata["batch"] = batch
-        workload = replace(workload, phases=_Microbatched(workload.phases, microbatches), metadata=metadata)
-    planner = _planner(mapper, plan, MapperOptions(tp, pp, dict(settings or {})), target)
-    if wrap_planner is not None:
-        planner = wrap_planner(planner)
+    what, how = split_options(options)
+    target = _system(system)
+    planner = planner_of(how, target, plan)
     if save_plan is not None:
         planner = _saving(planner, Path(save_plan))
+    return run_workload(workload_of(model, what, how), target, how, planner, advance=advance, watch=watch)
+
+
+def workload_of(model: str | Path | Workload | Graph, what: WorkloadOptions, how: RunOptions) -> Workload:
+    """The workload of a run, its batch divided into micro-batches where that is asked for.
+
+    A workload or graph that is given is what it is: ``InputError`` for options that would change it.
+    """
+    count = how.microbatches
+    if isinstance(model, (Workload, Graph)):
+        problems = [
+            Problem("the workload is built already; give the option when it is built", path=f"--{name}")
+            for name in (f.name for f in fields(what))
+            if getattr(what, name) != getattr(WorkloadOptions(), name)
+        ]
+        if count > 1:
+            message = "the workload is built already, for its whole batch; give the model itself to divide it"
+            problems.append(Problem(message, path="--microbatches"))
+        if problems:
+            raise InputError(problems)
+        return _as_workload(model)
+    if what.batch % count:
+        message = f"batch {what.batch} cannot be divided into {count} micro-batches"
+        raise bad_input(message, path="--microbatches")
+    workload = load_workload(model, replace(what, batch=what.batch // count))
+    if count == 1:
+        return workload
+    metadata = {**workload.metadata, "microbatches": count}
+    if "batch" in metadata:
+        metadata["batch"] = what.batch
+    return replace(workload, phases=_Microbatched(workload.phases, count), metadata=metadata)
+
+
+def run_workload(
+    workload: Workload,
+    system: System,
+    how: RunOptions,
+    planner: Planner,
+    *,
+    advance: Callable[[int], None] | None = None,
+    watch: Watcher | None = None,
+) -> Result:
+    """Run a workload with the plans of a planner."""
     return run(
         workload,
-        target,
+        system,
         planner,
-        fidelity=fidelity,
-        cost_model=cost_model,
-        collective=collective,
+        fidelity=how.fidelity,
+        cost_model=how.cost_model,
+        collective=how.collective,
         advance=advance,
         watch=watch,
     )
@@ -139,46 +141,49 @@ def solve(
     *,
     tp: int = 1,
     pp: int = 1,
-    settings: Mapping[str, str] | None = None,
+    microbatches: int = 1,
+    settings: Mapping[str, object] | Settings | None = None,
+    **options: Unpack[WorkloadChoices],
 ) -> Plan:
-    """The plan a mapper writes for a model's first phase. Pass a workload to choose batch and phase."""
-    workload = _as_workload(model) if isinstance(model, (Workload, Graph)) else load_model(model)
-    target = system if isinstance(system, System) else load_system(system)
-    options = MapperOptions(tp, pp, dict(settings or {}))
-    check_settings(mapper, MAPPERS.get(mapper), options)
-    return MAPPERS.get(mapper).plan(workload.phases[0].graph, target, options)
+    """The plan a mapper writes for a model's first phase. ``options`` say what is run.
+
+    >>> len(solve("gpt2", "dgx-a100", "tensor-pipeline", phase="decode", prompt=16, tp=2).splits) > 0
+    True
+    """
+    how = RunOptions(mapper, settings or {}, tp, pp, microbatches)
+    what = workload_options(options)
+    target = _system(system)
+    writer, chosen = how.writer(target)
+    return writer.plan(workload_of(model, what, how).phases[0].graph, target, chosen)
 
 
 def check(plan: str | Path | Plan, graph: Graph, system: str | Path | System) -> list[Violation]:
     """Everything that is wrong with a plan for a graph on a system; empty when it can run."""
-    target = system if isinstance(system, System) else load_system(system)
     chosen = plan if isinstance(plan, Plan) else read_plan(plan)
-    return check_plan(chosen, rewrite(graph, chosen), target)
+    return check_plan(chosen, rewrite(graph, chosen), _system(system))
+
+
+def planner_of(how: RunOptions, system: System, plan: str | Path | Plan | None = None) -> Planner:
+    """What writes the plans of a run: the plan given (a file or object), or the mapper asked for."""
+    if plan is None:
+        writer, chosen = how.writer(system)
+        return lambda graph, system: writer.plan(graph, system, chosen)
+    if how.mapper is not None:
+        raise bad_input("a plan is given; a mapper would write another", path="--plan, --mapper")
+    if not isinstance(plan, Plan) and is_schedule_file(plan):
+        return schedule_planner(plan)
+    given = plan if isinstance(plan, Plan) else read_plan(plan)
+    return lambda _graph, _system: given
+
+
+def _system(system: str | Path | System) -> System:
+    return system if isinstance(system, System) else load_system(system)
 
 
 def _as_workload(model: Workload | Graph) -> Workload:
     if isinstance(model, Workload):
         return model
     return Workload(model.name, (Phase(model.name, "forward", model),))
-
-
-def _planner(
-    mapper: str | None, plan: str | Path | Plan | None, options: MapperOptions, system: System
-) -> Planner:
-    if plan is not None:
-        if mapper is not None:
-            raise bad_input("a plan is given; a mapper would write another", path="--plan, --mapper")
-        if not isinstance(plan, Plan) and is_schedule_file(plan):
-            return schedule_planner(plan)
-        chosen = plan if isinstance(plan, Plan) else read_plan(plan)
-        return lambda _graph, _system: chosen
-    parallel = options.tensor_parallel > 1 or options.pipeline_parallel > 1
-    name = mapper or default_mapper(system, options)
-    if parallel and name != "tensor-pipeline":
-        raise bad_input(f"mapper {name!r} uses one device; --tp and --pp need 'tensor-pipeline'", path="--tp")
-    writer = MAPPERS.get(name)
-    check_settings(name, writer, options)
-    return lambda graph, system: writer.plan(graph, system, options)
 
 
 def _saving(planner: Planner, path: Path) -> Planner:

@@ -16,7 +16,7 @@ from hw_configs.problems import InputError, nearest
 from hw_configs.system import System
 from simulator.accelerator.limits import beyond_engines, cannot_stream
 from simulator.cost.collective import COLLECTIVE_KINDS
-from simulator.plan import Plan, Task
+from simulator.plan import Collective, Compute, Plan, Task
 from workloads.graph import PERSISTENT_ROLES, Graph, Operator
 
 __all__ = ["Violation", "check"]
@@ -142,9 +142,8 @@ def _unknown_in_task(task: Task, graph: Graph, system: System) -> Iterator[Viola
             yield from _unreachable(task, system, task.source, task.target)
         made: tuple[str, ...] = (task.tensor,)
     else:
-        for key, memory in (("source", task.source), ("target", task.target)):
-            if memory and not (key == "source" and task.streamed):
-                yield Violation(task.name, f"names the {key} {memory!r}; only a transfer has one")
+        if isinstance(task, Compute) and task.source and not task.streamed:
+            yield Violation(task.name, f"names the source {task.source!r} and streams nothing from it")
         operator = graph.operator_by_name.get(task.operator)
         made = operator.outputs if operator is not None else ()
         if operator is None:
@@ -155,7 +154,7 @@ def _unknown_in_task(task: Task, graph: Graph, system: System) -> Iterator[Viola
             yield Violation(task.name, f"unknown device {task.device!r}{_hint(task.device, system.nodes)}")
         elif node.compute is None or node.memory is None:
             yield Violation(task.name, f"device {task.device!r} does not compute")
-        elif task.streamed and operator is not None:
+        elif isinstance(task, Compute) and task.streamed and operator is not None:
             yield from (Violation(task.name, why) for why in cannot_stream(task, operator, node, system))
     for tensor in task.addresses:
         if tensor not in made:
@@ -185,12 +184,12 @@ def _collectives_meet(plan: Plan, graph: Graph, system: System) -> Iterator[Viol
     index = 0
     while index < len(plan.tasks):
         task = plan.tasks[index]
-        if task.kind != "collective":
+        if not isinstance(task, Collective):
             index += 1
             continue
         parts = plan.tasks[index : index + len(task.group)]
-        places = [(part.kind, part.operator, part.device, part.group) for part in parts]
-        if not parts or places != [(task.kind, task.operator, rank, task.group) for rank in task.group]:
+        places = [(part.operator, part.device, part.group) for part in parts if isinstance(part, Collective)]
+        if not parts or places != [(task.operator, rank, task.group) for rank in task.group]:
             yield Violation(task.name, f"its group {list(task.group)} does not stand next to it, in order")
             return
         if len(set(task.group)) < len(parts) or len({part.stream for part in parts}) < len(parts):
@@ -203,7 +202,7 @@ def _collectives_meet(plan: Plan, graph: Graph, system: System) -> Iterator[Viol
         index += len(parts)
 
 
-def _collective_fits(task: Task, operator: Operator, system: System) -> Iterator[Violation]:
+def _collective_fits(task: Collective, operator: Operator, system: System) -> Iterator[Violation]:
     """The operator is one that ranks can run together, and links join them."""
     ranks = len(task.group)
     if operator.kind not in COLLECTIVE_KINDS:
@@ -259,10 +258,10 @@ class _Paper:
                 yield Violation(task.name, f"frees {tensor!r} in {memory!r}, where it is not")
             self.held.pop((tensor, memory), None)
 
-    def _compute(self, task: Task, operator: Operator, memory: str) -> Iterator[Violation]:
+    def _compute(self, task: Compute | Collective, operator: Operator, memory: str) -> Iterator[Violation]:
         inputs, outputs = _of_rank(task, operator.inputs), _of_rank(task, operator.outputs)
         for tensor in (*inputs, *operator.updates):
-            yield from self._read(task, tensor, task.source if tensor in task.streamed else memory)
+            yield from self._read(task, tensor, _taken_from(task, tensor, memory))
         yield from self._again(task, operator, inputs)
         for tensor in operator.updates:
             self.newest[tensor] = self.newest.get(tensor, 0) + 1
@@ -423,12 +422,17 @@ def _copies_touched(task: Task, graph: Graph, system: System) -> tuple[list[_Cel
     operator = graph.operator_by_name[task.operator]
     memory = system.nodes[task.device].memory or task.device
     read = (*_of_rank(task, operator.inputs), *operator.updates)
-    return [(t, task.source if t in task.streamed else memory) for t in read], [
+    return [(t, _taken_from(task, t, memory)) for t in read], [
         (t, memory) for t in _of_rank(task, operator.outputs)
     ]
 
 
-def _of_rank(task: Task, tensors: tuple[str, ...]) -> tuple[str, ...]:
+def _taken_from(task: Compute | Collective, tensor: str, memory: str) -> str:
+    """The memory in which a task reads a tensor: its device's, or that from which it streams it."""
+    return task.source if isinstance(task, Compute) and tensor in task.streamed else memory
+
+
+def _of_rank(task: Compute | Collective, tensors: tuple[str, ...]) -> tuple[str, ...]:
     """The tensors of one rank of a collective, which are listed rank by rank; all of any other task."""
     if task.kind != "collective":
         return tensors

@@ -19,62 +19,101 @@ Plans are JSON files of the format ``offchip-plan-1`` (see ``docs/plan-format.md
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Final, Literal
+from dataclasses import asdict, dataclass, field
+from typing import Any, ClassVar, Final, Literal, TypeAlias
 
 from workloads.graph import Attribute
 
 __all__ = [
     "FORMAT",
+    "TASK_CLASSES",
     "TASK_FIELDS",
+    "Collective",
+    "Compute",
     "Division",
     "Home",
+    "NotesOfFile",
     "Pieces",
     "Plan",
+    "PlanNotes",
     "Sparsity",
     "Split",
     "Task",
     "Tiling",
+    "Transfer",
 ]
 
 FORMAT: Final = "offchip-plan-1"
 
-TaskKind = Literal["compute", "transfer", "collective"]
 PieceAxis = Literal["batch", "head"]
 TileAxis = Literal["row", "channel"]
 SplitAxis = Literal["column", "row", "head", "split", "vocab", "replicated"]
 
 
 @dataclass(frozen=True, slots=True)
-class Task:
-    """One entry of a plan.
+class Compute:
+    """Run ``operator`` on ``device``; naming an operator twice recomputes it.
 
-    ``compute`` runs ``operator`` on ``device``; naming an operator twice recomputes it. ``transfer`` copies
-    ``tensor`` from the memory ``source`` to the memory ``target``. ``collective`` is one rank's part of the
-    collective ``operator``; it starts when every rank named in ``group`` has reached its part.
-    ``addresses`` fixes the byte offset of copies that the task makes.
+    ``addresses`` fixes the byte offset of copies that the task makes, as it does of any task.
     """
 
+    kind: ClassVar[Literal["compute"]] = "compute"
     name: str
-    kind: TaskKind
     stream: str
-    operator: str = ""
-    device: str = ""
-    tensor: str = ""
-    source: str = ""
-    target: str = ""
-    group: tuple[str, ...] = ()
-    after: tuple[str, ...] = ()
-    frees: tuple[tuple[str, str], ...] = ()
+    operator: str
+    device: str
+    after: tuple[str, ...] = field(default=(), kw_only=True)
+    frees: tuple[tuple[str, str], ...] = field(default=(), kw_only=True)
     """Copies (tensor, memory) dropped once this task and their users so far have finished."""
-    addresses: Mapping[str, int] = field(default_factory=dict)
-    streamed: tuple[str, ...] = ()
+    addresses: Mapping[str, int] = field(default_factory=dict, kw_only=True)
+    streamed: tuple[str, ...] = field(default=(), kw_only=True)
     """Inputs that a scratchpad machine takes from the memory ``source`` while it computes, by a path beside its
     scratchpad (weights through a FIFO): no copy is made of them."""
-    chunk_bytes: int = 0
+    source: str = field(default="", kw_only=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Transfer:
+    """Copy ``tensor`` from the memory ``source`` to the memory ``target``."""
+
+    kind: ClassVar[Literal["transfer"]] = "transfer"
+    operator: ClassVar[str] = ""
+    device: ClassVar[str] = ""
+    name: str
+    stream: str
+    tensor: str
+    source: str
+    target: str
+    after: tuple[str, ...] = field(default=(), kw_only=True)
+    frees: tuple[tuple[str, str], ...] = field(default=(), kw_only=True)
+    addresses: Mapping[str, int] = field(default_factory=dict, kw_only=True)
+    chunk_bytes: int = field(default=0, kw_only=True)
     """Of a transfer from a drive: the bytes that lie together on it. 0: all of the tensor."""
-    readers: int = 0
+    readers: int = field(default=0, kw_only=True)
     """Reads of such chunks in flight; 0: as many as :data:`simulator.system.costs.CHUNK_READERS`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Collective:
+    """One rank's part of the collective ``operator``: it starts when all of ``group`` have reached theirs."""
+
+    kind: ClassVar[Literal["collective"]] = "collective"
+    name: str
+    stream: str
+    operator: str
+    device: str
+    group: tuple[str, ...]
+    after: tuple[str, ...] = field(default=(), kw_only=True)
+    frees: tuple[tuple[str, str], ...] = field(default=(), kw_only=True)
+    addresses: Mapping[str, int] = field(default_factory=dict, kw_only=True)
+
+
+Task: TypeAlias = Compute | Transfer | Collective
+"""One entry of a plan. A transfer's ``operator`` and ``device`` are empty: it has none."""
+
+TASK_CLASSES: Final[Mapping[str, type[Compute] | type[Transfer] | type[Collective]]] = {
+    cls.kind: cls for cls in (Compute, Transfer, Collective)
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +174,33 @@ class Sparsity:
 
 
 @dataclass(frozen=True)
+class PlanNotes:
+    """What a mapper says about its decision: bound, gap, options; the simulator does not read it.
+
+    A mapper declares a subclass with a field for each thing it says, in SI units. A field that is None was not
+    said and is left out of files.
+    """
+
+    def to_json(self) -> dict[str, Any]:
+        """The notes as plain data."""
+        return {key: value for key, value in asdict(self).items() if value is not None}
+
+
+@dataclass(frozen=True)
+class NotesOfFile(PlanNotes):
+    """The notes of a plan that was read from a file, as they stand there.
+
+    :func:`mapping.notes.typed_notes` gives them as the class that the plan's mapper declares.
+    """
+
+    values: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """The notes as they stood in the file."""
+        return dict(self.values)
+
+
+@dataclass(frozen=True)
 class Plan:
     """Tasks, homes, and what is rewritten before they run: splits over devices, parts, narrower storage."""
 
@@ -146,8 +212,7 @@ class Plan:
     splits: Mapping[str, Split] = field(default_factory=dict)
     precision: Mapping[str, str] = field(default_factory=dict)
     """Element type in which a tensor is stored instead of its own."""
-    notes: Mapping[str, Any] = field(default_factory=dict)
-    """What the mapper says about its decision: bound, gap, options; not read by the simulator."""
+    notes: PlanNotes = field(default_factory=PlanNotes)
     divisions: Mapping[str, Division] = field(default_factory=dict)
     pieces: Mapping[str, Pieces] = field(default_factory=dict)
     appends: tuple[str, ...] = ()
@@ -168,7 +233,7 @@ class Plan:
             "graph": self.graph,
             "system": self.system,
             "mapper": self.mapper,
-            "notes": dict(self.notes),
+            "notes": self.notes.to_json(),
             "homes": {t: [_home_json(home) for home in homes] for t, homes in self.homes.items()},
             "splits": {o: {"axis": s.axis, "devices": list(s.devices)} for o, s in self.splits.items()},
             "precision": dict(self.precision),
@@ -207,13 +272,13 @@ TASK_FIELDS: Final[dict[str, type]] = {
     "target": str, "group": list, "after": list, "frees": list, "addresses": dict, "streamed": list, "chunk_bytes": int,
     "readers": int,
 }  # fmt: skip
-"""The keys of a task in a file, in the order in which they are written, and the type of each."""
+"""The keys of tasks in a file, in the order in which they are written, and the type of each."""
 
 
 def _task_json(task: Task) -> dict[str, Any]:
     data: dict[str, Any] = {}
     for key in TASK_FIELDS:
-        value = getattr(task, key)
+        value = getattr(task, key, None)
         if value:
             data[key] = [list(pair) for pair in value] if key == "frees" else value
             if isinstance(value, tuple) and key != "frees":

@@ -7,14 +7,29 @@ What is checked here is a plan's form, each problem with its line; whether a pla
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from collections.abc import Iterator
+from dataclasses import MISSING, fields, replace
 from pathlib import Path
 from typing import Any, Final
 
 from hw_configs.output_file import replacing
 from hw_configs.problems import InputError, Problem, bad_input, nearest
 from hw_configs.whole_number import is_whole
-from simulator.plan import FORMAT, TASK_FIELDS, Division, Home, Pieces, Plan, Sparsity, Split, Task, Tiling
+from simulator.plan import (
+    FORMAT,
+    TASK_CLASSES,
+    TASK_FIELDS,
+    Division,
+    Home,
+    NotesOfFile,
+    Pieces,
+    Plan,
+    PlanNotes,
+    Sparsity,
+    Split,
+    Task,
+    Tiling,
+)
 from workloads.graph import Attribute
 from workloads.json_file import JsonDocument, JsonPath, read_json
 
@@ -58,11 +73,6 @@ def _located(problem: Problem, document: JsonDocument) -> Problem:
     return replace(problem, line=document.line_of(path))
 
 
-_NEEDED: Final = {
-    "compute": ("operator", "device"),
-    "transfer": ("tensor", "source", "target"),
-    "collective": ("operator", "device", "group"),
-}
 _PLAN_FIELDS: Final = (
     "format",
     "graph",
@@ -128,7 +138,7 @@ def plan_from_json(data: Any, file: str) -> Plan:
         homes,
         splits,
         {str(tensor): str(dtype) for tensor, dtype in data.get("precision", {}).items()},
-        data.get("notes", {}),
+        NotesOfFile(data["notes"]) if data.get("notes") else PlanNotes(),
         divisions,
         pieces,
         tuple(str(name) for name in data.get("appends", [])),
@@ -144,40 +154,65 @@ def _task_from(entry: Any, index: int, file: str, problems: list[Problem]) -> Ta
     if not isinstance(entry, dict):
         problems.append(Problem("expected a task object", file, None, where))
         return None
-    before = len(problems)
-    for key, value in entry.items():
-        kind = TASK_FIELDS.get(key)
-        if kind is None:
-            message, near = f"unknown key {key!r}", nearest(key, TASK_FIELDS)
-            problems.append(Problem(message, file, None, f"{where}.{key}", near))
-        elif not isinstance(value, kind):
-            problems.append(
-                Problem(f"found {value!r}; expected {kind.__name__}", file, None, f"{where}.{key}")
-            )
-    kind_name = str(entry.get("kind"))
-    if kind_name not in _NEEDED:
-        near = nearest(kind_name, _NEEDED)
+    cls = TASK_CLASSES.get(str(entry.get("kind")))
+    if cls is None:
+        near = nearest(str(entry.get("kind")), TASK_CLASSES)
         message = f"found {entry.get('kind')!r}; expected compute, transfer or collective"
         problems.append(Problem(message, file, None, f"{where}.kind", near))
-    for key in ("name", "stream", *_NEEDED.get(kind_name, ())):
-        if not entry.get(key):
-            problems.append(Problem(f"missing key {key!r}", file, None, where))
+        return None
+    found = [
+        replace(problem, file=file, path=f"{where}.{problem.path}" if problem.path else where)
+        for problem in (*_stray_fields(entry, cls), *_wrong_values(entry), *_missing_fields(entry, cls))
+    ]
+    if found:
+        problems.extend(found)
+        return None
+    values = {key: value for key, value in entry.items() if key != "kind"}
+    for key in ("group", "after", "streamed"):
+        if key in values:
+            values[key] = tuple(str(item) for item in values[key])
+    if "frees" in values:
+        values["frees"] = tuple((str(tensor), str(memory)) for tensor, memory in values["frees"])
+    return cls(**values)
+
+
+def _stray_fields(entry: dict[str, Any], cls: type[Task]) -> Iterator[Problem]:
+    """Keys that no task has, and keys that a task of another kind has."""
+    own = {item.name for item in fields(cls)}
+    kind = entry["kind"]
+    for key in entry:
+        if key == "kind" or key in own:
+            continue
+        if key not in TASK_FIELDS:
+            yield Problem(f"unknown key {key!r}", path=key, suggestion=nearest(key, (*own, "kind")))
+            continue
+        others = [name for name, other in TASK_CLASSES.items() if key in {f.name for f in fields(other)}]
+        yield Problem(f"a {kind} task has no {key!r}; a {' or '.join(others)} task has", path=key)
+    if kind == "compute" and entry.get("source") and not entry.get("streamed"):
+        yield Problem("names a source; a compute task has one only for 'streamed' inputs", path="source")
+
+
+def _missing_fields(entry: dict[str, Any], cls: type[Task]) -> Iterator[Problem]:
+    for item in fields(cls):
+        if item.default is MISSING and item.default_factory is MISSING and not entry.get(item.name):
+            yield Problem(f"missing key {item.name!r}")
+
+
+def _wrong_values(entry: dict[str, Any]) -> Iterator[Problem]:
+    """Values of the wrong type or range; the keys that are right are left for the other checks."""
+    for key, value in entry.items():
+        kind = TASK_FIELDS.get(key)
+        if kind is int:
+            if not _is_address(value) or value > MAX_FILE_BYTES:
+                yield Problem("expected a whole number of at least 0", path=key)
+        elif kind is not None and not isinstance(value, kind):
+            yield Problem(f"found {value!r}; expected {kind.__name__}", path=key)
     frees = entry.get("frees", [])
-    for key in ("chunk_bytes", "readers"):
-        if not _is_address(entry.get(key, 0)) or entry.get(key, 0) > MAX_FILE_BYTES:
-            problems.append(Problem("expected a whole number of at least 0", file, None, f"{where}.{key}"))
-    if not isinstance(frees, list):
-        frees = []
-    if not all(isinstance(pair, list) and len(pair) == 2 for pair in frees):
-        problems.append(Problem("expected pairs [tensor, memory]", file, None, f"{where}.frees"))
+    if isinstance(frees, list) and not all(isinstance(pair, list) and len(pair) == 2 for pair in frees):
+        yield Problem("expected pairs [tensor, memory]", path="frees")
     addresses = entry.get("addresses", {})
     if isinstance(addresses, dict) and not all(_is_address(a) for a in addresses.values()):
-        problems.append(Problem("addresses must be integers of at least 0", file, None, f"{where}.addresses"))
-    if len(problems) > before:
-        return None
-    lists = {key: tuple(str(item) for item in entry.get(key, ())) for key in ("group", "after", "streamed")}
-    pairs = tuple((str(tensor), str(memory)) for tensor, memory in frees)
-    return Task(**{**entry, **lists, "frees": pairs, "addresses": dict(entry.get("addresses", {}))})
+        yield Problem("addresses must be integers of at least 0", path="addresses")
 
 
 def _homes_from(data: dict[str, Any], file: str, problems: list[Problem]) -> dict[str, tuple[Home, ...]]:

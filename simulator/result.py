@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from hw_configs.shown import Shown, Table
+
 if TYPE_CHECKING:
     import pandas
 
@@ -133,7 +135,7 @@ class MemoryUse:
 
 
 @dataclass(frozen=True)
-class Result:
+class Result(Shown):
     """A whole run."""
 
     model: str
@@ -229,6 +231,12 @@ class Result:
         import pandas
 
         return pandas.DataFrame({name: getattr(self.timeline, name) for name in Timeline.COLUMNS})
+
+    def shown_tables(self) -> tuple[Table, ...]:
+        """The run as tables."""
+        from simulator.result_tables import simulation_tables
+
+        return simulation_tables(self)
 
     def to_json(self) -> dict[str, Any]:
         """The result as plain data: the same run gives the same bytes.

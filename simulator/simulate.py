@@ -23,7 +23,7 @@ from simulator.check import check
 from simulator.cost.collective import AUTO
 from simulator.cost.model import COST_MODELS, DEFAULT_COST_MODEL, CostModel, OperatorCost, peak_rate
 from simulator.counters import UsageBook
-from simulator.plan import Plan
+from simulator.plan import Compute, Plan, Transfer
 from simulator.result import DeviceUse, MemoryUse, PhaseResult, Result, Timeline, WireUse
 from simulator.rewrite.apply import rewrite
 from simulator.system.costs import CostTable
@@ -273,9 +273,9 @@ class _Books:
             line.operator_kind.append(
                 graph.operator_by_name[task.operator].kind if task.operator else "transfer"
             )
-            line.device.append(task.device or task.target)
+            line.device.append(task.target if isinstance(task, Transfer) else task.device)
             path = None
-            if task.kind == "transfer":
+            if isinstance(task, Transfer):
                 path = self.costs.path(task.source, task.target, task.chunk_bytes, task.readers)
             line.bound_by.append(path.narrowest if path is not None else "link")
             line.launch.append(0.0)
@@ -294,7 +294,7 @@ class _Books:
         line.flops.append(operator.flops)
         line.bytes.append(float(cost.read_bytes + cost.write_bytes))
         line.energy.append(cost.compute_energy_j + cost.memory_energy_j)
-        if task.streamed:
+        if isinstance(task, Compute) and task.streamed:
             self.read[task.source] += record.moved_bytes
             spent = record.moved_bytes * self.costs.joules_per_byte(task.source, written=False)
             self.memory_energy[task.source] = self.memory_energy.get(task.source, 0.0) + spent
@@ -315,7 +315,7 @@ class _Books:
         That is the path of operands that flowed in more slowly, or the memory that others drew on as well.
         """
         task, alone = record.task, cost.launch_seconds + cost.seconds
-        if record.end - record.start <= alone * (1 + 1e-9):
+        if record.end - record.start <= alone * (1 + 1e-9) or not isinstance(task, Compute):
             return cost.bound_by
         if task.streamed:
             return self.costs.stream_path(task.source, task.device).narrowest
@@ -324,10 +324,13 @@ class _Books:
     def _moved(self, record: TaskRecord) -> None:
         """Book what a transfer or one rank of a collective read from one memory and wrote to another."""
         task = record.task
-        here = self.system.nodes[task.device].memory or task.device if task.device else ""
+        if isinstance(task, Transfer):
+            source, target = task.source, task.target
+        else:
+            source = target = self.system.nodes[task.device].memory or task.device
         for memory, size, totals in (
-            (task.source or here, record.moved_bytes, self.read),
-            (task.target or here, record.received_bytes, self.written),
+            (source, record.moved_bytes, self.read),
+            (target, record.received_bytes, self.written),
         ):
             per_byte = self.costs.joules_per_byte(memory, written=totals is not self.read)
             totals[memory] += size

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from hw_configs.problems import InputError, Problem
+from hw_configs.typed_fields import wrong_types
 from workloads.graph import Attribute, Graph
 
 __all__ = ["Phase", "Workload", "WorkloadOptions"]
@@ -59,6 +60,9 @@ class WorkloadOptions:
     dims: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        problems = wrong_types(self)
+        if problems:
+            raise InputError(problems)
         problems = [
             Problem(f"found {value}; expected {least} or more", path=f"--{name}")
             for name, value, least in (

@@ -12,16 +12,12 @@ notes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
-from typing import Any, Final
+from typing import Final
 
 from hw_configs.device import ComputationalStorage, Flash
-from hw_configs.problems import InputError, bad_input, nearest
+from hw_configs.problems import InputError, bad_input
 from hw_configs.system import Node, System
-from hw_configs.units import UnitError, parse_quantity
-from hw_configs.whole_number import whole_number
 from mapping.caching.activation_statistics import ActivationStatistics, fitted_concentration
 from mapping.caching.dram_budget import (
     MAX_WINDOW,
@@ -32,8 +28,11 @@ from mapping.caching.dram_budget import (
     sparse_model,
 )
 from mapping.mapper import MapperOptions
+from mapping.offload.mapper_policy import answer_by_plan
+from mapping.offload.policy import OffloadAnswer, OffloadRequest
 from mapping.placement.single_device import candidates, refuse_communication
-from simulator.plan import Division, Home, Plan, Task
+from mapping.settings import Settings, Share, count, flag, name_of, share, size_or_share
+from simulator.plan import Compute, Division, Home, Plan, PlanNotes, Task, Transfer
 from simulator.rewrite.divide import part_name
 from workloads.graph import Graph, Operator, Role
 from workloads.operators import Attention
@@ -46,42 +45,88 @@ FITTED_WINDOW: Final = (4, 0.24)
 """OPT-6.7B: a window of 4 tokens holds 24 % of the feed-forward layers (arXiv:2312.11514, appendix)."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CacheNeuronsSettings(Settings):
+    """Settings of ``cache-neurons``."""
+
+    budget: int | Share = size_or_share(Share(0.5), "DRAM for weights: a size, or a share of the model")
+    window: int | None = count(
+        None, "tokens whose neurons stay; auto: the longest reading-time gain in budget", most=MAX_WINDOW,
+        unit="tokens", absent="auto",
+    )  # fmt: skip
+    bundle: bool | None = flag(
+        None, "up and down projection of a neuron side by side in flash", absent="auto"
+    )
+    predicted: float = share(
+        PREDICTED_SHARE, "neurons that the predictor names per token (default: OPT-6.7B)"
+    )
+    window_share: float = share(
+        FITTED_WINDOW[1], f"neurons that a window of {FITTED_WINDOW[0]} tokens uses (default: OPT-6.7B)"
+    )
+    predictor_rank: int = count(128, "rank of the predictors", most=65536)
+    device: str | None = name_of("the device to use", absent="the first that computes")
+
+    def statistics(self) -> ActivationStatistics:
+        """How neurons fire, fitted to the shares."""
+        try:
+            concentration = fitted_concentration(self.predicted, FITTED_WINDOW[0], self.window_share)
+        except InputError as error:
+            raise bad_input(error.problems[0].message, path="--set window-share") from None
+        return ActivationStatistics(self.predicted, concentration)
+
+    def budget_bytes(self, model: SparseModel) -> float:
+        """Bytes of DRAM for the weights of a model."""
+        return self.budget.value * model.bytes if isinstance(self.budget, Share) else float(self.budget)
+
+
+@dataclass(frozen=True)
+class CacheNeuronsNotes(PlanNotes):
+    """The window chosen, what it keeps and what it leaves to read per token."""
+
+    window_tokens: int
+    bundled: bool
+    window_share: float
+    loaded_share: float
+    resident_bytes: int
+    loaded_bytes_per_token: int
+    chunk_bytes: int
+    read_bandwidth_bytes_per_s: float
+    io_s_per_token: float
+    copied_in_dram_bytes_per_token: int
+    predictor_bytes: int
+    not_simulated: tuple[str, ...] = ("arithmetic of the predictors", "copies inside DRAM")
+
+
 class CacheNeurons:
     """The mapper ``cache-neurons``; see the module's first lines."""
 
     DESCRIPTION = "sparse feed-forward layers in flash, a window of used neurons in DRAM"
-    SETTINGS: Mapping[str, str] = MappingProxyType(
-        {
-            "budget": "DRAM for weights: a size, or a share of the model such as 50% (50%)",
-            "window": "tokens whose neurons stay, or auto: the longest reading-time gain in budget (auto)",
-            "bundle": "yes, no or auto: up and down projection of a neuron side by side in flash (auto)",
-            "predicted": "share of neurons that the predictor names per token (0.099, of OPT-6.7B)",
-            "window-share": "share of neurons that a window of 4 tokens uses (0.24, of OPT-6.7B)",
-            "predictor-rank": "rank of the predictors (128)",
-            "device": "the device to use",
-        }
-    )
+    SETTINGS = CacheNeuronsSettings
+    PHASES: tuple[str, ...] = ("decode", "prefill")
 
     def plan(self, graph: Graph, system: System, options: MapperOptions) -> Plan:
         """The plan of the choice that reads least in budget; ``InfeasibleError`` when no choice fits."""
         refuse_communication(graph)
         if any(op.place.training_pass == "backward" for op in graph.operators):
             raise bad_input(f"{graph.name} has a backward pass; neurons in flash serve prefill and decode")
-        settings = options.settings
-        node = system.node(settings["device"]) if "device" in settings else candidates(system)[0]
+        chosen = options.of(CacheNeuronsSettings)
+        node = candidates(system)[0] if chosen.device is None else system.node(chosen.device)
         drive = _drive(system, node)
         device = system.nodes[drive].device
         assert isinstance(device, Flash | ComputationalStorage)
-        model = sparse_model(graph, _whole(settings, "predictor-rank", 128, 0, 65536))
-        statistics = _statistics(settings)
-        window = (
-            None if settings.get("window", "auto") == "auto" else _whole(settings, "window", 0, 0, MAX_WINDOW)
-        )
+        model, statistics = sparse_model(graph, chosen.predictor_rank), chosen.statistics()
         choice, _ = choose_window(
-            model, statistics, device, _budget(settings, model), window=window, bundled=_bundle(settings)
+            model, statistics, device, chosen.budget_bytes(model), window=chosen.window, bundled=chosen.bundle
         )
-        writer = _Writer(graph, system, node, drive, model, statistics, choice)
-        return writer.plan()
+        return _Writer(graph, system, node, drive, model, statistics, choice).plan()
+
+    def solve(self, request: OffloadRequest) -> OffloadAnswer:
+        """The plan of one step, with what the window leaves to read."""
+        why = (
+            "a window of {window_tokens} tokens is what the budget holds; it leaves {loaded_bytes_per_token} to read "
+            "per token"
+        )
+        return answer_by_plan("cache-neurons", self, request, why)
 
 
 MAPPER: Final = CacheNeurons()
@@ -97,57 +142,6 @@ def _drive(system: System, node: Node) -> str:
             continue
         return candidate.name
     raise bad_input(f"system {system.name!r} has no drive that {node.name!r} can read from")
-
-
-def _whole(settings: Mapping[str, str], key: str, default: int, least: int, most: int) -> int:
-    return whole_number(settings.get(key, str(default)), key, least, most)
-
-
-def _share(settings: Mapping[str, str], key: str, default: float) -> float:
-    text = settings.get(key, str(default))
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 < value <= 1:
-        raise bad_input(f"found {text!r}; expected a share above 0, at most 1", path=key)
-    return value
-
-
-def _statistics(settings: Mapping[str, str]) -> ActivationStatistics:
-    predicted = _share(settings, "predicted", PREDICTED_SHARE)
-    held = _share(settings, "window-share", FITTED_WINDOW[1])
-    try:
-        return ActivationStatistics(predicted, fitted_concentration(predicted, FITTED_WINDOW[0], held))
-    except InputError as error:
-        raise bad_input(error.problems[0].message, path="window-share") from None
-
-
-def _bundle(settings: Mapping[str, str]) -> bool | None:
-    text = settings.get("bundle", "auto")
-    known = {"yes": True, "no": False, "auto": None}
-    if text not in known:
-        raise bad_input(
-            f"found {text!r}; known: yes, no, auto", path="bundle", suggestion=nearest(text, known)
-        )
-    return known[text]
-
-
-def _budget(settings: Mapping[str, str], model: SparseModel) -> float:
-    text = settings.get("budget", "50%").strip()
-    try:
-        if text.endswith("%"):
-            share = float(text[:-1]) / 100
-            if not 0 < share <= 10:
-                raise ValueError
-            return share * model.bytes
-        return parse_quantity(text, "size")
-    except UnitError as error:
-        raise bad_input(str(error), path="budget") from None
-    except ValueError:
-        raise bad_input(
-            f"found {text!r}; expected a size such as '4 GiB' or a share such as '50%'", path="budget"
-        ) from None
 
 
 @dataclass
@@ -183,7 +177,7 @@ class _Writer:
             for name in own:
                 self._load(name, op, parts, memory, before)
             self.tasks.append(
-                Task(op.name, "compute", f"{self.node.name}.compute", operator=op.name, device=self.node.name)
+                Compute(op.name, f"{self.node.name}.compute", operator=op.name, device=self.node.name)
             )
             if not is_feed_forward(op) and op.kind in ("matmul", "attention"):
                 before = op.name
@@ -231,25 +225,16 @@ class _Writer:
                 # Missing neurons are known once the layer's attention is done; a prompt needs them all anyway.
                 after = (before,) if before and not prompt else ()
                 self.tasks.append(
-                    Task(
-                        f"load {part}", "transfer", f"{self.drive}->{memory}", tensor=part, source=self.drive,
+                    Transfer(
+                        f"load {part}", f"{self.drive}->{memory}", tensor=part, source=self.drive,
                         target=memory, after=after, chunk_bytes=0 if prompt else self.choice.chunk_bytes,
                     )
                 )  # fmt: skip
 
-    def _notes(self) -> dict[str, Any]:
+    def _notes(self) -> CacheNeuronsNotes:
         choice = self.choice
-        return {
-            "window_tokens": choice.window,
-            "bundled": choice.bundled,
-            "window_share": choice.window_share,
-            "loaded_share": choice.loaded_share,
-            "resident_bytes": round(choice.resident_bytes),
-            "loaded_bytes_per_token": round(choice.loaded_bytes),
-            "chunk_bytes": choice.chunk_bytes,
-            "read_bandwidth_bytes_per_s": choice.read_bandwidth,
-            "io_s_per_token": choice.io_s,
-            "copied_in_dram_bytes_per_token": round(choice.moved_bytes),
-            "predictor_bytes": self.model.predictor_bytes,
-            "not_simulated": ["arithmetic of the predictors", "copies inside DRAM"],
-        }
+        return CacheNeuronsNotes(
+            choice.window, choice.bundled, choice.window_share, choice.loaded_share, round(choice.resident_bytes),
+            round(choice.loaded_bytes), choice.chunk_bytes, choice.read_bandwidth, choice.io_s,
+            round(choice.moved_bytes), self.model.predictor_bytes,
+        )  # fmt: skip

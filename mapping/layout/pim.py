@@ -11,54 +11,55 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
-from typing import Final
+from typing import Any, Final, Literal
 
 from hw_configs.device import Accelerator, Pim
-from hw_configs.problems import InfeasibleError, InputError, Problem, bad_input, nearest
+from hw_configs.problems import InfeasibleError, Problem, bad_input
 from hw_configs.system import Node, System
 from hw_configs.units import format_quantity
 from mapping.layout.choose import Bench, Choice, Objective, cache_choices, fit_rows, weight_choices
 from mapping.mapper import MapperOptions
 from mapping.placement.single_device import refuse_communication
+from mapping.settings import Settings, flag, word
 from simulator.pim.asic import operator_stages
 from simulator.pim.operators import host_of
 from simulator.pim.pricing import Pricer
 from simulator.pim.product_counts import ProductCounts
 from simulator.pim.recipes import Kernel, attention_heads
-from simulator.plan import Home, Plan, Task
+from simulator.plan import Compute, Home, Plan, PlanNotes
 from workloads.graph import Graph, Operator, Role
 from workloads.operators import Attention, GroupedProduct, Product
 
-__all__ = ["MAPPER", "SETTINGS", "LayoutOptions", "PimMapper", "bench_of", "layout_options", "pim_with_host"]
-
-SETTINGS: Final[Mapping[str, str]] = MappingProxyType(
-    {
-        "layout": "best (of all candidates) or published (the recipe of PIM-GPT)",
-        "objective": "what best means: time or energy",
-        "overlap": "no (memory and host take turns, as published) or yes",
-        "rules": "published or honest (activation power, pin timings) rules of the PIM memory",
-    }
-)
-_VALUES: Final = {
-    "layout": ("best", "published"),
-    "objective": ("time", "energy"),
-    "overlap": ("no", "yes"),
-    "rules": ("published", "honest"),
-}
+__all__ = ["MAPPER", "LayoutSettings", "PimMapper", "bench_of", "pim_with_host"]
 
 
-@dataclass(frozen=True, slots=True)
-class LayoutOptions:
-    """What a user may ask of a mapper that lays matrices out."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayoutSettings(Settings):
+    """Settings of mappers that lay matrices out."""
 
-    published: bool
-    objective: Objective
-    overlap: bool
-    honest: bool
+    layout: Literal["best", "published"] = word(
+        "best", "best of all candidates, or the published recipe (PIM-GPT)", ("best", "published")
+    )
+    objective: Objective = word("time", "what best means", ("time", "energy"))
+    overlap: bool = flag(False, "memory and host work at once; otherwise they take turns, as published")
+    rules: Literal["published", "honest"] = word(
+        "published",
+        "rules of the PIM memory; honest: activation power and pin timings too",
+        ("published", "honest"),
+    )
+
+    @property
+    def published(self) -> bool:
+        """Whether the published recipe is asked for."""
+        return self.layout == "published"
+
+    @property
+    def honest(self) -> bool:
+        """Whether the memory's own rules hold, with activation power and pin timings."""
+        return self.rules == "honest"
 
     def common(self) -> dict[str, int | str | bool]:
-        """Keys that every kernel takes from the options; defaults left out."""
+        """Keys that every kernel takes from the settings; defaults left out."""
         keys: dict[str, int | str | bool] = {}
         if self.overlap:
             keys["overlap"] = True
@@ -67,22 +68,17 @@ class LayoutOptions:
         return keys
 
 
-def layout_options(settings: Mapping[str, str]) -> LayoutOptions:
-    """The options in a mapper's settings; ``InputError`` with every value that is none."""
-    problems = [
-        Problem(f"found {settings[key]!r}; expected {' or '.join(values)}", path=f"--set {key}",
-                suggestion=nearest(settings[key], values))
-        for key, values in _VALUES.items()
-        if key in settings and settings[key] not in values
-    ]  # fmt: skip
-    if problems:
-        raise InputError(problems)
-    return LayoutOptions(
-        settings.get("layout") == "published",
-        "energy" if settings.get("objective") == "energy" else "time",
-        settings.get("overlap") == "yes",
-        settings.get("rules") == "honest",
-    )
+@dataclass(frozen=True)
+class PimNotes(PlanNotes):
+    """What was chosen for each matrix, the rows it takes, and the row hits expected of one token's products."""
+
+    objective: str
+    layout: str
+    expected_row_hit_rate: float
+    rows_used: int
+    rows: int
+    matrices: Mapping[str, Mapping[str, Any]]
+    """By matrix: how many there are, rows, seconds, row hit rate, and the keys of its kernel."""
 
 
 def pim_with_host(system: System) -> tuple[Node, Node] | None:
@@ -108,12 +104,12 @@ class PimMapper:
     """The mapper ``pim``; see the module's first lines."""
 
     DESCRIPTION = "matrices in the banks of a PIM memory by an optimised layout, the rest on its host chip"
-    SETTINGS = SETTINGS
+    SETTINGS = LayoutSettings
 
     def plan(self, graph: Graph, system: System, options: MapperOptions) -> Plan:
         """A plan of one stream (or one for each, with overlap); ``InfeasibleError`` when it does not fit."""
         refuse_communication(graph)
-        chosen = layout_options(options.settings)
+        chosen = options.of(LayoutSettings)
         found = pim_with_host(system)
         if found is None:
             raise bad_input(
@@ -129,7 +125,7 @@ class PimMapper:
         for op in graph.operators:
             node = host if layouts.kernels.get(op.name, {}).get("kind") in ("vector", None) else memory
             tasks.append(
-                Task(op.name, "compute", f"{streams[node.name]}.compute", operator=op.name, device=node.name)
+                Compute(op.name, f"{streams[node.name]}.compute", operator=op.name, device=node.name)
             )
         return Plan(
             graph.name,
@@ -148,10 +144,10 @@ MAPPER: Final = PimMapper()
 class _Layouts:
     """Kernels for the operators of one graph, and what is expected of them."""
 
-    def __init__(self, graph: Graph, memory: Node, host: Node, options: LayoutOptions) -> None:
+    def __init__(self, graph: Graph, memory: Node, host: Node, options: LayoutSettings) -> None:
         assert isinstance(memory.device, Pim)
         self.graph, self.memory, self.host, self.options = graph, memory, host, options
-        self.pricer = Pricer(memory.device, honest=options.honest)
+        self.pricer = Pricer(memory.device, honest=options.rules == "honest")
         self.bench = bench_of(self.pricer, memory, host)
         self.kernels: dict[str, Kernel] = {}
         self.products: dict[str, tuple[str, int]] = {}
@@ -283,33 +279,28 @@ class _Layouts:
             found[layer] = found.get(layer, 0) + small
         return found
 
-    def notes(self) -> dict[str, object]:
-        """What was chosen for each matrix, the rows it takes, and the row hits expected of one token's products."""
+    def notes(self) -> PimNotes:
+        """See :class:`PimNotes`."""
         total = ProductCounts()
         for name, _ in self.products.values():
             total = total.plus(self.chosen[name].counts)
-        g = self.pricer.lowering.geometry
         used = (
             sum(count * self.chosen[name].rows for name, (count, _) in self.wanted.items())
             + self._plain_rows()
         )
-        return {
-            "objective": self.options.objective,
-            "layout": "published" if self.options.published else "best",
-            "expected_row_hit_rate": round(total.row_hit_rate, 6),
-            "rows_used": used,
-            "rows": g.rows,
-            "matrices": {
-                name: {
-                    "count": count,
-                    "rows": self.chosen[name].rows,
-                    "seconds": self.chosen[name].seconds,
-                    "row_hit_rate": round(self.chosen[name].counts.row_hit_rate, 6),
-                    **self.chosen[name].kernel,
-                }
-                for name, (count, _) in self.wanted.items()
-            },
+        matrices = {
+            name: {
+                "count": count,
+                "rows": self.chosen[name].rows,
+                "seconds": self.chosen[name].seconds,
+                "row_hit_rate": round(self.chosen[name].counts.row_hit_rate, 6),
+                **self.chosen[name].kernel,
+            }
+            for name, (count, _) in self.wanted.items()
         }
+        rows = self.pricer.lowering.geometry.rows
+        rate = round(total.row_hit_rate, 6)
+        return PimNotes(self.options.objective, self.options.layout, rate, used, rows, matrices)
 
 
 def _half(kernel: Mapping[str, int | str | bool], kind: str) -> dict[str, int | str | bool]:

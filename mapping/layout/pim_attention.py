@@ -12,7 +12,7 @@ order is what does it: the graph is cut after each attention, and the sub-batche
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -21,7 +21,7 @@ from hw_configs.problems import InfeasibleError, bad_input
 from hw_configs.system import Node, System
 from hw_configs.units import format_quantity
 from mapping.layout.choose import Choice, cache_choices
-from mapping.layout.pim import SETTINGS, LayoutOptions, bench_of, layout_options
+from mapping.layout.pim import LayoutSettings, bench_of
 from mapping.liveness import footprint
 from mapping.mapper import MapperOptions
 from mapping.placement.kv_store import attention_of
@@ -29,23 +29,32 @@ from mapping.placement.single_device import candidates, refuse_communication, to
 from simulator.pim.operators import host_of
 from simulator.pim.pricing import Pricer
 from simulator.pim.recipes import Kernel
-from simulator.plan import Division, Home, Pieces, Plan, Task
+from simulator.plan import Compute, Division, Home, Pieces, Plan, PlanNotes, Task, Transfer
 from simulator.rewrite.divide import append_name, part_name
 from workloads.graph import Graph, Operator
 
 __all__ = ["MAPPER", "PimAttention"]
 
 
+@dataclass(frozen=True)
+class PimAttentionNotes(PlanNotes):
+    """The memories that hold the cache, the rows used in each, and the layout of each shape of attention."""
+
+    memories: tuple[str, ...]
+    rows_used: Mapping[str, int]
+    layouts: Mapping[str, Mapping[str, Any]]
+
+
 class PimAttention:
     """The mapper ``pim-attention``; see the module's first lines."""
 
     DESCRIPTION = "KV cache and decode attention in PIM memories, the rest on the GPU; sub-batches take turns"
-    SETTINGS = SETTINGS
+    SETTINGS = LayoutSettings
 
     def plan(self, graph: Graph, system: System, options: MapperOptions) -> Plan:
         """The plan; ``InfeasibleError`` when weights do not fit the GPU or the cache not the memories."""
         refuse_communication(graph)
-        chosen = layout_options(options.settings)
+        chosen = options.of(LayoutSettings)
         gpu = candidates(system)[0]
         memories = [node for node in system.of_kind("pim") if host_of(system, node) is not None]
         if gpu.device.kind == "pim" or not memories:
@@ -80,7 +89,7 @@ class _Writer:
     system: System
     gpu: Node
     memories: list[Node]
-    options: LayoutOptions
+    options: LayoutSettings
     tasks: list[Task] = field(default_factory=list)
     homes: dict[str, tuple[Home, ...]] = field(default_factory=dict)
     divisions: dict[str, Division] = field(default_factory=dict)
@@ -118,14 +127,14 @@ class _Writer:
                     f"{self.graph.name} does not fit: keys and values need {used} rows of every bank of "
                     f"{memory!r}, which has {rows}; fewer sequences or tokens, or more PIM memories"
                 )
-        notes: dict[str, Any] = {
-            "memories": [node.name for node in self.memories],
-            "rows_used": dict(self.rows),
-            "layouts": {
+        notes = PimAttentionNotes(
+            tuple(node.name for node in self.memories),
+            dict(self.rows),
+            {
                 f"{heads} heads, {queries} queries each": {"seconds": c.seconds, "rows": c.rows, **c.kernel}
                 for (heads, queries), c in self.choices.items()
             },
-        }
+        )
         return Plan(
             self.graph.name, self.system.name, "pim-attention", tuple(self.tasks), self.homes, notes=notes,
             divisions=self.divisions, pieces=self.pieces, appends=tuple(self.appends), kernels=self.kernels,
@@ -188,16 +197,12 @@ class _Writer:
         return self.choices[key]
 
     def _compute(self, operator: str, node: Node) -> None:
-        self.tasks.append(
-            Task(operator, "compute", f"{node.name}.compute", operator=operator, device=node.name)
-        )
+        self.tasks.append(Compute(operator, f"{node.name}.compute", operator=operator, device=node.name))
 
     def _move(self, verb: str, tensor: str, source: str, target: str) -> None:
         there = target if verb != "fetch" else source
         name = f"{verb} {tensor} {'from' if verb == 'fetch' else 'to'} {there}"
-        self.tasks.append(
-            Task(name, "transfer", f"{source}->{target}", tensor=tensor, source=source, target=target)
-        )
+        self.tasks.append(Transfer(name, f"{source}->{target}", tensor=tensor, source=source, target=target))
 
 
 def _named(name: str, piece: str | None) -> str:

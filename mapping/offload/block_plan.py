@@ -12,103 +12,104 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Final, Literal
 
 from hw_configs.problems import InfeasibleError, InputError, bad_input
 from hw_configs.system import Node, System
-from hw_configs.whole_number import whole_number
-from mapping.mapper import MapperOptions
 from mapping.offload.block_policy import BlockPolicy, shape_of_graph
+from mapping.offload.block_schedule import FORMS, Form
 from mapping.offload.machine_rates import block_machine, capacities_of, graph_rates
 from mapping.offload.placement_lp import FILL, PlacementResult, best_policy
 from mapping.placement.single_device import refuse_communication
-from simulator.plan import Division, Home, Pieces, Plan, Task
+from mapping.settings import Settings, count, flag, share, word
+from simulator.plan import Compute, Division, Home, Pieces, Plan, PlanNotes, Task, Transfer
 from simulator.rewrite.divide import append_name, part_name
 from workloads.graph import Graph, Operator, Role
 from workloads.operators import Attention
 
-__all__ = ["MAPPER", "BlockMapper", "write_block_plan"]
+__all__ = ["BlockNotes", "BlockSettings", "plan_block", "write_block_plan"]
 
 GENERATE: Final = 32
+"""Tokens generated where none are asked for, as in the publication."""
 _COUNTS: Final = 1000
 """Parts of a matrix are cut to a thousandth of its rows."""
 Place = Literal["gpu", "host", "disk"]
 
 
-class BlockMapper:
-    """The mapper ``block-schedule``; see the module's first lines."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BlockSettings(Settings):
+    """Settings of ``block-schedule``."""
 
-    DESCRIPTION = "a decode step of a block, weights and cache in shares over GPU, host and disk (FlexGen)"
-    SETTINGS: Mapping[str, str] = MappingProxyType(
-        {
-            "gpu-batch": "sequences of a GPU batch; divides the batch (searched)",
-            "generate": "tokens of the generation that the step belongs to (32)",
-            "fill": "share of each capacity to fill (0.8)",
-            "ahead": "operators whose weights may be on their way (2)",
-        }
+    gpu_batch: int | None = count(
+        None, "sequences the GPU takes at once; divides the batch of a graph", least=1, unit="sequences",
+        absent="searched",
+    )  # fmt: skip
+    batches: int | None = count(None, "GPU batches of a block", least=1, absent="searched", only="offload")
+    form: Form = word("published", "how the streams overlap", FORMS, only="offload")
+    rates: Literal["machine", "released-t4"] = word(
+        "machine",
+        "from the system's parts, or the released model's fit",
+        ("machine", "released-t4"),
+        only="offload",
+    )
+    fill: float = share(FILL, "what of each capacity to fill; at most 1 for a plan", most=1.5)
+    host_attention: bool = flag(
+        True, "attend on the host over a cache that lies there or on disk", only="offload"
+    )
+    weight_bits: str = word("16", "bits of a stored weight", ("16", "8", "4"), only="offload")
+    generate: int = count(
+        GENERATE, "tokens of the generation that the step belongs to", least=1, unit="tokens", only="plan"
+    )
+    ahead: int = count(
+        2, "operators whose weights may be on their way", least=1, unit="operators", only="plan"
     )
 
-    def plan(self, graph: Graph, system: System, options: MapperOptions) -> Plan:
-        """The plan of the fastest shares; ``InfeasibleError`` when none fit."""
-        refuse_communication(graph)
-        settings = options.settings
-        attends = [op.work for op in graph.operators if isinstance(op.work, Attention) and op.updates]
-        if not attends or attends[0].q_len != 1:
-            raise bad_input("the mapper block-schedule plans decode steps (--phase decode)", path="--phase")
-        batch, context = attends[0].batch, attends[0].kv_len
-        generate = _whole(settings, "generate", GENERATE)
-        shape = shape_of_graph(graph, max(1, context - generate // 2), generate)
-        found = self._search(graph, system, settings, batch, shape.prompt, generate)
-        return write_block_plan(graph, system, found, _whole(settings, "ahead", 2))
 
-    def _search(
-        self,
-        graph: Graph,
-        system: System,
-        settings: Mapping[str, str],
-        batch: int,
-        prompt: int,
-        generate: int,
-    ) -> PlacementResult:
-        shape = shape_of_graph(graph, prompt, generate)
-        asked = _whole(settings, "gpu-batch", 0) if "gpu-batch" in settings else None
-        if asked is not None and batch % asked:
-            raise bad_input(f"{asked} does not divide the batch of {batch}", path="gpu-batch")
-        sizes = [asked] if asked is not None else [n for n in range(1, batch + 1) if batch % n == 0]
-        rates = graph_rates(graph, system)
-        best: PlacementResult | None = None
-        for size in sizes:
-            try:
-                found = best_policy(
-                    shape, rates, capacities_of(system), "published", fill=_fill(settings),
-                    gpu_batch=size, batches=batch // size,
-                )  # fmt: skip
-            except InfeasibleError:
-                continue
-            if best is None or found.cost.total_s < best.cost.total_s * (1 - 1e-9):
-                best = found
-        if best is None:
-            raise InfeasibleError(f"no shares of {graph.name} over GPU, host and disk fit a block of {batch}")
-        return best
+@dataclass(frozen=True)
+class BlockNotes(PlanNotes):
+    """The shares of GPU, host and disk, and what is expected of them."""
+
+    gpu_batch: int
+    batches: int
+    weight: tuple[float, ...]
+    cache: tuple[float, ...]
+    hidden: tuple[float, ...]
+    estimated_step_s: float
+    cache_pieces: Mapping[str, int]
+    linear_programs: int
+    not_executed: tuple[str, ...] = ("hidden states on the host: they are small, and stay on the GPU",)
 
 
-MAPPER: Final = BlockMapper()
-
-
-def _whole(settings: Mapping[str, str], key: str, default: int) -> int:
-    return whole_number(settings.get(key, str(default)), key, 1, 1 << 20)
-
-
-def _fill(settings: Mapping[str, str]) -> float:
-    text = settings.get("fill", str(FILL))
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 < value <= 1:
-        raise bad_input(f"found {text!r}; expected a share above 0, at most 1", path="fill")
-    return value
+def plan_block(graph: Graph, system: System, chosen: BlockSettings) -> Plan:
+    """The plan of the fastest shares for a decode step; ``InfeasibleError`` when none fit."""
+    refuse_communication(graph)
+    attends = [op.work for op in graph.operators if isinstance(op.work, Attention) and op.updates]
+    if not attends or attends[0].q_len != 1:
+        raise bad_input("the mapper block-schedule plans decode steps (--phase decode)", path="--phase")
+    if chosen.fill > 1:
+        message = f"found {chosen.fill:g}; a plan that runs fills at most 1 of each capacity"
+        raise bad_input(message, path="--set fill")
+    batch, context = attends[0].batch, attends[0].kv_len
+    asked = chosen.gpu_batch
+    if asked is not None and batch % asked:
+        raise bad_input(f"{asked} does not divide the batch of {batch}", path="--set gpu-batch")
+    shape = shape_of_graph(graph, max(1, context - chosen.generate // 2), chosen.generate)
+    sizes = [asked] if asked is not None else [n for n in range(1, batch + 1) if batch % n == 0]
+    rates = graph_rates(graph, system)
+    best: PlacementResult | None = None
+    for size in sizes:
+        try:
+            found = best_policy(
+                shape, rates, capacities_of(system), "published", fill=chosen.fill, gpu_batch=size,
+                batches=batch // size,
+            )  # fmt: skip
+        except InfeasibleError:
+            continue
+        if best is None or found.cost.total_s < best.cost.total_s * (1 - 1e-9):
+            best = found
+    if best is None:
+        raise InfeasibleError(f"no shares of {graph.name} over GPU, host and disk fit a block of {batch}")
+    return write_block_plan(graph, system, best, chosen.ahead)
 
 
 def write_block_plan(graph: Graph, system: System, found: PlacementResult, ahead: int = 2) -> Plan:
@@ -162,13 +163,13 @@ class _Writer:
                 self._attend(op, places)
             else:
                 self._compute(op.name, self.gpu)
-        notes = {
-            **found.policy.to_json(),
-            "estimated_step_s": found.cost.decode_layer_s * len(attends),
-            "cache_pieces": {place: places.count(place) for place in ("gpu", "host", "disk")},
-            "not_executed": ["hidden states on the host: they are small, and stay on the GPU"],
-            "linear_programs": found.programs,
-        }
+        policy = found.policy.to_json()
+        notes = BlockNotes(
+            **policy,
+            estimated_step_s=found.cost.decode_layer_s * len(attends),
+            cache_pieces={place: places.count(place) for place in ("gpu", "host", "disk")},
+            linear_programs=found.programs,
+        )
         return Plan(
             self.graph.name, self.system.name, "block-schedule", tuple(self.tasks), self.homes, notes=notes,
             divisions=self.divisions, pieces=self.pieces, appends=tuple(self.appends),
@@ -215,16 +216,13 @@ class _Writer:
         return places
 
     def _compute(self, operator: str, node: Node) -> None:
-        self.tasks.append(
-            Task(operator, "compute", f"{node.name}.compute", operator=operator, device=node.name)
-        )
+        self.tasks.append(Compute(operator, f"{node.name}.compute", operator=operator, device=node.name))
 
     def _move(self, tensor: str, source: str, target: str, after: tuple[str, ...] = ()) -> None:
         name = f"{tensor} {source}->{target}"
         self.tasks.append(
-            Task(
+            Transfer(
                 name,
-                "transfer",
                 f"{source}->{target}",
                 tensor=tensor,
                 source=source,

@@ -1,4 +1,4 @@
-"""The policy ``block-schedule``: a generation in blocks of batches, shares and sizes by linear programming.
+"""The mapper ``block-schedule``: a generation in blocks of batches, shares and sizes by linear programming.
 
 Answers with the policy of most tokens per second, its streams and its peaks, and the plan of a decode step; see
 :mod:`mapping.offload.block_schedule` for the equations, :mod:`mapping.offload.placement_lp` for the search and
@@ -9,27 +9,26 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cache
-from types import MappingProxyType
 from typing import Any, Final
 
-from hw_configs.problems import bad_input, nearest
+from hw_configs.system import System
 from hw_configs.units import format_quantity
-from hw_configs.whole_number import whole_number
-from mapping.offload.block_plan import write_block_plan
+from mapping.mapper import MapperOptions
+from mapping.offload.block_plan import GENERATE, BlockSettings, plan_block, write_block_plan
 from mapping.offload.block_policy import RELEASED_T4, BlockRates, shape_of
-from mapping.offload.block_schedule import FORMS, Form, Terms
+from mapping.offload.block_schedule import Terms
 from mapping.offload.machine_rates import capacities_of, rates_of
-from mapping.offload.placement_lp import FILL, best_policy
+from mapping.offload.placement_lp import best_policy
 from mapping.offload.policy import OffloadAnswer, OffloadRequest, Table
+from simulator.plan import Plan
+from workloads.graph import Graph
 from workloads.importers import load_workload
 from workloads.workload import WorkloadOptions
 
-__all__ = ["POLICY", "BlockSchedule"]
+__all__ = ["MAPPER", "BlockSchedule"]
 
 MOST_PIECES: Final = 64
 """Batches of a block for which a plan is written; each is a task of its own in every layer."""
-GENERATE: Final = 32
-"""Tokens generated where none are asked for, as in the publication."""
 
 
 class BlockSchedule:
@@ -37,27 +36,18 @@ class BlockSchedule:
 
     DESCRIPTION = "weights, KV cache and hidden states over GPU, host and disk by a linear program (FlexGen)"
     PHASES: tuple[str, ...] = ("decode", "prefill")
-    SETTINGS: Mapping[str, str] = MappingProxyType(
-        {
-            "gpu-batch": "sequences the GPU takes at once (searched)",
-            "batches": "GPU batches of a block (searched)",
-            "form": "published, released or serial: how the streams overlap (published)",
-            "rates": "machine (from the system's parts) or released-t4 (the released model's fit) (machine)",
-            "fill": "share of each capacity to fill (0.8)",
-            "host-attention": "yes or no: attend on the host over a cache that lies there or on disk (yes)",
-            "weight-bits": "16, 8 or 4 (16)",
-        }
-    )
+    SETTINGS = BlockSettings
+
+    def plan(self, graph: Graph, system: System, options: MapperOptions) -> Plan:
+        """The plan of a decode step at the graph's batch; ``InfeasibleError`` when no shares fit."""
+        return plan_block(graph, system, options.of(BlockSettings))
 
     def solve(self, request: OffloadRequest) -> OffloadAnswer:
         """The best policy; ``InfeasibleError`` when no block fits."""
-        settings = request.settings
-        form: Form = _word(settings, "form", FORMS, "published")  # type: ignore[assignment]
-        host = _word(settings, "host-attention", ("yes", "no"), "yes") == "yes"
-        bits = int(_word(settings, "weight-bits", ("16", "8", "4"), "16"))
+        chosen = request.of(BlockSettings)
+        host, bits = chosen.host_attention, int(chosen.weight_bits)
         shape = shape_of(request.model, request.sequence, request.generate or GENERATE, bits)
-        gpu_batch, batches = (_whole(settings, key) for key in ("gpu-batch", "batches"))
-        fitted = _word(settings, "rates", ("machine", "released-t4"), "machine") == "released-t4"
+        fitted = chosen.rates == "released-t4"
 
         @cache
         def rates(batch: int) -> BlockRates:
@@ -70,11 +60,11 @@ class BlockSchedule:
             shape,
             rates,
             capacities,
-            form,
-            fill=_fill(settings),
+            chosen.form,
+            fill=chosen.fill,
             host_attention=host,
-            gpu_batch=gpu_batch,
-            batches=batches,
+            gpu_batch=chosen.gpu_batch,
+            batches=chosen.batches,
         )
         cost, policy = found.cost, found.policy
         report: dict[str, Any] = {
@@ -116,7 +106,7 @@ class BlockSchedule:
         )
 
 
-POLICY: Final = BlockSchedule()
+MAPPER: Final = BlockSchedule()
 
 
 def _tables(report: Mapping[str, Any], policy: Mapping[str, Any]) -> tuple[Table, ...]:
@@ -142,28 +132,3 @@ def _tables(report: Mapping[str, Any], policy: Mapping[str, Any]) -> tuple[Table
 def _streams(terms: Terms) -> dict[str, float]:
     names = ("host_to_gpu", "gpu_to_host", "disk_to_host", "host_to_disk", "compute")
     return {name: float(getattr(terms, name)) for name in names}
-
-
-def _word(settings: Mapping[str, str], key: str, known: tuple[str, ...], default: str) -> str:
-    value = settings.get(key, default)
-    if value not in known:
-        raise bad_input(
-            f"found {value!r}; known: {', '.join(known)}", path=key, suggestion=nearest(value, known)
-        )
-    return value
-
-
-def _whole(settings: Mapping[str, str], key: str) -> int | None:
-    text = settings.get(key)
-    return None if text is None else whole_number(text, key, 1, 1 << 20)
-
-
-def _fill(settings: Mapping[str, str]) -> float:
-    text = settings.get("fill", str(FILL))
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 < value <= 1.5:
-        raise bad_input(f"found {text!r}; expected a share above 0, at most 1.5", path="fill")
-    return value

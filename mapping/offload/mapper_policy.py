@@ -1,47 +1,40 @@
-"""Mappers of inference as offload policies: their plan of one step, with what they considered as tables."""
+"""A mapper of inference as an answer to ``solve offload``: its plan of one step, with what it considered as tables."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any
 
 from hw_configs.units import format_quantity
-from mapping.caching.cache_neurons import MAPPER as NEURONS
-from mapping.mapper import Mapper, MapperOptions
-from mapping.offload.offload_kv import MAPPER as KV
+from mapping.mapper import MapperOptions, PlanWriter
 from mapping.offload.policy import OffloadAnswer, OffloadRequest, Table
 from workloads.importers import load_workload
 from workloads.workload import WorkloadOptions
 
-__all__ = ["CACHE_NEURONS", "OFFLOAD_KV", "MapperPolicy"]
+__all__ = ["answer_by_plan"]
 
 
-class MapperPolicy:
-    """A mapper that answers ``offchip solve offload`` for prefill and decode."""
+def answer_by_plan(name: str, mapper: PlanWriter, request: OffloadRequest, why: str) -> OffloadAnswer:
+    """A mapper's plan of one step of the model that is asked about; raises what the mapper raises.
 
-    PHASES: tuple[str, ...] = ("decode", "prefill")
-
-    def __init__(self, name: str, mapper: Mapper) -> None:
-        self.name, self._mapper = name, mapper
-        self.DESCRIPTION = mapper.DESCRIPTION
-        self.SETTINGS: Mapping[str, str] = mapper.SETTINGS
-
-    def solve(self, request: OffloadRequest) -> OffloadAnswer:
-        """The mapper's plan of the step; raises what the mapper raises."""
-        options = WorkloadOptions(
-            phase=request.phase, batch=request.batch, prompt=request.sequence, dtype=request.dtype
-        )
-        graph = load_workload(request.model, options).phases[0].graph
-        plan = self._mapper.plan(graph, request.system, MapperOptions(settings=request.settings))
-        notes = dict(plan.notes)
-        tables = [Table("Decision", ("what", "value"), tuple(_facts(notes)))]
-        if "considered" in notes:
-            tables.append(_considered(notes["considered"]))
-        return OffloadAnswer(self.name, notes, _why(notes), tuple(tables), graph, plan)
+    ``why`` says in a sentence what decides, with the names of notes in braces.
+    """
+    options = WorkloadOptions(
+        phase=request.phase, batch=request.batch, prompt=request.sequence, dtype=request.dtype
+    )
+    graph = load_workload(request.model, options).phases[0].graph
+    plan = mapper.plan(graph, request.system, MapperOptions(settings=request.settings))
+    notes = plan.notes.to_json()
+    facts = _facts(notes)
+    tables = [Table("Decision", ("what", "value"), tuple(facts.items()))]
+    if "considered" in notes:
+        tables.append(_considered(notes["considered"]))
+    told = why.format_map({key: facts.get(key.replace("_", " "), "") for key in notes})
+    return OffloadAnswer(name, notes, (told,), tuple(tables), graph, plan)
 
 
-def _facts(notes: Mapping[str, Any]) -> list[tuple[object, ...]]:
-    rows: list[tuple[object, ...]] = []
+def _facts(notes: Mapping[str, Any]) -> dict[str, object]:
+    rows: dict[str, object] = {}
     for key, value in notes.items():
         if key == "considered":
             continue
@@ -52,11 +45,11 @@ def _facts(notes: Mapping[str, Any]) -> list[tuple[object, ...]]:
             value = format_quantity(float(value), "size")
         elif key.endswith(("_s", "s_per_token")):
             value = format_quantity(float(value), "time")
-        elif isinstance(value, list):
+        elif isinstance(value, list | tuple):
             value = ", ".join(str(item) for item in value)
         elif isinstance(value, float):
             value = f"{value:.4g}"
-        rows.append((words, value))
+        rows[words] = value
     return rows
 
 
@@ -71,20 +64,3 @@ def _considered(entries: list[dict[str, Any]]) -> Table:
         for e in entries
     )
     return Table("Placements of the KV cache", ("cache", "attention", "estimate per step", "obstacle"), rows)
-
-
-def _why(notes: Mapping[str, Any]) -> tuple[str, ...]:
-    if "kv" in notes:
-        return (
-            f"the cache lives on {notes['kv']} and {notes['attend']} attends: the least estimate that fits",
-        )
-    if "window_tokens" in notes:
-        return (
-            f"a window of {notes['window_tokens']} tokens is what the budget holds; it leaves "
-            f"{format_quantity(float(notes['loaded_bytes_per_token']), 'size')} to read per token",
-        )
-    return ()
-
-
-OFFLOAD_KV: Final = MapperPolicy("offload-kv", KV)
-CACHE_NEURONS: Final = MapperPolicy("cache-neurons", NEURONS)

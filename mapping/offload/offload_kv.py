@@ -10,17 +10,16 @@ GPU cannot hold beside all this are streamed from host memory.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from types import MappingProxyType
-from typing import Any, Final
+from dataclasses import dataclass, field, replace
+from typing import Final
 
 from hw_configs.device import ComputationalStorage, Flash
-from hw_configs.problems import InfeasibleError, bad_input, nearest
+from hw_configs.problems import InfeasibleError, bad_input
 from hw_configs.system import Node, System
-from hw_configs.units import UnitError, parse_quantity
-from hw_configs.whole_number import whole_number
 from mapping.liveness import footprint
 from mapping.mapper import MapperOptions
+from mapping.offload.mapper_policy import answer_by_plan
+from mapping.offload.policy import OffloadAnswer, OffloadRequest
 from mapping.offload.stream_weights import choose_streamed
 from mapping.placement.kv_store import (
     ATTENDERS,
@@ -31,8 +30,9 @@ from mapping.placement.kv_store import (
     choose_placement,
 )
 from mapping.placement.single_device import candidates, refuse_communication, too_large
+from mapping.settings import Settings, count, name_of, share, size, word
 from simulator.csd.endurance import tokens_until_wear_out
-from simulator.plan import Division, Home, Pieces, Plan, Sparsity, Task
+from simulator.plan import Compute, Division, Home, Pieces, Plan, PlanNotes, Sparsity, Task, Transfer
 from simulator.rewrite.divide import append_name, part_name
 from workloads.graph import Graph, Operator
 from workloads.operators import Attention
@@ -44,31 +44,80 @@ _BUFFER_SHARE: Final = 0.5
 """Share of the GPU's free bytes that pieces of the cache on their way may fill."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OffloadKvSettings(Settings):
+    """Settings of ``offload-kv``."""
+
+    kv: str = word("auto", "where the cache lives; auto: the least estimate that fits", (*STORES, "auto"))
+    attend: str = word("auto", "who attends in decode", (*ATTENDERS, "auto"))
+    room: int = count(0, "tokens to leave room for beyond the context", most=1 << 24, unit="tokens")
+    kept: float = share(1.0, "channels and tokens that sparse attention keeps; 1 is dense")
+    groups: float | None = share(
+        None, "token groups with a kept token, a property of the workload", absent="tokens independent"
+    )
+    chunk: int = size(0, "what a host reads from a drive at a time; 0: whole tensors")
+    readers: int = count(0, "reads of a chunk in flight; 0: the simulator's 32", most=4096, unit="reads")
+    ahead: int = count(
+        2, "pieces of the cache per memory in flight or waiting", least=1, most=64, unit="pieces"
+    )
+    device: str | None = name_of("the GPU to use", absent="the first")
+
+    def request(self) -> KvRequest:
+        """What is asked of the placement."""
+        if self.groups is not None and not self.kept <= self.groups:
+            raise bad_input(
+                f"found {self.groups:g}; groups with a kept token cannot be fewer than kept tokens ({self.kept:g})",
+                path="--set groups",
+            )
+        return KvRequest(
+            None if self.kv == "auto" else self.kv,  # type: ignore[arg-type]
+            None if self.attend == "auto" else self.attend,  # type: ignore[arg-type]
+            self.room,
+            Sparsity(self.kept, self.groups) if self.kept < 1 else None,
+            self.chunk,
+            self.readers,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ConsideredPlacement:
+    """A placement of the cache, its estimate, and why it cannot be; an empty obstacle when it can."""
+
+    kv: str
+    attend: str
+    estimated_attention_s: float
+    obstacle: str
+
+
+@dataclass(frozen=True)
+class OffloadKvNotes(PlanNotes):
+    """The placement chosen and those considered; ``estimated_attention_s`` is of all attention of a decode step."""
+
+    kv: str
+    attend: str
+    memories: tuple[str, ...]
+    estimated_attention_s: float
+    pieces: int
+    considered: tuple[ConsideredPlacement, ...]
+    tokens_until_worn_out: float | None = None
+    """Where the cache lives on drives that state the erases they are rated for."""
+    written_bytes_per_token: float | None = None
+    streamed_weight_bytes: int | None = None
+
+
 class OffloadKv:
     """The mapper ``offload-kv``; see the module's first lines."""
 
     DESCRIPTION = "KV cache on host, drives or computational storage, attention where it is fastest"
-    SETTINGS: Mapping[str, str] = MappingProxyType(
-        {
-            "kv": "gpu, host, ssd, csd or auto: where the cache lives (auto)",
-            "attend": "gpu, cpu, drive or auto: who attends in decode (auto)",
-            "room": "tokens to leave room for beyond the context (0)",
-            "kept": "share of channels and tokens that sparse attention keeps, 0 to 1 (1: dense)",
-            "groups": "share of token groups with a kept token, a property of the workload (tokens independent)",
-            "chunk": "bytes that a host reads from a drive at a time (0: whole tensors)",
-            "readers": "reads of a chunk in flight (32)",
-            "ahead": "pieces of the cache per memory in flight or waiting (2)",
-            "device": "the GPU to use",
-        }
-    )
+    SETTINGS = OffloadKvSettings
+    PHASES: tuple[str, ...] = ("decode", "prefill")
 
     def plan(self, graph: Graph, system: System, options: MapperOptions) -> Plan:
         """The plan of the fastest placement; ``InfeasibleError`` when no memory holds the cache."""
         refuse_communication(graph)
-        gpu = (
-            system.node(options.settings["device"]) if "device" in options.settings else candidates(system)[0]
-        )
-        request, ahead = _request(options), _whole(options, "ahead", 2, 1, 64)
+        chosen = options.of(OffloadKvSettings)
+        gpu = candidates(system)[0] if chosen.device is None else system.node(chosen.device)
+        request, ahead = chosen.request(), chosen.ahead
         memory = system.memories[gpu.memory or gpu.name]
         caches = {name for op in graph.operators if op.kind == "attention" for name in op.updates}
         cache_bytes = sum(graph.tensors[name].size_bytes for name in caches)
@@ -83,37 +132,35 @@ class OffloadKv:
             if found is None:
                 raise too_large(graph, system, [gpu], footprint(graph))
             streamed = found
-        notes: dict[str, Any] = {
-            "kv": placement.store,
-            "attend": placement.attend,
-            "memories": list(placement.memories),
-            "estimated_attention_s": placement.seconds,
-            "pieces": layout.pieces,
-            "considered": [
-                {
-                    "kv": p.store,
-                    "attend": p.attend,
-                    "estimated_attention_s": p.seconds,
-                    "obstacle": p.obstacle,
-                }
-                for p in looked_at
-            ],
-        }
-        notes.update(_wear(graph, system, placement, request))
+        worn, written = _wear(graph, system, placement, request)
+        notes = OffloadKvNotes(
+            placement.store, placement.attend, tuple(placement.memories), placement.seconds, layout.pieces,
+            tuple(ConsideredPlacement(p.store, p.attend, p.seconds, p.obstacle) for p in looked_at), worn, written,
+        )  # fmt: skip
         return _Writer(graph, system, gpu, placement, layout, request, streamed, ahead).plan(notes)
+
+    def solve(self, request: OffloadRequest) -> OffloadAnswer:
+        """The plan of one step, with every placement that was considered."""
+        why = "the cache lives on {kv} and {attend} attends: the least estimate that fits"
+        return answer_by_plan("offload-kv", self, request, why)
 
 
 MAPPER: Final = OffloadKv()
 
 
-def _wear(graph: Graph, system: System, placement: KvPlacement, request: KvRequest) -> dict[str, Any]:
-    """Tokens until the drives' rated erases are used up, where the cache lives on drives that state them."""
+def _wear(
+    graph: Graph, system: System, placement: KvPlacement, request: KvRequest
+) -> tuple[float | None, float | None]:
+    """Tokens until the drives' rated erases are used up, and the bytes that each writes.
+
+    None where the cache does not live on drives that state them.
+    """
     drives = [system.nodes[name].device for name in placement.memories]
     rated = [
         d for d in drives if isinstance(d, Flash | ComputationalStorage) and d.store.rated_cycles is not None
     ]
     if not rated or len(rated) < len(drives):
-        return {}
+        return None, None
     per_token = 0.0
     for op in graph.operators:
         if not isinstance(op.work, Attention):
@@ -124,60 +171,7 @@ def _wear(graph: Graph, system: System, placement: KvPlacement, request: KvReque
             # Inside a drive sparse attention keeps K twice.
             twice = request.sparsity is not None and placement.attend == "drive" and name.endswith("k_cache")
             per_token += tensor.size_bytes / max(tokens, 1) * (2 if twice else 1)
-    return {
-        "tokens_until_worn_out": tokens_until_wear_out(rated, per_token),
-        "written_bytes_per_token": per_token,
-    }
-
-
-def _request(options: MapperOptions) -> KvRequest:
-    store = _word(options, "kv", (*STORES, "auto"))
-    attend = _word(options, "attend", (*ATTENDERS, "auto"))
-    kept = _share(options, "kept", 1.0)
-    groups = _share(options, "groups", 1.0) if "groups" in options.settings else None
-    if groups is not None and not kept <= groups:
-        raise bad_input(
-            f"found {groups:g}; groups with a kept token cannot be fewer than kept tokens ({kept:g})",
-            path="groups",
-        )
-    sparsity = Sparsity(kept, groups) if kept < 1 else None
-    chunk = options.settings.get("chunk", "0")
-    try:
-        size = 0 if chunk == "0" else int(parse_quantity(chunk, "size"))
-    except UnitError as error:
-        raise bad_input(str(error), path="chunk") from None
-    return KvRequest(
-        None if store == "auto" else store,  # type: ignore[arg-type]
-        None if attend == "auto" else attend,  # type: ignore[arg-type]
-        _whole(options, "room", 0, 0, 1 << 24),
-        sparsity,
-        size,
-        _whole(options, "readers", 0, 0, 4096),
-    )
-
-
-def _word(options: MapperOptions, key: str, known: tuple[str, ...]) -> str:
-    value = options.settings.get(key, "auto")
-    if value not in known:
-        raise bad_input(
-            f"found {value!r}; known: {', '.join(known)}", path=key, suggestion=nearest(value, known)
-        )
-    return value
-
-
-def _whole(options: MapperOptions, key: str, default: int, least: int, most: int) -> int:
-    return whole_number(options.settings.get(key, str(default)), key, least, most)
-
-
-def _share(options: MapperOptions, key: str, default: float) -> float:
-    text = options.settings.get(key, str(default))
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 < value <= 1:
-        raise bad_input(f"found {text!r}; expected a share above 0, at most 1", path=key)
-    return value
+    return tokens_until_wear_out(rated, per_token), per_token
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,7 +231,7 @@ class _Writer:
     """Tasks of attention pieces so far, whose buffers later pieces take over."""
     streamers: list[str] = field(default_factory=list)
 
-    def plan(self, notes: dict[str, Any]) -> Plan:
+    def plan(self, notes: OffloadKvNotes) -> Plan:
         """The whole plan, operator by operator in program order."""
         memory = self.gpu.memory or self.gpu.name
         attends = [op for op in self.graph.operators if op.kind == "attention" and op.updates]
@@ -262,7 +256,9 @@ class _Writer:
             else:
                 self._attend_away(op, memory)
         if outside:
-            notes["streamed_weight_bytes"] = sum(self.graph.tensors[w].size_bytes for w in outside)
+            notes = replace(
+                notes, streamed_weight_bytes=sum(self.graph.tensors[w].size_bytes for w in outside)
+            )
         return Plan(
             self.graph.name, self.system.name, "offload-kv", tuple(self.tasks), self.homes, notes=notes,
             divisions=self.divisions, pieces=self.pieces, appends=tuple(self.appends), sparsity=self.sparsity,
@@ -298,18 +294,15 @@ class _Writer:
             self.streamers.append(op.name)
 
     def _compute(self, operator: str, node: Node) -> None:
-        self.tasks.append(
-            Task(operator, "compute", f"{node.name}.compute", operator=operator, device=node.name)
-        )
+        self.tasks.append(Compute(operator, f"{node.name}.compute", operator=operator, device=node.name))
 
     def _move(
         self, name: str, tensor: str, source: str, target: str, after: Iterable[str] = (), chunk: int = 0
     ) -> None:
         stream = f"{source}->{target}"
         self.tasks.append(
-            Task(
+            Transfer(
                 name,
-                "transfer",
                 stream,
                 tensor=tensor,
                 source=source,

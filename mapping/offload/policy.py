@@ -1,24 +1,26 @@
-"""Offload policies: what lives where, what moves when, decided for one model on one system.
+"""What is asked of a mapper that decides for a model what lives where and moves when, and its answer.
 
-A policy answers a request (model, phase, sizes, system, settings) with a report and, where the simulator can
-execute its decision, with a graph and a plan. ``offchip solve offload`` finds policies by name here; another
-package can add one under the entry-point group ``offchip.offload_policies``.
+A request names model, phase, sizes, system and settings. An answer is a report and, where the simulator can execute
+the decision, a graph and a plan. ``offchip solve offload`` finds those who answer in the registry of mappers
+(:data:`mapping.mapper.MAPPERS`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
-from hw_configs.problems import InputError, Problem, nearest
-from hw_configs.registry import Registry
+from hw_configs.problems import InputError, Problem
+from hw_configs.shown import Table
 from hw_configs.system import System
+from mapping.mapper import OffloadSolver, settings_as
+from mapping.settings import Model, NoSettings, Settings
 from simulator.cost.model import DEFAULT_COST_MODEL
 from simulator.plan import Plan
 from workloads.graph import Graph
 
-__all__ = ["OFFLOAD_POLICIES", "OffloadAnswer", "OffloadPolicy", "OffloadRequest", "Table", "check_request"]
+__all__ = ["OffloadAnswer", "OffloadRequest", "Table", "check_request"]
 
 MOST_TOKENS: Final = 2**40
 """Of a training step over all devices; what one device computes at once has the bounds of the model's builder."""
@@ -29,7 +31,7 @@ class OffloadRequest:
     """What a user asks. ``sequence`` is the tokens of a sequence (training) or of the prompt (inference).
 
     ``batch`` counts sequences: of a whole step over all devices in training, at once in inference.
-    ``settings`` are a policy's own options, as text.
+    ``settings`` are of the class that the mapper declares.
     """
 
     model: str
@@ -41,16 +43,11 @@ class OffloadRequest:
     dtype: str | None = None
     cost_model: str = DEFAULT_COST_MODEL
     seed: int = 0
-    settings: Mapping[str, str] = field(default_factory=dict)
+    settings: Settings = field(default_factory=NoSettings)
 
-
-@dataclass(frozen=True, slots=True)
-class Table:
-    """A table for people: cells are text or numbers that print as they are."""
-
-    title: str
-    columns: tuple[str, ...]
-    rows: tuple[tuple[object, ...], ...]
+    def of(self, cls: type[Model]) -> Model:
+        """The settings as the class a mapper declares; its defaults where none are given."""
+        return settings_as(self.settings, cls)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,51 +65,12 @@ class OffloadAnswer:
     plan: Plan | None = None
 
 
-class OffloadPolicy(Protocol):
-    """Answers requests. ``DESCRIPTION`` is one line, ``PHASES`` what it serves, ``SETTINGS`` what it reads."""
-
-    DESCRIPTION: str
-    PHASES: tuple[str, ...]
-    SETTINGS: Mapping[str, str]
-
-    def solve(self, request: OffloadRequest) -> OffloadAnswer:
-        """The answer; ``InfeasibleError`` with the reason in words when nothing fits."""
-        ...
-
-
-OFFLOAD_POLICIES: Final[Registry[OffloadPolicy]] = Registry(
-    "offload policy",
-    "offchip.offload_policies",
-    {
-        "block-schedule": "mapping.offload.block_search:POLICY",
-        "cache-neurons": "mapping.offload.mapper_policy:CACHE_NEURONS",
-        "offload-kv": "mapping.offload.mapper_policy:OFFLOAD_KV",
-        "choose-training": "mapping.training.policies:EVERYTHING",
-        "memo": "mapping.training.policies:MEMO",
-        "megatron": "mapping.training.policies:MEGATRON",
-        "deepspeed": "mapping.training.policies:DEEPSPEED",
-        "rematerialize": "mapping.training.rematerialize:POLICY",
-        "zero-offload": "mapping.training.state_policies:ZERO_OFFLOAD",
-        "zero-infinity": "mapping.training.state_policies:ZERO_INFINITY",
-    },
-)
-
-
-def check_request(name: str, policy: OffloadPolicy, request: OffloadRequest) -> None:
-    """Raise ``InputError`` for a phase or settings that the policy does not know, and for sizes below one."""
-    known = ", ".join(policy.SETTINGS) or "none"
-    problems = [
-        Problem(
-            f"policy {name!r} has no setting {key!r}; known: {known}",
-            path="--set",
-            suggestion=nearest(key, policy.SETTINGS),
-        )
-        for key in request.settings
-        if key not in policy.SETTINGS
-    ]
+def check_request(name: str, policy: OffloadSolver, request: OffloadRequest) -> None:
+    """Raise ``InputError`` for a phase that the mapper does not serve, and for sizes below one."""
+    problems: list[Problem] = []
     if request.phase not in policy.PHASES:
         served = ", ".join(policy.PHASES)
-        problems.append(Problem(f"policy {name!r} serves {served}; found {request.phase!r}", path="--phase"))
+        problems.append(Problem(f"mapper {name!r} serves {served}; found {request.phase!r}", path="--phase"))
     for flag, value, least in (
         ("--seq", request.sequence, 1),
         ("--batch", request.batch, 1),

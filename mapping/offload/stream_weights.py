@@ -8,18 +8,16 @@ Streamed copies are dropped after use, so that the same plan serves every step.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from types import MappingProxyType
+from dataclasses import dataclass
 from typing import Final
 
 from hw_configs.problems import InfeasibleError, InputError, bad_input
 from hw_configs.system import MemorySpace, Node, System
-from hw_configs.units import UnitError, parse_quantity
-from hw_configs.whole_number import whole_number
 from mapping.liveness import footprint
 from mapping.mapper import MapperOptions
 from mapping.placement.single_device import candidates, too_large
-from simulator.plan import Home, Plan, Task
+from mapping.settings import Settings, count, name_of, size
+from simulator.plan import Compute, Home, Plan, PlanNotes, Task, Transfer
 from workloads.graph import Graph, Operator, Role
 
 __all__ = ["MAPPER", "StreamWeights", "choose_streamed", "spread"]
@@ -28,28 +26,38 @@ _STEPS: Final = 500
 """Shares of the weights that are tried, least first."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamWeightsSettings(Settings):
+    """Settings of ``stream-weights``."""
+
+    ahead: int = count(2, "streamed operators in flight or waiting", least=1, most=1000, unit="operators")
+    device: str | None = name_of("the device to use", absent="the first that computes")
+    limit: int | None = size(None, "device memory to use", absent="all")
+
+
+@dataclass(frozen=True)
+class StreamWeightsNotes(PlanNotes):
+    """How much is streamed, from where, and how many operators ahead."""
+
+    streamed_bytes: int
+    streamed_from: str
+    ahead: int
+
+
 class StreamWeights:
-    """The mapper ``stream-weights``; settings ``ahead`` (2) and ``device``."""
+    """The mapper ``stream-weights``."""
 
     DESCRIPTION = "keeps what fits, streams the other weights from host memory with prefetch"
-    SETTINGS: Mapping[str, str] = MappingProxyType(
-        {
-            "ahead": "streamed operators in flight or waiting (2)",
-            "device": "the device to use",
-            "limit": "bytes of device memory to use, such as 8 GiB (all)",
-        }
-    )
+    SETTINGS = StreamWeightsSettings
 
     def plan(self, graph: Graph, system: System, options: MapperOptions) -> Plan:
         """A plan that streams as few bytes as capacity allows; ``InfeasibleError`` if even that won't fit."""
-        ahead = _ahead(options)
-        node = candidates(system)[0]
-        if "device" in options.settings:
-            node = system.node(options.settings["device"])
+        chosen = options.of(StreamWeightsSettings)
+        node = candidates(system)[0] if chosen.device is None else system.node(chosen.device)
         device_memory = system.memories[node.memory or node.name]
         store = _store(system, node, device_memory)
-        usable = min(device_memory.usable_bytes, _limit(options) or device_memory.usable_bytes)
-        streamed = choose_streamed(graph, usable, ahead)
+        usable = min(device_memory.usable_bytes, chosen.limit or device_memory.usable_bytes)
+        streamed = choose_streamed(graph, usable, chosen.ahead)
         if streamed is None:
             if usable < device_memory.usable_bytes:
                 raise InfeasibleError(f"{graph.name} does not run in {usable} bytes of {device_memory.name}")
@@ -60,24 +68,10 @@ class StreamWeights:
                 f"{graph.name} does not fit: {moved} bytes of weights must be streamed, and {store.name} "
                 f"has {store.usable_bytes}"
             )
-        return _write(graph, system, node, device_memory.name, store.name, streamed, ahead)
+        return _write(graph, system, node, device_memory.name, store.name, streamed, chosen.ahead)
 
 
 MAPPER: Final = StreamWeights()
-
-
-def _ahead(options: MapperOptions) -> int:
-    return whole_number(options.settings.get("ahead", "2"), "ahead", 1, 1000)
-
-
-def _limit(options: MapperOptions) -> int | None:
-    text = options.settings.get("limit")
-    if text is None:
-        return None
-    try:
-        return int(parse_quantity(text, "size"))
-    except UnitError as error:
-        raise bad_input(str(error), path="limit") from None
 
 
 def _store(system: System, node: Node, device_memory: MemorySpace) -> MemorySpace:
@@ -156,9 +150,8 @@ def _write(
             # The buffer's slot is free once the operator `ahead` streams before this one has run.
             after = (users[-ahead],) if len(users) >= ahead else ()
             tasks.append(
-                Task(
+                Transfer(
                     f"stream {weight}",
-                    "transfer",
                     f"{store}->{memory}",
                     tensor=weight,
                     source=store,
@@ -169,13 +162,9 @@ def _write(
         if op.name in streamed:
             users.append(op.name)
         tasks.append(_compute(op, node))
-    notes = {
-        "streamed_bytes": sum(graph.tensors[w].size_bytes for w in outside),
-        "streamed_from": store,
-        "ahead": ahead,
-    }
+    notes = StreamWeightsNotes(sum(graph.tensors[w].size_bytes for w in outside), store, ahead)
     return Plan(graph.name, system.name, "stream-weights", tuple(tasks), homes, notes=notes)
 
 
 def _compute(operator: Operator, node: Node) -> Task:
-    return Task(operator.name, "compute", f"{node.name}.compute", operator=operator.name, device=node.name)
+    return Compute(operator.name, f"{node.name}.compute", operator=operator.name, device=node.name)

@@ -9,15 +9,14 @@ activations of stage s of p to p - s micro-batches.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from types import MappingProxyType
-from typing import Final, NamedTuple, get_args
+from collections.abc import Iterable, Iterator
+from typing import Final, Literal, NamedTuple, get_args
 
 from hw_configs.problems import bad_input
 from hw_configs.system import System
 from mapping.mapper import MapperOptions
 from mapping.placement.single_device import COMMUNICATION, candidates, refuse_communication
-from simulator.plan import Home, Plan, Split, SplitAxis, Task, TaskKind
+from simulator.plan import Collective, Compute, Home, Plan, Split, SplitAxis, Task, Transfer
 from simulator.rewrite.apply import rewrite
 from workloads.graph import PERSISTENT_ROLES, Graph, Operator
 
@@ -28,7 +27,6 @@ class TensorPipeline:
     """The mapper ``tensor-pipeline``: ``--tp`` devices per stage, ``--pp`` stages."""
 
     DESCRIPTION = "operators divided over --tp devices, layers over --pp stages"
-    SETTINGS: Mapping[str, str] = MappingProxyType({})
 
     def plan(self, graph: Graph, system: System, options: MapperOptions) -> Plan:
         """A plan over the first tp x pp devices; ``InputError`` when there are fewer or nothing to divide."""
@@ -141,7 +139,7 @@ class Placed(NamedTuple):
     """An operator and the devices that run it."""
 
     operator: Operator
-    kind: TaskKind
+    kind: Literal["compute", "collective"]
     devices: tuple[str, ...]
 
 
@@ -167,9 +165,10 @@ class _Writer:
                     self.where[tensor] = [memory]
                 for tensor in self._of_rank(op.outputs, kind, rank, len(devices)):
                     self.where.setdefault(tensor, []).append(memory)
-                name = f"{op.name}@{rank}" if kind == "collective" else op.name
-                group = devices if kind == "collective" else ()
-                yield Task(name, kind, f"{device}.compute", op.name, device, group=group)
+                if kind == "collective":
+                    yield Collective(f"{op.name}@{rank}", f"{device}.compute", op.name, device, devices)
+                else:
+                    yield Compute(op.name, f"{device}.compute", op.name, device)
         yield from self._bring_home()
 
     def _bring_home(self) -> Iterator[Task]:
@@ -179,7 +178,7 @@ class _Writer:
                 for home in homes:
                     yield from self._bring(tensor, home.memory, "back ")
 
-    def _place(self, op: Operator) -> tuple[TaskKind, tuple[str, ...]]:
+    def _place(self, op: Operator) -> tuple[Literal["compute", "collective"], tuple[str, ...]]:
         """Compute on one device, or a collective over a stage."""
         base, at, rank = op.name.rpartition("@")
         if at and base in self.stage_of:
@@ -223,4 +222,4 @@ class _Writer:
             source = places[0]
             places.append(memory)
             name = f"move {tensor} {why}to {memory}"
-            yield Task(name, "transfer", f"{source}->{memory}", tensor=tensor, source=source, target=memory)
+            yield Transfer(name, f"{source}->{memory}", tensor=tensor, source=source, target=memory)

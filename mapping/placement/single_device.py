@@ -7,16 +7,16 @@ the bytes, and what could help.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from types import MappingProxyType
+from dataclasses import dataclass
 from typing import Final
 
 from hw_configs.problems import InfeasibleError, bad_input
 from hw_configs.system import Node, System
 from mapping.liveness import Footprint, footprint
 from mapping.mapper import MapperOptions
+from mapping.settings import Settings, name_of
 from simulator.cost.collective import COLLECTIVE_KINDS
-from simulator.plan import Home, Plan, Task
+from simulator.plan import Compute, Home, Plan
 from simulator.system.memory import memory_report
 from workloads.graph import PERSISTENT_ROLES, Graph, Role
 
@@ -27,18 +27,26 @@ COMMUNICATION: Final = frozenset({*COLLECTIVE_KINDS, "receive"})
 """Kinds in which several ranks take part."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SingleDeviceSettings(Settings):
+    """Settings of ``single-device``."""
+
+    device: str | None = name_of("the device to use", absent="the first that holds the graph")
+
+
 class SingleDevice:
     """The mapper ``single-device``; the setting ``device`` names the device to use."""
 
     DESCRIPTION = "everything on the first device that holds it, in program order"
-    SETTINGS: Mapping[str, str] = MappingProxyType({"device": "the device to use"})
+    SETTINGS = SingleDeviceSettings
 
     def plan(self, graph: Graph, system: System, options: MapperOptions) -> Plan:
         """A plan on one device; ``InfeasibleError`` with the memory report when none is large enough."""
         refuse_communication(graph)
         nodes = candidates(system)
-        if "device" in options.settings:
-            nodes = [system.node(options.settings["device"])]
+        device = options.of(SingleDeviceSettings).device
+        if device is not None:
+            nodes = [system.node(device)]
         need = footprint(graph)
         for node in nodes:
             memory = node.memory or node.name
@@ -110,7 +118,6 @@ def too_large(graph: Graph, system: System, nodes: list[Node], need: Footprint) 
 def _plan_on(graph: Graph, system: System, node: Node, memory: str) -> Plan:
     homes = {name: (Home(memory),) for name in graph.tensors if name not in graph.producer}
     tasks = tuple(
-        Task(op.name, "compute", f"{node.name}.compute", operator=op.name, device=node.name)
-        for op in graph.operators
+        Compute(op.name, f"{node.name}.compute", operator=op.name, device=node.name) for op in graph.operators
     )
     return Plan(graph.name, system.name, "single-device", tasks, homes)

@@ -6,14 +6,15 @@ with the solvers; what is wrong is said with the operator's name.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from hw_configs.problems import InputError, Problem, bad_input
 from hw_configs.system import System
 from mapping.scheduling.check import check
-from mapping.scheduling.lowering import to_plan
+from mapping.scheduling.lowering import LoweredNotes, to_plan
 from mapping.scheduling.problem import problem_from_graph
 from mapping.scheduling.schedule_file import FORMAT, MAX_FILE_BYTES, read_schedule
 from simulator.plan import Plan
@@ -33,6 +34,14 @@ def is_schedule_file(path: str | Path) -> bool:
         return f'"{FORMAT}"'.encode() in path.read_bytes()
     except OSError:
         return False
+
+
+@dataclass(frozen=True)
+class ScheduleFileNotes(LoweredNotes):
+    """What the schedule's file says of it, and the scratchpad it is for."""
+
+    schedule: Mapping[str, Any] = field(default_factory=dict)
+    scratchpad_bytes: int = 0
 
 
 def schedule_planner(path: str | Path) -> Callable[[Graph, System], Plan]:
@@ -55,7 +64,12 @@ def schedule_planner(path: str | Path) -> Callable[[Graph, System], Plan]:
         violations = check(problem, file.schedule, file.scratchpad_bytes, _SHOWN)
         if violations:
             raise InputError(Problem(v.message, str(path), None, v.kind) for v in violations)
-        notes = {"schedule": dict(file.result), "scratchpad_bytes": file.scratchpad_bytes}
+        notes = ScheduleFileNotes(
+            file.schedule.cost_bytes,
+            problem.weights,
+            schedule=dict(file.result),
+            scratchpad_bytes=file.scratchpad_bytes,
+        )
         return to_plan(graph, problem, file.schedule, system, "schedule file", notes=notes)
 
     return plan

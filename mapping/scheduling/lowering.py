@@ -8,19 +8,28 @@ past the scratchpad while their operator runs.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass, field, replace
 
 from hw_configs.device import Accelerator
 from hw_configs.problems import InfeasibleError, bad_input
 from hw_configs.system import Node, System
 from mapping.scheduling.problem import ScheduleProblem
-from mapping.scheduling.result import Schedule, Transfer
-from simulator.plan import Home, Plan, Task
+from mapping.scheduling.result import Schedule
+from mapping.scheduling.result import Transfer as ScheduledTransfer
+from simulator.plan import Compute, Home, Plan, PlanNotes, Task, Transfer
 from workloads.graph import Graph
 
-__all__ = ["scratchpad_of", "to_plan"]
+__all__ = ["LoweredNotes", "scratchpad_of", "to_plan"]
+
+
+@dataclass(frozen=True)
+class LoweredNotes(PlanNotes):
+    """What every plan of a schedule says; mappers add what they proved."""
+
+    cost_bytes: int | None
+    weights: str
+    uncounted_writes: tuple[str, ...] | None = field(default=None, kw_only=True)
+    """Outputs that the machine writes back and the schedule's cost does not count."""
 
 
 def scratchpad_of(system: System, device: str | None = None) -> tuple[Node, str]:
@@ -51,7 +60,7 @@ def to_plan(
     system: System,
     mapper: str = "schedule",
     device: str | None = None,
-    notes: Mapping[str, Any] | None = None,
+    notes: LoweredNotes | None = None,
 ) -> Plan:
     """The plan of a schedule on a scratchpad machine.
 
@@ -71,9 +80,9 @@ def to_plan(
         writer.step(step)
     homes = {name: (Home(off_chip),) for name in graph.tensors if name not in graph.producer}
     views = {name: root for name, root in problem.views.items() if name in graph.producer}
-    told = {"cost_bytes": schedule.cost_bytes, "weights": problem.weights, **(notes or {})}
+    told = notes or LoweredNotes(schedule.cost_bytes, problem.weights)
     if writer.uncounted:
-        told["uncounted_writes"] = writer.uncounted
+        told = replace(told, uncounted_writes=tuple(writer.uncounted))
     return Plan(graph.name, system.name, mapper, tuple(writer.tasks), homes, notes=told, views=views)
 
 
@@ -118,7 +127,7 @@ class _Writer:
         self.tasks: list[Task] = []
         self.outside = {name for name in graph.tensors if name not in graph.producer}
         self.uncounted: list[str] = []
-        self.moves: dict[int, list[Transfer]] = {}
+        self.moves: dict[int, list[ScheduledTransfer]] = {}
         for move in schedule.transfers:
             self.moves.setdefault(move.step, []).append(move)
         self.begins = {(stay.tensor, stay.start): stay.offset for stay in schedule.residences}
@@ -161,9 +170,8 @@ class _Writer:
         frees = ((tensor, self.pad),) if dropped else ()
         name = f"write {tensor} before step {step}"
         self.tasks.append(
-            Task(
+            Transfer(
                 name,
-                "transfer",
                 self.engines.write(),
                 tensor=tensor,
                 source=self.pad,
@@ -175,8 +183,8 @@ class _Writer:
 
     def _read(self, tensor: str, step: int) -> None:
         self.tasks.append(
-            Task(
-                f"read {tensor} for step {step}", "transfer", self.engines.read(), tensor=tensor,
+            Transfer(
+                f"read {tensor} for step {step}", self.engines.read(), tensor=tensor,
                 source=self.off_chip, target=self.pad, addresses={tensor: self.begins[tensor, step]},
             )
         )  # fmt: skip
@@ -188,8 +196,8 @@ class _Writer:
         streamed = tuple(tensor for tensor in inputs if tensor not in self.problem.tensor_index)
         addresses = {tensor: self.begins[tensor, step] for tensor in operator.outputs}
         self.tasks.append(
-            Task(
-                name, "compute", f"{self.node.name}.array", operator=name, device=self.node.name,
+            Compute(
+                name, f"{self.node.name}.array", operator=name, device=self.node.name,
                 source=self.off_chip if streamed else "", streamed=streamed, addresses=addresses,
             )
         )  # fmt: skip

@@ -6,21 +6,52 @@ same transfers counted, only order, residency and addresses differ.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from types import MappingProxyType
-from typing import Final
+from dataclasses import dataclass
+from typing import Final, Literal
 
-from hw_configs.problems import InfeasibleError, NoAnswerError, bad_input
+from hw_configs.problems import InfeasibleError, NoAnswerError
 from hw_configs.system import System
 from mapping.mapper import MapperOptions
 from mapping.scheduling.baselines import BASELINES
-from mapping.scheduling.lowering import scratchpad_of, to_plan
+from mapping.scheduling.lowering import LoweredNotes, scratchpad_of, to_plan
 from mapping.scheduling.problem import Weights, problem_from_graph
-from mapping.scheduling.result import ScheduleResult
+from mapping.scheduling.result import Schedule, ScheduleResult
+from mapping.settings import Settings, name_of, seconds, word
 from simulator.plan import Plan
 from workloads.graph import Graph
 
-__all__ = ["MAPPER", "Scheduled"]
+__all__ = ["MAPPER", "BaselineSettings", "ScheduleNotes", "ScheduleSettings", "Scheduled"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BaselineSettings(Settings):
+    """Settings of the baselines of scheduling."""
+
+    weights: Weights = word(
+        "stream", "past the scratchpad, or resident in it while their operator runs", ("stream", "resident")
+    )
+    device: str | None = name_of("the accelerator to use", absent="the first with a scratchpad")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScheduleSettings(BaselineSettings):
+    """Settings of the exact methods."""
+
+    method: Literal["auto", "decompose", "divide", "ilp"] = word(
+        "auto", "how the order is searched", ("auto", "decompose", "divide", "ilp")
+    )
+    objective: Literal["bytes", "peak"] = word("bytes", "what is made least", ("bytes", "peak"))
+    time_limit: float = seconds(60.0, "time for the search")
+
+
+@dataclass(frozen=True)
+class ScheduleNotes(LoweredNotes):
+    """The schedule's proof: status, bound and peak, and who found it."""
+
+    status: str = ""
+    bound_bytes: int = 0
+    peak_bytes: int | None = None
+    engine: str = ""
 
 
 class Scheduled:
@@ -28,54 +59,37 @@ class Scheduled:
 
     def __init__(self, baseline: str = "") -> None:
         self._baseline = baseline
-        settings = {
-            "weights": "stream (past the scratchpad) or resident (whole while their operator runs)",
-            "device": "the accelerator to use",
-        }
-        if baseline:
-            order, _, policy = baseline.partition("/")
-            self.DESCRIPTION = (
-                f"scratchpad baseline: order {order}, replacement {policy}"
-                if policy
-                else "scratchpad baseline: static arena, greedy by size"
-            )
-        else:
-            self.DESCRIPTION = "operator order, addresses and replacement on a scratchpad, with a proof"
-            settings |= {
-                "method": "auto, decompose, divide or ilp",
-                "objective": "bytes (auto) or peak",
-                "time-limit": "seconds (60)",
-            }
-        self.SETTINGS: Mapping[str, str] = MappingProxyType(settings)
+        self.SETTINGS: type[BaselineSettings] = BaselineSettings if baseline else ScheduleSettings
+        order, _, policy = baseline.partition("/")
+        self.DESCRIPTION = "operator order, addresses and replacement on a scratchpad, with a proof"
+        if policy:
+            self.DESCRIPTION = f"scratchpad baseline: order {order}, replacement {policy}"
+        elif baseline:
+            self.DESCRIPTION = "scratchpad baseline: static arena, greedy by size"
 
     def plan(self, graph: Graph, system: System, options: MapperOptions) -> Plan:
         """The plan; ``InfeasibleError`` when an operator does not fit the scratchpad."""
-        settings = options.settings
-        node, _ = scratchpad_of(system, settings.get("device"))
+        chosen = options.of(self.SETTINGS)
+        node, _ = scratchpad_of(system, chosen.device)
         capacity = int(system.memories[node.memory or node.name].usable_bytes)
-        weights: Weights = "resident" if settings.get("weights") == "resident" else "stream"
-        if settings.get("weights", "stream") != weights:
-            raise bad_input(
-                f"found {settings['weights']!r}; expected stream or resident", path="--set weights"
-            )
-        problem = problem_from_graph(graph, weights)
-        if self._baseline:
-            result = BASELINES[self._baseline](problem, capacity)
-        else:
+        problem = problem_from_graph(graph, chosen.weights)
+        if isinstance(chosen, ScheduleSettings):
             from mapping.scheduling.solving import solve
 
             result = solve(
-                problem, capacity,
-                method=settings.get("method", "auto"),  # type: ignore[arg-type]
-                objective=settings.get("objective", "bytes"),  # type: ignore[arg-type]
-                time_limit_s=_seconds(settings.get("time-limit", "60")),
+                problem, capacity, method=chosen.method, objective=chosen.objective, time_limit_s=chosen.time_limit
             )  # fmt: skip
-        return to_plan(
-            graph, problem, _schedule(result), system, _name(self._baseline), node.name, _notes(result)
-        )
+        else:
+            result = BASELINES[self._baseline](problem, capacity)
+        schedule = _schedule(result)
+        notes = ScheduleNotes(
+            result.cost_bytes, problem.weights, status=result.status, bound_bytes=result.bound_bytes,
+            peak_bytes=result.peak_bytes, engine=result.engine,
+        )  # fmt: skip
+        return to_plan(graph, problem, schedule, system, _name(self._baseline), node.name, notes)
 
 
-def _schedule(result: ScheduleResult):  # type: ignore[no-untyped-def]
+def _schedule(result: ScheduleResult) -> Schedule:
     if result.status == "infeasible":
         raise InfeasibleError(result.explanation or "there is no schedule")
     if result.schedule is None:
@@ -83,28 +97,8 @@ def _schedule(result: ScheduleResult):  # type: ignore[no-untyped-def]
     return result.schedule
 
 
-def _notes(result: ScheduleResult) -> dict[str, object]:
-    return {
-        "status": result.status,
-        "cost_bytes": result.cost_bytes,
-        "bound_bytes": result.bound_bytes,
-        "peak_bytes": result.peak_bytes,
-        "engine": result.engine,
-    }
-
-
 def _name(baseline: str) -> str:
     return "scratchpad-" + baseline.replace("/", "-") if baseline else "scratchpad"
-
-
-def _seconds(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 < value <= 86400:
-        raise bad_input(f"found {text!r}; expected seconds from above 0 to 86400", path="--set time-limit")
-    return value
 
 
 MAPPER: Final = Scheduled()

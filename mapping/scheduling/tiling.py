@@ -14,18 +14,18 @@ arithmetic done twice.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
-from types import MappingProxyType
+from dataclasses import dataclass, field, replace
 from typing import Final
 
-from hw_configs.problems import InfeasibleError, bad_input
+from hw_configs.problems import InfeasibleError
 from hw_configs.system import System
 from mapping.mapper import MapperOptions
 from mapping.scheduling.baselines import BASELINES
-from mapping.scheduling.lowering import scratchpad_of, to_plan
+from mapping.scheduling.lowering import LoweredNotes, scratchpad_of, to_plan
 from mapping.scheduling.problem import ScheduleProblem, Weights, problem_from_graph
 from mapping.scheduling.result import ScheduleResult
 from mapping.scheduling.solving import solve
+from mapping.settings import Settings, count, name_of, seconds, word
 from simulator.plan import Plan, Tiling
 from simulator.rewrite.tile import most_parts, tile_graph
 from simulator.rewrite.views import without_views
@@ -252,63 +252,56 @@ def _chain_moves(graph: Graph, cuts: Cuts, schedule: ScheduleResult) -> Iterator
             ]  # fmt: skip
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TiledSettings(Settings):
+    """Settings of ``scratchpad-tiled``."""
+
+    weights: Weights = word(
+        "stream", "past the scratchpad, or resident in it while their operator runs", ("stream", "resident")
+    )
+    time_limit: float = seconds(30.0, "time for the schedule of the cut graph")
+    rounds: int = count(6, "searches for cuts that lower traffic once all fits", most=86400)
+    device: str | None = name_of("the accelerator to use", absent="the first with a scratchpad")
+
+
+@dataclass(frozen=True)
+class TiledNotes(LoweredNotes):
+    """The schedule of the cut graph, weights that strips read again, and the strips."""
+
+    status: str = ""
+    bound_bytes: int = 0
+    weights_again_bytes: int = 0
+    strips: Mapping[str, str] = field(default_factory=dict)
+
+
 class TiledSchedule:
     """The mapper ``scratchpad-tiled``: cuts, then schedules."""
 
     DESCRIPTION = "operators cut into strips that fit a scratchpad, then ordered and placed"
-    SETTINGS: Mapping[str, str] = MappingProxyType(
-        {
-            "weights": "stream or resident",
-            "time-limit": "seconds for the schedule of the cut graph (30)",
-            "rounds": "searches for cuts that lower traffic once all fits (6; 0 for none)",
-            "device": "the accelerator to use",
-        }
-    )
+    SETTINGS = TiledSettings
 
     def plan(self, graph: Graph, system: System, options: MapperOptions) -> Plan:
         """The plan; ``InfeasibleError`` when an operator cannot be made to fit."""
-        chosen = options.settings
-        weights = _weights(chosen.get("weights", "stream"))
-        node, _ = scratchpad_of(system, chosen.get("device"))
+        chosen = options.of(TiledSettings)
+        weights = chosen.weights
+        node, _ = scratchpad_of(system, chosen.device)
         capacity = system.memories[node.memory or node.name].usable_bytes
         views = dict(problem_from_graph(graph, weights).views)
         base = without_views(graph, views) if views else graph
         state = fit_tiles(base, capacity, weights)
-        state = improve_tiles(base, state, capacity, weights, int(_number(chosen, "rounds", 6)))
-        limit = _number(chosen, "time-limit", 30)
-        result = solve(state.problem, capacity, time_limit_s=limit)
+        state = improve_tiles(base, state, capacity, weights, chosen.rounds)
+        result = solve(state.problem, capacity, time_limit_s=chosen.time_limit)
         if result.schedule is None:
-            raise InfeasibleError(result.explanation or f"no schedule found within {limit:g} s")
-        notes = {
-            "status": result.status,
-            "cost_bytes": result.cost_bytes,
-            "bound_bytes": result.bound_bytes,
-            "weights_again_bytes": state.again_bytes,
-            "strips": {name: f"{tiling.parts} {tiling.axis}s" for name, tiling in state.tiles.items()},
-        }
+            raise InfeasibleError(result.explanation or f"no schedule found within {chosen.time_limit:g} s")
+        notes = TiledNotes(
+            result.cost_bytes, weights, status=result.status, bound_bytes=result.bound_bytes,
+            weights_again_bytes=state.again_bytes,
+            strips={name: f"{tiling.parts} {tiling.axis}s" for name, tiling in state.tiles.items()},
+        )  # fmt: skip
         made = to_plan(
             state.graph, state.problem, result.schedule, system, "scratchpad-tiled", node.name, notes
         )
         return replace(made, tiles=dict(state.tiles), views=views)
-
-
-def _weights(text: str) -> Weights:
-    if text == "stream":
-        return "stream"
-    if text == "resident":
-        return "resident"
-    raise bad_input(f"found {text!r}; expected stream or resident", path="--set weights")
-
-
-def _number(settings: Mapping[str, str], key: str, default: float) -> float:
-    text = settings.get(key)
-    try:
-        value = default if text is None else float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value <= 86400:
-        raise bad_input(f"found {text!r}; expected a number of 0 to 86400", path=f"--set {key}")
-    return value
 
 
 MAPPER: Final = TiledSchedule()

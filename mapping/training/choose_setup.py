@@ -14,17 +14,39 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from hw_configs.problems import InfeasibleError, InputError, bad_input
-from hw_configs.whole_number import whole_number
 from mapping.offload.policy import OffloadRequest
+from mapping.settings import Settings, count, share, word
 from mapping.training.estimate import Estimator, RankStep
 from mapping.training.plan import executable
 from mapping.training.pricing import Prices
-from mapping.training.setup import RECOMPUTE, TrainingEstimate, TrainingSetup
+from mapping.training.setup import ALLOCATORS, RECOMPUTE, TrainingEstimate, TrainingSetup
 
-__all__ = ["Choice", "Family", "choose"]
+__all__ = ["Choice", "Family", "TrainingSettings", "choose"]
 
-MOST_OF_A_SETTING: Final = 1_000_000
+_MOST: Final = 1_000_000
 DEGREES: Final = ("tp", "ulysses", "cp", "pp", "dp")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingSettings(Settings):
+    """Settings of the mappers that choose how to train; what is left out is searched."""
+
+    devices: int | None = count(None, "how many devices train", least=1, most=_MOST, absent="all")
+    tp: int | None = count(None, "degree of tensor parallelism", least=1, most=_MOST, absent="searched")
+    ulysses: int | None = count(None, "degree of Ulysses parallelism", least=1, most=_MOST, absent="searched")
+    cp: int | None = count(None, "degree of context parallelism", least=1, most=_MOST, absent="searched")
+    pp: int | None = count(None, "pipeline stages", least=1, most=_MOST, absent="searched")
+    dp: int | None = count(None, "degree of data parallelism", least=1, most=_MOST, absent="searched")
+    zero: int | None = count(None, "ZeRO stage", most=3, absent="searched")
+    micro_batch: int = count(1, "sequences per forward pass", least=1, most=_MOST, unit="sequences")
+    recompute: str | None = word(None, "what is recomputed", RECOMPUTE, absent="searched")
+    alpha: float | None = share(None, "tokens whose activations are swapped", zero=True, absent="searched")
+    allocator: str | None = word(None, "what places tensors", ALLOCATORS, absent="the mapper's own")
+
+    def degrees(self) -> dict[str, int]:
+        """The degrees of parallelism that are fixed."""
+        found = {name: getattr(self, name) for name in DEGREES}
+        return {name: value for name, value in found.items() if value is not None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,13 +80,14 @@ def choose(request: OffloadRequest, family: Family, estimator: Estimator | None 
     Raises ``InfeasibleError`` with the nearest miss when none does, ``InputError`` for settings out of range.
     """
     estimator = estimator or Estimator(Prices(request.system, request.cost_model))
-    search = _Search(request, family, estimator)
+    search = _Search(request, request.of(TrainingSettings), family, estimator)
     return search.run()
 
 
 @dataclass
 class _Search:
     request: OffloadRequest
+    settings: TrainingSettings
     family: Family
     estimator: Estimator
     priced: int = 0
@@ -92,7 +115,7 @@ class _Search:
         self, layouts: list[tuple[float, TrainingSetup]]
     ) -> tuple[TrainingEstimate, RankStep] | None:
         """The fastest setup that fits of those that the simulator can execute."""
-        if self.request.settings.get("zero", "0") != "0":
+        if self.settings.zero:
             return None
         best: tuple[TrainingEstimate, RankStep] | None = None
         for floor, setup in layouts:
@@ -121,29 +144,27 @@ class _Search:
 
     def _setups(self) -> Iterator[TrainingSetup]:
         request = self.request
-        count = _whole(request, "devices", len(self.estimator.prices.devices))
-        if count > len(self.estimator.prices.devices):
-            raise bad_input(
-                f"found {count}; {request.system.name!r} has {len(self.estimator.prices.devices)}",
-                path="devices",
-            )
-        fixed = {name: _whole(request, name, 0) for name in DEGREES if name in request.settings}
+        present = len(self.estimator.prices.devices)
+        devices = self.settings.devices or present
+        if devices > present:
+            raise bad_input(f"found {devices}; {request.system.name!r} has {present}", path="--set devices")
+        fixed = self.settings.degrees()
         for name, value in fixed.items():
             if value > 1 and name not in self.family.degrees:
-                raise bad_input(f"this policy has no {name} parallelism", path=name)
-        micro = _whole(request, "micro_batch", 1)
+                raise bad_input(f"this mapper has no {name} parallelism", path=f"--set {name}")
         reasons: list[InputError] = []
         made = 0
-        for degrees in _factorings(count, DEGREES):
+        for degrees in _factorings(devices, DEGREES):
             if any(degrees[name] != value for name, value in fixed.items()):
                 continue
             if any(degrees[name] > 1 and name not in self.family.degrees for name in DEGREES):
                 continue
             try:
                 setup = TrainingSetup(
-                    request.model, request.sequence, request.batch, micro, request.dtype or "bf16", degrees["tp"], True,
-                    degrees["ulysses"], degrees["cp"], degrees["pp"], degrees["dp"],
-                    allocator=request.settings.get("allocator", self.family.allocator),  # type: ignore[arg-type]
+                    request.model, request.sequence, request.batch, self.settings.micro_batch,
+                    request.dtype or "bf16", degrees["tp"], True, degrees["ulysses"], degrees["cp"],
+                    degrees["pp"], degrees["dp"],
+                    allocator=self.settings.allocator or self.family.allocator,  # type: ignore[arg-type]
                 )  # fmt: skip
             except InputError as error:
                 reasons.append(error)
@@ -153,36 +174,30 @@ class _Search:
         if not made:
             if reasons:
                 raise reasons[0]
-            raise bad_input(f"the degrees asked for do not multiply to {count} devices", path="--set")
+            raise bad_input(f"the degrees asked for do not multiply to {devices} devices", path="--set")
 
     def _ways(self) -> tuple[str, ...]:
-        settings = self.request.settings
-        if "alpha" in settings and "recompute" in settings:
+        if self.settings.alpha is not None and self.settings.recompute is not None:
             raise bad_input(
                 "alpha swaps tokens and recomputes the rest; recompute must not be set too", path="--set"
             )
-        if "alpha" in settings:
+        if self.settings.alpha is not None:
             return ("swap",)
-        if "recompute" in settings:
-            if settings["recompute"] not in RECOMPUTE:
-                raise bad_input(
-                    f"found {settings['recompute']!r}; expected one of {', '.join(RECOMPUTE)}",
-                    path="recompute",
-                )
-            return (settings["recompute"],)
+        if self.settings.recompute is not None:
+            return (self.settings.recompute,)
         return self.family.ways
 
     def _steps(self, setup: TrainingSetup, way: str, only: tuple[int, ...] = ()) -> Iterator[RankStep]:
         """The rank's step for every ZeRO stage (or ``only`` some); of full recomputation, for as few layers as fit."""
         stages = list(only) or [stage for stage in self.family.zero if stage == 0 or setup.shards > 1]
-        if not only and "zero" in self.request.settings:
-            stages = [_whole(self.request, "zero", 0, least=0)]
+        if not only and self.settings.zero is not None:
+            stages = [self.settings.zero]
         elif not only and setup.shards > 1 and len(stages) > 1:
             stages = [stage for stage in stages if stage > 0]
         for stage in stages or (0,):
             staged = replace(setup, zero_stage=stage)
             if way == "swap":
-                alpha = _share(self.request)
+                alpha = self.settings.alpha
                 wanted = replace(staged, swap_tokens=1.0 if alpha is None else alpha)
                 try:
                     yield self.estimator.rank_step(wanted, bounded=alpha is None)
@@ -198,7 +213,7 @@ class _Search:
     def _fewest_layers(self, setup: TrainingSetup) -> RankStep:
         """Full recomputation of as few layers as memory allows, or of all."""
         whole = self.estimator.rank_step(replace(setup, recompute="full"))
-        if "recompute" in self.request.settings or not self.estimator.of_step(whole, exact=False).fits:
+        if self.settings.recompute is not None or not self.estimator.of_step(whole, exact=False).fits:
             return whole
         low, high, best = 0, self.estimator.layers(setup), whole
         while high - low > 1:
@@ -262,26 +277,6 @@ def _factorings(count: int, names: tuple[str, ...]) -> Iterator[dict[str, int]]:
         if count % factor == 0:
             for rest in _factorings(count // factor, names[1:]):
                 yield {names[0]: factor, **rest}
-
-
-def _whole(request: OffloadRequest, key: str, default: int, least: int = 1) -> int:
-    text = request.settings.get(key)
-    if text is None:
-        return default
-    return whole_number(text, key, least, MOST_OF_A_SETTING)
-
-
-def _share(request: OffloadRequest) -> float | None:
-    text = request.settings.get("alpha")
-    if text is None:
-        return None
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value <= 1:
-        raise bad_input(f"found {text!r}; expected a share from 0 to 1", path="alpha")
-    return value
 
 
 def _rank(estimate: TrainingEstimate) -> tuple[float, int]:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from hw_configs.problems import InfeasibleError, bad_input
 from mapping.training.pricing import Prices
@@ -22,10 +23,19 @@ from mapping.training.requests import GRANULE_BYTES, request_sequence
 from mapping.training.setup import TrainingSetup
 from mapping.training.two_level_addresses import plan_memory
 from simulator.cost.collective import COLLECTIVE_KINDS
-from simulator.plan import Home, Plan, Split, Task
+from simulator.plan import Collective, Compute, Home, Plan, PlanNotes, Split, Task, Transfer
 from workloads.graph import Graph, Operator
 
-__all__ = ["Layout", "executable", "lay_out", "training_plan", "without_addresses"]
+__all__ = ["Layout", "TrainingNotes", "executable", "lay_out", "training_plan", "without_addresses"]
+
+
+@dataclass(frozen=True)
+class TrainingNotes(PlanNotes):
+    """How the step is divided, what its device memory comes to, and the two rounding buffers in it."""
+
+    setup: Mapping[str, Any]
+    planned_peak_bytes: int
+    rounding_buffer_bytes: int
 
 
 @dataclass(frozen=True)
@@ -105,11 +115,7 @@ def training_plan(step: RankStep, prices: Prices) -> Plan:
         )
     writer = _Writer(step, prices, layout)
     splits = {op.name: Split("replicated", writer.devices) for op in step.graph.operators}
-    notes = {
-        "setup": step.setup.to_json(),
-        "planned_peak_bytes": layout.peak_bytes,
-        "rounding_buffer_bytes": layout.buffer_bytes,
-    }
+    notes = TrainingNotes(step.setup.to_json(), layout.peak_bytes, layout.buffer_bytes)
     tasks = tuple(writer.tasks())
     return Plan(
         step.graph.name, prices.system.name, "choose-training", tasks, writer.homes(), splits, notes=notes
@@ -185,12 +191,12 @@ class _Writer:
         )
         addresses = {f"{name}@{rank}": self.layout.address[name] for name in op.outputs}
         if op.kind in COLLECTIVE_KINDS:
-            return Task(
-                f"{op.name}@{rank}", "collective", f"{device}.compute", op.name, device, group=self.devices,
+            return Collective(
+                f"{op.name}@{rank}", f"{device}.compute", op.name, device, group=self.devices,
                 after=after, frees=frees, addresses=addresses,
             )  # fmt: skip
-        return Task(
-            f"{op.name}@{rank}", "compute", f"{device}.compute", f"{op.name}@{rank}", device,
+        return Compute(
+            f"{op.name}@{rank}", f"{device}.compute", f"{op.name}@{rank}", device,
             after=after, frees=frees, addresses=addresses,
         )  # fmt: skip
 
@@ -198,8 +204,8 @@ class _Writer:
         tensor, memory = f"{name}@{rank}", self.memory[device]
         # A tensor that no later forward operator reads leaves with its copy to host memory.
         frees = ((tensor, memory),) if self.forward_end[name] == self.written[name] else ()
-        return Task(
-            f"store {tensor}", "transfer", f"{device}.to_host", tensor=tensor, source=memory,
+        return Transfer(
+            f"store {tensor}", f"{device}.to_host", tensor=tensor, source=memory,
             target=self.host[device], frees=frees,
         )  # fmt: skip
 
@@ -207,8 +213,8 @@ class _Writer:
         for name in self.step.swapped[layer]:
             for rank, device in enumerate(self.devices):
                 tensor = f"{name}@{rank}"
-                yield Task(
-                    f"fetch {tensor}", "transfer", f"{device}.from_host", tensor=tensor,
+                yield Transfer(
+                    f"fetch {tensor}", f"{device}.from_host", tensor=tensor,
                     source=self.host[device], target=self.memory[device], after=(f"{after.name}@{rank}",),
                     addresses={tensor: self.layout.address[name]},
                 )  # fmt: skip

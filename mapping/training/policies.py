@@ -1,4 +1,4 @@
-"""The policies that choose how to train, and how they tell what they chose.
+"""The mappers that choose how to train, and how they tell what they chose.
 
 They differ in what they may use: ``choose-training`` everything; ``memo`` what MEMO does (token-wise swapping, planned
 addresses); ``megatron`` and ``deepspeed`` what those frameworks do, with PyTorch's caching allocator: the baselines
@@ -7,59 +7,39 @@ of MEMO's evaluation (arXiv:2407.12117).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
-from types import MappingProxyType
 from typing import Any, Final
 
-from hw_configs.problems import InfeasibleError, bad_input
+from hw_configs.problems import InfeasibleError
 from hw_configs.units import format_quantity
 from mapping.offload.policy import OffloadAnswer, OffloadRequest, Table
-from mapping.training.choose_setup import Choice, Family, choose
+from mapping.training.choose_setup import Choice, Family, TrainingSettings, choose
 from mapping.training.estimate import Estimator
 from mapping.training.plan import executable, training_plan
 from mapping.training.pricing import Prices
-from mapping.training.setup import ALLOCATORS
-from mapping.training.state_policies import ZERO_INFINITY
+from mapping.training.state_policies import ZERO_INFINITY, StateSettings
 
 __all__ = ["DEEPSPEED", "EVERYTHING", "MEGATRON", "MEMO"]
 
-SETTINGS: Final[Mapping[str, str]] = MappingProxyType(
-    {
-        "devices": "how many devices train (all)",
-        "tp": "fix the degree of tensor parallelism",
-        "ulysses": "fix the degree of Ulysses parallelism",
-        "cp": "fix the degree of context parallelism",
-        "pp": "fix the number of pipeline stages",
-        "dp": "fix the degree of data parallelism",
-        "zero": "fix the ZeRO stage: 0 to 3",
-        "micro_batch": "sequences per forward pass (1)",
-        "recompute": "fix what is recomputed: none, selective or full",
-        "alpha": "fix the share of tokens that is swapped: 0 to 1",
-        "allocator": "planned, caching or expandable",
-    }
-)
+_KEPT_OFF_THE_DEVICES: Final = {"devices", "micro-batch"}
+"""Settings that mean the same with model states off the devices."""
 
 
 class _Chooser:
     PHASES = ("train",)
-    SETTINGS = SETTINGS
+    SETTINGS = TrainingSettings
 
     def __init__(self, name: str, description: str, family: Family, tiers: bool = False) -> None:
         self.name, self.DESCRIPTION, self.family, self.tiers = name, description, family, tiers
 
     def solve(self, request: OffloadRequest) -> OffloadAnswer:
         """The fastest setup of the family that fits, its plan where the simulator can run it, and why."""
-        if request.settings.get("allocator", "planned") not in ALLOCATORS:
-            raise bad_input(
-                f"found {request.settings['allocator']!r}; expected one of {', '.join(ALLOCATORS)}",
-                path="allocator",
-            )
         estimator = Estimator(Prices(request.system, request.cost_model))
         try:
             choice = choose(request, self.family, estimator)
         except InfeasibleError as error:
-            if not self.tiers or set(request.settings) - set(ZERO_INFINITY.SETTINGS):
+            if not self.tiers or set(request.of(TrainingSettings).changed()) - _KEPT_OFF_THE_DEVICES:
                 raise
             return self._off_the_devices(request, error)
         why = list(_reasons(choice))
@@ -85,7 +65,9 @@ class _Chooser:
 
     def _off_the_devices(self, request: OffloadRequest, error: InfeasibleError) -> OffloadAnswer:
         """Model states on host and drives, where nothing fits with them on the devices."""
-        found = ZERO_INFINITY.solve(request)
+        asked = request.of(TrainingSettings)
+        settings = StateSettings(devices=asked.devices, micro_batch=asked.micro_batch)
+        found = ZERO_INFINITY.solve(replace(request, settings=settings))
         before = f"With model states on the devices nothing fits: {str(error).partition(chr(10))[0]}."
         report = {**found.report, "policy": self.name}
         return replace(found, policy=self.name, report=report, why=(before, *found.why))

@@ -1,4 +1,4 @@
-"""The policy ``rematerialize``: the optimal schedule of keeping and recomputing whole layers.
+"""The mapper ``rematerialize``: the optimal schedule of keeping and recomputing whole layers.
 
 The model's layers form a chain; :func:`mapping.training.recompute.chain.best_schedule` finds, for the device
 memory that model states and one layer's work leave, which layers keep their activations and which run again, and how
@@ -9,21 +9,28 @@ Unlike full recomputation it keeps what fits, and it still has an answer where n
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import replace
-from types import MappingProxyType
+from dataclasses import dataclass, replace
 from typing import Final
 
 from hw_configs.problems import InfeasibleError, bad_input
 from hw_configs.units import format_quantity
-from hw_configs.whole_number import whole_number
 from mapping.offload.policy import OffloadAnswer, OffloadRequest, Table
+from mapping.settings import Settings, count, size
 from mapping.training.estimate import Estimator
 from mapping.training.pricing import Prices
 from mapping.training.recompute.chain import best_schedule
 from mapping.training.setup import TrainingSetup
 
-__all__ = ["POLICY", "Rematerialize"]
+__all__ = ["MAPPER", "Rematerialize"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RematerializeSettings(Settings):
+    """Settings of ``rematerialize``."""
+
+    tp: int | None = count(None, "tensor-parallel ranks", least=1, unit="devices", absent="all devices")
+    zero: int = count(0, "ZeRO stage over the devices that tensor parallelism leaves", most=3)
+    limit: int | None = size(None, "stored activations", absent="what device memory leaves")
 
 
 class Rematerialize:
@@ -31,13 +38,7 @@ class Rematerialize:
 
     DESCRIPTION = "the optimal schedule of keeping and recomputing whole layers (dynamic programming)"
     PHASES = ("train",)
-    SETTINGS: Mapping[str, str] = MappingProxyType(
-        {
-            "tp": "tensor-parallel ranks (all devices)",
-            "zero": "ZeRO stage over the devices that tensor parallelism leaves (0)",
-            "limit": "bytes for stored activations, such as 4 GiB (what device memory leaves)",
-        }
-    )
+    SETTINGS = RematerializeSettings
 
     def solve(self, request: OffloadRequest) -> OffloadAnswer:
         """The schedule; ``InfeasibleError`` when model states and one layer do not fit."""
@@ -69,16 +70,15 @@ class Rematerialize:
         return OffloadAnswer("rematerialize", report, tuple(why), tables)
 
 
-POLICY: Final = Rematerialize()
+MAPPER: Final = Rematerialize()
 
 
 def _setup(request: OffloadRequest, devices: int) -> TrainingSetup:
-    settings = request.settings
-    tensor = whole_number(settings.get("tp", str(devices)), "tp", 1, devices)
+    chosen = request.of(RematerializeSettings)
+    tensor = chosen.tp or devices
     if devices % tensor:
-        raise bad_input(f"found {tensor}; expected a divisor of {devices} devices", path="tp")
-    data = devices // tensor
-    stage = whole_number(settings.get("zero", "0"), "zero", 0, 3)
+        raise bad_input(f"found {tensor}; expected a divisor of {devices} devices", path="--set tp")
+    data, stage = devices // tensor, chosen.zero
     return TrainingSetup(
         request.model, request.sequence, max(request.batch, data), dtype=request.dtype or "bf16", tensor=tensor,
         data=data, zero_stage=stage,
@@ -87,14 +87,9 @@ def _setup(request: OffloadRequest, devices: int) -> TrainingSetup:
 
 def _limit(request: OffloadRequest, estimator: Estimator, setup: TrainingSetup) -> int:
     """Bytes for stored activations: as asked, or what model states and one layer at work leave."""
-    text = request.settings.get("limit")
-    if text is not None:
-        from hw_configs.units import UnitError, parse_quantity
-
-        try:
-            return int(parse_quantity(text, "size"))
-        except UnitError as error:
-            raise bad_input(str(error), path="limit") from None
+    asked = request.of(RematerializeSettings).limit
+    if asked is not None:
+        return asked
     budget = estimator.estimate(replace(setup, recompute="full"), exact=False).memory
     taken = budget.device_bytes - budget.skeletal
     room = estimator.prices.memory.usable_bytes - taken

@@ -1,4 +1,4 @@
-"""The policies ``zero-offload`` and ``zero-infinity``: data-parallel training with model states off the device.
+"""The mappers ``zero-offload`` and ``zero-infinity``: data-parallel training with model states off the device.
 
 Both recompute whole layers. ``zero-offload`` keeps weights on the devices and updates on the host; ``zero-infinity``
 divides weights as well and may put each state on host or drives: the fastest tiers that fit are taken.
@@ -6,32 +6,32 @@ divides weights as well and may put each state on host or drives: the fastest ti
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from types import MappingProxyType
-from typing import Final
+from dataclasses import dataclass
+from typing import ClassVar, Final
 
 from hw_configs.problems import bad_input
 from hw_configs.units import format_quantity
-from hw_configs.whole_number import whole_number
 from mapping.offload.policy import OffloadAnswer, OffloadRequest, Table
+from mapping.settings import Settings, count, flag, word
 from mapping.training.estimate import Estimator
 from mapping.training.pricing import Prices
 from mapping.training.setup import TrainingSetup
 from mapping.training.state_tiers import Tier, TieredEstimate, best_tiers
 
-__all__ = ["ZERO_INFINITY", "ZERO_OFFLOAD", "StatePolicy"]
+__all__ = ["ZERO_INFINITY", "ZERO_OFFLOAD", "StatePolicy", "StateSettings"]
 
 TIERS: Final[tuple[Tier, ...]] = ("device", "host", "drive")
-STATE_SETTINGS: Final[Mapping[str, str]] = MappingProxyType(
-    {
-        "devices": "how many devices train (all)",
-        "micro_batch": "sequences per device and forward pass (1)",
-        "delayed": "yes: the host's update runs beside the next step (no)",
-        "weights": "fix where weights live: device, host or drive",
-        "optimizer": "fix where the optimizer's state lives: device, host or drive",
-    }
-)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StateSettings(Settings):
+    """Settings of training with model states off the devices; tiers that are left out are searched."""
+
+    devices: int | None = count(None, "how many devices train", least=1, absent="all")
+    micro_batch: int = count(1, "sequences per device and forward pass", least=1, unit="sequences")
+    delayed: bool = flag(False, "the host's update runs beside the next step")
+    weights: Tier | None = word(None, "where weights live", TIERS, absent="searched")
+    optimizer: Tier | None = word(None, "where the optimizer's state lives", TIERS, absent="searched")
 
 
 @dataclass(frozen=True)
@@ -44,15 +44,16 @@ class StatePolicy:
     weights: tuple[Tier, ...]
     optimizer: tuple[Tier, ...]
     PHASES: tuple[str, ...] = ("train",)
-    SETTINGS: Mapping[str, str] = field(default_factory=lambda: STATE_SETTINGS)
+    SETTINGS: ClassVar[type[StateSettings]] = StateSettings
 
     def solve(self, request: OffloadRequest) -> OffloadAnswer:
         """The fastest tiers that fit; ``InfeasibleError`` when none do."""
         estimator = Estimator(Prices(request.system, request.cost_model))
-        setup = self._setup(request, len(estimator.prices.devices))
+        chosen = request.of(StateSettings)
+        setup = self._setup(request, chosen, len(estimator.prices.devices))
         found, priced = best_tiers(
-            setup, estimator, self._tier(request, "weights", self.weights),
-            self._tier(request, "optimizer", self.optimizer), _flag(request, "delayed"),
+            setup, estimator, self._tier("weights", chosen.weights, self.weights),
+            self._tier("optimizer", chosen.optimizer, self.optimizer), chosen.delayed,
         )  # fmt: skip
         e = found.estimate
         why = [
@@ -67,9 +68,12 @@ class StatePolicy:
         ]
         return OffloadAnswer(self.name, _report(self.name, found), tuple(why), _tables(found, priced))
 
-    def _setup(self, request: OffloadRequest, available: int) -> TrainingSetup:
-        devices = _whole(request, "devices", available, available)
-        micro = _whole(request, "micro_batch", 1, 1 << 20)
+    def _setup(self, request: OffloadRequest, chosen: StateSettings, available: int) -> TrainingSetup:
+        devices, micro = chosen.devices or available, chosen.micro_batch
+        if devices > available:
+            raise bad_input(
+                f"found {devices}; expected a whole number from 1 to {available}", path="--set devices"
+            )
         batch = request.batch if request.batch > 1 else devices * micro
         stage = self.zero_stage if devices > 1 or self.zero_stage == 3 else 0
         return TrainingSetup(
@@ -77,14 +81,14 @@ class StatePolicy:
             zero_stage=stage, recompute="full",
         )  # fmt: skip
 
-    def _tier(self, request: OffloadRequest, name: str, allowed: tuple[Tier, ...]) -> tuple[Tier, ...]:
-        asked = request.settings.get(name)
+    def _tier(self, name: str, asked: Tier | None, allowed: tuple[Tier, ...]) -> tuple[Tier, ...]:
         if asked is None:
             return allowed
-        chosen = tuple(tier for tier in TIERS if tier == asked and tier in allowed)
-        if not chosen:
-            raise bad_input(f"found {asked!r}; policy {self.name!r} knows {', '.join(allowed)}", path=name)
-        return chosen
+        if asked not in allowed:
+            raise bad_input(
+                f"found {asked!r}; mapper {self.name!r} knows {', '.join(allowed)}", path=f"--set {name}"
+            )
+        return (asked,)
 
 
 ZERO_OFFLOAD: Final = StatePolicy(
@@ -139,17 +143,3 @@ def _tables(found: TieredEstimate, priced: list[TieredEstimate]) -> tuple[Table,
         Table("Step time, what is not hidden", ("part", "time"), parts),
         Table("Tiers", ("tiers", "step", "device", "host", "drives", "fits"), rows),
     )
-
-
-def _whole(request: OffloadRequest, name: str, default: int, most: int) -> int:
-    text = request.settings.get(name)
-    if text is None:
-        return default
-    return whole_number(text, name, 1, most)
-
-
-def _flag(request: OffloadRequest, name: str) -> bool:
-    text = request.settings.get(name, "no")
-    if text not in ("yes", "no"):
-        raise bad_input(f"found {text!r}; expected yes or no", path=name)
-    return text == "yes"

@@ -6,6 +6,7 @@ import logging
 import sys
 from collections.abc import Callable
 from importlib import import_module
+from typing import Annotated
 
 import typer
 
@@ -36,8 +37,26 @@ def _function(location: str) -> Callable[..., None]:
     return command
 
 
+def _mappers() -> typer.Typer:
+    """``offchip mappers`` alone lists them, as ``offchip mappers list`` does."""
+    from offchip.cli.mappers import list_mappers, show_mapper
+
+    group = typer.Typer(help="Who decides what runs where, and with which settings.", rich_markup_mode=None)
+    group.command("list")(list_mappers)
+    group.command("show")(show_mapper)
+
+    @group.callback(invoke_without_command=True)
+    def alone(
+        context: typer.Context,
+        as_json: Annotated[bool, typer.Option("--json", help="one JSON object on standard output")] = False,
+    ) -> None:
+        if context.invoked_subcommand is None:
+            list_mappers(as_json)
+
+    return group
+
+
 app.command("simulate")(_function("simulate:simulate"))
-app.command("mappers")(_function("mappers:mappers"))
 app.command("validate")(_function("validate:validate"))
 app.command("predict")(_function("predict:predict"))
 app.command("report")(_function("report:report"))
@@ -46,6 +65,7 @@ _group(
     "What hardware is there, and what is wrong with a file.",
     {"list": "hw:list_hardware", "show": "hw:show", "check": "hw:check"},
 )
+app.add_typer(_mappers(), name="mappers")
 _group("models", "What models are there.", {"list": "models:list_models", "show": "models:show_model"})
 _group(
     "solve",

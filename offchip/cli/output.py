@@ -9,8 +9,9 @@ from contextlib import contextmanager
 from typing import Any, Final
 
 from hw_configs.output_file import finite
+from hw_configs.shown import Table, looks_numeric
 
-__all__ = ["Progress", "print_json", "print_table", "progress"]
+__all__ = ["Progress", "print_json", "print_table", "print_tables", "progress"]
 
 PROGRESS_AFTER_S: Final = 2.0
 LINE_EVERY_S: Final = 10.0
@@ -24,11 +25,11 @@ def print_json(value: Any) -> None:
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """A table on standard output; columns whose cells are all numbers are aligned right."""
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Table as Grid
     from rich.text import Text
 
     cells = [[str(cell) for cell in row] for row in rows]
-    table = Table(
+    table = Grid(
         title=title or None,
         title_justify="left",
         title_style="bold",
@@ -37,7 +38,7 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[obje
         show_header=any(columns),
     )
     for index, column in enumerate(columns):
-        numeric = bool(cells) and all(_looks_numeric(row[index]) for row in cells)
+        numeric = bool(cells) and all(looks_numeric(row[index]) for row in cells)
         table.add_column(column, justify="right" if numeric else "left", header_style="bold")
     for row in cells:
         table.add_row(*(Text(cell) for cell in row))
@@ -46,6 +47,12 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[obje
     with console.capture() as capture:
         console.print(table)
     sys.stdout.write("\n".join(line.rstrip() for line in capture.get().splitlines()) + "\n")
+
+
+def print_tables(tables: Iterable[Table]) -> None:
+    """Tables on standard output, one below another."""
+    for table in tables:
+        print_table(table.title, table.columns, table.rows)
 
 
 class Progress:
@@ -98,7 +105,3 @@ def progress(label: str, total: int) -> Iterator[Progress]:
         yield bar
     finally:
         bar.stop()
-
-
-def _looks_numeric(text: str) -> bool:
-    return bool(text) and (text[0].isdigit() or text[0] in "-+.") and any(c.isdigit() for c in text)

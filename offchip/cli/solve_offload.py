@@ -50,7 +50,8 @@ def offload(
     if model is None or hw is None:
         raise bad_input("expected a MODEL and --hw SYSTEM (or --policy list)")
     from hw_configs.library import load_system
-    from mapping.offload.policy import OFFLOAD_POLICIES, OffloadRequest, check_request
+    from mapping.mapper import mapper_settings, offload_solver
+    from mapping.offload.policy import OffloadRequest, check_request
 
     name = policy or DEFAULTS.get(phase)
     if name is None and phase not in PHASES:
@@ -58,10 +59,11 @@ def offload(
         raise bad_input(f"found {phase!r}; expected {', '.join(PHASES)}", path="--phase", suggestion=near)
     if name is None:
         raise bad_input(f"phase {phase!r} has no default policy; see --policy list", path="--policy")
-    chosen = OFFLOAD_POLICIES.get(name)
+    chosen = offload_solver(name)
+    settings = mapper_settings(name, _settings(setting), "offload")
     system = load_system(hw)
     request = OffloadRequest(
-        model, system, phase, tokens(seq), batch, generate, dtype, cost_model, seed, _settings(setting)
+        model, system, phase, tokens(seq), batch, generate, dtype, cost_model, seed, settings
     )  # fmt: skip
     check_request(name, chosen, request)
     answer = chosen.solve(request)
@@ -107,21 +109,19 @@ def _settings(entries: list[str] | None) -> dict[str, str]:
 
 
 def _list(as_json: bool) -> None:
-    from mapping.offload.policy import OFFLOAD_POLICIES
+    from mapping.mapper import MAPPERS, answers_offload
+    from offchip.cli.mappers import mapper_entry
     from offchip.cli.output import print_json, print_table
 
-    found = {name: OFFLOAD_POLICIES.get(name) for name in OFFLOAD_POLICIES}
+    found = {name: MAPPERS.get(name) for name in MAPPERS}
+    able = {name: mapper_entry(mapper) for name, mapper in found.items() if answers_offload(mapper)}
     if as_json:
-        print_json(
-            {
-                "policies": {
-                    name: {"does": p.DESCRIPTION, "phases": list(p.PHASES), "settings": dict(p.SETTINGS)}
-                    for name, p in found.items()
-                }
-            }
-        )
+        print_json({"policies": able})
         return
-    rows = [(n, p.DESCRIPTION, ", ".join(p.PHASES), ", ".join(p.SETTINGS)) for n, p in found.items()]
+    rows = [
+        (name, entry["does"], ", ".join(entry["phases"]), ", ".join(s["name"] for s in entry["settings"]))
+        for name, entry in able.items()
+    ]
     print_table("", ("policy", "what it decides", "phases", "settings (--set)"), rows)
 
 

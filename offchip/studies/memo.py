@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from hw_configs.library import load_system
 from mapping.training.allocator_trace import replay
+from mapping.training.choose_setup import TrainingSettings
 from mapping.training.estimate import Estimator
 from mapping.training.policies import DEEPSPEED, MEGATRON, MEMO
 from mapping.training.pricing import Prices
@@ -192,9 +193,9 @@ def _reach(estimator: Estimator, lengths: list[Length]) -> list[ClaimResult]:
         "workspace, end earlier. Offchip's baselines pick the layout that reaches furthest."
     )
     for name, word, published, family, settings in (
-        ("memo", "MEMO", 1024.0, MEMO.family, {"tp": "8"}),
-        ("megatron", "Megatron-LM", 640.0, MEGATRON.family, {}),
-        ("deepspeed", "DeepSpeed", 256.0, DEEPSPEED.family, {}),
+        ("memo", "MEMO", 1024.0, MEMO.family, TrainingSettings(tp=8)),
+        ("megatron", "Megatron-LM", 640.0, MEGATRON.family, TrainingSettings()),
+        ("deepspeed", "DeepSpeed", 256.0, DEEPSPEED.family, TrainingSettings()),
     ):
         claim = Claim(
             f"longest-{name}",

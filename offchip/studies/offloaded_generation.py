@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from hw_configs.system import System
-from mapping.mapper import MAPPERS, MapperOptions
+from mapping.mapper import MapperOptions, mapper_settings, plan_writer
 from simulator.plan import Plan
 from simulator.result import Result
 from simulator.simulate import simulate
@@ -47,8 +47,8 @@ def prefill(model: str, system: System, batch: int, prompt: int, settings: Mappi
 
 
 def _run(model: str, system: System, options: WorkloadOptions, settings: Mapping[str, str]) -> Result:
-    mapper = MAPPERS.get("offload-kv")
-    chosen = MapperOptions(settings=settings)
+    mapper = plan_writer("offload-kv")
+    chosen = MapperOptions(settings=mapper_settings("offload-kv", settings, "plan"))
 
     def plan(graph: Graph, machine: System) -> Plan:
         return mapper.plan(graph, machine, chosen)

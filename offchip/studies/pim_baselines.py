@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from hw_configs.library import load_system
-from mapping.mapper import MAPPERS, MapperOptions
+from mapping.mapper import MapperOptions, plan_writer
 from simulator.simulate import simulate
 from workloads.importers import load_workload
 from workloads.workload import WorkloadOptions
@@ -64,7 +64,7 @@ def shape_of(model: str) -> Shape:
 def baseline(model: str) -> Baseline:
     """GPU: Offchip's T4 at fp16 and the stated framework time per layer. CPU: fp32 bytes at the stated rate."""
     workload = load_workload(model, WorkloadOptions(phase="decode", prompt=CONTEXT, dtype="fp16"))
-    writer = MAPPERS.get("single-device")
+    writer = plan_writer("single-device")
     device = simulate(workload, load_system("t4"), lambda g, s: writer.plan(g, s, MapperOptions())).makespan_s
     shape = shape_of(model)
     cpu = 4 * (shape.parameters + shape.cache) / CPU_BYTES_PER_S

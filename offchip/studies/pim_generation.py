@@ -14,7 +14,7 @@ from typing import Final
 
 from hw_configs.library import load_system
 from hw_configs.system import System
-from mapping.mapper import MAPPERS, MapperOptions
+from mapping.mapper import MapperOptions, mapper_settings, plan_writer
 from offchip.sweep.machine import Machines, Value
 from simulator.plan import Plan
 from simulator.simulate import simulate
@@ -90,14 +90,14 @@ def token_cost(
 ) -> TokenCost:
     """The mean cost of a token of a generation of ``tokens`` tokens, batch 1."""
     machine = system or load_system("pim-gpt")
-    options = MapperOptions(settings=dict(settings or {}))
+    options = MapperOptions(settings=mapper_settings(mapper, settings or {}, "plan"))
     total, plan = TokenCost(), None
     for context in contexts(tokens, samples):
         workload = load_workload(
             model, WorkloadOptions(phase="decode", prompt=context, generate=tokens - context)
         )
         if plan is None:
-            plan = MAPPERS.get(mapper).plan(workload.phases[0].graph, machine, options)
+            plan = plan_writer(mapper).plan(workload.phases[0].graph, machine, options)
         _add(total, workload.phases[0].graph, plan, machine, samples)
     return total
 

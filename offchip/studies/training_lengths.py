@@ -8,7 +8,7 @@ from typing import Final
 
 from hw_configs.problems import InfeasibleError
 from mapping.offload.policy import OffloadRequest
-from mapping.training.choose_setup import Family, choose
+from mapping.training.choose_setup import Family, TrainingSettings, choose
 from mapping.training.estimate import Estimator
 from mapping.training.plan import training_plan
 from mapping.training.policies import DEEPSPEED, MEGATRON, MEMO
@@ -70,7 +70,12 @@ def setup_at_tp8(tokens: int, **more: object) -> TrainingSetup:
     return TrainingSetup(MODEL, tokens, tensor=8, **more)  # type: ignore[arg-type]
 
 
-def _chosen(estimator: Estimator, tokens: int, family: Family, **settings: str) -> TrainingEstimate | None:
+_FREE: Final = TrainingSettings()
+
+
+def _chosen(
+    estimator: Estimator, tokens: int, family: Family, settings: TrainingSettings = _FREE
+) -> TrainingEstimate | None:
     request = OffloadRequest(MODEL, estimator.prices.system, "train", tokens, settings=settings)
     try:
         return choose(request, family, estimator).best
@@ -85,10 +90,10 @@ def at_length(estimator: Estimator, tokens: int) -> Length:
     return Length(
         tokens,
         estimator.token_bounds(setup_at_tp8(tokens))[1],
-        _chosen(estimator, tokens, MEMO.family, tp="8"),
+        _chosen(estimator, tokens, MEMO.family, TrainingSettings(tp=8)),
         _chosen(estimator, tokens, MEMO.family),
-        _chosen(estimator, tokens, MEGATRON.family, recompute="full"),
-        _chosen(estimator, tokens, DEEPSPEED.family, recompute="full"),
+        _chosen(estimator, tokens, MEGATRON.family, TrainingSettings(recompute="full")),
+        _chosen(estimator, tokens, DEEPSPEED.family, TrainingSettings(recompute="full")),
         min(fitting, key=lambda estimate: estimate.time.step_s, default=None),
     )
 
@@ -103,12 +108,12 @@ def simulated_mfu(estimator: Estimator) -> float:
     return flops / (result.makespan_s * step.setup.devices * estimator.prices.peak("bf16"))
 
 
-def longest(estimator: Estimator, family: Family, settings: dict[str, str]) -> int | None:
+def longest(estimator: Estimator, family: Family, settings: TrainingSettings) -> int | None:
     """The longest sequence, in steps of 64K, for which some setup of a family fits; None when none does."""
     low, high = 0, LONGEST // STEP + 1
     while high - low > 1:
         middle = (low + high) // 2
-        if _chosen(estimator, middle * STEP, family, **settings) is None:
+        if _chosen(estimator, middle * STEP, family, settings) is None:
             high = middle
         else:
             low = middle

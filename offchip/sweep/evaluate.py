@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping
+from dataclasses import fields
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from offchip.sweep.worker import Slot
     from simulator.result import Result
     from simulator.system.condensed import Profile
-    from workloads.workload import Workload
+    from workloads.workload import Workload, WorkloadOptions
 
 __all__ = ["Evaluator"]
 
@@ -103,20 +104,29 @@ class Evaluator:
         self, settings: Mapping[str, Value], options: Mapping[str, Any], system: System, fidelity: str
     ) -> Result:
         from offchip import api
+        from offchip.run_options import RunOptions
 
         model = beside(str(settings["model"]), self.space.beside)
         if fidelity == "analytic":
             estimate = self._condensed(model, options, system)
             if estimate is not None:
                 return estimate
-        own, run = _split(options)
+        how = RunOptions(
+            **{
+                f.name: options[f.name]
+                for f in fields(RunOptions)
+                if f.name in options and f.name != "settings"
+            },
+            settings=options["settings"],
+            fidelity=fidelity,
+        )
         key = workload_key(model, options, self.code)
-        remember = remembering(self.cache, partial(plan_key, key, options))
-        extra = {"settings": options["settings"], "fidelity": fidelity, "wrap_planner": remember}
-        if options.get("microbatches", 1) > 1:
-            return api.simulate(model, system, dims=options["dims"], **own, **run, **extra)
-        workload = self._workload(model, options)
-        return api.simulate(workload, system, **run, **extra)
+        planner = remembering(self.cache, partial(plan_key, key, options))(api.planner_of(how, system))
+        if how.microbatches > 1:
+            workload = api.workload_of(model, _workload_options(options), how)
+        else:
+            workload = self._workload(model, options)
+        return api.run_workload(workload, system, how, planner)
 
     def _condensed(self, model: str, options: Mapping[str, Any], system: System) -> Result | None:
         """The estimate of a point on one device; None for anything that has to be simulated."""
@@ -178,25 +188,21 @@ class Evaluator:
         return profile
 
     def _workload(self, model: str, options: Mapping[str, Any]) -> Workload:
-        from offchip import api
+        from workloads.importers import load_workload
 
         key = workload_key(model, options, self.code)
         if key not in self._workloads:
-            own, _ = _split(options)
-            self._workloads[key] = api.load_model(model, dims=options["dims"], **own)
+            self._workloads[key] = load_workload(model, _workload_options(options))
             if len(self._workloads) > WORKLOADS_REMEMBERED:
                 self._workloads.popitem(last=False)
         return self._workloads[key]
 
 
-def _split(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The options that describe the workload, and those of its run; ``settings`` and ``dims`` are asked for apart."""
-    workload = workload_options()
-    plain = {name: value for name, value in options.items() if name not in ("settings", "dims")}
-    return (
-        {name: value for name, value in plain.items() if name in workload},
-        {name: value for name, value in plain.items() if name not in workload},
-    )
+def _workload_options(options: Mapping[str, Any]) -> WorkloadOptions:
+    from workloads.workload import WorkloadOptions
+
+    own = {name: options[name] for name in workload_options() if name in options}
+    return WorkloadOptions(**{**own, "dims": options["dims"]})
 
 
 def _options(settings: Mapping[str, Value]) -> dict[str, Any]:
@@ -204,6 +210,6 @@ def _options(settings: Mapping[str, Value]) -> dict[str, Any]:
 
     known = option_leaves()
     options: dict[str, Any] = {name: value for name, value in settings.items() if name in known}
-    options["settings"] = {p[9:]: str(v) for p, v in settings.items() if p.startswith("settings.")}
+    options["settings"] = {p[9:]: v for p, v in settings.items() if p.startswith("settings.")}
     options["dims"] = {p[5:]: v for p, v in settings.items() if p.startswith("dims.")}
     return options

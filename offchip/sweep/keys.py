@@ -8,9 +8,9 @@ key from its first day.
 from __future__ import annotations
 
 import hashlib
-import inspect
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import fields
 from functools import cache
 from importlib.metadata import PackageNotFoundError, entry_points, version
 from pathlib import Path
@@ -38,7 +38,9 @@ __all__ = [
     "workload_options",
 ]
 
-CODE: Final = ("hw_configs", "workloads", "simulator", "mapping", "offchip/sweep", "offchip/api.py")
+CODE: Final = (
+    "hw_configs", "workloads", "simulator", "mapping", "offchip/sweep", "offchip/api.py", "offchip/run_options.py",
+)  # fmt: skip
 """What decides an outcome; commands and reports may change without it."""
 LIBRARIES: Final = (
     "offchip", "numpy", "scipy", "numba", "networkx", "simpy", "pulp", "highspy", "pydantic", "PyYAML", "onnx",
@@ -96,11 +98,10 @@ def file_digest(path: str) -> str:
 
 @cache
 def workload_options() -> tuple[str, ...]:
-    """Every option that describes a workload, as ``load_model`` has them; ``dims`` is asked for apart."""
-    from offchip import api
+    """Every option that describes a workload; ``dims`` is asked for apart."""
+    from workloads.workload import WorkloadOptions
 
-    names = inspect.signature(api.load_model).parameters
-    return tuple(name for name in names if name not in ("source", "dims"))
+    return tuple(f.name for f in fields(WorkloadOptions) if f.name != "dims")
 
 
 def workload_key(model: str, options: Mapping[str, Any], code: str) -> str:

@@ -6,10 +6,9 @@ A space is read from a file, with every name in it checked, by :mod:`offchip.swe
 from __future__ import annotations
 
 import hashlib
-import inspect
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
@@ -24,7 +23,8 @@ from offchip.sweep.store import Row
 
 __all__ = ["Objective", "Space", "Stage", "Strategy", "option_leaves"]
 
-_NOT_OPTIONS: Final = frozenset({"model", "system", "plan", "fidelity"})
+_NOT_OPTIONS: Final = frozenset({"fidelity"})
+"""Its stages name the fidelities of a space."""
 _TYPES: Final[dict[str, Any]] = {"int": int, "str": str, "bool": bool, "float": float}
 
 
@@ -158,18 +158,19 @@ class Space:
 
 @cache
 def option_leaves() -> dict[str, Leaf]:
-    """The options of ``simulate`` that a space may set, as its signature states them."""
-    from offchip import api
+    """The options of ``simulate`` that a space may set, as their classes state them."""
+    from offchip.run_options import RunOptions
+    from workloads.workload import WorkloadOptions
 
     leaves = {}
-    for name, parameter in inspect.signature(api.simulate).parameters.items():
-        words = str(parameter.annotation).replace(" ", "").split("|")
+    for option in (*fields(WorkloadOptions), *fields(RunOptions)):
+        words = str(option.type).replace(" ", "").split("|")
         kind = _TYPES.get(words[0])
-        if kind is None or name in _NOT_OPTIONS:
+        if kind is None or option.name in _NOT_OPTIONS:
             continue
         form: Any = Annotated[kind, Field(strict=True)] if kind is not float else kind
         adapter: TypeAdapter[Any] = TypeAdapter(form)
-        leaves[name] = Leaf(name, None, adapter, kind is int)
+        leaves[option.name] = Leaf(option.name, None, adapter, kind is int)
     return leaves
 
 

@@ -224,14 +224,14 @@ class _Checker:
 
     def _check_name(self, name: str, value: Value, where: tuple[str | int, ...]) -> None:
         """Names that a registry knows are looked up now, not when the first point runs."""
-        from mapping.mapper import MAPPERS
+        from mapping.mapper import plan_writer
         from simulator.cost.collective import CHOICES
         from simulator.cost.model import COST_MODELS
         from workloads.dtypes import dtype_bits
 
         try:
             if name == "mapper":
-                MAPPERS.get(str(value))
+                plan_writer(str(value))
             elif name == "cost_model":
                 COST_MODELS.get(str(value))
             elif name in ("dtype", "kv_dtype"):

@@ -11,15 +11,15 @@ from collections.abc import Iterator
 from hw_configs.device import Accelerator
 from hw_configs.problems import InputError, nearest
 from hw_configs.system import Node, System
-from simulator.plan import Plan, Task
+from simulator.plan import Compute, Plan
 from workloads.graph import Operator
 
 __all__ = ["beyond_engines", "cannot_stream"]
 
 
-def cannot_stream(task: Task, operator: Operator, node: Node, system: System) -> Iterator[str]:
+def cannot_stream(task: Compute, operator: Operator, node: Node, system: System) -> Iterator[str]:
     """Why a compute task cannot take its ``streamed`` operands from its ``source``."""
-    if not node.scratchpad or task.kind != "compute":
+    if not node.scratchpad:
         yield f"streams operands into {task.device!r}, which works in no scratchpad"
     elif task.source not in system.memories or task.source == node.memory:
         near = nearest(task.source, system.memories)

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hw_configs.problems import PhysicsError
+from hw_configs.shown import Shown, Table
 from simulator.dram.energy import EnergyBreakdown
 
 __all__ = ["DramResult", "QueueOccupancy", "percentile"]
@@ -35,7 +36,7 @@ def percentile(histogram: npt.NDArray[np.int64], share: float) -> int:
 
 
 @dataclass(frozen=True)
-class DramResult:
+class DramResult(Shown):
     """One run. Ticks are the controller's (``tick_s`` long); sums run over all channels.
 
     ``cycles_accept`` is the tick at which the last request was accepted, ``cycles_drain`` the tick at which
@@ -124,6 +125,12 @@ class DramResult:
             raise PhysicsError("the mean read latency is below that of a row hit on an idle bank")
         if self.energy is not None and min(self.energy.as_dict().values()) < 0:
             raise PhysicsError("a component of the energy is negative")
+
+    def shown_tables(self) -> tuple[Table, ...]:
+        """The run as a table."""
+        from simulator.dram.tables import dram_tables
+
+        return dram_tables(self)
 
     def as_json(self) -> dict[str, Any]:
         """Plain data: the same run gives the same bytes."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hw_configs.problems import PhysicsError
+from hw_configs.shown import Shown, Table
 from simulator.pim.energy import PimEnergyBreakdown
 
 __all__ = ["ChannelGroup", "Phase", "PimResult"]
@@ -41,7 +42,7 @@ class Phase:
 
 
 @dataclass(frozen=True)
-class PimResult:
+class PimResult(Shown):
     """One run. Cycles are the engine's ticks (``tick_s``); counts are over all channels unless said otherwise.
 
     ``cycles`` runs from the start to the tick at which the end-of-compute instruction returns, or, without
@@ -123,6 +124,12 @@ class PimResult:
             raise PhysicsError(f"{self.pin_bytes} bytes are more than the pins carry in {self.time_s:g} s")
         if self.row_misses > self.column_accesses or min(self.energy.as_dict().values()) < 0:
             raise PhysicsError("a count or a component of the energy is impossible")
+
+    def shown_tables(self) -> tuple[Table, ...]:
+        """The run as tables."""
+        from simulator.pim.tables import pim_tables
+
+        return pim_tables(self)
 
     def as_json(self) -> dict[str, Any]:
         """Plain data: the same run gives the same bytes."""

@@ -14,6 +14,7 @@ from __future__ import annotations
 from hw_configs.system import System
 from simulator.cost.model import OperatorCost
 from simulator.link.flows import Load
+from simulator.plan import Collective
 from simulator.system.admission import last_moments
 from simulator.system.costs import CostTable
 from simulator.system.engine import LEVERS, PhaseRun, TaskRecord
@@ -58,7 +59,7 @@ class _Closed:
         ready = max([self.start, *(self.ends[before] for before in self.program.waits[index])])
         ready = max(ready, self.stream_free.get(task.stream, self.start))
         if task.kind == "collective":
-            self._meet(index, ready)
+            self._meet(index, task, ready)
             return
         if task.kind == "compute":
             ready = max(ready, self.device_free.get(task.device, self.start))
@@ -101,9 +102,9 @@ class _Closed:
         self.stream_free[record.task.stream] = record.end
         self.records.append(record)
 
-    def _meet(self, index: int, ready: float) -> None:
+    def _meet(self, index: int, task: Collective, ready: float) -> None:
         """The last rank's entry in the list settles the collective for all of them."""
-        task, met = self.program.tasks[index], self.met
+        met = self.met
         met.append(index)
         self.ends[index] = ready
         self.records.append(TaskRecord(task, ready, ready, None))
@@ -111,7 +112,7 @@ class _Closed:
             return
         self.met = []
         start = max(self.ends[i] for i in met)
-        end, sent, got = self._exchange(index, start)
+        end, sent, got = self._exchange(task, start)
         for member in met:
             rank = self.program.tasks[member]
             self.ends[member] = end
@@ -119,8 +120,8 @@ class _Closed:
             mine = (sent.get(rank.device, 0.0), got.get(rank.device, 0.0))
             self.records[member] = TaskRecord(rank, start, end, None, *mine)
 
-    def _exchange(self, index: int, start: float) -> tuple[float, dict[str, float], dict[str, float]]:
-        task, nodes, end = self.program.tasks[index], self.system.nodes, start
+    def _exchange(self, task: Collective, start: float) -> tuple[float, dict[str, float], dict[str, float]]:
+        nodes, end = self.system.nodes, start
         sent: dict[str, float] = {}
         got: dict[str, float] = {}
         operator = self.graph.operator_by_name[task.operator]

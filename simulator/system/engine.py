@@ -21,7 +21,7 @@ from hw_configs.problems import InputError, Problem
 from hw_configs.system import System
 from simulator.cost.model import OperatorCost
 from simulator.link.flows import Flow, FlowNetwork
-from simulator.plan import Task
+from simulator.plan import Collective, Compute, Task, Transfer
 from simulator.system.admission import Admission
 from simulator.system.costs import CostTable
 from simulator.system.memory import MemoryLedger, out_of_memory
@@ -158,7 +158,7 @@ class _Run:
             self.awaited[index] = self.env.event()
         return self.awaited[index]
 
-    def _compute(self, index: int, task: Task) -> Steps:
+    def _compute(self, index: int, task: Compute) -> Steps:
         lock = self.locks.get(task.device)
         if lock is None:
             yield from self._run_kernel(index, task)
@@ -167,7 +167,7 @@ class _Run:
                 yield turn
                 yield from self._run_kernel(index, task)
 
-    def _run_kernel(self, index: int, task: Task) -> Steps:
+    def _run_kernel(self, index: int, task: Compute) -> Steps:
         start = self.env.now
         cost = self.costs.operator(self.graph.operator_by_name[task.operator], task.device, start)
         streamed = streamed_bytes(task, self.graph)
@@ -186,7 +186,7 @@ class _Run:
                 yield late
         self.records[index] = TaskRecord(task, start, self.env.now, cost, streamed)
 
-    def _draw(self, task: Task, cost: OperatorCost, streamed: float) -> Flow | None:
+    def _draw(self, task: Compute, cost: OperatorCost, streamed: float) -> Flow | None:
         """The kernel's flow over its memory's port; None where nobody else ever uses that port."""
         if (self.system.nodes[task.device].memory or task.device) not in self.shared:
             return None
@@ -195,7 +195,7 @@ class _Run:
             return None
         return self.network.draw(traffic.load, traffic.bytes, cost.launch_seconds, cost.seconds)
 
-    def _transfer(self, index: int, task: Task) -> Steps:
+    def _transfer(self, index: int, task: Transfer) -> Steps:
         start = self.env.now
         size = self.graph.tensors[task.tensor].size_bytes
         path = self.costs.path(task.source, task.target, task.chunk_bytes, task.readers)
@@ -203,7 +203,7 @@ class _Run:
         yield self.network.start(path.load, size)
         self.records[index] = TaskRecord(task, start, self.env.now, None, float(size), float(size))
 
-    def _meet(self, index: int, task: Task) -> Steps:
+    def _meet(self, index: int, task: Collective) -> Steps:
         """One rank of a collective: the last to arrive starts it, all leave together."""
         first = index - task.group.index(task.device)
         arrived = self.meetings.setdefault(first, [])
@@ -215,7 +215,7 @@ class _Run:
         mine = (sent.get(task.device, 0.0), got.get(task.device, 0.0))
         self.records[index] = TaskRecord(task, start, self.env.now, None, *mine)
 
-    def _collective(self, task: Task, gates: list[Any]) -> Steps:
+    def _collective(self, task: Collective, gates: list[Any]) -> Steps:
         start = self.env.now
         operator = self.graph.operator_by_name[task.operator]
         nodes = self.system.nodes

@@ -19,6 +19,7 @@ from hw_configs.device import ComputationalStorage
 from hw_configs.problems import PhysicsError
 from hw_configs.system import MemorySpace, Node, System
 from simulator.cost.model import peak_rate
+from simulator.plan import Compute, Transfer
 from simulator.system.costs import CostTable
 from simulator.system.drives import flash_bandwidth
 from simulator.system.engine import PhaseRun, TaskRecord
@@ -163,10 +164,11 @@ def _bytes_not_conserved(run: PhaseRun, graph: Graph, costs: CostTable) -> Itera
         task = record.task
         if task.kind == "transfer":
             moved(task.source, task.target, record.moved_bytes, task.chunk_bytes, task.readers)
-        elif task.streamed:
-            for resource, weight in costs.stream_path(task.source, task.device).load.items():
-                expected[resource] = expected.get(resource, 0.0) + record.moved_bytes * weight
-        elif task.kind == "collective" and task.device == task.group[0]:
+        elif task.kind == "compute":
+            if task.streamed:
+                for resource, weight in costs.stream_path(task.source, task.device).load.items():
+                    expected[resource] = expected.get(resource, 0.0) + record.moved_bytes * weight
+        elif task.device == task.group[0]:
             memory = {device: system.nodes[device].memory or device for device in task.group}
             for round_ in costs.rounds(graph.operator_by_name[task.operator], task.group):
                 for source, target, size in round_.sends:
@@ -214,12 +216,16 @@ def _passed(run: PhaseRun, system: System) -> dict[str, _Passed]:
     found = {name: _Passed() for name in system.memories}
     for record in run.records:
         task, cost = record.task, record.cost
-        here = system.nodes[task.device].memory or task.device if task.device else ""
-        if cost is None:
-            found[task.source or here].read += record.moved_bytes
-            found[task.target or here].written += record.received_bytes
+        if isinstance(task, Transfer):
+            found[task.source].read += record.moved_bytes
+            found[task.target].written += record.received_bytes
             continue
-        if task.streamed:
+        here = system.nodes[task.device].memory or task.device
+        if cost is None:
+            found[here].read += record.moved_bytes
+            found[here].written += record.received_bytes
+            continue
+        if isinstance(task, Compute) and task.streamed:
             found[task.source].read += record.moved_bytes
         read = max(cost.read_bytes - record.moved_bytes, 0.0)
         if _works_inside(system.nodes[task.device], system.memories[here]):

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from hw_configs.system import System
-from simulator.plan import Plan, Task
+from simulator.plan import Collective, Compute, Plan, Task, Transfer
 from workloads.graph import PERSISTENT_ROLES, Graph
 
 __all__ = ["Copy", "Program", "bind", "shared_memories", "streamed_bytes"]
@@ -59,7 +59,7 @@ def bind(plan: Plan, graph: Graph, system: System) -> Program:
     return replay.program()
 
 
-def streamed_bytes(task: Task, graph: Graph) -> float:
+def streamed_bytes(task: Compute, graph: Graph) -> float:
     """Bytes that a compute task takes past its own memory."""
     return float(sum(graph.tensors[name].size_bytes for name in task.streamed))
 
@@ -68,12 +68,15 @@ def shared_memories(program: Program, system: System) -> set[str]:
     """Memories whose ports more than one device draws on, or a device beside transfers."""
     users: dict[str, set[str]] = {}
     for task in program.tasks:
-        memory = system.nodes[task.device].memory or task.device if task.device else ""
-        if task.kind == "compute":
-            users.setdefault(memory, set()).add(task.device)
-            copied: tuple[str, ...] = (task.source,) if task.streamed else ()
+        copied: tuple[str, ...]
+        if isinstance(task, Transfer):
+            copied = (task.source, task.target)
         else:
-            copied = (memory,) if memory else (task.source, task.target)
+            memory = system.nodes[task.device].memory or task.device
+            copied = (memory,)
+        if isinstance(task, Compute):
+            users.setdefault(memory, set()).add(task.device)
+            copied = (task.source,) if task.streamed else ()
         for name in copied:
             users.setdefault(name, set()).add(_COPIES)
     return {memory for memory, found in users.items() if len(found) > 1}
@@ -114,7 +117,7 @@ class _Replay:
             operator = self.graph.operator_by_name[task.operator]
             memory = self.memory_of[task.device]
             for tensor in dict.fromkeys((*_of_rank(task, operator.inputs), *operator.updates)):
-                self._read(index, tensor, task.source if tensor in task.streamed else memory)
+                self._read(index, tensor, _taken_from(task, tensor, memory))
             for tensor in operator.updates:
                 self._overwrite(index, self.here[tensor, memory])
             for tensor in _of_rank(task, operator.outputs):
@@ -217,7 +220,12 @@ class _Bytes:
         return [number for _, _, number in lost]
 
 
-def _of_rank(task: Task, tensors: tuple[str, ...]) -> tuple[str, ...]:
+def _taken_from(task: Compute | Collective, tensor: str, memory: str) -> str:
+    """The memory in which a task reads a tensor: its device's, or that from which it streams it."""
+    return task.source if isinstance(task, Compute) and tensor in task.streamed else memory
+
+
+def _of_rank(task: Compute | Collective, tensors: tuple[str, ...]) -> tuple[str, ...]:
     """A collective lists its tensors rank by rank, in the order of its group; other tasks own them all."""
     if task.kind != "collective":
         return tensors

@@ -12,7 +12,7 @@ from mapping.scheduling.lowering import scratchpad_of, to_plan
 from offchip import api
 from simulator.accelerator.model import SCRATCHPAD
 from simulator.check import check
-from simulator.plan import Home, Plan, Task
+from simulator.plan import Compute, Home, Plan, Transfer
 from simulator.plan_file import read_plan, write_plan
 from tests.accelerator.machines import machine
 from tests.typed import operator_of
@@ -116,7 +116,7 @@ def test_streams_and_transfers_share_the_wire(tmp_path):
     busy = Tensor("noise", (1 << 15,), "int8")
     crowded = dataclasses.replace(graph, tensors={**graph.tensors, "noise": busy})
     plan = plan_of(graph, system)
-    extra = Task("noise", "transfer", "npu.dma0", tensor="noise", source="dram", target="npu",
+    extra = Transfer("noise", "npu.dma0", tensor="noise", source="dram", target="npu",
                  addresses={"noise": 20000}, after=("read x for step 0",))  # fmt: skip
     noisy = Plan(
         plan.graph, plan.system, plan.mapper, (plan.tasks[0], extra, *plan.tasks[1:]),
@@ -192,9 +192,7 @@ def test_only_a_scratchpad_machine_streams(tmp_path):
     other = next(name for name in system.memories if name != gpu.memory)
     homes = {name: (Home(gpu.memory), Home(other)) for name in "xwv"}
     tasks = tuple(
-        Task(
-            op.name, "compute", "s", operator=op.name, device=gpu.name, source=other, streamed=(op.inputs[1],)
-        )
+        Compute(op.name, "s", operator=op.name, device=gpu.name, source=other, streamed=(op.inputs[1],))
         for op in graph.operators
     )
     found = check(Plan("two", system.name, "", tasks, homes), graph, system)

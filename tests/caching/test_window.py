@@ -19,15 +19,20 @@ from mapping.caching.activation_statistics import (
     counted_statistics,
     fitted_concentration,
 )
-from mapping.caching.cache_neurons import MAPPER
+from mapping.caching.cache_neurons import MAPPER, CacheNeuronsSettings
 from mapping.caching.dram_budget import choose_window, sparse_model, window_choice
 from mapping.mapper import MapperOptions
+from mapping.settings import read_settings
 from offchip import api
 from simulator.check import check
 from simulator.rewrite.apply import rewrite
 from workloads.graph import Graph
 from workloads.importers import load_workload
 from workloads.workload import WorkloadOptions
+
+
+def asked(**values: object) -> MapperOptions:
+    return MapperOptions(settings=read_settings(CacheNeuronsSettings, values))
 
 
 def drive() -> Flash:
@@ -126,7 +131,7 @@ def test_the_choice_is_the_best_that_fits(budget: float) -> None:
 @pytest.mark.parametrize("phase", ["decode", "prefill"])
 def test_the_plan_holds_and_reads_what_the_notes_say(model: str, phase: str) -> None:
     system, source = load_system("laptop"), graph(model, phase)
-    plan = MAPPER.plan(source, system, MapperOptions(settings={"budget": "80%"}))
+    plan = MAPPER.plan(source, system, asked(budget="80%"))
     changed = rewrite(source, plan)
     assert check(plan, changed, system) == []
     read = sum(changed.tensors[t.tensor].size_bytes for t in plan.tasks if t.kind == "transfer")
@@ -134,25 +139,29 @@ def test_the_plan_holds_and_reads_what_the_notes_say(model: str, phase: str) -> 
     if phase == "decode":
         # Whole neurons are loaded, so that each layer may be off by half a one.
         half = shape.layers * shape.matrices * shape.row_bytes / 2
-        assert read == pytest.approx(plan.notes["loaded_bytes_per_token"], abs=half)
+        assert read == pytest.approx(plan.notes.loaded_bytes_per_token, abs=half)
     else:
-        assert read == pytest.approx(shape.ffn_bytes * (1 - plan.notes["window_share"]), rel=0.01)
+        assert read == pytest.approx(shape.ffn_bytes * (1 - plan.notes.window_share), rel=0.01)
     kept = sum(
         changed.tensors[n].size_bytes
         for n, h in plan.homes.items()
         if h[0].memory == "unified" and "mlp" in n
     )
-    assert kept == pytest.approx(shape.ffn_bytes * plan.notes["window_share"], rel=0.02)
+    assert kept == pytest.approx(shape.ffn_bytes * plan.notes.window_share, rel=0.02)
 
 
 def test_a_step_takes_its_reading_time() -> None:
     result = api.simulate("opt-6.7b", "laptop", phase="decode", prompt=128, mapper="cache-neurons",
                           settings={"window": "4", "budget": "60%"})  # fmt: skip
     system, source = load_system("laptop"), graph()
-    notes = MAPPER.plan(source, system, MapperOptions(settings={"window": "4", "budget": "60%"})).notes
-    assert notes["io_s_per_token"] < result.makespan_s < notes["io_s_per_token"] + 0.05
+    notes = MAPPER.plan(
+        source,
+        system,
+        asked(window="4", budget="60%"),
+    ).notes
+    assert notes.io_s_per_token < result.makespan_s < notes.io_s_per_token + 0.05
     assert sum(result.wires[w].bytes_forward for w in result.wires if "ssd" in w) == pytest.approx(
-        notes["loaded_bytes_per_token"], rel=0.01
+        notes.loaded_bytes_per_token, rel=0.01
     )
 
 
@@ -163,7 +172,7 @@ def test_a_step_takes_its_reading_time() -> None:
         ("budget=-5%", 2, "expected a size"),
         ("budget=20%", 3, "the budget is"),
         ("window=65", 2, "from 0 to 64"),
-        ("bundle=perhaps", 2, "known: yes, no, auto"),
+        ("bundle=perhaps", 2, "expected yes or no, or auto"),
         ("predicted=2", 2, "share above 0"),
         ("window-share=0.9", 2, "window-share: a window of 4 tokens"),
         ("budgt=50%", 2, "did you mean 'budget'"),

@@ -10,7 +10,8 @@ import offchip
 from hw_configs.problems import InfeasibleError, InputError
 from hw_configs.system import System
 from mapping.liveness import footprint
-from mapping.mapper import MAPPERS, MapperOptions
+from mapping.mapper import MapperOptions, mapper_settings, plan_writer
+from mapping.placement.single_device import SingleDeviceSettings
 from simulator.check import check
 from workloads.graph import Graph, Role
 from workloads.workload import Phase, Workload
@@ -48,19 +49,19 @@ def test_one_device_holds_exactly_the_footprint(phase: str) -> None:
 
 
 def test_the_first_gpu_that_holds_it_is_taken() -> None:
-    plan = MAPPERS.get("single-device").plan(
+    plan = plan_writer("single-device").plan(
         graph_of("gpt2"), offchip.load_system("dgx-a100"), MapperOptions()
     )
     assert {task.device for task in plan.tasks} == {"gpu0"}
-    named = MapperOptions(settings={"device": "cpu1"})
-    plan = MAPPERS.get("single-device").plan(graph_of("gpt2"), offchip.load_system("dgx-a100"), named)
+    named = MapperOptions(settings=SingleDeviceSettings(device="cpu1"))
+    plan = plan_writer("single-device").plan(graph_of("gpt2"), offchip.load_system("dgx-a100"), named)
     assert {task.device for task in plan.tasks} == {"cpu1"}
 
 
 def test_an_unknown_device_is_told() -> None:
-    options = MapperOptions(settings={"device": "gpuO"})
+    options = MapperOptions(settings=SingleDeviceSettings(device="gpuO"))
     with pytest.raises(InputError, match="has no device 'gpuO'; it has gpu0"):
-        MAPPERS.get("single-device").plan(graph_of("gpt2"), offchip.load_system("dgx-a100"), options)
+        plan_writer("single-device").plan(graph_of("gpt2"), offchip.load_system("dgx-a100"), options)
 
 
 @pytest.mark.parametrize("share", [0.3, 0.5, 0.9])
@@ -71,14 +72,14 @@ def test_streamed_weights_fit_in_what_there_is(share: float, ahead: str) -> None
     weights = graph.bytes_by_role()[Role.WEIGHT]
     usable = whole.bytes - round(weights * share)
     system = with_gpu_memory(offchip.load_system("workstation"), usable)
-    options = MapperOptions(settings={"ahead": ahead})
+    options = MapperOptions(settings=mapper_settings("stream-weights", {"ahead": ahead}, "plan"))
     try:
-        plan = MAPPERS.get("stream-weights").plan(graph, system, options)
+        plan = plan_writer("stream-weights").plan(graph, system, options)
     except InfeasibleError as error:
         assert share == 0.9 or ahead == "5", str(error)  # noqa: PT017
         return
     assert check(plan, graph, system) == []
-    moved = int(plan.notes["streamed_bytes"])
+    moved = int(plan.notes.streamed_bytes)
     assert moved >= whole.bytes - usable
     for fidelity in ("event", "analytic"):
         result = offchip.simulate(one(graph), system, plan=plan, fidelity=fidelity)
@@ -90,22 +91,21 @@ def test_streamed_weights_fit_in_what_there_is(share: float, ahead: str) -> None
 
 
 def test_nothing_is_streamed_when_all_fits() -> None:
-    plan = MAPPERS.get("stream-weights").plan(
+    plan = plan_writer("stream-weights").plan(
         graph_of("gpt2"), offchip.load_system("workstation"), MapperOptions()
     )
-    assert plan.notes["streamed_bytes"] == 0
+    assert plan.notes.streamed_bytes == 0
     assert all(task.kind == "compute" for task in plan.tasks)
 
 
 @pytest.mark.parametrize("ahead", ["0", "-1", "two", "1001", ""])
 def test_a_wrong_depth_is_told(ahead: str) -> None:
-    options = MapperOptions(settings={"ahead": ahead})
-    with pytest.raises(InputError, match="whole number"):
-        MAPPERS.get("stream-weights").plan(graph_of("gpt2"), offchip.load_system("workstation"), options)
+    with pytest.raises(InputError, match=r"--set ahead: found .*whole number"):
+        mapper_settings("stream-weights", {"ahead": ahead}, "plan")
 
 
 def test_a_machine_without_another_memory_cannot_stream() -> None:
     with pytest.raises(InputError, match="no other memory"):
-        MAPPERS.get("stream-weights").plan(
+        plan_writer("stream-weights").plan(
             graph_of("gpt2"), offchip.load_system("a100-80gb"), MapperOptions()
         )

@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 
 from hw_configs.library import load_system
 from mapping.mapper import MapperOptions
-from mapping.offload.block_plan import MAPPER, write_block_plan
+from mapping.offload.block_plan import write_block_plan
 from mapping.offload.block_policy import RELEASED_T4, BlockPolicy, shape_of_graph
 from mapping.offload.block_schedule import block_cost
+from mapping.offload.block_search import MAPPER
 from mapping.offload.placement_lp import PlacementResult
 from offchip import api
 from simulator.check import check
@@ -71,7 +72,7 @@ def test_caches_live_batch_by_batch_and_return_new_tokens() -> None:
     system, graph = load_system("t4-server"), decode("opt-125m", 8)
     policy = BlockPolicy(2, 4, 1.0, 0.0, 0.25, 0.25, 1.0, 0.0)
     plan = write_block_plan(graph, system, found(graph, policy))
-    assert plan.notes["cache_pieces"] == {"gpu": 1, "host": 1, "disk": 2}
+    assert plan.notes.cache_pieces == {"gpu": 1, "host": 1, "disk": 2}
     changed = rewrite(graph, plan)
     cache = "layers.0.attention.k_cache"
     assert [plan.homes[f"{cache}/{i}"][0].memory for i in range(4)] == ["gpu", "host", "ssd", "ssd"]
@@ -87,8 +88,8 @@ def test_the_step_is_near_its_estimate() -> None:
     )
     system = load_system("t4-server")
     plan = MAPPER.plan(decode("opt-13b", 16), system, MapperOptions())
-    assert plan.notes["estimated_step_s"] <= result.makespan_s * 1.05
-    assert result.makespan_s < 1.6 * plan.notes["estimated_step_s"]
+    assert plan.notes.estimated_step_s <= result.makespan_s * 1.05
+    assert result.makespan_s < 1.6 * plan.notes.estimated_step_s
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,10 @@ import pytest
 
 from hw_configs.library import load_system
 from hw_configs.system import System
-from mapping.mapper import MapperOptions
-from mapping.offload.offload_kv import MAPPER
-from mapping.offload.policy import OFFLOAD_POLICIES, OffloadRequest, check_request
+from mapping.mapper import MapperOptions, offload_solver
+from mapping.offload.offload_kv import MAPPER, OffloadKvSettings
+from mapping.offload.policy import OffloadRequest, check_request
+from mapping.settings import read_settings
 from offchip import api
 from offchip.sweep.machine import Machines
 from simulator.check import check
@@ -21,6 +22,11 @@ from simulator.rewrite.apply import rewrite
 from workloads.graph import Graph
 from workloads.importers import load_workload
 from workloads.workload import WorkloadOptions
+
+
+def asked(**values: object) -> MapperOptions:
+    return MapperOptions(settings=read_settings(OffloadKvSettings, values))
+
 
 MODEL, BATCH, CONTEXT = "opt-1.3b", 24, 512
 TOKEN = 24 * 2048 * 2 * 2
@@ -53,9 +59,13 @@ def drive_bytes(result: Result, *, to_drive: bool) -> float:
 @pytest.mark.parametrize("batch", [1, 3, BATCH])
 def test_every_placement_gives_a_plan_that_holds(kv: str, attend: str, phase: str, batch: int) -> None:
     system, source = load_system("csd-node"), graph(phase, batch)
-    plan = MAPPER.plan(source, system, MapperOptions(settings={"kv": kv, "attend": attend}))
+    plan = MAPPER.plan(
+        source,
+        system,
+        asked(kv=kv, attend=attend),
+    )
     assert check(plan, rewrite(source, plan), system) == []
-    assert (plan.notes["kv"], plan.notes["attend"]) == (kv, attend)
+    assert (plan.notes.kv, plan.notes.attend) == (kv, attend)
 
 
 def test_a_cache_on_drives_comes_in_and_only_new_tokens_go_back() -> None:
@@ -84,18 +94,22 @@ def test_prefill_writes_the_cache_beside_the_computation() -> None:
 def test_the_choice_is_the_least_estimate() -> None:
     system = load_system("csd-node")
     plan = MAPPER.plan(graph(), system, MapperOptions())
-    fitting = [c for c in plan.notes["considered"] if not c["obstacle"]]
-    assert plan.notes["estimated_attention_s"] == min(c["estimated_attention_s"] for c in fitting)
-    assert {(c["kv"], c["attend"]) for c in plan.notes["considered"]} == set(PLACES)
+    fitting = [c for c in plan.notes.considered if not c.obstacle]
+    assert plan.notes.estimated_attention_s == min(c.estimated_attention_s for c in fitting)
+    assert {(c.kv, c.attend) for c in plan.notes.considered} == set(PLACES)
 
 
 @pytest.mark.parametrize(("kv", "attend"), [("host", "gpu"), ("csd", "gpu"), ("csd", "drive")])
 def test_the_estimate_is_near_the_simulated_step(kv: str, attend: str) -> None:
     system = load_system("csd-node")
-    plan = MAPPER.plan(graph(), system, MapperOptions(settings={"kv": kv, "attend": attend}))
+    plan = MAPPER.plan(
+        graph(),
+        system,
+        asked(kv=kv, attend=attend),
+    )
     rest = run("csd-node", kv="gpu").makespan_s
     took = run("csd-node", kv=kv, attend=attend).makespan_s
-    assert plan.notes["estimated_attention_s"] == pytest.approx(took, abs=rest * 1.2)
+    assert plan.notes.estimated_attention_s == pytest.approx(took, abs=rest * 1.2)
 
 
 def test_more_drives_are_faster_until_the_gpus_link_is_full() -> None:
@@ -131,7 +145,7 @@ def test_small_reads_of_a_drive_are_slower() -> None:
 def _simulated(system: System, **settings: str) -> float:
     from simulator.simulate import simulate
 
-    options = MapperOptions(settings=settings)
+    options = asked(**settings)
     workload = load_workload(MODEL, WorkloadOptions(phase="decode", batch=BATCH, prompt=CONTEXT))
     return simulate(workload, system, lambda g, s: MAPPER.plan(g, s, options)).makespan_s
 
@@ -150,7 +164,11 @@ def test_windows_latents_and_sinks(model: str, kv: str, attend: str) -> None:
     for phase, batch in (("decode", 8), ("prefill", 4)):
         options = WorkloadOptions(phase=phase, batch=batch, prompt=5000)
         source = load_workload(model, options).phases[0].graph
-        plan = MAPPER.plan(source, system, MapperOptions(settings={"kv": kv, "attend": attend}))
+        plan = MAPPER.plan(
+            source,
+            system,
+            asked(kv=kv, attend=attend),
+        )
         assert check(plan, rewrite(source, plan), system) == []
 
 
@@ -158,17 +176,16 @@ def test_the_plan_says_how_long_the_drives_last() -> None:
     system = load_system("csd-node")
     dense, sparse = (
         MAPPER.plan(
-            graph(), system, MapperOptions(settings={"kv": "csd", "attend": "drive", "kept": k})
+            graph(),
+            system,
+            asked(kv="csd", attend="drive", kept=k),
         ).notes
         for k in ("1", "0.125")
     )
-    assert dense["written_bytes_per_token"] == TOKEN
-    assert dense["tokens_until_worn_out"] == pytest.approx(4 * 2e12 * 3000 / TOKEN)
-    assert sparse["tokens_until_worn_out"] == pytest.approx(dense["tokens_until_worn_out"] / 1.5)
-    assert (
-        "tokens_until_worn_out"
-        not in MAPPER.plan(graph(), system, MapperOptions(settings={"kv": "host"})).notes
-    )
+    assert dense.written_bytes_per_token == TOKEN
+    assert dense.tokens_until_worn_out == pytest.approx(4 * 2e12 * 3000 / TOKEN)
+    assert sparse.tokens_until_worn_out == pytest.approx(dense.tokens_until_worn_out / 1.5)
+    assert MAPPER.plan(graph(), system, asked(kv="host")).notes.tokens_until_worn_out is None
 
 
 def test_the_example_runs(cli: Callable[..., Any], tmp_path: Path) -> None:
@@ -187,16 +204,14 @@ def test_weights_that_do_not_fit_are_streamed() -> None:
 def test_the_policies_answer() -> None:
     system = load_system("csd-node")
     for name in ("offload-kv", "block-schedule"):
-        policy = OFFLOAD_POLICIES.get(name)
+        policy = offload_solver(name)
         request = OffloadRequest(MODEL, system, "decode", CONTEXT, BATCH)
         check_request(name, policy, request)
         answer = policy.solve(request)
         assert answer.policy == name
         assert answer.why
         assert answer.tables
-    with_plan = OFFLOAD_POLICIES.get("offload-kv").solve(
-        OffloadRequest(MODEL, system, "decode", CONTEXT, BATCH)
-    )
+    with_plan = offload_solver("offload-kv").solve(OffloadRequest(MODEL, system, "decode", CONTEXT, BATCH))
     assert with_plan.plan is not None
     assert with_plan.graph is not None
     assert check(with_plan.plan, rewrite(with_plan.graph, with_plan.plan), system) == []
@@ -205,7 +220,7 @@ def test_the_policies_answer() -> None:
 @pytest.mark.parametrize(
     ("hw", "setting", "code", "message"),
     [
-        ("csd-node", "kv=tape", 2, "kv: found 'tape'; known: gpu, host, ssd, csd, auto"),
+        ("csd-node", "kv=tape", 2, "kv: found 'tape'; expected one of gpu, host, ssd, csd, auto"),
         ("csd-node", "kv=ssd", 2, "has no placement ssd/any"),
         ("csd-node", "attend=drve", 2, "did you mean 'drive'"),
         ("csd-node", "kept=0", 2, "share above 0"),

@@ -85,7 +85,7 @@ def test_counts_a_plan_expects_are_those_of_the_engine(planned):
                 seen["rows"] += figures["row_misses"] * share.channels
                 seen["columns"] += figures["column_accesses"] * share.channels
     assert expected == seen
-    assert 1 - seen["rows"] / seen["columns"] == pytest.approx(plan.notes["expected_row_hit_rate"], abs=0.004)
+    assert 1 - seen["rows"] / seen["columns"] == pytest.approx(plan.notes.expected_row_hit_rate, abs=0.004)
 
 
 def test_closed_form_is_near_the_engine(planned):
@@ -240,7 +240,7 @@ def test_a_kernel_that_misfits_is_bad_input(planned, key, value, message):
 
 
 def test_bad_settings_and_wrong_machines():
-    with pytest.raises(InputError, match="time or energy"):
+    with pytest.raises(InputError, match="one of time, energy"):
         simulate("gpt2", SYSTEM, mapper="pim", settings={"objective": "speed"})
     with pytest.raises(InputError, match="vector unit"):
         simulate("gpt2", "a100-80gb", mapper="pim")

@@ -14,7 +14,8 @@ from hw_configs.gpu_architecture import architecture_document, parse_architectur
 from hw_configs.link import OnChip
 from hw_configs.system import AnyDevice, MemorySpace, Node, System, Wire
 from simulator.cost.model import OperatorCost
-from simulator.plan import Home, Plan, Task
+from simulator.plan import Compute as ComputeTask
+from simulator.plan import Home, Plan, Task, Transfer
 from simulator.system.analytic import run_analytic
 from simulator.system.costs import CostTable
 from simulator.system.engine import PhaseRun, run_events
@@ -163,14 +164,13 @@ def op(
 
 def run_task(operator: str, device: str, stream: str = "", **more: object) -> Task:
     """A compute task named after its operator."""
-    return Task(operator, "compute", stream or f"{device}.compute", operator, device, **more)  # type: ignore[arg-type]
+    return ComputeTask(operator, stream or f"{device}.compute", operator, device, **more)  # type: ignore[arg-type]
 
 
 def move(tensor: str, source: str, target: str, stream: str = "", name: str = "", **more: object) -> Task:
     """A transfer, by default on a copy engine per pair of memories."""
-    return Task(
+    return Transfer(
         name or f"move {tensor} to {target}",
-        "transfer",
         stream or f"{source}->{target}",
         tensor=tensor,
         source=source,

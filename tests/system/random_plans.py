@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from machines import cpu, drive, gpu, op, ram, system, wire
 
 from hw_configs.system import System
-from simulator.plan import Home, Plan, Task
+from simulator.plan import Collective, Compute, Home, Plan, Task, Transfer
 from workloads.graph import PERSISTENT_ROLES, Graph, Operator, Role, Tensor
-from workloads.operators import Collective
+from workloads.operators import Collective as CollectiveWork
 
 SIZES = (0, 1, 64, 500, 1000, 4096)
 BANDWIDTHS = (500.0, 1000.0, 4000.0)
@@ -182,14 +182,12 @@ class _Writer:
         stream = f"copy{self.rng.randrange(self.engines)}"
         name = f"move{len(self.tasks)} {tensor}"
         after = self._after()
-        self.tasks.append(
-            Task(name, "transfer", stream, tensor=tensor, source=source, target=memory, after=after)
-        )
+        self.tasks.append(Transfer(name, stream, tensor=tensor, source=source, target=memory, after=after))
         self.fresh[tensor].add(memory)
         self.held.add((tensor, memory))
 
     def _run(self, operator: Operator, suffix: str = "") -> None:
-        if isinstance(operator.work, Collective):
+        if isinstance(operator.work, CollectiveWork):
             group = self.rng.sample(self.gpus, operator.work.group)
             for tensor, device in zip(operator.inputs, group, strict=True):
                 self._bring(tensor, self._memory(device))
@@ -197,9 +195,7 @@ class _Writer:
             for rank, device in enumerate(group):
                 stream = f"{device}.compute0"
                 name = f"{operator.name}@{rank}{suffix}"
-                self.tasks.append(
-                    Task(name, "collective", stream, operator.name, device, group=tuple(group), after=after)
-                )
+                self.tasks.append(Collective(name, stream, operator.name, device, tuple(group), after=after))
                 self._made(operator.outputs[rank], self._memory(device))
         else:
             device = self.rng.choice(self.workers)
@@ -208,7 +204,7 @@ class _Writer:
                 self._bring(tensor, memory)
             stream = f"{device}.compute{self.rng.randrange(self.lanes)}"
             name, after = operator.name + suffix, self._after()
-            self.tasks.append(Task(name, "compute", stream, operator.name, device, after=after))
+            self.tasks.append(Compute(name, stream, operator.name, device, after=after))
             for tensor in operator.outputs:
                 self._made(tensor, memory)
         self.read_at.setdefault(operator.name, {t: self.version.get(t, 0) for t in operator.inputs})

@@ -32,7 +32,8 @@ from hw_configs.library import load_system
 from hw_configs.problems import InputError
 from hw_configs.system import System
 from simulator.check import check
-from simulator.plan import Home, Plan, Task
+from simulator.plan import Collective, Compute, Home, Plan, Task
+from simulator.plan_file import plan_from_json
 from simulator.system.program import bind
 from tests.typed import operator_of
 from workloads.graph import Graph, Operator, Role
@@ -59,8 +60,8 @@ TASKS = (
     run_task("left", "gpu0"),
     move("b", "gpu0", "gpu1"),
     run_task("right", "gpu1"),
-    Task("reduce@0", "collective", "gpu0.compute", "reduce", "gpu0", group=GROUP),
-    Task("reduce@1", "collective", "gpu1.compute", "reduce", "gpu1", group=GROUP),
+    Collective("reduce@0", "gpu0.compute", "reduce", "gpu0", GROUP),
+    Collective("reduce@1", "gpu1.compute", "reduce", "gpu1", GROUP),
     run_task("third", "gpu0"),
 )
 GOOD = plan(GRAPH, MACHINE, TASKS, {"x": "gpu0", "w": "gpu0", "cache": "gpu0"})
@@ -120,8 +121,8 @@ BAD: dict[str, tuple[Plan, str, str]] = {
     "not a collective": (
         inserted(
             8,
-            Task("m0", "collective", "s0", "left", "gpu0", group=("gpu0", "gpu1")),
-            Task("m1", "collective", "s1", "left", "gpu1", group=("gpu0", "gpu1")),
+            Collective("m0", "s0", "left", "gpu0", ("gpu0", "gpu1")),
+            Collective("m1", "s1", "left", "gpu1", ("gpu0", "gpu1")),
         ),
         "m0", "no collective",
     ),
@@ -490,15 +491,36 @@ def test_the_limit_is_kept() -> None:
     assert len(check(empty, many, MACHINE, limit=7)) == 7
 
 
-@pytest.mark.parametrize("field", ["source", "target"])
-@pytest.mark.parametrize("kind", ["compute", "collective"])
-def test_only_a_transfer_names_memories(kind: str, field: str) -> None:
-    import offchip
+def test_a_source_that_nothing_streams_from_is_named() -> None:
+    tasks = list(GOOD.tasks)
+    assert isinstance(tasks[0], Compute)
+    tasks[0] = replace(tasks[0], source="host")
+    found = [str(violation) for violation in check(replace(GOOD, tasks=tuple(tasks)), GRAPH, MACHINE)]
+    assert found == ["first: names the source 'host' and streams nothing from it"]
 
-    phase = offchip.load_model("gpt2", phase="decode", prompt=16)
-    plan = offchip.solve(phase, "dgx-a100", "tensor-pipeline", tp=2)
-    index = next(i for i, task in enumerate(plan.tasks) if task.kind == kind)
-    changed = replace(plan.tasks[index], **{field: "nvswitch"})
-    wrong = replace(plan, tasks=(*plan.tasks[:index], changed, *plan.tasks[index + 1 :]))
-    found = [str(violation) for violation in offchip.check(wrong, phase.phases[0].graph, "dgx-a100")]
-    assert found == [f"{changed.name}: names the {field} 'nvswitch'; only a transfer has one"]
+
+@pytest.mark.parametrize(
+    ("name", "key", "value", "told"),
+    [
+        ("first", "target", "gpu1", "a compute task has no 'target'; a transfer task has"),
+        ("first", "source", "gpu1", "a compute task has one only for 'streamed' inputs"),
+        ("first", "group", ["gpu0"], "a compute task has no 'group'; a collective task has"),
+        ("reduce@0", "source", "gpu0", "a collective task has no 'source'; a compute or transfer task has"),
+        ("reduce@0", "streamed", ["w"], "a collective task has no 'streamed'; a compute task has"),
+        ("move b to gpu1", "operator", "left", "a transfer task has no 'operator'; a compute or collective"),
+        ("move b to gpu1", "device", "gpu0", "a transfer task has no 'device'"),
+        ("first", "adresses", {"a": 0}, "did you mean 'addresses'"),
+        ("first", "addresses", {"a": -1}, "integers of at least 0"),
+    ],
+)
+def test_a_field_of_another_kind_of_task_is_refused_by_name(
+    name: str, key: str, value: object, told: str
+) -> None:
+    data = GOOD.to_json()
+    assert plan_from_json(data, "plan.json") == GOOD
+    index = next(i for i, task in enumerate(data["tasks"]) if task["name"] == name)
+    data["tasks"][index][key] = value
+    with pytest.raises(InputError) as caught:
+        plan_from_json(data, "plan.json")
+    assert told in str(caught.value)
+    assert f"tasks.{index}.{key}" in str(caught.value)

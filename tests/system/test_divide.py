@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hw_configs.problems import InputError
-from simulator.plan import Division, Pieces, Plan, Sparsity, Task
+from simulator.plan import Division, Pieces, Plan, Sparsity, Transfer
 from simulator.plan_file import read_plan, write_plan
 from simulator.rewrite.divide import divide_graph
 from workloads.graph import Graph
@@ -126,7 +126,7 @@ def test_what_does_not_fit_the_graph(fields: dict[str, object], message: str) ->
 
 
 def test_a_file_holds_what_was_written(tmp_path: Path) -> None:
-    task = Task("t", "transfer", "s", tensor="x", source="a", target="b", chunk_bytes=4096, readers=2)
+    task = Transfer("t", "s", tensor="x", source="a", target="b", chunk_bytes=4096, readers=2)
     written = Plan(
         "g", "s", "m", (task,), {}, divisions={"x": Division(1, (1, 2), (True, False))},
         pieces={"o": Pieces("head", (3, 1))}, appends=("o",), sparsity={"o": Sparsity(0.125, 0.5)},

@@ -30,7 +30,7 @@ from hw_configs.problems import InfeasibleError, InputError, PhysicsError
 from hw_configs.system import MemorySpace, Node
 from simulator.check import check
 from simulator.cost.model import OperatorCost
-from simulator.plan import Plan, Task
+from simulator.plan import Collective, Plan, Task
 from simulator.system.costs import CostTable
 from simulator.system.engine import PhaseRun
 from simulator.system.physics import check_phase
@@ -281,7 +281,7 @@ def test_collectives_take_their_alpha_beta_time(
         bytes=size,
     )
     graph = Graph("g", tensors(sizes), (collective,))
-    tasks = [Task(f"c@{n}", "collective", f"{n}.compute", "c", n, group=tuple(names)) for n in names]
+    tasks = [Collective(f"c@{n}", f"{n}.compute", "c", n, tuple(names)) for n in names]
     made = plan(graph, machine, tasks, {f"i{i}": n for i, n in enumerate(names)})
     assert check(made, graph, machine) == []
     outcome = run(made, graph, machine, algorithm)
@@ -403,7 +403,7 @@ def test_waiting_for_ever_is_an_error_in_words() -> None:
         (op("c", ["a", "b"], ["c", "d"], kind="all_reduce", bytes=1),),
     )
     group = ("gpu0", "gpu1")
-    tasks = [Task(f"c@{i}", "collective", "same", "c", f"gpu{i}", group=group) for i in range(2)]
+    tasks = [Collective(f"c@{i}", "same", "c", f"gpu{i}", group) for i in range(2)]
     made: Plan = plan(graph, two_gpus(), tasks, {"a": "gpu0", "b": "gpu1"})
     with pytest.raises(InputError, match="never finishes"):
         event_run(made, graph, two_gpus())

@@ -115,12 +115,12 @@ def test_a_training_step_keeps_its_books(ranks: int) -> None:
 def test_plans_over_a_node_are_right(name: str, phase: str, tp: int, pp: int, microbatches: int) -> None:
     from oracle import data_is_right
 
-    from mapping.mapper import MAPPERS, MapperOptions
+    from mapping.mapper import MapperOptions, plan_writer
     from simulator.check import check
 
     system = offchip.load_system("dgx-a100")
     graph = microbatched(prefill(name, phase=phase, batch=1, prompt=32), microbatches)
-    plan: Plan = MAPPERS.get("tensor-pipeline").plan(graph, system, MapperOptions(tp, pp))
+    plan: Plan = plan_writer("tensor-pipeline").plan(graph, system, MapperOptions(tp, pp))
     rewritten = rewrite(graph, plan)
     assert check(plan, rewritten, system) == []
     assert data_is_right(plan, rewritten, system)
@@ -142,10 +142,10 @@ def test_one_forward_one_backward_bounds_live_microbatches() -> None:
     pp, microbatches = 4, 8
     workload = offchip.load_model("llama-3-8b", phase="train", batch=1, prompt=256)
     graph = microbatched(workload.phases[0].graph, microbatches)
-    from mapping.mapper import MAPPERS, MapperOptions
+    from mapping.mapper import MapperOptions, plan_writer
 
     system = offchip.load_system("dgx-a100")
-    plan = MAPPERS.get("tensor-pipeline").plan(graph, system, MapperOptions(1, pp))
+    plan = plan_writer("tensor-pipeline").plan(graph, system, MapperOptions(1, pp))
     live: dict[str, set[int]] = {f"gpu{stage}": set() for stage in range(pp)}
     most = dict.fromkeys(live, 0)
     last: dict[tuple[str, int], str] = {}
@@ -170,10 +170,10 @@ def test_one_forward_one_backward_bounds_live_microbatches() -> None:
 
 @pytest.mark.parametrize("pp", [2, 3, 4, 8])
 def test_stages_hold_equal_runs_of_layers(pp: int) -> None:
-    from mapping.mapper import MAPPERS, MapperOptions
+    from mapping.mapper import MapperOptions, plan_writer
 
     graph = prefill("llama-3-8b")
-    plan = MAPPERS.get("tensor-pipeline").plan(graph, offchip.load_system("dgx-a100"), MapperOptions(1, pp))
+    plan = plan_writer("tensor-pipeline").plan(graph, offchip.load_system("dgx-a100"), MapperOptions(1, pp))
     layers: dict[str, set[int]] = {f"gpu{stage}": set() for stage in range(pp)}
     for task in plan.tasks:
         if task.kind == "compute" and task.operator.startswith("layers."):

@@ -5,10 +5,11 @@ import dataclasses
 import pytest
 
 from hw_configs.problems import InfeasibleError, InputError
-from mapping.mapper import MAPPERS, MapperOptions
+from mapping.mapper import MapperOptions, plan_writer
 from mapping.scheduling import BASELINES, least_budget, problem_from_graph, solve
 from mapping.scheduling.lowering import to_plan
-from mapping.scheduling.tiling import fit_tiles, improve_tiles
+from mapping.scheduling.tiling import TiledSettings, fit_tiles, improve_tiles
+from mapping.settings import read_settings
 from offchip import api
 from simulator.check import check
 from simulator.rewrite.apply import rewrite
@@ -21,6 +22,10 @@ from workloads.layer_builder import LayerBuilder
 from workloads.models import build
 from workloads.operators import Activation, View
 from workloads.workload import WorkloadOptions
+
+
+def asked(**values: object) -> MapperOptions:
+    return MapperOptions(settings=read_settings(TiledSettings, values))
 
 
 def graph_of(name="mobilenet-v2", side=64):
@@ -76,8 +81,8 @@ def test_a_tiled_plan_runs_with_real_bytes(tmp_path, weights):
     graph = graph_of()
     capacity = int(least_budget(problem_from_graph(graph, weights)) * 0.6)
     system = machine(tmp_path, size=capacity)
-    options = MapperOptions(settings={"weights": weights, "rounds": "1", "time-limit": "5"})
-    plan = MAPPERS.get("scratchpad-tiled").plan(graph, system, options)
+    options = asked(weights=weights, rounds="1", time_limit="5")
+    plan = plan_writer("scratchpad-tiled").plan(graph, system, options)
     assert plan.tiles
     tiled = rewrite(graph, plan)
     assert not check(plan, tiled, system)
@@ -90,7 +95,7 @@ def test_settings_are_held_against_what_the_mapper_reads(tmp_path):
     graph, system = graph_of(), machine(tmp_path, size=1 << 20)
     for settings in ({"weights": "some"}, {"rounds": "-1"}, {"time-limit": "soon"}):
         with pytest.raises(InputError, match="--set"):
-            MAPPERS.get("scratchpad-tiled").plan(graph, system, MapperOptions(settings=settings))
+            plan_writer("scratchpad-tiled").plan(graph, system, asked(**settings))
 
 
 def test_a_reshape_takes_no_place_in_a_plan(tmp_path):

@@ -12,7 +12,7 @@ from hw_configs.library import load_system
 from hw_configs.problems import InfeasibleError, InputError
 from hw_configs.system import System
 from mapping.offload.policy import OffloadRequest
-from mapping.training.choose_setup import Family, choose
+from mapping.training.choose_setup import Family, TrainingSettings, choose
 from mapping.training.estimate import Estimator
 from mapping.training.policies import DEEPSPEED, EVERYTHING, MEGATRON, MEMO
 from mapping.training.pricing import Prices
@@ -30,13 +30,13 @@ def estimator(system: System) -> Estimator:
     return Estimator(Prices(system))
 
 
-def request_for(model: str, system: System, tokens: int, **settings: str) -> OffloadRequest:
-    return OffloadRequest(model, system, "train", tokens, 1, settings=settings)
+def request_for(model: str, system: System, tokens: int, **settings: object) -> OffloadRequest:
+    return OffloadRequest(model, system, "train", tokens, 1, settings=TrainingSettings(**settings))
 
 
 def test_nothing_priced_one_by_one_is_faster(tmp_path: Path, system: System, estimator: Estimator) -> None:
     model = gpt_config(tmp_path, layers=4, hidden=1024)
-    choice = choose(request_for(model, system, 2**17, devices="4"), Family(), estimator)
+    choice = choose(request_for(model, system, 2**17, devices=4), Family(), estimator)
     times = []
     for tensor, ulysses, context, pipeline in (
         (t, u, c, 4 // (t * u * c))
@@ -61,9 +61,9 @@ def test_nothing_priced_one_by_one_is_faster(tmp_path: Path, system: System, est
 
 
 def test_short_sequences_keep_everything_and_long_ones_swap(system: System) -> None:
-    short = MEMO.solve(request_for("memo-7b", system, 2**14, tp="8")).report
-    long = EVERYTHING.solve(request_for("memo-7b", system, 2**19, tp="8", ulysses="1", cp="1")).report
-    kept = EVERYTHING.solve(request_for("memo-7b", system, 2**14, tp="8")).report
+    short = MEMO.solve(request_for("memo-7b", system, 2**14, tp=8)).report
+    long = EVERYTHING.solve(request_for("memo-7b", system, 2**19, tp=8, ulysses=1, cp=1)).report
+    kept = EVERYTHING.solve(request_for("memo-7b", system, 2**14, tp=8)).report
     assert kept["setup"]["swap_tokens"] is None
     assert kept["setup"]["recompute"] == "none"
     assert long["setup"]["swap_tokens"] == 1.0
@@ -74,7 +74,7 @@ def test_short_sequences_keep_everything_and_long_ones_swap(system: System) -> N
 
 
 def test_as_few_layers_as_fit_are_recomputed(system: System, estimator: Estimator) -> None:
-    settings = {"tp": "8", "ulysses": "1", "cp": "1"}
+    settings = {"tp": 8, "ulysses": 1, "cp": 1}
     choice = choose(request_for("memo-7b", system, 2**17, **settings), Family(ways=("full",)), estimator)
     layers = choice.best.setup.recompute_layers
     assert layers is not None
@@ -95,17 +95,17 @@ def test_the_baselines_use_what_their_frameworks_have(system: System) -> None:
 
 def test_what_does_not_fit_says_by_how_much(system: System) -> None:
     with pytest.raises(InfeasibleError, match=r"short by .* of 79 GiB"):
-        EVERYTHING.solve(request_for("memo-65b", system, 2**20, tp="8", recompute="none"))
+        EVERYTHING.solve(request_for("memo-65b", system, 2**20, tp=8, recompute="none"))
     with pytest.raises(InputError, match="multiply"):
-        EVERYTHING.solve(request_for("memo-7b", system, 2**14, tp="3"))
+        EVERYTHING.solve(request_for("memo-7b", system, 2**14, tp=3))
     with pytest.raises(InputError, match="no ulysses"):
-        MEGATRON.solve(request_for("memo-7b", system, 2**14, ulysses="2"))
+        MEGATRON.solve(request_for("memo-7b", system, 2**14, ulysses=2))
     with pytest.raises(InputError, match="share"):
         MEMO.solve(request_for("memo-7b", system, 2**14, alpha="2"))
 
 
 def test_the_same_request_gives_the_same_report(system: System) -> None:
-    request = request_for("memo-7b", system, 2**16, tp="8")
+    request = request_for("memo-7b", system, 2**16, tp=8)
     first, second = (json.dumps(MEMO.solve(request).report, sort_keys=True) for _ in range(2))
     assert first == second
 
@@ -123,7 +123,7 @@ def test_one_device_without_host_memory() -> None:
 
 def test_what_cannot_be_executed_comes_with_a_plan_that_can(tmp_path: Path, system: System) -> None:
     model = gpt_config(tmp_path, layers=3, hidden=1024)
-    answer = EVERYTHING.solve(request_for(model, system, 2**15, devices="4"))
+    answer = EVERYTHING.solve(request_for(model, system, 2**15, devices=4))
     assert answer.plan is not None
     assert answer.graph is not None
     setup, plan = answer.report["setup"], answer.report["plan"]

@@ -39,7 +39,7 @@ def read_work(kind: str, values: Mapping[str, Any]) -> tuple[Work | None, list[F
     ]
     if problems:
         return None, problems
-    work = KINDS[kind](**fields)
+    work = KINDS[kind](**fields)  # type: ignore[arg-type]
     if not math.isfinite(work.flops) or work.flops < 0:
         return None, [FieldProblem("", f"the fields of the {kind} give {work.flops:g} FLOP")]
     return work, []

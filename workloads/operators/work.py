@@ -115,9 +115,13 @@ class Work:
         return dataclasses.replace(self, **values)  # type: ignore[arg-type]
 
 
-@cache
 def fields_of(kind: type[Work]) -> dict[str, FieldInfo]:
     """The fields of a kind by name, in their order: its own first, those of every kind last."""
+    return _fields_of(kind)
+
+
+@cache
+def _fields_of(kind: Any) -> dict[str, FieldInfo]:
     hints = get_type_hints(kind)
     found = [
         FieldInfo(

@@ -1,0 +1,1 @@
+"""Memory plans with proofs: what ``offchip solve`` runs, as functions."""

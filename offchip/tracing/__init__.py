@@ -1,0 +1,1 @@
+"""Traces through one device: what ``offchip trace`` runs, as functions."""

@@ -1,0 +1,188 @@
+"""A memory trace through a DRAM device, command by command."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack
+
+from hw_configs.problems import InputError, Problem, bad_input, nearest
+from hw_configs.typed_fields import wrong_types
+from offchip.keywords import from_keywords
+from offchip.progress import Reporter, silent, upto
+
+if TYPE_CHECKING:
+    from hw_configs.dram import DramDevice
+    from simulator.dram.result import DramResult
+    from workloads.memory_trace import MemoryTrace
+
+__all__ = ["DramTraceOptions", "trace_dram"]
+
+
+@dataclass(frozen=True, slots=True)
+class DramTraceOptions:
+    """How a trace meets a DRAM device.
+
+    ``format``: loadstore, readwrite, dramsim3 or csv; None tells it from the first line. ``gap``: least cycles between
+    two requests of a channel. ``outstanding``: requests in flight per channel, 0 for no bound. ``ignore_cycles``: back
+    to back, whatever cycles the trace names. From ``channels`` to ``write_queue``: instead of the device's own.
+    ``wrap``: addresses beyond the capacity wrap around. ``leap``: skip whole periods of periodic streams, with the
+    same result. ``commands``: a CSV file for every command. ``timeline``: a picture of the cycles of ``window``.
+    """
+
+    format: str | None = None
+    gap: int = 0
+    outstanding: int = 0
+    ignore_cycles: bool = False
+    channels: int | None = None
+    mapping: str | None = None
+    scheduler: str | None = None
+    row_policy: str | None = None
+    cap: int | None = None
+    refresh: str | None = None
+    read_queue: int | None = None
+    write_queue: int | None = None
+    wrap: bool = False
+    leap: bool = True
+    commands: str | Path | None = None
+    timeline: str | Path | None = None
+    window: str = "0:500"
+
+    def __post_init__(self) -> None:
+        problems = wrong_types(self)
+        if problems:
+            raise InputError(problems)
+
+
+class DramTraceChoices(TypedDict, total=False):
+    """The fields of :class:`DramTraceOptions`, as keywords."""
+
+    format: str | None
+    gap: int
+    outstanding: int
+    ignore_cycles: bool
+    channels: int | None
+    mapping: str | None
+    scheduler: str | None
+    row_policy: str | None
+    cap: int | None
+    refresh: str | None
+    read_queue: int | None
+    write_queue: int | None
+    wrap: bool
+    leap: bool
+    commands: str | Path | None
+    timeline: str | Path | None
+    window: str
+
+
+def trace_dram(
+    trace: str | Path, hw: str | Path, *, progress: Reporter = silent, **options: Unpack[DramTraceChoices]
+) -> DramResult:
+    """Run a memory trace through a DRAM device.
+
+    ``trace`` is a file (may be .gz or .zst) or ``PATTERN:REQUESTS[:SEED]``; ``hw`` a DRAM device by name or YAML file;
+    options are the fields of :class:`DramTraceOptions`. Raises ``InputError`` for bad input.
+
+    >>> result = trace_dram("seq_read:1000", "ddr4-2400-4gb-x8", outstanding=32)
+    >>> result.requests, result.row_hit_rate > 0.9
+    (1000, True)
+    """
+    from simulator.dram.build import memory_of
+    from simulator.dram.engine import Commands, RunOptions, simulate_trace
+    from simulator.dram.record import CommandFile
+    from simulator.dram.timeline import Timeline, check_picture, draw_timeline
+
+    chosen = from_keywords(DramTraceOptions, options)
+    device = _device(
+        str(hw),
+        {"channels": chosen.channels, "mapping": chosen.mapping},
+        {
+            name: getattr(chosen, name)
+            for name in ("scheduler", "row_policy", "cap", "refresh", "read_queue", "write_queue")
+        },
+    )
+    memory = memory_of(device)
+    requests = _trace(str(trace), device, chosen.format)
+    picture = None if chosen.timeline is None else Path(chosen.timeline)
+    drawing = None
+    if picture is not None:
+        drawing = Timeline(*_window(chosen.window))
+        check_picture(picture)
+    with ExitStack() as stack:
+        tally = stack.enter_context(progress("requests", requests.count or 0))
+        file = None
+        if chosen.commands is not None:
+            file = stack.enter_context(CommandFile(Path(chosen.commands)))
+
+        def take(batch: Commands) -> None:
+            if file is not None:
+                file.write(batch)
+            if drawing is not None:
+                drawing.add(batch)
+
+        asked = RunOptions(
+            gap=chosen.gap, outstanding=chosen.outstanding, use_arrivals=not chosen.ignore_cycles, wrap=chosen.wrap,
+            leap=chosen.leap, commands=take if file is not None or drawing is not None else None,
+            progress=upto(tally),
+        )  # fmt: skip
+        result = simulate_trace(memory, requests, asked)
+        if drawing is not None and picture is not None:
+            draw_timeline(drawing, memory.channel, picture)
+    return result
+
+
+def _device(hw: str, changes: dict[str, Any], controller: dict[str, Any]) -> DramDevice:
+    import pydantic
+
+    from hw_configs.dram import DramDevice
+    from hw_configs.library import load_device
+
+    device = load_device(hw)
+    if not isinstance(device, DramDevice):
+        raise bad_input(f"{hw!r} is a device of kind {device.kind!r}; expected kind 'dram'", path="--hw")
+    data = device.model_dump(exclude_none=True)
+    wanted = {name: value for name, value in changes.items() if value is not None}
+    tuned = {name: value for name, value in controller.items() if value is not None}
+    if not wanted and not tuned:
+        return device
+    data |= wanted
+    data["controller"] |= tuned
+    try:
+        return DramDevice.model_validate(data)
+    except pydantic.ValidationError as error:
+        raise InputError([_option_problem(detail) for detail in error.errors()]) from None
+
+
+def _option_problem(detail: Any) -> Problem:
+    """What is wrong with an option that changes the device."""
+    option = "--" + str(detail["loc"][-1]).replace("_", "-") if detail["loc"] else "--hw"
+    valid = str(detail.get("ctx", {}).get("expected", "")).replace("'", "").replace(" or ", ", ").split(", ")
+    near = nearest(str(detail["input"]), valid)
+    return Problem(
+        f"found {detail['input']!r}; {detail['msg'][0].lower()}{detail['msg'][1:]}", None, None, option, near
+    )
+
+
+def _trace(text: str, device: DramDevice, format: str | None) -> MemoryTrace:
+    from simulator.dram.patterns import geometry_of
+    from workloads.memory_trace import PATTERNS, generate, open_trace
+
+    head, _, rest = text.partition(":")
+    if not Path(text).exists() and (head in PATTERNS or (rest and "/" not in head and "." not in head)):
+        count, _, seed = rest.partition(":")
+        try:
+            numbers = int(count.replace("_", "") or "0"), int(seed or "1")
+        except ValueError:
+            raise bad_input(f"found {text!r}; expected PATTERN:REQUESTS or PATTERN:REQUESTS:SEED") from None
+        return generate(head, numbers[0], numbers[1], geometry_of(device))
+    return open_trace(text, format)
+
+
+def _window(text: str) -> tuple[int, int]:
+
+    first, _, last = text.partition(":")
+    if not (first.isdigit() and last.isdigit() and int(first) < int(last)):
+        raise bad_input(f"found {text!r}; expected FIRST:LAST in cycles, such as 0:500", path="--window")
+    return int(first), int(last)
