@@ -13,7 +13,7 @@ from simulator.plan import Plan, Split
 from simulator.rewrite.apply import rewrite
 from tests.training.small_models import gpt_config
 from workloads.graph import Graph, Role, check_graph
-from workloads.operators import Collective
+from workloads.operators import CollectiveWork
 
 DEGREES = [
     {"tensor": 4}, {"tensor": 4, "sequence_parallel": False}, {"ulysses": 4}, {"context": 4},
@@ -24,7 +24,7 @@ DEGREES = [
 def collective_bytes(graph: Graph, kind: str, parallel: str) -> int:
     return sum(
         op.work.bytes for op in graph.operators
-        if op.kind == kind and isinstance(op.work, Collective) and op.work.parallel == parallel
+        if op.kind == kind and isinstance(op.work, CollectiveWork) and op.work.parallel == parallel
     )  # fmt: skip
 
 
@@ -79,7 +79,7 @@ def test_megatron_communicates_four_times_per_layer(tmp_path: Path) -> None:
     assert len(layers) == 4 * 4
     assert all(op.work.bytes == unit for op in layers)
     divided = rank_graph(TrainingSetup(model, 512, tensor=2))
-    own = [op for op in divided.operators if isinstance(op.work, Collective) and op.place.layer == 2]
+    own = [op for op in divided.operators if isinstance(op.work, CollectiveWork) and op.place.layer == 2]
     assert sum(op.kind == "reduce_scatter" for op in own) == 4
     assert sum(op.kind == "all_gather" for op in own) == 6
     assert not [op for op in own if op.kind == "all_reduce"]
