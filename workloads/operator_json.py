@@ -292,7 +292,9 @@ def operator_row(op: Operator, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
         if amount:
             row[key] = amount
     row["dtype"] = op.dtype
-    attributes = {**op.work.changed(), **_stated(op)}
+    # Rows and columns that a file leaves out follow from the output, so they are always said.
+    sides = {"m": op.work.m, "n": op.work.n} if isinstance(op.work, Rows) else {}
+    attributes = {**sides, **op.work.changed(), **_stated(op)}
     if attributes:
         row["attributes"] = attributes
     return row

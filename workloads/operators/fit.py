@@ -365,7 +365,8 @@ def _rows(work: Rows, operands: _Operands) -> Iterator[FieldProblem]:
     made = (*operands.outputs, *operands.updates)
     strict = not operands.backward and not isinstance(work, _READ_BY_ROWS)
     allowed = made if strict and made else operands.all
-    if need not in {_elements(tensor) for tensor in allowed} | {_total(made), _total(operands.inputs)}:
+    totals = {_total(made)} if strict else {_total(made), _total(operands.inputs)}
+    if need not in {_elements(tensor) for tensor in allowed} | totals:
         yield _sized(work, ("m", "n"), allowed[0])
         return
     if isinstance(work, TopK) and work.k > work.n:
