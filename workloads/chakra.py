@@ -358,7 +358,9 @@ def _work(node: TraceNode, source: str, size: int) -> Work:
     """What a node does; ``source`` is the trace's own name for it."""
     if node.type == "compute":
         return _computed(float(_count(node, "num_ops")), size)
-    if node.type in ("memory_load", "memory_store", "storage", "checkpoint"):
+    if node.type == "memory_load":
+        return Copy(m=1, n=size)  # the bytes that arrive
+    if node.type in ("memory_store", "storage", "checkpoint"):
         return _long_row(Copy, 0.0, size)
     if node.type == "collective":
         kind = _COLLECTIVE.get(source)

@@ -12,15 +12,17 @@ import math
 import os
 import tempfile
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
 from hw_configs.problems import InputError, Problem, bad_input, nearest
 from workloads.dtypes import BITS, size_bytes
-from workloads.graph import KINDS, Attribute, Graph, Operator, Role, Tensor, check_graph, legacy_operator
+from workloads.graph import Attribute, Graph, Operator, Role, Tensor, check_graph, make_operator
 from workloads.imported import refuse_resizing, uncosted_operators
 from workloads.json_file import JsonDocument, read_json, read_json_text
+from workloads.operator_json import OPERATOR_KEYS, StatedOperator, operator_row, read_operator
+from workloads.operators import KINDS, Copy, Custom
 from workloads.workload import Phase, Workload, WorkloadOptions
 
 JsonPath = tuple[str | int, ...]
@@ -40,10 +42,8 @@ _ROLES: Final = tuple(str(role) for role in Role)
 _PHASES: Final = ("forward", "prefill", "decode", "train")
 _GRAPH_KEYS: Final = ("format", "name", "structure", "metadata", "tensors", "operators", "outputs")
 _TENSOR_KEYS: Final = ("name", "shape", "dtype", "role", "size_bytes")
-_OPERATOR_KEYS: Final = (
-    "name", "kind", "inputs", "outputs", "updates", "flops", "read_bytes", "write_bytes",
-    "dtype", "attributes",
-)  # fmt: skip
+MAX_FLOPS: Final = 1e30
+"""More than any operator does."""
 
 
 def read_graph(path: str | Path) -> Graph:
@@ -81,7 +81,7 @@ def graph_to_json(graph: Graph) -> str:
         head["metadata"] = dict(graph.metadata)
     parts = [f" {_line(key)}: {_line(value)}" for key, value in head.items()]
     parts.append(_block("tensors", [_tensor_json(tensor) for tensor in graph.tensors.values()]))
-    parts.append(_block("operators", [_operator_json(op) for op in graph.operators]))
+    parts.append(_block("operators", [operator_row(op, graph.tensors) for op in graph.operators]))
     parts.append(f' "outputs": {_line(list(graph.outputs))}')
     return "{\n" + ",\n".join(parts) + "\n}\n"
 
@@ -117,24 +117,17 @@ def _tensor_json(tensor: Tensor) -> dict[str, Any]:
     return row
 
 
-def _operator_json(op: Operator) -> dict[str, Any]:
-    row: dict[str, Any] = {
-        "name": op.name, "kind": op.kind, "inputs": list(op.inputs), "outputs": list(op.outputs),
-    }  # fmt: skip
-    if op.updates:
-        row["updates"] = list(op.updates)
-    row |= {"flops": op.flops, "read_bytes": op.read_bytes, "write_bytes": op.write_bytes, "dtype": op.dtype}
-    if op.attributes:
-        row["attributes"] = dict(op.attributes)
-    return row
-
-
 _SCRATCHPAD_KEYS: Final = (
     "format", "name", "description", "ops", "tensors",
     "M_R_bytes", "M_P_bytes", "fixed_order_peak_bytes", "budgets",
 )  # fmt: skip
 _SCRATCHPAD_OP_KEYS: Final = ("name", "kind", "inputs", "outputs", "workspace_bytes")
 _SCRATCHPAD_TENSOR_KEYS: Final = ("name", "bytes", "producer", "consumers", "graph_input", "graph_output")
+
+
+def _loaded(names: Collection[str], tensors: Mapping[str, Tensor]) -> Copy:
+    """A graph input that comes in: one row of bytes."""
+    return Copy(m=1, n=sum(tensors[name].size_bytes for name in names), function="load")
 
 
 class _Reader:
@@ -209,18 +202,13 @@ class _Reader:
             inputs = self.names(row.get("inputs", []), (*path, "inputs"), tensors)
             made = self.names(row.get("outputs", []), (*path, "outputs"), tensors)
             workspace = self.count(row.get("workspace_bytes", 0), (*path, "workspace_bytes"))
-            write = sum(tensors[t].size_bytes for t in made if t in tensors)
-            read = workspace + sum(tensors[t].size_bytes for t in dict.fromkeys(inputs) if t in tensors)
             load = kind == "input" or (not inputs and bool(made) and from_outside.issuperset(made))
-            attributes: dict[str, Attribute] = {"source_type": kind, "workspace_bytes": workspace}
-            if load and kind != "input":
-                attributes["graph_input"] = True
-            operators.append(
-                legacy_operator(
-                    name, "copy" if load else "custom", inputs, made, 0.0, write if load else read, write,
-                    "int8", attributes=attributes,
-                )
-            )  # fmt: skip
+            known = all(t in tensors for t in (*inputs, *made))
+            if known:
+                work = _loaded(made, tensors) if load else Custom()
+                op = make_operator(name, work, inputs, made, tensors, dtype="int8", source=kind)
+                beside = op.write_bytes if load else workspace
+                operators.append(replace(op, beside_read=beside, workspace_bytes=workspace))
             lines[name] = path
         if self.problems:
             raise InputError(self.problems)
@@ -284,26 +272,39 @@ class _Reader:
         if not row:
             return None
         before = len(self.problems)
-        self.keys(row, path, _OPERATOR_KEYS, ("name", "kind", "inputs", "outputs"))
+        self.keys(row, path, OPERATOR_KEYS, ("name", "kind", "inputs", "outputs"))
         name = self.text(row.get("name", "?"), (*path, "name"))
         kind = self.choice(row.get("kind", "custom"), (*path, "kind"), KINDS, "operator kind")
         inputs = self.names(row.get("inputs", []), (*path, "inputs"), tensors)
         outputs = self.names(row.get("outputs", []), (*path, "outputs"), tensors)
         updates = self.names(row.get("updates", []), (*path, "updates"), tensors)
-        flops = self.figure(row.get("flops", 0.0), (*path, "flops"))
-        traffic = [
-            self.count(row[key], (*path, key))
-            if key in row
-            else sum(tensors[t].size_bytes for t in dict.fromkeys(touched) if t in tensors)
-            for key, touched in (("read_bytes", inputs), ("write_bytes", (*outputs, *updates)))
-        ]
+        flops = self.figure(row["flops"], (*path, "flops")) if "flops" in row else None
+        bytes_of = {
+            key: self.count(row[key], (*path, key)) if key in row else None
+            for key in ("read_bytes", "write_bytes", "beside_read", "beside_written")
+        }
+        reads, writes = (self.amounts(row[k], (*path, k)) if k in row else None for k in ("reads", "writes"))
         dtype = self.choice(row.get("dtype", "fp16"), (*path, "dtype"), BITS, "element type")
-        attributes = self.attributes(row.get("attributes", {}), (*path, "attributes"))
+        attributes = row.get("attributes", {})
+        if not isinstance(attributes, dict):
+            self.note((*path, "attributes"), f"found {_shown(attributes)}; expected an object")
         if len(self.problems) > before:
             return None
-        return legacy_operator(
-            name, kind, inputs, outputs, flops, traffic[0], traffic[1], dtype, updates, attributes
-        )
+        stated = StatedOperator(
+            name, kind, inputs, outputs, updates, dtype, flops, attributes=attributes, reads=reads, writes=writes,
+            **bytes_of,
+        )  # fmt: skip
+        op, faults = read_operator(stated, tensors)
+        for fault in faults:
+            self.note((*path, *fault.path), fault.message, fault.suggestion)
+        return op
+
+    def amounts(self, value: Any, path: JsonPath) -> dict[str, int]:
+        """Bytes by tensor."""
+        if not isinstance(value, dict):
+            self.note(path, f"found {_shown(value)}; expected an object of bytes by tensor")
+            return {}
+        return {name: self.count(amount, (*path, name)) for name, amount in value.items()}
 
     def text(self, value: Any, path: JsonPath, empty: bool = False) -> str:
         if not isinstance(value, str) or not (value or empty):
@@ -337,8 +338,8 @@ class _Reader:
 
     def figure(self, value: Any, path: JsonPath) -> float:
         numeric = isinstance(value, int | float) and not isinstance(value, bool)
-        if not numeric or not 0 <= value < math.inf:
-            self.note(path, f"found {_shown(value)}; expected a finite number of at least 0")
+        if not numeric or not 0 <= value <= MAX_FLOPS:
+            self.note(path, f"found {_shown(value)}; expected a number from 0 to {MAX_FLOPS:g}")
             return 0.0
         return float(value)
 

@@ -1,6 +1,7 @@
 """Questions to the interchange form: is it lossless, and does a wrong file say what is wrong and where?"""
 
 import json
+import math
 from pathlib import Path
 
 import networkx
@@ -10,9 +11,11 @@ from hypothesis import strategies as st
 
 from hw_configs.problems import InputError
 from workloads.dtypes import BITS
-from workloads.graph import KINDS, Graph, Role, Tensor, check_graph, legacy_operator
+from workloads.graph import Graph, Operator, Place, Role, Tensor, check_graph, make_operator
 from workloads.graph_json import IMPORTER, graph_from_json, graph_to_json, read_graph, write_graph
-from workloads.importers import HEAD_BYTES
+from workloads.importers import HEAD_BYTES, load_workload
+from workloads.operators import KINDS, Copy, Custom, Elementwise, Product, fields_of
+from workloads.operators.traffic import traffic
 from workloads.workload import WorkloadOptions
 
 NAMES = st.text(st.characters(codec="utf-8", exclude_categories=("Cs",)), min_size=1, max_size=8)
@@ -22,6 +25,44 @@ ATTRIBUTES = st.dictionaries(
     max_size=3,
 )
 COUNTS = st.integers(0, 2**62)
+
+
+@st.composite
+def amounts(draw, tensors, names, rule):
+    """Bytes of each operand: the rule's, or any that the tensor has; of one named twice at its first mention."""
+    found, seen = [], set()
+    for name, amount in zip(names, rule, strict=True):
+        part = draw(st.just(amount) | st.integers(0, tensors[name].size_bytes))
+        found.append(0 if name in seen else part)
+        seen.add(name)
+    return tuple(found)
+
+
+@st.composite
+def operators_over(draw, name, tensors, inputs, outputs, updates):
+    """An operator whose fields fit its tensors: pointwise work over its output, or work without a rule."""
+    shape = tensors[outputs[0]].shape if outputs else ()
+    columns = shape[-1] if shape else 1
+    rows = math.prod(shape) // columns if columns else 0
+    figure = draw(st.floats(0, 1e18))
+    work = Custom(extra_flops=figure)
+    if outputs and draw(st.booleans()):
+        work = Elementwise(
+            m=rows, n=columns, flops_per_element=draw(st.floats(0, 1e6)), function=draw(st.text())
+        )
+    parts = [[tensors[n] for n in names] for names in (inputs, outputs, updates)]
+    rule = traffic(work, *parts)
+    place = Place(
+        draw(st.none() | st.integers(-1, 99)), draw(st.sampled_from(["", "forward", "recompute", "optimizer"])),
+        draw(st.none() | st.integers(0, 9)), draw(st.text(max_size=4)),
+    )  # fmt: skip
+    return Operator(
+        name, work, inputs, outputs, updates, draw(st.sampled_from(list(BITS))),
+        draw(amounts(tensors, (*inputs, *updates), rule.reads)),
+        draw(amounts(tensors, (*outputs, *updates), rule.writes)),
+        draw(COUNTS), draw(COUNTS), place, draw(st.sampled_from(["", "cold", "hot", "previous"])),
+        draw(st.integers(0, 2**40)), draw(st.none() | st.floats(0, 1e6)), draw(st.text(max_size=4)),
+    )  # fmt: skip
 
 
 @st.composite
@@ -46,13 +87,7 @@ def graphs(draw):
         made = [
             tensor(f"{name}/{i}", [Role.ACTIVATION, Role.GRADIENT]) for i in range(draw(st.integers(0, 2)))
         ]
-        operators.append(
-            legacy_operator(
-                name, draw(st.sampled_from(list(KINDS))), tuple(inputs), tuple(made),
-                draw(st.floats(0, 1e18)), draw(COUNTS), draw(COUNTS), draw(st.sampled_from(list(BITS))),
-                tuple(updates), draw(ATTRIBUTES),
-            )
-        )  # fmt: skip
+        operators.append(draw(operators_over(name, tensors, tuple(inputs), tuple(made), tuple(updates))))
     outputs = tuple(draw(st.lists(st.sampled_from(list(tensors)), unique=True, max_size=2)))
     return Graph(draw(NAMES), tensors, tuple(operators), outputs, draw(st.text(max_size=4)), draw(ATTRIBUTES))
 
@@ -85,7 +120,7 @@ def test_operators_in_any_order_come_back_in_a_valid_one(graph, random):
 def test_a_written_file_reads_back_and_leaves_no_temporary(tmp_path):
     graph = Graph(
         "two", {"x": Tensor("x", (2, 3), "fp16"), "y": Tensor("y", (6,), "fp32")},
-        (legacy_operator("copy", "copy", ("x",), ("y",), 0.0, 12, 24),), ("y",),
+        (Operator("copy", Copy(m=1, n=6), ("x",), ("y",), reads=(12,), writes=(24,)),), ("y",),
     )  # fmt: skip
     write_graph(graph, tmp_path / "two.json")
     assert [path.name for path in tmp_path.iterdir()] == ["two.json"]
@@ -110,7 +145,14 @@ def hand_written(**changes):
             {"name": "y", "shape": [4, 16], "dtype": "fp16"},
         ],
         "operators": [
-            {"name": "mm", "kind": "matmul", "inputs": ["x", "w"], "outputs": ["y"], "flops": 1024}
+            {
+                "name": "mm",
+                "kind": "matmul",
+                "inputs": ["x", "w"],
+                "outputs": ["y"],
+                "flops": 1024,
+                "attributes": {"m": 4, "n": 16, "k": 8},
+            }
         ],
     }
     return graph | changes
@@ -152,7 +194,7 @@ def test_all_problems_come_at_once_each_with_its_line():
         "g.json:5: tensors[2].name: two tensors have the name 'x'",
         "g.json:8: operators[0].kind: unknown operator kind \"matmull\" (did you mean 'matmul'?)",
         "g.json:8: operators[0].outputs[0]: unknown tensor 'z'",
-        "g.json:8: operators[0].flops: found -1; expected a finite number of at least 0",
+        "g.json:8: operators[0].flops: found -1; expected a number from 0 to 1e+30",
         "g.json:9: operators[1]: missing key 'outputs'",
         'g.json:9: operators[1].inputs: found "x"; expected a list of tensor names',
     ]
@@ -252,9 +294,192 @@ def test_a_scratchpad_instance_is_read_with_its_sizes_and_wiring(tmp_path):
         ("load_x", "copy", 100, 100),
         ("c", "custom", 150, 200),
     ]
-    assert graph.operators[1].attributes == {"source_type": "conv", "workspace_bytes": 50}
+    assert (graph.operators[1].source, graph.operators[1].workspace_bytes) == ("conv", 50)
+    assert (graph.operators[1].work, graph.operators[1].beside_read) == (Custom(), 50)
     assert graph.outputs == ("c:0",)
     assert workload.unsupported == (
         "conv: 1 of 2 operators (50.0%), 63.6% of the bytes; counted by its bytes, no FLOPs",
     )
     assert graph_from_json(graph_to_json(graph)) == graph
+
+
+# --- fields, and what they say of tensors ------------------------------------------------------------------
+
+
+def with_operator(**changes):
+    graph = hand_written()
+    (row,) = graph["operators"]
+    row |= changes
+    return json.dumps(graph)
+
+
+def with_fields(**changes):
+    fields = hand_written()["operators"][0]["attributes"] | changes
+    return with_operator(attributes={key: value for key, value in fields.items() if value is not None})
+
+
+WHOLE = "expected a whole number"
+RANGE = "expected 0 to 1e+18 rows"
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"m": "abc"}, "m: found 'abc'; " + WHOLE),
+        ({"m": True}, "m: found True; " + WHOLE),
+        ({"m": 4.5}, "m: found 4.5; " + WHOLE),
+        ({"m": 1e308}, "m: found 1e+308; " + WHOLE),
+        ({"m": -4}, "m: found -4; " + RANGE),
+        ({"m": 10**400}, "m: found a number of more than 19 digits; " + RANGE),
+        ({"m": 0}, "m: found 0; expected 4: m x n has to be the 64 elements of 'y' of shape [4, 16]"),
+        ({"m": 8_000_000}, "m: found 8000000; expected 4: m x n has to be the 64 elements of 'y' of shape [4, 16]"),
+        ({"n": 8}, "n: found 8; expected 16: m x n has to be the 64 elements of 'y' of shape [4, 16]"),
+        ({"k": 80}, "k: found 80; expected 8: n x k has to be the 128 elements of 'w' of shape [8, 16]"),
+        ({"weight_dtype": "int4"}, "weight_dtype: found 'int4'; the tensors are stored as int8 ('w')"),
+        ({"weight_dtype": "int9"}, "weight_dtype: unknown element type 'int9' (did you mean 'int8'?)"),
+        ({"rate": 0}, "rate: found 0; expected 1 to 1e+18 times"),
+        ({"layer": -2}, "layer: found -2; expected -1 to 1e+18"),
+        ({"pass": "backwards"}, "pass: found 'backwards'; expected one of forward, backward, recompute, optimizer"
+         " (did you mean 'backward'?)"),
+        ({"residency": "warm"}, "residency: found 'warm'; expected one of cold, hot, previous"),
+        ({"layre": 3}, None),
+        ({"k": None}, None),
+    ],
+)  # fmt: skip
+def test_a_wrong_field_is_one_line_with_its_name(changes, expected):
+    (found,) = problems_of(with_fields(**changes))
+    if "layre" in changes:
+        assert found.startswith(
+            "g.json:1: operators[0].attributes.layre: a matmul has no field 'layre'; it has m, n, "
+        )
+    elif expected is None:
+        assert found.startswith("g.json:1: operators[0].attributes: missing field 'k' (length of the sums)")
+    else:
+        assert found == f"g.json:1: operators[0].attributes.{expected}"
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"flops": 1025}, "flops: found 1025; the fields of the matmul give 1024"),
+        ({"flops": 10**400}, None),
+        ({"read_bytes": 12}, "read_bytes: found 12; expected 192 to 192 B, as its fields and tensors have it; "
+         "state operands that move in part under 'reads'"),
+        ({"read_bytes": 500}, "read_bytes: found 500; expected 192 to 192 B, as its fields and tensors have it; "
+         "state operands that move in part under 'reads'"),
+        ({"write_bytes": 0}, "write_bytes: found 0; expected 128 to 128 B, as its fields and tensors have it; "
+         "state operands that move in part under 'writes'"),
+        ({"reads": {"w": 129}}, "reads.w: found 129; expected at most the 128 B of 'w'"),
+        ({"reads": {"v": 1}}, "reads.v: no operand 'v' of this operator; they are x, w"),
+        ({"reads": {"w": -1}}, "reads.w: found -1; expected a whole number from 0 to 9223372036854775807"),
+        ({"reads": [1]}, "reads: found [1]; expected an object of bytes by tensor"),
+        ({"reads": {"w": 100}, "read_bytes": 192}, "read_bytes: found 192; its operands and what is beside them "
+         "give 164"),
+        ({"attributes": []}, "attributes: found []; expected an object"),
+    ],
+)  # fmt: skip
+def test_totals_that_disagree_with_fields_and_tensors_are_refused(changes, expected):
+    (found,) = problems_of(with_operator(**changes))
+    if expected is None:
+        assert found.startswith("g.json:1: operators[0].flops: found 1000000")
+        assert found.endswith("expected a number from 0 to 1e+30")
+    else:
+        assert found == f"g.json:1: operators[0].{expected}"
+
+
+def test_operands_in_part_and_bytes_beside_them_are_read():
+    text = with_operator(reads={"w": 100}, writes={"y": 5}, beside_read=7, beside_written=9)
+    (op,) = graph_from_json(text).operators
+    assert (op.reads, op.writes, op.beside_read, op.beside_written) == ((64, 100), (5,), 7, 9)
+    assert (op.read_bytes, op.write_bytes) == (171, 14)
+
+
+def test_a_tensor_named_twice_is_read_once():
+    tensors = {"x": Tensor("x", (2, 2), "fp16"), "y": Tensor("y", (2, 2), "fp16")}
+    square = make_operator("square", Elementwise(m=2, n=2, function="multiply"), ("x", "x"), ("y",), tensors)
+    assert (square.reads, square.read_bytes) == ((8, 0), 8)
+    graph = Graph("g", tensors, (square,), ("y",))
+    assert graph_from_json(graph_to_json(graph)) == graph
+
+
+def test_what_older_files_count_in_their_flops_finds_its_field():
+    """Bias beside a product, operations per element, tokens of a recurrence, an attention's backward pass."""
+    tensors = [{"name": n, "shape": [4, 16], "dtype": "fp16"} for n in ("y", "z", "r", "g")]
+    tensors += hand_written()["tensors"][:2]
+    sizes = {"batch": 1, "heads": 2, "kv_heads": 2, "head_dim": 8, "q_len": 4, "kv_len": 4, "window": 0}
+    rows = [
+        ("p", "matmul", ["x", "w"], "y", 1024 + 64, {"m": 4, "n": 16, "k": 8, "layer": 3, "tp": "column"}),
+        ("e", "activation", ["y"], "z", 256, {"m": 4, "n": 16, "source_type": "Relu", "runtime_us": 5}),
+        ("r", "recurrent", ["z"], "r", 4000, {"batch": 1, "sequence": 4, "hidden": 16, "directions": 2}),
+        ("b", "attention", ["r"], "g", 2.5 * 4 * 2 * 4 * 4 * 8, sizes | {"pass": "backward"}),
+    ]
+    operators = [
+        {
+            "name": name,
+            "kind": kind,
+            "inputs": inputs,
+            "outputs": [out],
+            "flops": flops,
+            "attributes": attributes,
+        }
+        for name, kind, inputs, out, flops, attributes in rows
+    ]
+    graph = graph_from_json(json.dumps(hand_written(tensors=tensors, operators=operators)))
+    product, relu, cell, attend = graph.operators
+    assert product.work == Product(m=4, n=16, k=8, extra_flops=64.0)
+    assert product.place == Place(layer=3, axis="column")
+    assert (relu.work.flops_per_element, relu.source, relu.measured_s) == (4.0, "Relu", 5e-6)
+    assert cell.work.flops_per_token == 500.0
+    assert (attend.work.share, attend.place.training_pass) == (2.5, "backward")
+    assert graph_from_json(graph_to_json(graph)) == graph
+
+
+def test_a_saved_trace_of_no_tensors_reads_back(tmp_path):
+    from workloads.chakra import TraceNode, trace_bytes
+
+    nodes = [
+        TraceNode(0, "load", "memory_load", attributes={"tensor_size": 4096}),
+        TraceNode(1, "gemm", "compute", (), (0,), 37, {"num_ops": 2_000_000, "tensor_size": 8192}),
+        TraceNode(2, "sum", "collective", (), (1,), 0, {"comm_type": 0, "comm_size": 1024}),
+        TraceNode(3, "add", "compute", (), (2, 0), 0, {"num_ops": 10, "tensor_size": 20}),
+    ]
+    path = tmp_path / "rank.et"
+    path.write_bytes(trace_bytes(nodes))
+    graph = load_workload(path).phases[0].graph
+    assert graph_from_json(graph_to_json(graph)) == graph
+
+
+LANGUAGE = [{"phase": "prefill"}, {"phase": "decode", "fused": False}, {"phase": "train"}]
+MODELS = [
+    *((model, options) for model in ("gpt2", "deepseek-v2-lite", "mixtral-8x7b") for options in LANGUAGE),
+    *(
+        (model, options)
+        for model in ("resnet-18", "unet", "vit-b-16")
+        for options in ({}, {"phase": "train"})
+    ),
+]
+
+
+@pytest.mark.parametrize(("model", "options"), MODELS)
+def test_built_in_models_come_back_as_they_were(model, options):
+    graph = load_workload(model, WorkloadOptions(prompt=24, **options)).phases[0].graph
+    assert graph_from_json(graph_to_json(graph)) == graph
+
+
+# --- every kind --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", sorted(KINDS))
+def test_every_field_of_every_kind_refuses_what_it_cannot_be(kind):
+    known = fields_of(KINDS[kind])
+    needed = {name: 1 for name, info in known.items() if info.required}
+    for name, info in known.items():
+        wrong = ["a b"] if info.type is not str else [7]
+        wrong += [10**400, -(10**400)] if info.type in (int, float) else []
+        wrong += [1.5] if info.type is int else []
+        for value in wrong:
+            row = {
+                "name": "o", "kind": kind, "inputs": [], "outputs": [], "attributes": needed | {name: value}
+            }  # fmt: skip
+            (found,) = problems_of(json.dumps(hand_written(operators=[row])))
+            assert found.startswith(f"g.json:1: operators[0].attributes.{name}: found "), (name, value)

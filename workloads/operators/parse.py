@@ -81,11 +81,11 @@ def _wrong(info: FieldInfo, value: Any) -> FieldProblem | None:
     if not fits:
         return FieldProblem(info.name, f"found {_shown(value)}; expected {_TYPE_NAMES[info.type]}")
     if info.type in (int, float):
-        if not info.least <= value <= MAX_COUNT or (isinstance(value, float) and not math.isfinite(value)):
-            least = f"{info.least:g}" if math.isfinite(info.least) else "any"
+        least = max(info.least, -MAX_COUNT)
+        if not least <= value <= MAX_COUNT or (isinstance(value, float) and not math.isfinite(value)):
             unit = f" {info.unit}" if info.unit else ""
             return FieldProblem(
-                info.name, f"found {_shown(value)}; expected {least} to {MAX_COUNT:.0e}{unit}"
+                info.name, f"found {_shown(value)}; expected {least:.6g} to {MAX_COUNT:.0e}{unit}"
             )
     elif info.choices and value not in info.choices:
         choices = ", ".join(choice for choice in info.choices if choice)

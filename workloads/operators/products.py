@@ -38,6 +38,7 @@ class Product(Work):
         "times",
         "dense multiply-adds per one that the matrix unit does, skipping zeros (2 for 2:4 sparse weights)",
         1.0,
+        1.0,
     )
     heads: int = count("heads", "query heads among the columns", 0, 0, _OF_A_PLAN)
     kv_heads: int = count("heads", "key and value heads among the columns", 0, 0, _OF_A_PLAN)

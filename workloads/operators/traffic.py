@@ -62,6 +62,10 @@ def traffic(
         bytes_of(tensor, touched[tensor.name] if tensor.name in touched else _used(work, index, tensor))
         for index, tensor in enumerate(inputs)
     ]
+    names = [tensor.name for tensor in inputs]
+    if len(set(names)) < len(names):
+        # What is named twice is read once.
+        reads = [0 if name in names[:index] else reads[index] for index, name in enumerate(names)]
     reads += [bytes_of(tensor, touched[tensor.name]) if tensor.name in touched else 0 for tensor in updates]
     if len(updates):
         # What is read as an input is not read again as an update.
