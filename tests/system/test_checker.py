@@ -35,7 +35,7 @@ from simulator.check import check
 from simulator.plan import Home, Plan, Task
 from simulator.system.program import bind
 from tests.typed import operator_of
-from workloads.graph import Graph, Role
+from workloads.graph import Graph, Operator, Role
 
 MACHINE = two_gpus()
 ROLES = {"w": Role.WEIGHT, "cache": Role.KV_CACHE}

@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import replace
 from itertools import product
 
+from simulator.system.rewrite import rewrite
+
 from mapping.layout.pim import MAPPER
 from mapping.mapper import MAPPERS, MapperOptions
 from offchip.api import load_model, load_system
@@ -17,7 +19,6 @@ from simulator.pim.operators import PimCosts
 from simulator.pim.pricing import Pricer
 from simulator.pim.recipes import HostStage, recipe
 from simulator.system.costs import CostTable
-from simulator.system.rewrite import rewrite
 
 MODEL = COST_MODELS.get(DEFAULT_COST_MODEL)
 
