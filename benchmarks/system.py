@@ -20,8 +20,12 @@ from pathlib import Path
 import offchip
 from hw_configs.system import System
 from simulator.cost.model import COST_MODELS
-from workloads.graph import Graph, Operator, Role, Tensor, legacy_operator
+from workloads.graph import Graph, Operator, Role, Tensor, make_operator
+from workloads.operators import Elementwise, Product
 from workloads.workload import Phase, Workload
+
+PRODUCT = Product(m=64, n=4096, k=191)
+ADDITION = Elementwise(m=64, n=64, flops_per_element=5.0, function="add")
 
 
 @dataclass(frozen=True)
@@ -52,17 +56,9 @@ def block_graph(operators: int, fan_out: int = 4) -> Graph:
             weight = tensor(f"w{number}.{branch}", 32768, Role.WEIGHT)
             out = tensor(f"b{number}.{branch}", 8192)
             branches.append(out)
-            made.append(
-                legacy_operator(
-                    f"mm{number}.{branch}", "matmul", (stream, weight), (out,), 1e8, 40960, 8192, "fp16"
-                )
-            )
+            made.append(make_operator(f"mm{number}.{branch}", PRODUCT, (stream, weight), (out,), tensors))
         summed = tensor(f"s{number}", 8192)
-        made.append(
-            legacy_operator(
-                f"add{number}", "elementwise", (stream, *branches), (summed,), 2e4, 40960, 8192, "fp16"
-            )
-        )
+        made.append(make_operator(f"add{number}", ADDITION, (stream, *branches), (summed,), tensors))
         stream = summed
     return Graph("blocks", tensors, tuple(made[:operators]), ())
 
@@ -76,15 +72,11 @@ def training_graph(operators: int) -> Graph:
         tensors[f"w{i}"] = Tensor(f"w{i}", (4096,), "fp16", Role.WEIGHT)
         tensors[f"a{i + 1}"] = Tensor(f"a{i + 1}", (4096,), "fp16")
         tensors[f"g{i}"] = Tensor(f"g{i}", (4096,), "fp16", Role.GRADIENT)
-        forward.append(
-            legacy_operator(f"f{i}", "matmul", (f"a{i}", f"w{i}"), (f"a{i + 1}",), 1e8, 16384, 8192, "fp16")
-        )
+        forward.append(make_operator(f"f{i}", PRODUCT, (f"a{i}", f"w{i}"), (f"a{i + 1}",), tensors))
     for i in reversed(range(layers)):
         above = f"g{i + 1}" if i + 1 < layers else f"a{layers}"
         inputs = (above, f"a{i}", f"w{i}")
-        backward.append(
-            legacy_operator(f"b{i}", "matmul", inputs, (f"g{i}",), 2e8, 24576, 8192, "fp16", (f"w{i}",))
-        )
+        backward.append(make_operator(f"b{i}", PRODUCT, inputs, (f"g{i}",), tensors, updates=(f"w{i}",)))
     return Graph("training", tensors, (*forward, *backward), ("g0",))
 
 

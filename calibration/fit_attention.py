@@ -12,9 +12,8 @@ from calibration.gpu_samples import Sample, family_of_sample, measured_of, reque
 from calibration.search import Limits, named, rounded, search
 from simulator.gpu import attention
 from simulator.gpu.constants import Constants
-from simulator.gpu.rows import (
-    attention_line,
-)
+from simulator.gpu.rows import attention_line
+from simulator.gpu.sheet import ATTENTION_KERNELS
 
 Array = NDArray[np.float64]
 
@@ -28,8 +27,6 @@ ATTENTION: Final[Limits] = {
     "access": (0.97, 0.7, 1.0),
 }  # fmt: skip
 
-GENERATIONS: Final = ("fa2", "fa3", "blackwell")
-
 
 def fit_attention(rows: Sequence[Sample], data: dict[str, Any], family: str) -> None:
     """One phase of attention: kernel constants, and the launches of each library's pipeline."""
@@ -38,7 +35,7 @@ def fit_attention(rows: Sequence[Sample], data: dict[str, Any], family: str) -> 
         return
     requests = requests_of(chosen, data)
     lines = np.array([attention_line(r, Constants(data)) for r in requests])
-    own = np.maximum(lines[:, attention.KERNEL].astype(int) - 1, 0)
+    own = lines[:, attention.CALIBRATION].astype(int)
     # A kernel without rows takes the mean of the others.
     seen = [index in own for index in range(3)]
     alone = np.array([s.row.timing == "kernel" for s in chosen])
@@ -62,7 +59,7 @@ def fit_attention(rows: Sequence[Sample], data: dict[str, Any], family: str) -> 
     for name in ("graph-mean", "default", "vllm-hook-mean"):
         setup = data["setups"][name]
         setup["launch_us"][family] = 0.0
-        for index, generation in enumerate(GENERATIONS):
+        for index, generation in enumerate(ATTENTION_KERNELS):
             setup["launch_us"][f"{family}/{generation}"] = 0.0
             setup["launch_kcycles"][f"{family}/{generation}"] = rounded(x[count + index])
     data["setups"]["kernel"]["launch_us"][family] = rounded(x[count + 3])

@@ -43,7 +43,7 @@ def _columns(rows: Rows, fit: dict[str, Any]) -> dict[str, Array]:
         assert row.operator is not None
         assert row.measured_us is not None
         ranks = int(row.cells["n_devices"])
-        form = schedule(row.operator.kind, "ring", ranks, int(row.operator.attributes["bytes"]))
+        form = schedule(row.operator.kind, "ring", ranks, row.exchanged_bytes)
         wires = {"peer": gpu.wire_bandwidth, "host": gpu.host_bandwidth, "network": NETWORK_BANDWIDTH}
         bandwidth = wires[wire_of(row)]
         assert bandwidth is not None
@@ -95,7 +95,7 @@ def _fit_shared(fit: dict[str, Any], rows: Rows) -> None:
     for row, gpu in rows:
         assert row.operator is not None
         assert row.measured_us is not None
-        small = int(row.operator.attributes["bytes"]) <= 1 << 17
+        small = row.exchanged_bytes <= 1 << 17
         if wire_of(row) != "peer" or row.operator.kind == "send" or not small:
             continue
         predicted = predicted_collective_us(row, gpu, fit)

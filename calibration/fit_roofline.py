@@ -46,6 +46,7 @@ from simulator.cost.roofline import (
 )
 from workloads.graph import Operator
 from workloads.operator_table import TableRow, read_operator_table
+from workloads.operators import Norm, Softmax
 
 Array = NDArray[np.float64]
 ROOT: Final = Path(__file__).resolve().parent.parent
@@ -115,9 +116,9 @@ def samples() -> list[Sample]:
 def rows_in_flight(operator: Operator, gpu: ReferenceGpu) -> float:
     """Bytes of the rows in flight over the L2 size; 0 for what is never read a second time from DRAM."""
     l2 = gpu.gpu.l2.size
-    if operator.kind not in ("norm", "softmax") or operator.read_bytes <= l2:
+    if not isinstance(operator.work, Norm | Softmax) or operator.read_bytes <= l2:
         return 0.0
-    rows, columns = int(operator.attributes["m"]), int(operator.attributes["n"])
+    rows, columns = operator.work.m, operator.work.n
     if columns <= ROW_IN_REGISTERS:
         return 0.0
     return min(rows, ROWS_PER_UNIT * gpu.gpu.multiprocessors) * (operator.read_bytes / rows) / l2

@@ -21,6 +21,7 @@ from simulator.gpu.rows import (
 )
 from simulator.gpu.sheet import GpuSheet, gpu_sheet
 from workloads.operator_table import TableRow, read_operator_table
+from workloads.operators import Product
 
 Array = NDArray[np.float64]
 
@@ -135,7 +136,7 @@ def class_of(s: Sample) -> str:
         return {"all_reduce": "all_reduce", "send": "send_recv"}.get(operator.kind, "other_collective")
     family = family_of(operator)
     if family == "simt32":
-        return "bmm" if operator.attributes.get("batch", 1) != 1 else "gemm_fp32"
+        return "bmm" if isinstance(operator.work, Product) and operator.work.batch != 1 else "gemm_fp32"
     if family in ("tensor16", "tensor8"):
         return "gemm" if family == "tensor16" else "gemm_fp8"
     if family == "memory_bound":

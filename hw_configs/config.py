@@ -14,6 +14,7 @@ import types
 import typing
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, Final, Literal, TypeVar
 
 import pydantic
@@ -31,6 +32,7 @@ Fault = tuple[Path_, str]
 __all__ = [
     "Area",
     "Bandwidth",
+    "BrokenReferenceError",
     "Config",
     "Count",
     "Current",
@@ -48,6 +50,7 @@ __all__ = [
     "Price",
     "PriceRate",
     "Quantity",
+    "RateType",
     "Size",
     "SizeOrZero",
     "Time",
@@ -115,6 +118,11 @@ Count = Annotated[int, _WHOLE, Field(gt=0, le=2**40)]
 Efficiency = Annotated[float, Field(gt=0, le=1)]
 Ports = Literal[1, 2]
 """1: bytes read and bytes written share one data path; 2: each direction has its own."""
+RateType = Literal[
+    "fp64", "fp32", "tf32", "fp16", "bf16", "fp8", "fp4", "mxfp4", "int64", "int32", "int16", "int8", "int4",
+    "bool",
+]  # fmt: skip
+"""Element types that a device may have a rate of."""
 
 
 class ImpossibleError(ValueError):
@@ -123,6 +131,14 @@ class ImpossibleError(ValueError):
     def __init__(self, faults: Iterable[Fault]) -> None:
         self.faults = tuple(faults)
         super().__init__("; ".join(message for _, message in self.faults))
+
+
+class BrokenReferenceError(ValueError):
+    """A field names another file, and that is wrong or missing: its problems, for a validator to raise."""
+
+    def __init__(self, error: InputError) -> None:
+        self.problems = error.problems
+        super().__init__(str(error))
 
 
 def refuse(*faults: Fault | None) -> None:
@@ -136,12 +152,17 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 def parse(schema: type[Model], document: Document, at: Path_ = ()) -> Model:
-    """The model of the data at a path of a document; all its problems at once as an ``InputError``."""
+    """The model of the data at a path of a document; all its problems at once as an ``InputError``.
+
+    Fields that name another file find it beside the document first: validators get its ``folder`` as context.
+    """
     data = document.data
     for part in at:
         data = data[part]
     try:
-        return schema.model_validate(_with_scalars_as_text(data))
+        return schema.model_validate(
+            _with_scalars_as_text(data), context={"folder": Path(document.file).parent}
+        )
     except pydantic.ValidationError as error:
         # A default that follows from other figures is not worked out when one of them is wrong; that is no fault.
         faults = [detail for detail in error.errors() if detail["type"] != "default_factory_not_called"]
@@ -169,6 +190,14 @@ def _problems(
         for inner, message in fault.faults:
             whole = (*path, *inner)
             yield Problem(message, document.file, document.line_of(whole), _dotted(whole))
+        return
+    if isinstance(fault, BrokenReferenceError):
+        for problem in fault.problems:
+            if problem.file is not None:
+                yield problem
+            else:
+                line = document.line_of(path)
+                yield Problem(problem.message, document.file, line, _dotted(path), problem.suggestion)
         return
     message, suggestion = _message(detail, path, schema)
     yield Problem(message, document.file, document.line_of(path), _dotted(path), suggestion)

@@ -18,6 +18,7 @@ from hw_configs.config import (
     Bandwidth,
     Config,
     Count,
+    Efficiency,
     EnergyPerByte,
     EnergyPerOperation,
     Fault,
@@ -28,6 +29,7 @@ from hw_configs.config import (
     Power,
     Price,
     PriceRate,
+    RateType,
     Size,
     SizeOrZero,
     refuse,
@@ -35,6 +37,7 @@ from hw_configs.config import (
 from hw_configs.csd import AttentionEngine
 from hw_configs.dram import DramDevice
 from hw_configs.flash import FlashStore
+from hw_configs.gpu_architecture import ArchitectureReference
 from hw_configs.pim import PimDetail, compute_figures, memory_figures
 from hw_configs.scratchpad import Scratchpad
 from hw_configs.units import format_quantity
@@ -54,10 +57,6 @@ __all__ = [
     "RateType",
     "Scratchpad",
     "Switch",
-]
-
-RateType = Literal[
-    "fp64", "fp32", "tf32", "fp16", "bf16", "fp8", "fp4", "int32", "int16", "int8", "int4", "mxfp4", "bool"
 ]
 
 
@@ -101,6 +100,9 @@ class Compute(Config):
 
     matrix: dict[RateType, OperationRate] = Field(default_factory=dict)
     vector: dict[RateType, OperationRate] = Field(default_factory=dict)
+    relative_rates: dict[RateType, Efficiency] = Field(default_factory=dict)
+    """Vector rates as shares of fp32's, for types that have no rate of their own above (a GPU: those of its
+    architecture)."""
     energy_per_operation: dict[RateType, EnergyPerOperation] = Field(default_factory=dict)
     arithmetic_power: Power | None = None
     """Power above idle that arithmetic draws at a peak rate. It gives the energy per operation of every
@@ -162,7 +164,8 @@ class Gpu(DeviceBase):
     """A GPU by its data sheet."""
 
     kind: Literal["gpu"]
-    architecture: str
+    architecture: ArchitectureReference
+    """An architecture's name, or that of a file; ``{use: NAME, ...}`` overrides figures of it."""
     multiprocessors: Count
     clock: Frequency
     """Boost clock, at which the peak rates are stated."""
@@ -180,10 +183,28 @@ class Gpu(DeviceBase):
             *possible.clock_order(self.clock, self.base_clock),
             *possible.rates(
                 *_tables(self.compute), self.multiprocessors, self.clock, "multiprocessors",
-                possible.ANY_GPU, self.architecture,
+                self._operations_per_clock(),
             ),
             *_within_power(self),
         )  # fmt: skip
+        return self
+
+    def _operations_per_clock(self) -> tuple[int, int]:
+        """Most operations of a multiprocessor: 16-bit on matrix units, 32-bit on vector lanes."""
+        matrix, vector = (
+            self.architecture.matrix_operations_per_clock,
+            self.architecture.vector_operations_per_clock,
+        )
+        any_matrix, any_vector = possible.ANY_GPU
+        return any_matrix if matrix is None else matrix, any_vector if vector is None else vector
+
+    @model_validator(mode="after")
+    def _with_relative_rates(self) -> Self:
+        if "relative_rates" not in self.compute.model_fields_set and self.architecture.relative_rates:
+            compute = self.compute.model_copy(update={"relative_rates": self.architecture.relative_rates})
+            # It counts as not stated, so that it follows when the architecture is changed.
+            object.__setattr__(compute, "__pydantic_fields_set__", set(self.compute.model_fields_set))
+            object.__setattr__(self, "compute", compute)
         return self
 
 

@@ -41,7 +41,8 @@ def _plain(value: Any) -> Any:
         return ["float", float(value).hex()]
     if isinstance(value, BaseModel):
         names = type(value).model_fields
-        return ["model", type(value).__name__, [[name, _plain(getattr(value, name))] for name in names]]
+        # A device made without validation may lack a field that has no default.
+        return ["model", type(value).__name__, [[name, _plain(getattr(value, name, None))] for name in names]]
     if is_dataclass(value) and not isinstance(value, type):
         counted = [f.name for f in fields(value) if f.metadata.get("decides_results", True)]
         return ["record", type(value).__name__, [[name, _plain(getattr(value, name))] for name in counted]]

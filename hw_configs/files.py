@@ -1,28 +1,27 @@
-"""Finds the files of the library and parses one: a device or a link by name or path.
+"""Parses one file of the library: a device, a link or an architecture by name or path.
 
-A shipped config is one YAML file below ``devices/``, ``links/`` or ``systems/``; its name is the file's name
-without the ending. Another package can add a folder of its own through the entry-point group
-``offchip.devices`` (the entry point is a module; its folder is searched). A file's references are looked up
-beside it first, then in the library.
+``catalog.py`` finds the file; this says what kind of thing a file describes, and reads it into its model.
 """
 
 from __future__ import annotations
 
-import importlib.util
-from dataclasses import dataclass
-from functools import cache
-from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any, Final, Literal, TypeVar
+from typing import Any, Final, TypeVar
 
 from pydantic import BaseModel
 
+from hw_configs.catalog import Entry, Kind, catalog, read_any
 from hw_configs.config import Config, parse
 from hw_configs.device import Device
+from hw_configs.gpu_architecture import (
+    ARCHITECTURE_KIND,
+    architecture_document,
+    parse_architecture,
+)
 from hw_configs.link import Link
 from hw_configs.problems import InputError, Problem, bad_input, nearest
 from hw_configs.system import AnyDevice, AnyLink
-from hw_configs.yaml_file import Document, Provenance, read_yaml
+from hw_configs.yaml_file import Document, Provenance
 
 __all__ = [
     "Entry",
@@ -32,13 +31,13 @@ __all__ = [
     "expect_kind",
     "load_device",
     "load_link",
+    "parse_architecture",
     "parse_device",
     "parse_link",
     "read_any",
     "sources_of",
 ]
 
-Kind = Literal["device", "link", "system"]
 _LINK_KINDS: Final = ("pcie", "nvlink", "rdma", "onchip")
 _DEVICE_KINDS: Final = ("gpu", "cpu", "dram", "pim", "flash", "csd", "accelerator", "nic", "switch")
 
@@ -51,36 +50,6 @@ class _DeviceFile(Config):
 
 class _LinkFile(Config):
     link: Link
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One config of the library."""
-
-    name: str
-    kind: Kind
-    path: Path
-
-
-@cache
-def catalog() -> dict[str, Entry]:
-    """Every config of the library by name, sorted by kind and name."""
-    found: dict[str, Entry] = {}
-    for root in _roots():
-        for kind, folder in (("device", "devices"), ("link", "links"), ("system", "systems")):
-            for path in sorted((root / folder).rglob("*.yaml")):
-                found.setdefault(path.stem, Entry(path.stem, kind, path))  # type: ignore[arg-type]
-    order = {"system": 0, "device": 1, "link": 2}
-    return dict(sorted(found.items(), key=lambda item: (order[item[1].kind], item[0])))
-
-
-def _roots() -> list[Path]:
-    roots = [Path(__file__).parent]
-    for point in entry_points(group="offchip.devices"):
-        spec = importlib.util.find_spec(point.value)
-        if spec is not None and spec.origin is not None:
-            roots.append(Path(spec.origin).parent)
-    return roots
 
 
 def load_device(source: str | Path, beside: Path | None = None) -> AnyDevice:
@@ -97,22 +66,6 @@ def load_link(source: str | Path, beside: Path | None = None) -> AnyLink:
     return parse_link(document)
 
 
-def read_any(source: str | Path, beside: Path | None = None) -> Document:
-    """The document of a config by name or path; an unknown name raises with the nearest known one."""
-    text = str(source)
-    for path in (Path(text), *([beside / text, beside / f"{text}.yaml"] if beside else [])):
-        if path.suffix in (".yaml", ".yml") and path.is_file():
-            return read_yaml(path)
-    if text in catalog():
-        return read_yaml(catalog()[text].path)
-    if Path(text).suffix in (".yaml", ".yml") or "/" in text:
-        return read_yaml(Path(text))
-    raise bad_input(
-        f"unknown hardware {text!r}: neither a shipped config (see 'offchip hw list') nor a file",
-        suggestion=nearest(text, catalog()),
-    )
-
-
 def document_kind(document: Document) -> Kind:
     """What a file describes, by its key ``kind``; a file without one is a system when it has ``devices``."""
     if not isinstance(document.data, dict):
@@ -124,7 +77,9 @@ def document_kind(document: Document) -> Kind:
         return "link"
     if kind in _DEVICE_KINDS:
         return "device"
-    known = ("system", *_DEVICE_KINDS, *_LINK_KINDS)
+    if kind == ARCHITECTURE_KIND:
+        return "architecture"
+    known = ("system", *_DEVICE_KINDS, *_LINK_KINDS, ARCHITECTURE_KIND)
     line = document.line_of(("kind",))
     if kind is None:
         raise bad_input(f"missing key 'kind'; known: {', '.join(known)}", file=document.file, line=line)
@@ -141,8 +96,11 @@ def expect_kind(document: Document, kind: Kind, expected: str) -> None:
     """Raise an ``InputError`` when a document describes something else."""
     found = document_kind(document)
     if found != kind:
+        article = "an" if found == "architecture" else "a"
         raise bad_input(
-            f"found a {found}; expected {expected}", file=document.file, line=document.line_of(("kind",))
+            f"found {article} {found}; expected {expected}",
+            file=document.file,
+            line=document.line_of(("kind",)),
         )
 
 
@@ -176,7 +134,18 @@ def _parse_wrapped(schema: type[Model], key: str, document: Document) -> Model:
 
 
 def sources_of(document: Document, prefix: str = "") -> dict[str, Provenance]:
-    """Source or assumption of each figure that names one, by its dotted path behind a prefix."""
-    return {
+    """Source or assumption of each figure that names one, by its dotted path behind a prefix.
+
+    The figures of a GPU's architecture stand in a file of their own; what that file says of them comes along.
+    """
+    own = {
         prefix + ".".join(str(part) for part in path): figure for path, figure in document.provenance.items()
     }
+    data = document.data
+    stated = data.get("architecture") if isinstance(data, dict) and data.get("kind") == "gpu" else None
+    reference = stated.get("use") if isinstance(stated, dict) else stated
+    if not isinstance(reference, str):
+        return own
+    file = architecture_document(reference, Path(document.file).parent)
+    whole = {f"{prefix}architecture": Provenance("source", str(file.data.get("source", "")))}
+    return whole | sources_of(file, f"{prefix}architecture.") | own

@@ -8,21 +8,20 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from hw_configs.catalog import Entry, Kind, catalog, read_any
 from hw_configs.compose import broken_references, compose, has_memory
 from hw_configs.config import parse
 from hw_configs.files import (
-    Entry,
-    Kind,
-    catalog,
     document_kind,
     expect_kind,
     load_device,
     load_link,
+    parse_architecture,
     parse_device,
     parse_link,
-    read_any,
     sources_of,
 )
+from hw_configs.gpu_architecture import GpuArchitecture
 from hw_configs.problems import InputError
 from hw_configs.system import AnyDevice, AnyLink, Node, System, SystemFile
 from hw_configs.yaml_file import Document, Provenance, read_yaml
@@ -40,6 +39,8 @@ __all__ = [
     "read_any",
 ]
 
+AnyPart = AnyDevice | AnyLink | GpuArchitecture
+
 
 def load_system(source: str | Path) -> System:
     """The system of a name or file. A device is taken as a system of that device alone.
@@ -49,15 +50,14 @@ def load_system(source: str | Path) -> System:
     return _system_of(read_any(source))
 
 
-def load_with_sources(source: str | Path) -> tuple[AnyDevice | AnyLink, dict[str, Provenance], str]:
-    """A device or link, the source or assumption of each figure by its dotted path, and the file's name."""
+def load_with_sources(source: str | Path) -> tuple[AnyPart, dict[str, Provenance], str]:
+    """A device, link or architecture, the source or assumption of each figure by its path, and the file's name."""
     document = read_any(source)
-    config = parse_device(document) if document_kind(document) == "device" else parse_link(document)
-    return config, sources_of(document, ""), document.file
+    return _part_of(document), sources_of(document, ""), document.file
 
 
 def kind_of(source: str | Path) -> Kind:
-    """Whether a name or file is a device, a link or a system."""
+    """Whether a name or file is a device, a link, an architecture or a system."""
     return document_kind(read_any(source))
 
 
@@ -70,11 +70,16 @@ def check_file(path: str | Path) -> Kind:
     kind = document_kind(document)
     if kind == "system":
         _system_of(document)
-    elif kind == "device":
-        parse_device(document)
     else:
-        parse_link(document)
+        _part_of(document)
     return kind
+
+
+def _part_of(document: Document) -> AnyPart:
+    kind = document_kind(document)
+    if kind == "device":
+        return parse_device(document)
+    return parse_architecture(document) if kind == "architecture" else parse_link(document)
 
 
 def _system_of(document: Document) -> System:

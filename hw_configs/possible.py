@@ -22,22 +22,12 @@ _ROUNDING: Final = 1.02
 """Data sheets round: a stated figure may exceed the computed one by this factor."""
 
 BITS: Final[dict[str, int]] = {
-    "fp64": 64, "fp32": 32, "tf32": 32, "int32": 32, "fp16": 16, "bf16": 16, "int16": 16,
+    "fp64": 64, "int64": 64, "fp32": 32, "tf32": 32, "int32": 32, "fp16": 16, "bf16": 16, "int16": 16,
     "fp8": 8, "int8": 8, "fp4": 4, "mxfp4": 4, "int4": 4, "bool": 1,
 }  # fmt: skip
 """Width of an element in a register; tf32 is held as 32 bits."""
 
-# FLOPs per multiprocessor and clock of 16-bit tensor products, dense: NVIDIA architecture white papers.
-_TENSOR_16_BIT: Final[dict[str, int]] = {
-    "sm_70": 1024, "sm_75": 1024, "sm_80": 2048, "sm_86": 1024, "sm_89": 1024, "sm_90": 4096,
-    "sm_100": 8192, "sm_120": 1024,
-}  # fmt: skip
-# FLOPs per multiprocessor and clock of fp32 on the vector lanes, two per fused multiply-add.
-_VECTOR_32_BIT: Final[dict[str, int]] = {
-    "sm_60": 128, "sm_61": 256, "sm_70": 128, "sm_75": 128, "sm_80": 128, "sm_86": 256, "sm_89": 256,
-    "sm_90": 256, "sm_100": 256, "sm_120": 256,
-}  # fmt: skip
-# For other chips: four times what the widest known multiprocessor (or CPU core) does.
+# For chips of an architecture that states none: four times what the widest known multiprocessor (or CPU core) does.
 ANY_GPU: Final = (32768, 1024)
 ANY_CORE: Final = (8192, 512)
 """Operations per unit and clock: 16-bit on a matrix unit, 32-bit on vector lanes."""
@@ -50,16 +40,13 @@ def rates(
     clock: float,
     unit_name: str,
     bound: tuple[int, int],
-    architecture: str = "",
 ) -> Iterator[Fault]:
     """Peak rates that units at a clock cannot reach, and matrix units slower than the vector lanes.
 
-    ``bound`` is operations per unit and clock (16-bit matrix, 32-bit vector) for an architecture without a
-    row in the tables above. Narrower elements may pack, wider ones may not beat the bound of their width.
+    ``bound`` is operations per unit and clock: 16-bit on a matrix unit, 32-bit on vector lanes. Narrower elements
+    may pack, wider ones may not beat the bound of their width.
     """
-    known = re.search(r"sm_\d+", architecture)
-    tensor = _TENSOR_16_BIT.get(known[0], bound[0]) if known else bound[0]
-    lanes = _VECTOR_32_BIT.get(known[0], bound[1]) if known else bound[1]
+    tensor, lanes = bound
     for part, table, most in (
         ("matrix", matrix, {dtype: tensor * 16 / bits for dtype, bits in BITS.items()}),
         ("vector", vector, {dtype: lanes * max(32 / bits, 1) for dtype, bits in BITS.items()}),

@@ -13,7 +13,7 @@ GPU = textwrap.dedent(
     """\
     kind: gpu
     name: card
-    architecture: Ampere sm_80
+    architecture: ampere-sm80
     multiprocessors: 108
     clock: 1410 MHz
     compute:
@@ -80,19 +80,19 @@ CASES = {
         "fp16: 312 TFLOP/s",
         "fp7: 312 TFLOP/s",
         "FILE:7: compute.matrix.fp7: found 'fp7'; known: fp64, fp32, tf32, fp16, bf16, fp8, fp4, "
-        "int32, int16, int8, int4, mxfp4, bool (did you mean 'fp8'?)",
+        "mxfp4, int64, int32, int16, int8, int4, bool (did you mean 'fp8'?)",
     ),
     "unknown kind": (
         "kind: gpu",
         "kind: gpuu",
         "FILE:1: kind: found 'gpuu'; known: system, gpu, cpu, dram, pim, flash, csd, accelerator, nic, "
-        "switch, pcie, nvlink, rdma, onchip (did you mean 'gpu'?)",
+        "switch, pcie, nvlink, rdma, onchip, gpu_architecture (did you mean 'gpu'?)",
     ),
     "no kind": (
         "kind: gpu\n",
         "",
         "FILE:1: missing key 'kind'; known: system, gpu, cpu, dram, pim, flash, csd, accelerator, nic, "
-        "switch, pcie, nvlink, rdma, onchip",
+        "switch, pcie, nvlink, rdma, onchip, gpu_architecture",
     ),
     "duplicate key": (
         "  latency: 500 ns",

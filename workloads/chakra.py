@@ -3,24 +3,44 @@
 A trace is length-delimited protobuf: a GlobalMetadata message, then Node messages (schema: ``et_def.proto``
 of mlcommons/chakra). Nodes name their dependencies, not their tensors, so each node makes one tensor that its
 dependants read: of the bytes that a load or a receive brings in, and of size 0 otherwise. ``num_ops`` are the
-FLOPs of a compute node and ``tensor_size`` the bytes it touches; a trace says neither the precision, so fp16
-is assumed, nor the kind of work, so a node of many FLOPs per byte is taken for a product. The measured
-runtime is kept as the attribute ``runtime_us``. One file is the work of one rank, which all ranks are taken
-to do alike: ``--tp N`` runs it on N devices that meet in its collectives.
+FLOPs of a compute node and ``tensor_size`` the bytes it touches. A trace says neither the precision, so fp16 is
+assumed, nor the kind of work, so a node of many FLOPs per byte is taken for a product, nor any shape, so that
+product is priced as a square one of the same FLOPs, and any other node as one long row of the bytes it touches. The
+measured runtime is kept. One file is the work of one rank, which all ranks are taken to do alike: ``--tp N`` runs it
+on N devices that meet in its collectives.
 """
 
 from __future__ import annotations
 
+import math
 import mmap
 import struct
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
 from hw_configs.problems import InputError, Problem, bad_input
-from workloads.graph import Attribute, Graph, Operator, Tensor, check_graph, legacy_operator
+from workloads.dtypes import BITS
+from workloads.graph import Attribute, Graph, Operator, Tensor, check_graph
 from workloads.imported import refuse_resizing, uncosted_operators
+from workloads.operators import (
+    AllGather,
+    AllReduce,
+    AllToAll,
+    Broadcast,
+    Collective,
+    Copy,
+    Custom,
+    Elementwise,
+    Product,
+    Receive,
+    ReduceScatter,
+    Rows,
+    Send,
+    View,
+    Work,
+)
 from workloads.protobuf_wire import (
     BYTES,
     FIXED32,
@@ -52,13 +72,15 @@ _COLLECTIVES: Final = (
     "all_reduce", "reduce", "all_gather", "gather", "scatter", "broadcast", "all_to_all", "reduce_scatter",
     "reduce_scatter_block", "barrier",
 )  # fmt: skip
-_COLLECTIVE_KIND: Final = {
-    "all_reduce": "all_reduce", "reduce": "all_reduce", "all_gather": "all_gather", "gather": "all_gather",
-    "scatter": "broadcast", "broadcast": "broadcast", "all_to_all": "all_to_all",
-    "reduce_scatter": "reduce_scatter", "reduce_scatter_block": "reduce_scatter", "barrier": "all_reduce",
+_COLLECTIVE: Final[Mapping[str, type[Collective]]] = {
+    "all_reduce": AllReduce, "reduce": AllReduce, "all_gather": AllGather, "gather": AllGather,
+    "scatter": Broadcast, "broadcast": Broadcast, "all_to_all": AllToAll, "reduce_scatter": ReduceScatter,
+    "reduce_scatter_block": ReduceScatter, "barrier": AllReduce,
 }  # fmt: skip
 """Rooted collectives run as the nearest one that all ranks take part in, which moves at least as much; a
-barrier is a reduction of nothing. The trace's own name stays in the attribute ``source_type``."""
+barrier is a reduction of nothing. The trace's own name is kept as the operator's ``source``."""
+_DTYPE: Final = "fp16"
+"""The precision that is assumed of a trace."""
 
 AttributeValue = int | float | bool | str
 
@@ -286,10 +308,10 @@ def _names(path: Path, nodes: Sequence[TraceNode]) -> dict[int, str]:
 
 
 def _count(node: TraceNode, *keys: str) -> int:
-    """The first of the attributes that is there as a number of at least zero."""
+    """The first of the attributes that is there as a finite number of at least zero."""
     for key in keys:
         value = node.attributes.get(key)
-        if isinstance(value, int | float) and not isinstance(value, bool) and value >= 0:
+        if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf:
             return int(value)
     return 0
 
@@ -303,50 +325,64 @@ def _operator(node: TraceNode, names: Mapping[int, str]) -> Operator:
     name = names[node.id]
     waits = dict.fromkeys((*node.data_dependencies, *node.control_dependencies))
     inputs = tuple(f"{names[other]}.done" for other in waits)
-    attributes: dict[str, Attribute] = {"source_type": node.type, "node_id": node.id}
-    if node.runtime_us:
-        attributes["runtime_us"] = node.runtime_us
-    for key in (
-        "num_ops",
-        "tensor_size",
-        "comm_size",
-        "comm_type",
-        "comm_tag",
-        "comm_src",
-        "comm_dst",
-        "pg_name",
-    ):
-        if key in node.attributes:
-            attributes[key] = node.attributes[key]
-    size = _count(node, "comm_size", "tensor_size") if node.type != "compute" else _count(node, "tensor_size")
-    kind, flops, read, write = "view", 0.0, 0, 0
-    if node.type == "compute":
-        flops, read = float(_count(node, "num_ops")), size
-        kind = "elementwise" if flops or size else "custom"
-        if flops > PRODUCT_INTENSITY * size:
-            kind = "matmul"
-    elif node.type in ("memory_load", "memory_store", "storage", "checkpoint"):
-        kind, read, write = "copy", size, size
-    elif node.type == "collective":
+    size = _count(node, "tensor_size") if node.type == "compute" else _count(node, "comm_size", "tensor_size")
+    source = node.type
+    if node.type == "collective":
         index = _count(node, "comm_type")
-        own = _COLLECTIVES[index] if index < len(_COLLECTIVES) else f"comm_type {index}"
-        kind = _COLLECTIVE_KIND.get(own, "custom")
-        attributes |= {"bytes": 0 if own == "barrier" else size, "source_type": own}
-        read = write = size
-        group = node.attributes.get("comm_group_size", node.attributes.get("group_size"))
-        if isinstance(group, int):
-            attributes["group"] = group
-    elif node.type in ("send", "receive"):
-        kind, read, write = node.type, size, size
-        peer = node.attributes.get("comm_dst" if node.type == "send" else "comm_src")
-        attributes["bytes"] = size
-        if isinstance(peer, int):
-            attributes["peer"] = peer
-    elif node.type not in ("metadata", "batch", "invalid"):
-        kind = "custom"
-    return legacy_operator(
-        name, kind, inputs, (f"{name}.done",), flops, read, write, "fp16", attributes=attributes
+        source = _COLLECTIVES[index] if index < len(_COLLECTIVES) else f"comm_type {index}"
+    work = _work(node, source, size)
+    read = 0 if isinstance(work, View) or _waits_only(node) else size
+    return Operator(
+        name, work, inputs, (f"{name}.done",), dtype=_DTYPE, reads=(0,) * len(inputs), writes=(0,),
+        beside_read=read, beside_written=0 if node.type == "compute" else read, source=source,
+        measured_s=node.runtime_us * 1e-6 if node.runtime_us else None,
+    )  # fmt: skip
+
+
+def _waits_only(node: TraceNode) -> bool:
+    """Whether a node of no known type moves nothing."""
+    moving = (
+        "compute",
+        "memory_load",
+        "memory_store",
+        "storage",
+        "checkpoint",
+        "collective",
+        "send",
+        "receive",
     )
+    return node.type not in moving
+
+
+def _work(node: TraceNode, source: str, size: int) -> Work:
+    """What a node does; ``source`` is the trace's own name for it."""
+    if node.type == "compute":
+        return _computed(float(_count(node, "num_ops")), size)
+    if node.type in ("memory_load", "memory_store", "storage", "checkpoint"):
+        return _long_row(Copy, 0.0, size)
+    if node.type == "collective":
+        kind = _COLLECTIVE.get(source)
+        group = _count(node, "comm_group_size", "group_size")
+        return Custom() if kind is None else kind(bytes=0 if source == "barrier" else size, group=group)
+    if node.type == "send":
+        return Send(bytes=size, peer=_count(node, "comm_dst"))
+    if node.type == "receive":
+        return Receive(bytes=size, peer=_count(node, "comm_src"))
+    return View() if node.type in ("metadata", "batch", "invalid") else Custom()
+
+
+def _computed(flops: float, size: int) -> Work:
+    """A square product of the FLOPs where there are many per byte, pointwise work otherwise."""
+    if flops > PRODUCT_INTENSITY * size:
+        side = max(1, round((flops / 2) ** (1 / 3)))
+        square = Product(m=side, n=side, k=side)
+        return replace(square, extra_flops=flops - square.flops)
+    return _long_row(Elementwise, flops, size) if size else Custom()
+
+
+def _long_row(kind: type[Rows], flops: float, size: int) -> Rows:
+    elements = max(1, math.ceil(size * 8 / BITS[_DTYPE]))
+    return kind(m=1, n=elements, flops_per_element=flops / elements)
 
 
 class _ChakraImporter:

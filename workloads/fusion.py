@@ -10,14 +10,12 @@ the built-in models; those of a pointwise chain are.
 from __future__ import annotations
 
 from collections import Counter
-from typing import Final
+from dataclasses import replace
 
-from workloads.graph import PERSISTENT_ROLES, Graph, Operator, legacy_replace
+from workloads.graph import PERSISTENT_ROLES, Graph, Operator
+from workloads.operators import Activation, Convolution, Elementwise, Norm, Product, Rows
 
 __all__ = ["fuse_pointwise"]
-
-_POINTWISE: Final = frozenset({"activation", "elementwise"})
-_PRODUCTS: Final = frozenset({"conv", "matmul"})
 
 
 def fuse_pointwise(graph: Graph) -> Graph:
@@ -68,25 +66,27 @@ def _chains(graph: Graph, operators: list[Operator]) -> list[Operator]:
 
 
 def _is_pointwise(op: Operator) -> bool:
-    return op.kind in _POINTWISE and len(op.outputs) == 1 and not op.updates
+    return isinstance(op.work, Activation | Elementwise) and len(op.outputs) == 1 and not op.updates
 
 
-def _source_type(first: Operator, second: Operator) -> str:
-    names = [str(op.attributes.get("source_type", op.kind)) for op in (first, second)]
-    return "+".join(names)
+def _is_folded_norm(op: Operator) -> bool:
+    """Batch norm by stored averages: a factor and a term per channel, which a product's epilogue applies."""
+    return isinstance(op.work, Norm) and op.work.norm == "batch"
 
 
 def _joined(graph: Graph, source: Operator, op: Operator, link: str) -> Operator:
     """One pointwise operator in place of two; each of its inputs is read once."""
     inputs = tuple(dict.fromkeys(name for name in (*source.inputs, *op.inputs) if name != link))
     moving = [name for name in inputs if graph.tensors[name].role not in PERSISTENT_ROLES]
-    return legacy_replace(
+    kind = Activation if len(moving) <= 1 else Elementwise
+    assert isinstance(op.work, Rows)
+    m, n = op.work.m, op.work.n
+    return replace(
         op,
-        kind="activation" if len(moving) <= 1 else "elementwise",
+        work=kind(m=m, n=n, flops_per_element=(source.flops + op.flops) / max(1, m * n)),
         inputs=inputs,
-        flops=source.flops + op.flops,
-        read_bytes=sum(graph.tensors[name].size_bytes for name in inputs),
-        attributes={**op.attributes, "source_type": _source_type(source, op)},
+        reads=tuple(graph.tensors[name].size_bytes for name in inputs),
+        source=f"{source.source or source.kind}+{op.source or op.kind}",
     )
 
 
@@ -97,31 +97,38 @@ def _epilogues(graph: Graph, operators: list[Operator]) -> list[Operator]:
     result: list[Operator | None] = []
     for op in operators:
         moving = [name for name in op.inputs if graph.tensors[name].role not in PERSISTENT_ROLES]
-        foldable = _is_pointwise(op) or op.attributes.get("source_type") == "BatchNormalization"
+        foldable = _is_pointwise(op) or _is_folded_norm(op)
         index = position.get(moving[0]) if len(moving) == 1 else None
         if foldable and index is not None and readers[moving[0]] == 1 and _same_size(graph, op, moving[0]):
             product = result[index]
             assert product is not None
-            result[index] = _with_epilogue(graph, product, op, moving[0])
+            result[index] = _with_epilogue(product, op, moving[0])
             position[op.outputs[0]] = index
             continue
-        if op.kind in _PRODUCTS and len(op.outputs) == 1:
+        if isinstance(op.work, Convolution | Product) and len(op.outputs) == 1:
             position[op.outputs[0]] = len(result)
         result.append(op)
     return [op for op in result if op is not None]
 
 
-def _with_epilogue(graph: Graph, product: Operator, op: Operator, link: str) -> Operator:
-    kind = "norm" if op.kind == "norm" else "activation"
-    said = True if kind == "norm" else str(op.attributes.get("source_type", op.kind)).lower()
-    return legacy_replace(
+def _with_epilogue(product: Operator, op: Operator, link: str) -> Operator:
+    """The product with a pointwise operator or norm folded in: it reads that one's other operands too."""
+    work = product.work
+    assert isinstance(work, Convolution | Product)
+    if isinstance(op.work, Norm):
+        work = replace(work, norm=True)
+    else:
+        work = replace(work, activation=(op.source or op.kind).lower())
+    added = {
+        name: size
+        for name, size in zip(op.inputs, op.reads, strict=True)
+        if name != link and name not in product.inputs
+    }
+    return replace(
         product,
-        inputs=(
-            *product.inputs,
-            *(name for name in op.inputs if name != link and name not in product.inputs),
-        ),
+        work=work,
+        inputs=(*product.inputs, *added),
         outputs=op.outputs,
-        read_bytes=product.read_bytes + max(0, op.read_bytes - graph.tensors[link].size_bytes),
-        write_bytes=op.write_bytes,
-        attributes={**product.attributes, kind: said},
+        reads=(*product.reads, *added.values()),
+        writes=op.writes,
     )

@@ -42,7 +42,7 @@ def uncosted_operators(graph: Graph) -> tuple[str, ...]:
     moved: Counter[str] = Counter()
     for op in graph.operators:
         if op.kind == "custom":
-            name = str(op.attributes.get("source_type", op.name))
+            name = op.source or op.name
             count[name] += 1
             moved[name] += op.read_bytes + op.write_bytes
     all_bytes = sum(op.read_bytes + op.write_bytes for op in graph.operators)

@@ -7,7 +7,9 @@ accumulate into it, and optimizer operators run once at the end.
 
 from __future__ import annotations
 
-from workloads.graph import Graph, Operator, Role, Tensor, legacy_replace
+from dataclasses import replace
+
+from workloads.graph import Graph, Operator, Role, Tensor
 
 __all__ = ["microbatched"]
 
@@ -34,7 +36,7 @@ def microbatched(graph: Graph, count: int) -> Graph:
 
 
 def _is_optimizer(operator: Operator) -> bool:
-    return operator.attributes.get("pass") == "optimizer"
+    return operator.place.training_pass == "optimizer"
 
 
 def _shared_tensors(graph: Graph) -> set[str]:
@@ -49,18 +51,22 @@ def _of_batch(operator: Operator, batch: int, shared: set[str], graph: Graph) ->
     def renamed(names: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(name if name in shared else f"{name}#{batch}" for name in names)
 
-    made = tuple(name for name in operator.outputs if name in shared)
-    outputs, updates, read = operator.outputs, operator.updates, operator.read_bytes
-    if made and batch > 0:
-        outputs = tuple(name for name in outputs if name not in shared)
-        updates = (*updates, *made)
-        read += sum(graph.tensors[name].size_bytes for name in made)
-    return legacy_replace(
+    # What a weight's gradient is by the first micro-batch is added to, read and written, by those after it.
+    added = [index for index, name in enumerate(operator.outputs) if batch > 0 and name in shared]
+    fresh = [index for index in range(len(operator.outputs)) if index not in added]
+    accumulated = tuple(operator.outputs[index] for index in added)
+    made = len(operator.outputs)
+    return replace(
         operator,
         name=f"{operator.name}#{batch}",
         inputs=renamed(operator.inputs),
-        outputs=renamed(outputs),
-        updates=renamed(updates),
-        read_bytes=read,
-        attributes={**operator.attributes, "microbatch": batch},
+        outputs=renamed(tuple(operator.outputs[index] for index in fresh)),
+        updates=renamed((*operator.updates, *accumulated)),
+        reads=(*operator.reads, *(graph.tensors[name].size_bytes for name in accumulated)),
+        writes=(
+            *(operator.writes[index] for index in fresh),
+            *operator.writes[made:],
+            *(operator.writes[index] for index in added),
+        ),
+        place=replace(operator.place, microbatch=batch),
     )

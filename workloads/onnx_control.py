@@ -11,7 +11,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from workloads.graph import Operator, Role, Tensor
-from workloads.onnx_node import Cost, Node, Value
+from workloads.onnx_node import Cost, Node, Value, over_rows
+from workloads.operators import Copy
 
 if TYPE_CHECKING:
     import onnx
@@ -115,7 +116,7 @@ def _repeated(walk: OnnxGraph, node: onnx.NodeProto, scope: Scope, name: str, de
             value.dtype,
             element=value.element,
         )
-        collect = Cost("copy", 0.0, {}, None, value.size, stacked.size)
+        collect = Cost(over_rows(Copy, stacked.shape))
         walk.add(f"{name}/{out}", Node(node.op_type, "", {}, (value,), (stacked,)), collect)
         scope[out] = stacked
 

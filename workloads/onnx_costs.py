@@ -8,12 +8,11 @@ a fused operator carries (bias, activation) counts nothing, as in the built-in m
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from math import log2, prod
 from typing import Final
 
-from workloads.dtypes import size_bytes
-from workloads.graph import Attribute
-from workloads.onnx_node import Cost, Node, Rule, rows
+from workloads.onnx_node import Cost, Node, Rule, over_rows
 from workloads.onnx_sequence_costs import (
     attention,
     embed_layer_norm,
@@ -24,6 +23,24 @@ from workloads.onnx_sequence_costs import (
     multi_head_attention,
     recurrent,
     rotary,
+)
+from workloads.onnx_windows import conv, conv_transpose, deformable_conv, global_pool, pool, region_pool
+from workloads.operators import (
+    Activation,
+    Copy,
+    Elementwise,
+    Embedding,
+    Gather,
+    Loss,
+    Norm,
+    Optimizer,
+    Product,
+    Reduce,
+    Resize,
+    Rows,
+    Scatter,
+    Softmax,
+    TopK,
 )
 from workloads.transformer.writer import ACTIVATION_FLOPS, NORM_FLOPS, SOFTMAX_FLOPS
 
@@ -48,19 +65,19 @@ def cost_of(node: Node) -> Cost | None:
 # --- pointwise -------------------------------------------------------------------------------------------
 
 
-def _pointwise(kind: str, per_element: float, reads: tuple[int, ...] | None = None) -> Rule:
+def _pointwise(kind: type[Rows], per_element: float) -> Rule:
     def rule(node: Node) -> Cost:
         out = max(node.outputs, key=lambda value: value.elements)
         terms = (
             max(1, sum(value is not None for value in node.inputs) - 1) if per_element < 0 else per_element
         )
-        return Cost(kind, terms * out.elements, rows(out.shape), reads)
+        return Cost(over_rows(kind, out.shape, terms))
 
     return rule
 
 
 def _clip(node: Node) -> Cost:
-    return Cost("activation", 2 * node.out.elements, rows(node.out.shape), (0,))
+    return Cost(over_rows(Activation, node.out.shape, 2), (0,))
 
 
 # --- products --------------------------------------------------------------------------------------------
@@ -77,7 +94,7 @@ def _matmul(node: Node, left: int = 0, right: int = 1) -> Cost:
     batch = prod(node.out.shape) // (m * n) if m * n else 0
     if len(b) <= 2 and batch > 1:
         m, batch = m * batch, 1
-    return Cost("matmul", 2.0 * batch * m * n * k, {"m": m, "n": n, "k": k, "batch": batch})
+    return Cost(Product(m=m, n=n, k=k, batch=batch))
 
 
 def _gemm(node: Node) -> Cost:
@@ -107,99 +124,31 @@ def _einsum(node: Node) -> Cost:
             terms[index] = term = head + hidden + tail
             result = result.replace("...", hidden)
         sides |= dict(zip(term, shape, strict=True))
-    flops = (2.0 if len(terms) > 1 else 1.0) * prod(sides.values())
     if len(terms) != 2:
-        return Cost("reduce" if len(terms) == 1 else "elementwise", flops)
+        kind, shape = (Reduce, node.shape(0)) if len(terms) == 1 else (Elementwise, node.out.shape)
+        flops = (2.0 if len(terms) > 1 else 1.0) * prod(sides.values())
+        return Cost(over_rows(kind, shape, flops / max(1, prod(shape))))
     first, second = set(terms[0]), set(terms[1])
     kept = set(result) if "->" in text else first ^ second
-    groups = {"batch": first & second & kept, "m": first - second, "n": second - first}
-    attributes: dict[str, Attribute] = {
-        key: prod(sides[letter] for letter in letters) for key, letters in groups.items()
-    }
-    attributes["k"] = prod(sides[letter] for letter in (first & second) - kept)
-    return Cost("matmul", flops, attributes)
+    lengths = (first & second & kept, first - second, second - first, (first & second) - kept)
+    batch, m, n, k = (prod(sides[letter] for letter in letters) for letters in lengths)
+    return Cost(Product(m=m, n=n, k=k, batch=batch))
 
 
 def _matmul_n_bits(node: Node) -> Cost:
     k, n, bits = int(node.get("K")), int(node.get("N")), int(node.get("bits", 4))
-    m = node.out.elements // n
     stored = {2: "int2", 4: "int4", 8: "int8"}[bits]
-    attributes: dict[str, Attribute] = {"m": m, "n": n, "k": k, "batch": 1, "weight_dtype": stored}
-    return Cost("matmul", 2.0 * m * n * k, attributes, weights={1: ((n, k), stored)})
-
-
-# --- convolutions and windows ----------------------------------------------------------------------------
-
-
-def _planes(sides: tuple[int, ...]) -> tuple[int, int]:
-    """Height and width of any number of spatial sides: a depth is folded into the height."""
-    return (1, sides[0]) if len(sides) == 1 else (prod(sides[:-1]), sides[-1])
-
-
-def _conv_of(x: int, w: int, data: tuple[int, ...] | None, dtype: str | None, last: bool = False) -> Rule:
-    def rule(node: Node) -> Cost:
-        image, kernel, out = node.shape(x), node.shape(w), node.out.shape
-        if last:  # channels last
-            image, out = (image[0], image[-1], *image[1:-1]), (out[0], out[-1], *out[1:-1])
-        flops = 2.0 * prod(out) * prod(kernel[1:])
-        attributes = _conv_attributes(node, image, out, kernel[2:])
-        return Cost("conv", flops, attributes, data, dtype=dtype)
-
-    return rule
-
-
-def _conv_attributes(
-    node: Node, image: tuple[int, ...], out: tuple[int, ...], window: tuple[int, ...]
-) -> dict[str, Attribute]:
-    strides = tuple(node.get("strides") or (1,) * len(window))
-    dilations = tuple(node.get("dilations") or (1,))
-    names = ("height", "width", "kernel_h", "kernel_w", "stride_h", "stride_w", "out_height", "out_width")
-    sides = [side for part in (image[2:], window, strides, out[2:]) for side in _planes(part)]
-    return {
-        "batch": image[0], "in_channels": image[1], "out_channels": out[1],
-        **dict(zip(names, sides, strict=True)),
-        "groups": int(node.get("group", 1)), "dilation": max(dilations),
-    }  # fmt: skip
-
-
-def _conv_transpose(node: Node) -> Cost:
-    image, kernel = node.shape(0), node.shape(1)
-    attributes = _conv_attributes(node, image, node.out.shape, kernel[2:]) | {"transposed": True}
-    return Cost("conv", 2.0 * prod(image) * prod(kernel[1:]), attributes)
-
-
-def _deform_conv(node: Node) -> Cost:
-    cost = _conv_of(0, 1, None, None)(node)
-    cost.flops += 8.0 * node.out.elements // max(node.out.shape[1], 1) * prod(node.shape(0)[1:2])
-    return cost
-
-
-def _pool(node: Node) -> Cost:
-    window = tuple(node.get("kernel_shape") or ())
-    attributes = rows(node.out.shape)
-    if window:
-        height, width = _planes(window)
-        attributes |= {"kernel_h": height, "kernel_w": width}
-    return Cost("pool", float(node.out.elements * prod(window)), attributes, (0,))
-
-
-def _global_pool(node: Node) -> Cost:
-    return Cost("pool", float(prod(node.shape(0))), rows(node.out.shape), (0,))
-
-
-def _region_pool(node: Node) -> Cost:
-    samples = max(1, int(node.get("sampling_ratio", 2) or 2)) ** 2
-    return Cost("pool", 8.0 * samples * node.out.elements, rows(node.out.shape))
+    work = Product(m=node.out.elements // n, n=n, k=k, weight_dtype=stored)
+    return Cost(work, weights={1: ((n, k), stored)})
 
 
 # --- norms, softmax, reductions --------------------------------------------------------------------------
 
 
-def _norm(per_element: float, x: int = 0, columns: Callable[[Node], int] | None = None) -> Rule:
+def _norm(per_element: float, over: str = "", columns: Callable[[Node], int] | None = None) -> Rule:
     def rule(node: Node) -> Cost:
-        shape = node.shape(x)
-        n = columns(node) if columns is not None else shape[-1]
-        return Cost("norm", per_element * prod(shape), rows(shape, n))
+        n = None if columns is None else columns(node)
+        return Cost(replace(over_rows(Norm, node.shape(0), per_element, n), norm=over))
 
     return rule
 
@@ -212,13 +161,13 @@ def _from_axis(node: Node) -> int:
 
 def _local_norm(node: Node) -> Cost:
     """Each element is divided by a norm over ``size`` neighbouring channels."""
-    return Cost("norm", (2.0 * int(node.get("size", 5)) + 3) * node.out.elements, rows(node.out.shape))
+    return Cost(over_rows(Norm, node.out.shape, 2.0 * int(node.get("size", 5)) + 3))
 
 
-def _skip_norm(kind: str) -> Rule:
+def _skip_norm(over: str) -> Rule:
     def rule(node: Node) -> Cost:
-        shape = node.shape(0)
-        return Cost("norm", (NORM_FLOPS[kind] + 1) * prod(shape), rows(shape) | {"adds": 1})
+        work = over_rows(Norm, node.shape(0), NORM_FLOPS[over] + 1)
+        return Cost(replace(work, norm=over, adds=1))
 
     return rule
 
@@ -226,15 +175,13 @@ def _skip_norm(kind: str) -> Rule:
 def _softmax(node: Node) -> Cost:
     shape = node.shape(0)
     n = shape[int(node.get("axis", -1))] if shape else 1
-    return Cost(
-        "softmax", SOFTMAX_FLOPS * prod(shape), rows(shape, n), (0, 1) if node.op == "BiasSoftmax" else (0,)
-    )
+    work = over_rows(Softmax, shape, SOFTMAX_FLOPS, n)
+    return Cost(work, (0, 1) if node.op == "BiasSoftmax" else (0,))
 
 
 def _reduce(per_element: float) -> Rule:
     def rule(node: Node) -> Cost:
-        shape = node.shape(0)
-        return Cost("reduce", per_element * prod(shape), rows(shape), (0,))
+        return Cost(over_rows(Reduce, node.shape(0), per_element), (0,))
 
     return rule
 
@@ -242,18 +189,23 @@ def _reduce(per_element: float) -> Rule:
 # --- data movement ---------------------------------------------------------------------------------------
 
 
+def _moved(node: Node) -> Copy:
+    out = max(node.outputs, key=lambda value: value.elements)
+    return over_rows(Copy, out.shape)
+
+
 def _copy(node: Node) -> Cost:
     data = tuple(i for i, v in enumerate(node.inputs) if v is not None and (i == 0 or node.op == "Concat"))
-    return Cost("copy", 0.0, {}, data)
+    return Cost(_moved(node), data)
 
 
-def _fill(_: Node) -> Cost:
-    return Cost("copy", 0.0, {}, (), 0)
+def _fill(node: Node) -> Cost:
+    return Cost(_moved(node), ())
 
 
 def _part(node: Node) -> Cost:
     """Reads only what it writes: slices and crops."""
-    return Cost("copy", 0.0, {}, (0,), sum(value.size for value in node.outputs))
+    return Cost(_moved(node), (0,), {0: sum(value.size for value in node.outputs)})
 
 
 def _gather(node: Node) -> Cost:
@@ -263,45 +215,33 @@ def _gather(node: Node) -> Cost:
     table = (
         source.constant and len(source.shape) == 2 and int(node.get("axis", 0)) == 0 and index.elements > 0
     )
-    kind = "embedding" if table and not index.constant else "gather"
-    read = size_bytes(node.out.elements, source.dtype) + (0 if index.array is not None else index.size)
-    data = (0, 1) if index.array is None else (0,)
-    return Cost(kind, 0.0, rows(node.out.shape), data, read)
+    kind = Embedding if table and not index.constant else Gather
+    return Cost(over_rows(kind, node.out.shape), (0, 1) if index.array is None else (0,))
 
 
 def _quantised_gather(node: Node) -> Cost:
     stored = {2: "int2", 4: "int4", 8: "int8"}[int(node.get("bits", 4))]
-    table = node.shape(0)
-    rows = node.out.elements // node.out.shape[-1]
-    index = node.at(1)
-    read = size_bytes(node.out.elements, stored) + (index.size if index is not None else 0)
-    weights: dict[int, tuple[tuple[int, ...], str]] = {0: ((table[0], node.out.shape[-1]), stored)}
-    return Cost(
-        "embedding",
-        float(node.out.elements),
-        {"m": rows, "n": node.out.shape[-1]},
-        None,
-        read,
-        weights=weights,
-    )
+    table, width = node.shape(0), node.out.shape[-1]
+    scales = dict.fromkeys(range(2, len(node.inputs)), 0)  # not counted, as those of any dequantised weight
+    work = over_rows(Embedding, node.out.shape, 1.0)
+    return Cost(work, touched=scales, weights={0: ((table[0], width), stored)})
 
 
 def _scatter(node: Node) -> Cost:
     """Writes the updates into a copy; in place, the copy costs nothing, so only the updates count."""
     updates = node.at(2)
-    moved = updates.size if updates is not None else node.out.size
-    index = node.at(1)
-    read = moved + (index.size if index is not None else 0)
-    shape = updates.shape if updates is not None else node.out.shape
-    return Cost("scatter", 0.0, rows(shape), None, read, moved)
+    changed = updates if updates is not None else node.out
+    # Without a tensor of updates, what is written is made from the first operand.
+    touched = {0: 0} if updates is not None else {0: changed.size}
+    return Cost(over_rows(Scatter, changed.shape), touched=touched, written={0: changed.size})
 
 
 def _topk(node: Node) -> Cost:
     shape = node.shape(0)
     axis = int(node.get("axis", -1))
     n, k = shape[axis], node.out.shape[axis]
-    m = prod(shape) // n if n else 0
-    return Cost("topk", m * n * max(1.0, log2(max(k, 2))), {"m": m, "n": n, "k": k}, (0,))
+    work = over_rows(TopK, shape, max(1.0, log2(max(k, 2))), n)
+    return Cost(replace(work, k=k), (0,))
 
 
 def _non_max_suppression(node: Node) -> Cost:
@@ -309,9 +249,7 @@ def _non_max_suppression(node: Node) -> Cost:
     batch, boxes = node.shape(0)[:2]
     classes = node.shape(1)[1]
     kept = min(boxes, node.out.shape[0])
-    return Cost(
-        "topk", 10.0 * batch * classes * boxes * kept, {"m": batch * classes, "n": boxes, "k": kept}, (0, 1)
-    )
+    return Cost(TopK(m=batch * classes, n=boxes, k=kept, flops_per_element=10.0 * kept), (0, 1))
 
 
 def _resize(node: Node) -> Cost:
@@ -319,24 +257,25 @@ def _resize(node: Node) -> Cost:
     name = mode.decode() if isinstance(mode, bytes) else str(mode)
     rank = max(1, len(node.out.shape) - 2)
     per_element = {"nearest": 0.0, "linear": 2.0**rank * 2 - 1, "bilinear": 7.0, "cubic": 4.0**rank * 2}
-    return Cost("resize", per_element.get(name, 7.0) * node.out.elements, {"mode": name}, (0,))
+    work = over_rows(Resize, node.out.shape, per_element.get(name, 7.0))
+    return Cost(replace(work, mode=name), (0,))
 
 
 def _grid_sample(node: Node) -> Cost:
-    return Cost("resize", 7.0 * node.out.elements, {"mode": "bilinear"})
+    return Cost(replace(over_rows(Resize, node.out.shape, 7.0), mode="bilinear"))
 
 
 # --- training --------------------------------------------------------------------------------------------
 
 
 def _loss(node: Node) -> Cost:
-    return Cost("loss", (SOFTMAX_FLOPS + 1.0) * prod(node.shape(0)), rows(node.shape(0)))
+    return Cost(over_rows(Loss, node.shape(0), SOFTMAX_FLOPS + 1.0))
 
 
 def _optimizer(states: int) -> Rule:
     def rule(node: Node) -> Cost:
         elements = sum(value.elements for value in node.outputs) // (states + 1)
-        return Cost("optimizer", (4.0 + 4 * states) * elements, {"parameters": elements, "states": states})
+        return Cost(Optimizer(parameters=elements, states=states, flops_per_parameter=4.0 + 4 * states))
 
     return rule
 
@@ -384,8 +323,8 @@ _FILLS: Final = (
 )  # fmt: skip
 
 _RULES: Final[dict[str, Rule]] = {
-    **{op: _pointwise("elementwise", per) for op, per in _ELEMENTWISE.items()},
-    **{op: _pointwise("activation", per) for op, per in _ACTIVATIONS.items()},
+    **{op: _pointwise(Elementwise, per) for op, per in _ELEMENTWISE.items()},
+    **{op: _pointwise(Activation, per) for op, per in _ACTIVATIONS.items()},
     **{op: _reduce(per) for op, per in _REDUCTIONS.items()},
     **dict.fromkeys(_MOVES, _copy),
     **dict.fromkeys(_PARTS, _part),
@@ -396,22 +335,23 @@ _RULES: Final[dict[str, Rule]] = {
     "MatMulInteger": _integer_matmul(0, 1, (0, 1)), "QLinearMatMul": _integer_matmul(0, 3, (0, 3)),
     "MatMulIntegerToFloat": _integer_matmul(0, 1, (0, 1, 2, 3, 6)),
     "DynamicQuantizeMatMul": _integer_matmul(0, 1, (0, 1, 2, 4)), "QGemm": _integer_matmul(0, 3, (0, 3, 6)),
-    "Conv": _conv_of(0, 1, None, None), "FusedConv": _conv_of(0, 1, None, None),
-    "NhwcConv": _conv_of(0, 1, None, None, last=True), "NhwcFusedConv": _conv_of(0, 1, None, None, last=True),
-    "ConvInteger": _conv_of(0, 1, (0, 1), "int8"), "QLinearConv": _conv_of(0, 3, (0, 3, 8), "int8"),
-    "ConvTranspose": _conv_transpose, "DeformConv": _deform_conv,
-    **dict.fromkeys(("MaxPool", "AveragePool", "LpPool", "NhwcMaxPool", "QLinearAveragePool"), _pool),
+    "Conv": conv(0, 1), "FusedConv": conv(0, 1),
+    "NhwcConv": conv(0, 1, last=True), "NhwcFusedConv": conv(0, 1, last=True),
+    "ConvInteger": conv(0, 1, (0, 1), "int8"), "QLinearConv": conv(0, 3, (0, 3, 8), "int8"),
+    "ConvTranspose": conv_transpose, "DeformConv": deformable_conv,
+    **dict.fromkeys(("MaxPool", "AveragePool", "LpPool", "NhwcMaxPool", "QLinearAveragePool"), pool),
     **dict.fromkeys(
-        ("GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool", "QLinearGlobalAveragePool"), _global_pool
+        ("GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool", "QLinearGlobalAveragePool"), global_pool
     ),
-    "MaxRoiPool": _region_pool, "RoiAlign": _region_pool,
-    "BatchNormalization": _norm(2, columns=lambda node: node.shape(0)[1]),
+    "MaxRoiPool": region_pool, "RoiAlign": region_pool,
+    "BatchNormalization": _norm(2, "batch", lambda node: node.shape(0)[1]),
     "InstanceNormalization": _norm(7),
-    "LayerNormalization": _norm(NORM_FLOPS["layer"], columns=_from_axis),
-    "GroupNormalization": _norm(7), "GroupNorm": _norm(7), "SkipGroupNorm": _norm(8),
+    "LayerNormalization": _norm(NORM_FLOPS["layer"], "layer", _from_axis),
+    "GroupNormalization": _norm(7, "group"), "GroupNorm": _norm(7, "group"),
+    "SkipGroupNorm": _norm(8, "group"),
     "LpNormalization": _norm(3),
-    "RMSNormalization": _norm(NORM_FLOPS["rms"], columns=_from_axis),
-    "SimplifiedLayerNormalization": _norm(NORM_FLOPS["rms"], columns=_from_axis),
+    "RMSNormalization": _norm(NORM_FLOPS["rms"], "rms", _from_axis),
+    "SimplifiedLayerNormalization": _norm(NORM_FLOPS["rms"], "rms", _from_axis),
     "MeanVarianceNormalization": _norm(6), "LRN": _local_norm,
     "SkipLayerNormalization": _skip_norm("layer"), "SkipSimplifiedLayerNormalization": _skip_norm("rms"),
     "EmbedLayerNormalization": embed_layer_norm,
@@ -422,7 +362,7 @@ _RULES: Final[dict[str, Rule]] = {
     "TopK": _topk, "NonMaxSuppression": _non_max_suppression,
     "Resize": _resize, "Upsample": _resize, "GridSample": _grid_sample,
     "LSTM": recurrent(4), "GRU": recurrent(3), "RNN": recurrent(1),
-    "LinearAttention": linear_attention, "CausalConvWithState": _conv_of(0, 1, None, None),
+    "LinearAttention": linear_attention, "CausalConvWithState": conv(0, 1),
     "Attention": attention, "MultiHeadAttention": multi_head_attention,
     "GroupQueryAttention": grouped_query_attention, "RotaryEmbedding": rotary,
     "DFT": fourier, "STFT": fourier, "Rfft": fourier, "Irfft": fourier, "MoE": mixture, "QMoE": mixture,

@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, MutableMapping
+from dataclasses import replace
 from math import prod
 from typing import Any, Final
 
@@ -19,11 +20,14 @@ from onnx import TensorProto, TypeProto, helper, numpy_helper, shape_inference
 
 from hw_configs.problems import InputError, Problem, bad_input, nearest
 from workloads.dtypes import BITS, dtype_bits
-from workloads.graph import Attribute, Graph, Operator, Role, Tensor, legacy_operator
+from workloads.graph import Attribute, Graph, Operator, Role, Tensor
 from workloads.onnx_costs import cost_of
 from workloads.onnx_node import Cost, Node, Value
 from workloads.onnx_proto import attribute_value, label_of, names_read, sides_of, standard_twin
+from workloads.onnx_sequence_costs import attention_of
 from workloads.onnx_shapes import fused_shapes, upper_bound
+from workloads.operators import Convolution, Custom, GroupedProduct, Product
+from workloads.operators.traffic import traffic
 from workloads.workload import WorkloadOptions
 
 __all__ = ["OnnxGraph"]
@@ -493,7 +497,7 @@ class OnnxGraph:
         cost = cost_of(known)
         if cost is None:
             domain = f"{known.domain}." if known.domain not in ("", "ai.onnx") else ""
-            cost = Cost("custom", 0.0, {"source_type": domain + known.op})
+            cost = Cost(Custom(), source=domain + known.op)
         elif known.op == "BatchNormalization":
             cost.reads = (0, 1, 2)  # mean and variance are folded into scale and shift when the model loads
         self.add(name, known, cost)
@@ -509,31 +513,26 @@ class OnnxGraph:
             if value is None or (value.constant and value.elements <= 1 and len(value.shape) <= 1):
                 continue  # a literal
             self.register(value, cost.weights.get(index))
-            data[value.tensor] = max(data.get(value.tensor, 0), value.size)
+            data[value.tensor] = max(data.get(value.tensor, 0), cost.touched.get(index, value.size))
             if value.constant and value.elements * dtype_bits(value.dtype) > weight_bits:
                 weight_bits = value.elements * dtype_bits(value.dtype)
                 stored = value.dtype
-        for value in known.outputs:
+        written: dict[str, int] = {}
+        for index, value in enumerate(known.outputs):
             self.register(value)
+            written[value.tensor] = cost.written.get(index, value.size)
         dtype = cost.dtype or self._arithmetic(known)
-        attributes: dict[str, Attribute] = {"source_type": known.op, **cost.attributes}
-        if cost.kind in ("matmul", "conv", "grouped_matmul") and stored and BITS[stored] < BITS[dtype]:
-            attributes.setdefault("weight_dtype", stored)
-        outputs = tuple(dict.fromkeys(value.tensor for value in known.outputs))
-        write = sum(value.size for value in known.outputs) if cost.write_bytes is None else cost.write_bytes
-        read = sum(data.values()) if cost.read_bytes is None else cost.read_bytes
+        work = cost.work
+        narrower = bool(stored) and BITS[stored] < BITS[dtype]
+        if isinstance(work, Product | GroupedProduct | Convolution) and narrower and not work.weight_dtype:
+            work = replace(work, weight_dtype=stored)
+        # A value may be a part of its tensor (the slice of a Scan), so it moves less than the rule says.
+        rule = traffic(work, [self.tensors[t] for t in data], [self.tensors[t] for t in written])
+        reads = tuple(min(sizes) for sizes in zip(rule.reads, data.values(), strict=True))
+        writes = tuple(written.values())
+        source = cost.source or known.op
         self.operators.append(
-            legacy_operator(
-                name,
-                cost.kind,
-                tuple(data),
-                outputs,
-                float(cost.flops),
-                read,
-                write,
-                dtype,
-                attributes=attributes,
-            )
+            Operator(name, work, tuple(data), tuple(written), (), dtype, reads, writes, source=source)
         )
 
     def _packed_attention(self, name: str, known: Node) -> None:
@@ -543,28 +542,16 @@ class OnnxGraph:
         heads = int(known.get("num_heads"))
         packed = self._value(f"{name}.qkv", (batch, length, columns), out.element)
         quantised = known.op == "QAttention"
-        m = batch * length
-        shape: dict[str, Attribute] = {"m": m, "n": columns, "k": hidden, "batch": 1}
-        product = Cost(
-            "matmul", 2.0 * m * columns * hidden, shape, (0, 1, 2), dtype="int8" if quantised else None
-        )
+        work = Product(m=batch * length, n=columns, k=hidden)
+        product = Cost(work, (0, 1, 2), dtype="int8" if quantised else None)
         self.add(f"{name}.qkv", Node(known.op, known.domain, {}, known.inputs, (packed,)), product)
         past = known.at(8 if quantised else 4)
         total = length + (past.shape[3] if past is not None and len(past.shape) == 5 else 0)
-        causal = bool(known.get("unidirectional", 0))
-        seen = total - (length - 1) / 2 if causal else total
         v_size = out.shape[-1] // heads
         size = (columns - out.shape[-1]) // 2 // heads
-        attend: dict[str, Attribute] = {
-            "batch": batch, "heads": heads, "kv_heads": heads, "head_dim": size, "v_head_dim": v_size,
-            "q_len": length, "kv_len": total, "causal": causal, "window": 0,
-        }  # fmt: skip
-        flops = 2.0 * batch * heads * length * seen * (size + v_size)
-        self.add(
-            name,
-            Node(known.op, known.domain, {}, (packed, past), known.outputs),
-            Cost("attention", flops, attend),
-        )
+        causal = bool(known.get("unidirectional", 0))
+        attend = Cost(attention_of(batch, heads, heads, size, v_size, length, total, causal))
+        self.add(name, Node(known.op, known.domain, {}, (packed, past), known.outputs), attend)
 
     def _arithmetic(self, known: Node) -> str:
         """The precision of the arithmetic: the first float input's; 32-bit for integer and boolean work."""

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from math import prod
-from typing import Any
+from typing import Any, TypeVar
 
 from workloads.dtypes import size_bytes
-from workloads.graph import Attribute
+from workloads.operators import Rows, Work
 
-__all__ = ["Cost", "Node", "Rule", "Value", "rows"]
+__all__ = ["Cost", "Node", "Rule", "Value", "over_rows", "rows"]
 
 
 @dataclass(slots=True)
@@ -74,24 +74,34 @@ class Node:
 class Cost:
     """How an operator appears in the graph.
 
-    ``reads``: the inputs that hold data (None: all). ``read_bytes`` and ``write_bytes`` replace the sums of
-    sizes. ``weights``: the true shape and type of packed weights, by input.
+    ``reads``: the inputs that hold data (None: all). ``touched`` and ``written`` are bytes of an input or output, by
+    its index, of which less moves than the kind's rule says. ``dtype``: the precision of the arithmetic, where the
+    values do not say it. ``weights``: the true shape and type of packed weights, by input. ``source`` replaces the
+    operator's own name.
     """
 
-    kind: str
-    flops: float = 0.0
-    attributes: dict[str, Attribute] = field(default_factory=dict)
+    work: Work
     reads: tuple[int, ...] | None = None
-    read_bytes: int | None = None
-    write_bytes: int | None = None
+    touched: dict[int, int] = field(default_factory=dict)
+    written: dict[int, int] = field(default_factory=dict)
     dtype: str | None = None
     weights: dict[int, tuple[tuple[int, ...], str]] = field(default_factory=dict)
+    source: str = ""
 
 
 Rule = Callable[[Node], Cost]
+Kind = TypeVar("Kind", bound=Rows)
 
 
-def rows(shape: tuple[int, ...], columns: int | None = None) -> dict[str, Attribute]:
-    """Attributes m and n of a tensor: ``columns`` columns (the last side unless given) and the rows."""
+def rows(shape: tuple[int, ...], columns: int | None = None) -> tuple[int, int]:
+    """Rows and columns of a tensor: ``columns`` columns (the last side unless given), and the rest as rows."""
     n = columns if columns is not None else (shape[-1] if shape else 1)
-    return {"m": prod(shape) // n if n else 0, "n": n}
+    return (prod(shape) // n if n else 0), n
+
+
+def over_rows(
+    kind: type[Kind], shape: tuple[int, ...], per_element: float = 0.0, columns: int | None = None
+) -> Kind:
+    """Work over the rows of a tensor, with so many operations per element."""
+    m, n = rows(shape, columns)
+    return kind(m=m, n=n, flops_per_element=float(per_element))

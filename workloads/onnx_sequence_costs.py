@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import log2, prod
 
 from workloads.dtypes import size_bytes
-from workloads.graph import Attribute
-from workloads.onnx_node import Cost, Node, Rule, rows
+from workloads.onnx_node import Cost, Node, Rule, over_rows
+from workloads.operators import Attention, Elementwise, Embedding, GroupedProduct, Recurrence, Rotary
 from workloads.transformer.writer import NORM_FLOPS, ROTARY_FLOPS
 
 __all__ = [
     "attention",
+    "attention_of",
     "embed_layer_norm",
     "fourier",
     "grouped_query_attention",
@@ -32,25 +34,23 @@ def recurrent(gates: int) -> Rule:
         directions, rows, _ = node.shape(1)
         hidden = rows // gates
         per_step = 2.0 * gates * hidden * (inputs + hidden) + 10.0 * hidden
-        attributes: dict[str, Attribute] = {
-            "batch": batch, "sequence": steps, "hidden": hidden, "input_size": inputs,
-            "gates": gates, "directions": directions,
-        }  # fmt: skip
-        return Cost("recurrent", directions * steps * batch * per_step, attributes)
+        work = Recurrence(
+            batch=batch, sequence=steps, hidden=hidden, input_size=inputs, gates=gates, directions=directions,
+            flops_per_token=per_step,
+        )  # fmt: skip
+        return Cost(work)
 
     return rule
 
 
-def _attention_cost(
+def attention_of(
     batch: int, heads: int, kv_heads: int, size: int, v_size: int, q_len: int, kv_len: int, causal: bool
-) -> Cost:
-    seen = kv_len - (q_len - 1) / 2 if causal and q_len <= kv_len else kv_len
-    flops = 2.0 * batch * heads * q_len * seen * (size + v_size)
-    attributes: dict[str, Attribute] = {
-        "batch": batch, "heads": heads, "kv_heads": kv_heads, "head_dim": size, "v_head_dim": v_size,
-        "q_len": q_len, "kv_len": kv_len, "causal": causal, "window": 0,
-    }  # fmt: skip
-    return Cost("attention", flops, attributes)
+) -> Attention:
+    """Attention over all that its sizes say."""
+    return Attention(
+        batch=batch, heads=heads, kv_heads=kv_heads, head_dim=size, v_head_dim=v_size, q_len=q_len,
+        kv_len=kv_len, causal=causal,
+    )  # fmt: skip
 
 
 def attention(node: Node) -> Cost:
@@ -60,10 +60,10 @@ def attention(node: Node) -> Cost:
     before = past.shape[2] if past is not None and len(past.shape) == 4 else 0
     causal = bool(node.get("is_causal", 0))
     if len(q) == 4:
-        return _attention_cost(q[0], q[1], k[1], q[3], v[3], q[2], k[2] + before, causal)
+        return Cost(attention_of(q[0], q[1], k[1], q[3], v[3], q[2], k[2] + before, causal))
     heads, kv_heads = int(node.get("q_num_heads")), int(node.get("kv_num_heads"))
     sizes = q[2] // heads, v[2] // kv_heads
-    return _attention_cost(q[0], heads, kv_heads, *sizes, q[1], k[1] + before, causal)
+    return Cost(attention_of(q[0], heads, kv_heads, *sizes, q[1], k[1] + before, causal))
 
 
 def multi_head_attention(node: Node) -> Cost:
@@ -72,17 +72,17 @@ def multi_head_attention(node: Node) -> Cost:
     causal = bool(node.get("unidirectional", 0))
     if len(query) == 5:
         batch, length, _, _, size = query
-        return _attention_cost(batch, heads, heads, size, size, length, length, causal)
+        return Cost(attention_of(batch, heads, heads, size, size, length, length, causal))
     batch, length, hidden = query
     key, value = node.at(1), node.at(2)
     size = hidden // heads
     if key is None:
-        return _attention_cost(batch, heads, heads, size, size, length, length, causal)
+        return Cost(attention_of(batch, heads, heads, size, size, length, length, causal))
     kv_len = key.shape[2] if len(key.shape) == 4 else key.shape[1]
     past = node.at(6)
     before = past.shape[2] if past is not None and len(past.shape) == 4 else 0
     v_size = node.out.shape[-1] // heads if value is not None else size
-    return _attention_cost(batch, heads, heads, size, v_size, length, kv_len + before, causal)
+    return Cost(attention_of(batch, heads, heads, size, v_size, length, kv_len + before, causal))
 
 
 def grouped_query_attention(node: Node) -> Cost:
@@ -92,11 +92,10 @@ def grouped_query_attention(node: Node) -> Cost:
     packed = node.at(1) is None
     size = width // (heads + 2 * kv_heads) if packed else width // heads
     kv_len = node.outputs[1].shape[2] if len(node.outputs) > 1 else length
-    cost = _attention_cost(batch, heads, kv_heads, size, size, length, kv_len, True)
-    cost.attributes["window"] = max(0, int(node.get("local_window_size", 0)))
-    if len(node.outputs) > 1:
-        new = size_bytes(2 * batch * kv_heads * length * size, node.outputs[1].dtype)
-        cost.write_bytes = node.out.size + new
+    work = attention_of(batch, heads, kv_heads, size, size, length, kv_len, True)
+    cost = Cost(replace(work, window=max(0, int(node.get("local_window_size", 0)))))
+    for index, cache in enumerate(node.outputs[1:3], 1):  # only the new tokens' keys and values are written
+        cost.written[index] = size_bytes(batch * kv_heads * length * size, cache.dtype)
     return cost
 
 
@@ -105,47 +104,43 @@ def linear_attention(node: Node) -> Cost:
     batch, length, width = node.shape(1)
     heads, kv_heads = int(node.get("q_num_heads")), int(node.get("kv_num_heads"))
     size, v_size = width // kv_heads, node.shape(2)[-1] // kv_heads
-    flops = batch * length * size * v_size * (4.0 * kv_heads + 2.0 * heads)
-    attributes: dict[str, Attribute] = {
-        "batch": batch, "sequence": length, "hidden": kv_heads * v_size, "input_size": kv_heads * size,
-    }  # fmt: skip
-    return Cost("recurrent", flops, attributes)
+    per_token = size * v_size * (4.0 * kv_heads + 2.0 * heads)
+    work = Recurrence(
+        batch=batch, sequence=length, hidden=kv_heads * v_size, input_size=kv_heads * size,
+        flops_per_token=per_token,
+    )  # fmt: skip
+    return Cost(work)
 
 
 def rotary(node: Node) -> Cost:
     """Rotary position embedding; its table of angles is small and left out."""
-    return Cost("rotary", ROTARY_FLOPS * node.out.elements, rows(node.out.shape), (0,), node.out.size)
+    return Cost(over_rows(Rotary, node.out.shape, ROTARY_FLOPS), (0,))
 
 
 def fourier(node: Node) -> Cost:
     """Fast Fourier transforms: 5/2 n log2 n operations for n real samples."""
-    out = node.out.elements
     length = max(2, prod(node.shape(0)) // max(1, node.shape(0)[0]))
     if node.op == "STFT":
         frame = node.at(3)
         length = int(frame.array.reshape(-1)[0]) if frame is not None and frame.array is not None else length
         window = node.at(2)
         length = window.elements if window is not None and frame is None else length
-    return Cost("elementwise", 2.5 * out * log2(max(2, length)), rows(node.out.shape))
+    return Cost(over_rows(Elementwise, node.out.shape, 2.5 * log2(max(2, length))))
 
 
 def embed_layer_norm(node: Node) -> Cost:
     """com.microsoft: embedding lookups, their sum and its layer norm."""
-    shape = node.out.shape
     tables = sum(1 for index in (2, 3, 4) if node.at(index) is not None)
-    read = tables * node.out.size + sum(v.size for v in node.inputs[:2] if v is not None)
-    return Cost("embedding", (NORM_FLOPS["layer"] + tables - 1) * prod(shape), rows(shape), None, read)
+    return Cost(over_rows(Embedding, node.out.shape, NORM_FLOPS["layer"] + tables - 1))
 
 
 def mixture(node: Node) -> Cost:
-    """com.microsoft MoE: router scores and weights of all experts; k experts a token."""
+    """com.microsoft MoE: router scores and weights of all experts; k experts a token, two products each."""
     tokens = prod(node.shape(0)[:-1])
     hidden, experts = node.shape(0)[-1], node.shape(1)[-1]
     active, inner = int(node.get("k", 1)), node.shape(2)[-1]
     touched = experts * (1 - (1 - active / experts) ** tokens)
-    held = sum(v.size for v in node.inputs[2:] if v is not None and v.constant)
-    read = sum(v.size for v in node.inputs[:2] if v is not None) + round(held * touched / experts)
-    attributes: dict[str, Attribute] = {
-        "m": tokens * active, "n": inner, "k": hidden, "groups": experts, "active": active,
-    }  # fmt: skip
-    return Cost("grouped_matmul", 4.0 * tokens * active * hidden * inner, attributes, None, read)
+    work = GroupedProduct(
+        m=tokens * active, n=inner, k=hidden, groups=experts, active=active, expected_groups=touched, share=2.0
+    )  # fmt: skip
+    return Cost(work)

@@ -2,7 +2,8 @@
 
 A row names an operator (gemm, attention_decode, silu_mul, all_reduce, ...) and its shape in the columns that
 this operator needs; other cells may be blank and other columns missing. Each row becomes an
-:class:`~workloads.graph.Operator` with FLOPs and compulsory bytes, beside its measured time if it has one.
+:class:`~workloads.graph.Operator` of typed work and compulsory bytes, beside its measured time if it has one. A
+table names no tensors, so the bytes are those of no named one.
 
 Two kinds of trouble are kept apart. A cell that is wrong in itself (text for a number, a negative size) is
 bad input: all such cells are reported at once with file and line. A row that is well formed but says what
@@ -14,13 +15,38 @@ from __future__ import annotations
 import csv
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from hw_configs.problems import InputError, Problem, bad_input, nearest
 from workloads.dtypes import BITS, size_bytes
-from workloads.graph import Attribute, Operator, legacy_operator
+from workloads.graph import Operator
+from workloads.operators import (
+    Activation,
+    AllGather,
+    AllReduce,
+    AllToAll,
+    Attention,
+    Broadcast,
+    Collective,
+    Convolution,
+    Copy,
+    Elementwise,
+    Embedding,
+    Gather,
+    GroupedProduct,
+    Message,
+    Norm,
+    Product,
+    ReduceScatter,
+    Rotary,
+    Rows,
+    Scatter,
+    Send,
+    Softmax,
+    Work,
+)
 
 if TYPE_CHECKING:
     from _csv import Reader as CsvReader
@@ -61,6 +87,12 @@ class TableRow:
     measured_us: float | None
     problem: str
     cells: Mapping[str, str]
+
+    @property
+    def exchanged_bytes(self) -> int:
+        """Bytes that a collective or message exchanges; 0 for any other operator."""
+        work = self.operator.work if self.operator is not None else None
+        return work.bytes if isinstance(work, Collective | Message) else 0
 
 
 @dataclass(frozen=True)
@@ -218,35 +250,42 @@ class _Cells:
     def size(self, elements: int, dtype: str | None = None) -> int:
         return size_bytes(elements, dtype or self.dtype)
 
+    def narrow(self, weight: str) -> str:
+        """The element type of weights, as a product says it: nothing where it is that of the arithmetic."""
+        return weight if weight != self.dtype else ""
+
     def output_dtype(self) -> str:
         """Narrow products are written out in 16 bits, as serving engines do."""
         return self.dtype if BITS[self.dtype] >= 16 else "bf16"
 
 
-Built = tuple[str, float, int, int, dict[str, Attribute]]
-"""Kind, FLOPs, bytes read, bytes written, attributes."""
+@dataclass(frozen=True, slots=True)
+class _Built:
+    """What a row means: the work, and the bytes of its operands, which a table does not name."""
+
+    work: Work
+    read_bytes: int
+    write_bytes: int
 
 
-def _gemm(c: _Cells) -> Built:
+def _gemm(c: _Cells) -> _Built:
     m, n, k, batch = c("m"), c("n"), c("k"), c("batch", 1)
     weight = c.text.get("weight_dtype") or c.dtype
     read = batch * (c.size(m * k) + c.size(k * n, weight))
     write = batch * c.size(m * n, c.output_dtype())
-    attributes: dict[str, Attribute] = {"m": m, "n": n, "k": k, "batch": batch}
-    if weight != c.dtype:
-        attributes["weight_dtype"] = weight
-    return "matmul", 2.0 * batch * m * n * k, read, write, attributes
+    return _Built(Product(m=m, n=n, k=k, batch=batch, weight_dtype=c.narrow(weight)), read, write)
 
 
-def _grouped_gemm(c: _Cells) -> Built:
+def _grouped_gemm(c: _Cells) -> _Built:
+    """``active``: experts that some row reaches."""
     m, n, k, groups = c("m"), c("n"), c("k"), c("groups")
-    active = min(c("active", groups), groups, m)
+    touched = min(c("active", groups), groups, m)
     weight = c.text.get("weight_dtype") or c.dtype
-    read = c.size(m * k) + active * c.size(k * n, weight)
-    attributes: dict[str, Attribute] = {"m": m, "n": n, "k": k, "groups": groups, "active": active}
-    if weight != c.dtype:
-        attributes["weight_dtype"] = weight
-    return "grouped_matmul", 2.0 * m * n * k, read, c.size(m * n, c.output_dtype()), attributes
+    read = c.size(m * k) + touched * c.size(k * n, weight)
+    work = GroupedProduct(
+        m=m, n=n, k=k, groups=groups, expected_groups=float(touched), weight_dtype=c.narrow(weight)
+    )
+    return _Built(work, read, c.size(m * n, c.output_dtype()))
 
 
 # LLMServingSim's first profiler calls flash-attn's variable-length kernel, which gives each query head of
@@ -254,7 +293,7 @@ def _grouped_gemm(c: _Cells) -> Built:
 _KERNELS_WITHOUT_SPLIT: Final = frozenset({"v0 flash-attn"})
 
 
-def _attention(c: _Cells) -> Built:
+def _attention(c: _Cells) -> _Built:
     batch, heads, dim = c("batch", 1), c("heads"), c("head_dim")
     q_len, v_dim = c("q_len", 1), c("v_head_dim", dim)
     kv_heads = c("kv_heads", heads)
@@ -265,37 +304,16 @@ def _attention(c: _Cells) -> Built:
         raise _UnfitError(f"{heads} heads cannot share {kv_heads} KV heads evenly")
     if causal and q_len > kv_len:
         raise _UnfitError(f"{q_len} queries see only {kv_len} keys under a causal mask")
-    pairs = attended_pairs(q_len, kv_len, causal, window)
-    keys = min(kv_len, window + q_len - 1)
-    read = c.size(batch * heads * q_len * dim) + c.size(batch * kv_heads * keys * (dim + v_dim))
-    attributes: dict[str, Attribute] = {
-        "batch": batch, "heads": heads, "kv_heads": kv_heads, "head_dim": dim, "v_head_dim": v_dim,
-        "q_len": q_len, "kv_len": kv_len, "causal": causal,
-    }  # fmt: skip
-    if window < kv_len:
-        attributes["window"] = window
-    if c.text.get("label", "") in _KERNELS_WITHOUT_SPLIT:
-        attributes["split_kv"] = False
-    write = c.size(batch * heads * q_len * v_dim, c.output_dtype())
-    return "attention", 2.0 * batch * heads * pairs * (dim + v_dim), read, write, attributes
+    work = Attention(
+        batch=batch, heads=heads, kv_heads=kv_heads, head_dim=dim, v_head_dim=v_dim, q_len=q_len, kv_len=kv_len,
+        causal=causal, window=window if window < kv_len else 0,
+        split_kv=c.text.get("label", "") not in _KERNELS_WITHOUT_SPLIT,
+    )  # fmt: skip
+    read = c.size(batch * heads * q_len * dim) + c.size(batch * kv_heads * work.seen * (dim + v_dim))
+    return _Built(work, read, c.size(batch * heads * q_len * v_dim, c.output_dtype()))
 
 
-def attended_pairs(q_len: int, kv_len: int, causal: bool, window: int) -> int:
-    """(query, key) pairs that attention computes; the queries are the last ``q_len`` positions.
-
-    >>> attended_pairs(4, 4, True, 4), attended_pairs(1, 10, True, 10), attended_pairs(4, 4, True, 2)
-    (10, 10, 7)
-    """
-    if not causal:
-        return q_len * min(kv_len, window)
-    first = kv_len - q_len + 1
-    if first >= window:
-        return q_len * window
-    growing = min(q_len, window - first + 1)
-    return growing * first + growing * (growing - 1) // 2 + (q_len - growing) * window
-
-
-def _conv(c: _Cells) -> Built:
+def _conv(c: _Cells) -> _Built:
     batch, groups = c("batch", 1), c("groups", 1)
     c_in, c_out, height, width = c("in_channels"), c("out_channels"), c("height"), c("width")
     kernel_h = c("kernel_h")
@@ -305,70 +323,77 @@ def _conv(c: _Cells) -> Built:
     out_w = c("out_width", -(-width // stride_w))
     if c_in % groups or c_out % groups:
         raise _UnfitError(f"{groups} groups do not divide {c_in} and {c_out} channels")
+    work = Convolution(
+        batch=batch, in_channels=c_in, out_channels=c_out, height=height, width=width, kernel_h=kernel_h,
+        kernel_w=kernel_w, stride_h=stride_h, stride_w=stride_w, groups=groups, out_height=out_h, out_width=out_w,
+    )  # fmt: skip
     weights = c_out * (c_in // groups) * kernel_h * kernel_w
-    flops = 2.0 * batch * out_h * out_w * weights
     read = c.size(batch * c_in * height * width) + c.size(weights)
-    attributes: dict[str, Attribute] = {
-        "batch": batch, "in_channels": c_in, "out_channels": c_out, "height": height, "width": width,
-        "kernel_h": kernel_h, "kernel_w": kernel_w, "stride_h": stride_h, "stride_w": stride_w,
-        "groups": groups, "out_height": out_h, "out_width": out_w,
-    }  # fmt: skip
-    return "conv", flops, read, c.size(batch * c_out * out_h * out_w), attributes
+    return _Built(work, read, c.size(batch * c_out * out_h * out_w))
 
 
-def _pointwise(kind: str, reads: int, flops_per_element: float) -> Callable[[_Cells], Built]:
-    def build(c: _Cells) -> Built:
+def _pointwise(kind: type[Rows], reads: int, flops_per_element: float) -> Callable[[_Cells], _Built]:
+    def build(c: _Cells) -> _Built:
         m, n = c("m"), c("n")
         size = c.size(m * n)
-        return kind, flops_per_element * m * n, reads * size, size, {"m": m, "n": n}
+        return _Built(kind(m=m, n=n, flops_per_element=float(flops_per_element)), reads * size, size)
 
     return build
 
 
-def _communication(kind: str) -> Callable[[_Cells], Built]:
-    def build(c: _Cells) -> Built:
-        size, group = c("bytes"), c("n_devices", 2)
-        if group < 2:
-            raise _UnfitError("communication needs n_devices of 2 or more")
-        named = "peer" if kind == "send" else "group"
-        return kind, 0.0, size, size, {"bytes": size, named: 1 if kind == "send" else group}
+def _group(c: _Cells) -> int:
+    group = c("n_devices", 2)
+    if group < 2:
+        raise _UnfitError("communication needs n_devices of 2 or more")
+    return group
+
+
+def _collective(kind: type[Collective]) -> Callable[[_Cells], _Built]:
+    def build(c: _Cells) -> _Built:
+        size, group = c("bytes"), _group(c)
+        return _Built(kind(bytes=size, group=group), size, size)
 
     return build
+
+
+def _send(c: _Cells) -> _Built:
+    size, _ = c("bytes"), _group(c)
+    return _Built(Send(bytes=size, peer=1), size, size)
 
 
 # FLOPs per element are the arithmetic of the usual formula; none of these operators is bound by it.
-_UNARY = _pointwise("activation", 1, 4)
-_BINARY = _pointwise("elementwise", 2, 1)
-_SCALAR = _pointwise("elementwise", 1, 1)
-_NORM = _pointwise("norm", 1, 5)
-OPS: Final[dict[str, Callable[[_Cells], Built]]] = {
+_UNARY = _pointwise(Activation, 1, 4)
+_BINARY = _pointwise(Elementwise, 2, 1)
+_SCALAR = _pointwise(Elementwise, 1, 1)
+_NORM = _pointwise(Norm, 1, 5)
+OPS: Final[dict[str, Callable[[_Cells], _Built]]] = {
     "gemm": _gemm, "matmul": _gemm, "linear": _gemm, "bmm": _gemm,
     "grouped_gemm": _grouped_gemm, "moe": _grouped_gemm,
     "attention": _attention, "attention_prefill": _attention, "attention_decode": _attention,
     "conv": _conv, "conv2d": _conv,
     "norm": _NORM, "rmsnorm": _NORM, "layernorm": _NORM, "batchnorm": _NORM,
-    "softmax": _pointwise("softmax", 1, 5),
-    "silu_mul": _pointwise("activation", 2, 5), "gelu_mul": _pointwise("activation", 2, 5),
-    "gelu": _UNARY, "relu": _pointwise("activation", 1, 1), "silu": _UNARY, "tanh": _UNARY, "sigmoid": _UNARY,
+    "softmax": _pointwise(Softmax, 1, 5),
+    "silu_mul": _pointwise(Activation, 2, 5), "gelu_mul": _pointwise(Activation, 2, 5),
+    "gelu": _UNARY, "relu": _pointwise(Activation, 1, 1), "silu": _UNARY, "tanh": _UNARY, "sigmoid": _UNARY,
     "add": _BINARY, "sub": _BINARY, "mul": _BINARY, "div": _BINARY, "pow": _BINARY,
-    "add3": _pointwise("elementwise", 3, 2),
+    "add3": _pointwise(Elementwise, 3, 2),
     "addu": _SCALAR, "subu": _SCALAR, "mulu": _SCALAR, "divu": _SCALAR, "powu": _SCALAR,
-    "exp": _SCALAR, "sqrt": _SCALAR, "neg": _SCALAR, "copy": _pointwise("copy", 1, 0),
-    "rotary": _pointwise("rotary", 1, 3),
-    "embedding": _pointwise("embedding", 1, 0), "gather": _pointwise("gather", 1, 0),
-    "scatter": _pointwise("scatter", 1, 0),
-    "all_reduce": _communication("all_reduce"), "allreduce": _communication("all_reduce"),
-    "all_gather": _communication("all_gather"), "allgather": _communication("all_gather"),
-    "reduce_scatter": _communication("reduce_scatter"),
-    "alltoall": _communication("all_to_all"), "all_to_all": _communication("all_to_all"),
-    "broadcast": _communication("broadcast"),
-    "send_recv": _communication("send"), "send": _communication("send"),
+    "exp": _SCALAR, "sqrt": _SCALAR, "neg": _SCALAR, "copy": _pointwise(Copy, 1, 0),
+    "rotary": _pointwise(Rotary, 1, 3),
+    "embedding": _pointwise(Embedding, 1, 0), "gather": _pointwise(Gather, 1, 0),
+    "scatter": _pointwise(Scatter, 1, 0),
+    "all_reduce": _collective(AllReduce), "allreduce": _collective(AllReduce),
+    "all_gather": _collective(AllGather), "allgather": _collective(AllGather),
+    "reduce_scatter": _collective(ReduceScatter),
+    "alltoall": _collective(AllToAll), "all_to_all": _collective(AllToAll),
+    "broadcast": _collective(Broadcast),
+    "send_recv": _send, "send": _send,
 }  # fmt: skip
 """Operator names of a table and what they mean. A name ending in ``u`` takes a scalar as second operand."""
 
 
 # vidur profiled the layer kernels of vLLM's first releases, which move one element per thread.
-_SCALAR_KERNELS: Final = {"norm": ("vidur",), "activation": ("vidur",), "rotary": ("vidur",)}
+_SCALAR_KERNELS: Final = frozenset({"vidur"})
 
 
 def _operator(text: Mapping[str, str], counts: Mapping[str, int]) -> tuple[Operator | None, str]:
@@ -378,9 +403,17 @@ def _operator(text: Mapping[str, str], counts: Mapping[str, int]) -> tuple[Opera
         return None, f"no rule for operator {op!r}" + (f", perhaps {hint!r}" if hint else "")
     try:
         cells = _Cells(text, counts)
-        kind, flops, read, write, attributes = OPS[op](cells)
+        built = OPS[op](cells)
     except _UnfitError as trouble:
         return None, f"{op}: {trouble}"
-    if text.get("source", "") in _SCALAR_KERNELS.get(kind, ()) and op != "gelu":
-        attributes["vectorised"] = False
-    return legacy_operator(op, kind, (), (), flops, read, write, cells.dtype, (), attributes), ""
+    work = built.work
+    if (
+        text.get("source", "") in _SCALAR_KERNELS
+        and isinstance(work, Norm | Activation | Rotary)
+        and op != "gelu"
+    ):
+        work = replace(work, vectorised=False)
+    operator = Operator(
+        op, work, (), (), dtype=cells.dtype, beside_read=built.read_bytes, beside_written=built.write_bytes
+    )
+    return operator, ""

@@ -21,11 +21,12 @@ _JSON = typer.Option("--json", help="one JSON object on standard output")
 
 def list_hardware(
     kind: Annotated[
-        str | None, typer.Option(help="system, link, or a kind of device: gpu, cpu, dram, pim, flash, ...")
+        str | None,
+        typer.Option(help="system, link, architecture, or a kind of device: gpu, cpu, pim, ..."),
     ] = None,
     as_json: Annotated[bool, _JSON] = False,
 ) -> None:
-    """List the systems, devices and links that are known by name."""
+    """List the systems, devices, links and GPU architectures that are known by name."""
     from hw_configs.library import catalog, read_any
     from hw_configs.problems import bad_input, nearest
     from offchip.cli.output import print_json, print_table
@@ -49,7 +50,9 @@ _COLUMNS = ("name", "type", "kind", "description")
 
 
 def show(
-    name: Annotated[str, typer.Argument(help="a system, device or link: a name or a YAML file")],
+    name: Annotated[
+        str, typer.Argument(help="a system, device, link or GPU architecture: a name or a YAML file")
+    ],
     as_json: Annotated[bool, _JSON] = False,
 ) -> None:
     """Show every figure of a config with its unit and source; a system as the tree of its parts."""
@@ -77,7 +80,9 @@ def show(
 
 
 def check(
-    files: Annotated[list[Path], typer.Argument(help="YAML files of devices, links or systems")],
+    files: Annotated[
+        list[Path], typer.Argument(help="YAML files of devices, links, architectures or systems")
+    ],
     as_json: Annotated[bool, _JSON] = False,
 ) -> None:
     """Check config files: every problem with file, line and field; leaves with 2 if there is one."""
@@ -112,7 +117,8 @@ def _figures(config: Config, sources: Mapping[str, Provenance], prefix: str = ""
     for name, field in type(config).model_fields.items():
         value = getattr(config, name)
         path = f"{prefix}{name}"
-        if value is None or (not prefix and name in ("name", "kind", "description", "source")):
+        # A device is named above its table; of the parts that have a file of their own, the name says which.
+        if value is None or name in ("kind", "description", "source") or (name == "name" and not prefix):
             continue
         if isinstance(value, Config):
             yield from _figures(value, sources, f"{path}.")

@@ -122,6 +122,7 @@ def _kv_bytes_per_token(phase: Phase) -> int | None:
     Sizes of all tokens' keys and values, as attention appends them; layers with a window stop growing there.
     """
     from workloads.graph import Role
+    from workloads.operators import Attention
 
     graph = phase.graph
     written = sum(
@@ -129,11 +130,7 @@ def _kv_bytes_per_token(phase: Phase) -> int | None:
         for op in graph.operators
         if any(graph.tensors[name].role is Role.KV_CACHE for name in op.updates)
     )
-    queries = {
-        int(op.attributes["q_len"]) * int(op.attributes["batch"])
-        for op in graph.operators
-        if op.kind == "attention" and "q_len" in op.attributes and "batch" in op.attributes
-    }
+    queries = {op.work.q_len * op.work.batch for op in graph.operators if isinstance(op.work, Attention)}
     return round(written / queries.pop()) if written and len(queries) == 1 else None
 
 

@@ -12,9 +12,10 @@ from typing import Final
 
 from hw_configs.library import load_system
 from offchip.studies.study import Claim, Outcome, Study, StudyTable, compare
-from simulator.gpu.conv import ConvShape, as_product, conv_shape, workspace_elements
+from simulator.gpu.conv import workspace_elements
 from simulator.gpu.model import GPU
-from workloads.graph import Operator, legacy_operator
+from workloads.graph import Operator
+from workloads.operators import Convolution
 
 __all__ = ["LAYERS", "STUDY", "Layer", "footprint_bytes"]
 
@@ -38,15 +39,14 @@ class Layer:
         out = (self.side - self.kernel) // self.stride + 1
         image, result = BATCH * self.channels * self.side**2, BATCH * self.filters * out**2
         weights = self.filters * self.channels * self.kernel**2
-        return legacy_operator(
-            f"{self.channels}x{self.side}", "conv", (), (), 2.0 * result * self.channels * self.kernel**2,
-            4 * (image + weights), 4 * result, "fp32",
-            attributes={
-                "batch": BATCH, "in_channels": self.channels, "out_channels": self.filters, "height": self.side,
-                "width": self.side, "kernel_h": self.kernel, "kernel_w": self.kernel, "stride_h": self.stride,
-                "stride_w": self.stride, "out_height": out, "out_width": out, "way": way,
-            },
+        work = Convolution(
+            batch=BATCH, in_channels=self.channels, out_channels=self.filters, height=self.side, width=self.side,
+            kernel_h=self.kernel, kernel_w=self.kernel, stride_h=self.stride, stride_w=self.stride, out_height=out,
+            out_width=out, way=way,
         )  # fmt: skip
+        name = f"{self.channels}x{self.side}"
+        read, written = 4 * (image + weights), 4 * result
+        return Operator(name, work, (), (), dtype="fp32", beside_read=read, beside_written=written)
 
 
 LAYERS: Final = (
@@ -60,15 +60,15 @@ LAYERS: Final = (
 def footprint_bytes(layer: Layer, way: str) -> float:
     """Image, filters, output and what the way unfolds, in FP32."""
     operator = layer.operator(way)
-    shape: ConvShape = conv_shape(operator)
-    return operator.read_bytes + operator.write_bytes + 4 * workspace_elements(shape, way)
+    assert isinstance(operator.work, Convolution)
+    return operator.read_bytes + operator.write_bytes + 4 * workspace_elements(operator.work, way)
 
 
 def _seconds(layer: Layer, way: str) -> float:
     system = load_system(HARDWARE)
     node = system.workers()[0]
     memory = system.memories[node.memory or node.name]
-    return GPU.predict_rows([as_product(layer.operator(way))], node, memory)[0].seconds
+    return GPU.predict_rows([layer.operator(way)], node, memory)[0].seconds
 
 
 def _run() -> Outcome:

@@ -18,7 +18,8 @@ from simulator.gpu import gemm
 from simulator.gpu.constants import shipped_constants
 from simulator.gpu.model import GPU
 from simulator.gpu.rows import Request, gemm_line
-from workloads.graph import legacy_operator
+from workloads.graph import Operator
+from workloads.operators import Product
 
 __all__ = ["STUDY", "tile_seconds"]
 
@@ -33,10 +34,9 @@ def tile_seconds(side: int) -> dict[str, tuple[float, float]]:
     node = system.workers()[0]
     memory = system.memories[node.memory or node.name]
     constants, sheet = shipped_constants(), GPU.sheet(node, memory)
-    product = legacy_operator(
-        f"{side}", "matmul", (), (), 2.0 * side**3, 8 * side**2, 4 * side**2, "fp32",
-        attributes={"m": side, "n": side, "k": side},
-    )  # fmt: skip
+    work = Product(m=side, n=side, k=side)
+    read, written = 8 * side**2, 4 * side**2
+    product = Operator(f"{side}", work, (), (), dtype="fp32", beside_read=read, beside_written=written)
     line = np.array([gemm_line(Request(product, sheet, constants.setup("default")), constants)])
     joule = line[0, gemm.COLUMNS.index("j_flop")] * product.flops
     found = {}

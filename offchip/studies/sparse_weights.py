@@ -15,7 +15,8 @@ from offchip.studies.line_figure import draw_lines
 from offchip.studies.study import Claim, ClaimResult, Figure, Outcome, Study, StudyTable, compare
 from simulator.gpu.model import GPU
 from simulator.gpu.sparse import load_as_sparse, spmm
-from workloads.graph import Operator, legacy_operator
+from workloads.graph import Operator
+from workloads.operators import Product
 
 __all__ = ["STUDY", "speedups"]
 
@@ -46,10 +47,8 @@ def speedups(sparsity: float) -> tuple[float, float]:
 
 
 def _product(m: int, n: int, k: int) -> Operator:
-    return legacy_operator(
-        f"{m}x{n}x{k}", "matmul", (), (), 2.0 * m * n * k, 2 * (m * k + n * k), 2 * m * n, "fp16",
-        attributes={"m": m, "n": n, "k": k},
-    )  # fmt: skip
+    read, written = 2 * (m * k + n * k), 2 * m * n
+    return Operator(f"{m}x{n}x{k}", Product(m=m, n=n, k=k), (), (), beside_read=read, beside_written=written)
 
 
 def _run() -> Outcome:

@@ -44,7 +44,7 @@ def predicted_collective_us(
     if bandwidth is None:
         return None
     ranks = int(row.cells.get("n_devices") or 2)
-    size = 1 if empty else int(operator.attributes["bytes"])
+    size = 1 if empty else row.exchanged_bytes
     seconds = collective_seconds(operator.kind, ranks, size, bandwidth, constants, wire, generation(gpu.gpu))
     eager = constants["eager_skew_us"] if row.timing == "kernel" and ranks > 2 else 0.0
     return seconds * 1e6 + eager

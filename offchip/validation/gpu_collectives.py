@@ -28,16 +28,16 @@ def collective_line(
     per_node = float(row.cells.get("devices_per_node") or ranks)
     if "pairwise" in row.cells.get("label", "") and ranks > per_node:
         wire = "network"
-    if wire == "peer" and wire_bandwidth <= PCIE_PORT and sheet.operand_sharing == 1:
+    if wire == "peer" and wire_bandwidth <= PCIE_PORT and not sheet.architecture.switch_reduces:
         wire = "host"
         host_bandwidth = wire_bandwidth
     bandwidths = {
         "peer": wire_bandwidth, "host": host_bandwidth, "network": constants.network_bandwidth(sheet.generation),
     }  # fmt: skip
     kind = "send" if operator.kind == "receive" else operator.kind
-    sharp = sheet.capability >= 90 and wire == "peer" and wire_bandwidth > PCIE_PORT
+    sharp = sheet.architecture.switch_reduces and wire == "peer" and wire_bandwidth > PCIE_PORT
     return [
-        float(KINDS.index(kind)), ranks, float(operator.attributes["bytes"]), bandwidths[wire],
+        float(KINDS.index(kind)), ranks, float(row.exchanged_bytes), bandwidths[wire],
         float(WIRES.index(wire)), constants.latency_scale(sheet.generation), float(sharp), per_node,
         float(row.timing == "kernel"),
     ]  # fmt: skip

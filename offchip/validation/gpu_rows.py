@@ -8,7 +8,7 @@ Communication goes to the model of a GPU library's collectives.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -22,7 +22,7 @@ from simulator.gpu import collective
 from simulator.gpu.lowering import lowered
 from simulator.gpu.model import GpuModel
 from simulator.gpu.rows import Request, predict
-from workloads.graph import Operator, legacy_replace
+from workloads.graph import Operator
 from workloads.operator_table import TableRow
 
 __all__ = ["GpuRow", "predict_gpu_rows"]
@@ -72,7 +72,7 @@ def _with_residency(operator: Operator, row: TableRow) -> Operator:
     if given not in RESIDENCIES:
         message = f"found residency {given!r}; expected {', '.join(RESIDENCIES)}"
         raise InputError([Problem(message, None, row.line, "residency", nearest(given, RESIDENCIES))])
-    return legacy_replace(operator, attributes={**operator.attributes, "residency": given})
+    return replace(operator, residency=given)
 
 
 def _collective(row: TableRow, gpu: ReferenceGpu, model: GpuModel) -> GpuRow:
@@ -89,7 +89,7 @@ def _collective(row: TableRow, gpu: ReferenceGpu, model: GpuModel) -> GpuRow:
     constants = model.constants.array("collective", collective.CONSTANTS)
     collective.collective_rows(np.array([line, empty]), constants, out)
     total, least = float(out[0]), float(out[1])
-    form = schedule(operator.kind, "ring", int(line[collective.RANKS]), int(operator.attributes["bytes"]))
+    form = schedule(operator.kind, "ring", int(line[collective.RANKS]), row.exchanged_bytes)
     return GpuRow(
         total, least, form.bytes_sent * 2 * sheet.joule_per_byte, "latency" if least > total / 2 else "wire"
     )

@@ -19,7 +19,15 @@ from hw_configs.problems import InputError, Problem
 from hw_configs.system import MemorySpace, Node, System
 from hw_configs.yaml_file import Document
 
-__all__ = ["ALIASES", "ReferenceGpu", "ReferenceGpus", "same_gpu", "single_gpu", "usual_wires"]
+__all__ = [
+    "ALIASES",
+    "ReferenceGpu",
+    "ReferenceGpus",
+    "architecture_name",
+    "same_gpu",
+    "single_gpu",
+    "usual_wires",
+]
 
 ALIASES: Final[dict[str, tuple[str, ...]]] = {
     "a100-80gb": ("a100-80gb", "a100-sxm-80gb", "a100-sxm4-80gb"),
@@ -38,6 +46,7 @@ ALIASES: Final[dict[str, tuple[str, ...]]] = {
 """Names of sources in lower case, and the shipped devices that are the same board, likeliest first."""
 
 _HARDWARE_FIGURES: Final = {
+    "arch": "architecture",
     "sms": "multiprocessors",
     "boost_mhz": "clock",
     "fp32_tflops": "compute.vector.fp32",
@@ -122,7 +131,7 @@ class ReferenceGpus:
         data: dict[str, Any] = {
             "kind": "gpu",
             "name": row["gpu"],
-            "architecture": row.get("arch") or "unknown",
+            "architecture": architecture_name(row["arch"]),
             "multiprocessors": int(float(row["sms"])),
             "clock": f"{row['boost_mhz']} MHz",
             "compute": {"matrix": matrix, "vector": {"fp32": f"{row['fp32_tflops']} TFLOP/s"}},
@@ -159,21 +168,16 @@ def same_gpu(name: str, device: str) -> bool:
     return key == device.lower() or device in ALIASES.get(key, ())
 
 
-_USUAL_WIRES: Final = {
-    "nvlink": {"Volta": 150e9, "Ampere": 300e9, "Hopper": 450e9, "Blackwell": 900e9},
-    "pcie": {"Pascal": 16e9, "Volta": 16e9, "Turing": 16e9, "Ampere": 32e9, "Ada": 32e9, "Hopper": 64e9,
-             "Blackwell": 64e9},
-}  # fmt: skip
-"""Bytes per second and direction, raw, by generation: NVIDIA's architecture white papers."""
+def architecture_name(text: str) -> str:
+    """The name of the architecture file that a table means by generation and compute capability.
+
+    >>> architecture_name("Ampere sm_80"), architecture_name("CDNA2")
+    ('ampere-sm80', 'cdna2')
+    """
+    return text.lower().replace(" sm_", "-sm")
 
 
 def usual_wires(gpu: Gpu) -> tuple[float | None, float | None]:
-    """Bandwidth to peer GPUs and to the host of a board whose system is unknown.
-
-    Boards with HBM are taken to have the NVLink of their generation, others PCIe only.
-    """
-    generation = gpu.architecture.split()[0] if gpu.architecture.split() else ""
-    host = _USUAL_WIRES["pcie"].get(generation)
-    stacked = gpu.memory is not None and gpu.memory.technology.upper().startswith("HBM")
-    peer = _USUAL_WIRES["nvlink"].get(generation) if stacked else None
-    return (peer or host), host
+    """Bandwidth to peer GPUs and to the host of a board whose system is unknown, as its architecture has them."""
+    host = gpu.architecture.host_bandwidth
+    return (gpu.architecture.peer_bandwidth or host), host

@@ -18,7 +18,7 @@ from hw_configs.device import Accelerator
 from hw_configs.system import MemorySpace, Node
 from simulator.accelerator.array import ArrayShape, Product, array_clocks, streamed_elements
 from simulator.accelerator.lowering import Lowered, lowered
-from simulator.cost.model import OperatorCost, arithmetic_joules, peak_rate, runs_as
+from simulator.cost.model import OperatorCost, arithmetic_joules, energy_per_operation, peak_rate
 from simulator.cost.roofline import COMMUNICATION_KINDS, ROOFLINE
 from workloads.dtypes import dtype_bits
 from workloads.graph import Operator
@@ -74,8 +74,7 @@ class ScratchpadModel:
         seconds = max(arithmetic, traffic)
         launch = device.compute.launch
         bound = "launch" if launch > seconds else bound if traffic > arithmetic else "compute"
-        energies = device.compute.energy_per_operation
-        per_flop = next((energies[t] for t in runs_as(operator.dtype) if t in energies), 0.0)
+        per_flop = energy_per_operation(device.compute, operator.dtype)
         moving = (
             read * memory.energy_per_byte_read_j + operator.write_bytes * memory.energy_per_byte_written_j
         )
@@ -115,10 +114,6 @@ def _array_seconds(product: Product, operator: Operator, device: Accelerator) ->
 
 def _vector_rate(operator: Operator, device: Accelerator) -> float:
     """Operations per second outside the arrays; the arrays' own rate where no vector unit is stated."""
-    for name in runs_as(operator.dtype):
-        rate = device.compute.vector.get(name, 0.0)  # type: ignore[call-overload]
-        if rate:
-            return float(rate)
     return peak_rate(device.compute, "elementwise", operator.dtype)
 
 

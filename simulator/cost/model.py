@@ -8,9 +8,12 @@ engine are interchangeable.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final, Protocol
+from functools import cache
+from typing import Final, Protocol, cast
 
+from hw_configs.config import RateType
 from hw_configs.device import Compute
 from hw_configs.problems import bad_input
 from hw_configs.registry import Registry
@@ -25,7 +28,10 @@ __all__ = [
     "CostModel",
     "OperatorCost",
     "arithmetic_joules",
+    "by_name",
+    "energy_per_operation",
     "peak_rate",
+    "rate_among",
     "roof_seconds",
     "runs_as",
 ]
@@ -75,51 +81,97 @@ COST_MODELS: Final[Registry[CostModel]] = Registry(
     },
 )
 
-# Types without a rate of their own run at the rate of a wider type that holds their values.
-_RUNS_AS: Final[dict[str, tuple[str, ...]]] = {
-    "bf16": ("bf16", "fp16", "tf32", "fp32"),
-    "fp16": ("fp16", "bf16", "tf32", "fp32"),
-    "fp8": ("fp8", "fp16", "bf16", "fp32"),
+RunsAs = tuple[tuple[str, float], ...]
+"""Element types that can do the work of another, best first, with the operations of theirs that one of it takes."""
+
+_HOLDS: Final[dict[str, tuple[str, ...]]] = {
+    "bf16": ("fp16", "tf32", "fp32"),
+    "fp16": ("bf16", "tf32", "fp32"),
+    "fp8": ("fp16", "bf16", "fp32"),
     "mxfp8": ("fp8", "fp16", "bf16", "fp32"),
-    "fp4": ("fp4", "fp8", "fp16", "bf16", "fp32"),
-    "mxfp4": ("mxfp4", "fp4", "fp8", "fp16", "bf16", "fp32"),
+    "fp4": ("fp8", "fp16", "bf16", "fp32"),
+    "mxfp4": ("fp4", "fp8", "fp16", "bf16", "fp32"),
     "nvfp4": ("fp4", "fp8", "fp16", "bf16", "fp32"),
-    "tf32": ("tf32", "fp32"),
-    "fp32": ("fp32",),
-    "fp64": ("fp64", "fp32"),
-    "int8": ("int8", "fp16", "int16", "int32", "fp32"),
+    "tf32": ("fp32",),
+    "int8": ("fp16", "int16", "int32", "fp32"),
     "uint8": ("int8", "fp16", "int16", "int32", "fp32"),
-    "int4": ("int4", "int8", "fp16", "fp32"),
-    "int16": ("int16", "int32", "fp32"),
-    "int32": ("int32", "fp32"),
-    "int64": ("int32", "fp32"),
+    "int4": ("int8", "fp16", "fp32"),
+    "int16": ("int32", "fp32"),
+    "int32": ("fp64",),
     "bool": ("int8", "int32", "fp32", "fp16"),
 }
+"""Types that a narrower one is converted to: one operation each."""
+_BUILT_OF: Final[dict[str, RunsAs]] = {
+    "int32": (("fp32", 8.0),),
+    "int64": (("int32", 4.0),),
+}
+"""Integers put together from narrower ones, with operations per multiply-add. Four 32-bit ones make the low half of a
+64-bit product (three multiplications and their carries); of fp32, which is exact to 24 bits, 32 bits take 12-bit
+digits: six products that reach the low half, and their carries."""
 MATRIX_KINDS: Final = frozenset(name for name, kind in KINDS.items() if kind.matrix)
 """Kinds whose arithmetic runs on matrix units where a device has them."""
 
 
-def runs_as(dtype: str) -> tuple[str, ...]:
-    """The element types whose rate or energy serves a type, best first."""
-    return _RUNS_AS.get(dtype, (dtype,))
+@cache
+def runs_as(dtype: str) -> RunsAs:
+    """The element types whose rate or energy serves a type, best first, with operations of theirs per operation.
+
+    A type runs as itself, else as one that holds its values and that it is converted to, else, an integer, as several
+    operations of a narrower type. There is none for fp64: no number of narrower operations has its range.
+
+    >>> runs_as("tf32")
+    (('tf32', 1.0), ('fp32', 1.0))
+    >>> runs_as("int64")
+    (('int64', 1.0), ('int32', 4.0), ('fp64', 4.0), ('fp32', 32.0))
+    """
+    built = tuple(
+        (name, count * inner) for part, count in _BUILT_OF.get(dtype, ()) for name, inner in runs_as(part)
+    )
+    return ((dtype, 1.0), *((name, 1.0) for name in _HOLDS.get(dtype, ())), *built)
+
+
+def rate_among(
+    vector: Mapping[str, float], matrix: Mapping[str, float], relative: Mapping[str, float], dtype: str
+) -> float:
+    """The rate of a type among rates by type, 0 where nothing can do its work.
+
+    ``relative`` holds vector rates as shares of fp32's, for types that ``vector`` lacks.
+    """
+    for name, operations in runs_as(dtype):
+        own = vector.get(name) or relative.get(name, 0.0) * vector.get("fp32", 0.0)
+        best = max(own, matrix.get(name, 0.0))
+        if best > 0:
+            return best / operations
+    return 0.0
 
 
 def peak_rate(compute: Compute, kind: str, dtype: str) -> float:
     """Dense peak operations per second for a kind of operator at an element type.
 
-    Matrix kinds take the matrix unit's rate of the type, or of the nearest wider type it has; the vector
-    unit serves what the matrix unit cannot and every other kind. Raises ``InputError`` when the device has
-    no rate for the type at all.
+    Matrix kinds take the better of matrix and vector units, every other kind the vector units, where a device has
+    any. The type's own rate counts, else that of :func:`runs_as`. Raises ``InputError`` when the device has none.
     """
-    for name in runs_as(dtype):
-        candidates = [compute.vector.get(name, 0.0)]  # type: ignore[call-overload]
-        if kind in MATRIX_KINDS:
-            candidates.append(compute.matrix.get(name, 0.0))  # type: ignore[call-overload]
-        if max(candidates) > 0:
-            return float(max(candidates))
-    if compute.matrix and not compute.vector:
-        return float(max(compute.matrix.values()))
-    raise bad_input(f"the device has no rate for {dtype} arithmetic, nor for a wider type")
+    with_matrix = kind in MATRIX_KINDS or not compute.vector
+    rate = rate_among(
+        by_name(compute.vector),
+        by_name(compute.matrix) if with_matrix else {},
+        by_name(compute.relative_rates),
+        dtype,
+    )
+    if rate <= 0:
+        raise bad_input(f"the device has no rate for {dtype} arithmetic, nor for a type that can do it")
+    return rate
+
+
+def energy_per_operation(compute: Compute, dtype: str) -> float:
+    """J of one operation at an element type; 0 where the device states none that serves it."""
+    energies = by_name(compute.energy_per_operation)
+    return next((count * energies[name] for name, count in runs_as(dtype) if name in energies), 0.0)
+
+
+def by_name(table: Mapping[RateType, float]) -> Mapping[str, float]:
+    """A table by element type, to be asked for any name."""
+    return cast("Mapping[str, float]", table)
 
 
 def roof_seconds(operator: Operator, compute: Compute, memory: MemorySpace) -> tuple[float, float]:
@@ -141,5 +193,6 @@ def arithmetic_joules(
     power = getattr(node.device, "power", None)
     if power is None:
         return joules
-    own = memory_joules if memory.name == node.name else 0.0
-    return min(joules, max(0.0, (power.tdp - power.idle) * seconds - own))
+    spent = memory_joules if memory.name == node.name else 0.0
+    room: float = (power.tdp - power.idle) * seconds - spent
+    return min(joules, max(0.0, room))

@@ -30,7 +30,7 @@ from typing import Any, Final
 from hw_configs.device import ComputationalStorage, Gpu
 from hw_configs.problems import bad_input
 from hw_configs.system import MemorySpace, Node
-from simulator.cost.model import OperatorCost, arithmetic_joules, peak_rate, runs_as
+from simulator.cost.model import OperatorCost, arithmetic_joules, energy_per_operation, peak_rate
 from workloads.graph import Operator
 from workloads.operators import KINDS, Activation, Attention, Norm, Product, Rotary, Rows
 
@@ -64,9 +64,7 @@ _SCALAR_CLASS: Final = {"norm": "scalar_norm", "activation": "scalar_activation"
 _NARROW: Final = frozenset({"fp8", "mxfp8", "int8", "uint8", "fp4", "mxfp4", "nvfp4", "int4"})
 _WIDE: Final = frozenset({"fp32", "fp64"})
 QUERY_TILE: Final = 128
-SMALL_QUERY_TILE: Final = 64
-"""Query rows of one attention tile; the small one where shared memory is 100 KiB per multiprocessor
-(compute capability 8.6, 8.9, 12.0), as FlashAttention-2 chooses for causal heads of 128."""
+"""Query rows of one attention tile of a device that is no GPU; a GPU's architecture states its own."""
 ROW_IN_REGISTERS: Final = 1024
 ROWS_PER_UNIT: Final = 4
 """Rows in flight on a multiprocessor: 2048 threads in blocks of 512, one row each, as PyTorch has it."""
@@ -283,8 +281,6 @@ class Roofline:
             raise bad_input(f"device {node.name!r} computes nothing; it cannot run {operator.name!r}")
         reached = self.efficiency(name, node)
         tiled = name == "attention_prefill" and isinstance(device, Gpu) and self._constants is not None
-        energies = compute.energy_per_operation
-        energy = next((energies[dtype] for dtype in runs_as(operator.dtype) if dtype in energies), 0.0)
         return _Rates(
             reached.launch_s,
             1 / (reached.compute * peak_rate(compute, operator.kind, operator.dtype)),
@@ -293,7 +289,7 @@ class Roofline:
             # A drive's own compute meets the channels behind its ports, which are buses for both ways.
             memory.ports == 2 and not isinstance(device, ComputationalStorage),
             reached.overlap,
-            energy,
+            energy_per_operation(compute, operator.dtype),
             device.multiprocessors if isinstance(device, Gpu) else 1,
             reached.tile_s,
             query_tile(device) if tiled else 0,
@@ -309,14 +305,13 @@ def sequences(operator: Operator) -> float:
 
 
 def generation(gpu: Gpu) -> str:
-    """The architecture's name without its compute capability: "Ampere sm_80" is Ampere."""
-    return gpu.architecture.split()[0] if gpu.architecture.split() else ""
+    """The generation whose fitted constants a GPU takes; empty where nothing of it was measured."""
+    return gpu.architecture.calibrated_as or ""
 
 
 def query_tile(device: object) -> int:
     """Query rows of an attention tile on a device."""
-    small = isinstance(device, Gpu) and device.architecture.endswith(("sm_86", "sm_89", "sm_120"))
-    return SMALL_QUERY_TILE if small else QUERY_TILE
+    return device.architecture.attention.query_tile if isinstance(device, Gpu) else QUERY_TILE
 
 
 def half_rate(gpu: Gpu) -> bool:

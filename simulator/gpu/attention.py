@@ -1,18 +1,19 @@
 """Attention in one kernel: FlashAttention-2 and -3, Blackwell's kernels, split-KV decoding, paged caches.
 
-A thread block takes a tile of query rows (64 or 128) and walks over the keys in blocks. One block of keys
-costs two products on the matrix unit, operand reads of shared memory, and the exponentials of the scores
-(16 per cycle and multiprocessor; the rest of softmax is a multiple of them, fitted). FlashAttention-2 does them one
+A thread block takes a tile of query rows and walks over the keys in blocks. One block of keys costs two products
+on the matrix unit, operand reads of shared memory, and the exponentials of the scores (16 per cycle and
+multiprocessor on most GPUs; the rest of softmax is a multiple of them, fitted). FlashAttention-2 does them one
 after the other; later kernels overlap them (Shah et al., FlashAttention-3, arXiv:2407.08608). To it comes a
 latency per block of keys, and a fixed one per tile (fill, normalise, store): few or short tiles are bound by
 those, not by any rate.
 
 Prefill: tiles of one head and sequence; a causal tile walks only to its diagonal. Time is the largest of the
 total work spread over multiprocessors, the longest tile alone, and the waves. Decode: all query heads of a
-KV head share one tile; the keys are split until multiprocessors are busy (at most 32 parts, the limit that
-serving engines set under CUDA graphs), and a second kernel combines the parts. FlashAttention-2 splits only
-where query heads share a KV head, and then copies queries and outputs into that order. Kernels of serving
-engines also write the new keys and values into the paged cache first.
+KV head share one tile; the keys are split into the number of parts that is quickest (at most 32, the limit that
+serving engines set under CUDA graphs; parts may stay empty), and a second kernel combines them. FlashAttention-2 splits
+only where query heads share a KV head, and then copies queries and outputs into that order: there alone more query
+heads can be quicker than as many as KV heads. Kernels of serving engines also write the new keys and values into the
+paged cache first. An operator lasts at least its energy over what the board's limit leaves.
 """
 
 from __future__ import annotations
@@ -23,21 +24,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hw_configs.compiled import compiled
-from simulator.gpu.power import clock_share
+from simulator.gpu.power import within_power
 
 __all__ = ["COLUMNS", "CONSTANTS", "attention_rows"]
 
 Array = NDArray[np.float64]
 COLUMNS: Final = (
     "batch", "heads", "kv_heads", "head_dim", "v_head_dim", "q_len", "kv_len", "causal", "window", "bytes",
-    "sms", "clock", "rate", "bandwidth", "l2", "kernel", "split_kv", "cache_write", "warm", "decode", "tdp",
-    "idle", "j_flop", "j_byte", "page", "latent",
+    "sms", "clock", "rate", "bandwidth", "l2", "split_kv", "cache_write", "warm", "decode", "tdp", "idle",
+    "j_flop", "j_byte", "page", "latent", "calibration", "query_tile", "grouped_query_tile", "key_block",
+    "instruction_rows", "blocks_at_once", "overlaps_exponentials", "splits_only_groups", "exponentials_per_clock",
+    "l2_bytes_per_clock", "shared_bytes_per_clock", "cache_bytes",
 )  # fmt: skip
 """Inputs of a row. ``cache_write``: whether new keys and values are written to a paged cache. ``warm``:
 whether the same cache was read just before (a benchmark's repetitions). ``window``: keys a query sees at most,
 0 for all. ``page``: tokens per page of the cache, 0 for a contiguous one. ``latent``: whether values are a
-part of the cached keys (absorbed multi-head latent attention), which are then read once."""
-B, HQ, HK, D, DV, Q, KV, CAUSAL, WIN, EB, SMS, CLK, RATE, BW, L2, KERNEL, SPLIT, WRITE, WARM, DECODE, TDP, IDLE, JF, JB, PAGE, LATENT = range(26)  # fmt: skip  # noqa: E501
+part of the cached keys (absorbed multi-head latent attention), which are then read once. ``calibration``: place of
+the kernel's fitted latencies among ``fa2``, ``fa3``, ``blackwell``. From ``query_tile`` on, figures of the
+architecture and its kernel (:mod:`hw_configs.gpu_architecture`); ``blocks_at_once`` is per multiprocessor.
+``bytes`` are those of an element that is computed with, ``cache_bytes`` of one in the cache, which is widened on
+its way to the matrix unit."""
+B, HQ, HK, D, DV, Q, KV, CAUSAL, WIN, EB, SMS, CLK, RATE, BW, L2, SPLIT, WRITE, WARM, DECODE, TDP, IDLE, JF, JB, PAGE, LATENT, CALIBRATION, QTILE, GQTILE, KEYS, IROWS, ATONCE, OVERLAPS, GROUPED, EXP, L2RATE, SHARED, CB = range(37)  # fmt: skip  # noqa: E501
 CONSTANTS: Final = (
     "tile_cycles_fa2", "tile_cycles_fa3", "tile_cycles_blackwell",
     "block_cycles_fa2", "block_cycles_fa3", "block_cycles_blackwell",
@@ -60,9 +67,8 @@ def attention_rows(rows: Array, constants: Array, out: Array) -> None:
     x = constants
     for r in range(rows.shape[0]):
         f = rows[r]
-        kernel = int(f[KERNEL])
-        own = max(kernel - 1, 0)
-        b, hq, hk, d, dv, q, eb = f[B], f[HQ], f[HK], f[D], f[DV], f[Q], f[EB]
+        own = int(f[CALIBRATION])
+        b, hq, hk, d, dv, q, eb, cb = f[B], f[HQ], f[HK], f[D], f[DV], f[Q], f[EB], f[CB]
         kv = f[KV]
         decode = f[DECODE] > 0
         if decode and f[WIN] > 0:
@@ -70,78 +76,70 @@ def attention_rows(rows: Array, constants: Array, out: Array) -> None:
         sms, clk = f[SMS], f[CLK]
         fill = x[TILE + own] / clk
         per_block = x[BLOCK + own] / clk
-        keys = 64.0 if kernel < 2 else 128.0
+        keys = f[KEYS]
         if f[PAGE] > 0 and f[PAGE] < keys:
             per_block += PAGE_LOOKUP_CYCLES * (keys / f[PAGE] - 1) / clk
-        occupancy = 2.0 if kernel < 2 else 1.0
-        query_tile = 64.0 if kernel == 1 else 128.0
-        warp_rows = 16.0
-        if kernel == 2:
-            warp_rows = 64.0
-        if kernel == 3:
-            warp_rows = 128.0
+        occupancy, query_tile = f[ATONCE], f[QTILE]
+        l2_rate = sms * clk * f[L2RATE]
         group = hq / hk
         together = decode and f[SPLIT] > 0
         heads, query_rows = hq, q
         if together:
-            heads, query_rows, query_tile = hk, q * group, 64.0
+            heads, query_rows, query_tile = hk, q * group, f[GQTILE]
         tiles = b * heads * np.ceil(query_rows / query_tile)
         matrix = 2 * query_tile * keys * (d + dv) / (f[RATE] * x[MATRIX])
-        feed = query_tile / warp_rows * keys * (d + dv) * eb / 128.0 * x[FEED]
-        exponent = query_tile * keys / 16.0 * x[SOFTMAX]
-        p = x[SERIAL] if kernel < 2 else x[ASYNC]
+        feed = query_tile / f[IROWS] * keys * (d + dv) * eb / f[SHARED] * x[FEED]
+        exponent = query_tile * keys / f[EXP] * x[SOFTMAX]
+        p = x[ASYNC] if f[OVERLAPS] > 0 else x[SERIAL]
         work = ((matrix + feed) ** p + exponent**p) ** (1 / p) / clk
         blocks = np.ceil(kv / keys)
         mean = blocks
         if f[CAUSAL] > 0 and q > 1:
             before = kv - q
             turns = np.ceil(q / query_tile)
-            if turns <= 64:
-                mean = 0.0
-                for i in range(int(turns)):
-                    last = min(before + (i + 1) * query_tile, kv)
-                    mean += np.ceil(last / keys)
-                mean /= turns
-            else:
-                mean = min(blocks, (before + query_tile * (turns + 1) / 2) / keys + 0.5 * (keys > query_tile))
+            mean = 0.0
+            for i in range(int(turns)):
+                last = min(before + (i + 1) * query_tile, kv)
+                mean += np.ceil(last / keys)
+            mean /= turns
         if f[WIN] > 0 and not decode:
             inside = np.ceil((f[WIN] + query_tile) / keys)
             mean = min(mean, inside)
             blocks = min(blocks, inside)
         rate = f[BW] * x[ACCESS]
         width = d if f[LATENT] > 0 else d + dv
-        cache_bytes = b * hk * kv * width * eb
+        cache_bytes = b * hk * kv * width * cb
         query_bytes = b * hq * q * (d + dv) * eb
         extra = 0.0
         if f[WRITE] > 0:
-            extra = 2 * b * hk * q * width * eb / rate
+            extra = 2 * b * hk * q * width * cb / rate
         hit = 0.0
         if f[WARM] > 0:
             l2 = f[L2] * x[L2SHARE]
             hit = 1 - min(1.0, max(0.0, (cache_bytes + query_bytes) / l2 - 1.0))
         moved = cache_bytes + query_bytes
-        memory = max(moved * (1 - hit) / rate, moved / (sms * clk * 64.0))
+        memory = max(moved * (1 - hit) / rate, moved / l2_rate)
         o = x[MEMOVER]
         splits = 1.0
         if together:
             cap = MAX_SPLITS
-            if kernel < 2 and group <= 1:
+            if f[GROUPED] > 0 and group <= 1:
                 cap = 1.0
-            if kernel < 2 and group > 1 and b > 1 and hk > 1:
+            if f[GROUPED] > 0 and group > 1 and b > 1 and hk > 1:
                 extra += 2 * x[REORDER] * 1e-6 + 2 * query_bytes / rate
             seconds = 1e30
             busy = 0.0
             s = 1.0
-            while s <= cap and s <= max(blocks, 1.0):
+            while s <= cap:
                 n = tiles * s
                 length = np.ceil(blocks / s)
                 chain = np.ceil(n / (sms * occupancy)) * (fill + length * per_block)
-                load = length * keys * width * eb / (64.0 * clk)
+                load = length * keys * width * cb / (f[L2RATE] * clk)
                 spread = np.ceil(n / sms) * max(length * work, load)
                 total = (chain**o + spread**o + memory**o) ** (1 / o)
                 if s > 1:
                     partial = s * b * hq * q * dv * 4.0
-                    total += x[COMBINE] * 1e-6 + 2 * partial / (sms * clk * 32.0)
+                    total += x[COMBINE] * 1e-6 + 2 * partial / (l2_rate / 2)
                 if total < seconds:
                     seconds, splits, busy = total, s, chain
                 s *= 2.0
@@ -154,9 +152,8 @@ def attention_rows(rows: Array, constants: Array, out: Array) -> None:
             )
             seconds = (max(compute, busy) ** o + memory**o) ** (1 / o)
         flops = 2 * b * hq * q * mean * keys * (d + dv)
-        written = moved * (1 - hit) + (2 * b * hk * q * width * eb if f[WRITE] > 0 else 0.0)
-        phi = clock_share(flops * f[JF], written * f[JB], seconds, f[TDP] - f[IDLE])
-        out[r, 0] = seconds + (1 / phi - 1) * min(compute, seconds) + extra
+        written = moved * (1 - hit) + (2 * b * hk * q * width * cb if f[WRITE] > 0 else 0.0)
+        out[r, 0] = within_power(seconds, flops * f[JF] + written * f[JB], f[TDP] - f[IDLE]) + extra
         bound = 3.0
         if memory >= max(compute, busy):
             bound = 1.0

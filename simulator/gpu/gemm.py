@@ -5,14 +5,16 @@ heuristics aim for. A candidate's time is a soft maximum of
 
 - arithmetic: tiles per multiprocessor, rounded up in part (wave quantisation), at a rate that falls with the
   operand traffic of a small tile: e = e0 h / (h + c r^x), h = bm bn / (bm + bn), r = FLOPs per cycle / 1024;
-- L2 and shared-memory feed: operand bytes per multiprocessor over min(64 B/cycle, bytes in flight / latency)
+- L2 and shared-memory feed: operand bytes per multiprocessor over min(its path from the L2, bytes in flight / latency)
   (Little's law: stages x tile rows in flight);
 - DRAM: compulsory bytes that the L2 does not hold, operands that a wave's panels re-read when they exceed
   the L2, over the memory technology's share of its bandwidth;
 
 plus a latency per wave (fill, drain), the part of the output's write-back that a lone thread block per
-multiprocessor cannot hide, and for a split the partial sums' way through the L2. Power comes last: when the
-mean power exceeds the limit, arithmetic slows to the clock that fits (:mod:`simulator.gpu.power`).
+multiprocessor cannot hide, and for a split the partial sums' way through the L2. A candidate lasts at least its
+energy over what the board's limit leaves (:mod:`simulator.gpu.power`), and is chosen under that limit: more of
+anything never makes a product slower. For the same reason a tile less than half full, and a part of a split of
+less than 256 steps, are padded rather than left out.
 
 The form follows NVIDIA's "Matrix Multiplication Background" guide (tile and wave quantisation) and CUTLASS.
 The rows of the kernel are arrays, so that tables of operators cost microseconds each.
@@ -26,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hw_configs.compiled import compiled
-from simulator.gpu.power import clock_share
+from simulator.gpu.power import within_power
 
 __all__ = ["COLUMNS", "CONSTANTS", "SPLITS", "TILES", "gemm_rows", "residency"]
 
@@ -35,15 +37,17 @@ Array = NDArray[np.float64]
 COLUMNS: Final = (
     "m", "n", "k", "batch", "a_bytes", "w_bytes", "o_bytes", "sms", "clock", "rate", "bandwidth", "l2",
     "shared", "sharing", "rotation", "library", "splits", "tdp", "idle", "j_flop", "j_byte", "k_padding",
-    "resident", "before_bytes", "reread_bytes",
+    "resident", "before_bytes", "reread_bytes", "tile_sms", "accumulators", "l2_bytes_per_clock",
 )  # fmt: skip
 """Inputs of a row. ``rotation``: weight tensors that a benchmark cycles through one activation (0: cold).
 ``library``: share of the arithmetic rate that the library generation reaches. ``splits``: whether the
 reduction may be split. ``resident``: share of the left operand that no DRAM read brings.
 ``before_bytes``:
 traffic of a kernel that prepares the activation (quantises it to 8 bits). ``reread_bytes``: operand bytes that DRAM
-gives more than once, where a simulation of the L2 knows them; below zero the closed form says."""
-M, N, K, B, EA, EW, EO, SMS, CLK, RATE, BW, L2, SHARED, SHARING, ROT, LIB, MAXS, TDP, IDLE, JF, JB, KPAD, RES, BEFORE, REREAD = range(25)  # fmt: skip  # noqa: E501
+gives more than once, where a simulation of the L2 knows them; below zero the closed form says. ``tile_sms``:
+multiprocessors that work on a tile of 128 rows and more together. ``accumulators``: bytes of accumulators that a
+multiprocessor holds."""
+M, N, K, B, EA, EW, EO, SMS, CLK, RATE, BW, L2, SHARED, SHARING, ROT, LIB, MAXS, TDP, IDLE, JF, JB, KPAD, RES, BEFORE, REREAD, TILESMS, ACC, L2CLK = range(28)  # fmt: skip  # noqa: E501
 CONSTANTS: Final = (
     "e0", "feed", "feed_exponent", "overlap", "wave_cycles", "latency_us", "l2_share", "reduce_cycles",
     "quantisation", "epilogue", "memory_overlap", "access", "l2_rate", "store",
@@ -54,14 +58,14 @@ TILES: Final = np.array(
     dtype=np.float64,
 )  # fmt: skip
 SPLITS: Final = np.array([1, 2, 3, 4, 6, 8, 12, 16, 32], dtype=np.float64)
-ACCUMULATOR_BYTES: Final = 196608.0
-"""Of the register file (256 KiB), what accumulators may take."""
-RESULTS: Final = 5
-"""Columns of the result: seconds, bound (index), DRAM bytes, tile x 100 + split, clock share."""
+LEAST_DEPTH: Final = 256.0
+"""Steps of the reduction that a part of a split takes at least."""
+RESULTS: Final = 4
+"""Columns of the result: seconds, bound (index), DRAM bytes, tile x 100 + split."""
 
 
 @compiled
-def residency(bm: float, bn: float, shared: float) -> tuple[float, float]:
+def residency(bm: float, bn: float, shared: float, accumulators: float) -> tuple[float, float]:
     """Stages of a tile's pipeline, and thread blocks per multiprocessor; none where the tile does not fit."""
     stages = 4.0
     used = (bm + bn) * 128.0 * stages
@@ -70,13 +74,13 @@ def residency(bm: float, bn: float, shared: float) -> tuple[float, float]:
         used = (bm + bn) * 128.0 * stages
     if used > shared:
         return stages, 0.0
-    fits = min(np.floor(shared / used), np.floor(ACCUMULATOR_BYTES / (bm * bn * 4.0)))
+    fits = min(np.floor(shared / used), np.floor(accumulators / (bm * bn * 4.0)))
     return stages, max(1.0, min(fits, 6.0))
 
 
 @compiled
 def gemm_rows(rows: Array, constants: Array, tiles: Array, splits: Array, out: Array) -> None:
-    """Price each row (:data:`COLUMNS`) and write (seconds, bound, DRAM bytes, choice, clock share) to ``out``.
+    """Price each row (:data:`COLUMNS`) and write (seconds, bound, DRAM bytes, choice) to ``out``.
 
     Bound: 0 compute, 1 memory, 2 l2, 3 latency. Seconds are kernel time without any launch.
     """
@@ -96,29 +100,30 @@ def gemm_rows(rows: Array, constants: Array, tiles: Array, splits: Array, out: A
             o_dram = o_total * miss
             a_dram = a_total * min(1.0, max(0.0, (a_total + o_total) / l2 - 1.0))
         dram_rate = f[BW] * x[ACCESS]
-        l2_rate = sms * clk * 64.0 * x[L2RATE]
-        best, best_compute, best_memory, best_fixed = 1e30, 0.0, 0.0, 0.0
+        l2_rate = sms * clk * f[L2CLK] * x[L2RATE]
+        joule, budget = 2 * m * n * k * b * f[JF], f[TDP] - f[IDLE]
+        best = 1e30
         for t in range(tiles.shape[0]):
             bm, bn = tiles[t, 0], tiles[t, 1]
-            if bm > 32 and m <= bm / 2:
-                continue
+            # A library keeps no tile of more than 32 rows half empty; one that is holds what half of it would.
+            held = max(m, bm / 2) if bm > 32 else m
             rows_m, rows_n = np.ceil(m / bm), np.ceil(n / bn)
-            stages, occupancy = residency(bm, bn, f[SHARED])
+            stages, occupancy = residency(bm, bn, f[SHARED], f[ACC])
             if occupancy == 0:
                 continue
             shared_fetch = 1.0
             if f[SHARING] > 1 and bm >= 128 and bn >= 128:
                 shared_fetch = 0.5 + 0.5 / f[SHARING]
-            h = bm * bn / (bm + bn)
-            if f[SHARING] > 2 and bm >= 128:
-                h = 2 * bm * bn / (2 * bm + bn)
+            height = bm * f[TILESMS] if bm >= 128 else bm
+            h = height * bn / (height + bn)
             e = x[E0] * h / (h + x[FEED] * (f[RATE] / 1024.0) ** x[FEEDX])
-            live_m, live_n = min(bm, m), min(bn, n)
+            live_m, live_n = min(bm, held), min(bn, n)
             for i in range(splits.shape[0]):
                 s = splits[i]
-                if s > f[MAXS] or (s > 1 and k / s < 256):
+                if s > f[MAXS]:
                     break
-                depth = np.ceil(k / s / f[KPAD]) * f[KPAD]
+                # A part of a split is at least 256 deep; what the reduction lacks of it is padding.
+                depth = np.ceil((k if s == 1 else max(k / s, LEAST_DEPTH)) / f[KPAD]) * f[KPAD]
                 blocks = rows_m * rows_n * s * b
                 if s > 1 and blocks > 4 * sms * occupancy:
                     break
@@ -126,9 +131,12 @@ def gemm_rows(rows: Array, constants: Array, tiles: Array, splits: Array, out: A
                 turns = np.ceil(per)
                 share = x[QUANT] * turns + (1 - x[QUANT]) * max(per, 1.0)
                 compute = share * 2 * bm * bn * depth / (rate * e)
-                fetched = (live_m * f[EA] + live_n * f[EW]) * depth * shared_fetch
-                in_flight = min(occupancy, turns) * stages * (live_m + live_n) * 128.0
-                feed_rate = min(64.0 * clk, in_flight / (x[LAT] * 1e-6))
+                column = live_m * f[EA] + live_n * f[EW]
+                fetched = column * depth * shared_fetch
+                # The pipeline has room for whole tiles; of it, the rows that are there are in flight.
+                room = stages * (bm + bn) * 128.0 * column / (bm * f[EA] + bn * f[EW])
+                in_flight = min(occupancy, turns) * room
+                feed_rate = min(f[L2CLK] * clk, in_flight / (x[LAT] * 1e-6))
                 feed = max(turns * fetched / feed_rate, blocks * fetched / l2_rate)
                 # A wave walks down a column of tiles: its panels stay in the L2, or are fetched again.
                 concurrent = min(blocks, sms * occupancy)
@@ -151,19 +159,15 @@ def gemm_rows(rows: Array, constants: Array, tiles: Array, splits: Array, out: A
                 fixed += live_m * live_n * f[EO] / (x[STORE] * clk) * (1.0 + 0.5 * (waves - 1.0)) / s
                 if s > 1:
                     fixed += x[REDUCE] / clk + 2 * s * m * n * 4 * b / l2_rate
-                total = (compute**p + memory**p) ** (1 / p) + fixed
+                moved = a_dram + w_dram + again + o_dram
+                total = within_power(
+                    (compute**p + memory**p) ** (1 / p) + fixed, joule + moved * f[JB], budget
+                )
                 if total < best:
                     best = total
                     out[r, 1] = 0.0 if compute >= memory else (1.0 if inputs + output >= feed else 2.0)
                     if fixed > max(compute, memory):
                         out[r, 1] = 3.0
-                    out[r, 2] = a_dram + w_dram + again + o_dram
+                    out[r, 2] = moved
                     out[r, 3] = t * 100 + s
-                    best_compute, best_memory, best_fixed = compute, memory, fixed
-        joule = 2 * m * n * k * b * f[JF]
-        phi = clock_share(joule, out[r, 2] * f[JB], best, f[TDP] - f[IDLE])
-        out[r, 4] = phi
-        if phi < 1.0:
-            p = x[OVER]
-            best = ((best_compute / phi) ** p + best_memory**p) ** (1 / p) + best_fixed
         out[r, 0] = best + f[BEFORE] / dram_rate

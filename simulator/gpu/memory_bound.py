@@ -26,12 +26,12 @@ Array = NDArray[np.float64]
 CLASSES: Final = ("norm", "softmax", "elementwise", "gated", "rotary", "lookup")
 COLUMNS: Final = (
     "rows", "columns", "reads", "writes", "element_bytes", "sms", "clock", "bandwidth", "l2", "previous",
-    "row_sync", "shared",
+    "row_sync", "l2_bytes_per_clock",
 )  # fmt: skip
 """Inputs of a row. ``reads`` and ``writes``: elements read and written per element of the shape.
 ``previous``: 1 where the operator before left its output in the L2. ``row_sync``: 1 where a thread block
 reduces over a row."""
-ROWS, COLS, READS, WRITES, EB, SMS, CLK, BW, L2, PREV, ROW, SHARED = range(12)
+ROWS, COLS, READS, WRITES, EB, SMS, CLK, BW, L2, PREV, ROW, L2CLK = range(12)
 CONSTANTS: Final = ("in_flight_kib", "latency_us", "row_us", "keep", "l2_share", "access", "exit_us", "kept")
 FLIGHT, LAT, ROWUS, KEEP, L2SHARE, ACCESS, EXIT, KEPT = range(8)
 ROWS_AT_ONCE: Final = 2.0
@@ -62,7 +62,7 @@ def memory_bound_rows(rows: Array, constants: Array, out: Array) -> None:
         busy = min(f[SMS], max(1.0, total / 16384.0))
         flight_rate = busy * x[FLIGHT] * 1024.0 / (x[LAT] * 1e-6)
         dram = total * (1 - hit) / (f[BW] * x[ACCESS])
-        l2_time = total / (f[SMS] * f[CLK] * 64.0)
+        l2_time = total / (f[SMS] * f[CLK] * f[L2CLK])
         flight = (read + again) / flight_rate
         latency = 0.0
         if f[ROW] > 0:

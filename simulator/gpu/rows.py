@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from simulator.gpu import attention, gemm, memory_bound
 from simulator.gpu.constants import Constants, Setup
 from simulator.gpu.power import operation_joules
-from simulator.gpu.sheet import GpuSheet
+from simulator.gpu.sheet import ATTENTION_KERNELS, GpuSheet
 from workloads.dtypes import BITS
 from workloads.graph import Operator
 from workloads.operators import Activation, Attention, GroupedProduct, Product, Rows
@@ -112,13 +112,15 @@ def gemm_line(request: Request, constants: Constants) -> list[float]:
     return [
         m, n, k, batch, element, weight, max(element, 2.0), sheet.sms, sheet.clock,
         sheet.rate(dtype) * speed, sheet.bandwidth * constants.memory_share(sheet.memory),
-        sheet.l2_visible_bytes, sheet.shared_bytes, sheet.operand_sharing, rotation_of(operator, setup),
-        setup.library if family == "tensor16" else 1.0,
+        sheet.l2_visible_bytes, sheet.shared_bytes, float(sheet.architecture.operand_sharing),
+        rotation_of(operator, setup), setup.library if family == "tensor16" else 1.0,
         1.0 if family == "tensor8" or batch > 1 else 32.0, sheet.tdp, sheet.idle,
         joule / speed, sheet.joule_per_byte,
         32.0 if family == "tensor16" else 8.0 if family == "simt32" else 128.0,
         resident_share(operator, left_bytes, batch * m * k * element),
         3.0 * batch * m * k if family == "tensor8" and setup.cache_write else 0.0, -1.0,
+        float(sheet.architecture.multiprocessors_per_tile), sheet.architecture.accumulator_bytes,
+        float(sheet.architecture.l2_bytes_per_clock),
     ]  # fmt: skip
 
 
@@ -126,9 +128,11 @@ def flop_joules(family: str, sheet: GpuSheet, constants: Constants) -> float:
     """J per FLOP of a family: on matrix units, or on vector units for FP32 and memory-bound operators."""
     table = constants.data["energy_pj"]
     if family in ("simt32", "memory_bound"):
-        return operation_joules(table["simt32"], sheet.process, sheet.clock)
+        return operation_joules(table["simt32"], sheet.architecture.process_energy, sheet.clock)
     return operation_joules(
-        table["tensor8" if family == "tensor8" else "tensor16"], sheet.matrix_process, sheet.clock
+        table["tensor8" if family == "tensor8" else "tensor16"],
+        sheet.architecture.matrix_process_energy,
+        sheet.clock,
     )
 
 
@@ -192,17 +196,21 @@ def attention_line(request: Request, constants: Constants) -> list[float]:
     operator, sheet, setup = request.operator, request.sheet, request.setup
     work = _attention(operator)
     seen, split = seen_by(work), work.split_kv
-    kernel = sheet.attention_kernel
-    if not split and kernel >= 2:
-        kernel = 0  # the variable-length kernel without split runs FlashAttention-2 everywhere
+    kernel, chip = sheet.attention_kernel(split), sheet.architecture
     warm = operator.residency == "hot" or (not operator.residency and setup.rotation > 0)
     return [
         seen.sequences, float(work.heads), float(work.kv_heads), float(work.head_dim), float(work.value_dim),
         seen.q_len, seen.kv_len, float(work.causal), seen.window, size(operator.dtype),
         sheet.sms, sheet.clock, sheet.rate(operator.dtype),
-        sheet.bandwidth * constants.memory_share(sheet.memory), sheet.l2_visible_bytes, float(kernel),
+        sheet.bandwidth * constants.memory_share(sheet.memory), sheet.l2_visible_bytes,
         float(split), float(setup.cache_write and split), float(warm), float(work.q_len == 1), sheet.tdp, sheet.idle,
         flop_joules("tensor16", sheet, constants), sheet.joule_per_byte, float(work.page), float(work.latent),
+        float(ATTENTION_KERNELS.index(kernel.calibrated_as)),
+        float(kernel.query_tile), float(kernel.grouped_query_tile), float(kernel.key_block),
+        float(kernel.instruction_rows), float(kernel.blocks_per_multiprocessor),
+        float(kernel.overlaps_exponentials), float(kernel.splits_only_groups), float(chip.exponentials_per_clock),
+        float(chip.l2_bytes_per_clock), float(chip.shared_bytes_per_clock),
+        size(work.kv_dtype or operator.dtype),
     ]  # fmt: skip
 
 
@@ -228,7 +236,7 @@ def memory_line(request: Request, constants: Constants) -> list[float]:
     return [
         m, n, operator.read_bytes / elements, operator.write_bytes / elements, element, sheet.sms, sheet.clock,
         sheet.bandwidth * constants.memory_share(sheet.memory), sheet.l2_visible_bytes, float(previous),
-        float(operator.kind in ROW_KINDS), sheet.shared_bytes,
+        float(operator.kind in ROW_KINDS), float(sheet.architecture.l2_bytes_per_clock),
     ]  # fmt: skip
 
 
@@ -312,7 +320,7 @@ def launch_key(family: str, request: Request) -> str:
     if family.startswith("attention"):
         if not _attention(request.operator).split_kv:
             return "attention_alone"
-        own = f"{family}/{attention_generation(request)}"
+        own = f"{family}/{request.sheet.architecture.attention.calibrated_as}"
         return own if own in request.setup.launch_kcycles else family
     return family
 
@@ -323,8 +331,3 @@ def lookup(table: Mapping[str, float], key: str, generation: str) -> float:
     if own is not None:
         return own
     return table[key] if key in table else table["other"]
-
-
-def attention_generation(request: Request) -> str:
-    """Name of the attention kernel that a GPU runs, for its launches."""
-    return ("fa2", "fa2", "fa3", "blackwell")[request.sheet.attention_kernel]

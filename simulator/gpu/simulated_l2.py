@@ -31,7 +31,8 @@ def reread_bytes(
     """
     if line[gemm.EA] != line[gemm.EW] or line[gemm.EA] < 1:
         return -1.0
-    blocks_at_once = line[gemm.SMS] * gemm.residency(float(tile[0]), float(tile[1]), line[gemm.SHARED])[1]
+    held = gemm.residency(float(tile[0]), float(tile[1]), line[gemm.SHARED], line[gemm.ACC])[1]
+    blocks_at_once = line[gemm.SMS] * held
     product = TileProduct(
         int(line[gemm.M]), int(line[gemm.N]), max(1, int(line[gemm.K]) // split), tile[0], tile[1], STEP,
         max(1, int(blocks_at_once)), int(line[gemm.EA]),

@@ -19,7 +19,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-__all__ = ["Draw", "FlowNetwork", "Load", "fair_rates"]
+__all__ = ["Flow", "FlowNetwork", "Load", "fair_rates"]
 
 Load = Mapping[str, float]
 """Resource -> bytes that it carries per byte of the flow, each above zero."""
@@ -75,12 +75,13 @@ def fair_rates(
 
 
 @dataclass(eq=False, slots=True)
-class Draw:
+class Flow:
     """A flow in progress: ``left`` bytes at the moment ``since``, going at ``rate``."""
 
     load: Load
     left: float
     cap: float
+    """Bytes per second that it takes at most: infinite for a transfer, what a kernel draws when alone."""
     since: float
     done: Any
     """Fires when the last byte has passed; None for a kernel that has not fallen behind."""
@@ -93,6 +94,7 @@ class Draw:
     """Whether something will wake the network when it begins."""
     over: bool = False
     alarm: int = 0
+    """Number of the latest alarm set for its end; earlier ones have lapsed. 0: none was ever set."""
 
 
 @dataclass
@@ -102,10 +104,10 @@ class FlowNetwork:
     env: Any
     capacity: Mapping[str, float]
     carried: dict[str, float] = field(default_factory=dict)
-    """Bytes that transfers have put on each resource."""
+    """Bytes that transfers have put on each resource, as their loads weigh them."""
     busy: dict[str, float] = field(default_factory=dict)
     """Seconds during which each resource carried at least one transfer."""
-    _on: dict[str, dict[Draw, None]] = field(default_factory=dict)
+    _on: dict[str, dict[Flow, None]] = field(default_factory=dict)
     """Flows on each resource, in order of arrival."""
     _transfers: dict[str, int] = field(default_factory=dict)
     _busy_since: dict[str, float] = field(default_factory=dict)
@@ -125,18 +127,18 @@ class FlowNetwork:
             if size_bytes <= 0 or not load:
                 event.succeed()
             else:
-                flow = Draw(load, float(size_bytes), math.inf, self.env.now, event, own_end=False)
+                flow = Flow(load, float(size_bytes), math.inf, self.env.now, event, own_end=False)
                 self._join(flow)
                 begun.append(flow)
         self._share(begun)
         return events
 
-    def draw(self, load: Load, size_bytes: float, after_s: float, seconds: float) -> Draw:
+    def draw(self, load: Load, size_bytes: float, after_s: float, seconds: float) -> Flow:
         """Begin a kernel's traffic: so many bytes over so many seconds when alone, the first after ``after_s``.
 
         The caller waits out the kernel's own time and then calls :meth:`leave`.
         """
-        flow = Draw(
+        flow = Flow(
             load,
             size_bytes,
             size_bytes / seconds,
@@ -152,21 +154,21 @@ class FlowNetwork:
             self._share([flow])
         return flow
 
-    def leave(self, flow: Draw) -> Any | None:
+    def leave(self, flow: Flow) -> Any | None:
         """What a kernel still has to wait for at the end of its own time; None when nothing held it up."""
         if not flow.over and flow.done is None:
             self._leave(flow)
             self._share(self._beside(flow.load))
         return None if flow.over else flow.done
 
-    def _join(self, flow: Draw) -> None:
+    def _join(self, flow: Flow) -> None:
         for resource in flow.load:
             self._on.setdefault(resource, {})[flow] = None
             if not flow.own_end:
                 self._transfers[resource] = self._transfers.get(resource, 0) + 1
                 self._busy_since.setdefault(resource, self.env.now)
 
-    def _leave(self, flow: Draw) -> None:
+    def _leave(self, flow: Flow) -> None:
         flow.over = True
         flow.alarm += 1
         for resource in flow.load:
@@ -177,12 +179,12 @@ class FlowNetwork:
                     passed = self.env.now - self._busy_since.pop(resource)
                     self.busy[resource] = self.busy.get(resource, 0.0) + passed
 
-    def _beside(self, resources: Iterable[str]) -> list[Draw]:
+    def _beside(self, resources: Iterable[str]) -> list[Flow]:
         return [flow for resource in resources for flow in self._on[resource]]
 
-    def _joined(self, flows: Iterable[Draw]) -> list[Draw]:
+    def _joined(self, flows: Iterable[Flow]) -> list[Flow]:
         """These flows and all whom shared resources join to them, as far as they are under way."""
-        found: dict[Draw, None] = {}
+        found: dict[Flow, None] = {}
         seen: set[str] = set()
         ahead = list(flows)
         while ahead:
@@ -194,7 +196,7 @@ class FlowNetwork:
             seen.update(flow.load)
         return list(found)
 
-    def _share(self, flows: Iterable[Draw]) -> None:
+    def _share(self, flows: Iterable[Flow]) -> None:
         """Let go of flows that are done, and find the rates of the others anew."""
         joined = []
         for flow in self._joined(flows):
@@ -216,7 +218,7 @@ class FlowNetwork:
     def _widest(self, load: Load) -> float:
         return min(self.capacity[resource] / weight for resource, weight in load.items())
 
-    def _draws(self, flow: Draw) -> bool:
+    def _draws(self, flow: Flow) -> bool:
         """Whether a flow is under way; one that is still to begin will wake the network when it does."""
         if not flow.begun and flow.since <= self.env.now:
             flow.begun = True
@@ -225,17 +227,17 @@ class FlowNetwork:
             self.env.timeout(flow.since - self.env.now).callbacks.append(lambda _: self._begin(flow))
         return flow.begun
 
-    def _begin(self, flow: Draw) -> None:
+    def _begin(self, flow: Flow) -> None:
         if not flow.over:
             flow.begun = True
             self._share([flow])
 
-    def _is_done(self, flow: Draw) -> bool:
-        now = self.env.now
+    def _is_done(self, flow: Flow) -> bool:
+        now: float = self.env.now
         # The clock itself is rounded, by what it stands at.
         return flow.left - flow.rate * (now - flow.since) <= _BYTES_LEFT + flow.rate * 4 * math.ulp(now)
 
-    def _go(self, flow: Draw, rate: float) -> None:
+    def _go(self, flow: Flow, rate: float) -> None:
         """Let a flow go on at a rate; nothing happens to one that has it already."""
         on_time = flow.own_end and flow.done is None and rate == flow.cap
         if rate == flow.rate and (on_time or flow.alarm):

@@ -20,7 +20,7 @@ from typing import Any, Final
 from hw_configs.problems import InputError, Problem
 from hw_configs.system import System
 from simulator.cost.model import OperatorCost
-from simulator.link.flows import Draw, FlowNetwork
+from simulator.link.flows import Flow, FlowNetwork
 from simulator.plan import Task
 from simulator.system.admission import Admission
 from simulator.system.costs import CostTable
@@ -186,7 +186,7 @@ class _Run:
                 yield late
         self.records[index] = TaskRecord(task, start, self.env.now, cost, streamed)
 
-    def _draw(self, task: Task, cost: OperatorCost, streamed: float) -> Draw | None:
+    def _draw(self, task: Task, cost: OperatorCost, streamed: float) -> Flow | None:
         """The kernel's flow over its memory's port; None where nobody else ever uses that port."""
         if (self.system.nodes[task.device].memory or task.device) not in self.shared:
             return None

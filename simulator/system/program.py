@@ -71,7 +71,7 @@ def shared_memories(program: Program, system: System) -> set[str]:
         memory = system.nodes[task.device].memory or task.device if task.device else ""
         if task.kind == "compute":
             users.setdefault(memory, set()).add(task.device)
-            copied = (task.source,) if task.streamed else ()
+            copied: tuple[str, ...] = (task.source,) if task.streamed else ()
         else:
             copied = (memory,) if memory else (task.source, task.target)
         for name in copied:

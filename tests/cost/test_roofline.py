@@ -13,14 +13,14 @@ from hypothesis import strategies as st
 
 import simulator.cost.roofline
 from hw_configs.device import Cpu, Envelope, Gpu
+from hw_configs.gpu_architecture import GpuArchitecture, architecture_document, parse_architecture
 from hw_configs.problems import InputError
 from hw_configs.system import MemorySpace, Node, System
 from simulator.cost.model import COST_MODELS, roof_seconds
 from simulator.cost.roofline import COMMUNICATION_KINDS, PEAK, ROOFLINE, Roofline, operator_class, tiling_loss
 from tests.typed import operator_of
 from workloads.graph import Operator
-from workloads.operator_table import attended_pairs
-from workloads.operators import KINDS, Attention, fields_of
+from workloads.operators import KINDS, Attention, causal_pairs, fields_of
 
 CONSTANTS = json.loads(
     Path(simulator.cost.roofline.__file__).with_name("roofline_constants.json").read_text(encoding="utf-8")
@@ -30,7 +30,7 @@ CONSTANTS = json.loads(
 DATA_SHEET: dict[str, Any] = {
     "kind": "gpu",
     "name": "test",
-    "architecture": "Ampere sm_80",
+    "architecture": "ampere-sm80",
     "multiprocessors": 108,
     "clock": 1.41e9,
     "compute": {"matrix": {"fp16": 312e12, "bf16": 312e12, "int8": 624e12}, "vector": {"fp32": 19.5e12}},
@@ -70,7 +70,7 @@ def matmul(m: int, n: int, k: int, dtype: str = "fp16", batch: int = 1, **attrib
 
 def attention(batch: int, heads: int, kv_heads: int, q_len: int, kv_len: int, **more: Any) -> Operator:
     dim = 128
-    pairs = attended_pairs(q_len, kv_len, True, kv_len)
+    pairs = causal_pairs(kv_len) - causal_pairs(kv_len - q_len)
     read = 2 * batch * dim * (heads * q_len + 2 * kv_heads * kv_len)
     shape = {
         "batch": batch, "heads": heads, "kv_heads": kv_heads, "head_dim": dim, "v_head_dim": dim,
@@ -177,8 +177,14 @@ WORK = st.builds(
 )  # fmt: skip
 
 
-@given(WORK, st.sampled_from(["Ampere sm_80", "Pascal sm_60", "Ada sm_89", "Martian sm_999", "Turing sm_75"]))
-def test_never_faster_than_any_roof(op: Operator, architecture: str) -> None:
+ARCHITECTURES = [
+    parse_architecture(architecture_document(name, None))
+    for name in ("ampere-sm80", "pascal-sm60", "ada-sm89", "apple-g13", "turing-sm75")
+]
+
+
+@given(WORK, st.sampled_from(ARCHITECTURES))
+def test_never_faster_than_any_roof(op: Operator, architecture: GpuArchitecture) -> None:
     node, memory = place(gpu(architecture=architecture))
     compute = node.compute
     assert compute is not None
@@ -245,8 +251,8 @@ def test_narrow_weights_move_fewer_bytes() -> None:
     seconds = {}
     for weight in ("fp16", "int8", "int4"):
         cells = _Cells({"dtype": "fp16", "weight_dtype": weight}, {"m": 1, "n": 8192, "k": 8192})
-        kind, flops, read, write, attributes = OPS["gemm"](cells)
-        op = operator_of(kind, flops, read, write, "fp16", **attributes)
+        built = OPS["gemm"](cells)
+        op = Operator("x", built.work, (), (), beside_read=built.read_bytes, beside_written=built.write_bytes)
         seconds[weight] = ROOFLINE.cost(op, node, memory).seconds
     assert seconds["int8"] == pytest.approx(seconds["fp16"] / 2, rel=0.02)
     assert seconds["int4"] == pytest.approx(seconds["fp16"] / 4, rel=0.02)

@@ -53,43 +53,42 @@ def resident_blocks(g: SimpleNamespace, bm: int, bn: int) -> tuple[int, int] | N
     if used > g.shared:
         return None
     by_memory = int(g.shared // used)
-    by_registers = int(196608 // (bm * bn * 4))
+    by_registers = int(g.accumulators // (bm * bn * 4))
     return max(1, min(by_memory, by_registers, 6)), stages
 
 
 def tile_efficiency(g: SimpleNamespace, c: SimpleNamespace, bm: int, bn: int) -> float:
-    width = 2 * bm if g.sharing > 2 and bm >= 128 else bm
+    width = g.tile_sms * bm if bm >= 128 else bm
     h = width * bn / (width + bn)
     return c.e0 * h / (h + c.feed * (g.rate / 1024) ** c.feed_exponent)
 
 
 def price(g: SimpleNamespace, c: SimpleNamespace, bm: int, bn: int, split: int) -> float | None:
-    """Seconds of one candidate before power, or None when the library would not offer it."""
-    if bm > 32 and 2 * g.m <= bm:
-        return None
-    if split > g.splits or (split > 1 and g.k / split < 256):
+    """Seconds of one candidate, or None when the library would not offer it."""
+    if split > g.splits:
         return None
     fit = resident_blocks(g, bm, bn)
     if fit is None:
         return None
     occupancy, stages = fit
-    depth = math.ceil(g.k / split / g.k_padding) * g.k_padding
+    part = g.k if split == 1 else max(256, g.k / split)
+    depth = math.ceil(part / g.k_padding) * g.k_padding
     tile_rows, tile_columns = math.ceil(g.m / bm), math.ceil(g.n / bn)
     blocks = tile_rows * tile_columns * split * g.batch
     if split > 1 and blocks > 4 * g.sms * occupancy:
         return None
     per = blocks / g.sms
     turns = math.ceil(per)
-    live_m, live_n = min(bm, g.m), min(bn, g.n)
+    live_m, live_n = min(bm, g.m if bm <= 32 else max(g.m, bm / 2)), min(bn, g.n)
     rounds = c.quantisation * turns + (1 - c.quantisation) * max(per, 1)
     compute = rounds * 2 * bm * bn * depth / (g.rate * g.clock * g.library * tile_efficiency(g, c, bm, bn))
     shared_fetch = 0.5 + 0.5 / g.sharing if g.sharing > 1 and min(bm, bn) >= 128 else 1.0
     fetched = (live_m * g.a_bytes + live_n * g.w_bytes) * depth * shared_fetch
-    in_flight = min(occupancy, turns) * stages * (live_m + live_n) * 128
-    l2_rate = g.sms * g.clock * 64 * c.l2_rate
-    feed = max(
-        turns * fetched / min(64 * g.clock, in_flight / (c.latency_us * 1e-6)), blocks * fetched / l2_rate
-    )
+    filled = (live_m * g.a_bytes + live_n * g.w_bytes) / (bm * g.a_bytes + bn * g.w_bytes)
+    in_flight = min(occupancy, turns) * stages * (bm + bn) * 128 * filled
+    l2_rate = g.sms * g.clock * g.l2_bytes_per_clock * c.l2_rate
+    own_rate = min(g.l2_bytes_per_clock * g.clock, in_flight / (c.latency_us * 1e-6))
+    feed = max(turns * fetched / own_rate, blocks * fetched / l2_rate)
     left, right, output = dram_parts(g, c)
     concurrent = min(blocks, g.sms * occupancy)
     down = min(tile_rows, concurrent)
@@ -106,10 +105,11 @@ def price(g: SimpleNamespace, c: SimpleNamespace, bm: int, bn: int, split: int) 
     fixed += live_m * live_n * g.o_bytes / (c.store * g.clock) * (1 + 0.5 * (waves - 1)) / split
     if split > 1:
         fixed += c.reduce_cycles / g.clock + 8 * split * g.m * g.n * g.batch / l2_rate
-    return p_norm(compute, memory, c.overlap) + fixed
+    joules = 2 * g.m * g.n * g.k * g.batch * g.j_flop + (left + right + output) * g.j_byte
+    return max(p_norm(compute, memory, c.overlap) + fixed, joules / (g.tdp - g.idle))
 
 
 def best_seconds(g: SimpleNamespace, c: SimpleNamespace) -> float:
-    """The cheapest candidate, without power and without what runs before."""
+    """The cheapest candidate, without what runs before."""
     prices = (price(g, c, bm, bn, split) for (bm, bn), split in product(TILES, SPLITS))
     return min(value for value in prices if value is not None)

@@ -5,12 +5,21 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import cache
 
+from hw_configs.library import catalog, load_device
 from offchip.validation.reference_gpu import ReferenceGpu, ReferenceGpus
 from simulator.gpu.sheet import GpuSheet, gpu_sheet
 from tests.typed import operator_of
 from workloads.graph import Operator
 
 NAMES = ("a100-80gb", "h100-sxm", "b200", "rtx-4090", "t4", "l40s")
+ALL = sorted(
+    entry.name
+    for entry in catalog().values()
+    if entry.kind == "device"
+    and entry.path.parent.name == "gpu"
+    and load_device(entry.name).memory is not None
+)
+"""Every shipped GPU with a memory of its own."""
 BYTES = {"fp32": 4, "bf16": 2, "fp16": 2, "fp8": 1}
 
 

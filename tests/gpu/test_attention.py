@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
+from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from simulator.gpu.constants import shipped_constants
 from simulator.gpu.rows import Prediction, Request, predict
 from simulator.gpu.sheet import GpuSheet
-from tests.gpu.sheets import NAMES, attention, scaled, sheet
+from tests.gpu.sheets import ALL, NAMES, attention, scaled, sheet
 from workloads.graph import Operator
 
 gpus = st.sampled_from(NAMES)
+every_gpu = st.sampled_from(ALL)
+timings = st.sampled_from(["default", "graph-mean", "kernel"])
 batches = st.integers(1, 256)
 groups = st.sampled_from([(32, 32), (32, 8), (64, 8), (16, 2), (8, 1)])
 lengths = st.integers(1, 16384)
@@ -25,8 +29,8 @@ def run(operator: Operator, on: GpuSheet, timing: str = "default") -> Prediction
     return predict([Request(operator, on, constants.setup(timing))], constants)[0]
 
 
-def changed(operator: Operator, **fields: int | bool | str) -> Operator:
-    return replace(operator, work=replace(operator.work, **fields))
+def changed(operator: Operator, residency: str = "", **fields: int | bool) -> Operator:
+    return replace(operator, residency=residency, work=replace(operator.work, **fields))
 
 
 @settings(max_examples=150, deadline=None)
@@ -41,23 +45,89 @@ def test_never_faster_than_a_roof(
     assert took >= (operator.read_bytes + operator.write_bytes) / on.bandwidth * (1 - 1e-9)
 
 
-@settings(max_examples=100, deadline=None)
-@given(batches, groups, lengths, st.booleans(), gpus)
-def test_more_hardware_is_never_slower(
-    batch: int, heads: tuple[int, int], length: int, decode: bool, gpu: str
-) -> None:
-    base = scaled(sheet(gpu))
-    operator = attention(batch, *heads, 1 if decode else length, length)
-    before = run(operator, base).kernel_s
-    for more in (scaled(base, sms=2.0), scaled(base, clock=1.3), scaled(base, bandwidth=1.5)):
-        assert run(operator, more).kernel_s <= before * (1 + 1e-9)
+@st.composite
+def shapes(draw: st.DrawFn) -> dict[str, Any]:
+    """Decoding or prefill behind a past, with all that a kernel may be told."""
+    q_len = draw(st.one_of(st.just(1), st.integers(2, 9000)))
+    kv_heads = draw(st.sampled_from([1, 2, 8, 32]))
+    return {
+        "batch": draw(st.integers(1, 128)), "heads": kv_heads * draw(st.integers(1, 8)), "kv_heads": kv_heads,
+        "q_len": q_len, "kv_len": q_len + draw(st.integers(0, 40000)), "dim": draw(st.sampled_from([64, 128, 256])),
+        "causal": draw(st.booleans()), "window": draw(st.sampled_from([0, 0, 64, 1000, 4096])),
+        "page": draw(st.sampled_from([0, 16])), "split_kv": draw(st.booleans()),
+        "residency": draw(st.sampled_from(["cold", "hot"])),
+    }  # fmt: skip
 
 
-@settings(max_examples=100, deadline=None)
-@given(batches, groups, lengths, gpus)
-def test_longer_caches_take_longer(batch: int, heads: tuple[int, int], length: int, gpu: str) -> None:
-    short, long = attention(batch, *heads, 1, length), attention(batch, *heads, 1, 2 * length)
-    assert run(long, sheet(gpu)).kernel_s >= run(short, sheet(gpu)).kernel_s * (1 - 1e-9)
+def of(shape: dict[str, Any]) -> Operator:
+    sizes = ("batch", "heads", "kv_heads", "q_len", "kv_len", "dim", "causal")
+    operator = attention(*(shape[name] for name in sizes))
+    return changed(operator, **{name: value for name, value in shape.items() if name not in sizes})
+
+
+@settings(max_examples=150, deadline=None)
+@given(shapes(), every_gpu, timings, st.floats(1.0, 4.0))
+def test_more_hardware_is_never_slower(shape: dict[str, Any], gpu: str, timing: str, more: float) -> None:
+    board, operator = sheet(gpu), of(shape)
+    # More bandwidth helps under any limit of power; a clock is rated with the energy per operation that it takes.
+    fast = replace(board, bandwidth=board.bandwidth * more)
+    assert run(operator, fast, timing).kernel_s <= run(operator, board, timing).kernel_s * (1 + 1e-9)
+    base = scaled(board)
+    before = run(operator, base, timing).kernel_s
+    for richer in (scaled(base, sms=round(more * base.sms) / base.sms), scaled(base, clock=more)):
+        assert run(operator, richer, timing).kernel_s <= before * (1 + 1e-9)
+
+
+@settings(max_examples=400, deadline=None)
+@given(
+    shapes(), every_gpu, timings, st.sampled_from(["batch", "heads", "all heads", "kv_len", "q_len"]),
+    st.one_of(st.integers(1, 300), st.floats(1.0, 3.0)),
+)  # fmt: skip
+def test_time_grows_with_work(shape: dict[str, Any], gpu: str, timing: str, axis: str, more: float) -> None:
+    """Along every axis; new queries stand behind the same past, and queries that share KV heads stay sharing.
+
+    (With the number of keys fixed, more causal queries may do less: those of a tile see keys up to its last one.)
+    """
+
+    def longer(size: int) -> int:
+        return size + more if isinstance(more, int) else int(size * more) + 1
+
+    large = dict(shape)
+    if axis == "heads":
+        assume(shape["heads"] > shape["kv_heads"])
+        large["heads"] += shape["kv_heads"]
+    elif axis == "all heads":
+        large.update(heads=2 * shape["heads"], kv_heads=2 * shape["kv_heads"])
+    elif axis == "q_len":
+        assume(shape["q_len"] > 1)
+        large["q_len"] = longer(shape["q_len"])
+        large["kv_len"] += large["q_len"] - shape["q_len"]
+    else:
+        large[axis] = longer(shape[axis])
+    before, after = (run(of(s), sheet(gpu), timing).kernel_s for s in (shape, large))
+    assert after >= before * (1 - 1e-9)
+
+
+@pytest.mark.parametrize("gpu", ALL)
+def test_every_further_block_of_a_cache_takes_as_long_or_longer(gpu: str) -> None:
+    """Also where the number of blocks meets the number of parts that keys are split into."""
+    constants, on = shipped_constants(), sheet(gpu)
+    for batch, heads, kv_heads in ((1, 32, 8), (4, 8, 1), (64, 32, 8), (2, 32, 32)):
+        requests = [
+            Request(attention(batch, heads, kv_heads, 1, kv), on, constants.setup("default"))
+            for kv in range(32, 9000, 32)
+        ]
+        times = [p.kernel_s for p in predict(requests, constants)]
+        assert all(b >= a * (1 - 1e-9) for a, b in pairwise(times))
+
+
+def test_more_query_heads_are_quicker_only_where_flashattention_2_starts_to_split() -> None:
+    """Its variable-length kernel splits keys only where query heads share a KV head."""
+    alone, shared = attention(1, 8, 8, 1, 32768), attention(1, 16, 8, 1, 32768)
+    for name in ("a100-80gb", "rtx-4090"):
+        assert run(shared, sheet(name)).kernel_s < run(alone, sheet(name)).kernel_s / 4
+    for name in ("h100-sxm", "b200"):
+        assert run(shared, sheet(name)).kernel_s >= run(alone, sheet(name)).kernel_s
 
 
 def test_causal_prefill_costs_half_of_full() -> None:

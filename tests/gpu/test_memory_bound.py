@@ -10,13 +10,15 @@ from hypothesis import strategies as st
 from simulator.gpu.constants import shipped_constants
 from simulator.gpu.rows import Prediction, Request, predict
 from simulator.gpu.sheet import GpuSheet
-from tests.gpu.sheets import NAMES, scaled, sheet
+from tests.gpu.sheets import ALL, NAMES, scaled, sheet
 from tests.typed import operator_of
 from workloads.graph import Operator
 
 KINDS = ("norm", "softmax", "activation", "elementwise", "rotary", "embedding", "copy", "topk")
 kinds = st.sampled_from(KINDS)
 gpus = st.sampled_from(NAMES)
+every_gpu = st.sampled_from(ALL)
+timings = st.sampled_from(["default", "graph-mean", "kernel", "profiler"])
 rows = st.integers(1, 65536)
 columns = st.sampled_from([64, 128, 1024, 4096, 5120, 8192, 16384])
 
@@ -40,16 +42,38 @@ def test_never_faster_than_the_memory(kind: str, m: int, n: int, gpu: str, reads
     assert run(operator, on, "kernel").kernel_s >= moved / (on.sms * on.clock * 64) * (1 - 1e-9)
 
 
-@settings(max_examples=80, deadline=None)
-@given(kinds, rows, columns, gpus)
-def test_more_hardware_is_never_slower_and_more_rows_never_faster(
-    kind: str, m: int, n: int, gpu: str
+sizes = st.integers(0, 16).flatmap(lambda e: st.integers(2**e, 2 ** (e + 1)))
+
+
+@settings(max_examples=250, deadline=None)
+@given(
+    kinds, sizes, sizes, st.integers(1, 3), every_gpu, timings, st.floats(1.0, 4.0), st.integers(1, 300),
+    st.sampled_from([None, "previous"]),
+)  # fmt: skip
+def test_more_hardware_is_never_slower_and_more_work_never_faster(
+    kind: str,
+    m: int,
+    n: int,
+    reads: int,
+    gpu: str,
+    timing: str,
+    more: float,
+    further: int,
+    residency: str | None,
 ) -> None:
+    def took(m: int, n: int, on: GpuSheet) -> float:
+        operator = pointwise(kind, m, n, reads)
+        if residency is not None:
+            operator = replace(operator, residency=residency)
+        return run(operator, on, timing).kernel_s
+
     base = scaled(sheet(gpu))
-    before = run(pointwise(kind, m, n), base).kernel_s
-    for more in (scaled(base, sms=2.0), scaled(base, clock=1.3), scaled(base, bandwidth=1.5)):
-        assert run(pointwise(kind, m, n), more).kernel_s <= before * (1 + 1e-9)
-    assert run(pointwise(kind, 2 * m, n), base).kernel_s >= before * (1 - 1e-9)
+    before = took(m, n, base)
+    sms = round(more * base.sms) / base.sms
+    for richer in (scaled(base, sms=sms), scaled(base, clock=more), scaled(base, bandwidth=more)):
+        assert took(m, n, richer) <= before * (1 + 1e-9)
+    for larger in ((m + further, n), (m, n + further), (int(m * more) + 1, n), (m, int(n * more) + 1)):
+        assert took(*larger, base) >= before * (1 - 1e-9)
 
 
 def test_one_element_per_thread_is_slower_than_vectors() -> None:

@@ -10,7 +10,7 @@ from hw_configs.problems import InputError
 from simulator.cost.model import COST_MODELS, roof_seconds
 from simulator.gpu.lowering import lowered
 from simulator.gpu.model import GPU
-from simulator.gpu.sheet import capability, memory_key
+from simulator.gpu.sheet import memory_key
 from tests.gpu.sheets import NAMES, attention, product, reference
 from tests.typed import operator_of
 from workloads.operators import KINDS, Product
@@ -98,7 +98,5 @@ def test_an_lstm_runs_step_by_step() -> None:
     assert (work.m, work.n, work.k, work.batch) == (8, 2048, 1024, 100)
 
 
-def test_names_of_architectures() -> None:
-    assert capability("Blackwell sm_100") == 100
-    assert capability("unknown") == 0
-    assert memory_key("HBM3", "Hopper sm_90") == "HBM3/Hopper"
+def test_a_memory_s_share_stands_under_technology_and_generation() -> None:
+    assert memory_key("HBM3", "Hopper") == "HBM3/Hopper"

@@ -1,4 +1,4 @@
-"""Occupancy, the L2, convolutions, experts, copies and power."""
+"""The L2, convolutions, sparse products and power."""
 
 from __future__ import annotations
 
@@ -10,15 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hw_configs.problems import InputError
-from simulator.gpu import copy, moe, sparse
+from simulator.gpu import sparse
 from simulator.gpu.constants import shipped_constants
 from simulator.gpu.conv import workspace_elements
 from simulator.gpu.l2 import TileProduct, closed_form_error, lru_misses, simulated_bytes
 from simulator.gpu.lowering import lowered
-from simulator.gpu.occupancy import occupancy, wave_quantisation
-from simulator.gpu.power import clock_share, sustained_watts
-from simulator.gpu.rows import Request, predict
-from tests.gpu.sheets import product, sheet
+from simulator.gpu.power import within_power
+from simulator.gpu.rows import Request, family_of, flop_joules, predict
+from tests.gpu.sheets import attention, product, sheet
 from tests.typed import operator_of
 from workloads.graph import Operator
 from workloads.operators import Convolution, Product
@@ -38,25 +37,6 @@ def conv(**given: int | str) -> Operator:
     return operator_of(
         "conv", 2.0 * out * weights, read, 2 * out * n["out_channels"], "fp16", name="conv", **a
     )
-
-
-# --- occupancy: against the published tables ---------------------------------------------------------------
-
-
-def test_occupancy_by_each_limit() -> None:
-    assert occupancy(1024, 32, 0, 164 * 1024).blocks == 2
-    assert occupancy(256, 64, 0, 164 * 1024).blocks == 4
-    assert occupancy(128, 32, 98304, 164 * 1024).blocks == 1
-    assert occupancy(32, 16, 0, 164 * 1024).limit == "blocks"
-    with pytest.raises(InputError, match="shared memory"):
-        occupancy(128, 32, 200 * 1024, 164 * 1024)
-
-
-def test_waves() -> None:
-    assert wave_quantisation(108, 108, 1) == (1, 1.0)
-    waves, full = wave_quantisation(217, 108, 1)
-    assert waves == 3
-    assert full == pytest.approx(217 / 324)
 
 
 # --- the L2 --------------------------------------------------------------------------------------------------
@@ -133,31 +113,6 @@ def test_depthwise_is_bound_by_bytes() -> None:
     assert lowered(conv(out_channels=64, groups=64)).kind == "elementwise"
 
 
-# --- experts -------------------------------------------------------------------------------------------------
-
-
-@settings(max_examples=30, deadline=None)
-@given(st.integers(1, 400), st.integers(2, 64), st.integers(1, 4), st.integers(0, 5))
-def test_expected_experts_agree_with_routing(tokens: int, experts: int, chosen: int, seed: int) -> None:
-    chosen = min(chosen, experts)
-    routed = [moe.route(tokens, experts, chosen, seed=seed * 100 + i) for i in range(20)]
-    assert all(sum(r.tokens) == tokens * chosen for r in routed)
-    mean = np.mean([r.active for r in routed])
-    assert mean == pytest.approx(moe.expected_active(tokens, experts, chosen), abs=0.12 * experts)
-
-
-def test_skewed_routing_is_less_balanced() -> None:
-    assert moe.route(2000, 64, 2, skew=1.0).imbalance > 2 * moe.route(2000, 64, 2).imbalance
-    with pytest.raises(InputError):
-        moe.route(10, 4, 5)
-
-
-def test_grouped_product_reads_active_experts_only() -> None:
-    one, many = moe.grouped_product(1, 1024, 1024, 64, 2), moe.grouped_product(4096, 1024, 1024, 64, 2)
-    assert one.read_bytes == pytest.approx(2 * (2 * 1024 + 2 * 1024 * 1024))
-    assert many.read_bytes == pytest.approx(2 * (8192 * 1024 + 64 * 1024 * 1024))
-
-
 # --- sparse products -----------------------------------------------------------------------------------------
 
 
@@ -201,40 +156,29 @@ def test_narrow_weights_move_fewer_bytes() -> None:
     assert kernel_seconds(four) < 0.4 * kernel_seconds(thin)
 
 
-# --- copies --------------------------------------------------------------------------------------------------
-
-LINK = copy.HostLink(32e9)
-
-
-def test_pinned_beats_pageable_and_neither_beats_the_wire() -> None:
-    for size in (1e4, 1e6, 1e9):
-        pinned, pageable = copy.pinned_seconds(size, LINK), copy.pageable_seconds(size, LINK)
-        assert size / LINK.bandwidth < pinned <= pageable
-    assert copy.pinned_seconds(0, LINK) == 0.0
-
-
-def test_larger_requests_and_alignment_help() -> None:
-    times = [copy.zero_copy_seconds(100_000, 512, LINK, request) for request in (32, 64, 128)]
-    assert times == sorted(times, reverse=True)
-    assert copy.zero_copy_seconds(100_000, 512, LINK, 128, 32) > times[2]
-    with pytest.raises(InputError, match="32, 64 or 128"):
-        copy.zero_copy_seconds(1, 512, LINK, 48)
-
-
-def test_faults_cost_more_than_a_copy() -> None:
-    assert copy.unified_seconds(1e8, LINK) > copy.pinned_seconds(1e8, LINK)
-    assert copy.unified_seconds(1e8, LINK, prefetch=4096) > copy.unified_seconds(1e8, LINK)
-
-
 # --- power ---------------------------------------------------------------------------------------------------
 
 
 @settings(max_examples=100, deadline=None)
-@given(st.floats(1e-6, 1e3), st.floats(0, 1e3), st.floats(1e-6, 1.0), st.floats(1.0, 1000.0))
-def test_the_clock_keeps_the_limit(joules: float, memory: float, seconds: float, budget: float) -> None:
-    phi = clock_share(joules, memory, seconds, budget)
-    assert 0.1 <= phi <= 1.0
-    if phi > 0.1:
-        # At that clock, arithmetic and memory of the interval fit the budget.
-        assert phi * joules + memory <= budget * seconds * (1 + 1e-9) or phi == 1.0
-    assert sustained_watts(joules, seconds, 50.0, 50.0 + budget) <= 50.0 + budget
+@given(st.floats(1e-6, 1e3), st.floats(1e-6, 1.0), st.floats(1.0, 1000.0))
+def test_the_limit_is_kept_and_nothing_waits_below_it(joules: float, seconds: float, budget: float) -> None:
+    took = within_power(seconds, joules, budget)
+    assert took >= seconds
+    assert joules / took <= budget * (1 + 1e-9)
+    assert took == seconds or joules / took == pytest.approx(budget)
+
+
+@pytest.mark.parametrize("gpu", ["t4", "p4", "a100-80gb", "h100-sxm", "b200"])
+@pytest.mark.parametrize("dtype", ["fp32", "bf16", "fp8"])
+def test_no_operator_draws_more_than_the_board_s_limit(gpu: str, dtype: str) -> None:
+    constants, board = shipped_constants(), sheet(gpu)
+    table = constants.data["energy_pj"]
+    for operator in (
+        product(8192, 8192, 8192, dtype),
+        product(64, 8192, 8192, dtype),
+        attention(4, 32, 8, 4096, 4096),
+    ):
+        found = predict([Request(operator, board, constants.setup("default"))], constants)[0]
+        family = family_of(operator)
+        joules = operator.flops * flop_joules(family, board, constants) if family in table else 0.0
+        assert board.idle + (joules + found.memory_j) / found.kernel_s <= board.tdp * (1 + 1e-9)

@@ -23,6 +23,7 @@ CASES = [
     (Gpu, "h100-sxm", {"compute.matrix.fp8": "3957.8 TFLOP/s"}, "compute.matrix.fp8", "132 multiprocessors"),
     (Gpu, "mi210", {"compute.matrix.fp16": "18100 TFLOP/s"}, "compute.matrix.fp16", "104 multiprocessors"),
     (Gpu, "t4", {"compute.vector.fp32": "81 TFLOP/s"}, "compute.vector.fp32", "40 multiprocessors"),
+    (Gpu, "p100", {"compute.matrix": {"fp16": "1 TFLOP/s"}}, "compute.matrix.fp16", "can do at 1.303 GHz (0 "),
     (Gpu, "t4", {"compute.matrix.fp16": "10 TFLOP/s"}, "compute.matrix.fp16", "below the vector rate"),
     (Gpu, "t4", {"compute.arithmetic_power": "80 W"}, "compute.arithmetic_power", "more than the TDP of 70"),
     (

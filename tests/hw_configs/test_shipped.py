@@ -8,6 +8,7 @@ import pytest
 
 from hw_configs.library import catalog, load_device, load_link, load_system, read_any
 from hw_configs.link import NvLink
+from offchip.validation.reference_gpu import architecture_name
 
 HARDWARE = Path(__file__).parents[1] / "reference" / "gpu" / "hardware.csv"
 OF = {kind: [e.name for e in catalog().values() if e.kind == kind] for kind in ("device", "link", "system")}
@@ -33,7 +34,7 @@ def test_every_gpu_of_the_table_is_shipped():
 @pytest.mark.parametrize("row", rows(), ids=lambda row: row["gpu"])
 def test_a_gpu_agrees_with_the_data_sheet_table(row):
     gpu = load_device(SHIPPED[row["gpu"]])
-    assert gpu.architecture == row["arch"]
+    assert gpu.architecture.name == architecture_name(row["arch"])
     assert gpu.multiprocessors == int(row["sms"])
     assert gpu.clock == int(row["boost_mhz"]) * 1e6
     assert gpu.compute.vector["fp32"] == float(row["fp32_tflops"] + "e12")
@@ -82,6 +83,37 @@ def test_a_device_loads_and_names_its_source(name):
         assert TECHNOLOGY.fullmatch(technology), technology
 
 
+@pytest.mark.parametrize("name", OF["device"])
+def test_every_memory_of_a_device_states_its_ports_and_why(name):
+    """DRAM pins and scratchpad banks take turns; NAND drives stand behind interfaces with a path per direction."""
+    document = read_any(name)
+    kind = document.data["kind"]
+    stated = {}
+    for path in (("memory",), ("store",), ("scratchpad",), ("dram",), ()):
+        holder = document.data
+        for part in path:
+            holder = holder.get(part, {})
+        if "ports" in holder:
+            stated[path] = holder["ports"]
+            found = document.provenance[(*path, "ports")]
+            assert found.text
+    whole = "capacity" in document.data.get("memory", {}) and kind != "pim"
+    expected = {("memory",): 1} if whole else {}
+    expected |= {("store",): 2} if kind in ("flash", "csd") else {}
+    expected |= {("scratchpad",): 1} if kind == "accelerator" else {}
+    expected |= {("dram",): 1} if kind == "pim" else {(): 1} if kind == "dram" else {}
+    assert stated == expected
+
+
+def test_a_memory_of_a_system_has_the_ports_of_its_file():
+    system = load_system("csd-node")
+    assert {name: space.ports for name, space in system.memories.items()} == {
+        "gpu": 1, "csd0": 2, "csd1": 2, "csd2": 2, "csd3": 2, "host": 1
+    }  # fmt: skip
+    assert load_system("pim-gpt").memories["pim"].ports == 1
+    assert load_system("edge-tpu-board").memories["accelerator"].ports == 1
+
+
 @pytest.mark.parametrize("name", OF["link"])
 def test_a_link_loads_and_bears_the_name_of_its_file(name):
     link = load_link(name)
@@ -115,6 +147,8 @@ def test_the_machines_that_studies_need_are_there():
 def test_a_name_is_used_once():
     folder = Path(load_device.__code__.co_filename).parent
     stems = [
-        path.stem for part in ("devices", "links", "systems") for path in (folder / part).rglob("*.yaml")
+        path.stem
+        for part in ("devices", "links", "systems", "architectures")
+        for path in (folder / part).rglob("*.yaml")
     ]
     assert sorted(stems) == sorted(set(stems))

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from simulator.pim.functional import apply_writes, empty_banks, run_steps, store
 from simulator.pim.matrix_layout import Geometry, KeyLayout, ValueLayout, WeightLayout
+from tests.layout.bank_contents import apply_writes, empty_banks, run_steps, store
 
 LANES = 4
 

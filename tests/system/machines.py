@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from hw_configs.device import Cache, Compute, Cpu, Flash, FlashStore, Gpu, Memory, Switch
+from hw_configs.gpu_architecture import architecture_document, parse_architecture
 from hw_configs.link import OnChip
 from hw_configs.system import AnyDevice, MemorySpace, Node, System, Wire
 from simulator.cost.model import OperatorCost
@@ -21,6 +22,8 @@ from simulator.system.program import bind
 from workloads.graph import KINDS, Graph, Operator, Role, Tensor
 from workloads.operators import FieldValue
 
+PLAIN = parse_architecture(architecture_document("apple-g13", None))
+"""No matrix units, no parts of the L2, nothing measured."""
 COMPUTE = Compute(matrix={"fp16": 1e12}, vector={"fp32": 1e11})
 
 
@@ -50,7 +53,7 @@ def gpu(name: str, memory: Memory | None) -> Gpu:
     return Gpu.model_construct(
         kind="gpu",
         name=name,
-        architecture="test",
+        architecture=PLAIN,
         multiprocessors=4,
         clock=1e9,
         compute=COMPUTE,

@@ -28,16 +28,20 @@ from machines import (
 from random_plans import Case, cases
 
 import offchip
-from hw_configs.library import load_system
+from hw_configs.device import ComputationalStorage
+from hw_configs.library import load_device, load_system
 from hw_configs.system import System
 from simulator.check import check
 from simulator.cost.model import COST_MODELS
 from simulator.link.flows import FlowNetwork
-from simulator.plan import Home, Plan
+from simulator.plan import Home, Plan, Task
 from simulator.simulate import simulate
 from simulator.system.costs import CostTable, MeasuredMemory
+from simulator.system.drives import flash_bandwidth
 from simulator.system.engine import PhaseRun
 from simulator.system.physics import check_phase
+from simulator.system.program import Program, shared_memories
+from tests.typed import operator_of
 from workloads.graph import Graph, Operator, Tensor
 from workloads.workload import Phase, Workload
 
@@ -90,7 +94,37 @@ def test_kernels_that_fit_beside_each_other_end_to_the_last_bit_when_they_would_
     operators = [op(f"o{n}", seconds=0.1 * (n + 1) / 3, moves=(7 * n, 5), launch=1e-3 * n) for n in range(5)]
     found = side_by_side(unified(1e5, 5), *operators, copied=100)
     for n, operator in enumerate(operators):
-        assert found[f"o{n}"] == (0.0, 1e-3 * n + float(operator.attributes["seconds"]))
+        assert found[f"o{n}"] == (0.0, 1e-3 * n + (operator.measured_s or 0.0))
+
+
+def test_a_copy_that_others_leave_alone_ends_to_the_last_bit_when_it_would_alone() -> None:
+    """Seven kernels come and go on its port; none takes what its wire lets through."""
+    size, machine = 997, unified(1e6, 7)
+    slow = wire("nvme", [("ssd", "dram")], 1e5 / 3)
+    machine = replace(machine, wires={"nvme": slow})
+    work = [
+        op(f"o{n}", seconds=0.001 + 0.0037 * n, moves=(31 * n + 1, 5), launch=1e-3 / (n + 1))
+        for n in range(7)
+    ]
+    assert side_by_side(machine, *work, copied=size)["copy"] == side_by_side(machine, copied=size)["copy"]
+
+
+def test_memories_that_more_than_one_device_or_a_copy_draws_on() -> None:
+    machine = replace(unified(), wires={})
+    alone, other = run_task("a", "p0"), run_task("b", "p1")
+    streaming = replace(run_task("c", "ssd"), streamed=("w",), source="dram")
+    copy = move("x", "ssd", "dram")
+
+    def shared(*tasks: Task) -> set[str]:
+        return shared_memories(Program(tasks, (), (), (), (), {}), machine)
+
+    assert shared(alone, replace(alone, stream="another")) == set()
+    assert shared(alone, other) == {"dram"}
+    assert shared(alone, copy) == {"dram"}
+    assert shared(alone, streaming) == {"dram"}
+    assert shared(streaming) == shared(copy) == set()
+    rank = Task("r", "collective", "s", "sum", "p0", group=("p0", "p1"))
+    assert shared(alone, rank) == {"dram"}
 
 
 def test_a_launch_draws_nothing() -> None:
@@ -184,7 +218,7 @@ def test_what_crosses_a_port_and_what_does_not() -> None:
 
     def loads(machine: System, device: str) -> set[str]:
         table, node = CostTable(machine, model), machine.nodes[device]
-        work = Operator("o", "elementwise", (), (), 1.0, 1000, 1000, "fp16")
+        work = operator_of("elementwise", 1.0, 1000, 1000, name="o")
         dtype = next(iter({**node.compute.vector, **node.compute.matrix})) if node.compute else "fp16"
         cost = model.cost(replace(work, dtype=dtype), node, machine.memories[node.memory or device])
         traffic = table.traffic(device, cost)
@@ -201,6 +235,18 @@ def test_what_crosses_a_port_and_what_does_not() -> None:
     assert table.path("csd0", "host").load["csd0:flash"] == table.path("csd0", "host").load["csd0:read"] == 1
     assert table.capacity["csd0:flash"] == pytest.approx(11.2e9)
     assert {"csd0:write", "csd0:flash"} <= set(table.path("host", "csd0").load)
+
+
+@pytest.mark.parametrize(
+    ("name", "rate"), [("smartssd", 8 * 667e6), ("instinfer-csd", 8 * 1.4e9), ("daisyplus", 4 * 0.4e9)]
+)
+def test_the_flash_of_a_drive_that_computes_carries_what_its_channels_carry(name: str, rate: float) -> None:
+    device = load_device(name)
+    assert isinstance(device, ComputationalStorage)
+    assert flash_bandwidth(device) == pytest.approx(rate)
+    unknown = device.model_copy(update={"store": device.store.model_copy(update={"geometry": None})})
+    stated = max(device.internal_bandwidth, device.store.read_bandwidth, device.store.write_bandwidth)
+    assert flash_bandwidth(unknown) == stated
 
 
 def test_a_measured_port_costs_a_mixture_its_time() -> None:
@@ -224,15 +270,15 @@ def laptop_pair(model: str, fidelity: str) -> dict[str, float]:
         for device in ("gpu", "cpu")
     }
     work = tuple(
-        Operator(
-            device,
+        operator_of(
             "elementwise",
-            (f"x{device}",),
-            (f"y{device}",),
             1.0,
             size,
             size,
             "fp16" if device == "gpu" else "fp32",
+            name=device,
+            inputs=(f"x{device}",),
+            outputs=(f"y{device}",),
         )
         for device in ("gpu", "cpu")
     )

@@ -380,7 +380,7 @@ def test_a_cheating_cost_model_is_caught(run: Run, changes: dict[str, float], me
     flops = 1e11  # one second on the vector unit of the test devices
     work = (
         op("honest"),
-        operator_of("elementwise", flops, dtype="fp32", name="liar", seconds=1.0),
+        replace(operator_of("elementwise", flops, dtype="fp32", name="liar"), measured_s=1.0),
     )
     graph = Graph("g", {}, work)
     machine = two_gpus()

@@ -33,7 +33,8 @@ from simulator.plan import Plan, Task
 from simulator.system.costs import CostTable
 from simulator.system.engine import PhaseRun
 from simulator.system.physics import check_phase
-from workloads.graph import Graph, Operator, Role
+from tests.typed import operator_of
+from workloads.graph import Graph, Role
 
 
 @dataclass
@@ -72,8 +73,11 @@ def busy_machine() -> Legal:
         "g",
         tensors({"x": 100, "w": 400, "a": 200, "b": 100, "p": 8, "q": 8, "s": 8, "t": 8}, {"w": Role.WEIGHT}),
         (
-            Operator(
-                "first", "elementwise", ("x", "w"), ("a",), flops, 500, 200, "fp32", (), {"seconds": 1.0}
+            replace(
+                operator_of(
+                    "elementwise", flops, 500, 200, "fp32", name="first", inputs=("x", "w"), outputs=("a",)
+                ),
+                measured_s=1.0,
             ),
             op("second", ["a"], ["b"], 2.0),
             op("far", ["b"], ["q"], 1.0),

@@ -18,6 +18,7 @@ from simulator.cost.model import COST_MODELS, DEFAULT_COST_MODEL
 from simulator.pim.operators import PimCosts
 from simulator.pim.pricing import Pricer
 from simulator.pim.recipes import HostStage, recipe
+from simulator.rewrite.apply import rewrite
 from simulator.system.costs import CostTable
 
 MODEL = COST_MODELS.get(DEFAULT_COST_MODEL)

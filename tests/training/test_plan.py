@@ -116,3 +116,21 @@ def test_what_has_no_plan_says_so(tmp_path: Path, estimator: Estimator) -> None:
         assert executable(setup)
         with pytest.raises(InputError, match="no plan"):
             training_plan(other, estimator.prices)
+
+
+@pytest.mark.parametrize(("sequences", "kept"), [(1, 1), (2, 2), (4, 4), (8, 4)])
+def test_the_first_of_four_stages_keeps_what_four_micro_batches_stored(
+    tmp_path: Path, system: System, estimator: Estimator, sequences: int, kept: int
+) -> None:
+    """One forward, one backward: before the first backward pass comes round, a micro-batch per stage is under way."""
+    model = gpt_config(tmp_path, layers=8, hidden=1024)
+
+    def estimate(batch: int) -> tuple[RankStep, int]:
+        step = estimator.rank_step(TrainingSetup(model, 8192, batch, pipeline=4), bounded=False)
+        return step, estimator.of_step(step, exact=False).memory.skeletal
+
+    step, one = estimate(1)
+    sequence = estimator.requests(step)
+    stored = int(sequence.size[sequence.skeletal].sum())
+    assert stored > 100 * 2**20
+    assert estimate(sequences)[1] - one == pytest.approx((kept - 1) * stored, rel=1e-4)

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hw_configs.problems import InputError
-from workloads.operator_table import OPS, OperatorTable, attended_pairs, read_operator_table
+from workloads.operator_table import OPS, OperatorTable, read_operator_table
+from workloads.operators import Attention, GroupedProduct, Product
 
 REFERENCE = Path(__file__).parent.parent / "reference" / "gpu" / "operators.csv"
 
@@ -51,7 +52,7 @@ def test_counts_of_a_product_with_narrow_weights(tmp_path: Path) -> None:
     assert full.flops == narrow.flops == 2 * 16 * 32 * 64
     assert full.read_bytes == 2 * (16 * 64 + 64 * 32)
     assert narrow.read_bytes == 2 * 16 * 64 + 64 * 32 // 2
-    assert narrow.attributes["weight_dtype"] == "int4"
+    assert narrow.work == Product(m=16, n=32, k=64, weight_dtype="int4")
     assert (fp8.read_bytes, fp8.write_bytes) == (16 * 64 + 64 * 32, 2 * 16 * 32)
 
 
@@ -64,7 +65,7 @@ def test_grouped_heads_share_their_keys(tmp_path: Path) -> None:
 
 
 @given(st.integers(1, 40), st.integers(0, 40), st.booleans(), st.integers(1, 100))
-def test_attended_pairs_counted_one_by_one(q_len: int, past: int, causal: bool, window: int) -> None:
+def test_the_pairs_of_attention_counted_one_by_one(q_len: int, past: int, causal: bool, window: int) -> None:
     kv_len = past + q_len
     window = min(window, kv_len)
     counted = 0
@@ -72,7 +73,17 @@ def test_attended_pairs_counted_one_by_one(q_len: int, past: int, causal: bool, 
         last = query if causal else kv_len - 1
         first = max(0, query - window + 1) if causal else kv_len - window
         counted += sum(first <= key <= last for key in range(kv_len))
-    assert attended_pairs(q_len, kv_len, causal, window) == counted
+    work = Attention(
+        batch=1, heads=1, kv_heads=1, head_dim=1, q_len=q_len, kv_len=kv_len, causal=causal, window=window
+    )
+    assert work.pairs == counted
+
+
+def test_experts_that_rows_reach_have_their_weights_read(tmp_path: Path) -> None:
+    (row,) = table(tmp_path, "op,m,n,k,groups,active\ngrouped_gemm,16,8,4,64,12\n").rows
+    assert row.operator is not None
+    assert row.operator.work == GroupedProduct(m=16, n=8, k=4, groups=64, expected_groups=12.0)
+    assert row.operator.read_bytes == 2 * (16 * 4 + 12 * 8 * 4)
 
 
 def test_rows_that_cannot_be_expressed_are_kept_with_the_reason(tmp_path: Path) -> None:
@@ -132,8 +143,8 @@ def test_columns_of_others_and_a_byte_order_mark_pass(tmp_path: Path) -> None:
 
 
 def test_every_operator_name_builds_an_operator() -> None:
-    from workloads.graph import KINDS
     from workloads.operator_table import _Cells
+    from workloads.operators import KINDS
 
     shape = dict.fromkeys(
         ("m", "n", "k", "heads", "head_dim", "groups", "in_channels", "out_channels", "height", "width",
@@ -141,8 +152,8 @@ def test_every_operator_name_builds_an_operator() -> None:
         8,
     )  # fmt: skip
     for name, rule in OPS.items():
-        kind, flops, read, write, _ = rule(_Cells({"dtype": "bf16"}, shape))
-        assert kind in KINDS, name
-        assert flops >= 0
-        assert read > 0
-        assert write > 0
+        built = rule(_Cells({"dtype": "bf16"}, shape))
+        assert built.work.kind in KINDS, name
+        assert built.work.flops >= 0
+        assert built.read_bytes > 0
+        assert built.write_bytes > 0

@@ -10,6 +10,7 @@ from hw_configs.problems import InputError
 from workloads.chakra import IMPORTER, TraceNode, read_trace, trace_bytes
 from workloads.graph import check_graph
 from workloads.importers import load_workload
+from workloads.operators import AllReduce, Elementwise, Product
 from workloads.workload import WorkloadOptions
 
 LAYER = [
@@ -58,10 +59,25 @@ def test_nodes_become_operators_with_their_waits_and_bytes(saved):
     assert graph.dependencies["gemm #5"] == ("receive", "gemm")
     assert graph.dependencies["send"] == ("all reduce",)
     by_name = graph.operator_by_name
-    assert by_name["gemm"].attributes["runtime_us"] == 37
-    assert (by_name["all reduce"].attributes["bytes"], by_name["all reduce"].attributes["group"]) == (1024, 8)
-    assert (by_name["send"].attributes["peer"], by_name["receive"].attributes["peer"]) == (3, 1)
+    assert by_name["gemm"].measured_s == pytest.approx(37e-6)
+    assert by_name["all reduce"].work == AllReduce(bytes=1024, group=8)
+    assert (by_name["send"].work.peer, by_name["receive"].work.peer) == (3, 1)
     assert workload.metadata["ranks"] == 1
+
+
+def test_a_node_without_a_shape_is_a_square_product_or_one_long_row_of_its_flops(saved):
+    by_name = load_workload(saved(LAYER)).phases[0].graph.operator_by_name
+    product, pointwise = by_name["gemm"].work, by_name["gemm #5"].work
+    assert isinstance(product, Product)
+    assert (product.m, product.n, product.k) == (100, 100, 100)
+    assert product.flops == 2_000_000
+    assert pointwise == Elementwise(m=1, n=10, flops_per_element=1.0), "20 bytes of fp16"
+
+
+def test_numbers_that_are_no_counts_are_left_aside(saved):
+    node = TraceNode(1, "c", "compute", attributes={"num_ops": float("inf"), "tensor_size": -4})
+    (op,) = load_workload(saved([node])).phases[0].graph.operators
+    assert (op.kind, op.flops, op.read_bytes) == ("custom", 0, 0)
 
 
 def test_only_what_arrives_takes_memory(saved):
@@ -84,13 +100,14 @@ def test_only_what_arrives_takes_memory(saved):
 def test_collectives_keep_their_kind(saved, comm_type, kind, source):
     node = TraceNode(1, "c", "collective", attributes={"comm_type": comm_type, "comm_size": 64})
     (op,) = load_workload(saved([node])).phases[0].graph.operators
-    assert (op.kind, op.attributes["source_type"]) == (kind, source)
-    assert op.attributes["bytes"] == (0 if source == "barrier" else 64)
+    assert (op.kind, op.source) == (kind, source)
+    if kind != "custom":
+        assert op.work.bytes == (0 if source == "barrier" else 64)
 
 
 def test_nodes_out_of_order_are_sorted_and_a_cycle_is_named(saved):
     graph = load_workload(saved(LAYER[::-1])).phases[0].graph
-    assert [op.attributes["node_id"] for op in graph.operators][:2] == [0, 1]
+    assert [op.name for op in graph.operators][:2] == ["load weights", "gemm #1"]
     loop = [TraceNode(1, "a", "compute", (2,)), TraceNode(2, "b", "compute", (), (1,))]
     assert problems_of(saved(loop)) == ["a: the graph has a cycle: a -> b -> a"]
 

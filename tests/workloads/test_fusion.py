@@ -4,7 +4,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from workloads.fusion import fuse_pointwise
-from workloads.graph import Graph, Role, Tensor, check_graph, legacy_operator
+from workloads.graph import Graph, Role, Tensor, check_graph, make_operator
+from workloads.operators import Activation, Convolution, Elementwise, Norm, Pool, Product
+
+ROWS = {"m": 8, "n": 4, "flops_per_element": 1.0}
+WORK = {
+    "conv": Convolution(
+        in_channels=4, out_channels=4, height=8, width=1, kernel_h=1, kernel_w=1, out_height=8, out_width=1
+    ),
+    "matmul": Product(m=8, n=4, k=4), "pool": Pool(**ROWS), "norm": Norm(**ROWS),
+    "activation": Activation(**ROWS), "elementwise": Elementwise(**ROWS),
+}  # fmt: skip
 
 
 def graph_of(rows, outputs):
@@ -19,8 +29,7 @@ def graph_of(rows, outputs):
             name, (4,) if weight else (8, 4), "fp16", Role.WEIGHT if weight else Role.ACTIVATION
         )
     for name, kind, inputs in rows:
-        read = sum(tensors[t].size_bytes for t in dict.fromkeys(inputs))
-        operators.append(legacy_operator(f"make {name}", kind, tuple(inputs), (name,), 32.0, read, 64))
+        operators.append(make_operator(f"make {name}", WORK[kind], inputs, (name,), tensors))
     return Graph("g", tensors, tuple(operators), tuple(outputs))
 
 
@@ -36,7 +45,8 @@ def test_a_hard_swish_becomes_one_operator_and_then_an_epilogue():
     fused = fuse_pointwise(graph_of(rows, ["y"]))
     assert shown(fused) == [("conv", ("x", "w1", "w2"), "y")]
     (op,) = fused.operators
-    assert (op.flops, op.read_bytes, op.write_bytes) == (32, 64 + 8 + 8, 64)
+    assert (op.flops, op.read_bytes, op.write_bytes) == (WORK["conv"].flops, 64 + 8 + 8, 64)
+    assert op.work.activation, "the epilogue is named"
 
 
 def test_what_another_operator_reads_stays():

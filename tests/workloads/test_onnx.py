@@ -103,11 +103,13 @@ def test_a_mobilenet_from_torch_export_has_the_convolutions_of_the_builtin_one()
 
     def convolutions(graph):
         keys = ("in_channels", "out_channels", "kernel_h", "stride_h", "groups", "out_height", "out_width")
-        return Counter(tuple(op.attributes[k] for k in keys) for op in graph.operators if op.kind == "conv")
+        return Counter(
+            tuple(getattr(op.work, k) for k in keys) for op in graph.operators if op.kind == "conv"
+        )
 
     assert convolutions(imported) == convolutions(built)
     assert products(imported) == products(built)
-    folded = sum(op.attributes["out_channels"] for op in built.operators if op.kind == "conv")
+    folded = sum(op.work.out_channels for op in built.operators if op.kind == "conv")
     assert imported.parameters() == built.parameters() - folded, "two norm vectors became one bias"
 
 
@@ -150,9 +152,9 @@ def test_both_exporters_give_the_same_fused_encoder():
 def test_an_lstm_counts_its_gates_over_the_sequence():
     graph = graph_of(DATA / "lstm-torchscript.onnx", batch=2, dims={"time": 20})
     cells = [op for op in graph.operators if op.kind == "recurrent"]
-    assert [op.attributes["input_size"] for op in cells] == [32, 96]
+    assert [op.work.input_size for op in cells] == [32, 96]
     for op in cells:
-        per_step = 2 * 4 * 48 * (op.attributes["input_size"] + 48) + 10 * 48
+        per_step = 2 * 4 * 48 * (op.work.input_size + 48) + 10 * 48
         assert op.flops == 2 * 20 * 2 * per_step
 
 
@@ -361,7 +363,7 @@ def test_broken_wiring_is_named(saved):
 def test_operators_out_of_order_are_sorted(saved):
     nodes = [helper.make_node("Relu", ["a"], ["y"]), helper.make_node("Exp", ["x"], ["a"])]
     graph = graph_of(saved(model_of(nodes, [tensor_info("x", [2])])), fused=False)
-    assert [op.attributes["source_type"] for op in graph.operators] == ["Exp", "Relu"]
+    assert [op.source for op in graph.operators] == ["Exp", "Relu"]
 
 
 # --- weights that are not read ---------------------------------------------------------------------------
@@ -465,7 +467,7 @@ def test_a_branch_is_chosen_by_its_condition_or_by_its_cost(saved, known, expect
     model = model_of([helper.make_node("If", ["c"], ["y"], name="if", **branches)], inputs, weights=constants)
     workload = load(saved(model), fused=False)
     graph = workload.phases[0].graph
-    assert [op.attributes["source_type"] for op in graph.operators] == expected
+    assert [op.source for op in graph.operators] == expected
     noted = (
         ("If: the condition depends on the data; the costlier branch is counted",) if known is None else ()
     )
@@ -511,7 +513,7 @@ def test_functions_of_the_model_are_written_out(saved):
         [helper.make_node("Twice", ["x"], ["y"], domain="mine")], [tensor_info("x", [4])],
         domains=["mine"], functions=[function],
     )  # fmt: skip
-    assert [op.attributes["source_type"] for op in graph_of(saved(model), fused=False).operators] == [
+    assert [op.source for op in graph_of(saved(model), fused=False).operators] == [
         "Relu",
         "Exp",
     ]
@@ -532,7 +534,7 @@ def test_a_dequantised_weight_stays_stored_as_it_is(saved):
     graph = graph_of(saved(model_of(nodes, [tensor_info("x", [4, 512])], weights=constants)))
     (product,) = graph.operators
     assert product.read_bytes == 4 * 4 * 512 + 512 * 256
-    assert (product.dtype, product.attributes["weight_dtype"]) == ("fp32", "int8")
+    assert (product.dtype, product.work.weight_dtype) == ("fp32", "int8")
     assert graph.parameters() == 512 * 256
 
 
@@ -562,7 +564,7 @@ def test_a_four_bit_product_counts_its_true_weights(saved):
     (product,) = graph.operators
     assert product.flops == 2 * 14 * 4096 * 1024
     assert (graph.tensors["b"].shape, graph.tensors["b"].size_bytes) == ((1024, 4096), 1024 * 4096 // 2)
-    assert product.attributes["weight_dtype"] == "int4"
+    assert product.work.weight_dtype == "int4"
     assert graph.tensors["y"].shape == (2, 7, 1024)
 
 
@@ -587,7 +589,7 @@ def test_grouped_query_attention_reads_its_cache(saved):
     ]  # fmt: skip
     (op,) = fused(saved, [node], inputs, outputs=("y", "nk", "nv")).operators
     assert op.flops == 4 * 32 * 512 * 128
-    assert (op.attributes["kv_heads"], op.attributes["kv_len"]) == (8, 512)
+    assert (op.work.kv_heads, op.work.kv_len) == (8, 512)
 
 
 def test_skip_norms_and_fused_activations_keep_shapes_flowing(saved):
@@ -655,3 +657,39 @@ def test_the_voice_detector_of_silero_with_its_two_branches():
     graph = workload.phases[0].graph
     assert Counter(op.kind for op in graph.operators)["recurrent"] == 1
     assert workload.unsupported == ("If: the condition depends on the data; the costlier branch is counted",)
+
+
+# --- what a strip of rows needs ---------------------------------------------------------------------------
+
+WINDOWS = [
+    ({}, (0, 0)),
+    ({"pads": [1, 2, 0, 0]}, (1, 2)),
+    ({"auto_pad": "VALID"}, (0, 0)),
+    ({"auto_pad": "SAME_UPPER", "strides": [2, 2]}, (0, 0)),
+    ({"auto_pad": "SAME_LOWER", "strides": [2, 2]}, (1, 1)),
+    ({"auto_pad": "SAME_UPPER", "dilations": [2, 2]}, (2, 2)),
+]
+
+
+@pytest.mark.parametrize(("given_attributes", "padding"), WINDOWS)
+def test_a_convolution_and_a_pool_say_the_padding_before_their_image(saved, given_attributes, padding):
+    made = [tensor_info(name, [None] * 4) for name in ("y", "z")]
+    filters = weight("w", 4, 3, 3, 3)
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["y"], kernel_shape=[3, 3], **given_attributes),
+        helper.make_node("MaxPool", ["x"], ["z"], kernel_shape=[3, 3], **given_attributes),
+    ]
+    model = helper.make_model(
+        helper.make_graph(nodes, "g", [tensor_info("x", [1, 3, 8, 8])], made, initializer=[filters])
+    )
+    conv, pool = (op.work for op in graph_of(saved(model)).operators)
+    assert (conv.padding_h, conv.padding_w) == (pool.padding_h, pool.padding_w) == padding
+    dilation = given_attributes.get("dilations", [1])[0]
+    assert (conv.kernel_h, conv.dilation) == (3, dilation)
+    assert pool.kernel_h == 2 * dilation + 1, "the rows that a window spans"
+    assert (pool.stride_h, pool.stride_w) == (conv.stride_h, conv.stride_w)
+    # The last window ends inside the image or its padding after it, which is never more than the kernel.
+    last = (conv.out_height - 1) * conv.stride_h - padding[0] + dilation * 2 + 1
+    assert last + conv.stride_h - 1 >= 8
+    assert last <= 8 + 2 * dilation
+    assert conv.flops == 2 * 4 * conv.out_height * conv.out_width * 27
