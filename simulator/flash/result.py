@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hw_configs.problems import PhysicsError
-from simulator.flash.layout import BIN_BITS, BINS
+from simulator.flash.records import BIN_BITS, HISTOGRAM, words
 
 __all__ = ["DriveResult", "Latency", "Wear"]
 
@@ -54,9 +54,10 @@ class Latency:
 
     @classmethod
     def from_row(cls, row: Ints) -> Latency:
-        """From a histogram row of the kernel's state."""
-        least, most, total, count = (int(x) for x in row[BINS : BINS + 4])
-        return cls(count, total, least, most, row[:BINS].copy())
+        """From a row of ``DriveState.histograms``."""
+        front = words(HISTOGRAM)
+        least, most, total, count = row[:front].tolist()
+        return cls(count, total, least, most, row[front:].copy())
 
     @classmethod
     def joined(cls, parts: list[Latency]) -> Latency:

@@ -26,7 +26,9 @@ class Log:
         self.now = 0
         self.writes = 0
 
-    def add(self, what: int, page: int, logical: int, took: int = 0, source: int = USER, **other: int) -> None:
+    def add(
+        self, what: int, page: int, logical: int, took: int = 0, source: int = USER, **other: int
+    ) -> None:
         """A row; a command's unit is that of its page."""
         unit = other.get("unit", page // PER_PLANE // 2 if what <= OUT else 0)
         self.rows.append(
