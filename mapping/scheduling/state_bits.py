@@ -2,17 +2,41 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from collections.abc import Callable
+from typing import Any, Final, NamedTuple
 
 from numba import njit
 
 from mapping.scheduling.instance import WORD_BITS
 
-__all__ = ["COST_SCALE", "NO_LIMIT", "drop_cost", "flip_bit", "has_bit", "same_row"]
+__all__ = ["COST_SCALE", "NO_LIMIT", "Limits", "drop_cost", "flip_bit", "has_bit", "inlined", "same_row"]
 
 COST_SCALE: Final = 1 << 20
 """A cost is one number: bytes times this, plus transfers, so that transfers break ties."""
 NO_LIMIT: Final = 1 << 62
+
+
+class Limits(NamedTuple):
+    """How far a search goes: bytes of the scratchpad and the unit of sizes; only costs (scaled) below ``below``.
+
+    ``width``: states kept of a layer; ``may_drop``: whether tensors may leave the scratchpad before their last use.
+    """
+
+    capacity: int
+    unit: int
+    below: int
+    width: int
+    may_drop: bool
+    max_states: int
+    max_layer: int
+
+
+def inlined(function: Callable[..., Any]) -> Any:
+    """Decorator: a step that becomes part of the kernels that call it, without reference counts.
+
+    Records of many arrays cost nothing to hand over then. It must not allocate, and nothing is kept of it alone.
+    """
+    return njit(forceinline=True, _nrt=False)(function)  # type: ignore[call-overload]
 
 
 @njit(cache=True, inline="always")
