@@ -79,7 +79,7 @@ def place_of(typing_context: Any, first: Any, record: Any):
     def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         word = context.get_value_type(types.int64)
         begin, end = (builder.ptrtoint(address, word) for address in arguments)
-        return builder.sdiv(builder.sub(end, begin), context.get_constant(types.int64, 8))
+        return builder.ashr(builder.sub(end, begin), context.get_constant(types.int64, 3))
 
     return types.int64(first, record), build
 

@@ -440,9 +440,14 @@ def serve(d, unit, now):
 
 @step
 def kick(d, channel, now):
-    """Look for a command for an idle channel: one turn over its units from where the last look ended."""
-    if channel.busy != 0:
-        return
+    """Look for a command for a channel, if it is idle."""
+    if channel.busy == 0:
+        _look_round(d, channel, now)
+
+
+@step
+def _look_round(d, channel, now):
+    """One turn over the units of an idle channel, from where the last look ended, until one takes a command."""
     count = d.units_per_channel
     turn = channel.turn
     for _ in range(count):

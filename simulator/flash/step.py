@@ -46,9 +46,9 @@ class _StepLowering(NativeLowering):
         state.flags.no_compile = True
         super().run_pass(state)
         result = state["cr"]
-        # Numba tells compiled forms apart by what Python would call, and wants a builtin there. A step cannot be
-        # called from Python: this one takes no arguments.
-        entry = object().__sizeof__
+        # Numba tells compiled forms apart by what Python would call, and wants a builtin there. A step is not called
+        # from Python: whatever the arguments are, this one finds them to be no number and raises a ``TypeError``.
+        entry = object().__reduce_ex__
         state.targetctx.insert_user_function(entry, result.fndesc, [state.library])
         state["cr"] = result._replace(cfunc=entry)
         return True
@@ -72,6 +72,7 @@ def step(function: Callable[..., Any]) -> Any:
         no_cpython_wrapper=True,
         no_cfunc_wrapper=True,
         no_rewrites=True,
+        error_model="numpy",
         nogil=True,
         _nrt=False,
     )(function)
