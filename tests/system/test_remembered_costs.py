@@ -9,8 +9,6 @@ from __future__ import annotations
 from dataclasses import replace
 from itertools import product
 
-from simulator.system.rewrite import rewrite
-
 from mapping.layout.pim import MAPPER
 from mapping.mapper import MAPPERS, MapperOptions
 from offchip.api import load_model, load_system
