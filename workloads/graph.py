@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from dataclasses import replace as dc_replace
 from enum import StrEnum
 from functools import cached_property
 from math import prod
@@ -22,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from hw_configs.problems import InputError, Problem, nearest
 from workloads.dtypes import size_bytes
-from workloads.operators import KINDS, Rows, Work, fields_of
+from workloads.operators import KINDS, Work
 from workloads.operators.traffic import NO_PARTS, traffic
 
 if TYPE_CHECKING:
@@ -39,6 +38,7 @@ __all__ = [
     "Role",
     "Tensor",
     "check_graph",
+    "make_operator",
 ]
 
 Attribute = int | float | str | bool
@@ -149,10 +149,6 @@ class Operator:
         """Bytes written."""
         return sum(self.writes) + self.beside_written
 
-    @property
-    def attributes(self) -> Mapping[str, Attribute]:
-        return _legacy_attributes(self)
-
 
 def make_operator(
     name: str,
@@ -170,116 +166,16 @@ def make_operator(
 
     ``more`` are further fields of :class:`Operator` (dtype, place, source, ...).
     """
-    names = tuple(inputs), tuple(outputs), tuple(updates)
-    found = traffic(work, *([tensors[n] for n in part] for part in names), touched, written)
-    return Operator(name, work, *names, reads=found.reads, writes=found.writes, **more)
-
-
-_PLACE = {"layer": "layer", "pass": "training_pass", "microbatch": "microbatch", "tp": "axis"}
-_DEFAULTS: dict[str, dict[str, Attribute]] = {
-    "matmul": {"m": 1, "n": 1, "k": 1},
-    "conv": {},
-    "attention": {},
-}
-
-
-def _legacy_attributes(op: Operator) -> dict[str, Attribute]:
-    found: dict[str, Attribute] = {
-        info.name: getattr(op.work, info.name)
-        for info in fields_of(type(op.work)).values()
-        if info.name not in ("share", "extra_flops")
-        and (info.required or getattr(op.work, info.name) not in (0, "", 0.0) or info.name == "window")
-        and not (info.name == "window" and not getattr(op.work, "window", 0))
-    }
-    for key, own in _PLACE.items():
-        value = getattr(op.place, own)
-        if value is not None and value != "":
-            found[key] = value
-    if op.residency:
-        found["residency"] = op.residency
-    if op.workspace_bytes:
-        found["workspace_bytes"] = op.workspace_bytes
-    if op.measured_s is not None:
-        found["runtime_us"] = op.measured_s * 1e6
-    if op.source:
-        found["source_type"] = op.source
-    return found
-
-
-def legacy_operator(
-    name: str, kind: str, inputs: tuple[str, ...], outputs: tuple[str, ...], flops: float = 0.0,
-    read_bytes: int = 0, write_bytes: int = 0, dtype: str = "fp16", updates: tuple[str, ...] = (),
-    attributes: Mapping[str, Attribute] | None = None,
-) -> Operator:  # fmt: skip
-    a = dict(attributes or {})
-    place = Place(**{own: a.pop(key) for key, own in _PLACE.items() if key in a})  # type: ignore[arg-type]
-    residency = str(a.pop("residency", ""))
-    workspace = int(a.pop("workspace_bytes", 0))
-    source = str(a.pop("source_type", ""))
-    runtime = a.pop("runtime_us", None)
-    if a.pop("graph_input", False) or (kind == "copy" and source == "input"):
-        a["function"] = "load"
-    known = fields_of(KINDS[kind])
-    if kind == "attention" and "kept_groups" in a and a["kept_groups"] is None:
-        a.pop("kept_groups")
-    own = {k: (float(v) if known[k].type is float else v) for k, v in a.items() if k in known}
-    missing = [k for k, info in known.items() if info.required and k not in own]
-    if missing and kind in ("matmul", "grouped_matmul"):
-        side = max(1, round((flops / 2) ** (1 / 3)))
-        own = {"m": side, "n": side, "k": side} if flops else {"m": 0, "n": 0, "k": 0}
-    elif missing and kind == "recurrent":
-        own.setdefault("batch", 1)
-        own.setdefault("sequence", 1)
-        own.setdefault("hidden", 1)
-        own["flops_per_token"] = flops / (own["batch"] * own["sequence"] * own.get("directions", 1))
-    elif missing and kind == "optimizer":
-        own["parameters"] = 0
-    elif missing and kind in (
-        "all_reduce",
-        "all_gather",
-        "reduce_scatter",
-        "all_to_all",
-        "broadcast",
-        "send",
-        "receive",
-    ):
-        own.setdefault("bytes", 0)
-    elif missing:
-        kind, own = "elementwise", {}
-    if issubclass(KINDS[kind], Rows) and "m" not in own and "n" not in own:
-        own["flops_per_element"] = flops
-    elif issubclass(KINDS[kind], Rows) and own.get("m", 1) * own.get("n", 1):
-        own["flops_per_element"] = flops / (own.get("m", 1) * own.get("n", 1))
-    work = KINDS[kind](**own)  # type: ignore[arg-type]
-    if work.flops != flops:
-        work = dc_replace(work, extra_flops=flops - work.flops)
-    return Operator(
-        name,
+    read, made, changed = tuple(inputs), tuple(outputs), tuple(updates)
+    moved = traffic(
         work,
-        tuple(inputs),
-        tuple(outputs),
-        tuple(updates),
-        dtype,
-        (),
-        (),
-        int(read_bytes),
-        int(write_bytes),
-        place,
-        residency,
-        workspace,
-        None if runtime is None else float(runtime) * 1e-6,
-        source,
+        [tensors[tensor] for tensor in read],
+        [tensors[tensor] for tensor in made],
+        [tensors[tensor] for tensor in changed],
+        touched,
+        written,
     )
-
-
-def legacy_replace(op: Operator, **changes: Any) -> Operator:
-    """The operator with changed kind, FLOPs, bytes or attributes, as before operators were typed."""
-    new = {
-        "name": op.name, "kind": op.kind, "inputs": op.inputs, "outputs": op.outputs, "flops": op.flops,
-        "read_bytes": op.read_bytes, "write_bytes": op.write_bytes, "dtype": op.dtype, "updates": op.updates,
-        "attributes": op.attributes, **changes,
-    }  # fmt: skip
-    return legacy_operator(**new)
+    return Operator(name, work, read, made, changed, reads=moved.reads, writes=moved.writes, **more)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hw_configs.problems import PhysicsError
+from hw_configs.shown import Shown, Table
 from simulator.flash.records import BIN_BITS, HISTOGRAM, words
 
 __all__ = ["DriveResult", "Latency", "Wear"]
@@ -82,7 +83,7 @@ class Wear:
 
 
 @dataclass(frozen=True)
-class DriveResult:
+class DriveResult(Shown):
     """One run. Times are simulated; utilisations are shares of ``time_s``, one per channel and per unit.
 
     A unit is a die, or a whole chip where dies do not interleave; ``unit_utilisation`` is the time that its
@@ -149,6 +150,12 @@ class DriveResult:
             raise PhysicsError("the host link was busy for more than the run lasted")
         if self.energy_j and min(self.energy_j.values()) < 0:
             raise PhysicsError("a component of the energy is negative")
+
+    def shown_tables(self) -> tuple[Table, ...]:
+        """The run as a table."""
+        from simulator.flash.tables import drive_tables
+
+        return drive_tables(self)
 
     def as_json(self) -> dict[str, Any]:
         """Plain data: the same run gives the same bytes."""

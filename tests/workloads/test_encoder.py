@@ -74,8 +74,8 @@ def test_graphs_are_valid_and_every_operator_says_how_it_is_divided(name, fused)
     assert check_graph(graph) is graph
     for op in graph.operators:
         if op.name != "patch_embedding":
-            assert op.attributes["tp"] in ("column", "row", "head", "split", "vocab", "replicated"), op.name
-            assert -1 <= op.attributes["layer"] <= 12, op.name
+            assert op.place.axis in ("column", "row", "head", "split", "vocab", "replicated"), op.name
+            assert -1 <= op.place.layer <= 12, op.name
 
 
 def test_a_fused_layer_has_the_kernels_that_engines_run():

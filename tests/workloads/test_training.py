@@ -30,7 +30,7 @@ def step_of(name: str, **options: object) -> Graph:
 
 
 def flops(graph: Graph, part: str, kinds: tuple[str, ...]) -> float:
-    return sum(op.flops for op in graph.operators if op.attributes["pass"] == part and op.kind in kinds)
+    return sum(op.flops for op in graph.operators if op.place.training_pass == part and op.kind in kinds)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -66,7 +66,7 @@ def test_every_weight_gets_a_gradient_and_its_states(name: str) -> None:
         narrow = weights[name_].dtype != "fp32"
         assert sum(state.size_bytes for state in states) == (12 if narrow else 8) * elements
         assert op.flops == ADAM_FLOPS * elements
-        assert op.attributes["pass"] == "optimizer"
+        assert op.place.training_pass == "optimizer"
 
 
 def test_mixed_precision_takes_sixteen_bytes_a_parameter() -> None:
@@ -87,14 +87,14 @@ def test_a_tied_embedding_adds_two_gradients() -> None:
 
 def test_what_the_backward_pass_reads_is_made_in_the_forward_pass() -> None:
     graph = step_of("llama-2-7b", prompt=16)
-    passes = [op.attributes["pass"] for op in graph.operators]
+    passes = [op.place.training_pass for op in graph.operators]
     assert passes == sorted(passes, key=["forward", "backward", "optimizer"].index)
     reader = graph.operator_by_name["layers.3.mlp.down.backward_weight"]
     assert "layers.3.mlp.act.out" in reader.inputs
     assert "layers.3.mlp.down.weight" not in reader.inputs
     other = graph.operator_by_name["layers.3.mlp.down.backward_input"]
     assert "layers.3.mlp.down.weight" in other.inputs
-    assert other.attributes["tp"] == "column"
+    assert other.place.axis == "column"
     assert not [tensor for tensor in graph.tensors.values() if tensor.role is Role.KV_CACHE]
 
 
@@ -129,10 +129,10 @@ def test_a_tiny_chain_operator_by_operator() -> None:
     assert by_name["loss"].flops == LOSS_FLOPS * 8
     down = by_name["down.backward_input"]
     assert (down.flops, down.read_bytes, down.write_bytes) == (80, 16 + 20, 40)
-    assert (down.attributes["m"], down.attributes["n"], down.attributes["k"]) == (4, 5, 2)
+    assert (down.work.m, down.work.n, down.work.k) == (4, 5, 2)
     up = by_name["up.backward_weight"]
     assert (up.flops, up.read_bytes, up.write_bytes) == (120, 40 + 24, 30)
-    assert (up.attributes["m"], up.attributes["n"], up.attributes["k"]) == (5, 3, 4)
+    assert (up.work.m, up.work.n, up.work.k) == (5, 3, 4)
     optimizer = by_name["optimizer.W"]
     assert (optimizer.read_bytes, optimizer.write_bytes) == (30 + 180, 180 + 30)
     assert "up.backward_input" not in by_name

@@ -240,9 +240,7 @@ def test_quantised_checkpoints(
     tensor, op = graph.tensors[WEIGHT], graph.operator_by_name["layers.0.mlp.gate_up"]
     assert (tensor.dtype, op.dtype) == (dtype, arithmetic)
     assert bits(graph, WEIGHT) == pytest.approx(wanted, rel=1e-5)
-    assert op.attributes.get("weight_dtype") == (
-        dtype if dtype_bits(dtype) < dtype_bits(arithmetic) else None
-    )
+    assert op.work.weight_dtype == (dtype if dtype_bits(dtype) < dtype_bits(arithmetic) else "")
     assert graph.tensors["lm_head.weight"].dtype == "bf16"
     assert graph.tensors["layers.0.mlp_norm.weight"].dtype == "bf16"
     assert graph.parameters() == load(tmp_path, LLAMA).parameters()
@@ -263,7 +261,7 @@ def test_mxfp4_holds_the_experts_alone() -> None:
     path = Path(__file__).parents[1] / "reference" / "models" / "openai--gpt-oss-20b.json"
     graph = IMPORTER.load(path, WorkloadOptions(phase="decode")).phases[0].graph
     assert bits(graph, "layers.0.mlp.experts.down.weight") == 4.25
-    assert graph.operator_by_name["layers.0.mlp.experts.down"].attributes["weight_dtype"] == "mxfp4"
+    assert graph.operator_by_name["layers.0.mlp.experts.down"].work.weight_dtype == "mxfp4"
     assert graph.tensors["layers.0.attention.qkv.weight"].dtype == "bf16"
 
 

@@ -103,8 +103,8 @@ def test_a_chunk_of_llama_4_ends_at_its_border() -> None:
     assert step.seen(chunk=8192) == 1
     assert step.pairs(chunk=8192) == 1
     graph = graph_of("llama-4-scout", phase="decode", prompt=8193)
-    assert graph.operator_by_name["layers.0.attention.attend"].attributes["chunk"] == 8192
-    assert graph.operator_by_name["layers.3.attention.attend"].attributes["chunk"] == 0
+    assert graph.operator_by_name["layers.0.attention.attend"].work.chunk == 8192
+    assert graph.operator_by_name["layers.3.attention.attend"].work.chunk == 0
     near = graph.operator_by_name["layers.0.attention.attend"].read_bytes
     far = graph.operator_by_name["layers.3.attention.attend"].read_bytes
     assert far - near == 8192 * 2 * 8 * 128 * 2
@@ -152,7 +152,7 @@ def test_absorbed_decode_reads_one_latent_per_token() -> None:
     op = graph.operator_by_name["layers.0.attention.attend"]
     assert op.read_bytes == (heads * 576 + context * 576) * 2
     assert op.flops == 2 * context * heads * (576 + 512)
-    assert op.attributes["kv_heads"] == 1
+    assert op.work.kv_heads == 1
     prefill = graph_of("deepseek-v3", phase="prefill", prompt=context)
     op = prefill.operator_by_name["layers.0.attention.attend"]
     assert op.flops == heads * context * (context + 1) * (192 + 128)
@@ -212,7 +212,7 @@ def test_chunks_do_the_work_of_the_whole_prefill(name: str) -> None:
 
 def test_latent_chunks_expand_the_past_again() -> None:
     chunks = models.build("deepseek-v3", WorkloadOptions(phase="prefill", prompt=1000, chunk=500)).phases
-    assert chunks[1].graph.operator_by_name["layers.0.attention.k_up"].attributes["m"] == 1000
+    assert chunks[1].graph.operator_by_name["layers.0.attention.k_up"].work.m == 1000
 
 
 @pytest.mark.parametrize("name", sorted(models._configs()))
@@ -221,10 +221,10 @@ def test_every_model_builds_valid_graphs(name: str) -> None:
     for phase in workload.phases:
         graph = check_graph(phase.graph)
         for op in graph.operators:
-            assert op.attributes["tp"] in ("column", "row", "head", "split", "vocab", "replicated")
+            assert op.place.axis in ("column", "row", "head", "split", "vocab", "replicated")
             assert op.read_bytes > 0
             assert op.write_bytes > 0
-            assert -1 <= op.attributes["layer"] <= workload.metadata["layers"]
+            assert -1 <= op.place.layer <= workload.metadata["layers"]
 
 
 def published(name: str, **options: object) -> Graph:
@@ -251,7 +251,7 @@ def test_a_state_does_not_grow_with_the_context() -> None:
 
 def test_a_gate_on_attention_comes_with_the_queries() -> None:
     graph = published("qwen3-next-80b-a3b", phase="decode")
-    assert graph.operator_by_name["layers.3.attention.qkv"].attributes["n"] == (2 * 16 + 2 * 2) * 256
+    assert graph.operator_by_name["layers.3.attention.qkv"].work.n == (2 * 16 + 2 * 2) * 256
     assert graph.operator_by_name["layers.3.attention.gated"].flops == 5 * 16 * 256
 
 
@@ -289,10 +289,10 @@ def test_shared_caches_are_read_and_not_written() -> None:
 def test_parallel_blocks_and_post_norms_have_their_operators() -> None:
     falcon = graph_of("falcon-7b", phase="decode")
     assert "layers.0.mlp_norm" not in falcon.operator_by_name
-    assert falcon.operator_by_name["layers.1.attention_norm"].attributes["adds"] == 2
+    assert falcon.operator_by_name["layers.1.attention_norm"].work.adds == 2
     gemma = graph_of("gemma-2-9b", phase="decode")
     assert "layers.0.attention_out_norm" in gemma.operator_by_name
-    assert graph_of("opt-350m", phase="decode").operator_by_name["project_in"].attributes["k"] == 512
+    assert graph_of("opt-350m", phase="decode").operator_by_name["project_in"].work.k == 512
     assert graph_of("bloom-176b", phase="decode").operator_by_name["embedding_norm"].kind == "norm"
 
 

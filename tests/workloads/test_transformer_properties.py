@@ -128,8 +128,8 @@ def test_graphs_are_valid_and_move_no_more_than_there_is(
         run = workload(config, phase=phase, prompt=prompt, batch=batch, fused=fused, dtype=dtype)
         graph = check_graph(run.phases[0].graph)
         for op in graph.operators:
-            assert op.attributes["tp"] in TP
-            assert isinstance(op.attributes["layer"], int)
+            assert op.place.axis in TP
+            assert isinstance(op.place.layer, int)
             assert op.read_bytes > 0
             sizes = {name: graph.tensors[name].size_bytes for name in (*op.inputs, *op.outputs, *op.updates)}
             assert op.read_bytes <= sum(sizes[name] for name in {*op.inputs, *op.updates})

@@ -149,7 +149,7 @@ def test_a_convolution_states_its_bytes_and_its_folded_norm():
     assert op.inputs == ("image", "stem.weight", "stem.norm.weight")
     assert op.read_bytes == 2 * (3 * 224 * 224 + 64 * 3 * 7 * 7 + 2 * 64)
     assert op.write_bytes == 2 * 64 * 112 * 112
-    assert (op.attributes["norm"], op.attributes["activation"]) == (True, "relu")
+    assert (op.work.norm, op.work.activation) == (True, "relu")
 
 
 def test_image_size_and_element_type_can_be_chosen():
@@ -204,7 +204,7 @@ def test_amoebanet_has_the_sizes_of_the_table_of_gpipe(cells, filters, millions)
 @pytest.mark.parametrize("name", ["nasnet-a-mobile", "pnasnet-5-large", "amoebanet-d", "darts-v2"])
 def test_the_cells_of_a_search_share_one_rectified_tensor(name):
     graph = graph_of(name)
-    rectified = [op.inputs[0] for op in graph.operators if op.attributes.get("function") == "relu"]
+    rectified = [op.inputs[0] for op in graph.operators if getattr(op.work, "function", "") == "relu"]
     assert len(rectified) == len(set(rectified)) > 20
 
 
@@ -215,5 +215,5 @@ def test_sides_whose_branches_do_not_meet_are_refused():
 
 def test_a_window_over_frames_is_a_window_over_a_picture_of_frames_by_pixels():
     op = graph_of("r2plus1d-18").operator_by_name["stem.temporal"]
-    assert (op.attributes["height"], op.attributes["width"]) == (16, 56 * 56)
-    assert (op.attributes["kernel_h"], op.attributes["kernel_w"]) == (3, 1)
+    assert (op.work.height, op.work.width) == (16, 56 * 56)
+    assert (op.work.kernel_h, op.work.kernel_w) == (3, 1)

@@ -117,7 +117,8 @@ class Work:
 
 def fields_of(kind: type[Work]) -> dict[str, FieldInfo]:
     """The fields of a kind by name, in their order: its own first, those of every kind last."""
-    return _fields_of(kind)
+    found: dict[str, FieldInfo] = _fields_of(kind)  # type: ignore[arg-type]
+    return found
 
 
 @cache
