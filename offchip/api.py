@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import overload
+from typing import Final, overload
 
 from hw_configs import library
 from hw_configs.problems import bad_input
@@ -30,6 +30,8 @@ from workloads.microbatch import microbatched
 from workloads.workload import Phase, Workload, WorkloadOptions
 
 __all__ = ["check", "load_model", "load_system", "simulate", "solve"]
+
+MAX_MICROBATCHES: Final = 65536
 
 
 def load_system(source: str | Path) -> System:
@@ -91,30 +93,26 @@ def simulate(
     The options up to ``dims`` describe the workload and are ignored when ``model`` is one already. ``plan``
     (a file or object) is used for every phase; otherwise ``mapper`` writes one per phase: by default
     ``tensor-pipeline`` when ``tp`` or ``pp`` is above one, ``pim`` on a PIM memory with its host chip, and
-    ``single-device`` otherwise. ``microbatches`` divides the batch; ``save_plan`` is a file for the first phase's
+    ``single-device`` otherwise. ``microbatches`` divides the batch, also that of a workload which was built before;
+    ``save_plan`` is a file for the first phase's
     plan; ``wrap_planner`` gets what writes the plans and gives what is to be asked instead, such as one that
     remembers; ``advance`` and ``watch`` are called after each phase. Raises ``InputError`` for bad input,
     ``InfeasibleError`` when memory is too small.
     """
     target = system if isinstance(system, System) else load_system(system)
-    if microbatches < 1:
-        raise bad_input(f"found {microbatches}; expected 1 or more", path="--microbatches")
-    if batch % microbatches:
-        raise bad_input(
-            f"batch {batch} cannot be divided into {microbatches} micro-batches", path="--microbatches"
-        )
     if isinstance(model, (Workload, Graph)):
         workload = _as_workload(model)
+        if microbatches != 1:
+            build, batch = _divisible(workload), int(workload.metadata["batch"])
+            workload = _in_microbatches(build(_part_of(batch, microbatches)), batch, microbatches)
     else:
         workload = load_model(
-            model, phase=phase, batch=batch // microbatches, prompt=prompt, generate=generate, chunk=chunk,
+            model, phase=phase, batch=_part_of(batch, microbatches), prompt=prompt, generate=generate, chunk=chunk,
             dtype=dtype, kv_dtype=kv_dtype, fused=fused, dims=dims,
         )  # fmt: skip
-    if microbatches > 1:
-        metadata = {**workload.metadata, "microbatches": microbatches}
-        if "batch" in metadata:
-            metadata["batch"] = batch
-        workload = replace(workload, phases=_Microbatched(workload.phases, microbatches), metadata=metadata)
+        if microbatches != 1:
+            _divisible(workload)
+            workload = _in_microbatches(workload, batch, microbatches)
     planner = _planner(mapper, plan, MapperOptions(tp, pp, dict(settings or {})), target)
     if wrap_planner is not None:
         planner = wrap_planner(planner)
@@ -154,6 +152,34 @@ def check(plan: str | Path | Plan, graph: Graph, system: str | Path | System) ->
     target = system if isinstance(system, System) else load_system(system)
     chosen = plan if isinstance(plan, Plan) else read_plan(plan)
     return check_plan(chosen, rewrite(graph, chosen), target)
+
+
+def _part_of(batch: int, microbatches: int) -> int:
+    """The batch of one micro-batch."""
+    if not 1 <= microbatches <= MAX_MICROBATCHES:
+        expected = f"expected 1 to {MAX_MICROBATCHES}" if microbatches > 0 else "expected 1 or more"
+        raise bad_input(f"found {microbatches}; {expected}", path="--microbatches")
+    if batch % microbatches:
+        raise bad_input(
+            f"batch {batch} cannot be divided into {microbatches} micro-batches", path="--microbatches"
+        )
+    return batch // microbatches
+
+
+def _divisible(workload: Workload) -> Callable[[int], Workload]:
+    """What builds a workload at the batch of one micro-batch: finished graphs have sizes, and no batch to divide."""
+    if workload.at_batch is None:
+        raise bad_input(
+            f"{workload.name!r} is a finished graph, which has no batch to divide into micro-batches",
+            path="--microbatches",
+        )
+    return workload.at_batch
+
+
+def _in_microbatches(part: Workload, batch: int, count: int) -> Workload:
+    """A workload that was built for one micro-batch, run for ``count`` of them; ``batch`` is that of all."""
+    metadata = {**part.metadata, "microbatches": count, "batch": batch}
+    return replace(part, phases=_Microbatched(part.phases, count), metadata=metadata, at_batch=None)
 
 
 def _as_workload(model: Workload | Graph) -> Workload:

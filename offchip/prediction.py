@@ -83,7 +83,7 @@ def _predict_collective(row: TableRow, gpu: ReferenceGpu) -> Prediction:
         )
     least = predicted_collective_us(row, gpu, fit, empty=True)
     form = schedule(
-        operator.kind, "ring", int(row.cells.get("n_devices") or 2), int(operator.attributes["bytes"])
+        operator.kind, "ring", int(float(row.cells.get("n_devices") or 2)), int(operator.attributes["bytes"])
     )
     per_byte = gpu.memory.energy_per_byte_read_j + gpu.memory.energy_per_byte_written_j
     bound = "latency" if least is not None and least > total / 2 else "wire"

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Final, NoReturn
 
 from hw_configs.problems import InputError, Problem, bad_input
+from hw_configs.whole_number import MAX_DIGITS
 
 __all__ = ["JsonDocument", "JsonPath", "read_json", "read_json_text"]
 
@@ -21,6 +22,8 @@ MAX_FILE_BYTES: Final = 512 * 2**20
 """A graph of a million operators fits; a file for which less is enough gives its own bound."""
 
 _TOKEN: Final = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\]:,]|\n|[^\s{}\[\]:,"]+', re.DOTALL)
+
+_LONG: Final = re.compile(rf"[0-9]{{{MAX_DIGITS}}}")
 
 JsonPath = tuple[str | int, ...]
 
@@ -89,13 +92,22 @@ def read_json_text(text: str, file: str = "<json>") -> JsonDocument:
             repeated.append(items[0][0])
         return result
 
+    def whole(digits: str) -> int:
+        if len(digits) > MAX_DIGITS:
+            line = text.count("\n", 0, text.find(digits)) + 1
+            message = f"found an integer of {len(digits)} digits; expected at most {MAX_DIGITS}"
+            raise bad_input(message, file=file, line=line)
+        return int(digits)
+
     def constant(name: str) -> NoReturn:
         raise ValueError(f"{name} is not JSON")
 
     if not text.strip():
         raise bad_input("the file is empty", file=file, line=1)
+    # A hook makes a large file slow to read, so only a text with a long run of digits gets one.
+    long = whole if _LONG.search(text) else None
     try:
-        data = json.loads(text, object_pairs_hook=pairs, parse_constant=constant)
+        data = json.loads(text, object_pairs_hook=pairs, parse_constant=constant, parse_int=long)
     except json.JSONDecodeError as error:
         raise bad_input(f"not valid JSON: {error.msg}", file=file, line=error.lineno) from None
     except ValueError as error:

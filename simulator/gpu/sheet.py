@@ -103,7 +103,7 @@ def capability(architecture: str) -> int:
     >>> capability("Ampere sm_80"), capability("CDNA2")
     (80, 0)
     """
-    found = re.search(r"sm_(\d+)", architecture)
+    found = re.search(r"sm_([0-9]{1,4})", architecture)
     return int(found.group(1)) if found else 0
 
 
