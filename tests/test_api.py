@@ -146,8 +146,10 @@ def test_microbatches_divide_the_work_and_do_not_double_it(given: str, model: st
     assert graph.flops * (1 - 1e-9) <= many.flops <= graph.flops * (1 + 1e-9) + summed
     read, moved = (sum(use.read_bytes for use in r.memories.values()) for r in (together, divided))
     assert read < moved <= read + (passes + 1) * weights
-    for graphs in (graph, many):
-        assert graphs.bytes_by_role()[Role.ACTIVATION] == graph.bytes_by_role()[Role.ACTIVATION]
+    # But for the loss, a number of its own per micro-batch.
+    assert many.bytes_by_role()[Role.ACTIVATION] == pytest.approx(
+        graph.bytes_by_role()[Role.ACTIVATION], rel=1e-6
+    )
     assert divided.phases[0].flops == pytest.approx(many.flops, rel=1e-9)
     assert together.makespan_s < divided.makespan_s < 2.1 * together.makespan_s
 
