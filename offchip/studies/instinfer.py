@@ -19,7 +19,7 @@ from hw_configs.problems import InfeasibleError
 from hw_configs.system import System
 from offchip.studies.offloaded_generation import Generation, decode_step, generation
 from offchip.studies.study import Basis, Claim, ClaimResult, Outcome, Study, StudyTable, compare
-from offchip.sweep.machine import Machines
+from offchip.sweep.machine import Machines, Value
 from simulator.csd.attention import AttentionWork, attention_step
 from simulator.csd.endurance import kv_bytes_per_token, tokens_until_wear_out
 from simulator.csd.kv_layout import SparseChoice
@@ -51,7 +51,11 @@ class _Machines:
 
     def ssd(self, count: int, host_rows: int | None = None) -> System:
         """With plain drives; ``host_rows`` per bank of host memory instead of the shipped ones."""
-        changes = {"csd.count": count, "csd.use": "nvme-pcie4-tlc", "host.organisation.rows": host_rows}
+        changes: dict[str, Value] = {
+            "csd.count": count,
+            "csd.use": "nvme-pcie4-tlc",
+            "host.organisation.rows": host_rows,
+        }
         return self.machines.system("csd-node", changes)
 
 
@@ -150,8 +154,8 @@ def _throughput_claims(runs: dict[tuple[str, int], Generation]) -> list[ClaimRes
     less = _deepspeed(_machines().ssd(1, HOST_ROWS_OF_96_GIB), 32)
     found = "it does not run at all" if less is None else f"it runs at {less.tokens_per_s:.4g} tokens/s"
     smaller = (
-        "The size of host memory is not the reason: the machine here has 128 GiB and the paper's 96 GB, and with 96 GiB "
-        f"batch 32 is the same ({found}). What made the published one leave memory at that batch is not in its text."
+        "The size of host memory is not the reason: the machine here has 128 GiB and the paper's 96 GB, and with 96 "
+        f"GiB batch 32 is the same ({found}). What made the published one leave memory at that batch is not in its text."
     )
     return [
         _claim("insta-flexgen", "InstA over FlexGen, batch 64, one drive", 6.85,
