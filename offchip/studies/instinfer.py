@@ -155,7 +155,7 @@ def _throughput_claims(runs: dict[tuple[str, int], Generation]) -> list[ClaimRes
     found = "it does not run at all" if less is None else f"it runs at {less.tokens_per_s:.4g} tokens/s"
     smaller = (
         "The size of host memory is not the reason: the machine here has 128 GiB and the paper's 96 GB, and with 96 "
-        f"GiB batch 32 is the same ({found}). What made the published one leave memory at that batch is not in its text."
+        f"GiB batch 32 is the same ({found}). What made the published one leave memory there is not in its text."
     )
     return [
         _claim("insta-flexgen", "InstA over FlexGen, batch 64, one drive", 6.85,
