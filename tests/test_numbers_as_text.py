@@ -64,9 +64,7 @@ def test_the_window_of_a_timeline(cli, tmp_path, window):
 @pytest.mark.parametrize(
     "device", [("dram", "ddr4-2400r", "seq_read"), ("flash", "nvme-pcie4-tlc", "randread")]
 )
-@pytest.mark.parametrize(
-    "rest", ["\u00b2", "\u0663", LONG[:200], "100:\u00b2", f"100:{LONG[:200]}", "100:-1", "1.5"]
-)
+@pytest.mark.parametrize("rest", ["\u00b2", "\u0663", LONG[:200], "100:\u00b2", f"100:{LONG[:200]}", "1.5"])
 def test_the_length_of_a_pattern(cli, device, rest):
     kind, hw, pattern = device
     one_line(cli("trace", kind, f"{pattern}:{rest}", "--hw", hw), "PATTERN:REQUESTS")
@@ -107,7 +105,7 @@ ALLOCATIONS = {
     ),
     "arena of 5000 digits": (
         '{"tensors": [{"size": 1,\n"first_time_used": 0, "last_time_used": ' + LONG + "}]}",
-        ":2: found an integer of 5000 digits",
+        ":2: not valid JSON: found an integer of 5000 digits",
     ),
     "arena's times beyond 2^60": (
         json.dumps({"tensors": [{"size": 1, "first_time_used": 0, "last_time_used": 2**62}]}),
@@ -199,7 +197,10 @@ def test_integers_of_a_graph(cli, tmp_path):
     for digits in (400, 5000):
         path.write_text(text.replace('"flops": 1', f'"flops": {"9" * digits}'))
         line = text[: text.index('"flops"')].count("\n") + 1
-        one_line(cli("simulate", path, "--hw", "t4"), f"{path}:{line}: found an integer of {digits} digits")
+        one_line(
+            cli("simulate", path, "--hw", "t4"),
+            f"{path}:{line}: not valid JSON: found an integer of {digits} digits",
+        )
         path.write_text(text.replace("[\n    1\n   ]", f"[{'9' * digits}]", 1))
         one_line(cli("simulate", path, "--hw", "t4"), f"found an integer of {digits} digits")
     path.write_text(text.replace('"name": "x"', f'"name": "{"9" * 400}"', 1))

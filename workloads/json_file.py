@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, Final, NoReturn
 
 from hw_configs.problems import InputError, Problem, bad_input
-from hw_configs.whole_number import MAX_DIGITS
 
 __all__ = ["JsonDocument", "JsonPath", "read_json", "read_json_text"]
 
@@ -23,6 +22,8 @@ MAX_FILE_BYTES: Final = 512 * 2**20
 
 _TOKEN: Final = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\]:,]|\n|[^\s{}\[\]:,"]+', re.DOTALL)
 
+MAX_DIGITS: Final = 100
+"""Of an integer: no figure has more, and longer ones are slow to read and fit no float."""
 _LONG: Final = re.compile(rf"[0-9]{{{MAX_DIGITS}}}")
 
 JsonPath = tuple[str | int, ...]
@@ -93,9 +94,10 @@ def read_json_text(text: str, file: str = "<json>") -> JsonDocument:
         return result
 
     def whole(digits: str) -> int:
-        if len(digits) > MAX_DIGITS:
+        many = len(digits.lstrip("-"))
+        if many > MAX_DIGITS:
             line = text.count("\n", 0, text.find(digits)) + 1
-            message = f"found an integer of {len(digits)} digits; expected at most {MAX_DIGITS}"
+            message = f"not valid JSON: found an integer of {many} digits; expected at most {MAX_DIGITS}"
             raise bad_input(message, file=file, line=line)
         return int(digits)
 

@@ -170,12 +170,13 @@ def _requests(
             f"unknown pattern {head!r}; known: {', '.join(PATTERNS)}", suggestion=nearest(head, PATTERNS)
         )
     count, _, seed = rest.partition(":")
-    ios, start = integer(count.replace("_", "") or "0", 1, 10**12), integer(seed or "1", 0, INT64_MOST)
+    ios, start = (
+        integer(part, -INT64_MOST, INT64_MOST) for part in (count.replace("_", "") or "0", seed or "1")
+    )
     if ios is None or start is None:
-        raise bad_input(
-            f"found {text[:80]!r}; expected PATTERN:REQUESTS or PATTERN:REQUESTS:SEED, with 1 to 10^12 requests and a "
-            "seed of 0 or more"
-        )
+        raise bad_input(f"found {text[:80]!r}; expected PATTERN:REQUESTS or PATTERN:REQUESTS:SEED")
+    if not 1 <= ios <= 10**12 or start < 0:
+        raise bad_input(f"found {text!r}; expected 1 to 10^12 requests and a seed of 0 or more")
     if not 0 <= read_percent <= 100:
         raise bad_input(f"found {read_percent:g}; expected 0 to 100", path="--read-percent")
     size = _size(block_size, "--block-size")

@@ -61,7 +61,7 @@ def _size(text: str, unit: int = 1) -> int:
 def _seconds(text: str) -> int:
     value = decimal(text)
     if value is None:
-        raise _BadLineError(f"{text[:80]!r} is not a time in seconds")
+        raise _BadLineError(f"{text[:80]!r} is no number or outside 0 to 1e9 seconds")
     if not 0 <= value < 1e9:
         raise _BadLineError(f"{text!r} is outside 0 to 1e9 seconds")
     return round(value * 1e9)
