@@ -141,9 +141,9 @@ def _rates(estimator: Estimator) -> tuple[list[ClaimResult], StudyTable]:
         claim, ours, f"{MODEL} with {SEQUENCE} tokens on the 16 devices of one DGX-2, the fastest of 1 to {last} "
         "sequences per device (every power of two that fits), one micro-batch per step, update not delayed; "
         "recomputation counted.",
-        "512 devices are 32 machines, whose drives hold 32 times less each of a model of this size, and whose "
-        "update is 32 times shorter; one machine waits for its drives, less so with more sequences per step. The "
-        "paper's batch is not in its abstract.",
+        "With few sequences per step one machine waits for its drives (see the table); with many it is bound by its "
+        "products, which the GPU model puts at nine tenths of a V100's peak, having no row of that chip. The paper's "
+        "batch is not in its abstract, and traffic between its 32 machines is not in ours.",
     )  # fmt: skip
     return [result], table
 
