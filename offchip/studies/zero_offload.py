@@ -96,7 +96,7 @@ def _sizes(estimator: Estimator) -> list[ClaimResult]:
             for tiers, shapes in ((RESIDENT, ("opt-1.3b", "opt-2.7b")), (HOST, ("opt-13b", "opt-30b")))
         )
         parted, both = (
-            largest("opt-66b", tiers, estimator, folder, tensor=DEVICES) for tiers in (RESIDENT, HOST)
+            largest("opt-175b", tiers, estimator, folder, tensor=DEVICES) for tiers in (RESIDENT, HOST)
         )
     method = (
         "The deepest model of OPT's widths in FP16 that trains with one sequence of 1024 tokens and full "
@@ -112,9 +112,9 @@ def _sizes(estimator: Estimator) -> list[ClaimResult]:
          f"{method} Without it: everything on the device, {alone / 1e9:.2f} billion, widths of OPT-1.3B and OPT-2.7B.",
          "The paper's PyTorch holds 1.4 billion parameters; planned memory and full recomputation hold more."),
         ("node", "largest model on one DGX-2 with model parallelism, more than", 70e9, "parameters", both,
-         f"{method} Tensor parallelism over {DEVICES} devices, the width of OPT-66B.", bound),
+         f"{method} Tensor parallelism over {DEVICES} devices, the width of OPT-175B.", bound),
         ("node-times", "times the largest model that model parallelism alone holds", 4.5, "x", both / parted,
-         f"{method} Tensor parallelism over {DEVICES} devices with and without the host, the width of OPT-66B.",
+         f"{method} Tensor parallelism over {DEVICES} devices with and without the host, the width of OPT-175B.",
          "Which degree of model parallelism the paper's baseline had is not in the abstract."),
     )  # fmt: skip
     return [
