@@ -108,7 +108,7 @@ _PREFIXES_FALLING: Final = sorted(
 MAX_CHARACTERS: Final = 64
 """Longer texts are no figures; the bound keeps exact arithmetic cheap on any input."""
 
-_QUANTITY: Final = re.compile(r"\s*([-+]?(?:\d[\d_]*\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*(.*?)\s*$")
+_QUANTITY: Final = re.compile(r"\s*([-+]?(?:[0-9][0-9_]*\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?)\s*(.*?)\s*$")
 
 
 def parse_quantity(text: object, dimension: str) -> float:

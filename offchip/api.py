@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Unpack, overload
+from typing import Final, Unpack, overload
 
 from hw_configs import library
 from hw_configs.problems import InputError, Problem, bad_input
@@ -32,6 +32,8 @@ from workloads.workload import Phase, Workload, WorkloadOptions
 __all__ = [
     "check", "load_model", "load_system", "planner_of", "run_workload", "simulate", "solve", "workload_of",
 ]  # fmt: skip
+
+MAX_MICROBATCHES: Final = 65536
 
 
 def load_system(source: str | Path) -> System:
@@ -66,8 +68,9 @@ def simulate(
 
     Options are the fields of :class:`~workloads.workload.WorkloadOptions` (what is run; not for a model that is a
     workload or a graph already) and :class:`~offchip.run_options.RunOptions` (how). ``plan`` (a file or object) is
-    used for every phase; otherwise the mapper writes one per phase. ``save_plan`` is a file for the first phase's
-    plan; ``advance`` and ``watch`` are called after each phase. Raises ``InputError`` for bad input,
+    used for every phase; otherwise the mapper writes one per phase. ``microbatches`` divides the batch, also that of
+    a workload which was built before. ``save_plan`` is a file for the first phase's plan; ``advance`` and ``watch``
+    are called after each phase. Raises ``InputError`` for bad input,
     ``InfeasibleError`` when memory is too small.
 
     >>> result = simulate("gpt2", "a100-80gb", prompt=64)
@@ -94,22 +97,18 @@ def workload_of(model: str | Path | Workload | Graph, what: WorkloadOptions, how
             for name in (f.name for f in fields(what))
             if getattr(what, name) != getattr(WorkloadOptions(), name)
         ]
-        if count > 1:
-            message = "the workload is built already, for its whole batch; give the model itself to divide it"
-            problems.append(Problem(message, path="--microbatches"))
         if problems:
             raise InputError(problems)
-        return _as_workload(model)
-    if what.batch % count:
-        message = f"batch {what.batch} cannot be divided into {count} micro-batches"
-        raise bad_input(message, path="--microbatches")
-    workload = load_workload(model, replace(what, batch=what.batch // count))
+        workload = _as_workload(model)
+        if count == 1:
+            return workload
+        build, batch = _divisible(workload), int(workload.metadata["batch"])
+        return _in_microbatches(build(_part_of(batch, count)), batch, count)
+    workload = load_workload(model, replace(what, batch=_part_of(what.batch, count)))
     if count == 1:
         return workload
-    metadata = {**workload.metadata, "microbatches": count}
-    if "batch" in metadata:
-        metadata["batch"] = what.batch
-    return replace(workload, phases=_Microbatched(workload.phases, count), metadata=metadata)
+    _divisible(workload)
+    return _in_microbatches(workload, what.batch, count)
 
 
 def run_workload(
@@ -178,6 +177,34 @@ def planner_of(how: RunOptions, system: System, plan: str | Path | Plan | None =
 
 def _system(system: str | Path | System) -> System:
     return system if isinstance(system, System) else load_system(system)
+
+
+def _part_of(batch: int, microbatches: int) -> int:
+    """The batch of one micro-batch."""
+    if not 1 <= microbatches <= MAX_MICROBATCHES:
+        expected = f"expected 1 to {MAX_MICROBATCHES}" if microbatches > 0 else "expected 1 or more"
+        raise bad_input(f"found {microbatches}; {expected}", path="--microbatches")
+    if batch % microbatches:
+        raise bad_input(
+            f"batch {batch} cannot be divided into {microbatches} micro-batches", path="--microbatches"
+        )
+    return batch // microbatches
+
+
+def _divisible(workload: Workload) -> Callable[[int], Workload]:
+    """What builds a workload at the batch of one micro-batch: finished graphs have sizes, and no batch to divide."""
+    if workload.at_batch is None:
+        raise bad_input(
+            f"{workload.name!r} is a finished graph, which has no batch to divide into micro-batches",
+            path="--microbatches",
+        )
+    return workload.at_batch
+
+
+def _in_microbatches(part: Workload, batch: int, count: int) -> Workload:
+    """A workload that was built for one micro-batch, run for ``count`` of them; ``batch`` is that of all."""
+    metadata = {**part.metadata, "microbatches": count, "batch": batch}
+    return replace(part, phases=_Microbatched(part.phases, count), metadata=metadata, at_batch=None)
 
 
 def _as_workload(model: Workload | Graph) -> Workload:

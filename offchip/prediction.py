@@ -82,7 +82,7 @@ def _predict_collective(row: TableRow, gpu: ReferenceGpu) -> Prediction:
             None, None, None, "", f"{row.op}: no bandwidth is known between GPUs of {gpu.gpu.name}"
         )
     least = predicted_collective_us(row, gpu, fit, empty=True)
-    form = schedule(operator.kind, "ring", int(row.cells.get("n_devices") or 2), row.exchanged_bytes)
+    form = schedule(operator.kind, "ring", int(float(row.cells.get("n_devices") or 2)), row.exchanged_bytes)
     per_byte = gpu.memory.energy_per_byte_read_j + gpu.memory.energy_per_byte_written_j
     bound = "latency" if least is not None and least > total / 2 else "wire"
     return Prediction(total, least, form.bytes_sent * per_byte, bound)

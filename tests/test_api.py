@@ -18,7 +18,9 @@ from offchip.export import trace_events, write_result
 from simulator.plan import Plan
 from simulator.plan_file import read_plan, write_plan
 from simulator.result import Result, Timeline
-from workloads.graph_json import read_graph
+from workloads.graph import Role
+from workloads.graph_json import read_graph, write_graph
+from workloads.microbatch import microbatched
 
 DOCS = Path(__file__).parents[1] / "docs" / "plan-format.md"
 
@@ -121,8 +123,49 @@ def test_fidelities_agree_where_nothing_contends() -> None:
 
 
 @pytest.mark.parametrize(
+    ("model", "phase"), [("gpt2", "prefill"), ("gpt2", "decode"), ("gpt2", "train"), ("resnet-50", None)]
+)
+@pytest.mark.parametrize("given", ["by name", "as a workload"])
+def test_microbatches_divide_the_work_and_do_not_double_it(given: str, model: str, phase: str | None) -> None:
+    whole = offchip.load_model(model, phase=phase, batch=4, prompt=64)
+    if given == "by name":
+        divided = offchip.simulate(model, "a100-80gb", phase=phase, batch=4, prompt=64, microbatches=2)
+    else:
+        divided = offchip.simulate(whole, "a100-80gb", microbatches=2)
+    graph = whole.phases[0].graph
+    together = offchip.simulate(whole, "a100-80gb")
+    assert (divided.provenance["workload"]["batch"], divided.provenance["workload"]["microbatches"]) == (4, 2)
+    assert divided.phases[0].tokens == together.phases[0].tokens
+    # Weights are read once per micro-batch; what an optimizer updates at the end, once.
+    weights = sum(t.size_bytes for t in graph.tensors.values() if t.role == Role.WEIGHT)
+    passes = 3 if phase == "train" else 1
+    parts = offchip.load_model(model, phase=phase, batch=2, prompt=64).phases[0].graph
+    many = microbatched(parts, 2)
+    # A weight that is used twice (a tied embedding) has its two gradients added per micro-batch.
+    summed = graph.parameters() if phase == "train" else 0
+    assert graph.flops * (1 - 1e-9) <= many.flops <= graph.flops * (1 + 1e-9) + summed
+    read, moved = (sum(use.read_bytes for use in r.memories.values()) for r in (together, divided))
+    assert read < moved <= read + (passes + 1) * weights
+    # But for the loss, a number of its own per micro-batch.
+    assert many.bytes_by_role()[Role.ACTIVATION] == pytest.approx(
+        graph.bytes_by_role()[Role.ACTIVATION], rel=1e-6
+    )
+    assert divided.phases[0].flops == pytest.approx(many.flops, rel=1e-9)
+    assert together.makespan_s < divided.makespan_s < 2.1 * together.makespan_s
+
+
+def test_a_finished_graph_has_no_batch_to_divide(tmp_path: Path) -> None:
+    graph = offchip.load_model("gpt2", phase="decode", prompt=8, batch=2).phases[0].graph
+    write_graph(graph, tmp_path / "graph.json")
+    for model, options in ((graph, {}), (tmp_path / "graph.json", {"batch": 2})):
+        with pytest.raises(InputError, match="no batch to divide"):
+            offchip.simulate(model, "a100-80gb", microbatches=2, **options)
+
+
+@pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"microbatches": 10**30, "batch": 10**30}, "expected 1 to 65536"),
         ({"fidelity": "evnt"}, "did you mean 'event'"),
         ({"batch": 3, "microbatches": 2}, "micro-batches"),
         ({"microbatches": 0}, "found 0"),

@@ -7,6 +7,8 @@ bytes of a file, and ``load(path, options)``. Another package can add one under 
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -52,9 +54,21 @@ def load_workload(source: str | Path, options: WorkloadOptions | None = None) ->
     Raises ``InputError`` for an unknown name (with the nearest), a missing file, or a file that no importer
     recognises or that is wrong.
     """
+    options = options or WorkloadOptions()
+    workload = _loaded(source, options)
+    # What states its batch was built for it, and so can be built for another.
+    if workload.metadata.get("batch") != options.batch:
+        return workload
+    return replace(workload, at_batch=partial(_at_batch, source, options))
+
+
+def _at_batch(source: str | Path, options: WorkloadOptions, batch: int) -> Workload:
+    return load_workload(source, replace(options, batch=batch))
+
+
+def _loaded(source: str | Path, options: WorkloadOptions) -> Workload:
     from workloads import models
 
-    options = options or WorkloadOptions()
     name, path = str(source), Path(source)
     if name in models.names():
         return models.build(name, options)

@@ -22,6 +22,10 @@ MAX_FILE_BYTES: Final = 512 * 2**20
 
 _TOKEN: Final = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\]:,]|\n|[^\s{}\[\]:,"]+', re.DOTALL)
 
+MAX_DIGITS: Final = 100
+"""Of an integer: no figure has more, and longer ones are slow to read and fit no float."""
+_LONG: Final = re.compile(rf"[0-9]{{{MAX_DIGITS}}}")
+
 JsonPath = tuple[str | int, ...]
 
 
@@ -89,13 +93,23 @@ def read_json_text(text: str, file: str = "<json>") -> JsonDocument:
             repeated.append(items[0][0])
         return result
 
+    def whole(digits: str) -> int:
+        many = len(digits.lstrip("-"))
+        if many > MAX_DIGITS:
+            line = text.count("\n", 0, text.find(digits)) + 1
+            message = f"not valid JSON: found an integer of {many} digits; expected at most {MAX_DIGITS}"
+            raise bad_input(message, file=file, line=line)
+        return int(digits)
+
     def constant(name: str) -> NoReturn:
         raise ValueError(f"{name} is not JSON")
 
     if not text.strip():
         raise bad_input("the file is empty", file=file, line=1)
+    # A hook makes a large file slow to read, so only a text with a long run of digits gets one.
+    long = whole if _LONG.search(text) else None
     try:
-        data = json.loads(text, object_pairs_hook=pairs, parse_constant=constant)
+        data = json.loads(text, object_pairs_hook=pairs, parse_constant=constant, parse_int=long)
     except json.JSONDecodeError as error:
         raise bad_input(f"not valid JSON: {error.msg}", file=file, line=error.lineno) from None
     except ValueError as error:

@@ -13,13 +13,13 @@ Offchip has no operator for is kept, with the reason in ``problem``, so that nob
 from __future__ import annotations
 
 import csv
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from hw_configs.problems import InputError, Problem, bad_input, nearest
+from hw_configs.whole_number import decimal
 from workloads.dtypes import BITS, size_bytes
 from workloads.graph import Operator
 from workloads.operators import (
@@ -210,19 +210,13 @@ def _row(
 
 
 def _count(text: str) -> int | None:
-    try:
-        value = float(text)
-    except ValueError:
-        return None
-    return int(value) if math.isfinite(value) and value == int(value) and 1 <= value < 2**62 else None
+    value = decimal(text)
+    return int(value) if value is not None and value == int(value) and 1 <= value < 2**62 else None
 
 
 def _figure(text: str) -> float | None:
-    try:
-        value = float(text)
-    except ValueError:
-        return None
-    return value if math.isfinite(value) and value >= 0 else None
+    value = decimal(text)
+    return value if value is not None and value >= 0 else None
 
 
 class _UnfitError(Exception):

@@ -7,7 +7,7 @@ and the persistent tensors (weights, KV cache) stay where they are between them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from hw_configs.problems import InputError, Problem
@@ -36,6 +36,8 @@ class Workload:
     metadata: Mapping[str, Attribute] = field(default_factory=dict)
     unsupported: tuple[str, ...] = ()
     """Source operators without a cost rule, one line each, with their share of the graph."""
+    at_batch: Callable[[int], Workload] | None = field(default=None, compare=False, repr=False)
+    """Builds the same workload at another batch; None for one that is no more than its graphs."""
 
 
 @dataclass(frozen=True, slots=True)

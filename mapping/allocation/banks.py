@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from hw_configs.problems import bad_input
 from hw_configs.units import UnitError, parse_quantity
-from hw_configs.whole_number import is_whole
+from hw_configs.whole_number import decimal, is_whole
 from mapping.allocation.check import peak_of
 from mapping.allocation.instance import build_components
 from mapping.allocation.problem import AllocationProblem
@@ -67,9 +67,14 @@ def parse_bank(text: str) -> Bank:
     amount, _, cost = rest.partition("@")
     try:
         capacity = int(amount) if is_whole(amount.strip()) else int(parse_quantity(amount, "size"))
-        bank = Bank(name.strip(), capacity, float(cost) if cost else 0.0)
-    except (UnitError, ValueError):
-        raise bad_input(f"found {text!r}; expected NAME=BYTES or NAME=BYTES@COST", path="--bank") from None
+    except UnitError:
+        raise bad_input(
+            f"found {text[:80]!r}; expected NAME=BYTES or NAME=BYTES@COST", path="--bank"
+        ) from None
+    price = decimal(cost) if cost else 0.0
+    if price is None or not capacity <= 2**60:
+        raise bad_input(f"found {text[:80]!r}; expected NAME=BYTES or NAME=BYTES@COST", path="--bank")
+    bank = Bank(name.strip(), capacity, price)
     if not bank.name or not 0 <= bank.cost_per_byte < 1e18:
         raise bad_input(f"found {text!r}; expected a name, and a cost of at least 0", path="--bank")
     return bank

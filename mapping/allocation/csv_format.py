@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Final
 
 from hw_configs.problems import InputError, Problem, bad_input, nearest
+from hw_configs.whole_number import integer
 from mapping.allocation.problem import AllocationProblem, Buffer, Gap
 
 __all__ = ["LARGEST_FILE_BYTES", "parse_csv", "read_text", "to_csv", "write_text"]
@@ -26,8 +27,8 @@ LARGEST_FILE_BYTES: Final = 1 << 30
 _ALIASES: Final = {"buffer": "id", "buffer_id": "id", "begin": "lower", "start": "lower", "end": "upper"}
 _REQUIRED: Final = ("id", "lower", "upper", "size")
 _COLUMNS: Final = (*_REQUIRED, "alignment", "hint", "gaps", "offset")
-_GAP: Final = re.compile(r"(-?\d+)-(-?\d+)(?:@(\d+):(\d+))?")
-_INTEGER: Final = re.compile(r"[+-]?\d{1,19}")
+_GAP: Final = re.compile(r"(-?[0-9]+)-(-?[0-9]+)(?:@([0-9]+):([0-9]+))?")
+_LARGEST: Final = 2**60
 _MOST_PROBLEMS: Final = 50
 
 
@@ -169,10 +170,10 @@ class _Row:
         text = self._cells.get(column, "")
         if not text and default is not None:
             return default
-        if _INTEGER.fullmatch(text) is None or abs(int(text)) > 2**60:
+        value = integer(text, -_LARGEST, _LARGEST)
+        if value is None:
             self._wrong(column, f"found {text!r}; expected an integer of at most 2**60")
             return None
-        value = int(text)
         if least is not None and value < least:
             self._wrong(column, f"found {value}; expected at least {least}")
             return None
@@ -185,8 +186,13 @@ class _Row:
             if match is None:
                 self._wrong("gaps", f"found {entry!r}; expected lo-hi or lo-hi@wlo:whi")
                 continue
-            window = None if match[3] is None else (int(match[3]), int(match[4]))
-            gaps.append(Gap(int(match[1]), int(match[2]) + add, window))
+            numbers = [integer(part, -_LARGEST, _LARGEST) for part in match.groups() if part is not None]
+            whole = [number for number in numbers if number is not None]
+            if len(whole) < len(numbers):
+                self._wrong("gaps", f"found {entry!r}; expected integers of at most 2**60")
+                continue
+            lower, upper, *window = whole
+            gaps.append(Gap(lower, upper + add, (window[0], window[1]) if window else None))
         return tuple(gaps)
 
     def _wrong(self, column: str, message: str) -> None:

@@ -12,29 +12,31 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
 from hw_configs.problems import InputError, Problem, bad_input
+from hw_configs.whole_number import integer
 from mapping.allocation.csv_format import parse_csv, read_text
 from mapping.allocation.problem import AllocationProblem, Buffer
+from workloads.json_file import read_json_text
 
 __all__ = ["from_events", "parse_problem", "read_problem"]
 
 _EVENT: Final = re.compile(
-    r"(?:\d+[\s:.,]+)?(?:tensor\s+)?(malloc|alloc|free)\s+(\S+)(?:\s+(\d+)\s*([KMG]i?B|B)?)?", re.I
+    r"(?:[0-9]+[\s:.,]+)?(?:tensor\s+)?(malloc|alloc|free)\s+(\S+)(?:\s+([0-9]+)\s*([KMG]i?B|B)?)?", re.I
 )
 _EVENT_SWAPPED: Final = re.compile(
-    r"(?:\d+[\s:.,]+)?(?:tensor\s+)?(\S+)\s+(malloc|alloc|free)(?:\s+(\d+)\s*([KMG]i?B|B)?)?", re.I
+    r"(?:[0-9]+[\s:.,]+)?(?:tensor\s+)?(\S+)\s+(malloc|alloc|free)(?:\s+([0-9]+)\s*([KMG]i?B|B)?)?", re.I
 )
+_LARGEST: Final = 2**60
 _SCALE: Final = {"B": 1, "KB": 2**10, "MB": 2**20, "GB": 2**30, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 _XLA_VALUE: Final = re.compile(
-    r"value:\s*<\d+\s+(\S+?)(?:\{[\d,]*\})?\s+@\d+>\s*\(size=(\d+),\s*offset=(-?\d+)\)"
+    r"value:\s*<[0-9]+\s+(\S+?)(?:\{[0-9,]*\})?\s+@[0-9]+>\s*\(size=([0-9]+),\s*offset=(-?[0-9]+)\)"
 )
-_XLA_RANGE: Final = re.compile(r"^\s*(\S+?)(?:\{[\d,]*\})?:\s*(\d+)-(\d+)\s*$")
+_XLA_RANGE: Final = re.compile(r"^\s*(\S+?)(?:\{[0-9,]*\})?:\s*([0-9]+)-([0-9]+)\s*$")
 
 
 def read_problem(path: Path) -> AllocationProblem:
@@ -121,7 +123,13 @@ def _parse_trace(text: str, file: str | None, name: str) -> AllocationProblem:
         if not is_free and amount is None:
             problems.append(Problem(f"found {line[:60]!r}; a malloc needs a size in bytes", file, number))
             continue
-        size = 0 if is_free else int(amount) * _SCALE[(unit or "B").upper()]
+        scale = _SCALE[(unit or "B").upper()]
+        size = 0 if is_free else integer(amount, 0, _LARGEST // scale)
+        if size is None:
+            shown = " ".join(part for part in (amount[:60], unit) if part)
+            problems.append(Problem(f"found {shown}; expected at most 2**60 bytes", file, number))
+            continue
+        size *= scale
         events.append(("free" if is_free else "malloc", key, size))
     if problems:
         raise InputError(problems[:50])
@@ -129,13 +137,7 @@ def _parse_trace(text: str, file: str | None, name: str) -> AllocationProblem:
 
 
 def _parse_json(text: str, file: str | None, name: str) -> AllocationProblem:
-    try:
-        data = json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
-        line = getattr(error, "lineno", None)
-        raise bad_input(
-            f"is not JSON: {getattr(error, 'msg', 'nested too deeply')}", file=file, line=line
-        ) from None
+    data = read_json_text(text, file or "<json>").data
     rows: Any = data
     if isinstance(data, dict):
         for key in ("device_traces", "traces"):
@@ -208,14 +210,15 @@ def _field(row: Mapping[str, Any], names: tuple[str, ...], where: str, file: str
 def _parse_xla(text: str, file: str | None, name: str) -> AllocationProblem:
     sizes: dict[str, int] = {}
     ranges: dict[str, tuple[int, int]] = {}
-    for line in text.splitlines():
+    for number, line in enumerate(text.splitlines(), 1):
         value = _XLA_VALUE.search(line)
         if value:
-            sizes[value[1]] = max(int(value[2]), sizes.get(value[1], 0))
+            size = _bounded(value[2], file, number)
+            sizes[value[1]] = max(size, sizes.get(value[1], 0))
             continue
         lived = _XLA_RANGE.match(line)
         if lived:
-            ranges[lived[1]] = (int(lived[2]), int(lived[3]))
+            ranges[lived[1]] = (_bounded(lived[2], file, number), _bounded(lived[3], file, number))
     if not ranges:
         raise bad_input(
             "holds no live ranges; expected lines 'name{}:first-last' under BufferLiveRange", file=file
@@ -227,3 +230,10 @@ def _parse_xla(text: str, file: str | None, name: str) -> AllocationProblem:
     if not buffers:
         raise bad_input("no live range has a value with a size", file=file)
     return AllocationProblem.of(buffers, name)
+
+
+def _bounded(text: str, file: str | None, line: int) -> int:
+    value = integer(text, 0, _LARGEST)
+    if value is None:
+        raise bad_input(f"found {text[:60]}; expected at most 2**60", file=file, line=line)
+    return value

@@ -27,6 +27,8 @@ NO_OFFSET = -1
 """Stands in an offset array for "not fixed" or "not placed"."""
 
 _LARGEST = 2**60
+_LARGEST_ALIGNMENTS = 2**61
+"""Of all alignments together: a plan's top is at most one pin, all sizes and all alignments, which is below 2**63."""
 Ints = NDArray[np.int64]
 
 
@@ -99,14 +101,27 @@ class AllocationProblem:
     def of(cls, buffers: Iterable[Buffer], name: str = "") -> AllocationProblem:
         """The problem of a list of buffers."""
         listed = list(buffers)
-        none = NO_OFFSET
+
+        def column(name: str) -> Ints:
+            values = [getattr(buffer, name) for buffer in listed]
+            try:
+                return np.array([NO_OFFSET if value is None else value for value in values], dtype=np.int64)
+            except OverflowError:
+                beyond = [i for i, value in enumerate(values) if value is not None and abs(value) > _LARGEST]
+                raise InputError(
+                    Problem(
+                        f"buffer {listed[i].id!r}: found {values[i]}; expected at most {_LARGEST}", path=name
+                    )
+                    for i in beyond[:20]
+                ) from None
+
         return cls(
-            lower=_column(buffer.lower for buffer in listed),
-            upper=_column(buffer.upper for buffer in listed),
-            size=_column(buffer.size for buffer in listed),
-            alignment=_column(buffer.alignment for buffer in listed),
-            fixed=_column(none if buffer.offset is None else buffer.offset for buffer in listed),
-            hint=_column(none if buffer.hint is None else buffer.hint for buffer in listed),
+            lower=column("lower"),
+            upper=column("upper"),
+            size=column("size"),
+            alignment=column("alignment"),
+            fixed=column("offset"),
+            hint=column("hint"),
             gaps={index: buffer.gaps for index, buffer in enumerate(listed) if buffer.gaps},
             ids=tuple(buffer.id for buffer in listed),
             name=name,
@@ -206,7 +221,10 @@ class AllocationProblem:
         )
 
     def _problems(self) -> Iterable[Problem]:
+        span = f"expected a time from {-_LARGEST} to {_LARGEST}"
         checks = [
+            (abs(self.lower) > _LARGEST, "lower", self.lower, span),
+            (abs(self.upper) > _LARGEST, "upper", self.upper, span),
             (self.size < 0, "size", self.size, "expected a size of at least 0 bytes"),
             (self.size > _LARGEST, "size", self.size, f"expected at most {_LARGEST} bytes"),
             (self.upper < self.lower, "upper", self.upper, "expected an end that is not before the start"),
@@ -222,6 +240,8 @@ class AllocationProblem:
                 )
         if len(self) and float(self.size.sum(dtype=np.float64)) > _LARGEST:
             yield Problem(f"the sizes sum to more than {_LARGEST} bytes", path="size")
+        if len(self) and float(self.alignment.sum(dtype=np.float64)) > _LARGEST_ALIGNMENTS:
+            yield Problem(f"the alignments sum to more than {_LARGEST_ALIGNMENTS} bytes", path="alignment")
         for index, gaps in self.gaps.items():
             yield from self._gap_problems(index, gaps)
 
@@ -256,7 +276,3 @@ class _Numbers(Sequence[str]):
         if isinstance(index, slice):
             return [str(i) for i in range(self._count)[index]]
         return str(range(self._count)[index])
-
-
-def _column(values: Iterable[int]) -> Ints:
-    return np.fromiter(values, dtype=np.int64)

@@ -84,16 +84,15 @@ def offload(
 
 def tokens(text: str) -> int:
     """A count of tokens: a whole number, or one with the suffix K (1024) or M (1024 x 1024)."""
+    from hw_configs.whole_number import integer
+
     plain = text.strip().upper().replace("_", "")
     factor = {"K": 2**10, "M": 2**20}.get(plain[-1:], 1)
     digits = plain[:-1] if factor > 1 else plain
-    if (
-        not (digits.isascii() and digits.isdigit())
-        or len(digits) > 15
-        or not 1 <= int(digits) * factor <= MOST_TOKENS
-    ):
+    count = integer(digits, 1, MOST_TOKENS // factor)
+    if count is None:
         raise bad_input(f"found {text!r}; expected a number of tokens such as 4096, 64K or 1M", path="--seq")
-    return int(digits) * factor
+    return count * factor
 
 
 def _settings(entries: list[str] | None) -> dict[str, str]:

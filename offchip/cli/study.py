@@ -65,6 +65,7 @@ def _json(study: Study, outcome: Outcome) -> dict[str, Any]:
         "title": study.title,
         "source": study.source,
         "scenario": study.scenario,
+        "totals": dict(outcome.totals()),
         "claims": [result.to_json() for result in outcome.claims],
         "tables": [
             {"title": table.title, "columns": list(table.columns), "rows": [list(row) for row in table.rows]}
@@ -84,9 +85,11 @@ def _print(study: Study, outcome: Outcome) -> None:
             shown(result.ours, result.claim.unit),
             "" if result.ratio is None else f"{result.ratio:.3f}",
             result.verdict,
+            "" if result.ours is None else result.claim.basis,
             result.claim.certainty,
         )
         for result in outcome.claims
     ]
-    columns = ("claim", "published", "Offchip", "ratio", "verdict", "certainty")
+    columns = ("claim", "published", "Offchip", "ratio", "verdict", "basis", "certainty")
     print_table(f"{study.title} ({study.source})", columns, rows)
+    typer.echo(outcome.words())

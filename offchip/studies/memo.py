@@ -77,18 +77,19 @@ def _counted(estimator: Estimator) -> list[ClaimResult]:
     return [
         compare(
             Claim("skeletal", "skeletal activations, 7B at 1 M tokens", 4096.0, "GiB", f"{_PAPER}, section 3",
-                  "published"),
+                  "published", "counting"),
             total, method, "Sixteen tensors of the residual's width per layer on both sides, so equal counting.",
         ),
         compare(
-            Claim("inputs", "of these the layers' inputs", 128.0, "GiB", f"{_PAPER}, section 3", "published"),
+            Claim("inputs", "of these the layers' inputs", 128.0, "GiB", f"{_PAPER}, section 3", "published",
+                  "counting"),
             entries, method,
             "The paper's figure is half of what its own formula gives at two bytes per element (16 tensors of which "
             "make its 4096 GB); Offchip follows the formula.",
         ),
         compare(
             Claim("output", "attention output, share of a layer's skeletal bytes", 0.0625, "",
-                  f"{_PAPER}, section 4.1", "published"),
+                  f"{_PAPER}, section 4.1", "published", "counting"),
             output, method,
         ),
     ]  # fmt: skip
@@ -122,7 +123,8 @@ def _utilisation(lengths: list[Length], million: float) -> list[ClaimResult]:
     )
     results = [
         compare(
-            Claim("mfu-1m", "MFU, 7B at 1 M tokens on 8 A800", 0.523, "", f"{_PAPER}, abstract", "published"),
+            Claim("mfu-1m", "MFU, 7B at 1 M tokens on 8 A800", 0.523, "", f"{_PAPER}, abstract", "published",
+                  "mechanism"),
             million, method, differences,
         )
     ]  # fmt: skip
@@ -149,7 +151,7 @@ def _utilisation(lengths: list[Length], million: float) -> list[ClaimResult]:
         for version, value in (("v3", published), ("v1", older)):
             claim = Claim(
                 f"{name}-{version}", f"mean MFU over that of {word} ({version})", value, "",
-                f"{_PAPER}{version}, abstract", "published",
+                f"{_PAPER}{version}, abstract", "published", "mechanism",
             )  # fmt: skip
             results.append(compare(claim, mean, ratio_method, ratio_differences))
     means = {
@@ -159,7 +161,9 @@ def _utilisation(lengths: list[Length], million: float) -> list[ClaimResult]:
     }
     for name, (word, value) in means.items():
         found = [estimate.mfu for item in lengths if (estimate := getattr(item, name)) is not None]
-        claim = Claim(f"mean-{name}", f"mean MFU, {word}", value, "", _SECOND_HAND, "recalled")
+        claim = Claim(
+            f"mean-{name}", f"mean MFU, {word}", value, "", _SECOND_HAND, "second-hand", "mechanism"
+        )
         results.append(compare(claim, sum(found) / len(found), ratio_method, ratio_differences))
     return results
 
@@ -172,14 +176,14 @@ def _reach(estimator: Estimator, lengths: list[Length]) -> list[ClaimResult]:
     results = [
         compare(
             Claim("overlap", "shortest sequence whose whole swap hides behind computation", 192.0, "K tokens",
-                  f"{_PAPER}, section 4.1: 7B, 8 GPUs, TP 8", "published"),
+                  f"{_PAPER}, section 4.1: 7B, 8 GPUs, TP 8", "published", "mechanism"),
             None if whole is None else whole / K,
             "The shortest of the lengths tried, in steps of 64K, at which alpha reaches 1. Two GPUs share a PCIe 4.0 "
             "x16 uplink to their socket, so each copies at half its rate while all copy.",
         ),
         compare(
             Claim("attention", "attention's part of a layer's forward time at 576K tokens", 0.90, "",
-                  f"{_PAPER}, section 4.1: more than 90 % beyond 576K", "published"),
+                  f"{_PAPER}, section 4.1: more than 90 % beyond 576K", "published", "mechanism"),
             _attention_share(estimator, 576 * K),
             "The attention kernel's time over that of the layer's forward pass, collectives of TP 8 included.",
         ),
@@ -203,7 +207,8 @@ def _reach(estimator: Estimator, lengths: list[Length]) -> list[ClaimResult]:
             published,
             "K tokens",
             _SECOND_HAND,
-            "recalled",
+            "second-hand",
+            "mechanism",
         )
         found = longest(estimator, family, settings)
         results.append(compare(claim, None if found is None else found / K, method, differences))
@@ -235,11 +240,12 @@ def _fragmentation(estimator: Estimator) -> list[ClaimResult]:
     return [
         compare(
             Claim("fragmentation", "reserved over allocated bytes, 7B at 512K", 73.5 / 65.7, "",
-                  f"{_PAPER}, figure 1a, peak A: 73.5 GB against 65.7 GB", "derived"),
+                  f"{_PAPER}, figure 1a, peak A: 73.5 GB against 65.7 GB", "derived", "mechanism"),
             reserved / allocated, method, differences,
         ),
         compare(
-            Claim("allocated", "allocated bytes, 7B at 512K", 65.7e9, "B", f"{_PAPER}, figure 1a, peak A", "published"),
+            Claim("allocated", "allocated bytes, 7B at 512K", 65.7e9, "B", f"{_PAPER}, figure 1a, peak A", "published",
+                  "mechanism"),
             float(allocated), method, differences,
         ),
     ]  # fmt: skip

@@ -13,30 +13,26 @@ __all__ = ["page_text", "shown", "write_page"]
 
 def page_text(study: Study, outcome: Outcome) -> str:
     """The page as Markdown; the same outcome gives the same text."""
-    counts: dict[str, int] = {}
-    for result in outcome.claims:
-        counts[result.verdict] = counts.get(result.verdict, 0) + 1
-    verdicts = ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
     lines = [
         f"# {study.title}",
         "",
         f"<!-- Written by `offchip study run {study.name} --write docs/studies`. Do not edit. -->",
         "",
-        f"Source: {study.source}. Claims: {verdicts}.",
+        f"Source: {study.source}. Claims: {outcome.words()}.",
         "",
         study.scenario,
         "",
         "## Claims",
         "",
-        "| claim | published | Offchip | ratio | verdict | certainty |",
-        "|---|---|---|---|---|---|",
+        "| claim | published | Offchip | ratio | verdict | basis | certainty |",
+        "|---|---|---|---|---|---|---|",
     ]
     for result in outcome.claims:
         claim = result.claim
         ratio = "" if result.ratio is None else f"{result.ratio:.3f}"
         cells = (
             claim.statement, shown(claim.published, claim.unit), shown(result.ours, claim.unit), ratio,
-            result.verdict, claim.certainty,
+            result.verdict, "" if result.ours is None else claim.basis, claim.certainty,
         )  # fmt: skip
         lines.append("| " + " | ".join(cells) + " |")
     lines += ["", "## Method and known differences", ""]

@@ -64,7 +64,7 @@ def _run() -> Outcome:
             ahead = AHEAD[found.index(fastest)]
             rows.append((float(batch), float(ahead), whole[1] / 1e9, fastest[1] / 1e9, 100 * saved, slower))
             lines.setdefault(f"batch {batch}", []).append((100 * saved, slower))
-    claim = Claim("memory", "device memory saved, at most", 0.60, "", _PAPER, "published")
+    claim = Claim("memory", "device memory saved, at most", 0.60, "", _PAPER, "published", "mechanism")
     result = compare(
         claim,
         free,

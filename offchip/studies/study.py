@@ -2,8 +2,11 @@
 
 A claim carries the published figure with unit, source and certainty. Running the study gives Offchip's figure
 for each, the ratio, a verdict, how it was obtained and what is known to differ. The verdict follows from the
-figures alone: reproduced within 5 %, close within 25 %, else it differs; a claim that Offchip cannot put a
-figure to is not comparable, and its paragraph says why.
+figures and the claim's basis alone: reproduced within 5 %, close within 25 %, else it differs; a claim that Offchip
+cannot put a figure to is not comparable, and its paragraph says why.
+
+Agreement is a success only where Offchip's figure could have come out otherwise. So a claim states its basis, and a
+reproduced one says by what: by mechanism, by equal counting, or by construction.
 """
 
 from __future__ import annotations
@@ -11,12 +14,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, get_args
 
 from hw_configs.registry import Registry
 
 __all__ = [
     "STUDIES",
+    "SUCCESS",
+    "Basis",
     "Certainty",
     "Claim",
     "ClaimResult",
@@ -28,10 +33,30 @@ __all__ = [
     "compare",
 ]
 
-Certainty = Literal["published", "derived", "recalled"]
-"""Read in the source; follows from it by arithmetic; or recalled without the source at hand."""
+Certainty = Literal["published", "derived", "second-hand", "recalled"]
+"""Read in the source; follows from it by arithmetic; read in what others write of it (the claim's source says whom); or
+recalled without any source at hand."""
 
-Verdict = Literal["reproduced", "close", "differs", "not comparable"]
+Basis = Literal["mechanism", "counting", "construction"]
+"""What stands behind Offchip's figure. ``mechanism``: rates of parts, shapes and rules, none of which was taken from
+the claim. ``counting``: both sides apply one formula to one shape, so agreement shows equal counting.
+``construction``: an input of ours was fitted to the claim, implied by it or copied from its source."""
+
+Verdict = Literal[
+    "reproduced by mechanism",
+    "reproduced by counting",
+    "reproduced by construction",
+    "close",
+    "differs",
+    "not comparable",
+]
+_REPRODUCED: Final[dict[Basis, Verdict]] = {
+    "mechanism": "reproduced by mechanism",
+    "counting": "reproduced by counting",
+    "construction": "reproduced by construction",
+}
+SUCCESS: Final[Verdict] = "reproduced by mechanism"
+"""The verdict that tables and totals count as a success."""
 
 REPRODUCED_WITHIN: Final = 0.05
 CLOSE_WITHIN: Final = 0.25
@@ -47,6 +72,7 @@ class Claim:
     unit: str
     source: str
     certainty: Certainty
+    basis: Basis
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +97,7 @@ class ClaimResult:
             "unit": claim.unit,
             "ratio": self.ratio,
             "verdict": self.verdict,
+            "basis": claim.basis,
             "source": claim.source,
             "certainty": claim.certainty,
             "method": self.method,
@@ -104,6 +131,19 @@ class Outcome:
     tables: Sequence[StudyTable] = ()
     figures: Sequence[Figure] = ()
 
+    def totals(self) -> dict[Verdict, int]:
+        """Number of claims by verdict, in the order of the verdicts; every verdict is there."""
+        return {verdict: sum(r.verdict == verdict for r in self.claims) for verdict in get_args(Verdict)}
+
+    def words(self) -> str:
+        """The totals in words, the successes first."""
+        totals = self.totals()
+        rest = ", ".join(
+            f"{count} {verdict}" for verdict, count in totals.items() if count and verdict != SUCCESS
+        )
+        first = f"{totals[SUCCESS]} of {len(self.claims)} {SUCCESS}"
+        return f"{first}; {rest}" if rest else first
+
 
 @dataclass(frozen=True, slots=True)
 class Study:
@@ -123,19 +163,20 @@ class Study:
 def compare(
     claim: Claim, ours: float | str | None, method: str, differences: str = "None known."
 ) -> ClaimResult:
-    """The result for a claim, with the verdict that the figures give."""
+    """The result for a claim, with the verdict that the figures and the claim's basis give."""
+    reproduced = _REPRODUCED[claim.basis]
     if ours is None:
         return ClaimResult(claim, None, None, "not comparable", method, differences)
     if isinstance(ours, str) or isinstance(claim.published, str):
         same = str(ours) == str(claim.published)
-        return ClaimResult(claim, ours, None, "reproduced" if same else "differs", method, differences)
+        return ClaimResult(claim, ours, None, reproduced if same else "differs", method, differences)
     if claim.published == 0:
-        return ClaimResult(claim, ours, None, "reproduced" if ours == 0 else "differs", method, differences)
+        return ClaimResult(claim, ours, None, reproduced if ours == 0 else "differs", method, differences)
     ratio = ours / claim.published
     off = abs(ratio - 1)
     verdict: Verdict = "differs"
     if off <= REPRODUCED_WITHIN:
-        verdict = "reproduced"
+        verdict = reproduced
     elif off <= CLOSE_WITHIN:
         verdict = "close"
     return ClaimResult(claim, ours, ratio, verdict, method, differences)

@@ -12,6 +12,7 @@ import importlib
 import signal
 import threading
 import time
+from functools import cache
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Final
 
@@ -58,7 +59,7 @@ class Stopwatch:
         if self._alarm:
             self._handler = signal.signal(signal.SIGALRM, self._stop)
         self._began = time.monotonic()
-        self._listener = _listener(self)
+        self._listener = _listening()(self)
         _numba_events().register(_COMPILING, self._listener)
         self._set_alarm()
 
@@ -107,19 +108,24 @@ class Stopwatch:
             raise PointStopped(overrun(self.limit_s))
 
 
+@cache
 def _numba_events() -> Any:
     """Numba's module of events: untyped, and imported late."""
     return importlib.import_module("numba.core.event")
 
 
-def _listener(watch: Stopwatch) -> Any:
-    """What numba tells of compiling."""
+@cache
+def _listening() -> Any:
+    """What hears numba tell of compiling, for one stopwatch."""
 
     class Compiling(_numba_events().Listener):  # type: ignore[misc]
+        def __init__(self, watch: Stopwatch) -> None:
+            self._watch = watch
+
         def on_start(self, _event: Any) -> None:
-            watch.compile_begins()
+            self._watch.compile_begins()
 
         def on_end(self, _event: Any) -> None:
-            watch.compile_ends()
+            self._watch.compile_ends()
 
-    return Compiling()
+    return Compiling

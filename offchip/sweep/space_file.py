@@ -15,6 +15,7 @@ from pydantic import Field, TypeAdapter
 
 from hw_configs.config import Config, Time, parse
 from hw_configs.problems import InputError, Problem, nearest
+from hw_configs.whole_number import decimal
 from hw_configs.yaml_file import Document, read_yaml, read_yaml_text
 from offchip.sweep.axis import Axis, AxisSpec, free_leaf, make_axis
 from offchip.sweep.expression import Expression, ExpressionError, parse_expression
@@ -412,6 +413,9 @@ class _Checker:
 
 
 def _share(value: Any) -> float:
-    if isinstance(value, str) and value.endswith("%"):
-        return float(value[:-1]) / 100
-    return float(value)
+    if not isinstance(value, str):
+        return float(value)
+    number = decimal(value.removesuffix("%"))
+    if number is None:
+        raise ValueError(f"found {value!r}; expected a share")
+    return number / 100 if value.endswith("%") else number

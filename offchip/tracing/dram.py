@@ -166,23 +166,25 @@ def _option_problem(detail: Any) -> Problem:
 
 
 def _trace(text: str, device: DramDevice, format: str | None) -> MemoryTrace:
+    from hw_configs.whole_number import INT64_MOST, integer
     from simulator.dram.patterns import geometry_of
     from workloads.memory_trace import PATTERNS, generate, open_trace
 
     head, _, rest = text.partition(":")
     if not Path(text).exists() and (head in PATTERNS or (rest and "/" not in head and "." not in head)):
         count, _, seed = rest.partition(":")
-        try:
-            numbers = int(count.replace("_", "") or "0"), int(seed or "1")
-        except ValueError:
-            raise bad_input(f"found {text!r}; expected PATTERN:REQUESTS or PATTERN:REQUESTS:SEED") from None
-        return generate(head, numbers[0], numbers[1], geometry_of(device))
+        requests = integer(count.replace("_", "") or "0", 0, INT64_MOST)
+        start = integer(seed or "1", 0, INT64_MOST)
+        if requests is None or start is None:
+            raise bad_input(f"found {text[:80]!r}; expected PATTERN:REQUESTS or PATTERN:REQUESTS:SEED")
+        return generate(head, requests, start, geometry_of(device))
     return open_trace(text, format)
 
 
 def _window(text: str) -> tuple[int, int]:
+    from hw_configs.whole_number import INT64_MOST, integer
 
-    first, _, last = text.partition(":")
-    if not (first.isdigit() and last.isdigit() and int(first) < int(last)):
-        raise bad_input(f"found {text!r}; expected FIRST:LAST in cycles, such as 0:500", path="--window")
-    return int(first), int(last)
+    first, last = (integer(part, 0, INT64_MOST) for part in text.partition(":")[::2])
+    if first is None or last is None or first >= last:
+        raise bad_input(f"found {text[:80]!r}; expected FIRST:LAST in cycles, such as 0:500", path="--window")
+    return first, last

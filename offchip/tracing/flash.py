@@ -169,6 +169,7 @@ def _size(text: str, option: str) -> int:
 def _requests(
     text: str, drive: Drive, format: str | None, block_size: str, read_percent: float
 ) -> tuple[BlockTrace, BlockWorkload | None]:
+    from hw_configs.whole_number import INT64_MOST, integer
     from workloads.block_trace import BlockWorkload, load_workload, open_block_trace, synthetic_blocks
     from workloads.block_trace.synthetic import PATTERNS
     from workloads.block_trace.trace import MAX_REQUEST
@@ -185,16 +186,17 @@ def _requests(
             f"unknown pattern {head!r}; known: {', '.join(PATTERNS)}", suggestion=nearest(head, PATTERNS)
         )
     count, _, seed = rest.partition(":")
-    try:
-        numbers = int(count.replace("_", "") or "0"), int(seed or "1")
-    except ValueError:
-        raise bad_input(f"found {text!r}; expected PATTERN:REQUESTS or PATTERN:REQUESTS:SEED") from None
-    if not 1 <= numbers[0] <= 10**12 or not 0 <= numbers[1] < 2**63:
+    ios, start = (
+        integer(part, -INT64_MOST, INT64_MOST) for part in (count.replace("_", "") or "0", seed or "1")
+    )
+    if ios is None or start is None:
+        raise bad_input(f"found {text[:80]!r}; expected PATTERN:REQUESTS or PATTERN:REQUESTS:SEED")
+    if not 1 <= ios <= 10**12 or start < 0:
         raise bad_input(f"found {text!r}; expected 1 to 10^12 requests and a seed of 0 or more")
     if not 0 <= read_percent <= 100:
         raise bad_input(f"found {read_percent:g}; expected 0 to 100", path="--read-percent")
     size = _size(block_size, "--block-size")
-    made = {"name": text, "rw": head, "bs": float(size), "number_ios": numbers[0], "randseed": numbers[1]}
+    made = {"name": text, "rw": head, "bs": float(size), "number_ios": ios, "randseed": start}
     if size > MAX_REQUEST:
         raise bad_input(f"found {block_size!r}; expected at most {MAX_REQUEST} bytes", path="--block-size")
     job = BlockWorkload.model_validate(made | {"rwmixread": read_percent})

@@ -198,6 +198,7 @@ def _device(hw: str, channels: int | None) -> Pim:
 
 
 def _program(text: str, device: Pim) -> Program:
+    from hw_configs.whole_number import is_whole
     from simulator.pim.gemv import gemv_program
     from simulator.pim.text import read_program
 
@@ -206,7 +207,7 @@ def _program(text: str, device: Pim) -> Program:
     size, *rest = text.removeprefix("gemv:").split(":")
     m, _, k = size.partition("x")
     numbers = [m, k, *rest[:1]]
-    if len(rest) > 2 or not all(part.isascii() and part.isdigit() and len(part) < 10 for part in numbers):
+    if len(rest) > 2 or not all(is_whole(part) and len(part) < 10 for part in numbers):
         raise bad_input(f"found {text!r}; expected gemv:MxK, gemv:MxK:CHANNELS or gemv:MxK:CHANNELS:VARIANT")
     used = int(rest[0]) if rest else device.channels
     if not 1 <= used <= device.channels:

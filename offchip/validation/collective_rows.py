@@ -18,8 +18,8 @@ def wire_of(row: TableRow) -> str:
     More ranks than GPUs per node cross the network. A node whose GPUs are joined in pairs (the label says
     ``pairwise``) sends anything beyond a pair through the host.
     """
-    ranks = int(row.cells.get("n_devices") or 2)
-    per_node = int(row.cells.get("devices_per_node") or ranks)
+    ranks = int(float(row.cells.get("n_devices") or 2))
+    per_node = int(float(row.cells.get("devices_per_node") or ranks))
     if "pairwise" in row.cells.get("label", ""):
         return "host" if ranks > 2 or per_node < ranks else "peer"
     return "network" if ranks > per_node else "peer"
@@ -43,7 +43,7 @@ def predicted_collective_us(
     bandwidth = bandwidths[wire]
     if bandwidth is None:
         return None
-    ranks = int(row.cells.get("n_devices") or 2)
+    ranks = int(float(row.cells.get("n_devices") or 2))
     size = 1 if empty else row.exchanged_bytes
     seconds = collective_seconds(operator.kind, ranks, size, bandwidth, constants, wire, generation(gpu.gpu))
     eager = constants["eager_skew_us"] if row.timing == "kernel" and ranks > 2 else 0.0

@@ -161,13 +161,13 @@ def _parse(text: str, fields: tuple[str, ...], bits: list[int]) -> list[Piece]:
     left = dict(zip(fields, bits, strict=True))
     # A bare field takes the bits that no other word of the same field claims.
     claimed: dict[str, int] = {}
-    for field, width in re.findall(r"\b([a-z]{2}):(\d+)", text.lower()):
+    for field, width in re.findall(r"\b([a-z]{2}):([0-9]{1,4})\b", text.lower()):
         claimed[field] = claimed.get(field, 0) + int(width)
     placed: list[tuple[int, int, int, int]] = []
     hashed: list[tuple[int, str]] = []
     low = 0
     for word in reversed(words):
-        match = re.fullmatch(r"([a-z]{2})(?::(\d+))?(?:\^([a-z]{2}))?", word.lower())
+        match = re.fullmatch(r"([a-z]{2})(?::([0-9]{1,4}))?(?:\^([a-z]{2}))?", word.lower())
         name = _FIELDS.get(match[1]) if match else None
         if match is None or name is None or (match[3] is not None and match[3] not in _FIELDS):
             raise bad_input(

@@ -25,7 +25,7 @@ GC_POLICIES: Final = ("greedy", "d-choices", "random", "random-full", "random-in
 
 _LANE_BYTES_PER_NS: Final = {1: 0.25, 2: 0.5, 3: 0.984615, 4: 1.969231, 5: 3.938462, 6: 7.5625}
 """Raw bytes per nanosecond and lane after line coding, by PCIe generation (PCI Express base specification)."""
-_PCIE: Final = re.compile(r"PCIe ([1-6])(?:\.0)? x(\d+)")
+_PCIE: Final = re.compile(r"PCIe ([1-6])(?:\.0)? x([0-9]{1,3})")
 
 
 @dataclass(frozen=True, slots=True)

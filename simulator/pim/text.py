@@ -33,8 +33,8 @@ MAX_BYTES: Final = 64 << 20
 MAX_PROBLEMS: Final = 20
 MAX_CHANNEL: Final = 1 << 12
 _KEYS: Final = ("row", "col", "bank", "channels", "label")
-_WHOLE: Final = re.compile(r"\d{1,18}")
-_STEPPED: Final = re.compile(r"(\d{1,12})((?:[+-]\d{1,12})*)")
+_WHOLE: Final = re.compile(r"[0-9]{1,18}")
+_STEPPED: Final = re.compile(r"([0-9]{1,12})((?:[+-][0-9]{1,12})*)")
 _LABEL: Final = re.compile(r"[\w.:/-]{1,64}")
 
 
@@ -153,7 +153,7 @@ def _stepped(fields: dict[str, str], key: str) -> tuple[int, tuple[int, ...]]:
     match = _STEPPED.fullmatch(text)
     if match is None:
         raise ValueError(f"{key}: found {text!r}; expected a number and strides, such as 0+1+64")
-    return int(match[1]), tuple(int(step) for step in re.findall(r"[+-]\d+", match[2]))
+    return int(match[1]), tuple(int(step) for step in re.findall(r"[+-][0-9]+", match[2]))
 
 
 def _mask(text: str) -> int:
@@ -163,7 +163,7 @@ def _mask(text: str) -> int:
         return int(text, 16)
     mask = 0
     for part in text.split(","):
-        match = re.fullmatch(r"(\d{1,4})(?:-(\d{1,4}))?", part)
+        match = re.fullmatch(r"([0-9]{1,4})(?:-([0-9]{1,4}))?", part)
         first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
         if first > last or last >= MAX_CHANNEL:
             raise ValueError(

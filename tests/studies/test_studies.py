@@ -14,19 +14,19 @@ PAGES = Path(__file__).parent.parent.parent / "docs" / "studies"
 
 
 def claim(published: float | str) -> Claim:
-    return Claim("c", "a claim", published, "B", "a paper", "published")
+    return Claim("c", "a claim", published, "B", "a paper", "published", "mechanism")
 
 
 @pytest.mark.parametrize(
     ("published", "ours", "verdict"),
     [
-        (100.0, 104.0, "reproduced"),
+        (100.0, 104.0, "reproduced by mechanism"),
         (100.0, 80.0, "close"),
         (100.0, 140.0, "differs"),
         (100.0, None, "not comparable"),
-        ("memory", "memory", "reproduced"),
+        ("memory", "memory", "reproduced by mechanism"),
         ("memory", "compute", "differs"),
-        (0.0, 0.0, "reproduced"),
+        (0.0, 0.0, "reproduced by mechanism"),
         (0.0, 1.0, "differs"),
     ],
 )
@@ -51,9 +51,10 @@ def test_the_page_is_current(name: str) -> None:
     assert page_text(study, study.run()) == text, f"run: offchip study run {name} --write docs/studies"
 
 
-def test_llm_viewer_reproduces_every_claim() -> None:
+def test_llm_viewer_agrees_with_every_claim_and_claims_no_success() -> None:
     outcome = STUDIES.get("llm-viewer").run()
-    assert [result.verdict for result in outcome.claims] == ["reproduced"] * 12
+    verdicts = [result.verdict for result in outcome.claims]
+    assert verdicts == ["reproduced by counting"] * 10 + ["reproduced by construction"] * 2
 
 
 def test_a_layer_in_decode_is_bound_by_memory_throughout() -> None:

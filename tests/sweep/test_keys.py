@@ -196,6 +196,13 @@ def test_the_content_of_an_exchanged_part_moves_the_keys_of_its_points_alone(spa
     assert any(with_card)
 
 
+def test_a_parameter_that_only_a_constraint_reads_moves_the_key(tmp_path):
+    vary = "vary: {limit: {free: number, values: [1, 2]}}"
+    rest = "options: {batch: 1}\nconstraints: [batch < limit]"
+    space = space_of(tmp_path, f"model: gpt2\nhw: a100-80gb\n{vary}\n{rest}\n")
+    assert key_of(space, 0) != key_of(space, 1)
+
+
 def test_a_space_in_another_folder_has_the_same_keys(space, tmp_path):
     write_parts(tmp_path / "elsewhere")
     assert key_of(space_of(tmp_path / "elsewhere", SPACE)) == key_of(space)

@@ -13,7 +13,6 @@ Times count from the first request. Empty lines and lines that start with ``#`` 
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from typing import IO, Final
 import numpy as np
 
 from hw_configs.problems import InputError, Problem, bad_input, nearest
+from hw_configs.whole_number import MAX_DIGITS, decimal, integer
 from workloads.block_trace.trace import MAX_REQUEST, READ, TRIM, WRITE, BlockRequests
 from workloads.packed_file import open_text, unreadable_told
 
@@ -31,6 +31,8 @@ FORMATS: Final = ("mqsim", "msr", "spc", "csv")
 SECTOR: Final = 512
 MAX_LINE: Final = 4096
 MAX_PROBLEMS: Final = 5
+LONGEST_NS: Final = 2**62
+"""From the first request to the last."""
 _WORDS: Final = {
     "read": READ, "r": READ, "rd": READ, "write": WRITE, "w": WRITE, "wr": WRITE, "trim": TRIM, "t": TRIM,
     "discard": TRIM, "d": TRIM,
@@ -44,10 +46,9 @@ class _BadLineError(ValueError):
 
 
 def _whole(text: str, least: int = 0, most: int = 2**62) -> int:
-    try:
-        value = int(text, 16) if text[:2].lower() == "0x" else int(text)
-    except ValueError:
-        raise _BadLineError(f"{text!r} is not a whole number") from None
+    value = integer(text, -(10**MAX_DIGITS), 16**MAX_DIGITS, hexadecimal=True)
+    if value is None:
+        raise _BadLineError(f"{text[:80]!r} is not a whole number")
     if not least <= value <= most:
         raise _BadLineError(f"{text!r} is outside {least} to {most}")
     return value
@@ -58,11 +59,10 @@ def _size(text: str, unit: int = 1) -> int:
 
 
 def _seconds(text: str) -> int:
-    try:
-        value = float(text)
-    except ValueError:
-        raise _BadLineError(f"{text!r} is not a time in seconds") from None
-    if not 0 <= value < 1e9 or not math.isfinite(value):
+    value = decimal(text)
+    if value is None:
+        raise _BadLineError(f"{text[:80]!r} is no number or outside 0 to 1e9 seconds")
+    if not 0 <= value < 1e9:
         raise _BadLineError(f"{text!r} is outside 0 to 1e9 seconds")
     return round(value * 1e9)
 
@@ -180,6 +180,10 @@ class FileBlocks:
                 first = row[3] if first is None else first
                 if 0 <= row[3] < last:
                     raise _BadLineError("time goes backwards")
+                if row[3] - first > LONGEST_NS:
+                    raise _BadLineError(
+                        f"{row[3] - first} ns after the first request; expected at most {LONGEST_NS}"
+                    )
             except _BadLineError as error:
                 shown = text if len(text) <= 60 else text[:57] + "..."
                 problems.append(Problem(f"{error}: found {shown!r}", self.name, number))

@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hw_configs.problems import InputError, Problem, bad_input, nearest
+from hw_configs.whole_number import INT64_MOST, MAX_DIGITS, integer
 from workloads.memory_trace.line_parser import ADDRESS, CYCLE, DIRECTION, pack_words, parse_lines
 from workloads.memory_trace.trace import Period, Requests
 from workloads.packed_file import open_bytes, unreadable_told
@@ -44,11 +45,10 @@ class _BadLineError(ValueError):
 
 
 def _number(text: str) -> int:
-    try:
-        value = int(text, 16) if text[:2].lower() == "0x" else int(text)
-    except ValueError:
-        raise _BadLineError(f"{text!r} is not a number") from None
-    if not 0 <= value < 2**63:
+    value = integer(text, -(10**MAX_DIGITS), 16**MAX_DIGITS, hexadecimal=True)
+    if value is None:
+        raise _BadLineError(f"{text[:80]!r} is not a number")
+    if not 0 <= value <= INT64_MOST:
         raise _BadLineError(f"{text!r} is outside 0 to 2^63")
     return value
 
