@@ -26,6 +26,8 @@ Load = Mapping[str, float]
 
 _BYTES_LEFT: Final = 1e-3
 """A flow with less than this left is done: far below a byte, far above rounding."""
+_ROOM: Final = 1 - 1e-9
+"""A resource is full from this share of its capacity on."""
 
 
 def fair_rates(
@@ -130,7 +132,8 @@ class FlowNetwork:
                 flow = Flow(load, float(size_bytes), math.inf, self.env.now, event, own_end=False)
                 self._join(flow)
                 begun.append(flow)
-        self._share(begun)
+        if len(begun) != 1 or not self._slips_in(begun[0]):
+            self._share(begun)
         return events
 
     def draw(self, load: Load, size_bytes: float, after_s: float, seconds: float) -> Flow:
@@ -148,18 +151,52 @@ class FlowNetwork:
             begun=after_s <= 0,
         )
         self._join(flow)
-        if all(len(self._on[resource]) == 1 for resource in load):
-            flow.rate = flow.cap
-        else:
+        if not self._slips_in(flow):
             self._share([flow])
         return flow
 
     def leave(self, flow: Flow) -> Any | None:
         """What a kernel still has to wait for at the end of its own time; None when nothing held it up."""
         if not flow.over and flow.done is None:
-            self._leave(flow)
-            self._share(self._beside(flow.load))
+            self._end(flow)
         return None if flow.over else flow.done
+
+    def _slips_in(self, flow: Flow) -> bool:
+        """Let a flow that has just joined go as fast as it can, where that leaves all others as they are.
+
+        That is so where every resource that it shares has room for it: then it holds nobody up, and nobody
+        who is on that resource is held up there.
+        """
+        rate = flow.cap
+        if not flow.own_end:
+            own = [self.capacity[r] / weight for r, weight in flow.load.items() if len(self._on[r]) == 1]
+            rate = min(own, default=math.inf)
+        if rate == math.inf or not self._have_room(flow.load, rate):
+            return False
+        if flow.own_end:
+            flow.rate = rate
+        else:
+            self._go(flow, rate)
+        return True
+
+    def _have_room(self, load: Load, rate: float) -> bool:
+        """Whether resources with others on them can take a load at a rate beside what they carry now."""
+        for resource, weight in load.items():
+            flows = self._on[resource]
+            if len(flows) > 1:
+                used = sum(flow.rate * flow.load[resource] for flow in flows)
+                if used + rate * weight > self.capacity[resource] * _ROOM:
+                    return False
+        return True
+
+    def _end(self, flow: Flow) -> None:
+        """Take a flow off; others go on as before unless a resource that they share with it was full."""
+        spare = self._have_room(flow.load, 0.0)
+        self._leave(flow)
+        if flow.done is not None:
+            flow.done.succeed()
+        if not spare:
+            self._share(self._beside(flow.load))
 
     def _join(self, flow: Flow) -> None:
         for resource in flow.load:
@@ -229,8 +266,9 @@ class FlowNetwork:
 
     def _begin(self, flow: Flow) -> None:
         if not flow.over:
-            flow.begun = True
-            self._share([flow])
+            flow.begun, flow.rate = True, 0.0
+            if not self._slips_in(flow):
+                self._share([flow])
 
     def _is_done(self, flow: Flow) -> bool:
         now: float = self.env.now
@@ -256,7 +294,6 @@ class FlowNetwork:
 
         def wake(_: Any) -> None:
             if alarm == flow.alarm:
-                flow.left, flow.since = 0.0, self.env.now
-                self._share([flow])
+                self._end(flow)
 
         timeout.callbacks.append(wake)

@@ -32,7 +32,7 @@ from hw_configs.device import ComputationalStorage
 from hw_configs.library import load_device, load_system
 from hw_configs.system import System
 from simulator.check import check
-from simulator.cost.model import COST_MODELS
+from simulator.cost.model import COST_MODELS, roof_seconds
 from simulator.link.flows import FlowNetwork
 from simulator.plan import Collective, Home, Plan, Task
 from simulator.simulate import simulate
@@ -247,6 +247,30 @@ def test_the_flash_of_a_drive_that_computes_carries_what_its_channels_carry(name
     unknown = device.model_copy(update={"store": device.store.model_copy(update={"geometry": None})})
     stated = max(device.internal_bandwidth, device.store.read_bandwidth, device.store.write_bandwidth)
     assert flash_bandwidth(unknown) == stated
+
+
+@pytest.mark.parametrize(
+    ("model", "machine", "device", "ratio"),
+    [
+        ("roofline", "a100-80gb", "a100-80gb", 0.5), ("roofline-peak", "a100-80gb", "a100-80gb", 0.5),
+        ("scratchpad", "nvdla-large", "nvdla-large", 0.5),
+        # A drive's own compute meets channels that are buses for both ways, whatever its interface.
+        ("roofline", "csd-node", "csd0", 1.0),
+    ],
+)  # fmt: skip
+def test_rooflines_follow_the_ports(model: str, machine: str, device: str, ratio: float) -> None:
+    """As many bytes written as read take half the time on two ports, and the sum on one."""
+    loaded = load_system(machine)
+    node, one = (
+        loaded.nodes[device],
+        replace(loaded.memories[device], write_bandwidth=1e9, read_bandwidth=1e9, ports=1),
+    )
+    work = Operator("o", "elementwise", (), (), 0.0, 10**9, 10**9, "fp16")
+    took = [COST_MODELS.get(model).cost(work, node, replace(one, ports=ports)).seconds for ports in (1, 2)]
+    assert took[0] >= 2.0
+    assert took[1] / took[0] == pytest.approx(ratio)
+    assert roof_seconds(work, node.compute, one) == (0.0, 2.0)
+    assert roof_seconds(work, node.compute, replace(one, ports=2)) == (0.0, 1.0)
 
 
 def test_a_measured_port_costs_a_mixture_its_time() -> None:
