@@ -10,13 +10,12 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Final
 
 from hw_configs.problems import InputError, nearest
 from hw_configs.system import System
 from simulator.accelerator.limits import beyond_engines, cannot_stream
 from simulator.cost.collective import COLLECTIVE_KINDS
-from simulator.plan import Collective, Compute, Plan, Task
+from simulator.plan import Collective, Compute, Plan, Task, Transfer
 from workloads.graph import PERSISTENT_ROLES, Graph, Operator
 
 __all__ = ["Violation", "check"]
@@ -97,40 +96,23 @@ def _unknown_names(plan: Plan, graph: Graph, system: System) -> Iterator[Violati
             if earlier not in seen:
                 yield Violation(task.name, f"waits for {earlier!r}, which does not stand before it")
         seen.add(task.name)
-        yield from _stray_fields(task)
+        yield from _below_zero(task)
         yield from _unknown_in_task(task, graph, system)
 
 
-_KINDS: Final = {
-    "compute": ("operator", "device", "streamed"),
-    "transfer": ("tensor", "source", "target", "chunk_bytes", "readers"),
-    "collective": ("operator", "device", "group"),
-}
-"""Fields that a task of a kind may have beside those of every task."""
-
-
-def _stray_fields(task: Task) -> Iterator[Violation]:
-    """A kind that no engine knows, and fields that belong to another kind."""
-    if task.kind not in _KINDS:
-        hint = _hint(task.kind, _KINDS)
-        yield Violation(task.name, f"is of kind {task.kind!r}; expected one of {', '.join(_KINDS)}{hint}")
-        return
-    for name in ("operator", "device", "tensor", "group", "streamed", "chunk_bytes", "readers"):
-        value = getattr(task, name)
-        if value and name not in _KINDS[task.kind]:
-            shown = list(value) if isinstance(value, tuple) else value
-            owners = " or ".join(kind for kind, fields in _KINDS.items() if name in fields)
-            yield Violation(task.name, f"names the {name} {shown!r}; only a {owners} has one")
+def _below_zero(task: Task) -> Iterator[Violation]:
+    """Addresses and counts that cannot be. (Fields of another kind of task cannot be said at all.)"""
     for tensor, address in task.addresses.items():
         if address < 0:
             yield Violation(task.name, f"places {tensor!r} at byte {address}, which is below zero")
-    for name in ("chunk_bytes", "readers"):
-        if getattr(task, name) < 0:
-            yield Violation(task.name, f"has {name} {getattr(task, name)}, which is below zero")
+    if isinstance(task, Transfer):
+        for name, value in (("chunk_bytes", task.chunk_bytes), ("readers", task.readers)):
+            if value < 0:
+                yield Violation(task.name, f"has {name} {value}, which is below zero")
 
 
 def _unknown_in_task(task: Task, graph: Graph, system: System) -> Iterator[Violation]:
-    if task.kind == "transfer":
+    if isinstance(task, Transfer):
         if task.tensor not in graph.tensors:
             yield Violation(task.name, f"unknown tensor {task.tensor!r}{_hint(task.tensor, graph.tensors)}")
         for memory in (task.source, task.target):

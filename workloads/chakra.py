@@ -29,7 +29,7 @@ from workloads.operators import (
     AllReduce,
     AllToAll,
     Broadcast,
-    Collective,
+    CollectiveWork,
     Copy,
     Custom,
     Elementwise,
@@ -72,7 +72,7 @@ _COLLECTIVES: Final = (
     "all_reduce", "reduce", "all_gather", "gather", "scatter", "broadcast", "all_to_all", "reduce_scatter",
     "reduce_scatter_block", "barrier",
 )  # fmt: skip
-_COLLECTIVE: Final[Mapping[str, type[Collective]]] = {
+_COLLECTIVE: Final[Mapping[str, type[CollectiveWork]]] = {
     "all_reduce": AllReduce, "reduce": AllReduce, "all_gather": AllGather, "gather": AllGather,
     "scatter": Broadcast, "broadcast": Broadcast, "all_to_all": AllToAll, "reduce_scatter": ReduceScatter,
     "reduce_scatter_block": ReduceScatter, "barrier": AllReduce,

@@ -29,7 +29,7 @@ from workloads.operators import (
     AllToAll,
     Attention,
     Broadcast,
-    Collective,
+    CollectiveWork,
     Convolution,
     Copy,
     Elementwise,
@@ -92,7 +92,7 @@ class TableRow:
     def exchanged_bytes(self) -> int:
         """Bytes that a collective or message exchanges; 0 for any other operator."""
         work = self.operator.work if self.operator is not None else None
-        return work.bytes if isinstance(work, Collective | Message) else 0
+        return work.bytes if isinstance(work, CollectiveWork | Message) else 0
 
 
 @dataclass(frozen=True)
@@ -348,7 +348,7 @@ def _group(c: _Cells) -> int:
     return group
 
 
-def _collective(kind: type[Collective]) -> Callable[[_Cells], _Built]:
+def _collective(kind: type[CollectiveWork]) -> Callable[[_Cells], _Built]:
     def build(c: _Cells) -> _Built:
         size, group = c("bytes"), _group(c)
         return _Built(kind(bytes=size, group=group), size, size)

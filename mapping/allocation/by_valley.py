@@ -18,7 +18,10 @@ the rest.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
+from numpy.typing import NDArray
 
 from hw_configs.compiled import compiled
 from mapping.allocation.by_offset import FOUND, LIMIT, NONE
@@ -26,9 +29,28 @@ from mapping.allocation.state import allowed, lift, new_state, place, settle, un
 
 __all__ = ["FITTING", "LOWEST", "TIGHTEST", "search_by_valley"]
 
+Ints = NDArray[np.int64]
 FITTING, LOWEST, TIGHTEST = 1, 2, 4
 """Styles of the search, to be added: prefer buffers that close a step of the skyline; lowest valleys only; among
 sections with as few choices, the one with the least slack instead of the lowest floor."""
+
+
+class _Bounds(NamedTuple):
+    """What the search was asked for: highest offset of each buffer and top of each section, rank and style."""
+
+    highest: Ints
+    ceiling: Ints
+    rank: Ints
+    style: int
+
+
+class _Work(NamedTuple):
+    """The order of the buffers, those of a node together; and for its sections the valley and candidates of each."""
+
+    order: Ints
+    valley: Ints
+    counts: Ints
+
 
 _KIND, _S0, _S1, _B0, _B1, _CHOSEN, _MARK, _LOW = range(8)
 _NODE, _PARTS = 0, 1
@@ -89,9 +111,11 @@ def _mark_valleys(st, s0, s1, valley):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _choose(inst, st, highest, ceiling, rank, order, frame, valley, counts, style):  # type: ignore[no-untyped-def]
+def _choose(inst, st, bounds, frame, work):  # type: ignore[no-untyped-def]
     """The candidate to split on, or -1 when the node is dead."""
     s0, s1, b0, b1 = frame[_S0], frame[_S1], frame[_B0], frame[_B1]
+    highest, ceiling, rank, style = bounds.highest, bounds.ceiling, bounds.rank, bounds.style
+    order, valley, counts = work.order, work.valley, work.counts
     while True:
         _mark_valleys(st, s0, s1, valley)
         for s in range(s0, s1 + 1):
@@ -183,6 +207,7 @@ def search_by_valley(inst, highest, ceiling, rank, style, node_limit, rows, stop
     order = np.arange(n)
     valley = np.empty(sections, np.int64)
     counts = np.empty(sections + 1, np.int64)
+    bounds, work = _Bounds(highest, ceiling, rank, style), _Work(order, valley, counts)
     frames = np.zeros((2 * n + 4, 8), np.int64)
     fullest = np.full(n, -1, np.int64)
     filled = 0
@@ -255,7 +280,7 @@ def search_by_valley(inst, highest, ceiling, rank, style, node_limit, rows, stop
         if nodes >= node_limit or stop[0] or st.marks[0] + reserve > rows:
             return LIMIT, nodes, fullest
         nodes += 1
-        j = _choose(inst, st, highest, ceiling, rank, order, frame, valley, counts, style)
+        j = _choose(inst, st, bounds, frame, work)
         if j < 0:
             verdict = -1
             continue

@@ -116,11 +116,13 @@ def pack_windowed(inst, order):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def improve(first, last, size, align, fixed, true_size, unit, order, target, rounds, seed, stop):  # type: ignore[no-untyped-def]
+def improve(inst, unit, true_size, order, target, rounds, seed, stop):  # type: ignore[no-untyped-def]
     """Local search over orders: move a buffer at the peak, or any two, and keep what is not worse.
 
-    Returns (order, offsets, peak in bytes). Stops at ``target`` bytes.
+    ``true_size``: bytes of each buffer; ``unit``: bytes of one unit of the instance's sizes. Returns (order, offsets,
+    peak in bytes). Stops at ``target`` bytes.
     """
+    first, last, size, align, fixed = inst.first, inst.last, inst.size, inst.align, inst.fixed
     np.random.seed(seed)
     n = len(order)
     best = pack(first, last, size, align, fixed, order, False, np.int64(2**62))

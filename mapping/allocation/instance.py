@@ -105,12 +105,20 @@ def build_components(problem: AllocationProblem) -> list[Component]:
     np.maximum.at(last, spans.owner, section_hi)
     used = np.flatnonzero(first < last)
     order = used[_content_order(problem, used, first, last)]
-    components = []
-    for indices, start in _split(order, first, last):
-        components.append(
-            _component(problem, spans, indices, start, first, last, section_lo, section_hi, unit, size)
-        )
-    return components
+    lives = _Lives(first, last, section_lo, section_hi)
+    return [
+        _component(problem, spans, lives, indices, start, unit, size)
+        for indices, start in _split(order, first, last)
+    ]
+
+
+class _Lives(NamedTuple):
+    """Sections of each buffer's life, and of each part of a life in use (``lo`` to ``hi``)."""
+
+    first: Ints
+    last: Ints
+    lo: Ints
+    hi: Ints
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,29 +229,27 @@ def _split(order: Ints, first: Ints, last: Ints) -> list[tuple[Ints, int]]:
 def _component(
     problem: AllocationProblem,
     spans: _Spans,
+    lives: _Lives,
     index: Ints,
     start: int,
-    first: Ints,
-    last: Ints,
-    section_lo: Ints,
-    section_hi: Ints,
     unit: int,
     size: Ints,
 ) -> Component:
+    """The part made of the buffers ``index``, whose sections begin with ``start``; ``size`` in units."""
     n = len(index)
     begin = np.searchsorted(spans.owner, index)
     end = np.searchsorted(spans.owner, index, side="right")
     counts = end - begin
     ptr = np.concatenate([[0], np.cumsum(counts)])
     rows = np.repeat(begin - ptr[:-1], counts) + np.arange(ptr[-1])
-    span_lo, span_hi = section_lo[rows] - start, section_hi[rows] - start
+    span_lo, span_hi = lives.lo[rows] - start, lives.hi[rows] - start
     true_size = problem.size[index]
     windowed = bool(problem.gaps) and any(int(i) in problem.gaps for i in index)
     if windowed:
         window_lo, window_hi = spans.window_lo[rows] // unit, spans.window_hi[rows] // unit
     else:
         window_lo, window_hi = np.zeros(n, np.int64), size[index].copy()
-    life_lo, life_hi = first[index] - start, last[index] - start
+    life_lo, life_hi = lives.first[index] - start, lives.last[index] - start
     sections = int(life_hi.max())
     searchable = int((span_hi - span_lo).sum()) <= MOST_CELLS and n <= MOST_BUFFERS
     if searchable:

@@ -219,8 +219,8 @@ def _local_search(part: _Part, goal: int, nodes: int, turn: int, budget: Budget,
         return
     rounds = budget.allow(min(max(16, nodes // max(8, n // 8)), 1 << 14))
     order, offsets, _ = budget.call(
-        improve, inst.first, inst.last, inst.size, inst.align, inst.fixed, component.true_size, component.unit,
-        part.order, max(goal, part.lower), rounds, seed + turn, budget.stop, long=True,
+        improve, inst, component.unit, component.true_size, part.order, max(goal, part.lower), rounds, seed + turn,
+        budget.stop, long=True,
     )  # fmt: skip
     budget.nodes += rounds
     part.order = order

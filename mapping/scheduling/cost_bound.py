@@ -9,9 +9,8 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from hw_configs.compiled import compiled
 from mapping.scheduling.instance import WORD_BITS
-from mapping.scheduling.state_bits import COST_SCALE, NO_LIMIT
+from mapping.scheduling.state_bits import COST_SCALE, NO_LIMIT, inlined
 
 __all__ = ["cost_ahead"]
 
@@ -19,97 +18,106 @@ _LOOKED: Final = 48
 """The bound looks at so many of the next operators that may not fit."""
 
 
-@compiled
-def _peak_bound(
-    done: Any, held: Any, written: Any, capacity: int, unit: int, size: Any, copy_free: Any, producer: Any,
-    readers: Any, peak_ahead: int,
-) -> int:  # fmt: skip
+@inlined
+def _holds(words: Any, bit: int) -> Any:
+    """Whether a bit of a single bit set is set."""
+    return (words[bit // WORD_BITS] >> (bit % WORD_BITS)) & 1 != 0
+
+
+@inlined
+def _peak_bound(g: Any, child: Any, limits: Any, peak_ahead: int) -> Any:
     """At some step ahead so many bytes are alive; what is out now may be out then, the rest must be dropped."""
-    excess = peak_ahead - capacity
+    excess = peak_ahead - limits.capacity
     if excess <= 0:
         return 0
     cheap = 0
-    for t in range(len(size)):
+    for t in range(len(g.size)):
         left, began = False, False
-        for w in range(readers.shape[1]):
-            if readers[t, w] & ~done[w] != 0:
+        for w in range(g.readers.shape[1]):
+            if g.readers[t, w] & ~child.done[w] != 0:
                 left = True
-            if readers[t, w] & done[w] != 0:
+            if g.readers[t, w] & child.done[w] != 0:
                 began = True
         if not left:
             continue
-        p = producer[t]
-        exists = began if p < 0 else (done[p // WORD_BITS] >> (p % WORD_BITS)) & 1 != 0
-        if exists and (held[t // WORD_BITS] >> (t % WORD_BITS)) & 1 == 0:
-            excess -= size[t]
-        elif copy_free[t] != 0 or (written[t // WORD_BITS] >> (t % WORD_BITS)) & 1 != 0:
-            cheap += size[t]
+        p = g.producer[t]
+        exists = began if p < 0 else _holds(child.done, p)
+        if exists and not _holds(child.held, t):
+            excess -= g.size[t]
+        elif g.copy_free[t] != 0 or _holds(child.written, t):
+            cheap += g.size[t]
     if excess <= 0:
         return 0
-    excess = (excess + unit - 1) // unit * unit
+    excess = (excess + limits.unit - 1) // limits.unit * limits.unit
     return (excess if excess <= cheap else 2 * excess - cheap) * COST_SCALE + 1
 
 
-@compiled
-def cost_ahead(
-    done: Any, held: Any, written: Any, capacity: int, unit: int, enough: int, need: Any, size: Any,
-    copy_free: Any, producer: Any, readers: Any, ancestors: Any,
-    tight: Any, beside_at: Any, beside: Any, sure: Any, peak_ahead: int,
-) -> Any:  # fmt: skip
-    """A lower bound on what is still to pay; stops once it reaches ``enough``."""
-    best = _peak_bound(done, held, written, capacity, unit, size, copy_free, producer, readers, peak_ahead)
+@inlined
+def cost_ahead(g: Any, pressure: Any, child: Any, limits: Any, enough: int, peak_ahead: int) -> Any:
+    """A lower bound on what is still to pay from a state (scaled); stops once it reaches ``enough``.
+
+    ``g``, ``pressure``: ``Tables`` and ``Pressure`` of the instance; ``child``: the state's bit sets;
+    ``peak_ahead``: so many bytes are alive at some step to come.
+    """
+    best = _peak_bound(g, child, limits, peak_ahead)
     if best >= enough:
         return best
-    words = readers.shape[1]
     looked = 0
-    for c in range(len(tight)):
-        o = tight[c]
-        if (done[o // WORD_BITS] >> (o % WORD_BITS)) & 1 != 0:
+    for c in range(len(pressure.operators)):
+        o = pressure.operators[c]
+        if _holds(child.done, o):
             continue
         looked += 1
         if looked > _LOOKED:
             break
-        excess = need[o] - capacity
-        cheap = 0
-        least = NO_LIMIT
-        for i in range(beside_at[c], beside_at[c + 1]):
-            t = beside[i]
-            p = producer[t]
-            exists = False
-            if p >= 0:
-                exists = (done[p // WORD_BITS] >> (p % WORD_BITS)) & 1 != 0
-            else:
-                for w in range(words):
-                    if readers[t, w] & done[w] != 0:
-                        exists = True
-            if not exists and not sure[i]:
-                continue
-            excess += size[t]
-            single = copy_free[t] != 0 or (written[t // WORD_BITS] >> (t % WORD_BITS)) & 1 != 0
-            if exists and (held[t // WORD_BITS] >> (t % WORD_BITS)) & 1 == 0:
-                # Out already and paid for; it may stay out unless something before o reads it.
-                between = False
-                for w in range(words):
-                    if readers[t, w] & ancestors[o, w] & ~done[w] != 0:
-                        between = True
-                if not between:
-                    excess -= size[t]
-                    continue
-                single = True
-            if single:
-                cheap += size[t]
-            price = size[t] if single else 2 * size[t]
-            if price < least:
-                least = price
-        if excess <= 0:
-            continue
-        excess = (excess + unit - 1) // unit * unit
-        value = excess if excess <= cheap else 2 * excess - cheap
-        if value < least and least < NO_LIMIT:
-            value = least
-        value = value * COST_SCALE + 1
+        value = _pressure_bound(g, pressure, child, limits, c)
         if value > best:
             best = value
             if best >= enough:
                 return best
     return best
+
+
+@inlined
+def _pressure_bound(g: Any, pressure: Any, child: Any, limits: Any, c: int) -> Any:
+    """What the need of the c-th operator that may not fit costs at least, by the tensors alive beside it."""
+    o = pressure.operators[c]
+    excess = g.need[o] - limits.capacity
+    cheap = 0
+    least = NO_LIMIT
+    for i in range(pressure.at[c], pressure.at[c + 1]):
+        t = pressure.tensor[i]
+        p = g.producer[t]
+        exists = False
+        if p >= 0:
+            exists = _holds(child.done, p)
+        else:
+            for w in range(len(child.done)):
+                if g.readers[t, w] & child.done[w] != 0:
+                    exists = True
+        if not exists and not pressure.sure[i]:
+            continue
+        excess += g.size[t]
+        single = g.copy_free[t] != 0 or _holds(child.written, t)
+        if exists and not _holds(child.held, t):
+            # Out already and paid for; it may stay out unless something before o reads it.
+            between = False
+            for w in range(len(child.done)):
+                if g.readers[t, w] & g.ancestors[o, w] & ~child.done[w] != 0:
+                    between = True
+            if not between:
+                excess -= g.size[t]
+                continue
+            single = True
+        if single:
+            cheap += g.size[t]
+        price = g.size[t] if single else 2 * g.size[t]
+        if price < least:
+            least = price
+    if excess <= 0:
+        return 0
+    excess = (excess + limits.unit - 1) // limits.unit * limits.unit
+    value = excess if excess <= cheap else 2 * excess - cheap
+    if value < least and least < NO_LIMIT:
+        value = least
+    return value * COST_SCALE + 1

@@ -21,10 +21,13 @@ _COMPARED: Final = 48
 
 
 @compiled
-def prune_dominated(
-    count: int, done: Any, held: Any, written: Any, info: Any, size: Any, copy_free: Any, alive: Any
-) -> None:
-    """Clears ``alive`` of states that another one with the same operators done makes superfluous."""
+def prune_dominated(count: int, layer: Any, g: Any, alive: Any) -> None:
+    """Clears ``alive`` of states that another one with the same operators done makes superfluous.
+
+    ``layer``: a ``Layer`` of ``count`` states or more; ``g``: the ``Tables`` of the instance.
+    """
+    done, held, written = layer.done, layer.held, layer.written
+    size, copy_free = g.size, g.copy_free
     words, held_words = done.shape[1], held.shape[1]
     key = np.zeros(count, np.int64)
     for s in range(count):
@@ -33,7 +36,7 @@ def prune_dominated(
             h = (h ^ done[s, w]) * np.int64(1099511628211)
             h ^= (h >> np.int64(29)) & np.int64(0x7FFFFFFFF)
         key[s] = h
-    by_cost = np.argsort(info[:count, 0], kind="mergesort")
+    by_cost = np.argsort(layer.cost[:count], kind="mergesort")
     order = by_cost[np.argsort(key[by_cost], kind="mergesort")]
     start = 0
     while start < count:
@@ -50,7 +53,7 @@ def prune_dominated(
                 if not alive[a] or not same_row(done, a, done[b]):
                     continue
                 extra = 0
-                slack = info[b, 0] - info[a, 0]
+                slack = layer.cost[b] - layer.cost[a]
                 for w in range(held_words):
                     # a drops what b does not hold, and writes copies that b has; what b holds and a does not,
                     # a has paid to retrieve already.

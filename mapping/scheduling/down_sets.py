@@ -9,7 +9,7 @@ must be off-chip at that step, whatever the order. The number of down-sets grows
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,9 +17,17 @@ from numpy.typing import NDArray
 from hw_configs.compiled import compiled
 from mapping.scheduling.instance import WORD_BITS, Instance
 
-__all__ = ["DownSets", "build_down_sets", "find_down_set", "no_down_sets"]
+__all__ = ["DownSetTables", "DownSets", "build_down_sets", "find_down_set", "no_down_sets"]
 
 Ints = NDArray[np.int64]
+
+
+class DownSetTables(NamedTuple):
+    """What kernels read of :class:`DownSets`."""
+
+    done: Ints
+    peak_ahead: Ints
+    table: Ints
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,6 +41,11 @@ class DownSets:
     def __len__(self) -> int:
         return len(self.peak_ahead)
 
+    @property
+    def tables(self) -> DownSetTables:
+        """The arrays that kernels take."""
+        return DownSetTables(self.done, self.peak_ahead, self.table)
+
 
 def no_down_sets(instance: Instance) -> DownSets:
     """An empty table, in which nothing is found."""
@@ -41,10 +54,7 @@ def no_down_sets(instance: Instance) -> DownSets:
 
 def build_down_sets(instance: Instance, limit: int, stop: Ints | None = None) -> DownSets:
     """The table of an instance, or an empty one when there are more than ``limit`` down-sets."""
-    done, peak, table = _enumerate(
-        instance.need, instance.size, instance.producer, instance.input_at, instance.inputs, instance.output_at,
-        instance.outputs, instance.before, instance.readers, limit, np.zeros(1, np.int64) if stop is None else stop,
-    )  # fmt: skip
+    done, peak, table = _enumerate(instance.tables, limit, np.zeros(1, np.int64) if stop is None else stop)
     return DownSets(done, peak, table) if len(peak) else no_down_sets(instance)
 
 
@@ -77,10 +87,10 @@ def find_down_set(done: Any, rows: Any, table: Any) -> Any:
 
 
 @compiled
-def _enumerate(
-    need: Any, size: Any, producer: Any, input_at: Any, inputs: Any, output_at: Any, outputs: Any, before: Any,
-    readers: Any, limit: int, stop: Any,
-) -> Any:  # fmt: skip
+def _enumerate(g: Any, limit: int, stop: Any) -> Any:
+    """Bit sets, least peaks ahead and hash table of all down-sets; empty when there are more than ``limit``."""
+    size, before, producer, readers = g.size, g.before, g.producer, g.readers
+    input_at, inputs, output_at, outputs = g.input_at, g.inputs, g.output_at, g.outputs
     n, words = before.shape
     slots = 256
     while slots < 2 * (limit + 2):
@@ -143,7 +153,7 @@ def _enumerate(
             for w in range(words):
                 child[w] = rows[s, w]
             child[o // WORD_BITS] |= 1 << (o % WORD_BITS)
-            during = live[s] + need[o]
+            during = live[s] + g.need[o]
             for i in range(input_at[o], input_at[o + 1]):
                 if _exists(inputs[i], rows[s], producer, readers):
                     during -= size[inputs[i]]

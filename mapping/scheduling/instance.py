@@ -8,17 +8,33 @@ off-chip that several operators read. Everything else counts in the need of its 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mapping.scheduling.problem import ScheduleProblem
 
-__all__ = ["WORD_BITS", "Instance", "Pressure", "build_instance", "build_pressure"]
+__all__ = ["WORD_BITS", "Instance", "Pressure", "Tables", "build_instance", "build_pressure"]
 
 WORD_BITS: Final = 62
 Ints = NDArray[np.int64]
+
+
+class Tables(NamedTuple):
+    """What the kernels read of an :class:`Instance`; its fields have the meanings they have there."""
+
+    need: Ints
+    size: Ints
+    producer: Ints
+    copy_free: Ints
+    input_at: Ints
+    inputs: Ints
+    output_at: Ints
+    outputs: Ints
+    before: Ints
+    ancestors: Ints
+    readers: Ints
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,13 +67,20 @@ class Instance:
         return len(self.need)
 
     @property
+    def tables(self) -> Tables:
+        """The arrays that kernels take."""
+        return Tables(
+            self.need, self.size, self.producer, self.copy_free, self.input_at, self.inputs, self.output_at,
+            self.outputs, self.before, self.ancestors, self.readers,
+        )  # fmt: skip
+
+    @property
     def unit(self) -> int:
         """Greatest common divisor of all tracked sizes."""
         return max(int(np.gcd.reduce(self.size)), 1) if len(self.size) else 1
 
 
-@dataclass(frozen=True, eq=False)
-class Pressure:
+class Pressure(NamedTuple):
     """Which tensors are certainly alive while an operator runs, for operators that may not fit beside them.
 
     For each ``operators[c]``, entries ``at[c]`` to ``at[c + 1]`` list tensors that it does not touch and that

@@ -14,8 +14,9 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from mapping.scheduling.by_layer import NO_LIMIT, search_by_layer
-from mapping.scheduling.instance import Instance, build_instance
+from mapping.scheduling.by_layer import NO_LIMIT, Limits, Question, search_by_layer
+from mapping.scheduling.down_sets import no_down_sets
+from mapping.scheduling.instance import Instance, Pressure, build_instance, build_pressure
 from mapping.scheduling.problem import ScheduleProblem
 from mapping.scheduling.result import PeakResult, Status
 
@@ -152,8 +153,6 @@ def least_peak(
 
 def sure_peak(instance: Instance) -> int:
     """A lower bound on every order's peak: an operator's need and the tensors certainly alive beside it."""
-    from mapping.scheduling.instance import build_pressure
-
     pressure = build_pressure(instance, -1)
     most = 0
     for c, o in enumerate(pressure.operators.tolist()):
@@ -167,11 +166,13 @@ def _probe(
     instance: Instance, capacity: int, width: int, max_states: int, stop: NDArray[np.int64]
 ) -> tuple[bool, NDArray[np.int64], int, int, int]:
     none = np.zeros(0, np.int64)
-    cost, order, _, missed, states, overflow = search_by_layer(
-        instance.need, instance.size, instance.producer, np.ones_like(instance.size), instance.input_at,
-        instance.inputs, instance.output_at, instance.outputs, instance.before, instance.ancestors,
-        instance.readers, none, np.zeros(1, np.int64), none, none, np.zeros((0, instance.before.shape[1]), np.int64),
-        none, np.full(1, -1, np.int64), np.arange(instance.operators), capacity,
-        instance.unit, NO_LIMIT, width, False, max_states, 16 * width + 4096, stop,
-    )  # fmt: skip
+    question = Question(
+        # What is never dropped needs no copy.
+        instance.tables._replace(copy_free=np.ones_like(instance.size)),
+        Pressure(none, np.zeros(1, np.int64), none, none),
+        no_down_sets(instance).tables,
+        Limits(capacity, instance.unit, NO_LIMIT, width, False, max_states, 16 * width + 4096),
+        np.arange(instance.operators),
+    )
+    cost, order, _, missed, states, overflow = search_by_layer(question, stop)
     return cost >= 0, order, int(missed), int(states), int(overflow)

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mapping.allocation.engines import Budget
-from mapping.scheduling.by_layer import COST_SCALE, NO_LIMIT, search_by_layer
+from mapping.scheduling.by_layer import COST_SCALE, NO_LIMIT, Limits, Question, search_by_layer
 from mapping.scheduling.down_sets import DownSets, build_down_sets, no_down_sets
 from mapping.scheduling.instance import WORD_BITS, Instance, build_instance, build_pressure
 from mapping.scheduling.problem import ScheduleProblem
@@ -85,17 +85,15 @@ class LayerSearch:
         self, below: int, width: int, *, max_states: int = 1 << 40, rank: NDArray[np.int64] | None = None
     ) -> SearchAnswer:
         """The cheapest schedule below a scaled cost that a search of this width finds."""
-        inst, pressure, ahead = self.instance, self._pressure, self.down_sets
+        inst = self.instance
         if rank is None:
             rank = np.arange(inst.operators)
         width = min(width, self.widest)
+        limits = Limits(self.capacity, inst.unit, below, width, True, max_states, 8 * self.widest)
+        question = Question(inst.tables, self._pressure, self.down_sets.tables, limits, rank)
         cost, order, drops, missed, states, _ = self._budget.call(
-            search_by_layer,
-            inst.need, inst.size, inst.producer, inst.copy_free, inst.input_at, inst.inputs, inst.output_at,
-            inst.outputs, inst.before, inst.ancestors, inst.readers, pressure.operators, pressure.at,
-            pressure.tensor, pressure.sure, ahead.done, ahead.peak_ahead, ahead.table, rank, self.capacity,
-            inst.unit, below, width, True, max_states, 8 * self.widest, self._budget.stop, long=True,
-        )  # fmt: skip
+            search_by_layer, question, self._budget.stop, long=True
+        )
         self._budget.nodes += int(states)
         reach = min(below, int(cost)) if cost >= 0 else below
         bound = int(missed) if missed < reach else NO_LIMIT

@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
-from hw_configs.compiled import compiled
+from hw_configs.compiled import compiled, inlined
 from mapping.scheduling.instance import WORD_BITS
 
-__all__ = ["COST_SCALE", "NO_LIMIT", "drop_cost", "flip_bit", "has_bit", "same_row"]
+__all__ = ["COST_SCALE", "NO_LIMIT", "Limits", "drop_cost", "flip_bit", "has_bit", "inlined", "same_row"]
 
 COST_SCALE: Final = 1 << 20
 """A cost is one number: bytes times this, plus transfers, so that transfers break ties."""
 NO_LIMIT: Final = 1 << 62
+
+
+class Limits(NamedTuple):
+    """How far a search goes: bytes of the scratchpad and the unit of sizes; only costs (scaled) below ``below``.
+
+    ``width``: states kept of a layer; ``may_drop``: whether tensors may leave the scratchpad before their last use.
+    """
+
+    capacity: int
+    unit: int
+    below: int
+    width: int
+    may_drop: bool
+    max_states: int
+    max_layer: int
 
 
 @compiled(inline="always")

@@ -15,7 +15,7 @@ from mapping.training.setup import TrainingSetup
 from simulator.cost.model import COST_MODELS, peak_rate
 from simulator.system.costs import CostTable
 from workloads.graph import Operator
-from workloads.operators import KINDS, Collective, Message
+from workloads.operators import KINDS, CollectiveWork, Message
 
 __all__ = ["HostPath", "Prices"]
 
@@ -89,7 +89,7 @@ class Prices:
         key = (kind, size, group)
         if key not in self._groups:
             work = KINDS[kind]
-            assert issubclass(work, Collective | Message)
+            assert issubclass(work, CollectiveWork | Message)
             op = Operator(kind, work(bytes=size, group=len(group)), (), ())
             self._groups[key] = self._table.seconds_alone(self._table.rounds(op, group))
         return self._groups[key]

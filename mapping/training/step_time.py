@@ -18,7 +18,7 @@ from mapping.training.setup import StepTime, TrainingSetup
 from mapping.training.sharded_states import exposed_seconds
 from mapping.training.step_memory import model_states
 from workloads.graph import Graph, Operator
-from workloads.operators import Attention, Collective
+from workloads.operators import Attention, CollectiveWork
 
 __all__ = ["chain_of", "layer_forward", "step_time"]
 
@@ -78,7 +78,7 @@ def step_time(step: RankStep, prices: Prices) -> StepTime:
 
 def _add(passes: _Passes, op: Operator, setup: TrainingSetup, prices: Prices) -> None:
     work = op.work
-    if not isinstance(work, Collective) or not work.parallel:
+    if not isinstance(work, CollectiveWork) or not work.parallel:
         seconds = prices.operator(op)
         if isinstance(work, Attention) and passes.ring:
             # The ring passes blocks of keys while attention works on the block before.

@@ -21,7 +21,7 @@ from workloads.operators import (
     AllReduce,
     AllToAll,
     Attention,
-    Collective,
+    CollectiveWork,
     Elementwise,
     Embedding,
     Optimizer,
@@ -67,7 +67,7 @@ class _Sharder:
         else:
             self._divided(op, axis)
 
-    def _exchange(self, op: Operator, work: Collective) -> None:
+    def _exchange(self, op: Operator, work: CollectiveWork) -> None:
         """An exchange among context or Ulysses ranks moves this rank's part."""
         lead = self.layout.get(op.inputs[0], "whole") if op.inputs else "divided"
         share = 1 / self.ranks if lead != "whole" else 1.0
@@ -195,7 +195,9 @@ class _Sharder:
             self._declare(name, "whole", 1.0)
             self._collective(AllReduce, part, name, size, op)
 
-    def _collective(self, kind: type[Collective], source: str, target: str, size: int, op: Operator) -> None:
+    def _collective(
+        self, kind: type[CollectiveWork], source: str, target: str, size: int, op: Operator
+    ) -> None:
         self.operators.append(
             Operator(
                 f"{target}.{kind.kind}",

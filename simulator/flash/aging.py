@@ -7,7 +7,7 @@ distribution from a model of it.
 
 # A kernel reads as the rules do, one by one; its conditions stay apart on purpose.
 # ruff: noqa: SIM110
-# mypy: disable-error-code="no-untyped-def, no-untyped-call, call-arg, var-annotated"
+# mypy: disable-error-code="no-untyped-def, no-untyped-call, call-arg, arg-type, var-annotated"
 
 from __future__ import annotations
 
@@ -18,42 +18,21 @@ from hw_configs.compiled import compiled
 from hw_configs.problems import NoAnswerError, bad_input
 from simulator.flash.ftl import (
     block_of,
+    first_page,
     gc_page,
     give_back_block,
     invalidate,
     new_user_frontier,
+    plane_of,
     room,
     user_page,
     victim_of,
 )
-from simulator.flash.layout import (
-    AT_BLOCK,
-    AT_ORDER,
-    AT_SPARE,
-    B_INVALID,
-    B_PROGRAMMED,
-    B_SIZE,
-    B_STATE,
-    B_WRITES,
-    FULL,
-    GC_MOVES,
-    GC_RUNS,
-    GC_THRESHOLD,
-    LOGICAL,
-    MAP_PAGES,
-    P_FREE,
-    P_NEED,
-    P_USER,
-    PAGES,
-    PARTIAL,
-    PLANES,
-    SPARE,
-    VICTIM,
-    WRITE_SEQUENCE,
-    DriveState,
-)
-from simulator.flash.pointer import pointer_to
+from simulator.flash.layout import DriveState
+from simulator.flash.pointer import block_at, drive_in, pointer_to, word_at
+from simulator.flash.records import VICTIM, Flash, Memory
 from simulator.flash.scheduler import random_below
+from simulator.flash.step import step
 
 __all__ = ["History", "age", "write_now"]
 
@@ -76,101 +55,113 @@ class History:
             raise bad_input(f"found order {self.order!r}; known: sequential, random")
 
 
-@compiled
-def _collect_now(m, l2p, p2l, plane, pressed):
+@step
+def _collect_now(f, plane, pressed):
     """Move what is valid out of a victim and erase it; False when there is no victim worth it."""
-    block = victim_of(m, plane, pressed)
-    if block == 0 or m[block + B_STATE] != FULL or m[block + B_WRITES] != 0:
+    d = f.drive
+    victim = victim_of(d, plane, pressed)
+    if victim == 0:
         return False
-    valid = m[PAGES] - m[block + B_INVALID]
-    if valid > room(m, plane):
+    block = block_at(d, victim)
+    valid = d.pages - block.invalid
+    if valid > room(d, plane):
         return False
-    m[block + B_STATE] = VICTIM
-    m[plane + P_NEED] += valid
-    m[GC_RUNS] += 1
-    m[GC_MOVES] += valid
-    first = (block - m[AT_BLOCK]) // B_SIZE * m[PAGES]
-    for page in range(first, first + m[PAGES]):
-        lpn = p2l[page] - 1
-        if lpn >= 0 and l2p[lpn] == page + 1:
-            ppn = gc_page(m, plane)
-            p2l[ppn] = lpn + 1
-            l2p[lpn] = ppn + 1
-            m[block_of(m, ppn) + B_PROGRAMMED] = ppn % m[PAGES] + 1
-            if m[SPARE] != 0:
-                m[m[AT_SPARE] + ppn] = m[m[AT_SPARE] + page]
-        if m[SPARE] != 0:
-            m[m[AT_SPARE] + page] = 0
-    give_back_block(m, plane, block)
+    block.state = VICTIM
+    plane.need += valid
+    d.gc_runs += 1
+    d.gc_moves += valid
+    first = first_page(d, block)
+    for page in range(first, first + d.pages):
+        lpn = f.to_logical[page] - 1
+        if lpn >= 0 and f.to_physical[lpn] == page + 1:
+            ppn = gc_page(d, plane)
+            _settle(f, lpn, ppn)
+            if d.spare != 0:
+                word_at(d, d.spare_areas + ppn).value = word_at(d, d.spare_areas + page).value
+        if d.spare != 0:
+            word_at(d, d.spare_areas + page).value = 0
+    give_back_block(d, plane, block)
     return True
 
 
-@compiled
-def write_now(m, l2p, p2l, aux, lpn):
+@step
+def _settle(f, lpn, ppn):
+    """A logical page lies in a physical one from now on."""
+    f.to_logical[ppn] = lpn + 1
+    f.to_physical[lpn] = ppn + 1
+    block_of(f.drive, ppn).programmed = ppn % f.drive.pages + 1
+
+
+@step
+def write_now(f, lpn):
     """Write a page without time; False when its plane has no room left."""
-    plane = m[m[AT_ORDER] + lpn % m[PLANES]]
-    while m[plane + P_FREE] < m[GC_THRESHOLD] and _collect_now(m, l2p, p2l, plane, False):
+    d = f.drive
+    plane = plane_of(d, lpn)
+    while plane.free < d.gc_threshold and _collect_now(f, plane, False):
         pass
-    while m[plane + P_USER] == 0:
-        new_user_frontier(m, plane)
-        if m[plane + P_USER] == 0 and not _collect_now(m, l2p, p2l, plane, True):
+    while plane.user_block == 0:
+        new_user_frontier(d, plane)
+        if plane.user_block == 0 and not _collect_now(f, plane, True):
             return False
-    old = l2p[lpn] - 1
-    ppn = user_page(m, plane)
+    old = f.to_physical[lpn] - 1
+    ppn = user_page(d, plane)
     if old >= 0:
-        invalidate(m, old)
-    l2p[lpn] = ppn + 1
-    p2l[ppn] = lpn + 1
-    m[block_of(m, ppn) + B_PROGRAMMED] = ppn % m[PAGES] + 1
-    m[WRITE_SEQUENCE] += 1
-    if m[PARTIAL] != 0:
-        aux[lpn] |= 0xFFFF
-    if m[SPARE] != 0:
-        m[m[AT_SPARE] + ppn] = m[WRITE_SEQUENCE]
+        invalidate(d, old)
+    _settle(f, lpn, ppn)
+    d.write_sequence += 1
+    if d.partial != 0:
+        f.held[lpn] |= 0xFFFF
+    if d.spare != 0:
+        word_at(d, d.spare_areas + ppn).value = d.write_sequence
     return True
 
 
-@compiled
-def _age(state, l2p_map, p2l_map, auxiliary, filled, overwrites, shuffled):
-    m, l2p, p2l, aux = pointer_to(state), pointer_to(l2p_map), pointer_to(p2l_map), pointer_to(auxiliary)
-    for page in range(m[MAP_PAGES]):
-        if not write_now(m, l2p, p2l, aux, m[LOGICAL] + page):
-            return False
-    # A step without a divisor in common with the number of pages visits each of them once.
-    step = 1
-    if shuffled:
-        step = int(filled * 0.6180339887) | 1
-        while _common(step, filled) != 1:
-            step += 2
-    at = 0
-    for _ in range(filled):
-        if not write_now(m, l2p, p2l, aux, at):
-            return False
-        at += step
-        if at >= filled:
-            at -= filled
-    for _ in range(overwrites):
-        if not write_now(m, l2p, p2l, aux, random_below(m, filled)):
-            return False
-    return True
+@step
+def _stride(count, shuffled):
+    """A step without a divisor in common with ``count``, so that every page is visited once; 1 if not shuffled."""
+    if not shuffled:
+        return 1
+    stride = int(count * 0.6180339887) | 1
+    while _common(stride, count) != 1:
+        stride += 2
+    return stride
 
 
-@compiled
+@step
 def _common(a, b):
     while b != 0:
         a, b = b, a % b
     return a
 
 
+@compiled
+def _age(memory, filled, overwrites, shuffled):
+    """Fill the drive and write it over; False when a plane runs out of room. ``memory``: :class:`Memory`."""
+    d = drive_in(memory.m)
+    f = Flash(d, pointer_to(memory.to_physical), pointer_to(memory.to_logical), pointer_to(memory.held))
+    for page in range(d.map_pages):
+        if not write_now(f, d.logical + page):
+            return False
+    stride = _stride(filled, shuffled)
+    at = 0
+    for _ in range(filled):
+        if not write_now(f, at):
+            return False
+        at += stride
+        if at >= filled:
+            at -= filled
+    for _ in range(overwrites):
+        if not write_now(f, random_below(d, filled)):
+            return False
+    return True
+
+
 def age(state: DriveState, history: History) -> None:
     """Put an empty drive through a history. Raises ``NoAnswerError`` when a plane runs out of room."""
     filled = int(state.drive.logical_pages * history.occupancy)
     overwrites = int(filled * history.overwrites)
-    done = _age(
-        state.m, state.to_physical, state.to_logical, state.auxiliary, filled, overwrites,
-        history.order == "random",
-    )  # fmt: skip
+    done = _age(Memory(*state.arrays), filled, overwrites, history.order == "random")
     # What the drive did before the run is history, not part of its counts.
-    state.m[[GC_RUNS, GC_MOVES]] = 0
+    state.record.gc_runs = state.record.gc_moves = 0
     if not done:
         raise NoAnswerError("a plane of the drive ran full while it was aged; give it more spare blocks")

@@ -74,7 +74,9 @@ def closed_form(
         **({"firmware": 1 / firmware} if firmware else {}),
     }
     bound_by = min(limits, key=lambda name: limits[name])
-    alone = _idle_ns(drive, operation, chunk_bytes, pages, array, bus, units, together, internal)
+    on_one_unit = -(-pages // units)
+    inside = array * together * -(-on_one_unit // max(round(together), 1)) + bus * -(-pages // drive.channels)
+    alone = _idle_ns(drive, operation, chunk_bytes, internal, inside)
     pages_in_flight = pages * outstanding
     if order == "sequential":
         # Every unit gets its turn: nothing collides, and the first of two bounds holds.
@@ -113,14 +115,8 @@ def _page_times(
     return array, bus + moved * (float(table[0][1] + table[1][1]) + 2 * page)
 
 
-def _idle_ns(
-    drive: Drive, operation: str, chunk: int, pages: int, array: float, bus: float, units: int,
-    together: float, internal: bool,
-) -> float:  # fmt: skip
-    """Latency of one request on an idle drive."""
-    on_one_unit = -(-pages // units)
-    on_one_channel = -(-pages // drive.channels)
-    inside = array * together * -(-on_one_unit // max(round(together), 1)) + bus * on_one_channel
+def _idle_ns(drive: Drive, operation: str, chunk: int, internal: bool, inside: float) -> float:
+    """Latency of one request on an idle drive, of which its pages take ``inside`` ns."""
     if internal:
         return inside
     host = drive.host

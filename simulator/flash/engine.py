@@ -13,11 +13,11 @@ import numpy as np
 import numpy.typing as npt
 
 from hw_configs.problems import NoAnswerError, PhysicsError, bad_input
-from simulator.flash import layout as at
 from simulator.flash.aging import History, age
 from simulator.flash.drive import Drive
-from simulator.flash.kernel import DONE, GROW, NEED, STOPPED, STUCK, run
+from simulator.flash.kernel import DONE, GROW, NEED, STOPPED, STUCK, Chunk, Limits, run
 from simulator.flash.layout import DriveState, new_state, transaction_margin
+from simulator.flash.records import Memory
 from simulator.flash.result import DriveResult, Latency, Wear
 from workloads.block_trace.trace import BlockRequests, BlockTrace
 
@@ -92,19 +92,17 @@ class DriveRun:
         state = self.state
         columns = [np.ascontiguousarray(column, np.int64) for column in requests]
         timed = columns[3] if not self.options.outstanding else _NONE
-        begin = int(state.m[at.CURSOR])
+        begin = int(state.record.cursor)
+        limits = Limits(self.options.outstanding, final, stop, self.margin)
         while True:
-            taken = int(state.m[at.CURSOR]) - begin
-            status = run(
-                state.m, state.to_physical, state.to_logical, state.auxiliary, columns[0][taken:],
-                columns[1][taken:], columns[2][taken:], timed[taken:], self.latencies,
-                self.options.outstanding, final, stop, self.margin,
-            )  # fmt: skip
+            taken = int(state.record.cursor) - begin
+            chunk = Chunk(columns[0][taken:], columns[1][taken:], columns[2][taken:], timed[taken:])
+            status = run(Memory(*state.arrays), chunk, self.latencies, limits)
             if status != GROW:
                 break
             state.grow(self.margin)
-        if state.m[at.FAULT]:
-            raise PhysicsError(f"the drive engine broke its own rule {int(state.m[at.FAULT])}")
+        if state.record.fault:
+            raise PhysicsError(f"the drive engine broke its own rule {int(state.record.fault)}")
         if status == STUCK:
             raise NoAnswerError("requests wait for what never comes; the drive is locked up")
         return int(status)
@@ -148,7 +146,7 @@ def _drive_through(
             raise bad_input(f"a request of {int(held.size.max())} bytes; expected at most {largest}")
         status = run_.feed(held, following is None)
         if run_.options.progress is not None:
-            run_.options.progress(int(run_.state.m[at.CURSOR] - run_.state.m[at.IN_FLIGHT]))
+            run_.options.progress(int(run_.state.record.cursor - run_.state.record.in_flight))
         assert status == (DONE if following is None else NEED) or status == STOPPED
         held = following
 
@@ -176,26 +174,25 @@ def checked_chunks(trace: BlockTrace, drive: Drive, options: RunOptions) -> Iter
 def collect_result(run_: DriveRun, trace: str, mode: str = "event") -> DriveResult:
     """Sum a run up."""
     state, drive = run_.state, run_.drive
-    m = state.m
-    time_ns = int(m[at.LAST_DONE])
+    found = state.record
+    time_ns = int(found.last_done)
     rows = state.histograms
-    counts = {name: int(m[place]) for name, place in _COUNTS.items()}
+    counts = {name: int(found[field]) for name, field in _COUNTS.items()}
     share = 1 / time_ns if time_ns else 0.0
     # What was begun before the last completion and ends after it counts to the end of the run alone.
-    channels = _clipped(state.channels[:, at.C_BUSY_NS], time_ns) * share
-    units = _clipped(state.units[:, at.U_BUSY_NS], time_ns) * share
-    wires = [min(int(m[at.WIRE_BUSY + way]) * share, 1.0) for way in (0, 1)]
-    done = int(m[at.N_READ] + m[at.N_WRITE] + m[at.N_TRIM])
+    channels = _clipped(state.channels["busy_ns"], time_ns) * share
+    units = _clipped(state.units["busy_ns"], time_ns) * share
+    wires = [min(int(wire.busy_ns) * share, 1.0) for wire in (found.to_drive, found.to_host)]
     return DriveResult(
         drive=drive.name,
         trace=trace,
         mode=mode,
-        requests=done,
-        reads=int(m[at.N_READ]),
-        writes=int(m[at.N_WRITE]),
-        trims=int(m[at.N_TRIM]),
-        bytes_read=int(m[at.BYTES_READ]),
-        bytes_written=int(m[at.BYTES_WRITTEN]),
+        requests=int(found.reads + found.writes + found.trims),
+        reads=int(found.reads),
+        writes=int(found.writes),
+        trims=int(found.trims),
+        bytes_read=int(found.bytes_read),
+        bytes_written=int(found.bytes_written),
         time_s=time_ns * 1e-9,
         read_latency=Latency.from_row(rows[0]),
         write_latency=Latency.from_row(rows[1]),
@@ -205,9 +202,9 @@ def collect_result(run_: DriveRun, trace: str, mode: str = "event") -> DriveResu
         wire_utilisation=(wires[0], wires[1]),
         counts=counts,
         wear=_wear(drive, state, counts),
-        energy_j=_energy(drive, counts, int(m[at.BYTES_READ]), int(m[at.BYTES_WRITTEN])),
+        energy_j=_energy(drive, counts, int(found.bytes_read), int(found.bytes_written)),
         interrupted=run_.interrupted,
-        events=int(m[at.EVENTS]),
+        events=int(found.events),
     )
 
 
@@ -216,22 +213,22 @@ def _clipped(busy: npt.NDArray[np.int64], time_ns: int) -> npt.NDArray[np.float6
 
 
 _COUNTS = {
-    "host_pages_read": at.HOST_PAGES_READ, "host_pages_written": at.HOST_PAGES_WRITTEN,
-    "read_commands": at.READ_COMMANDS, "multiplane_read_commands": at.READ_MULTI,
-    "program_commands": at.PROGRAM_COMMANDS, "multiplane_program_commands": at.PROGRAM_MULTI,
-    "erase_commands": at.ERASE_COMMANDS, "pages_read": at.READ_PAGES, "pages_programmed": at.PROGRAM_PAGES,
-    "blocks_erased": at.ERASE_BLOCKS, "gc_executions": at.GC_RUNS, "gc_page_moves": at.GC_MOVES,
-    "wear_levelling_executions": at.WL_RUNS, "wear_levelling_moves": at.WL_MOVES,
-    "merge_reads": at.MERGE_READS, "map_hits": at.MAP_HITS, "map_misses": at.MAP_MISSES,
-    "map_reads": at.MAP_READS, "map_writes": at.MAP_WRITES, "buffer_hits": at.BUFFER_HITS,
-    "buffer_peak_pages": at.BUFFER_PEAK, "read_retries": at.RETRIED, "suspensions": at.SUSPENDED,
-    "cached_programs": at.CACHED_COMMANDS, "pages_trimmed": at.TRIMMED, "waits_for_moves": at.BARRIERS,
-    "waits_for_space": at.STALLS, "bus_bytes": at.BUS_BYTES,
+    "host_pages_read": "host_pages_read", "host_pages_written": "host_pages_written",
+    "read_commands": "read_commands", "multiplane_read_commands": "read_multi",
+    "program_commands": "program_commands", "multiplane_program_commands": "program_multi",
+    "erase_commands": "erase_commands", "pages_read": "read_pages", "pages_programmed": "program_pages",
+    "blocks_erased": "erase_blocks", "gc_executions": "gc_runs", "gc_page_moves": "gc_moves",
+    "wear_levelling_executions": "wear_runs", "wear_levelling_moves": "wear_moves",
+    "merge_reads": "merge_reads", "map_hits": "map_hits", "map_misses": "map_misses",
+    "map_reads": "map_reads", "map_writes": "map_writes", "buffer_hits": "buffer_hits",
+    "buffer_peak_pages": "buffer_peak", "read_retries": "retried", "suspensions": "suspended",
+    "cached_programs": "cached_commands", "pages_trimmed": "trimmed", "waits_for_moves": "barriers",
+    "waits_for_space": "stalls", "bus_bytes": "bus_bytes",
 }  # fmt: skip
 
 
 def _wear(drive: Drive, state: DriveState, counts: dict[str, int]) -> Wear:
-    erases = state.blocks[:, at.B_ERASES]
+    erases = state.blocks["erases"]
     left: float | None = None
     written = counts["host_pages_written"]
     if written and drive.rated_cycles:

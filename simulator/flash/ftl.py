@@ -6,404 +6,382 @@ that replaced one of its pages is on flash. So a cut of power at any moment leav
 """
 
 # A kernel reads as the rules do, one by one; its conditions stay apart on purpose.
-# ruff: noqa: SIM102, SIM109
+# ruff: noqa: SIM102
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, call-arg, var-annotated"
 
 from __future__ import annotations
 
-import numpy as np
-
-from hw_configs.compiled import compiled
-from simulator.flash.layout import (
-    AT_BLOCK,
-    AT_PLANE,
-    B_AGE,
-    B_ERASES,
-    B_INVALID,
-    B_MOVES,
-    B_NEXT,
-    B_PREV,
-    B_PROGRAMMED,
-    B_READS,
-    B_SIZE,
-    B_STATE,
-    B_SUPERSEDED,
-    B_WRITES,
-    B_WRITTEN,
-    BLOCK_SEQUENCE,
-    BLOCKS,
-    C_BUSY,
+from simulator.flash.pointer import block_at, channel_at, place_of, plane_at, txn_at, word_at
+from simulator.flash.records import (
+    BLOCK,
     ERASE,
     FREE,
-    FREE_TXN,
-    FREE_TXNS,
     FULL,
     GC,
-    GC_CHOICES,
-    GC_MOVES,
-    GC_POLICY,
-    GC_RESERVE,
-    GC_RUNS,
-    GC_THRESHOLD,
-    LOG_SIZE,
     LOG_TRIMMED,
     OPEN_GC,
     OPEN_USER,
-    P_BIT,
-    P_BLOCKS,
-    P_CHANNEL,
-    P_DIE,
-    P_FREE,
-    P_FREE_HEAD,
-    P_FREE_TAIL,
-    P_GC,
-    P_MAX_ERASE,
-    P_MIN_ERASE,
-    P_NEED,
-    P_RUNNING,
-    P_SIZE,
-    P_UNIT,
-    P_USER,
-    PAGE_BYTES,
-    PAGES,
+    PLANE,
     READ,
-    T_BIT,
-    T_BLOCK,
-    T_BYTES,
-    T_CHANNEL,
-    T_DIE,
-    T_KIND,
-    T_LPN,
-    T_NEXT,
-    T_OLD,
-    T_PAGE,
-    T_PLANE,
-    T_PPN,
-    T_REQUEST,
-    T_SEQUENCE,
-    T_SOURCE,
-    T_UNIT,
-    TRIMMED,
     VICTIM,
-    WL_GAP,
-    WL_MOVES,
-    WL_RUNS,
+    words,
 )
-from simulator.flash.scheduler import enqueue, kick, log, random_below
+from simulator.flash.scheduler import enqueue, kick, log_row, random_below
+from simulator.flash.step import step
 
 __all__ = [
-    "block_of",
-    "collect",
-    "drop",
-    "gc_page",
-    "give_back_block",
-    "invalidate",
-    "may_write",
-    "new_transaction",
-    "place",
-    "take_block",
-    "try_erase",
-    "user_page",
+    "block_of", "collect", "drop", "first_page", "gc_page", "give_back_block", "invalidate", "level_wear", "may_write",
+    "new_transaction", "new_user_frontier", "place", "plane_of", "room", "take_block", "try_erase", "user_page",
     "victim_of",
 ]  # fmt: skip
 
+GREEDY, D_CHOICES, _, RANDOM_FULL, RANDOM_INVALID, FIFO = range(6)
+"""Policies of collection, in the order of ``drive.GC_POLICIES``; the one without a name draws any block."""
+_BLOCK, _PLANE = words(BLOCK), words(PLANE)
 
-@compiled
-def block_of(m, ppn):
+
+@step
+def block_of(d, ppn):
     """The block of a physical page."""
-    return m[AT_BLOCK] + ppn // m[PAGES] * B_SIZE
+    return block_at(d, d.first_block + ppn // d.pages * _BLOCK)
 
 
-@compiled
-def new_transaction(m, kind, source, lpn, request, size):
-    """A transaction without a place yet."""
-    txn = m[FREE_TXN]
-    m[FREE_TXN] = m[txn + T_NEXT]
-    m[FREE_TXNS] -= 1
-    m[txn + T_NEXT] = 0
-    m[txn + T_KIND] = kind
-    m[txn + T_SOURCE] = source
-    m[txn + T_LPN] = lpn
-    m[txn + T_REQUEST] = request
-    m[txn + T_BYTES] = size
-    m[txn + T_PPN] = -1
-    m[txn + T_OLD] = -1
-    m[txn + T_SEQUENCE] = 0
+@step
+def first_page(d, block):
+    """The first physical page of a block."""
+    return (place_of(d, block) - d.first_block) // _BLOCK * d.pages
+
+
+@step
+def plane_of(d, lpn):
+    """The plane that a logical page is written to."""
+    return plane_at(d, word_at(d, d.plane_order + lpn % d.planes).value)
+
+
+@step
+def new_transaction(d, kind, source, lpn, request, size):
+    """A transaction without a place yet; ``request``: the place of its request, or 0."""
+    txn = txn_at(d, d.free_txn)
+    d.free_txn = txn.next
+    d.free_txns -= 1
+    txn.next = 0
+    txn.kind = kind
+    txn.source = source
+    txn.lpn = lpn
+    txn.request = request
+    txn.bytes = size
+    txn.ppn = -1
+    txn.old = -1
+    txn.sequence = 0
     return txn
 
 
-@compiled
-def place(m, txn, plane, ppn):
+@step
+def place(d, txn, plane, ppn):
     """Note the physical page of a transaction."""
-    m[txn + T_UNIT] = m[plane + P_UNIT]
-    m[txn + T_DIE] = m[plane + P_DIE]
-    m[txn + T_BIT] = m[plane + P_BIT]
-    m[txn + T_CHANNEL] = m[plane + P_CHANNEL]
-    m[txn + T_PLANE] = plane
-    m[txn + T_PPN] = ppn
-    m[txn + T_PAGE] = ppn % m[PAGES]
-    m[txn + T_BLOCK] = block_of(m, ppn)
+    txn.unit = plane.unit
+    txn.die = plane.die
+    txn.bit = plane.bit
+    txn.channel = plane.channel
+    txn.plane = place_of(d, plane)
+    txn.ppn = ppn
+    txn.page = ppn % d.pages
+    txn.block = d.first_block + ppn // d.pages * _BLOCK
 
 
-@compiled
-def take_block(m, plane, state):
-    """The free block with the fewest erases, the longest free among those; 0 when there is none."""
-    block = m[plane + P_FREE_HEAD]
-    if block == 0:
+@step
+def take_block(d, plane, state):
+    """The place of the free block with the fewest erases, the longest free among those; 0 when there is none."""
+    taken = plane.free_blocks.head
+    if taken == 0:
         return 0
-    following = m[block + B_NEXT]
-    m[plane + P_FREE_HEAD] = following
+    block = block_at(d, taken)
+    following = block.next
+    plane.free_blocks.head = following
     if following == 0:
-        m[plane + P_FREE_TAIL] = 0
+        plane.free_blocks.tail = 0
     else:
-        m[following + B_PREV] = 0
-    m[plane + P_FREE] -= 1
-    m[block + B_STATE] = state
-    m[BLOCK_SEQUENCE] += 1
-    m[block + B_AGE] = m[BLOCK_SEQUENCE]
-    return block
+        block_at(d, following).previous = 0
+    plane.free -= 1
+    block.state = state
+    d.block_sequence += 1
+    block.age = d.block_sequence
+    return taken
 
 
-@compiled
-def give_back_block(m, plane, block):
+@step
+def give_back_block(d, plane, block):
     """An erased block goes behind all free ones that were erased no more often."""
-    m[block + B_STATE] = FREE
-    m[block + B_WRITTEN] = 0
-    m[block + B_INVALID] = 0
-    m[block + B_PROGRAMMED] = 0
-    m[block + B_ERASES] += 1
-    erases = m[block + B_ERASES]
-    m[plane + P_MAX_ERASE] = max(m[plane + P_MAX_ERASE], erases)
-    before = m[plane + P_FREE_TAIL]
-    while before != 0 and m[before + B_ERASES] > erases:
-        before = m[before + B_PREV]
-    following = m[plane + P_FREE_HEAD] if before == 0 else m[before + B_NEXT]
-    m[block + B_PREV] = before
-    m[block + B_NEXT] = following
+    block.state = FREE
+    block.written = 0
+    block.invalid = 0
+    block.programmed = 0
+    block.erases += 1
+    plane.most_erases = max(plane.most_erases, block.erases)
+    before = plane.free_blocks.tail
+    while before != 0 and block_at(d, before).erases > block.erases:
+        before = block_at(d, before).previous
+    following = plane.free_blocks.head if before == 0 else block_at(d, before).next
+    block.previous = before
+    block.next = following
+    given = place_of(d, block)
     if before == 0:
-        m[plane + P_FREE_HEAD] = block
+        plane.free_blocks.head = given
     else:
-        m[before + B_NEXT] = block
+        block_at(d, before).next = given
     if following == 0:
-        m[plane + P_FREE_TAIL] = block
+        plane.free_blocks.tail = given
     else:
-        m[following + B_PREV] = block
-    m[plane + P_FREE] += 1
+        block_at(d, following).previous = given
+    plane.free += 1
 
 
-@compiled
-def room(m, plane):
+@step
+def room(d, plane):
     """Pages that collection can still write: those of its frontier and of all free blocks."""
-    frontier = m[plane + P_GC]
-    left = m[PAGES] - m[frontier + B_WRITTEN] if frontier != 0 else 0
-    return left + m[plane + P_FREE] * m[PAGES]
+    left = d.pages - block_at(d, plane.gc_block).written if plane.gc_block != 0 else 0
+    return left + plane.free * d.pages
 
 
-@compiled
-def new_user_frontier(m, plane):
+@step
+def new_user_frontier(d, plane):
     """Open a block for the host, unless collection could then no longer finish one victim."""
-    if m[plane + P_GC] == 0 and m[plane + P_FREE] > 1:
-        m[plane + P_GC] = take_block(m, plane, OPEN_GC)
-    if room(m, plane) - m[PAGES] >= m[plane + P_NEED] + m[PAGES]:
-        m[plane + P_USER] = take_block(m, plane, OPEN_USER)
+    if plane.gc_block == 0 and plane.free > 1:
+        plane.gc_block = take_block(d, plane, OPEN_GC)
+    if room(d, plane) - d.pages >= plane.need + d.pages:
+        plane.user_block = take_block(d, plane, OPEN_USER)
     else:
-        m[plane + P_USER] = 0
+        plane.user_block = 0
 
 
-@compiled
-def user_page(m, plane):
+@step
+def user_page(d, plane):
     """The next page of the host's frontier; the frontier exists. A full one is followed by a new one."""
-    block = m[plane + P_USER]
-    page = m[block + B_WRITTEN]
-    m[block + B_WRITTEN] = page + 1
-    if page + 1 == m[PAGES]:
-        m[block + B_STATE] = FULL
-        new_user_frontier(m, plane)
-    return (block - m[AT_BLOCK]) // B_SIZE * m[PAGES] + page
+    block = block_at(d, plane.user_block)
+    page = block.written
+    block.written = page + 1
+    if page + 1 == d.pages:
+        block.state = FULL
+        new_user_frontier(d, plane)
+    return first_page(d, block) + page
 
 
-@compiled
-def gc_page(m, plane):
+@step
+def gc_page(d, plane):
     """The next page of collection's frontier."""
-    block = m[plane + P_GC]
-    if block == 0:
-        block = take_block(m, plane, OPEN_GC)
-        m[plane + P_GC] = block
-    page = m[block + B_WRITTEN]
-    m[block + B_WRITTEN] = page + 1
-    m[plane + P_NEED] -= 1
-    if page + 1 == m[PAGES]:
-        m[block + B_STATE] = FULL
-        m[plane + P_GC] = take_block(m, plane, OPEN_GC)
-    return (block - m[AT_BLOCK]) // B_SIZE * m[PAGES] + page
+    if plane.gc_block == 0:
+        plane.gc_block = take_block(d, plane, OPEN_GC)
+    block = block_at(d, plane.gc_block)
+    page = block.written
+    block.written = page + 1
+    plane.need -= 1
+    if page + 1 == d.pages:
+        block.state = FULL
+        plane.gc_block = take_block(d, plane, OPEN_GC)
+    return first_page(d, block) + page
 
 
-@compiled
-def invalidate(m, ppn):
+@step
+def invalidate(d, ppn):
     """A page holds an old copy from now on."""
-    m[block_of(m, ppn) + B_INVALID] += 1
+    block_of(d, ppn).invalid += 1
 
 
-@compiled
-def _safe(m, block):
-    """Whether a block may be a victim: no frontier, none being collected, no program on its way."""
-    state = m[block + B_STATE]
-    return (state == FULL or state == FREE) and m[block + B_WRITES] == 0
+@step
+def _collectable(block):
+    """Whether a block is full and no program to it is on its way."""
+    return block.state == FULL and block.writes == 0
 
 
-@compiled
-def victim_of(m, plane, pressed):
-    """The block to collect in a plane by the drive's policy; 0 when the policy finds none worth it.
+@step
+def _drawable(block):
+    """Whether a block may be drawn: no frontier, none being collected, no program on its way."""
+    return (block.state == FULL or block.state == FREE) and block.writes == 0
+
+
+@step
+def _fullest_of_invalid(d, plane):
+    """The block with the most invalid pages, the first among those."""
+    best, most = 0, 0
+    for i in range(d.blocks):
+        block = block_at(d, plane.first_block + i * _BLOCK)
+        if block.invalid > most and _collectable(block):
+            best, most = place_of(d, block), block.invalid
+    return best
+
+
+@step
+def _oldest(d, plane):
+    """The block with invalid pages that was opened first."""
+    best, age = 0, 0
+    for i in range(d.blocks):
+        block = block_at(d, plane.first_block + i * _BLOCK)
+        if _collectable(block) and block.invalid > 0:
+            if best == 0 or block.age < age:
+                best, age = place_of(d, block), block.age
+    return best
+
+
+@step
+def _best_of_some(d, plane):
+    """The best of some distinct random blocks, free ones among the draw."""
+    best = count = tries = most = 0
+    while count < d.gc_choices and tries < 8 * d.blocks:
+        tries += 1
+        drawn = plane.first_block + random_below(d, d.blocks) * _BLOCK
+        block = block_at(d, drawn)
+        seen = not _drawable(block)
+        for i in range(count):
+            seen = seen or word_at(d, d.drawn + i).value == drawn
+        if not seen:
+            word_at(d, d.drawn + count).value = drawn
+            count += 1
+            if block.state == FULL and (best == 0 or block.invalid > most):
+                best, most = drawn, block.invalid
+    return best
+
+
+@step
+def _drawn(d, plane):
+    """The first random block that the policy takes; 0 when that is a free one, or none was met."""
+    for _ in range(d.blocks + 1):
+        drawn = plane.first_block + random_below(d, d.blocks) * _BLOCK
+        block = block_at(d, drawn)
+        fits = _drawable(block)
+        if d.gc_policy >= RANDOM_FULL:
+            fits = fits and block.written == d.pages
+        if d.gc_policy == RANDOM_INVALID:
+            fits = fits and block.invalid >= max(d.gc_choices, 1)
+        if fits:
+            return drawn if block.state == FULL else 0
+    return 0
+
+
+@step
+def victim_of(d, plane, pressed):
+    """The place of the block to collect in a plane by the drive's policy; 0 when it finds none worth it.
 
     ``pressed``: nothing else can go on, so a policy that drew a bad block must not have the last word; the
     fullest of invalid pages is taken.
     """
-    first, blocks, pages = m[plane + P_BLOCKS], m[BLOCKS], m[PAGES]
-    policy = 0 if pressed else m[GC_POLICY]
-    best = 0
-    if policy == 0:
-        most = 0
-        for i in range(blocks):
-            block = first + i * B_SIZE
-            if m[block + B_INVALID] > most and m[block + B_STATE] == FULL and m[block + B_WRITES] == 0:
-                best, most = block, m[block + B_INVALID]
-    elif policy == 1:
-        # The best of some distinct random blocks, free ones among the draw.
-        drawn = np.zeros(m[GC_CHOICES], np.int64)
-        count = tries = 0
-        while count < m[GC_CHOICES] and tries < 8 * blocks:
-            tries += 1
-            block = first + random_below(m, blocks) * B_SIZE
-            seen = not _safe(m, block)
-            for i in range(count):
-                seen = seen or drawn[i] == block
-            if not seen:
-                drawn[count] = block
-                count += 1
-                full = m[block + B_STATE] == FULL
-                if full and (best == 0 or m[block + B_INVALID] > m[best + B_INVALID]):
-                    best = block
-    elif policy == 5:
-        for i in range(blocks):
-            block = first + i * B_SIZE
-            if m[block + B_STATE] == FULL and m[block + B_WRITES] == 0 and m[block + B_INVALID] > 0:
-                if best == 0 or m[block + B_AGE] < m[best + B_AGE]:
-                    best = block
+    policy = GREEDY if pressed else d.gc_policy
+    if policy == GREEDY:
+        best = _fullest_of_invalid(d, plane)
+    elif policy == D_CHOICES:
+        best = _best_of_some(d, plane)
+    elif policy == FIFO:
+        best = _oldest(d, plane)
     else:
-        for _ in range(blocks + 1):
-            block = first + random_below(m, blocks) * B_SIZE
-            fits = _safe(m, block)
-            if policy >= 3:
-                fits = fits and m[block + B_WRITTEN] == pages
-            if policy == 4:
-                fits = fits and m[block + B_INVALID] >= max(m[GC_CHOICES], 1)
-            if fits:
-                best = block if m[block + B_STATE] == FULL else 0
-                break
-    return best if best != 0 and m[best + B_INVALID] > 0 else 0
+        best = _drawn(d, plane)
+    return best if best != 0 and block_at(d, best).invalid > 0 else 0
 
 
-@compiled
-def try_erase(m, block, now):
+@step
+def try_erase(d, block, now):
     """Queue the erase of a victim once nothing on it is wanted any more."""
-    if m[block + B_STATE] != VICTIM or m[block + B_MOVES] != 0:
+    if block.state != VICTIM or block.moves != 0:
         return
-    if m[block + B_READS] != 0 or m[block + B_SUPERSEDED] != 0:
+    if block.reads != 0 or block.superseded != 0:
         return
-    m[block + B_MOVES] = -1
-    number = (block - m[AT_BLOCK]) // B_SIZE
-    plane = m[AT_PLANE] + number // m[BLOCKS] * P_SIZE
-    txn = new_transaction(m, ERASE, GC, -1, 0, 0)
-    place(m, txn, plane, number * m[PAGES])
-    enqueue(m, txn)
-    channel = m[plane + P_CHANNEL]
-    if m[channel + C_BUSY] == 0:
-        kick(m, channel, now)
+    block.moves = -1
+    number = (place_of(d, block) - d.first_block) // _BLOCK
+    plane = plane_at(d, d.first_plane + number // d.blocks * _PLANE)
+    txn = new_transaction(d, ERASE, GC, -1, 0, 0)
+    place(d, txn, plane, number * d.pages)
+    enqueue(d, txn)
+    kick(d, channel_at(d, plane.channel), now)
 
 
-@compiled
-def _move(m, l2p, p2l, plane, block, now):
-    """Make a block a victim: read every valid page of it."""
-    valid = m[PAGES] - m[block + B_INVALID]
-    m[block + B_STATE] = VICTIM
-    m[block + B_MOVES] = valid
-    m[plane + P_RUNNING] += 1
-    m[plane + P_NEED] += valid
-    first = (block - m[AT_BLOCK]) // B_SIZE * m[PAGES]
-    for page in range(m[PAGES]):
-        lpn = p2l[first + page] - 1
-        if lpn >= 0 and l2p[lpn] == first + page + 1:
-            txn = new_transaction(m, READ, GC, lpn, 0, m[PAGE_BYTES])
-            place(m, txn, plane, first + page)
-            enqueue(m, txn)
-    channel = m[plane + P_CHANNEL]
-    if m[channel + C_BUSY] == 0:
-        kick(m, channel, now)
-    try_erase(m, block, now)
+@step
+def _move(f, plane, block, now):
+    """Make a block a victim: read every valid page of it; how many those are."""
+    d = f.drive
+    valid = d.pages - block.invalid
+    block.state = VICTIM
+    block.moves = valid
+    plane.running += 1
+    plane.need += valid
+    first = first_page(d, block)
+    for ppn in range(first, first + d.pages):
+        lpn = f.to_logical[ppn] - 1
+        if lpn >= 0 and f.to_physical[lpn] == ppn + 1:
+            txn = new_transaction(d, READ, GC, lpn, 0, d.page_bytes)
+            place(d, txn, plane, ppn)
+            enqueue(d, txn)
+    kick(d, channel_at(d, plane.channel), now)
+    try_erase(d, block, now)
     return valid
 
 
-@compiled
-def collect(m, l2p, p2l, plane, now):
+@step
+def collect(f, plane, now):
     """Collect one block of a plane, if it is short of free ones and the policy has one worth it."""
-    if m[plane + P_FREE] < m[GC_THRESHOLD] and m[plane + P_RUNNING] < m[GC_RESERVE]:
-        _collect(m, l2p, p2l, plane, victim_of(m, plane, False), now)
+    d = f.drive
+    if plane.free < d.gc_threshold and plane.running < d.gc_reserve:
+        _collect(f, plane, victim_of(d, plane, False), now)
 
 
-@compiled
-def _collect(m, l2p, p2l, plane, block, now):
-    if block == 0 or m[plane + P_NEED] + m[PAGES] - m[block + B_INVALID] > room(m, plane):
+@step
+def _collect(f, plane, victim, now):
+    d = f.drive
+    if victim == 0:
         return
-    m[GC_RUNS] += 1
-    m[GC_MOVES] += _move(m, l2p, p2l, plane, block, now)
+    block = block_at(d, victim)
+    if plane.need + d.pages - block.invalid > room(d, plane):
+        return
+    d.gc_runs += 1
+    d.gc_moves += _move(f, plane, block, now)
 
 
-@compiled
-def level_wear(m, l2p, p2l, plane, now):
+@step
+def level_wear(f, plane, now):
     """Move the coldest block of a plane when erases have drifted too far apart."""
-    gap = m[WL_GAP]
-    if gap == 0 or m[plane + P_MAX_ERASE] - m[plane + P_MIN_ERASE] < gap:
+    d = f.drive
+    if d.wear_gap == 0 or plane.most_erases - plane.least_erases < d.wear_gap:
         return
-    first = m[plane + P_BLOCKS]
-    coldest, least = 0, m[plane + P_MAX_ERASE]
+    coldest, least = 0, plane.most_erases
     lowest = least
-    for i in range(m[BLOCKS]):
-        block = first + i * B_SIZE
-        erases = m[block + B_ERASES]
-        lowest = min(lowest, erases)
-        if erases < least and m[block + B_STATE] == FULL and m[block + B_WRITES] == 0:
-            coldest, least = block, erases
-    m[plane + P_MIN_ERASE] = lowest
-    if coldest == 0 or m[plane + P_MAX_ERASE] - least < gap or m[plane + P_RUNNING] >= m[GC_RESERVE]:
+    for i in range(d.blocks):
+        block = block_at(d, plane.first_block + i * _BLOCK)
+        lowest = min(lowest, block.erases)
+        if block.erases < least and _collectable(block):
+            coldest, least = place_of(d, block), block.erases
+    plane.least_erases = lowest
+    if coldest == 0 or plane.most_erases - least < d.wear_gap or plane.running >= d.gc_reserve:
         return
-    if m[plane + P_NEED] + m[PAGES] - m[coldest + B_INVALID] > room(m, plane) - m[PAGES]:
+    cold = block_at(d, coldest)
+    if plane.need + d.pages - cold.invalid > room(d, plane) - d.pages:
         return
-    m[WL_RUNS] += 1
-    m[WL_MOVES] += _move(m, l2p, p2l, plane, coldest, now)
+    d.wear_runs += 1
+    d.wear_moves += _move(f, plane, cold, now)
 
 
-@compiled
-def may_write(m, l2p, p2l, plane, now):
+@step
+def may_write(f, plane, now):
     """Whether the host may write to a plane now, or must wait for an erase there."""
-    if m[plane + P_FREE] < m[GC_RESERVE]:
-        if m[plane + P_RUNNING] == 0:
-            collect(m, l2p, p2l, plane, now)
-        if m[plane + P_RUNNING] > 0:
+    d = f.drive
+    if plane.free < d.gc_reserve:
+        if plane.running == 0:
+            collect(f, plane, now)
+        if plane.running > 0:
             return False
-    if m[plane + P_USER] == 0:
-        new_user_frontier(m, plane)
-    if m[plane + P_USER] == 0 and m[plane + P_RUNNING] == 0:
-        _collect(m, l2p, p2l, plane, victim_of(m, plane, True), now)
-    return m[plane + P_USER] != 0
+    if plane.user_block == 0:
+        new_user_frontier(d, plane)
+    if plane.user_block == 0 and plane.running == 0:
+        _collect(f, plane, victim_of(d, plane, True), now)
+    return plane.user_block != 0
 
 
-@compiled
-def drop(m, l2p, lpn, now):
+@step
+def drop(f, lpn, now):
     """Forget a logical page (TRIM); the copy on flash is worth nothing from now on."""
-    ppn = l2p[lpn] - 1
+    d = f.drive
+    ppn = f.to_physical[lpn] - 1
     if ppn >= 0:
-        invalidate(m, ppn)
-        if m[LOG_SIZE] != 0:
-            log(m, now, now, LOG_TRIMMED, 0, ppn, lpn, 0, 0)
-        l2p[lpn] = 0
-        m[TRIMMED] += 1
+        invalidate(d, ppn)
+        f.to_physical[lpn] = 0
+        d.trimmed += 1
+        if d.log_size != 0:
+            row = log_row(d, now, now, LOG_TRIMMED)
+            row.ppn = ppn
+            row.lpn = lpn

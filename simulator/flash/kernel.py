@@ -2,21 +2,27 @@
 
 Events come from three places: the two directions of the wire, whose messages arrive in the order they were
 sent, and a heap with at most one event per bus and per unit. A request goes doorbell, fetch, entry, (write: pull
-and data,) pages, (read: data,) completion. Everything that a request or a page waits for is a list from which
+and data,) pages, (read: data,) completion. Everything that a request or a page waits for is a line from which
 the event that ends the wait takes it; nothing is looked at in vain.
 """
 
 # A kernel reads as the rules do, one by one; its conditions stay apart on purpose.
 # ruff: noqa: SIM102
-# mypy: disable-error-code="no-untyped-def, no-untyped-call, call-arg, var-annotated"
+# mypy: disable-error-code="no-untyped-def, no-untyped-call, call-arg, arg-type, var-annotated"
 
 from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
 
 from hw_configs.compiled import compiled
 from simulator.flash.ftl import (
     block_of,
     collect,
     drop,
+    first_page,
     gc_page,
     give_back_block,
     invalidate,
@@ -24,193 +30,63 @@ from simulator.flash.ftl import (
     may_write,
     new_transaction,
     place,
+    plane_of,
     try_erase,
     user_page,
 )
-from simulator.flash.layout import (
-    AT_BLOCK,
-    AT_CHANNEL,
-    AT_HEAP,
-    AT_HISTOGRAM,
-    AT_MAPPED,
-    AT_ORDER,
-    AT_QUEUE,
-    AT_REQUEST,
-    AT_RING,
-    AT_SLOT,
-    AT_SPARE,
-    AT_UNIT,
-    B_MOVES,
-    B_PROGRAMMED,
-    B_READS,
-    B_SIZE,
-    B_STATE,
-    B_SUPERSEDED,
-    B_WRITES,
-    BARRIERS,
+from simulator.flash.pointer import (
+    block_at,
+    channel_at,
+    drive_in,
+    histogram_at,
+    link_at,
+    message_at,
+    place_of,
+    plane_at,
+    pointer_to,
+    queue_at,
+    request_at,
+    slot_at,
+    txn_at,
+    unit_at,
+    word_at,
+)
+from simulator.flash.records import (
     BIN_BITS,
     BINS,
-    BUFFER,
-    BUFFER_HEAD,
-    BUFFER_HITS,
-    BUFFER_PEAK,
-    BUFFER_TAIL,
-    BUFFERED,
-    BYTES_READ,
-    BYTES_WRITTEN,
-    C_BUSY,
-    C_SIZE,
-    C_TXN,
-    CACHE,
-    CHANNELS,
-    COMMAND_NS,
-    CURSOR,
-    EVENTS,
-    FAULT,
-    FETCH,
-    FIRMWARE_FREE,
-    FREE_REQUEST,
-    FREE_TXNS,
+    CHANNEL,
     GC,
-    GC_RESERVE,
-    GC_THRESHOLD,
-    GRANULE,
-    HEAP_COUNT,
+    HISTOGRAM,
     HOLDING,
-    HOST_PAGES_READ,
-    HOST_PAGES_WRITTEN,
     IDLE,
-    IN_FLIGHT,
-    INTERNAL,
-    K_DATA,
-    K_DONE,
-    K_DOORBELL,
-    K_ENTRY,
-    K_FETCH,
-    K_NONE,
-    K_PULL,
-    LANES,
-    LAST_DONE,
-    LAST_NS,
-    LAST_SIZE,
     LOG_DONE,
     LOG_ERASED,
     LOG_INSTANT,
     LOG_PLACED,
     LOG_PROGRAMMED,
-    LOG_SIZE,
-    LOGICAL,
     MAP,
-    MAP_HITS,
-    MAP_MISSES,
-    MAP_REACH,
-    MAP_READS,
-    MAP_SLOTS,
-    MAP_WRITES,
     MERGE,
-    MERGE_READS,
-    N_READ,
-    N_TRIM,
-    N_WRITE,
-    NEXT_QUEUE,
-    NOW,
-    NS_COMPLETION,
-    NS_DOORBELL,
-    NS_ENTRY,
-    NS_REQUEST,
-    OVERHEAD,
-    P_BARRIER,
-    P_BARRIER_TAIL,
-    P_CHANNEL,
-    P_FREE,
-    P_RUNNING,
-    P_USER,
-    P_WAIT,
-    P_WAIT_TAIL,
-    PAGE_BYTES,
-    PAGES,
-    PARKED_HEAD,
-    PARKED_TAIL,
-    PARTIAL,
-    PAYLOAD,
-    PLANES,
-    Q_HEAD,
-    Q_HELD,
-    Q_SIZE,
-    Q_TAIL,
-    Q_WAITING,
-    QUEUE_PAIRS,
-    R_ADDRESS,
-    R_BYTES,
-    R_INDEX,
-    R_LEFT,
-    R_NEXT,
-    R_OP,
-    R_QUEUE,
-    R_SIZE,
-    R_SUBMIT,
+    MESSAGE,
+    QUEUE,
     READ,
-    READ_OVERHEAD,
     READING,
-    REQUESTS,
-    RING_HEAD,
-    RING_HEAD_1,
-    RING_SIZE,
-    RING_TAIL,
-    RING_TAIL_1,
-    S_DIRTY,
-    S_LOADING,
-    S_NEXT,
-    S_PAGE,
-    S_PREV,
-    S_SIZE,
-    SLOT_HEAD,
-    SLOT_TAIL,
-    SLOTS_USED,
-    SPARE,
-    STALLS,
-    T_BLOCK,
-    T_BYTES,
-    T_CHANNEL,
-    T_KIND,
-    T_LPN,
-    T_NEXT,
-    T_OLD,
-    T_PAGE,
-    T_PLANE,
-    T_PPN,
-    T_REQUEST,
-    T_SEQUENCE,
-    T_SOURCE,
-    T_UNIT,
+    REQUEST,
+    SLOT,
     TRIM,
-    U_ACTIVE,
-    U_CHANNEL,
-    U_HOLD,
-    U_OUT,
-    U_PENDING,
-    U_PENDING_NS,
-    U_PENDING_READY,
-    U_SIZE,
-    U_STAMP,
-    U_STATE,
-    UNITS,
+    UNIT,
     USER,
     VICTIM,
     WAITING,
-    WIRE_BUSY,
-    WIRE_FREE,
-    WIRE_RATE,
     WRITE,
-    WRITE_OVERHEAD,
-    WRITE_SEQUENCE,
     WRITING,
+    Flash,
+    words,
 )
-from simulator.flash.pointer import pointer_to
 from simulator.flash.scheduler import (
+    append,
     enqueue,
     kick,
-    log,
+    log_row,
     next_on_channel,
     offer_out,
     pop_event,
@@ -219,109 +95,147 @@ from simulator.flash.scheduler import (
     serve,
     start,
 )
+from simulator.flash.step import step
 
-__all__ = ["DONE", "GROW", "NEED", "STOPPED", "STUCK", "count_request", "message_ns", "run"]
+__all__ = [
+    "DONE", "GROW", "NEED", "STOPPED", "STUCK", "Chunk", "Limits", "count_request", "message_ns", "run",
+]  # fmt: skip
 
 NEED, DONE, GROW, STOPPED, STUCK = range(5)
 """Why ``run`` came back: it wants the next chunk; all is done; transactions ran out; asked to; nothing moves."""
 
+NOBODY, DOORBELL, ENTRY, DATA, FETCH, PULL, COMPLETION = range(7)
+"""Kinds of messages on the wire; nobody waits for the first."""
 FOREVER = 1 << 62
+_CHANNEL, _UNIT, _REQUEST, _QUEUE = words(CHANNEL), words(UNIT), words(REQUEST), words(QUEUE)
+_SLOT, _MESSAGE, _HISTOGRAM = words(SLOT), words(MESSAGE), words(HISTOGRAM)
+_HELD_ONCE = 0x10000
+"""One write of a page that the controller still holds, in ``Flash.held``."""
+_WRITTEN = 0xFFFF
+"""The sixteenths of a page that were written, in ``Flash.held``."""
+
+Ints = npt.NDArray[np.int64]
 
 
-@compiled
-def _send(m, to_host, now, took, kind, payload):
-    """Put a message on the wire behind those already on it."""
-    free = m[WIRE_FREE + to_host]
-    arrives = (free if free > now else now) + took
-    m[WIRE_FREE + to_host] = arrives
-    m[WIRE_BUSY + to_host] += took
-    if kind != K_NONE:
-        size = m[RING_SIZE]
-        at = m[AT_RING] + 2 * (to_host * size + (m[RING_TAIL + to_host] & (size - 1)))
-        m[at] = arrives
-        m[at + 1] = (payload << 3) | kind
-        m[RING_TAIL + to_host] += 1
+class Chunk(NamedTuple):
+    """A stretch of the trace: operation, byte address, bytes and, for an open loop, arrival in ns (else empty)."""
+
+    op: Ints
+    address: Ints
+    size: Ints
+    arrival: Ints
 
 
-@compiled
-def message_ns(m, size):
+class Limits(NamedTuple):
+    """How far a call goes: ``closed`` requests are kept in flight (0: open loop), ``final``: no chunk follows.
+
+    It ends after ``stop`` events since the start (0: no limit), or when an event finds fewer than ``margin``
+    transactions free.
+    """
+
+    closed: int
+    final: bool
+    stop: int
+    margin: int
+
+
+# --- the wire -----------------------------------------------------------------------------------------------
+
+
+@step
+def _send(d, wire, now, took, kind, payload):
+    """Put a message on a direction of the wire, behind those already on it."""
+    arrives = (wire.free if wire.free > now else now) + took
+    wire.free = arrives
+    wire.busy_ns += took
+    if kind != NOBODY:
+        message = message_at(d, wire.begin + _MESSAGE * (wire.tail & (d.ring_size - 1)))
+        message.arrives = arrives
+        message.kind = kind
+        message.payload = payload
+        wire.tail += 1
+
+
+@step
+def _next_message(d, wire):
+    """The message that arrives first; there is one."""
+    return message_at(d, wire.begin + _MESSAGE * (wire.head & (d.ring_size - 1)))
+
+
+@step
+def message_ns(d, size):
     """Time of data on the wire."""
-    if m[INTERNAL] != 0:
+    if d.internal != 0:
         return 0
-    if size == m[LAST_SIZE]:
-        return m[LAST_NS]
-    raw = size + (size + m[PAYLOAD] - 1) // m[PAYLOAD] * m[OVERHEAD]
-    padded = (raw + m[LANES] - 1) // m[LANES] * m[LANES]
-    m[LAST_SIZE] = size
-    m[LAST_NS] = ((padded << 20) + m[WIRE_RATE] - 1) // m[WIRE_RATE]
-    return m[LAST_NS]
+    if size == d.last_size:
+        return d.last_ns
+    raw = size + (size + d.payload - 1) // d.payload * d.overhead
+    padded = (raw + d.lanes - 1) // d.lanes * d.lanes
+    d.last_size = size
+    d.last_ns = ((padded << 20) + d.wire_rate - 1) // d.wire_rate
+    return d.last_ns
 
 
-@compiled
-def _append(m, holder, head, tail, record, link):
-    """Put a record at the end of a list whose ends stand in ``holder``."""
-    m[record + link] = 0
-    if m[holder + head] == 0:
-        m[holder + head] = record
-    else:
-        m[m[holder + tail] + link] = record
-    m[holder + tail] = record
-
-
-@compiled
-def _submit(m, now, since, op, address, size, index):
+@step
+def _submit(d, now, since, op, address, size, index):
     """The host puts a request into a submission queue and rings the doorbell; it counts from ``since``."""
-    request = m[FREE_REQUEST]
-    m[FREE_REQUEST] = m[request + R_NEXT]
-    m[IN_FLIGHT] += 1
-    m[request + R_OP] = op
-    m[request + R_ADDRESS] = address
-    m[request + R_BYTES] = size
-    m[request + R_SUBMIT] = since
-    m[request + R_INDEX] = index
-    if m[INTERNAL] != 0:
-        _send(m, 0, now, 0, K_DATA, request)
+    taken = d.free_request
+    request = request_at(d, taken)
+    d.free_request = request.next
+    d.in_flight += 1
+    request.op = op
+    request.address = address
+    request.bytes = size
+    request.since = since
+    request.index = index
+    if d.internal != 0:
+        _send(d, d.to_drive, now, 0, DATA, taken)
         return
-    number = m[NEXT_QUEUE]
-    m[NEXT_QUEUE] = 0 if number + 1 == m[QUEUE_PAIRS] else number + 1
-    m[request + R_QUEUE] = number
-    queue = m[AT_QUEUE] + number * Q_SIZE
-    _append(m, queue, Q_HEAD, Q_TAIL, request, R_NEXT)
-    _send(m, 0, now, m[NS_DOORBELL], K_DOORBELL, queue)
+    number = d.next_queue
+    d.next_queue = 0 if number + 1 == d.queue_pairs else number + 1
+    request.queue = d.first_queue + number * _QUEUE
+    append(d, queue_at(d, request.queue).entries, taken)
+    _send(d, d.to_drive, now, d.doorbell_ns, DOORBELL, request.queue)
 
 
-@compiled
-def _fetch(m, queue, now):
+@step
+def _fetch(d, queue, now):
     """Ask for the next entry of a queue, if the drive may hold one more of its requests."""
-    if m[queue + Q_WAITING] > 0 and m[queue + Q_HELD] < m[FETCH]:
-        m[queue + Q_WAITING] -= 1
-        m[queue + Q_HELD] += 1
-        _send(m, 1, now, m[NS_REQUEST], K_FETCH, queue)
+    if queue.waiting > 0 and queue.held < d.fetch:
+        queue.waiting -= 1
+        queue.held += 1
+        _send(d, d.to_host, now, d.request_ns, FETCH, place_of(d, queue))
 
 
-@compiled
-def _finish(m, request, now):
+@step
+def _finish(d, request, now):
     """All pages of a request are done: data and completion go to the host."""
-    if m[INTERNAL] != 0:
-        _send(m, 1, now, 0, K_DONE, request)
+    done = place_of(d, request)
+    if d.internal != 0:
+        _send(d, d.to_host, now, 0, COMPLETION, done)
         return
-    queue = m[AT_QUEUE] + m[request + R_QUEUE] * Q_SIZE
-    m[queue + Q_HELD] -= 1
-    _fetch(m, queue, now)
-    if m[request + R_OP] == READ:
-        _send(m, 1, now, message_ns(m, m[request + R_BYTES]), K_NONE, 0)
-    _send(m, 1, now, m[NS_COMPLETION], K_DONE, request)
+    queue = queue_at(d, request.queue)
+    queue.held -= 1
+    _fetch(d, queue, now)
+    if request.op == READ:
+        _send(d, d.to_host, now, message_ns(d, request.bytes), NOBODY, 0)
+    _send(d, d.to_host, now, d.completion_ns, COMPLETION, done)
 
 
-@compiled
-def _page_done(m, request, now):
+@step
+def _page_done(d, request, now):
+    """A page of a request is done; ``request``: its place, 0 where nobody waits for the page."""
     if request != 0:
-        m[request + R_LEFT] -= 1
-        if m[request + R_LEFT] == 0:
-            _finish(m, request, now)
+        waiting = request_at(d, request)
+        waiting.left -= 1
+        if waiting.left == 0:
+            _finish(d, waiting, now)
 
 
-@compiled
+# --- latencies ----------------------------------------------------------------------------------------------
+
+
+@step
 def _bin(value):
     """The histogram bin of a latency: its leading bits."""
     shift = 0
@@ -332,669 +246,756 @@ def _bin(value):
     return (shift << BIN_BITS) + small
 
 
-@compiled
-def count_request(m, request, now, latencies, kept):
-    """Book a completed request."""
-    op, size = m[request + R_OP], m[request + R_BYTES]
-    took = now - m[request + R_SUBMIT]
-    row = 0 if op == READ else (1 if op == WRITE else 2)
-    if row == 0:
-        m[N_READ] += 1
-        m[BYTES_READ] += size
-    elif row == 1:
-        m[N_WRITE] += 1
-        m[BYTES_WRITTEN] += size
+@step
+def count_request(d, request, now, latencies, kept):
+    """Count a request that is done at ``now``; its latency is kept where the array of ``kept`` reaches."""
+    took = now - request.since
+    row = 0
+    if request.op == READ:
+        d.reads += 1
+        d.bytes_read += request.bytes
+    elif request.op == WRITE:
+        row = 1
+        d.writes += 1
+        d.bytes_written += request.bytes
     else:
-        m[N_TRIM] += 1
-    at = m[AT_HISTOGRAM] + row * (BINS + 4)
-    m[at + _bin(took)] += 1
-    at += BINS
-    if m[at + 3] == 0 or took < m[at]:
-        m[at] = took
-    m[at + 1] = max(m[at + 1], took)
-    m[at + 2] += took
-    m[at + 3] += 1
-    m[LAST_DONE] = now
-    if m[request + R_INDEX] < kept:
-        latencies[m[request + R_INDEX]] = took
-    if m[LOG_SIZE] != 0:
-        log(m, now, now, LOG_DONE, op, m[request + R_ADDRESS], size, 0, m[request + R_INDEX])
-    m[request + R_NEXT] = m[FREE_REQUEST]
-    m[FREE_REQUEST] = request
-    m[IN_FLIGHT] -= 1
+        row = 2
+        d.trims += 1
+    at = d.histograms + row * (_HISTOGRAM + BINS)
+    word_at(d, at + _HISTOGRAM + _bin(took)).value += 1
+    histogram = histogram_at(d, at)
+    if histogram.count == 0 or took < histogram.least_ns:
+        histogram.least_ns = took
+    histogram.most_ns = max(histogram.most_ns, took)
+    histogram.total_ns += took
+    histogram.count += 1
+    if request.index < kept:
+        latencies[request.index] = took
+    if d.log_size != 0:
+        note = log_row(d, now, now, LOG_DONE)
+        note.unit = request.op
+        note.ppn = request.address
+        note.lpn = request.bytes
+        note.stamp = request.index
+
+
+@step
+def _complete(d, request, now, latencies, kept):
+    """The host has a completion: the request is counted, and its record free again."""
+    count_request(d, request, now, latencies, kept)
+    d.last_done = now
+    request.next = d.free_request
+    d.free_request = place_of(d, request)
+    d.in_flight -= 1
+    if d.internal == 0:
+        _send(d, d.to_drive, now, d.doorbell_ns, NOBODY, 0)
 
 
 # --- the cached map -----------------------------------------------------------------------------------------
 
 
-@compiled
-def _to_front(m, slot):
+@step
+def _to_front(d, slot):
     """A slot was used: it is the last to be given up."""
-    if m[SLOT_HEAD] == slot:
+    used = place_of(d, slot)
+    if d.slots.head == used:
         return
-    before, after = m[slot + S_PREV], m[slot + S_NEXT]
+    before, after = slot.previous, slot.next
     if before != 0:
-        m[before + S_NEXT] = after
+        slot_at(d, before).next = after
     if after != 0:
-        m[after + S_PREV] = before
-    if m[SLOT_TAIL] == slot:
-        m[SLOT_TAIL] = before
-    head = m[SLOT_HEAD]
-    m[slot + S_PREV] = 0
-    m[slot + S_NEXT] = head
+        slot_at(d, after).previous = before
+    if d.slots.tail == used:
+        d.slots.tail = before
+    head = d.slots.head
+    slot.previous = 0
+    slot.next = head
     if head != 0:
-        m[head + S_PREV] = slot
+        slot_at(d, head).previous = used
     else:
-        m[SLOT_TAIL] = slot
-    m[SLOT_HEAD] = slot
+        d.slots.tail = used
+    d.slots.head = used
 
 
-@compiled
-def _mapped(m, l2p, p2l, aux, txn, now):
+@step
+def _free_slot(d):
+    """The place of a slot that was never used, or of the one used longest ago that is not being loaded; or 0."""
+    if d.slots_used < d.map_slots:
+        d.slots_used += 1
+        return d.first_slot + (d.slots_used - 1) * _SLOT
+    found = d.slots.tail
+    while found != 0 and slot_at(d, found).loading != 0:
+        found = slot_at(d, found).previous
+    return found
+
+
+@step
+def _mapped(f, txn, now):
     """Whether the map entry of a transaction is in DRAM; if not, it is fetched and the transaction waits."""
-    page = m[txn + T_LPN] // m[MAP_REACH]
-    slot = m[m[AT_MAPPED] + page]
-    changes = m[txn + T_KIND] == WRITE
-    if slot != 0 and m[slot + S_LOADING] == 0:
-        m[MAP_HITS] += 1
-        m[slot + S_DIRTY] |= changes
-        _to_front(m, slot)
+    d = f.drive
+    page = txn.lpn // d.map_reach
+    held = word_at(d, d.mapped + page).value
+    changes = txn.kind == WRITE
+    if held != 0 and slot_at(d, held).loading == 0:
+        d.map_hits += 1
+        slot = slot_at(d, held)
+        slot.dirty |= changes
+        _to_front(d, slot)
         return True
-    if slot != 0:
-        _append(m, 0, PARKED_HEAD, PARKED_TAIL, txn, T_NEXT)
+    fresh = d.slots_used < d.map_slots
+    found = 0 if held != 0 else _free_slot(d)
+    if found == 0:
+        append(d, d.parked, place_of(d, txn))
         return False
+    slot = slot_at(d, found)
     evicted = -1
-    if m[SLOTS_USED] < m[MAP_SLOTS]:
-        slot = m[AT_SLOT] + m[SLOTS_USED] * S_SIZE
-        m[SLOTS_USED] += 1
-    else:
-        slot = m[SLOT_TAIL]
-        while slot != 0 and m[slot + S_LOADING] != 0:
-            slot = m[slot + S_PREV]
-        if slot == 0:
-            _append(m, 0, PARKED_HEAD, PARKED_TAIL, txn, T_NEXT)
-            return False
-        m[m[AT_MAPPED] + m[slot + S_PAGE]] = 0
-        if m[slot + S_DIRTY] != 0:
-            evicted = m[slot + S_PAGE]
-    m[MAP_MISSES] += 1
-    m[slot + S_PAGE] = page
-    m[slot + S_DIRTY] = changes
-    m[m[AT_MAPPED] + page] = slot
-    _to_front(m, slot)
-    known = l2p[m[LOGICAL] + page] != 0
-    if m[PARTIAL] != 0 and (aux[m[LOGICAL] + page] >> 16) != 0:
+    if not fresh:
+        word_at(d, d.mapped + slot.page).value = 0
+        if slot.dirty != 0:
+            evicted = slot.page
+    d.map_misses += 1
+    slot.page = page
+    slot.dirty = changes
+    word_at(d, d.mapped + page).value = found
+    _to_front(d, slot)
+    known = f.to_physical[d.logical + page] != 0
+    if d.partial != 0 and (f.held[d.logical + page] >> 16) != 0:
         known = False
-    m[slot + S_LOADING] = known
+    slot.loading = known
     if evicted >= 0:
-        m[MAP_WRITES] += 1
-        if m[PARTIAL] != 0:
-            aux[m[LOGICAL] + evicted] += 0x10000
-        _send_map_page(m, l2p, p2l, aux, WRITE, evicted, now)
+        d.map_writes += 1
+        if d.partial != 0:
+            f.held[d.logical + evicted] += _HELD_ONCE
+        _send_map_page(f, WRITE, evicted, now)
     if not known:
         return True
-    m[MAP_READS] += 1
-    _append(m, 0, PARKED_HEAD, PARKED_TAIL, txn, T_NEXT)
-    _send_map_page(m, l2p, p2l, aux, READ, page, now)
+    d.map_reads += 1
+    append(d, d.parked, place_of(d, txn))
+    _send_map_page(f, READ, page, now)
     return False
 
 
-@compiled
-def _send_map_page(m, l2p, p2l, aux, kind, page, now):
+@step
+def _send_map_page(f, kind, page, now):
     """Read or write a page of the map itself."""
-    txn = new_transaction(m, kind, MAP, m[LOGICAL] + page, 0, m[PAGE_BYTES])
-    if _place_page(m, l2p, p2l, aux, txn, now):
-        _kick(m, txn, now)
+    d = f.drive
+    _queue_page(f, new_transaction(d, kind, MAP, d.logical + page, 0, d.page_bytes), now)
 
 
-@compiled
-def _map_loaded(m, l2p, p2l, aux, page, now):
+@step
+def _map_loaded(f, page, now):
     """A translation page came in: whoever waited for it, or for a slot, is tried again."""
-    slot = m[m[AT_MAPPED] + page]
-    if slot != 0:
-        m[slot + S_LOADING] = 0
-    last = m[PARKED_TAIL]
-    while m[PARKED_HEAD] != 0:
-        txn = m[PARKED_HEAD]
-        m[PARKED_HEAD] = m[txn + T_NEXT]
-        _translate(m, l2p, p2l, aux, txn, now)
-        if txn == last:
+    d = f.drive
+    held = word_at(d, d.mapped + page).value
+    if held != 0:
+        slot_at(d, held).loading = 0
+    last = d.parked.tail
+    while d.parked.head != 0:
+        waiting = d.parked.head
+        txn = txn_at(d, waiting)
+        d.parked.head = txn.next
+        if d.map_slots == 0 or txn.source == MAP or _mapped(f, txn, now):
+            _queue_page(f, txn, now)
+        if waiting == last:
             break
 
 
 # --- pages --------------------------------------------------------------------------------------------------
 
 
-@compiled
-def _kick(m, txn, now):
-    channel = m[txn + T_CHANNEL]
-    if m[channel + C_BUSY] == 0:
-        kick(m, channel, now)
+@step
+def _queue_page(f, txn, now):
+    """Find the place of a page, put it into its unit's queue, and look at the bus."""
+    if _place_page(f, txn, now):
+        kick(f.drive, channel_at(f.drive, txn.channel), now)
 
 
-@compiled
-def _translate(m, l2p, p2l, aux, txn, now):
-    """Find the place of a page, and queue it there at once (all of a request together: see ``_start``)."""
-    if m[MAP_SLOTS] != 0 and m[txn + T_SOURCE] != MAP:
-        if not _mapped(m, l2p, p2l, aux, txn, now):
-            return
-    if _place_page(m, l2p, p2l, aux, txn, now):
-        _kick(m, txn, now)
-
-
-@compiled
-def _mask(m, first, size):
+@step
+def _mask(d, first, size):
     """Which sixteenths of a page some of its bytes cover."""
-    low = first // m[GRANULE]
-    high = min((first + size + m[GRANULE] - 1) // m[GRANULE], 16)
+    low = first // d.granule
+    high = min((first + size + d.granule - 1) // d.granule, 16)
     return ((1 << high) - 1) & ~((1 << low) - 1)
 
 
-@compiled
-def _ones(mask):
-    """How many parts of a page a mask names."""
+@step
+def _part_bytes(d, mask):
+    """Bytes of the sixteenths that a mask names."""
     count = 0
     while mask != 0:
         mask &= mask - 1
         count += 1
-    return count
+    return min(count * d.granule, d.page_bytes)
 
 
-@compiled
-def _place_page(m, l2p, p2l, aux, txn, now):
+@step
+def _place_page(f, txn, now):
     """Give a page its place and put it into its unit's queue. False: it waits, or was done without flash."""
-    lpn, kind = m[txn + T_LPN], m[txn + T_KIND]
-    ppn = l2p[lpn] - 1
-    plane = m[m[AT_ORDER] + lpn % m[PLANES]]
-    if ppn >= 0 and m[block_of(m, ppn) + B_STATE] == VICTIM:
-        m[BARRIERS] += 1
-        _append(m, plane, P_BARRIER, P_BARRIER_TAIL, txn, T_NEXT)
+    d = f.drive
+    ppn = f.to_physical[txn.lpn] - 1
+    plane = plane_of(d, txn.lpn)
+    if ppn >= 0 and block_of(d, ppn).state == VICTIM:
+        # The page is being moved; what comes after the move sees its new place.
+        d.barriers += 1
+        append(d, plane.barrier, place_of(d, txn))
         return False
-    if kind == READ:
-        if m[PARTIAL] != 0 and (aux[lpn] >> 16) != 0 and m[txn + T_SOURCE] == USER:
-            m[BUFFER_HITS] += 1
-            request = m[txn + T_REQUEST]
-            release(m, txn)
-            _page_done(m, request, now)
-            return False
-        if ppn < 0:
-            # Data that nobody wrote in this run: taken to have been there, in the order they are met.
-            if m[plane + P_USER] == 0 and not may_write(m, l2p, p2l, plane, now):
-                m[STALLS] += 1
-                _append(m, plane, P_WAIT, P_WAIT_TAIL, txn, T_NEXT)
-                return False
-            ppn = user_page(m, plane)
-            l2p[lpn] = ppn + 1
-            p2l[ppn] = lpn + 1
-            if m[PARTIAL] != 0:
-                aux[lpn] |= 0xFFFF
-            if m[SPARE] != 0:
-                m[m[AT_SPARE] + ppn] = 1
-            if m[LOG_SIZE] != 0:
-                log(m, now, now, LOG_INSTANT, 0, ppn, lpn, USER, 0)
-            if m[plane + P_FREE] < m[GC_THRESHOLD] and ppn % m[PAGES] == m[PAGES] - 1:
-                collect(m, l2p, p2l, plane, now)
-        place(m, txn, plane, ppn)
-        m[m[txn + T_BLOCK] + B_READS] += 1
-        enqueue(m, txn)
-        return True
-    if m[PARTIAL] != 0 and m[txn + T_SOURCE] == USER and ppn >= 0:
-        held = aux[lpn] & 0xFFFF
-        alone = (aux[lpn] >> 16) < 2
-        if alone and held & ~m[txn + T_SEQUENCE] != 0:
-            # Part of the page stays: it is read first and written together with the new part.
-            m[MERGE_READS] += 1
-            m[txn + T_KIND] = READ
-            m[txn + T_SOURCE] = MERGE
-            m[txn + T_BYTES] = min(_ones(held & ~m[txn + T_SEQUENCE]) * m[GRANULE], m[PAGE_BYTES])
-            place(m, txn, plane, ppn)
-            m[m[txn + T_BLOCK] + B_READS] += 1
-            enqueue(m, txn)
+    if txn.kind == READ:
+        return _place_read(f, txn, plane, ppn, now)
+    if d.partial != 0 and txn.source == USER and ppn >= 0:
+        if _merge_first(f, txn, plane, ppn):
             return True
-    if not may_write(m, l2p, p2l, plane, now):
-        m[STALLS] += 1
-        _append(m, plane, P_WAIT, P_WAIT_TAIL, txn, T_NEXT)
+    if not may_write(f, plane, now):
+        d.stalls += 1
+        append(d, plane.waiting, place_of(d, txn))
         return False
-    _place_write(m, l2p, p2l, aux, txn, plane, now)
+    _place_write(f, txn, plane, now)
     return True
 
 
-@compiled
-def _place_write(m, l2p, p2l, aux, txn, plane, now):
+@step
+def _queue_read(d, txn, plane, ppn):
+    """Queue the read of a physical page; its block is not erased before."""
+    place(d, txn, plane, ppn)
+    block_at(d, txn.block).reads += 1
+    enqueue(d, txn)
+
+
+@step
+def _place_read(f, txn, plane, ppn, now):
+    """A read goes to the page's place, unless the controller holds its data."""
+    d = f.drive
+    if d.partial != 0 and (f.held[txn.lpn] >> 16) != 0 and txn.source == USER:
+        d.buffer_hits += 1
+        request = txn.request
+        release(d, txn)
+        _page_done(d, request, now)
+        return False
+    if ppn < 0:
+        # Data that nobody wrote in this run: taken to have been there, in the order they are met.
+        if plane.user_block == 0 and not may_write(f, plane, now):
+            d.stalls += 1
+            append(d, plane.waiting, place_of(d, txn))
+            return False
+        ppn = _appear(f, txn.lpn, plane, now)
+    _queue_read(d, txn, plane, ppn)
+    return True
+
+
+@step
+def _appear(f, lpn, plane, now):
+    """Give a page that was there from before its place; the physical page."""
+    d = f.drive
+    ppn = user_page(d, plane)
+    f.to_physical[lpn] = ppn + 1
+    f.to_logical[ppn] = lpn + 1
+    if d.partial != 0:
+        f.held[lpn] |= _WRITTEN
+    if d.spare != 0:
+        word_at(d, d.spare_areas + ppn).value = 1
+    if d.log_size != 0:
+        row = log_row(d, now, now, LOG_INSTANT)
+        row.ppn = ppn
+        row.lpn = lpn
+    if ppn % d.pages == d.pages - 1:
+        collect(f, plane, now)
+    return ppn
+
+
+@step
+def _merge_first(f, txn, plane, ppn):
+    """Where part of a page stays, it is read first and written together with the new part; True if so."""
+    d = f.drive
+    left = (f.held[txn.lpn] & _WRITTEN) & ~txn.sequence
+    if (f.held[txn.lpn] >> 16) >= 2 or left == 0:
+        return False
+    d.merge_reads += 1
+    txn.kind = READ
+    txn.source = MERGE
+    txn.bytes = _part_bytes(d, left)
+    _queue_read(d, txn, plane, ppn)
+    return True
+
+
+@step
+def _place_write(f, txn, plane, now):
     """Take the next page of the frontier for a write; the old copy is worth nothing from now on."""
-    lpn = m[txn + T_LPN]
-    old = l2p[lpn] - 1
-    ppn = user_page(m, plane)
+    d = f.drive
+    lpn = txn.lpn
+    old = f.to_physical[lpn] - 1
+    ppn = user_page(d, plane)
     if old >= 0:
-        invalidate(m, old)
-        m[block_of(m, old) + B_SUPERSEDED] += 1
-        m[txn + T_OLD] = block_of(m, old)
-    if m[PARTIAL] != 0:
-        aux[lpn] |= (m[txn + T_SEQUENCE] & 0xFFFF) if m[txn + T_SOURCE] == USER else 0xFFFF
-    m[WRITE_SEQUENCE] += 1
-    m[txn + T_SEQUENCE] = m[WRITE_SEQUENCE]
-    l2p[lpn] = ppn + 1
-    p2l[ppn] = lpn + 1
-    place(m, txn, plane, ppn)
-    m[m[txn + T_BLOCK] + B_WRITES] += 1
-    if m[LOG_SIZE] != 0:
-        request = m[txn + T_REQUEST]
-        index = m[request + R_INDEX] if request != 0 else -1
-        log(m, now, now, LOG_PLACED, index, ppn, lpn, m[txn + T_SOURCE], m[WRITE_SEQUENCE])
-    enqueue(m, txn)
-    if ppn % m[PAGES] == m[PAGES] - 1:
-        collect(m, l2p, p2l, plane, now)
+        invalidate(d, old)
+        block = block_of(d, old)
+        block.superseded += 1
+        txn.old = place_of(d, block)
+    if d.partial != 0:
+        f.held[lpn] |= (txn.sequence & _WRITTEN) if txn.source == USER else _WRITTEN
+    d.write_sequence += 1
+    txn.sequence = d.write_sequence
+    f.to_physical[lpn] = ppn + 1
+    f.to_logical[ppn] = lpn + 1
+    place(d, txn, plane, ppn)
+    block_at(d, txn.block).writes += 1
+    if d.log_size != 0:
+        row = log_row(d, now, now, LOG_PLACED)
+        row.unit = request_at(d, txn.request).index if txn.request != 0 else -1
+        row.ppn = ppn
+        row.lpn = lpn
+        row.source = txn.source
+        row.stamp = d.write_sequence
+    enqueue(d, txn)
+    if ppn % d.pages == d.pages - 1:
+        collect(f, plane, now)
 
 
-@compiled
-def _wake(m, l2p, p2l, aux, plane, lpn, now):
+@step
+def _wake(f, plane, lpn, now):
     """The move of a page ended: what waited for it goes on."""
-    last = m[plane + P_BARRIER_TAIL]
-    while m[plane + P_BARRIER] != 0:
-        txn = m[plane + P_BARRIER]
-        m[plane + P_BARRIER] = m[txn + T_NEXT]
-        end = txn == last
-        if m[txn + T_LPN] != lpn:
-            _append(m, plane, P_BARRIER, P_BARRIER_TAIL, txn, T_NEXT)
-        elif m[txn + T_KIND] == TRIM:
-            request = m[txn + T_REQUEST]
-            drop(m, l2p, lpn, now)
-            if m[PARTIAL] != 0:
-                aux[lpn] &= 0xFFFF0000
-            release(m, txn)
-            _page_done(m, request, now)
+    d = f.drive
+    last = plane.barrier.tail
+    while plane.barrier.head != 0:
+        waiting = plane.barrier.head
+        txn = txn_at(d, waiting)
+        plane.barrier.head = txn.next
+        if txn.lpn != lpn:
+            append(d, plane.barrier, waiting)
+        elif txn.kind == TRIM:
+            request = txn.request
+            _forget(f, lpn, now)
+            release(d, txn)
+            _page_done(d, request, now)
         else:
-            if _place_page(m, l2p, p2l, aux, txn, now):
-                _kick(m, txn, now)
-        if end:
+            _queue_page(f, txn, now)
+        if waiting == last:
             break
 
 
-@compiled
-def _serve_waiting(m, l2p, p2l, aux, plane, now):
+@step
+def _serve_waiting(f, plane, now):
     """Writes that waited for room in a plane go on while there is some."""
-    while m[plane + P_WAIT] != 0 and may_write(m, l2p, p2l, plane, now):
-        txn = m[plane + P_WAIT]
-        m[plane + P_WAIT] = m[txn + T_NEXT]
-        if _place_page(m, l2p, p2l, aux, txn, now):
-            _kick(m, txn, now)
+    while plane.waiting.head != 0 and may_write(f, plane, now):
+        txn = txn_at(f.drive, plane.waiting.head)
+        plane.waiting.head = txn.next
+        _queue_page(f, txn, now)
 
 
-# --- ends of flash operations ---------------------------------------------------------------------------------
+# --- ends of flash operations -------------------------------------------------------------------------------
 
 
-@compiled
-def _read_done(m, l2p, p2l, aux, txn, now):
-    source = m[txn + T_SOURCE]
-    if source == GC:
-        plane, old, lpn = m[txn + T_PLANE], m[txn + T_PPN], m[txn + T_LPN]
-        if l2p[lpn] != old + 1:
-            m[FAULT] = 1
-        m[txn + T_KIND] = WRITE
-        m[txn + T_OLD] = old
-        ppn = gc_page(m, plane)
-        invalidate(m, old)
-        p2l[ppn] = lpn + 1
-        place(m, txn, plane, ppn)
-        m[m[txn + T_BLOCK] + B_WRITES] += 1
-        if m[SPARE] != 0:
-            m[txn + T_SEQUENCE] = m[m[AT_SPARE] + old]
-        enqueue(m, txn)
-        _kick(m, txn, now)
-        if ppn % m[PAGES] == m[PAGES] - 1:
-            collect(m, l2p, p2l, plane, now)
+@step
+def _moved_out(f, txn, now):
+    """Collection has read a page: it is written to collection's frontier."""
+    d = f.drive
+    plane = plane_at(d, txn.plane)
+    old, lpn = txn.ppn, txn.lpn
+    if f.to_physical[lpn] != old + 1:
+        d.fault = 1
+    txn.kind = WRITE
+    txn.old = old
+    ppn = gc_page(d, plane)
+    invalidate(d, old)
+    f.to_logical[ppn] = lpn + 1
+    place(d, txn, plane, ppn)
+    block_at(d, txn.block).writes += 1
+    if d.spare != 0:
+        txn.sequence = word_at(d, d.spare_areas + old).value
+    enqueue(d, txn)
+    kick(d, channel_at(d, txn.channel), now)
+    if ppn % d.pages == d.pages - 1:
+        collect(f, plane, now)
+
+
+@step
+def _read_done(f, txn, now):
+    """A page that was read has left the bus."""
+    d = f.drive
+    if txn.source == GC:
+        _moved_out(f, txn, now)
         return
-    block = m[txn + T_BLOCK]
-    m[block + B_READS] -= 1
-    lpn, request = m[txn + T_LPN], m[txn + T_REQUEST]
-    if source == MERGE:
-        m[txn + T_KIND] = WRITE
-        m[txn + T_SOURCE] = USER
-        m[txn + T_SEQUENCE] |= aux[lpn] & 0xFFFF
-        m[txn + T_BYTES] = min(_ones(m[txn + T_SEQUENCE]) * m[GRANULE], m[PAGE_BYTES])
-        if _place_page(m, l2p, p2l, aux, txn, now):
-            _kick(m, txn, now)
-        try_erase(m, block, now)
+    block = block_at(d, txn.block)
+    block.reads -= 1
+    if txn.source == MERGE:
+        txn.kind = WRITE
+        txn.source = USER
+        txn.sequence |= f.held[txn.lpn] & _WRITTEN
+        txn.bytes = _part_bytes(d, txn.sequence)
+        _queue_page(f, txn, now)
+        try_erase(d, block, now)
         return
-    release(m, txn)
-    try_erase(m, block, now)
+    source, lpn, request = txn.source, txn.lpn, txn.request
+    release(d, txn)
+    try_erase(d, block, now)
     if source == MAP:
-        _map_loaded(m, l2p, p2l, aux, lpn - m[LOGICAL], now)
+        _map_loaded(f, lpn - d.logical, now)
     else:
-        _page_done(m, request, now)
+        _page_done(d, request, now)
 
 
-@compiled
-def _program_done(m, l2p, p2l, aux, txn, now):
-    block, lpn, plane = m[txn + T_BLOCK], m[txn + T_LPN], m[txn + T_PLANE]
-    ppn, request, source = m[txn + T_PPN], m[txn + T_REQUEST], m[txn + T_SOURCE]
-    if m[txn + T_PAGE] < m[block + B_PROGRAMMED]:
-        m[FAULT] = 2
-    m[block + B_PROGRAMMED] = m[txn + T_PAGE] + 1
-    m[block + B_WRITES] -= 1
-    if m[SPARE] != 0:
-        at = m[AT_SPARE] + ppn
-        if m[at] != 0:
-            m[FAULT] = 3
-        m[at] = m[txn + T_SEQUENCE]
-    if m[LOG_SIZE] != 0:
-        log(m, now, now, LOG_PROGRAMMED, 0, ppn, lpn, source, 0)
-    old = m[txn + T_OLD]
-    release(m, txn)
+@step
+def _write_spare_area(d, txn):
+    """The page's spare area holds the number of its write."""
+    spare = word_at(d, d.spare_areas + txn.ppn)
+    if spare.value != 0:
+        d.fault = 3
+    spare.value = txn.sequence
+
+
+@step
+def _program_done(f, txn, now):
+    """A page is on flash."""
+    d = f.drive
+    block, plane = block_at(d, txn.block), plane_at(d, txn.plane)
+    if txn.page < block.programmed:
+        d.fault = 2
+    block.programmed = txn.page + 1
+    block.writes -= 1
+    if d.spare != 0:
+        _write_spare_area(d, txn)
+    if d.log_size != 0:
+        row = log_row(d, now, now, LOG_PROGRAMMED)
+        row.ppn = txn.ppn
+        row.lpn = txn.lpn
+        row.source = txn.source
+    lpn, old, ppn, source, request = txn.lpn, txn.old, txn.ppn, txn.source, txn.request
+    release(d, txn)
     if source == GC:
-        if l2p[lpn] != old + 1:
-            m[FAULT] = 4
-        l2p[lpn] = ppn + 1
-        victim = block_of(m, old)
-        m[victim + B_MOVES] -= 1
-        if m[plane + P_BARRIER] != 0:
-            _wake(m, l2p, p2l, aux, plane, lpn, now)
-        try_erase(m, victim, now)
+        if f.to_physical[lpn] != old + 1:
+            d.fault = 4
+        f.to_physical[lpn] = ppn + 1
+        victim = block_of(d, old)
+        victim.moves -= 1
+        if plane.barrier.head != 0:
+            _wake(f, plane, lpn, now)
+        try_erase(d, victim, now)
         return
     if old >= 0:
-        m[old + B_SUPERSEDED] -= 1
-        try_erase(m, old, now)
-    if m[PARTIAL] != 0:
-        aux[lpn] -= 0x10000
-    if m[BUFFER] != 0 and source == USER:
-        m[BUFFERED] -= 1
-        _admit(m, l2p, p2l, aux, now)
+        replaced = block_at(d, old)
+        replaced.superseded -= 1
+        try_erase(d, replaced, now)
+    if d.partial != 0:
+        f.held[lpn] -= _HELD_ONCE
+    if d.buffer != 0 and source == USER:
+        d.buffered -= 1
+        _admit(f, now)
     elif request != 0:
-        _page_done(m, request, now)
-    if m[plane + P_WAIT] != 0 and m[plane + P_RUNNING] == 0:
-        _serve_waiting(m, l2p, p2l, aux, plane, now)
+        _page_done(d, request, now)
+    if plane.waiting.head != 0 and plane.running == 0:
+        _serve_waiting(f, plane, now)
 
 
-@compiled
-def _erase_done(m, l2p, p2l, aux, txn, now):
-    plane, block = m[txn + T_PLANE], m[txn + T_BLOCK]
-    if m[LOG_SIZE] != 0:
-        log(m, now, now, LOG_ERASED, 0, m[txn + T_PPN], -1, GC, 0)
-    if m[SPARE] != 0:
-        first = m[AT_SPARE] + (block - m[AT_BLOCK]) // B_SIZE * m[PAGES]
-        for page in range(m[PAGES]):
-            m[first + page] = 0
-    release(m, txn)
-    m[plane + P_RUNNING] -= 1
-    give_back_block(m, plane, block)
-    level_wear(m, l2p, p2l, plane, now)
-    _serve_waiting(m, l2p, p2l, aux, plane, now)
-    if m[plane + P_FREE] < m[GC_RESERVE]:
-        collect(m, l2p, p2l, plane, now)
+@step
+def _erase_done(f, txn, now):
+    """A block is empty."""
+    d = f.drive
+    plane, block = plane_at(d, txn.plane), block_at(d, txn.block)
+    if d.log_size != 0:
+        row = log_row(d, now, now, LOG_ERASED)
+        row.ppn = txn.ppn
+        row.lpn = -1
+        row.source = GC
+    if d.spare != 0:
+        first = d.spare_areas + first_page(d, block)
+        for page in range(d.pages):
+            word_at(d, first + page).value = 0
+    release(d, txn)
+    plane.running -= 1
+    give_back_block(d, plane, block)
+    level_wear(f, plane, now)
+    _serve_waiting(f, plane, now)
+    if plane.free < d.gc_reserve:
+        collect(f, plane, now)
 
 
 # --- requests -----------------------------------------------------------------------------------------------
 
 
-@compiled
-def _start(m, l2p, p2l, aux, request, now):
+@step
+def _start(f, request, now):
     """A request is in the drive with its data: cut it into pages, queue all of them, then look at the buses."""
-    op, address, size = m[request + R_OP], m[request + R_ADDRESS], m[request + R_BYTES]
-    page_bytes = m[PAGE_BYTES]
-    first, last = address // page_bytes, (address + size - 1) // page_bytes
-    m[request + R_LEFT] = last - first + 1
-    buffered = op == WRITE and m[BUFFER] != 0
+    d = f.drive
+    op, address, size = request.op, request.address, request.bytes
+    first, last = address // d.page_bytes, (address + size - 1) // d.page_bytes
+    request.left = last - first + 1
+    waiting = 0 if op == WRITE and d.buffer != 0 else place_of(d, request)
     queued = 0
     for lpn in range(first, last + 1):
-        begin = max(address - lpn * page_bytes, 0)
-        end = min(address + size - lpn * page_bytes, page_bytes)
+        begin = max(address - lpn * d.page_bytes, 0)
+        end = min(address + size - lpn * d.page_bytes, d.page_bytes)
         if op == TRIM:
-            _trim(m, l2p, aux, request, lpn, end - begin, now)
+            _trim(f, waiting, lpn, end - begin, now)
             continue
-        txn = new_transaction(m, op, USER, lpn, 0 if buffered else request, end - begin)
+        txn = new_transaction(d, op, USER, lpn, waiting, end - begin)
         if op == WRITE:
-            m[HOST_PAGES_WRITTEN] += 1
-            if m[PARTIAL] != 0:
-                m[txn + T_SEQUENCE] = _mask(m, begin, end - begin)
+            d.host_pages_written += 1
+            if d.partial != 0:
+                txn.sequence = _mask(d, begin, end - begin)
                 # The controller holds these data until they are on flash; reads of them need no flash.
-                aux[lpn] += 0x10000
+                f.held[lpn] += _HELD_ONCE
         else:
-            m[HOST_PAGES_READ] += 1
-        if m[MAP_SLOTS] != 0:
-            if not _mapped(m, l2p, p2l, aux, txn, now):
+            d.host_pages_read += 1
+        if d.map_slots != 0:
+            if not _mapped(f, txn, now):
                 continue
-        if _place_page(m, l2p, p2l, aux, txn, now):
+        if _place_page(f, txn, now):
             queued += 1
     if queued == 0:
         return
     if first == last:
-        channel = m[m[m[AT_ORDER] + first % m[PLANES]] + P_CHANNEL]
-        if m[channel + C_BUSY] == 0:
-            kick(m, channel, now)
+        kick(d, channel_at(d, plane_of(d, first).channel), now)
         return
-    for number in range(m[CHANNELS]):
-        channel = m[AT_CHANNEL] + number * C_SIZE
-        if m[channel + C_BUSY] == 0:
-            kick(m, channel, now)
+    for number in range(d.channels):
+        kick(d, channel_at(d, d.first_channel + number * _CHANNEL), now)
 
 
-@compiled
-def _trim(m, l2p, aux, request, lpn, size, now):
+@step
+def _forget(f, lpn, now):
+    """Drop a logical page, and what is known of its parts."""
+    drop(f, lpn, now)
+    if f.drive.partial != 0:
+        f.held[lpn] &= 0xFFFF0000
+
+
+@step
+def _trim(f, request, lpn, size, now):
     """Forget a page that a trim covers whole; one being moved when the move has ended."""
-    ppn = l2p[lpn] - 1
-    if size == m[PAGE_BYTES] and ppn >= 0:
-        if m[block_of(m, ppn) + B_STATE] == VICTIM:
-            txn = new_transaction(m, TRIM, USER, lpn, request, 0)
-            plane = m[m[AT_ORDER] + lpn % m[PLANES]]
-            _append(m, plane, P_BARRIER, P_BARRIER_TAIL, txn, T_NEXT)
+    d = f.drive
+    ppn = f.to_physical[lpn] - 1
+    if size == d.page_bytes and ppn >= 0:
+        if block_of(d, ppn).state == VICTIM:
+            txn = new_transaction(d, TRIM, USER, lpn, request, 0)
+            append(d, plane_of(d, lpn).barrier, place_of(d, txn))
             return
-        drop(m, l2p, lpn, now)
-        if m[PARTIAL] != 0:
-            aux[lpn] &= 0xFFFF0000
-    _page_done(m, request, now)
+        _forget(f, lpn, now)
+    _page_done(d, request, now)
 
 
-@compiled
-def _admit(m, l2p, p2l, aux, now):
+@step
+def _admit(f, now):
     """Writes whose data wait outside the buffer enter while it has room, and are acknowledged."""
-    while m[BUFFER_HEAD] != 0:
-        request = m[BUFFER_HEAD]
-        size = m[request + R_BYTES]
-        first = m[request + R_ADDRESS] // m[PAGE_BYTES]
-        pages = (m[request + R_ADDRESS] + size - 1) // m[PAGE_BYTES] - first + 1
+    d = f.drive
+    while d.unbuffered.head != 0:
+        request = request_at(d, d.unbuffered.head)
+        first = request.address // d.page_bytes
+        pages = (request.address + request.bytes - 1) // d.page_bytes - first + 1
         # A request larger than the buffer enters an empty one.
-        if m[BUFFERED] + pages > m[BUFFER] and m[BUFFERED] > 0:
+        if d.buffered + pages > d.buffer and d.buffered > 0:
             return
-        m[BUFFER_HEAD] = m[request + R_NEXT]
-        m[BUFFERED] += pages
-        m[BUFFER_PEAK] = max(m[BUFFER_PEAK], m[BUFFERED])
-        _start(m, l2p, p2l, aux, request, now)
-        _finish(m, request, now)
+        d.unbuffered.head = request.next
+        d.buffered += pages
+        d.buffer_peak = max(d.buffer_peak, d.buffered)
+        _start(f, request, now)
+        _finish(d, request, now)
 
 
-@compiled
-def _arrive(m, l2p, p2l, aux, request, now):
+@step
+def _arrive(f, request, now):
     """A request with all it needs reaches the translation layer."""
-    if m[request + R_OP] == WRITE and m[BUFFER] != 0:
-        _append(m, 0, BUFFER_HEAD, BUFFER_TAIL, request, R_NEXT)
-        _admit(m, l2p, p2l, aux, now)
+    d = f.drive
+    if request.op == WRITE and d.buffer != 0:
+        append(d, d.unbuffered, place_of(d, request))
+        _admit(f, now)
     else:
-        _start(m, l2p, p2l, aux, request, now)
+        _start(f, request, now)
 
 
-@compiled
-def _accept(m, l2p, p2l, aux, request, now):
+@step
+def _accept(f, request, now):
     """An entry reached the drive: firmware takes its time, then the request starts."""
+    d = f.drive
     begin = now
-    if m[COMMAND_NS] != 0:
-        m[FIRMWARE_FREE] = max(m[FIRMWARE_FREE], now) + m[COMMAND_NS]
-        begin = m[FIRMWARE_FREE]
-    op = m[request + R_OP]
-    begin += m[READ_OVERHEAD] if op == READ else (m[WRITE_OVERHEAD] if op == WRITE else 0)
+    if d.command_ns != 0:
+        d.firmware_free = max(d.firmware_free, now) + d.command_ns
+        begin = d.firmware_free
+    begin += d.read_overhead_ns if request.op == READ else (d.write_overhead_ns if request.op == WRITE else 0)
     if begin > now:
-        number = (request - m[AT_REQUEST]) // R_SIZE
-        push(m, begin, m[CHANNELS] + m[UNITS] + number)
+        number = (place_of(d, request) - d.first_request) // _REQUEST
+        push(d, begin, d.channels + d.units + number)
     else:
-        _accepted(m, l2p, p2l, aux, request, now)
+        _accepted(f, request, now)
 
 
-@compiled
-def _accepted(m, l2p, p2l, aux, request, now):
-    if m[request + R_OP] == WRITE:
-        _send(m, 1, now, m[NS_REQUEST], K_PULL, request)
+@step
+def _accepted(f, request, now):
+    """Firmware is done with an entry: data of a write are pulled, anything else starts."""
+    d = f.drive
+    if request.op == WRITE:
+        _send(d, d.to_host, now, d.request_ns, PULL, place_of(d, request))
     else:
-        _arrive(m, l2p, p2l, aux, request, now)
+        _arrive(f, request, now)
 
 
-@compiled
-def _unit_event(m, l2p, p2l, aux, unit, now):
+# --- events -------------------------------------------------------------------------------------------------
+
+
+@step
+def _unit_event(f, unit, now):
     """The array of a unit is done."""
-    state = m[unit + U_STATE]
-    channel = m[unit + U_CHANNEL]
-    txn = m[unit + U_ACTIVE]
-    m[unit + U_ACTIVE] = 0
+    d = f.drive
+    state = unit.state
+    place = unit.active
+    unit.active = 0
     if state == READING:
-        if m[unit + U_OUT] != 0:
-            m[unit + U_HOLD] = txn
-            m[unit + U_STATE] = HOLDING
+        if unit.out != 0:
+            unit.hold = place
+            unit.state = HOLDING
         else:
-            _offer(m, unit, txn, now)
+            _offer(d, unit, place, now)
     else:
-        m[unit + U_STATE] = IDLE
-        pending = m[unit + U_PENDING]
-        if pending != 0:
-            m[unit + U_PENDING] = 0
-            begin = max(now, m[unit + U_PENDING_READY])
-            start(m, unit, pending, WRITE, begin, m[unit + U_PENDING_NS])
-        while txn != 0:
-            following = m[txn + T_NEXT]
+        unit.state = IDLE
+        if unit.pending != 0:
+            pending = unit.pending
+            unit.pending = 0
+            start(d, unit, pending, WRITE, max(now, unit.pending_ready), unit.pending_ns)
+        while place != 0:
+            txn = txn_at(d, place)
+            place = txn.next
             if state == WRITING:
-                _program_done(m, l2p, p2l, aux, txn, now)
+                _program_done(f, txn, now)
             else:
-                _erase_done(m, l2p, p2l, aux, txn, now)
-            txn = following
-    if m[channel + C_BUSY] == 0:
-        kick(m, channel, now)
+                _erase_done(f, txn, now)
+    kick(d, channel_at(d, unit.channel), now)
 
 
-@compiled
-def _offer(m, unit, txn, now):
+@step
+def _offer(d, unit, first, now):
     """Pages that were read are ready for the bus. With a cache register the next read is sent first."""
-    one = txn
-    while one != 0:
-        m[unit + U_OUT] += 1
-        one = m[one + T_NEXT]
-    m[unit + U_STATE] = WAITING
-    if m[CACHE] != 0:
-        m[unit + U_STATE] = IDLE
-        if m[m[unit + U_CHANNEL] + C_BUSY] == 0:
-            serve(m, unit, now)
-    while txn != 0:
-        following = m[txn + T_NEXT]
-        offer_out(m, txn, now)
-        txn = following
+    place = first
+    while place != 0:
+        unit.out += 1
+        place = link_at(d, place).next
+    unit.state = WAITING
+    if d.cache != 0:
+        unit.state = IDLE
+        if channel_at(d, unit.channel).busy == 0:
+            serve(d, unit, now)
+    place = first
+    while place != 0:
+        txn = txn_at(d, place)
+        place = txn.next
+        offer_out(d, txn, now)
 
 
-@compiled
-def _channel_event(m, l2p, p2l, aux, channel, now):
+@step
+def _channel_event(f, channel, now):
     """A bus is free again; if it carried a page that was read, the page is done."""
-    if m[channel + C_BUSY] == 2:
-        txn = m[channel + C_TXN]
-        unit = m[txn + T_UNIT]
-        _read_done(m, l2p, p2l, aux, txn, now)
-        m[unit + U_OUT] -= 1
-        if m[unit + U_OUT] == 0:
-            if m[unit + U_STATE] == HOLDING:
-                held = m[unit + U_HOLD]
-                m[unit + U_HOLD] = 0
-                _offer(m, unit, held, now)
-            elif m[unit + U_STATE] == WAITING:
-                m[unit + U_STATE] = IDLE
-    next_on_channel(m, channel, now)
+    d = f.drive
+    if channel.busy == 2:
+        txn = txn_at(d, channel.txn)
+        unit = unit_at(d, txn.unit)
+        _read_done(f, txn, now)
+        unit.out -= 1
+        if unit.out == 0:
+            if unit.state == HOLDING:
+                held = unit.hold
+                unit.hold = 0
+                _offer(d, unit, held, now)
+            elif unit.state == WAITING:
+                unit.state = IDLE
+    next_on_channel(d, channel, now)
+
+
+@step
+def _heap_event(f, now):
+    """The first event of the heap: of a bus, a unit, or a request that firmware worked on."""
+    d = f.drive
+    stamp = pop_event(d)
+    source = stamp & 0xFFFFF
+    if source < d.channels:
+        _channel_event(f, channel_at(d, d.first_channel + source * _CHANNEL), now)
+    elif source < d.channels + d.units:
+        unit = unit_at(d, d.first_unit + (source - d.channels) * _UNIT)
+        # The event of an operation that was suspended has lost its meaning.
+        if unit.stamp == stamp:
+            _unit_event(f, unit, now)
+    else:
+        number = source - d.channels - d.units
+        _accepted(f, request_at(d, d.first_request + number * _REQUEST), now)
+
+
+@step
+def _drive_hears(f, now):
+    """A message reached the drive."""
+    d = f.drive
+    message = _next_message(d, d.to_drive)
+    kind, payload = message.kind, message.payload
+    d.to_drive.head += 1
+    if kind == DOORBELL:
+        queue = queue_at(d, payload)
+        queue.waiting += 1
+        _fetch(d, queue, now)
+    elif kind == ENTRY:
+        _accept(f, request_at(d, payload), now)
+    else:
+        _arrive(f, request_at(d, payload), now)
+
+
+@step
+def _host_hears(d, now, latencies, kept):
+    """A message reached the host."""
+    message = _next_message(d, d.to_host)
+    kind, payload = message.kind, message.payload
+    d.to_host.head += 1
+    if kind == FETCH:
+        entries = queue_at(d, payload).entries
+        entry = entries.head
+        entries.head = link_at(d, entry).next
+        _send(d, d.to_drive, now, d.entry_ns, ENTRY, entry)
+    elif kind == PULL:
+        size = request_at(d, payload).bytes
+        _send(d, d.to_drive, now, message_ns(d, size), DATA, payload)
+    else:
+        _complete(d, request_at(d, payload), now, latencies, kept)
 
 
 @compiled
-def run(
-    state, l2p_map, p2l_map, auxiliary, op, address, size, arrival, latencies, closed, final, stop, margin
-):
-    """Run until the chunk is used up, everything is done, or ``stop`` events have passed (0: no limit).
+def run(memory, chunk, latencies, limits):
+    """Run until the chunk is used up, everything is done, or a limit is met; the reason.
 
-    The chunk's arrays are operation, byte address, bytes and, for an open loop, arrival in ns (else empty).
-    ``closed``: requests kept in flight, 0 for an open loop. ``margin``: transactions that must be free before
-    an event. Latencies go to ``latencies`` by request number as far as it reaches.
+    ``memory``: :class:`Memory`; ``chunk``: :class:`Chunk`; ``limits``: :class:`Limits`. Latencies go to
+    ``latencies`` by request number as far as it reaches.
     """
-    m, l2p, p2l, aux = pointer_to(state), pointer_to(l2p_map), pointer_to(p2l_map), pointer_to(auxiliary)
+    d = drive_in(memory.m)
+    f = Flash(d, pointer_to(memory.to_physical), pointer_to(memory.to_logical), pointer_to(memory.held))
     recorded, kept = pointer_to(latencies), latencies.size
-    count = op.size
-    base = m[CURSOR]
-    size_of_ring = m[RING_SIZE]
-    most = closed if closed > 0 else m[REQUESTS]
-    open_loop = closed == 0 and arrival.size > 0
-    taken = 0
-    units_from, requests_from = m[CHANNELS], m[CHANNELS] + m[UNITS]
+    count = chunk.op.size
+    base, taken = d.cursor, 0
+    most = limits.closed if limits.closed > 0 else d.requests
+    open_loop = limits.closed == 0 and chunk.arrival.size > 0
     while True:
-        now = m[NOW]
         # The host offers what it may at this moment; an event may have made room.
-        while taken < count and m[IN_FLIGHT] < most and m[FREE_REQUEST] != 0:
-            if open_loop and arrival[taken] > now:
+        while taken < count and d.in_flight < most and d.free_request != 0:
+            if open_loop and chunk.arrival[taken] > d.now:
                 break
             # A request that waited in the host for a free entry counts from its arrival.
-            since = arrival[taken] if open_loop else now
-            _submit(m, now, since, op[taken], address[taken], size[taken], base + taken)
+            since = chunk.arrival[taken] if open_loop else d.now
+            _submit(d, d.now, since, chunk.op[taken], chunk.address[taken], chunk.size[taken], base + taken)
             taken += 1
-        if taken == count and not final and m[IN_FLIGHT] < most:
-            m[CURSOR] = base + taken
+        d.cursor = base + taken
+        if taken == count and not limits.final and d.in_flight < most:
             return NEED
-        if m[FREE_TXNS] < margin:
-            m[CURSOR] = base + taken
+        if d.free_txns < limits.margin:
             return GROW
         # The next event: from the wire to the drive, the wire to the host, or the heap.
         to_drive = to_host = FOREVER
-        if m[RING_HEAD] != m[RING_TAIL]:
-            to_drive = m[m[AT_RING] + 2 * (m[RING_HEAD] & (size_of_ring - 1))]
-        if m[RING_HEAD_1] != m[RING_TAIL_1]:
-            to_host = m[m[AT_RING] + 2 * (size_of_ring + (m[RING_HEAD_1] & (size_of_ring - 1)))]
-        time = m[m[AT_HEAP]] if m[HEAP_COUNT] > 0 else FOREVER
-        first = min(to_drive, to_host)
-        if open_loop and taken < count and m[IN_FLIGHT] < most and m[FREE_REQUEST] != 0:
-            if arrival[taken] <= min(first, time):
-                m[NOW] = arrival[taken]
+        if d.to_drive.head != d.to_drive.tail:
+            to_drive = _next_message(d, d.to_drive).arrives
+        if d.to_host.head != d.to_host.tail:
+            to_host = _next_message(d, d.to_host).arrives
+        on_heap = word_at(d, d.heap).value if d.heap_count > 0 else FOREVER
+        on_wire = min(to_drive, to_host)
+        if open_loop and taken < count and d.in_flight < most and d.free_request != 0:
+            if chunk.arrival[taken] <= min(on_wire, on_heap):
+                d.now = chunk.arrival[taken]
                 continue
-        if time == FOREVER and first == FOREVER:
-            m[CURSOR] = base + taken
-            return DONE if m[IN_FLIGHT] == 0 and taken == count else STUCK
-        m[EVENTS] += 1
-        if stop > 0 and m[EVENTS] > stop:
-            m[EVENTS] -= 1
-            m[CURSOR] = base + taken
+        if on_heap == FOREVER and on_wire == FOREVER:
+            return DONE if d.in_flight == 0 and taken == count else STUCK
+        if limits.stop > 0 and d.events == limits.stop:
             return STOPPED
-        if time < first:
-            m[NOW] = time
-            stamp = pop_event(m)
-            source = stamp & 0xFFFFF
-            if source < units_from:
-                _channel_event(m, l2p, p2l, aux, m[AT_CHANNEL] + source * C_SIZE, time)
-            elif source < requests_from:
-                unit = m[AT_UNIT] + (source - units_from) * U_SIZE
-                if m[unit + U_STAMP] == stamp:
-                    _unit_event(m, l2p, p2l, aux, unit, time)
-            else:
-                request = m[AT_REQUEST] + (source - requests_from) * R_SIZE
-                _accepted(m, l2p, p2l, aux, request, time)
-            continue
-        m[NOW] = first
-        if to_drive <= to_host:
-            at = m[AT_RING] + 2 * (m[RING_HEAD] & (size_of_ring - 1))
-            m[RING_HEAD] += 1
-            kind, payload = m[at + 1] & 7, m[at + 1] >> 3
-            if kind == K_DOORBELL:
-                m[payload + Q_WAITING] += 1
-                _fetch(m, payload, first)
-            elif kind == K_ENTRY:
-                _accept(m, l2p, p2l, aux, payload, first)
-            else:
-                _arrive(m, l2p, p2l, aux, payload, first)
+        d.events += 1
+        d.now = min(on_heap, on_wire)
+        if on_heap < on_wire:
+            _heap_event(f, d.now)
+        elif to_drive <= to_host:
+            _drive_hears(f, d.now)
         else:
-            at = m[AT_RING] + 2 * (size_of_ring + (m[RING_HEAD_1] & (size_of_ring - 1)))
-            m[RING_HEAD_1] += 1
-            kind, payload = m[at + 1] & 7, m[at + 1] >> 3
-            if kind == K_FETCH:
-                request = m[payload + Q_HEAD]
-                m[payload + Q_HEAD] = m[request + R_NEXT]
-                _send(m, 0, first, m[NS_ENTRY], K_ENTRY, request)
-            elif kind == K_PULL:
-                _send(m, 0, first, message_ns(m, m[payload + R_BYTES]), K_DATA, payload)
-            else:
-                count_request(m, payload, first, recorded, kept)
-                if m[INTERNAL] == 0:
-                    _send(m, 0, first, m[NS_DOORBELL], K_NONE, 0)
+            _host_hears(d, d.now, recorded, kept)

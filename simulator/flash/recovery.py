@@ -11,16 +11,16 @@ import numpy as np
 import numpy.typing as npt
 
 from hw_configs.problems import bad_input
-from simulator.flash.layout import AT_SPARE, SPARE, DriveState
+from simulator.flash.layout import DriveState
 
 __all__ = ["recovered_map", "write_numbers"]
 
 
 def write_numbers(state: DriveState) -> npt.NDArray[np.int64]:
     """The write number in the spare area of every physical page, 0 where nothing is programmed."""
-    if not state.m[SPARE]:
+    if not state.record.spare:
         raise bad_input("this drive keeps no spare areas; run it with spare=True")
-    return state.records(AT_SPARE, 1, state.drive.physical_pages)[:, 0]
+    return state.spare_areas
 
 
 def recovered_map(state: DriveState) -> npt.NDArray[np.int64]:

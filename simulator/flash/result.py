@@ -9,8 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hw_configs.problems import PhysicsError
-from hw_configs.shown import Shown, Table
-from simulator.flash.layout import BIN_BITS, BINS
+from simulator.flash.records import BIN_BITS, HISTOGRAM, words
 
 __all__ = ["DriveResult", "Latency", "Wear"]
 
@@ -55,9 +54,10 @@ class Latency:
 
     @classmethod
     def from_row(cls, row: Ints) -> Latency:
-        """From a histogram row of the kernel's state."""
-        least, most, total, count = (int(x) for x in row[BINS : BINS + 4])
-        return cls(count, total, least, most, row[:BINS].copy())
+        """From a row of ``DriveState.histograms``."""
+        front = words(HISTOGRAM)
+        least, most, total, count = row[:front].tolist()
+        return cls(count, total, least, most, row[front:].copy())
 
     @classmethod
     def joined(cls, parts: list[Latency]) -> Latency:
@@ -82,7 +82,7 @@ class Wear:
 
 
 @dataclass(frozen=True)
-class DriveResult(Shown):
+class DriveResult:
     """One run. Times are simulated; utilisations are shares of ``time_s``, one per channel and per unit.
 
     A unit is a die, or a whole chip where dies do not interleave; ``unit_utilisation`` is the time that its
@@ -149,12 +149,6 @@ class DriveResult(Shown):
             raise PhysicsError("the host link was busy for more than the run lasted")
         if self.energy_j and min(self.energy_j.values()) < 0:
             raise PhysicsError("a component of the energy is negative")
-
-    def shown_tables(self) -> tuple[Table, ...]:
-        """The run as a table."""
-        from simulator.flash.tables import drive_tables
-
-        return drive_tables(self)
 
     def as_json(self) -> dict[str, Any]:
         """Plain data: the same run gives the same bytes."""

@@ -8,176 +8,85 @@ et al., FAST 2018) as described in docs/flash.md; the code shares nothing with i
 """
 
 # A kernel reads as the rules do, one by one; its conditions stay apart on purpose.
-# ruff: noqa: SIM102, SIM110
+# ruff: noqa: SIM109, SIM110
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, call-arg, var-annotated"
 
 from __future__ import annotations
 
-from hw_configs.compiled import compiled
-from simulator.flash.layout import (
-    AT_BUS,
-    AT_HEAP,
-    AT_LOG,
-    AT_PROGRAM,
-    AT_READ,
-    B_ERASES,
-    BUS_BYTES,
-    BUS_DEN,
-    BUS_NUM,
-    BUS_PAGE,
-    C_BUSY,
-    C_BUSY_NS,
-    C_FIRST,
-    C_INDEX,
-    C_OUT,
-    C_OUT_TAIL,
-    C_TURN,
-    C_TXN,
-    CACHE,
-    CACHED_COMMANDS,
-    CHANNELS,
+from simulator.flash.pointer import (
+    block_at,
+    channel_at,
+    line_at,
+    link_at,
+    log_row_at,
+    place_of,
+    plane_at,
+    txn_at,
+    unit_at,
+    word_at,
+)
+from simulator.flash.records import (
+    BUS_TIMES,
     ERASE,
-    ERASE_BLOCKS,
-    ERASE_COMMANDS,
-    ERASE_NS,
     ERASING,
-    FREE_TXN,
-    FREE_TXNS,
     GC,
-    GC_HARD,
-    GC_PREEMPT,
-    HEAP_COUNT,
     IDLE,
-    L_END,
-    L_LPN,
-    L_OP,
-    L_PPN,
-    L_SIZE,
-    L_SOURCE,
-    L_STAMP,
-    L_TIME,
-    L_UNIT,
     LOG_OUT,
-    LOG_SIZE,
-    LOGGED,
+    LOG_ROW,
     MAP,
-    MULTI_PLANE,
-    P_FREE,
-    P_SIZE,
-    PAGE_BYTES,
-    PLANES_PER_DIE,
-    PROGRAM_COMMANDS,
-    PROGRAM_MULTI,
-    PROGRAM_PAGES,
-    Q_ERASE,
-    Q_GC_READ,
-    Q_GC_WRITE,
-    Q_MAP_READ,
-    Q_USER_READ,
-    Q_USER_WRITE,
-    RANDOM,
-    RATED,
+    PLANE,
     READ,
-    READ_COMMANDS,
-    READ_MULTI,
-    READ_PAGES,
     READING,
-    READY,
-    RESUME_NS,
-    RETRIED,
-    RETRIES,
-    RETRY_FRESH,
-    RETRY_WORN,
-    SEQUENCE,
-    SUSPEND_E,
-    SUSPEND_NS,
-    SUSPEND_P,
-    SUSPENDED,
-    SUSPENDS_MAX,
-    T_BIT,
-    T_BLOCK,
-    T_BYTES,
-    T_CHANNEL,
-    T_DIE,
-    T_KIND,
-    T_LPN,
-    T_NEXT,
-    T_PAGE,
-    T_PPN,
-    T_SOURCE,
-    T_UNIT,
-    U_ACTIVE,
-    U_ASIDE,
-    U_ASIDE_NS,
-    U_ASIDE_STATE,
-    U_BUSY_NS,
-    U_CHANNEL,
-    U_COUNT,
-    U_END,
-    U_HEAD,
-    U_INDEX,
-    U_OUT,
-    U_PENDING,
-    U_PENDING_NS,
-    U_PENDING_READY,
-    U_PLANE,
-    U_PLANES,
-    U_SIZE,
-    U_STAMP,
-    U_STATE,
-    U_SUSPENDS,
-    U_TAIL,
-    UNITS_PER_CHANNEL,
+    UNIT,
     WRITE,
     WRITING,
+    words,
 )
+from simulator.flash.step import step
 
 __all__ = [
-    "bus_ns",
-    "enqueue",
-    "kick",
-    "log",
-    "next_on_channel",
-    "pop_event",
-    "push",
-    "random_below",
-    "release",
-    "serve",
-]
+    "append", "bus_ns", "enqueue", "kick", "log_row", "next_on_channel", "offer_out", "pop_event", "push",
+    "random_below", "release", "serve", "start",
+]  # fmt: skip
 
 LOOK = 256
 """How far into a queue a multi-plane command looks for companions."""
+MAP_READS, USER_READS, GC_READS, USER_WRITES, GC_WRITES, ERASES = range(6)
+"""The queues of a unit, in the order of its lines."""
+NO_QUEUE = 7
+_PLANE, _UNIT, _LOG_ROW = words(PLANE), words(UNIT), words(LOG_ROW)
 
 
-@compiled
-def push(m, time, source):
+@step
+def push(d, time, source):
     """Put an event on the heap; equal times keep the order in which they were put."""
-    m[SEQUENCE] += 1
-    stamp = (m[SEQUENCE] << 20) | source
-    base = m[AT_HEAP]
-    i = m[HEAP_COUNT]
-    m[HEAP_COUNT] = i + 1
+    d.sequence += 1
+    stamp = (d.sequence << 20) | source
+    base = d.heap
+    i = d.heap_count
+    d.heap_count = i + 1
     while i > 0:
         up = (i - 1) >> 1
         at = base + 2 * up
-        if m[at] < time or (m[at] == time and m[at + 1] < stamp):
+        above = word_at(d, at).value
+        if above < time or (above == time and word_at(d, at + 1).value < stamp):
             break
-        m[base + 2 * i] = m[at]
-        m[base + 2 * i + 1] = m[at + 1]
+        word_at(d, base + 2 * i).value = above
+        word_at(d, base + 2 * i + 1).value = word_at(d, at + 1).value
         i = up
-    m[base + 2 * i] = time
-    m[base + 2 * i + 1] = stamp
+    word_at(d, base + 2 * i).value = time
+    word_at(d, base + 2 * i + 1).value = stamp
     return stamp
 
 
-@compiled
-def pop_event(m):
+@step
+def pop_event(d):
     """Take the first event off the heap; its stamp. Its time is read before."""
-    base = m[AT_HEAP]
-    stamp = m[base + 1]
-    count = m[HEAP_COUNT] - 1
-    m[HEAP_COUNT] = count
-    time, last = m[base + 2 * count], m[base + 2 * count + 1]
+    base = d.heap
+    stamp = word_at(d, base + 1).value
+    count = d.heap_count - 1
+    d.heap_count = count
+    time, last = word_at(d, base + 2 * count).value, word_at(d, base + 2 * count + 1).value
     i = 0
     while True:
         child = 2 * i + 1
@@ -185,406 +94,413 @@ def pop_event(m):
             break
         at = base + 2 * child
         if child + 1 < count:
-            other = at + 2
-            if m[other] < m[at] or (m[other] == m[at] and m[other + 1] < m[at + 1]):
-                at = other
+            one, other = word_at(d, at).value, word_at(d, at + 2).value
+            if other < one or (other == one and word_at(d, at + 3).value < word_at(d, at + 1).value):
+                at += 2
                 child += 1
-        if time < m[at] or (time == m[at] and last < m[at + 1]):
+        least = word_at(d, at).value
+        if time < least or (time == least and last < word_at(d, at + 1).value):
             break
-        m[base + 2 * i] = m[at]
-        m[base + 2 * i + 1] = m[at + 1]
+        word_at(d, base + 2 * i).value = least
+        word_at(d, base + 2 * i + 1).value = word_at(d, at + 1).value
         i = child
-    m[base + 2 * i] = time
-    m[base + 2 * i + 1] = last
+    word_at(d, base + 2 * i).value = time
+    word_at(d, base + 2 * i + 1).value = last
     return stamp
 
 
-@compiled
-def random_below(m, bound):
+@step
+def random_below(d, bound):
     """The next number of the drive's own stream (xorshift), below ``bound``."""
-    x = m[RANDOM]
+    x = d.random
     x ^= (x << 13) & 0x7FFFFFFFFFFFFFFF
     x ^= x >> 7
     x ^= (x << 17) & 0x7FFFFFFFFFFFFFFF
-    m[RANDOM] = x
+    d.random = x
     return (x >> 11) % bound
 
 
-@compiled
-def bus_ns(m, size):
+@step
+def bus_ns(d, size):
     """Bus time of data."""
-    if size == m[PAGE_BYTES]:
-        return m[BUS_PAGE]
-    return (size * m[BUS_NUM] + m[BUS_DEN] - 1) // m[BUS_DEN]
+    if size == d.page_bytes:
+        return d.bus_page_ns
+    return (size * d.bus_numerator + d.bus_denominator - 1) // d.bus_denominator
 
 
-@compiled
-def log(m, time, end, op, unit, ppn, lpn, source, stamp):
-    """Write a command down, where a log was asked for."""
-    if m[LOGGED] < m[LOG_SIZE]:
-        at = m[AT_LOG] + m[LOGGED] * L_SIZE
-        m[at + L_TIME] = time
-        m[at + L_END] = end
-        m[at + L_OP] = op
-        m[at + L_UNIT] = unit
-        m[at + L_PPN] = ppn
-        m[at + L_LPN] = lpn
-        m[at + L_SOURCE] = source
-        m[at + L_STAMP] = stamp
-    m[LOGGED] += 1
+@step
+def log_row(d, time, end, what):
+    """The next row of the log, for the caller to fill in; past the last one, a row that nobody reads."""
+    row = log_row_at(d, d.log + min(d.logged, d.log_size) * _LOG_ROW)
+    d.logged += 1
+    row.time = time
+    row.end = end
+    row.what = what
+    row.unit = 0
+    row.source = 0
+    row.stamp = 0
+    return row
 
 
-@compiled
-def release(m, txn):
+@step
+def _log_command(d, time, end, what, unit, txn):
+    """Write the page of a command down."""
+    row = log_row(d, time, end, what)
+    row.unit = unit.index
+    row.ppn = txn.ppn
+    row.lpn = txn.lpn
+    row.source = txn.source
+    row.stamp = txn.page
+
+
+@step
+def append(d, line, place):
+    """Put a transaction or request at the end of a line."""
+    link_at(d, place).next = 0
+    if line.head == 0:
+        line.head = place
+    else:
+        link_at(d, line.tail).next = place
+    line.tail = place
+
+
+@step
+def release(d, txn):
     """Give a transaction back."""
-    m[txn + T_NEXT] = m[FREE_TXN]
-    m[FREE_TXN] = txn
-    m[FREE_TXNS] += 1
+    txn.next = d.free_txn
+    d.free_txn = place_of(d, txn)
+    d.free_txns += 1
 
 
-@compiled
-def enqueue(m, txn):
+@step
+def enqueue(d, txn):
     """Put a transaction whose place is known at the end of its unit's queue."""
-    kind, source = m[txn + T_KIND], m[txn + T_SOURCE]
-    if kind == READ:
-        queue = Q_GC_READ if source == GC else (Q_MAP_READ if source == MAP else Q_USER_READ)
-    elif kind == WRITE:
-        queue = Q_GC_WRITE if source == GC else Q_USER_WRITE
+    if txn.kind == READ:
+        queue = GC_READS if txn.source == GC else (MAP_READS if txn.source == MAP else USER_READS)
+    elif txn.kind == WRITE:
+        queue = GC_WRITES if txn.source == GC else USER_WRITES
     else:
-        queue = Q_ERASE
-    unit = m[txn + T_UNIT]
-    m[txn + T_NEXT] = 0
-    tail = m[unit + U_TAIL + queue]
-    if m[unit + U_HEAD + queue] == 0:
-        m[unit + U_HEAD + queue] = txn
-    else:
-        m[tail + T_NEXT] = txn
-    m[unit + U_TAIL + queue] = txn
-    m[unit + U_COUNT] += 1
+        queue = ERASES
+    unit = unit_at(d, txn.unit)
+    append(d, line_at(d, unit.lines + 2 * queue), place_of(d, txn))
+    unit.count += 1
 
 
-@compiled
-def _urgent(m, unit):
+@step
+def _urgent(d, unit):
     """Whether collection goes before the host at this unit."""
-    if m[GC_PREEMPT] == 0:
+    if d.gc_preempt == 0:
         return True
-    for i in range(m[unit + U_PLANES]):
-        if m[m[unit + U_PLANE] + i * P_SIZE + P_FREE] < m[GC_HARD]:
+    for i in range(unit.planes):
+        if plane_at(d, unit.first_plane + i * _PLANE).free < d.gc_hard:
             return True
     return False
 
 
-@compiled
-def _reads_first(m, unit):
-    """The queues from which a read may come: the first and the second, packed as first * 8 + second; -1: none.
-
-    A second queue of 7 is none.
-    """
-    h = unit + U_HEAD
-    user, collection = m[h + Q_USER_READ] != 0, m[h + Q_GC_READ] != 0
-    if m[h + Q_MAP_READ] != 0:
-        if collection and _urgent(m, unit):
-            return Q_MAP_READ * 8 + Q_GC_READ
-        return Q_MAP_READ * 8 + (Q_USER_READ if user else 7)
+@step
+def _reads_first(d, unit):
+    """The queues from which a read may come: the first and the second, packed as first * 8 + second; -1: none."""
+    user, collection = unit.user_reads.head != 0, unit.gc_reads.head != 0
+    behind = USER_READS if user else NO_QUEUE
+    if unit.map_reads.head != 0:
+        return MAP_READS * 8 + (GC_READS if collection and _urgent(d, unit) else behind)
     if not user and not collection:
         return -1
-    if _urgent(m, unit):
+    if _urgent(d, unit):
         if collection:
-            return Q_GC_READ * 8 + (Q_USER_READ if user else 7)
-        if m[h + Q_GC_WRITE] != 0 or m[h + Q_ERASE] != 0:
+            return GC_READS * 8 + behind
+        if unit.gc_writes.head != 0 or unit.erases.head != 0:
             return -1
-        return Q_USER_READ * 8 + 7
+        return USER_READS * 8 + NO_QUEUE
     if user:
-        return Q_USER_READ * 8 + (Q_GC_READ if collection else 7)
-    return Q_GC_READ * 8 + 7 if m[h + Q_USER_WRITE] == 0 else -1
+        return USER_READS * 8 + (GC_READS if collection else NO_QUEUE)
+    return GC_READS * 8 + NO_QUEUE if unit.user_writes.head == 0 else -1
 
 
-@compiled
-def _writes_first(m, unit):
+@step
+def _writes_first(d, unit):
     """As :func:`_reads_first`, for programs."""
-    h = unit + U_HEAD
-    user, collection = m[h + Q_USER_WRITE] != 0, m[h + Q_GC_WRITE] != 0
+    user, collection = unit.user_writes.head != 0, unit.gc_writes.head != 0
     if not user and not collection:
         return -1
-    if _urgent(m, unit):
+    if _urgent(d, unit):
         if collection:
-            return Q_GC_WRITE * 8 + (Q_USER_WRITE if user else 7)
-        return -1 if m[h + Q_ERASE] != 0 else Q_USER_WRITE * 8 + 7
+            return GC_WRITES * 8 + (USER_WRITES if user else NO_QUEUE)
+        return -1 if unit.erases.head != 0 else USER_WRITES * 8 + NO_QUEUE
     if user:
-        return Q_USER_WRITE * 8 + (Q_GC_WRITE if collection else 7)
-    return Q_GC_WRITE * 8 + 7
+        return USER_WRITES * 8 + (GC_WRITES if collection else NO_QUEUE)
+    return GC_WRITES * 8 + NO_QUEUE
 
 
-@compiled
-def _companions(m, unit, queue, kind, die, page, taken, last):
-    """Move what may join a multi-plane command from a queue to the end of its list; the planes then taken.
+@step
+def _companions(d, unit, queue, kind, lead, taken, last):
+    """Move what may join the command of ``lead`` from a queue to the end of its list; the planes then taken.
 
     Programs of one plane keep their order: one that cannot join keeps those behind it back as well. The look
-    ends when all planes are taken, or after :data:`LOOK` transactions.
+    ends when all planes are taken, or after :data:`LOOK` transactions. ``last``: the end of the list, a place.
     """
+    line = line_at(d, unit.lines + 2 * queue)
     before = looked = 0
-    whole = (1 << m[PLANES_PER_DIE]) - 1
-    txn = m[unit + U_HEAD + queue]
+    whole = (1 << d.planes_per_die) - 1
+    place = line.head
     kept = taken
-    while txn != 0 and kept != whole and looked < LOOK:
+    while place != 0 and kept != whole and looked < LOOK:
         looked += 1
-        following = m[txn + T_NEXT]
-        bit = m[txn + T_BIT]
-        joins = m[txn + T_DIE] == die and (kept & bit) == 0 and (kind == ERASE or m[txn + T_PAGE] == page)
-        if joins:
+        txn = txn_at(d, place)
+        following = txn.next
+        same_die = txn.die == lead.die
+        if same_die and (kept & txn.bit) == 0 and (kind == ERASE or txn.page == lead.page):
             if before == 0:
-                m[unit + U_HEAD + queue] = following
+                line.head = following
             else:
-                m[before + T_NEXT] = following
-            if m[unit + U_TAIL + queue] == txn:
-                m[unit + U_TAIL + queue] = before
-            m[unit + U_COUNT] -= 1
-            m[txn + T_NEXT] = 0
-            m[last + T_NEXT] = txn
-            last = txn
-            taken |= bit
-            kept |= bit
+                link_at(d, before).next = following
+            if line.tail == place:
+                line.tail = before
+            unit.count -= 1
+            txn.next = 0
+            link_at(d, last).next = place
+            last = place
+            taken |= txn.bit
+            kept |= txn.bit
         else:
-            if kind == WRITE and m[txn + T_DIE] == die:
-                kept |= bit
-            before = txn
-        txn = following
+            if kind == WRITE and same_die:
+                kept |= txn.bit
+            before = place
+        place = following
     return taken, last
 
 
-@compiled
-def _retry_ns(m, txn, array):
+@step
+def _retry_ns(d, txn, array_ns):
     """What retries add to the array time of a read, and to its command's."""
-    block = m[txn + T_BLOCK]
-    worn = min(m[block + B_ERASES], m[RATED])
-    chance = m[RETRY_FRESH] + (m[RETRY_WORN] - m[RETRY_FRESH]) * worn // m[RATED]
-    if random_below(m, 1 << 40) >= chance:
+    worn = min(block_at(d, txn.block).erases, d.rated)
+    chance = d.retry_fresh + (d.retry_worn - d.retry_fresh) * worn // d.rated
+    if random_below(d, 1 << 40) >= chance:
         return 0
-    m[RETRIED] += 1
-    return array * m[RETRIES]
+    d.retried += 1
+    return array_ns * d.retries
 
 
-@compiled
-def _issue(m, unit, now, kind, packed, extra, pending):
+@step
+def _take_command(d, unit, kind, packed):
+    """Take the head of the first queue and its companions off their queues; the place of the first."""
+    first, second = packed >> 3, packed & 7
+    line = line_at(d, unit.lines + 2 * first)
+    lead = txn_at(d, line.head)
+    place, following = line.head, lead.next
+    line.head = following
+    unit.count -= 1
+    lead.next = 0
+    if d.multi_plane != 0 and d.planes_per_die > 1:
+        taken, last = lead.bit, place
+        if following != 0:
+            taken, last = _companions(d, unit, first, kind, lead, taken, last)
+        if second != NO_QUEUE:
+            _companions(d, unit, second, kind, lead, taken, last)
+    return place
+
+
+@step
+def _count_command(d, kind, pages):
+    if kind == READ:
+        d.read_commands += pages == 1
+        d.read_multi += pages > 1
+        d.read_pages += pages
+    elif kind == WRITE:
+        d.program_commands += pages == 1
+        d.program_multi += pages > 1
+        d.program_pages += pages
+    else:
+        d.erase_commands += 1
+        d.erase_blocks += pages
+
+
+@step
+def _issue(d, unit, now, kind, packed, extra, pending):
     """Send a command: take the head of the first queue and its companions, and hold the bus.
 
     ``extra`` ns pass before the array starts (a suspension); ``pending``: the array still programs, and this
     program waits in the register (cache program).
     """
-    first, second = packed >> 3, packed & 7
-    txn = m[unit + U_HEAD + first]
-    following = m[txn + T_NEXT]
-    m[unit + U_HEAD + first] = following
-    m[unit + U_COUNT] -= 1
-    m[txn + T_NEXT] = 0
-    page = m[txn + T_PAGE]
-    if m[MULTI_PLANE] != 0 and m[PLANES_PER_DIE] > 1:
-        taken, last = m[txn + T_BIT], txn
-        if following != 0:
-            taken, last = _companions(m, unit, first, kind, m[txn + T_DIE], page, taken, last)
-        if second != 7:
-            _companions(m, unit, second, kind, m[txn + T_DIE], page, taken, last)
-    count, data, retry = 0, 0, 0
-    one = txn
-    while one != 0:
-        count += 1
+    first = _take_command(d, unit, kind, packed)
+    page = txn_at(d, first).page
+    array_ns = d.erase_ns
+    if kind != ERASE:
+        array_ns = word_at(d, (d.read_times if kind == READ else d.program_times) + page).value
+    pages, data_ns, retry_ns = 0, 0, 0
+    place = first
+    while place != 0:
+        txn = txn_at(d, place)
+        pages += 1
         if kind == WRITE:
-            data += bus_ns(m, m[one + T_BYTES])
-            m[BUS_BYTES] += m[one + T_BYTES]
-        elif kind == READ and m[RETRY_FRESH] + m[RETRY_WORN] != 0:
-            retry = max(retry, _retry_ns(m, one, m[m[AT_READ] + page]))
-        one = m[one + T_NEXT]
-    command = m[m[AT_BUS] + 17 * kind + count] + data
-    if kind == READ:
-        array = m[m[AT_READ] + page] + retry
-        m[READ_COMMANDS] += count == 1
-        m[READ_MULTI] += count > 1
-        m[READ_PAGES] += count
-    elif kind == WRITE:
-        array = m[m[AT_PROGRAM] + page]
-        m[PROGRAM_COMMANDS] += count == 1
-        m[PROGRAM_MULTI] += count > 1
-        m[PROGRAM_PAGES] += count
-    else:
-        array = m[ERASE_NS]
-        m[ERASE_COMMANDS] += 1
-        m[ERASE_BLOCKS] += count
-    channel = m[unit + U_CHANNEL]
-    free = now + command
-    m[channel + C_BUSY] = 1
-    m[channel + C_TXN] = 0
-    m[channel + C_BUSY_NS] += command
-    push(m, free, m[channel + C_INDEX])
-    if m[LOG_SIZE] != 0:
-        one = txn
-        while one != 0:
-            log(
-                m, now, free, kind, m[unit + U_INDEX], m[one + T_PPN], m[one + T_LPN], m[one + T_SOURCE], page
-            )
-            one = m[one + T_NEXT]
+            data_ns += bus_ns(d, txn.bytes)
+            d.bus_bytes += txn.bytes
+        elif kind == READ and d.retry_fresh + d.retry_worn != 0:
+            retry_ns = max(retry_ns, _retry_ns(d, txn, array_ns))
+        place = txn.next
+    _count_command(d, kind, pages)
+    took = word_at(d, d.bus_times + BUS_TIMES * kind + pages).value + data_ns
+    free = now + took
+    channel = channel_at(d, unit.channel)
+    channel.busy = 1
+    channel.txn = 0
+    channel.busy_ns += took
+    push(d, free, channel.index)
+    if d.log_size != 0:
+        place = first
+        while place != 0:
+            _log_command(d, now, free, kind, unit, txn_at(d, place))
+            place = link_at(d, place).next
     if pending:
-        m[unit + U_PENDING] = txn
-        m[unit + U_PENDING_READY] = free
-        m[unit + U_PENDING_NS] = array
-        m[CACHED_COMMANDS] += 1
+        unit.pending = first
+        unit.pending_ready = free
+        unit.pending_ns = array_ns
+        d.cached_commands += 1
         return
-    start(m, unit, txn, kind, free + extra, array)
+    start(d, unit, first, kind, free + extra, array_ns + retry_ns)
 
 
-@compiled
-def start(m, unit, txn, kind, begin, array):
+@step
+def start(d, unit, first, kind, begin, array_ns):
     """Let the array work from ``begin``; the controller notices the end of a read a little later."""
-    m[unit + U_BUSY_NS] += array
-    m[unit + U_ACTIVE] = txn
-    m[unit + U_STATE] = READING if kind == READ else (WRITING if kind == WRITE else ERASING)
-    m[unit + U_END] = begin + array + (m[READY] if kind == READ else 0)
-    m[unit + U_STAMP] = push(m, m[unit + U_END], m[CHANNELS] + m[unit + U_INDEX])
+    unit.busy_ns += array_ns
+    unit.active = first
+    unit.state = READING if kind == READ else (WRITING if kind == WRITE else ERASING)
+    unit.end = begin + array_ns + (d.ready_ns if kind == READ else 0)
+    unit.stamp = push(d, unit.end, d.channels + unit.index)
 
 
-@compiled
-def _suspend(m, unit, now):
+@step
+def _suspend(d, unit, now):
     """Set the running program or erase aside; what it still needs is remembered."""
-    m[unit + U_ASIDE] = m[unit + U_ACTIVE]
-    m[unit + U_ASIDE_STATE] = m[unit + U_STATE]
-    m[unit + U_ASIDE_NS] = m[unit + U_END] - now
-    m[unit + U_BUSY_NS] -= m[unit + U_ASIDE_NS]
-    m[unit + U_STATE] = IDLE
-    m[unit + U_STAMP] = 0
-    m[unit + U_SUSPENDS] += 1
-    m[SUSPENDED] += 1
+    unit.aside = unit.active
+    unit.aside_state = unit.state
+    unit.aside_ns = unit.end - now
+    unit.busy_ns -= unit.aside_ns
+    unit.state = IDLE
+    unit.stamp = 0
+    unit.suspends += 1
+    d.suspended += 1
 
 
-@compiled
-def _resume(m, unit, now):
-    left = m[unit + U_ASIDE_NS] + m[RESUME_NS]
-    kind = WRITE if m[unit + U_ASIDE_STATE] == WRITING else ERASE
-    txn = m[unit + U_ASIDE]
-    m[unit + U_ASIDE] = 0
-    start(m, unit, txn, kind, now, left)
+@step
+def _resume(d, unit, now):
+    first = unit.aside
+    unit.aside = 0
+    start(d, unit, first, WRITE if unit.aside_state == WRITING else ERASE, now, unit.aside_ns + d.resume_ns)
 
 
-@compiled
-def serve(m, unit, now):
+@step
+def _worth_suspending(d, unit, now):
+    """Whether a read may stop what the unit does, and gains by it."""
+    allowed = d.suspend_program if unit.state == WRITING else d.suspend_erase
+    register_free = unit.pending == 0 and unit.out == 0
+    worth = unit.end - now > d.suspend_ns + d.resume_ns
+    return allowed != 0 and register_free and worth and unit.suspends < d.suspends_most and unit.aside == 0
+
+
+@step
+def serve(d, unit, now):
     """Give a unit its next command, if it can take one. Its channel is idle."""
-    state = m[unit + U_STATE]
-    if m[unit + U_COUNT] == 0 and m[unit + U_ASIDE] == 0:
+    if unit.count == 0 and unit.aside == 0:
         return
+    kind, packed, extra = -1, -1, 0
+    state = unit.state
     if state == IDLE:
-        waiting = m[unit + U_OUT]
-        if m[unit + U_ASIDE] != 0:
-            reads = _reads_first(m, unit)
-            if reads >= 0 and waiting == 0:
-                _issue(m, unit, now, READ, reads, 0, False)
-            elif reads < 0 and waiting == 0:
-                _resume(m, unit, now)
-            return
         # With a cache register the array may read on while data wait; nothing else may.
-        if waiting != 0 and m[CACHE] == 0:
+        waiting = unit.out != 0
+        if waiting and (d.cache == 0 or unit.aside != 0):
             return
-        reads = _reads_first(m, unit)
-        if reads >= 0:
-            _issue(m, unit, now, READ, reads, 0, False)
-            return
-        if waiting != 0:
-            return
-        writes = _writes_first(m, unit)
-        if writes >= 0:
-            m[unit + U_SUSPENDS] = 0
-            _issue(m, unit, now, WRITE, writes, 0, False)
-        elif m[unit + U_HEAD + Q_ERASE] != 0:
-            m[unit + U_SUSPENDS] = 0
-            _issue(m, unit, now, ERASE, Q_ERASE * 8 + 7, 0, False)
-        return
-    if state != WRITING and state != ERASING:
-        return
-    reads = _reads_first(m, unit)
-    if reads >= 0:
-        allowed = m[SUSPEND_P] if state == WRITING else m[SUSPEND_E]
-        idle_register = m[unit + U_PENDING] == 0 and m[unit + U_OUT] == 0
-        worth = m[unit + U_END] - now > m[SUSPEND_NS] + m[RESUME_NS]
-        if allowed and idle_register and worth and m[unit + U_SUSPENDS] < m[SUSPENDS_MAX]:
-            if m[unit + U_ASIDE] == 0:
-                _suspend(m, unit, now)
-                _issue(m, unit, now, READ, reads, m[SUSPEND_NS], False)
-        return
-    if state == WRITING and m[CACHE] != 0 and m[unit + U_PENDING] == 0:
-        writes = _writes_first(m, unit)
-        if writes >= 0:
-            _issue(m, unit, now, WRITE, writes, 0, True)
+        packed = _reads_first(d, unit)
+        if packed >= 0:
+            kind = READ
+        elif unit.aside != 0:
+            _resume(d, unit, now)
+        elif not waiting:
+            packed = _writes_first(d, unit)
+            if packed >= 0:
+                kind = WRITE
+            elif unit.erases.head != 0:
+                kind, packed = ERASE, ERASES * 8 + NO_QUEUE
+            if kind >= 0:
+                unit.suspends = 0
+    elif state == WRITING or state == ERASING:
+        packed = _reads_first(d, unit)
+        if packed >= 0:
+            if _worth_suspending(d, unit, now):
+                _suspend(d, unit, now)
+                kind, extra = READ, d.suspend_ns
+        elif state == WRITING and d.cache != 0 and unit.pending == 0:
+            packed = _writes_first(d, unit)
+            if packed >= 0:
+                kind = WRITE
+    if kind >= 0:
+        _issue(d, unit, now, kind, packed, extra, state == WRITING and kind == WRITE)
 
 
-@compiled
-def kick(m, channel, now):
-    """Look for a command for an idle channel: one turn over its units from where the last look ended."""
-    count = m[UNITS_PER_CHANNEL]
-    turn = m[channel + C_TURN]
+@step
+def kick(d, channel, now):
+    """Look for a command for a channel, if it is idle."""
+    if channel.busy == 0:
+        _look_round(d, channel, now)
+
+
+@step
+def _look_round(d, channel, now):
+    """One turn over the units of an idle channel, from where the last look ended, until one takes a command."""
+    count = d.units_per_channel
+    turn = channel.turn
     for _ in range(count):
-        if m[channel + C_BUSY] != 0:
+        if channel.busy != 0:
             break
-        unit = m[channel + C_FIRST] + turn * U_SIZE
+        unit = unit_at(d, channel.first_unit + turn * _UNIT)
         turn += 1
         if turn == count:
             turn = 0
-        serve(m, unit, now)
-    m[channel + C_TURN] = turn
+        serve(d, unit, now)
+    channel.turn = turn
 
 
-@compiled
-def send_out(m, channel, txn, now):
+@step
+def _send_out(d, channel, txn, now):
     """Move a page that was read over the bus."""
-    size = m[txn + T_BYTES]
-    took = bus_ns(m, size)
-    m[BUS_BYTES] += size
-    m[channel + C_BUSY] = 2
-    m[channel + C_TXN] = txn
-    m[channel + C_BUSY_NS] += took
-    push(m, now + took, m[channel + C_INDEX])
-    if m[LOG_SIZE] != 0:
-        unit = m[m[txn + T_UNIT] + U_INDEX]
-        log(
-            m,
-            now,
-            now + took,
-            LOG_OUT,
-            unit,
-            m[txn + T_PPN],
-            m[txn + T_LPN],
-            m[txn + T_SOURCE],
-            m[txn + T_PAGE],
-        )
+    took = bus_ns(d, txn.bytes)
+    d.bus_bytes += txn.bytes
+    channel.busy = 2
+    channel.txn = place_of(d, txn)
+    channel.busy_ns += took
+    push(d, now + took, channel.index)
+    if d.log_size != 0:
+        _log_command(d, now, now + took, LOG_OUT, unit_at(d, txn.unit), txn)
 
 
-@compiled
-def offer_out(m, txn, now):
+@step
+def offer_out(d, txn, now):
     """A page waits in a register: over the bus at once, or into the channel's queue of its kind."""
-    channel = m[txn + T_CHANNEL]
-    m[txn + T_NEXT] = 0
-    if m[channel + C_BUSY] == 0:
-        send_out(m, channel, txn, now)
+    channel = channel_at(d, txn.channel)
+    txn.next = 0
+    if channel.busy == 0:
+        _send_out(d, channel, txn, now)
         return
-    source = m[txn + T_SOURCE]
-    queue = 0 if source == MAP else (2 if source == GC else 1)
-    if m[channel + C_OUT + queue] == 0:
-        m[channel + C_OUT + queue] = txn
-    else:
-        m[m[channel + C_OUT_TAIL + queue] + T_NEXT] = txn
-    m[channel + C_OUT_TAIL + queue] = txn
+    line = 0 if txn.source == MAP else (2 if txn.source == GC else 1)
+    append(d, line_at(d, channel.lines + 2 * line), place_of(d, txn))
 
 
-@compiled
-def next_on_channel(m, channel, now):
+@step
+def next_on_channel(d, channel, now):
     """A bus got free: waiting data first, mapping before host before collection, then new commands."""
-    m[channel + C_BUSY] = 0
-    for queue in range(3):
-        txn = m[channel + C_OUT + queue]
-        if txn != 0:
-            unit = m[txn + T_UNIT]
-            if m[CACHE] != 0 and m[unit + U_STATE] == IDLE and m[unit + U_COUNT] != 0:
+    channel.busy = 0
+    for number in range(3):
+        line = line_at(d, channel.lines + 2 * number)
+        if line.head != 0:
+            txn = txn_at(d, line.head)
+            unit = unit_at(d, txn.unit)
+            if d.cache != 0 and unit.state == IDLE and unit.count != 0:
                 # The die may read on while its last page crosses the bus: its command first.
-                serve(m, unit, now)
-                if m[channel + C_BUSY] != 0:
+                serve(d, unit, now)
+                if channel.busy != 0:
                     return
-            m[channel + C_OUT + queue] = m[txn + T_NEXT]
-            send_out(m, channel, txn, now)
+            line.head = txn.next
+            _send_out(d, channel, txn, now)
             return
-    kick(m, channel, now)
+    kick(d, channel, now)

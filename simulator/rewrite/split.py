@@ -24,7 +24,7 @@ from simulator.cost.collective import COLLECTIVE_KINDS
 from simulator.plan import Split
 from simulator.rewrite.operands import divided_fields, heads_of, in_proportion, itemised, reduced
 from workloads.graph import Graph, Operator, Role, Tensor
-from workloads.operators import AllGather, AllReduce, Collective, Embedding, Message, Receive, Send, Work
+from workloads.operators import AllGather, AllReduce, CollectiveWork, Embedding, Message, Receive, Send, Work
 
 __all__ = ["split_graph"]
 
@@ -109,7 +109,7 @@ class _Splitter:
             self._declare(name, name, ranks, divided=False)
             self.ranks[name], self.divided[name] = ranks, False
         work = operator.work
-        assert isinstance(work, Collective | Message)
+        assert isinstance(work, CollectiveWork | Message)
         if isinstance(work, Receive):
             work = Send(bytes=work.bytes, peer=work.peer)
         self.operators.append(
@@ -226,7 +226,9 @@ class _Splitter:
             self._declare(f"{name}.whole", name, ranks, divided=False)
             self._collective(AllGather, name, name, f"{name}.whole", ranks)
 
-    def _collective(self, kind: type[Collective], name: str, source: str, target: str, ranks: int) -> None:
+    def _collective(
+        self, kind: type[CollectiveWork], name: str, source: str, target: str, ranks: int
+    ) -> None:
         tensor = self.graph.tensors[name]
         self.operators.append(
             Operator(

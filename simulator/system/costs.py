@@ -21,7 +21,7 @@ from simulator.link.flows import Load
 from simulator.system.drives import MeasuredRates, drive_ports, engine_drives, flash_bandwidth
 from simulator.system.ports import MemoryPorts, together
 from workloads.graph import Operator
-from workloads.operators import Collective, Message
+from workloads.operators import CollectiveWork, Message
 
 if TYPE_CHECKING:
     from simulator.pim.operators import PimCosts
@@ -186,7 +186,7 @@ class CostTable:
         Steps in which the same ranks send the same shares to the same ranks, as those of a ring do, follow
         one another without a gap, so they are one round with all their bytes and one latency per step.
         """
-        assert isinstance(operator.work, Collective | Message)
+        assert isinstance(operator.work, CollectiveWork | Message)
         key = (operator.kind, operator.work.bytes, devices)
         if key not in self._rounds:
             self._rounds[key] = self._find_rounds(*key)

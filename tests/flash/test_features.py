@@ -133,14 +133,13 @@ def test_an_aged_drive_writes_like_one_that_was_aged_slowly():
     slow = DriveRun.begin(made, RunOptions(outstanding=8, history=History()), PAGE)
     (chunk,) = writes.chunks(4 * pages)
     half = [part[: 2 * pages] for part in chunk[:3]]
-    from simulator.flash import layout as at
     from workloads.block_trace.trace import BlockRequests
 
     slow.feed(BlockRequests(*half, chunk.arrival), False)
-    before = slow.state.m[at.GC_MOVES], slow.state.m[at.HOST_PAGES_WRITTEN]
+    before = int(slow.state.record.gc_moves), int(slow.state.record.host_pages_written)
     slow.feed(BlockRequests(*(part[2 * pages :] for part in chunk[:3]), chunk.arrival), True)
-    moved = slow.state.m[at.GC_MOVES] - before[0]
-    settled = 1 + moved / (slow.state.m[at.HOST_PAGES_WRITTEN] - before[1])
+    moved = int(slow.state.record.gc_moves) - before[0]
+    settled = 1 + moved / (int(slow.state.record.host_pages_written) - before[1])
     aged = run(
         made, blocks([1] * 2 * pages, random_pages(2 * pages, pages, 9)), history=History(overwrites=2.0)
     )

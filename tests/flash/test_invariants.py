@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from simulator.flash import layout as at
 from simulator.flash.aging import History
 from simulator.flash.checker import violations
 from simulator.flash.engine import DriveRun, RunOptions
 from simulator.flash.kernel import DONE, STOPPED
+from simulator.flash.records import FREE, LOG_DONE, LOG_PLACED, LOG_ROW, TRIM, WRITE
 from simulator.flash.recovery import recovered_map, write_numbers
 from tests.flash.drives import PAGE, drive, geometries
 from workloads.block_trace import ArrayBlocks
@@ -69,9 +69,16 @@ def begin(made, trace, outstanding, **options):
 
 
 def rows_of(run):
-    used = int(run.state.m[at.LOGGED])
-    assert used <= LOG
-    return run.state.records(at.AT_LOG, at.L_SIZE, used)
+    assert run.state.record.logged <= LOG
+    return run.state.log_rows
+
+
+def check_idle(run):
+    planes = run.state.planes
+    for waiting in (planes["need"], planes["running"], planes["waiting"]["head"], planes["barrier"]["head"]):
+        assert not waiting.any()
+    for field in ("reads", "writes", "superseded"):
+        assert not run.state.blocks[field].any()
 
 
 def check_maps(run):
@@ -80,14 +87,14 @@ def check_maps(run):
     mapped = np.flatnonzero(forward >= 0)
     assert np.unique(forward[mapped]).size == mapped.size
     assert np.array_equal(back[forward[mapped]], mapped)
-    written = state.blocks[:, at.B_WRITTEN]
-    invalid = state.blocks[:, at.B_INVALID]
+    written = state.blocks["written"]
+    invalid = state.blocks["invalid"]
     valid = np.bincount(forward[mapped] // made.pages_per_block, minlength=written.size)
     assert np.array_equal(valid, written - invalid)
     free = made.pages_per_block - written
     assert free.sum() + valid.sum() + invalid.sum() == made.physical_pages
-    empty = (state.blocks[:, at.B_STATE] == at.FREE).reshape(made.planes, -1).sum(axis=1)
-    assert np.array_equal(empty, state.planes[:, at.P_FREE])
+    empty = (state.blocks["state"] == FREE).reshape(made.planes, -1).sum(axis=1)
+    assert np.array_equal(empty, state.planes["free"])
 
 
 @settings(max_examples=120, deadline=None)
@@ -96,11 +103,9 @@ def test_every_request_completes_and_every_page_has_its_place(case):
     made, trace, outstanding = case
     run, chunk = begin(made, trace, outstanding)
     assert run.feed(chunk, True) == DONE
-    m = run.state.m
-    assert m[at.N_READ] + m[at.N_WRITE] + m[at.N_TRIM] == trace.count
-    assert not run.state.planes[:, [at.P_NEED, at.P_RUNNING, at.P_WAIT, at.P_BARRIER]].any()
-    for field in (at.B_READS, at.B_WRITES, at.B_SUPERSEDED):
-        assert not run.state.blocks[:, field].any()
+    counted = run.state.record
+    assert counted.reads + counted.writes + counted.trims == trace.count
+    check_idle(run)
     assert not (run.state.auxiliary >> 16).any()
     check_maps(run)
     assert violations(made, rows_of(run)) == []
@@ -114,19 +119,18 @@ def test_a_cut_of_power_loses_no_acknowledged_write(case, moment):
     run, chunk = begin(made, trace, outstanding)
     status = run.feed(chunk, True, stop=moment)
     assert status in (DONE, STOPPED)
-    rows = rows_of(run)
+    rows = rows_of(run).view(LOG_ROW)[:, 0]
     numbers, found = write_numbers(run.state), recovered_map(run.state)
-    done = set(rows[(rows[:, at.L_OP] == at.LOG_DONE) & (rows[:, at.L_UNIT] == 1), at.L_STAMP].tolist())
-    trimmed = {
-        page
-        for address, size in rows[(rows[:, at.L_OP] == at.LOG_DONE) & (rows[:, at.L_UNIT] == 3)][
-            :, [at.L_PPN, at.L_LPN]
-        ]
-        for page in range(address // PAGE, (address + size) // PAGE + 1)
-    }
-    placed = rows[rows[:, at.L_OP] == at.LOG_PLACED]
+    done, trimmed = set(), set()
+    for row in rows:
+        if row["what"] == LOG_DONE and row["unit"] == WRITE:
+            done.add(int(row["stamp"]))
+        elif row["what"] == LOG_DONE and row["unit"] == TRIM:
+            address, size = int(row["ppn"]), int(row["lpn"])
+            trimmed.update(range(address // PAGE, (address + size) // PAGE + 1))
+    placed = rows[rows["what"] == LOG_PLACED]
     checked = 0
-    for index, page, number in placed[:, [at.L_UNIT, at.L_LPN, at.L_STAMP]].tolist():
+    for index, page, number in placed[["unit", "lpn", "stamp"]].tolist():
         if index in done and page not in trimmed:
             assert found[page] >= 0, f"page {page} is lost"
             assert numbers[found[page]] >= number
@@ -148,7 +152,7 @@ def test_one_free_block_is_enough(policy):
     trace = ArrayBlocks(np.ones(2000), rng.integers(0, 12, 2000) * PAGE, np.full(2000, PAGE))
     run, chunk = begin(made, trace, 1)
     assert run.feed(chunk, True) == DONE
-    assert run.state.m[at.GC_RUNS] > 100
+    assert run.state.record.gc_runs > 100
     check_maps(run)
     assert violations(made, rows_of(run)) == []
 
@@ -168,10 +172,10 @@ def test_a_map_that_does_not_fit_keeps_every_rule(seed, outstanding, slots, buff
     run, chunk = begin(made, trace, outstanding, history=History(overwrites=0.2))
     held = {int(page): logical for logical, page in enumerate(run.state.to_physical - 1) if page >= 0}
     assert run.feed(chunk, True) == DONE
-    m = run.state.m
-    assert m[at.N_READ] + m[at.N_WRITE] == count
-    assert m[at.MAP_MISSES] > count / 10
-    assert not run.state.planes[:, [at.P_NEED, at.P_RUNNING, at.P_WAIT, at.P_BARRIER]].any()
+    counted = run.state.record
+    assert counted.reads + counted.writes == count
+    assert counted.map_misses > count / 10
+    check_idle(run)
     assert not (run.state.auxiliary >> 16).any()
     check_maps(run)
     assert violations(made, rows_of(run), before=held) == []

@@ -11,7 +11,7 @@ from machines import cpu, drive, gpu, op, ram, system, wire
 from hw_configs.system import System
 from simulator.plan import Collective, Compute, Home, Plan, Task, Transfer
 from workloads.graph import PERSISTENT_ROLES, Graph, Operator, Role, Tensor
-from workloads.operators import Collective as CollectiveWork
+from workloads.operators import CollectiveWork
 
 SIZES = (0, 1, 64, 500, 1000, 4096)
 BANDWIDTHS = (500.0, 1000.0, 4000.0)

@@ -56,6 +56,20 @@ def test_pieces_add_up_to_the_whole(cut: tuple[int, ...], axis: str, append: boo
     assert [name for name in reader.inputs if name.startswith(OUT)] == [f"{OUT}/{i}" for i in range(len(cut))]
 
 
+def test_pieces_of_whole_sequences_and_heads_are_said_by_sizes() -> None:
+    graph = decode(batch=4)
+    whole = graph.operator_by_name[ATTEND].work
+    for axis, side, cut in (("batch", 0, (3, 1)), ("head", 1, (9, 3))):
+        divisions = {name: Division(side, cut, (True,) * len(cut)) for name in (K, V, OUT)}
+        divided = divide_graph(graph, plan(divisions=divisions, pieces={ATTEND: Pieces(axis, cut)}))
+        parts = [divided.operator_by_name[f"{ATTEND}/{index}"].work for index in range(2)]
+        assert [work.share for work in parts] == [1.0, 1.0]
+        counted = [work.batch if axis == "batch" else work.heads for work in parts]
+        assert counted == list(cut)
+        other = [work.heads if axis == "batch" else work.batch for work in parts]
+        assert other == [whole.heads if axis == "batch" else whole.batch] * 2
+
+
 def test_an_append_is_the_new_tokens_alone() -> None:
     graph = decode(batch=4, context=64)
     divided = divide_graph(graph, plan(appends=(ATTEND,)))

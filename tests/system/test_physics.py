@@ -29,7 +29,7 @@ from hw_configs.device import ComputationalStorage, Envelope
 from hw_configs.problems import PhysicsError
 from hw_configs.system import System
 from simulator.check import check
-from simulator.plan import Plan, Task
+from simulator.plan import Collective, Plan
 from simulator.system.costs import CostTable
 from simulator.system.engine import PhaseRun
 from simulator.system.physics import check_phase
@@ -91,7 +91,7 @@ def busy_machine() -> Legal:
     tasks = [
         run_task("first", "gpu0"), run_task("second", "gpu0"), move("b", "gpu0", "gpu1"),
         run_task("far", "gpu1"), run_task("near", "gpu0"),
-        *(Task(f"sum@{n}", "collective", f"{n}.compute", "sum", n, group=group) for n in group),
+        *(Collective(f"sum@{n}", f"{n}.compute", "sum", n, group) for n in group),
     ]  # fmt: skip
     return legal(plan(graph, machine, tasks, {"x": "gpu0", "w": "gpu0"}), graph, machine)
 

@@ -18,6 +18,7 @@ from simulator.pim.pricing import Pricer
 from simulator.pim.recipes import HostStage, recipe
 from simulator.rewrite.apply import rewrite
 from simulator.system.costs import CostTable
+from workloads.operators import AllGather, AllReduce
 
 MODEL = COST_MODELS.get(DEFAULT_COST_MODEL)
 
@@ -66,10 +67,10 @@ def test_rounds_are_of_a_kind_a_size_and_its_ranks():
     graph = load_model("gpt2", phase="decode", prompt=8).phases[0].graph
     plan = MAPPERS.get("tensor-pipeline").plan(graph, system, MapperOptions(2, 1))
     collective = next(op for op in rewrite(graph, plan).operators if op.kind == "all_reduce")
-    size = int(collective.attributes["bytes"])
+    size = collective.work.bytes
     operators = [
-        replace(collective, kind=kind, attributes={**collective.attributes, "bytes": bytes_})
-        for kind, bytes_ in product(("all_reduce", "all_gather"), (size, 4 * size))
+        replace(collective, work=kind(bytes=bytes_))
+        for kind, bytes_ in product((AllReduce, AllGather), (size, 4 * size))
     ]
     asked = list(product(operators, (("gpu0", "gpu1"), ("gpu2", "gpu3"), ("gpu0", "gpu1", "gpu2", "gpu3"))))
     found = [shared.rounds(*question) for question in asked]

@@ -13,8 +13,9 @@ from hw_configs.problems import InputError
 from simulator.plan import Plan, Split
 from simulator.rewrite.apply import rewrite
 from simulator.rewrite.split import split_graph
-from workloads.graph import Graph, Place, Role, check_graph
+from workloads.graph import Graph, Operator, Place, Role, check_graph
 from workloads.microbatch import microbatched
+from workloads.operators import Elementwise, Product
 
 
 def divided(graph: Graph, ranks: int) -> Graph:
@@ -76,6 +77,48 @@ def test_fewer_kv_heads_than_ranks_are_kept_whole_on_each() -> None:
     whole = graph.operator_by_name["layers.0.attention.qkv"]
     assert product.flops == pytest.approx(whole.flops * share)
     assert product.work.n == (2 + 1 + 1) * 128
+
+
+def test_heads_are_divided_and_the_context_is_not() -> None:
+    """Scores of a rank's heads run over all keys: fewer products and rows, no shorter ones."""
+    graph = prefill("llama-3-8b", fused=False)
+    parts = divided(graph, 4)
+    for name in ("qk_matmul", "softmax", "sv_matmul"):
+        whole = graph.operator_by_name[f"layers.0.attention.{name}"].work
+        mine = parts.operator_by_name[f"layers.0.attention.{name}@0"].work
+        assert mine.n == whole.n
+        assert (mine.heads, mine.kv_heads) == (whole.heads // 4, whole.kv_heads // 4)
+        assert mine.share == whole.share
+        if isinstance(whole, Product):
+            assert (mine.m, mine.k, mine.batch) == (whole.m, whole.k, whole.batch // 4)
+        else:
+            assert mine.m == whole.m // 4
+
+
+def test_a_rank_reads_each_operand_as_its_part_of_it_has() -> None:
+    graph = prefill("llama-3-8b")
+    parts = divided(graph, 4)
+    for operator in parts.operators:
+        base, at, _ = operator.name.rpartition("@")
+        if not at or base not in graph.operator_by_name:
+            continue
+        whole = graph.operator_by_name[base]
+        for name, mine, before, read in zip(
+            whole.inputs, operator.inputs, whole.reads, operator.reads, strict=False
+        ):
+            share = parts.tensors[mine].size_bytes / graph.tensors[name].size_bytes
+            assert read in (round(before * share), round(before * share) // 4), (operator.name, name)
+
+
+def test_a_size_that_does_not_divide_is_rounded_up_and_says_all_of_the_work() -> None:
+    data = tensors({"x": 8, "w": 56, "y": 7}, {"w": Role.WEIGHT})
+    product = Operator("p", Product(m=1, n=7, k=8), ("x", "w"), ("y",), place=Place(axis="column"))
+    parts = divided(Graph("g", data, (product,), ("y",)), 2)
+    mine = parts.operator_by_name["p@0"].work
+    assert (mine.n, mine.share) == (4, 1.0)
+    scale = Operator("s", Elementwise(flops_per_element=7.0), ("x",), ("y",), place=Place(axis="split"))
+    parts = divided(Graph("g", data, (scale,), ("y",)), 2)
+    assert parts.operator_by_name["s@0"].work == replace(scale.work, share=0.5)
 
 
 @pytest.mark.parametrize(("heads", "kv_heads", "ranks"), [(12, 12, 8), (24, 6, 4)])

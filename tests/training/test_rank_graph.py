@@ -8,12 +8,13 @@ import pytest
 
 from hw_configs.problems import InputError
 from mapping.training.rank_graph import rank_graph, training_graph
+from mapping.training.sequence_ranks import divide_sequence
 from mapping.training.setup import TrainingSetup
 from simulator.plan import Plan, Split
 from simulator.rewrite.apply import rewrite
 from tests.training.small_models import gpt_config
-from workloads.graph import Graph, Role, check_graph
-from workloads.operators import Collective
+from workloads.graph import Graph, Place, Role, Tensor, check_graph, make_operator
+from workloads.operators import Attention, CollectiveWork
 
 DEGREES = [
     {"tensor": 4}, {"tensor": 4, "sequence_parallel": False}, {"ulysses": 4}, {"context": 4},
@@ -24,7 +25,7 @@ DEGREES = [
 def collective_bytes(graph: Graph, kind: str, parallel: str) -> int:
     return sum(
         op.work.bytes for op in graph.operators
-        if op.kind == kind and isinstance(op.work, Collective) and op.work.parallel == parallel
+        if op.kind == kind and isinstance(op.work, CollectiveWork) and op.work.parallel == parallel
     )  # fmt: skip
 
 
@@ -79,7 +80,7 @@ def test_megatron_communicates_four_times_per_layer(tmp_path: Path) -> None:
     assert len(layers) == 4 * 4
     assert all(op.work.bytes == unit for op in layers)
     divided = rank_graph(TrainingSetup(model, 512, tensor=2))
-    own = [op for op in divided.operators if isinstance(op.work, Collective) and op.place.layer == 2]
+    own = [op for op in divided.operators if isinstance(op.work, CollectiveWork) and op.place.layer == 2]
     assert sum(op.kind == "reduce_scatter" for op in own) == 4
     assert sum(op.kind == "all_gather" for op in own) == 6
     assert not [op for op in own if op.kind == "all_reduce"]
@@ -96,6 +97,36 @@ def test_the_ring_passes_keys_and_values(tmp_path: Path) -> None:
     """Forward every rank sees all keys and values; backward their gradients travel along."""
     graph = rank_graph(TrainingSetup(gpt_config(tmp_path), 1024, context=4))
     assert collective_bytes(graph, "all_gather", "context") == 4 * (1 + 2) * 2 * 1024 * 256 * 2
+
+
+@pytest.mark.parametrize("degrees", [{"context": 4}, {"ulysses": 4}, {"ulysses": 2, "context": 2}], ids=str)
+@pytest.mark.parametrize("window", [0, 100, 1024, 4096])
+def test_attention_over_ranks_says_what_it_computes(degrees: dict[str, int], window: int) -> None:
+    """A rank's sizes give an equal part of the pairs of the whole sequence, counted one by one."""
+    length, width = 1024, 64
+    setup = TrainingSetup("gpt2", length, **degrees)  # type: ignore[arg-type]
+    local = length // (setup.context * setup.ulysses)
+    tensors = {
+        name: Tensor(name, (local, 3 * 8 * width if name == "qkv" else 8 * width), "bf16")
+        for name in ("qkv", "out")
+    }
+    work = Attention(
+        batch=1, heads=8, kv_heads=8, head_dim=width, q_len=local, kv_len=local, causal=True, window=window
+    )
+    attend = make_operator(
+        "attend", work, ("qkv",), ("out",), tensors, dtype="bf16", place=Place(0, "forward")
+    )
+    rank = divide_sequence(Graph("g", tensors, (attend,), ("out",)), setup)
+    mine = next(op.work for op in rank.operators if isinstance(op.work, Attention))
+    pairs = sum(min(query + 1, window or length) for query in range(length))
+    assert mine.flops == pytest.approx(
+        2.0 * pairs / setup.context * (8 // setup.ulysses) * 2 * width, rel=1e-12
+    )
+    assert (mine.heads, mine.q_len) == (8 // setup.ulysses, length // setup.context)
+    balanced = setup.context > 1 and (window == 0 or window >= length)
+    assert (mine.kv_len, mine.causal) == ((length // 2, False) if balanced else (length, True))
+    # What sizes cannot say is little: half a diagonal, or the first window's smaller share.
+    assert mine.share == pytest.approx(1.0, abs=1e-3 if not window or window >= length else 0.06)
 
 
 def test_what_cannot_be_divided_is_refused(tmp_path: Path) -> None:

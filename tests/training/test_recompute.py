@@ -20,7 +20,8 @@ from mapping.training.recompute.skeleton import kept_share, skeleton_of
 from mapping.training.setup import TrainingSetup
 from simulator.check import check
 from tests.training.small_models import gpt_config
-from workloads.graph import Graph, check_graph
+from workloads.graph import Graph, Role, check_graph
+from workloads.operators import Product
 
 
 def flops(graph: Graph, which: str) -> float:
@@ -74,6 +75,42 @@ def test_dropped_tokens_cost_their_share(tmp_path: Path) -> None:
     ]
     whole = drop_and_recompute(graph, kept_share(graph, "tokens", 1.0))
     assert whole.operators == graph.operators
+
+
+def test_what_is_made_again_reads_what_it_needs(tmp_path: Path) -> None:
+    graph = rank_graph(TrainingSetup(gpt_config(tmp_path), 512))
+    done = drop_and_recompute(graph, kept_share(graph, "tokens", 0.75))
+    again = {op.name: op for op in done.operators if op.place.training_pass == "recompute"}
+    assert again
+    for name, copy in again.items():
+        source = graph.operator_by_name[name.removesuffix(".again")]
+        assert copy.flops == pytest.approx(source.flops / 4)
+        if isinstance(source.work, Product):
+            # Rows of the dropped tokens, and the weight whole.
+            assert (copy.work.m, copy.work.share) == (source.work.m // 4, source.work.share)
+            weight = next(n for n in source.inputs if graph.tensors[n].role is Role.WEIGHT)
+            assert copy.reads[copy.inputs.index(weight)] == source.reads[source.inputs.index(weight)]
+            assert copy.writes[0] == source.writes[0] // 4
+    norm = again["layers.1.mlp_norm.again"]
+    total = graph.operator_by_name["layers.1.mlp_norm"].outputs[1]
+    # The norm's sum is made again from its addends, since it is dropped in part itself.
+    assert f"{total}.again" in norm.outputs
+    full = drop_and_recompute(graph, kept_share(graph, "full"))
+    first = full.operator_by_name["layers.1.attention_norm.again"]
+    total = graph.operator_by_name["layers.1.attention_norm"].outputs[1]
+    assert (first.inputs[0], first.work.adds) == (total, 0)
+    assert first.reads[0] == graph.tensors[total].size_bytes
+
+
+def test_parts_of_a_tensor_are_moved_once(tmp_path: Path) -> None:
+    """Dropping tokens divides what operators read and write; forward and backward passes move the same bytes."""
+    graph = rank_graph(TrainingSetup(gpt_config(tmp_path), 512))
+    done = drop_and_recompute(graph, kept_share(graph, "tokens", 0.3))
+    for op in graph.operators:
+        after = done.operator_by_name[op.name]
+        assert (after.read_bytes, after.write_bytes) == (op.read_bytes, op.write_bytes)
+        assert len(after.reads) == len(after.inputs) + len(after.updates)
+        assert len(after.writes) == len(after.outputs) + len(after.updates)
 
 
 def test_only_the_first_layers(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from workloads.operators.communication import (
     AllReduce,
     AllToAll,
     Broadcast,
-    Collective,
+    CollectiveWork,
     Message,
     Receive,
     ReduceScatter,
@@ -45,7 +45,8 @@ from workloads.operators.sequence import Attention, Recurrence, causal_pairs
 from workloads.operators.work import FieldInfo, FieldValue, Work, fields_of
 
 __all__ = [
-    "KINDS", "Activation", "AllGather", "AllReduce", "AllToAll", "Attention", "Broadcast", "Collective", "Convolution",
+    "KINDS", "Activation", "AllGather", "AllReduce", "AllToAll", "Attention", "Broadcast", "CollectiveWork",
+    "Convolution",
     "Copy", "Custom", "Elementwise", "Embedding", "FieldInfo", "FieldValue", "Gather", "GroupedProduct", "Loss",
     "Message", "Norm", "Optimizer", "Pool", "Product", "Receive", "Recurrence", "Reduce", "ReduceScatter", "Resize",
     "Rotary", "Rows", "Scatter", "Send", "Softmax", "TopK", "View", "Work", "causal_pairs", "fields_of",

@@ -8,14 +8,14 @@ from typing import ClassVar, Final
 from workloads.operators.work import Work, count, named
 
 __all__ = [
-    "AllGather", "AllReduce", "AllToAll", "Broadcast", "Collective", "Message", "Receive", "ReduceScatter", "Send",
+    "AllGather", "AllReduce", "AllToAll", "Broadcast", "CollectiveWork", "Message", "Receive", "ReduceScatter", "Send",
 ]  # fmt: skip
 
 _ROLES: Final = ("", "tensor", "context", "ulysses", "pipeline", "expert", "data")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Collective(Work):
+class CollectiveWork(Work):
     """``group`` ranks exchange ``bytes``, the size of the whole result (of a rank's input for all-to-all)."""
 
     communicates: ClassVar[bool] = True
@@ -26,35 +26,35 @@ class Collective(Work):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AllReduce(Collective):
+class AllReduce(CollectiveWork):
     """Every rank gets the sum."""
 
     kind: ClassVar[str] = "all_reduce"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AllGather(Collective):
+class AllGather(CollectiveWork):
     """Every rank gets all parts."""
 
     kind: ClassVar[str] = "all_gather"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ReduceScatter(Collective):
+class ReduceScatter(CollectiveWork):
     """Every rank gets its part of the sum."""
 
     kind: ClassVar[str] = "reduce_scatter"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AllToAll(Collective):
+class AllToAll(CollectiveWork):
     """Every rank sends a part to every other."""
 
     kind: ClassVar[str] = "all_to_all"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Broadcast(Collective):
+class Broadcast(CollectiveWork):
     """One rank's bytes go to all."""
 
     kind: ClassVar[str] = "broadcast"

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from workloads.operators import (
     Attention,
-    Collective,
+    CollectiveWork,
     Convolution,
     Custom,
     GroupedProduct,
@@ -102,7 +102,7 @@ def _problems(work: Work, operands: _Operands) -> Iterator[FieldProblem]:
         yield from _rows(work, operands)
     elif isinstance(work, Optimizer):
         yield from _optimizer(work, operands)
-    elif isinstance(work, Collective | Message):
+    elif isinstance(work, CollectiveWork | Message):
         yield from _exchanged(work, operands)
     else:
         assert isinstance(work, Custom | View)
@@ -390,9 +390,9 @@ def _optimizer(work: Optimizer, operands: _Operands) -> Iterator[FieldProblem]:
         yield _wrong(work, "parameters", f"at most the {most} elements of its tensors")
 
 
-def _exchanged(work: Collective | Message, operands: _Operands) -> Iterator[FieldProblem]:
+def _exchanged(work: CollectiveWork | Message, operands: _Operands) -> Iterator[FieldProblem]:
     # One side of a gather holds a rank's part of the whole.
-    ranks = max(1, work.group) if isinstance(work, Collective) else 1
+    ranks = max(1, work.group) if isinstance(work, CollectiveWork) else 1
     held = max(
         sum(tensor.size_bytes for tensor in (*operands.inputs, *operands.updates)),
         sum(tensor.size_bytes for tensor in operands.outputs),
