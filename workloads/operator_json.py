@@ -194,7 +194,9 @@ def _shared_out(
         hint = f"; state operands that move in part under {side.parts_key!r}"
         faults.append(Fault((side.total_key,), told + hint))
         return tuple(rule), 0
-    limits = whole if surplus > 0 else [max(0, low - 1) for low in least]
+    # Shares of experts round to whole bytes, operand by operand.
+    fewest = least if side.total >= sum(least) else [max(0, low - 1) for low in least]
+    limits = whole if surplus > 0 else fewest
     return tuple(_moved_towards(rule, limits, side.total)), 0
 
 

@@ -76,7 +76,8 @@ KINDS = {
 }  # fmt: skip
 LIES = [
     ("product", "m", 8_000_000), ("product", "m", 1), ("product", "n", 513), ("product", "k", 255),
-    ("product", "batch", 2), ("product", "weight_dtype", "int4"), ("product", "left_bytes", 1 << 40),
+    ("product", "batch", 2), ("product", "batch", 0), ("product", "weight_dtype", "int4"), ("product", "left_bytes", 1),
+    ("product", "weight_bytes", 1.0), ("product", "weight_bytes", 1e9),
     ("conv", "batch", 2), ("conv", "in_channels", 4), ("conv", "out_channels", 32), ("conv", "height", 64),
     ("conv", "width", 31), ("conv", "kernel_h", 5), ("conv", "kernel_w", 1), ("conv", "stride_h", 1),
     ("conv", "stride_w", 9), ("conv", "out_height", 160), ("conv", "out_width", 8), ("conv", "groups", 2),

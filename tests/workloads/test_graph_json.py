@@ -483,3 +483,37 @@ def test_every_field_of_every_kind_refuses_what_it_cannot_be(kind):
             }  # fmt: skip
             (found,) = problems_of(json.dumps(hand_written(operators=[row])))
             assert found.startswith(f"g.json:1: operators[0].attributes.{name}: found "), (name, value)
+
+
+def test_a_total_below_the_rule_is_shared_out_where_a_slice_is_legal_and_refused_below_it():
+    """A rotary embedding of part of a projection, and a decode step that writes one token of its caches."""
+    tensors = [
+        {"name": "qkv", "shape": [2, 100], "dtype": "fp16"},
+        {"name": "r", "shape": [2, 60], "dtype": "fp16"},
+        *({"name": n, "shape": [2, 1, 10, 30], "dtype": "fp16", "role": "kv_cache"} for n in ("k", "v")),
+        {"name": "o", "shape": [2, 30], "dtype": "fp16"},
+    ]
+    sizes = {"batch": 2, "heads": 1, "kv_heads": 1, "head_dim": 30, "q_len": 1, "kv_len": 10, "causal": True}
+    rotary = {
+        "name": "rot",
+        "kind": "rotary",
+        "inputs": ["qkv"],
+        "outputs": ["r"],
+        "attributes": {"m": 2, "n": 60},
+    }
+    attend = {
+        "name": "att", "kind": "attention", "inputs": ["r", "k", "v"], "outputs": ["o"], "updates": ["k", "v"],
+        "attributes": sizes, "write_bytes": 2 * 60 + 240,
+    }  # fmt: skip
+
+    def graph(read_bytes):
+        return json.dumps(
+            hand_written(tensors=tensors, operators=[rotary | {"read_bytes": read_bytes}, attend])
+        )
+
+    first, second = graph_from_json(graph(300)).operators
+    assert first.reads == (300,)
+    assert second.writes == (120, 120, 120), "an equal part of each cache beside the whole result"
+    assert second.reads == (240, 1080, 1080, 0, 0), "nine of ten tokens; the tenth is an operand"
+    (found,) = problems_of(graph(200))
+    assert found.startswith("g.json:1: operators[0].read_bytes: found 200; expected 240 to 400 B")

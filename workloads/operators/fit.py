@@ -38,6 +38,8 @@ __all__ = ["misfits"]
 
 _READ_BY_ROWS: Final = (TopK, Loss, Reduce, Scatter)
 """Kinds whose m x n are the elements of what they read, not of what they make."""
+FORMAT_ROUNDING: Final = 1e-3
+"""A sparse format's bytes are averages; the tensor's are whole."""
 IMAGE_SIDES: Final = 4
 """Images (batch, channels, rows, columns) say each side; other shapes are compared by their elements."""
 
@@ -168,7 +170,7 @@ def _product(work: Product, operands: _Operands) -> Iterator[FieldProblem]:
         return
     exact = any(work.batch * made == _elements(tensor) for tensor in operands.outputs)
     if operands.outputs and not exact and not _combined(work, operands.outputs[0]):
-        yield _sized(work, ("batch", "m", "n") if work.batch > 1 else ("m", "n"), operands.outputs[0])
+        yield _sized(work, ("batch", "m", "n") if work.batch != 1 else ("m", "n"), operands.outputs[0])
         return
     if not operands.inputs:
         return
@@ -181,22 +183,23 @@ def _product(work: Product, operands: _Operands) -> Iterator[FieldProblem]:
         and not (known or work.left_bytes)
         and not _shared(need, left, work.batch, first)
     ):
-        yield _sized(work, ("batch", "m", "k") if work.batch > 1 else ("m", "k"), first)
+        yield _sized(work, ("batch", "m", "k") if work.batch != 1 else ("m", "k"), first)
         return
-    if work.left_bytes > first.size_bytes:
-        yield _wrong(work, "left_bytes", f"at most the {first.size_bytes} bytes of {first.name!r}")
+    if work.left_bytes and work.left_bytes != first.size_bytes:
+        yield _wrong(work, "left_bytes", f"the {first.size_bytes} bytes of {first.name!r}")
     weights = [tensor for tensor in others if tensor.is_weight]
     if work.weight_bytes:
-        held = sum(tensor.size_bytes for tensor in operands.weights)
-        if weights and work.batch * work.weight_bytes > held + work.batch:
-            yield _wrong(work, "weight_bytes", f"at most the {held} bytes of its weights")
+        stored = work.batch * work.weight_bytes
+        if weights and all(abs(stored - tensor.size_bytes) > FORMAT_ROUNDING * stored for tensor in weights):
+            sizes = ", ".join(f"{tensor.size_bytes} of {tensor.name!r}" for tensor in weights)
+            yield _wrong(work, "weight_bytes", f"the bytes of its weight: {sizes}")
         return
     need = work.batch * right
     if others and not any(_shared(need, right, work.batch, tensor) for tensor in others):
         if weights:
-            yield _sized(work, ("batch", "n", "k") if work.batch > 1 else ("n", "k"), weights[0])
+            yield _sized(work, ("batch", "n", "k") if work.batch != 1 else ("n", "k"), weights[0])
         elif need > _total((*operands.inputs, *operands.updates)):
-            yield _sized(work, ("batch", "n", "k") if work.batch > 1 else ("n", "k"), others[0])
+            yield _sized(work, ("batch", "n", "k") if work.batch != 1 else ("n", "k"), others[0])
 
 
 def _combined(work: Product, out: Tensor) -> bool:
