@@ -19,7 +19,7 @@ from numba.core.compiler import CompilerBase, DefaultPassBuilder
 from numba.core.compiler_machinery import register_pass
 from numba.core.typed_passes import NativeLowering
 
-__all__ = ["step"]
+__all__ = ["inlined", "step"]
 
 
 class _Part(JITCodeLibrary):
@@ -67,8 +67,18 @@ class _StepCompiler(CompilerBase):
 
 def step(function: Callable[..., Any]) -> Any:
     """Decorator: compile a function as part of the kernels that call it. It must neither raise nor allocate."""
+    return _compiled(function, inline=False)
+
+
+def inlined(function: Callable[..., Any]) -> Any:
+    """Decorator: as :func:`step`, and no call is left: for what has one caller, or is a line or two."""
+    return _compiled(function, inline=True)
+
+
+def _compiled(function: Callable[..., Any], inline: bool) -> Any:
     made: Any = njit(  # type: ignore[call-overload]
         pipeline_class=_StepCompiler,
+        forceinline=inline,
         no_cpython_wrapper=True,
         no_cfunc_wrapper=True,
         no_rewrites=True,
