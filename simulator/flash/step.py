@@ -10,7 +10,12 @@ from typing import Any, Final
 
 from hw_configs.compiled import compiled
 
-__all__ = ["step"]
+__all__ = ["inlined", "step"]
 
-step: Final[Any] = compiled(error_model="numpy", no_rewrites=True, _nrt=False)
+_OPTIONS: Final = {"error_model": "numpy", "no_rewrites": True, "_nrt": False}
+
+step: Final[Any] = compiled(**_OPTIONS)
 """Decorator of a step."""
+
+inlined: Final[Any] = compiled(forceinline=True, **_OPTIONS)
+"""Decorator as :data:`step`, and no call is left: for what has one caller, or is a line or two."""
