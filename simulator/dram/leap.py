@@ -87,7 +87,7 @@ def _rotation(run: ChannelRun, template: Chunk, row_shift: int, shift: int) -> _
     channel, program = run.channel, run.program
     banks, p = channel.banks, int(template.transaction.size)
     none = _Rotation(p, 1, shift, np.zeros(banks, np.int64))
-    scopes = int(program.config[3])
+    scopes = program.settings.scopes
     length = banks // scopes
     fine = channel.level_names[channel.level_names.index(channel.refresh_level) + 1 :]
     if channel.controller.refresh not in ("all-bank", "off") or p % max(length, 1) or length < 2:
@@ -313,14 +313,13 @@ def _signature(run: ChannelRun, stream: _Stream, now: int) -> bytes:
 
 def _waits(program: Program, ready: Ints, parts_of: Ints, now: int) -> Ints:
     """Ticks until each command is legal, groups and banks in the order of their parts."""
-    c = program.config
-    banks, groups, bank_base, object_base = int(c[0]), int(c[1]), int(c[20]), int(c[21])
+    c = program.settings
     waits = np.maximum(ready - now, 0)
     # A group stands where its first bank stands.
     first = np.unique(program.bank_group[parts_of], return_index=True)[1]
-    by_group = waits[:bank_base].reshape(-1, groups)[:, np.argsort(first)]
-    by_bank = waits[bank_base:object_base].reshape(-1, banks)[:, parts_of]
-    return np.concatenate([by_group.ravel(), by_bank.ravel(), waits[object_base:]])
+    by_group = waits[: c.bank_base].reshape(-1, c.groups)[:, np.argsort(first)]
+    by_bank = waits[c.bank_base : c.object_base].reshape(-1, c.banks)[:, parts_of]
+    return np.concatenate([by_group.ravel(), by_bank.ravel(), waits[c.object_base :]])
 
 
 def _live(s: State) -> Ints:
