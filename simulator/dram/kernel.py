@@ -442,7 +442,7 @@ def _issue(m, v, w, o, bus, now):
         _note_pair(m, v, command, target, now)
     w.issued = True
     w.blocked = False
-    _touch(m, v, w, source, now)
+    _touch(m, w, source, now)
     if command == RD or command == WR or command == RDA or command == WRA:
         if source == FROM_ACTIVE:
             _leave_actives(v, q, slot)
@@ -548,7 +548,7 @@ def _note_pair(m, v, command, target, now):
 
 
 @inlined
-def _touch(m, v, w, source, now):
+def _touch(m, w, source, now):
     """Which candidates a command has moved, and must be looked for again."""
     c, q = m.settings, m.queues
     command, target = w.command, w.target

@@ -328,11 +328,11 @@ def _live(s: State) -> Ints:
     return np.flatnonzero(~free)
 
 
-def _history(rules: Ints, history: Ints, now: int) -> Ints:
+def _history(rules: npt.NDArray[np.void], history: Ints, now: int) -> Ints:
     """Rings of past issues, oldest first, relative; those too old to matter are all alike."""
     parts = []
-    for base, depth in {(int(rule[0]), int(rule[1])) for rule in rules}:
-        longest = max(int(rule[3]) for rule in rules if rule[0] == base)
+    for base, depth in set(zip(rules["ring"].tolist(), rules["depth"].tolist(), strict=True)):
+        longest = int(rules["ticks"][rules["ring"] == base].max())
         ring = np.roll(history[base + 1 : base + 1 + depth], -int(history[base]))
         parts.append((base, np.where((ring < 0) | (now - ring > longest), -(longest + 1), ring - now)))
     parts.sort(key=lambda part: part[0])
@@ -375,7 +375,8 @@ def _leap(run: ChannelRun, stream: _Stream, before: _Snapshot, now: int, total: 
     v[list(_TIMES)] += moved
     for ages in (s.ready, s.slot_arrive, s.bank_last, s.timer_next, s.scope_since):
         ages += moved
-    for base, depth in {(int(rule[0]), int(rule[1])) for rule in run.program.window_rule}:
+    rules = run.program.window_rule
+    for base, depth in set(zip(rules["ring"].tolist(), rules["depth"].tolist(), strict=True)):
         ring = s.history[base + 1 : base + 1 + depth]
         ring[ring >= 0] += moved
     live = _live(s)

@@ -32,17 +32,9 @@ from simulator.dram.machine import (
 )
 
 __all__ = [
-    "CAPPED",
-    "CLOSED",
-    "NCMD",
-    "TIMEOUT",
-    "Program",
-    "Settings",
-    "Target",
-    "compile_program",
-    "targets_of",
+    "CAPPED", "CLOSED", "NCMD", "TIMEOUT", "Program", "Settings", "Target", "compile_program", "targets_of",
     "used_commands",
-]
+]  # fmt: skip
 
 NCMD = len(COMMANDS)
 MAX_WAIT = 1 << 28
@@ -118,8 +110,8 @@ WINDOW = np.dtype(
     [(name, np.int64) for name in ("ring", "depth", "window", "ticks", "start", "end", "records")]
 )
 """A rule over a window: after the command, entries ``window_index[start:end]`` wait until ``ticks`` after the
-``window``-th most recent one. Issues stand in a ring of ``depth`` ticks behind its position, at ``State.history[ring]``;
-the first rule of each ring ``records`` the command there."""
+``window``-th most recent one. Issues stand in a ring of ``depth`` ticks behind its position, at
+``State.history[ring]``; the first rule of each ring ``records`` the command there."""
 
 
 class Program(NamedTuple):
