@@ -150,17 +150,17 @@ def cache_directories() -> tuple[Path, ...]:
         with suppress(RuntimeError):
             places.append(Path.home() / ".cache" / "offchip")
     user = os.getuid() if hasattr(os, "getuid") else os.environ.get("USERNAME", "user")
-    temporary = Path(tempfile.gettempdir()) / f"offchip-{user}"
-    return (*places, *([temporary] if _private(temporary) else []))
+    with suppress(OSError):
+        temporary = Path(tempfile.gettempdir()) / f"offchip-{user}"
+        if _private(temporary):
+            places.append(temporary)
+    return tuple(places)
 
 
 def _private(directory: Path) -> bool:
     """Whether a directory for temporary files is, or can be made, this user's alone: kernels are run."""
-    try:
-        directory.mkdir(mode=0o700, exist_ok=True)
-        status = directory.lstat()
-    except OSError:
-        return False
+    directory.mkdir(mode=0o700, exist_ok=True)
+    status = directory.lstat()
     mine = not hasattr(os, "getuid") or status.st_uid == os.getuid()
     return stat.S_ISDIR(status.st_mode) and mine and not status.st_mode & 0o022
 
