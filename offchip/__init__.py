@@ -1,29 +1,122 @@
 """Offchip: where a model's bytes go on a memory-centric machine, what that costs, and which plan is best.
 
+Everything the command line does is a function here, and gives the same answer: ``print(result)`` shows it, a
+notebook shows it as tables, ``result.as_json()`` is what ``--json`` prints. Nothing heavy is imported until a
+function is called.
+
+What is there
+    :func:`load_system`, :func:`load_model`: a machine, a workload, by name or from a file
+
+Models on machines
+    :func:`simulate`: time, energy, bytes over every wire, memory
+    :func:`solve`, :func:`check`: the plan a mapper writes; what is wrong with a plan
+    :func:`solve_offload`: what lives in which memory and moves when, for training and inference
+    :func:`predict`: one predicted time per row of an operator table
+    :func:`sweep`: a design space into a folder, resumable
+    :func:`report`: one HTML page of a run or a sweep
+
+Plans with proofs
+    :func:`solve_alloc`: addresses of buffers
+    :func:`solve_schedule`: operator order, addresses and replacement on a scratchpad
+
+Traces through one device
+    :func:`trace_dram`, :func:`trace_flash`, :func:`trace_pim`
+
+Reference data
+    :func:`validate`: every row of a folder, expected and ours
+
+Options are keywords with the names of the command line's, typed and checked: a wrong one raises
+:class:`InputError` with one line for each problem. :class:`InfeasibleError` means that no plan exists, and
+:class:`NoAnswerError` that none was found within the limit.
+
 >>> import offchip
 >>> result = offchip.simulate("llama-3-8b", "a100-80gb", prompt=512)
 >>> result.summary()["bottleneck"]  # doctest: +ELLIPSIS
 '...'
+>>> offchip.simulate("llama-3-8b", "a100-80gb", batch="4")
+Traceback (most recent call last):
+    ...
+hw_configs.problems.InputError: --batch: found '4' (str); expected int
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from offchip.api import check, load_model, load_system, simulate, solve
+    from hw_configs.problems import InfeasibleError as InfeasibleError
+    from hw_configs.problems import InputError as InputError
+    from hw_configs.problems import NoAnswerError as NoAnswerError
+    from hw_configs.problems import OffchipError as OffchipError
+    from offchip.api import check as check
+    from offchip.api import load_model as load_model
+    from offchip.api import load_system as load_system
+    from offchip.api import simulate as simulate
+    from offchip.api import solve as solve
+    from offchip.reference_rows import validate as validate
+    from offchip.report_page import report as report
+    from offchip.solving.alloc import solve_alloc as solve_alloc
+    from offchip.solving.offload import solve_offload as solve_offload
+    from offchip.solving.schedule import solve_schedule as solve_schedule
+    from offchip.space_sweep import sweep as sweep
+    from offchip.table_prediction import predict as predict
+    from offchip.tracing.dram import trace_dram as trace_dram
+    from offchip.tracing.flash import trace_flash as trace_flash
+    from offchip.tracing.pim import trace_pim as trace_pim
 
-__all__ = ["check", "load_model", "load_system", "simulate", "solve"]
+__all__ = [
+    "InfeasibleError",
+    "InputError",
+    "NoAnswerError",
+    "OffchipError",
+    "check",
+    "load_model",
+    "load_system",
+    "predict",
+    "report",
+    "simulate",
+    "solve",
+    "solve_alloc",
+    "solve_offload",
+    "solve_schedule",
+    "sweep",
+    "trace_dram",
+    "trace_flash",
+    "trace_pim",
+    "validate",
+]
+
+_WHERE: Final = {
+    "InfeasibleError": "hw_configs.problems",
+    "InputError": "hw_configs.problems",
+    "NoAnswerError": "hw_configs.problems",
+    "OffchipError": "hw_configs.problems",
+    "check": "offchip.api",
+    "load_model": "offchip.api",
+    "load_system": "offchip.api",
+    "predict": "offchip.table_prediction",
+    "report": "offchip.report_page",
+    "simulate": "offchip.api",
+    "solve": "offchip.api",
+    "solve_alloc": "offchip.solving.alloc",
+    "solve_offload": "offchip.solving.offload",
+    "solve_schedule": "offchip.solving.schedule",
+    "sweep": "offchip.space_sweep",
+    "trace_dram": "offchip.tracing.dram",
+    "trace_flash": "offchip.tracing.flash",
+    "trace_pim": "offchip.tracing.pim",
+    "validate": "offchip.reference_rows",
+}
 
 
 def __getattr__(name: str) -> Any:
-    """Import the interface when it is first used, so that ``import offchip`` stays instant."""
-    if name in __all__:
-        from offchip import api
+    """Import a part of the interface when it is first used, so that ``import offchip`` stays instant."""
+    if name in _WHERE:
+        from importlib import import_module
 
-        return getattr(api, name)
+        return getattr(import_module(_WHERE[name]), name)
     raise AttributeError(f"module 'offchip' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+    return sorted({*globals(), *__all__})

@@ -20,18 +20,11 @@ def report(
 ) -> None:
     """Make one HTML page that works offline: timeline, memory, flows, roofline; or a sweep's Pareto front."""
     from offchip.cli.output import print_json
-    from offchip.report.page import report as page_data
-    from offchip.report.page import write_page
+    from offchip.report_page import report as run
 
-    data = page_data(folder)
-    page = write_page(data, out or folder / "report.html")
-    written = [page]
-    if figures:
-        from offchip.report.figures import draw_figures
-
-        written += draw_figures(data, page.parent / "figures")
+    found = run(folder, out, figures=figures)
     if as_json:
-        print_json({"kind": data["kind"], "title": data["title"], "written": [str(path) for path in written]})
+        print_json(found.as_json())
     else:
-        for path in written:
+        for path in found.written:
             typer.echo(f"wrote {path}")

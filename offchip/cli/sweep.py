@@ -12,9 +12,9 @@ from hw_configs.problems import bad_input
 
 if TYPE_CHECKING:
     from offchip.sweep.analysis import Sweep
-    from offchip.sweep.run import Executor, Shard
+    from offchip.sweep.run import Shard
     from offchip.sweep.space import Space
-    from offchip.sweep.store import Row, Store
+    from offchip.sweep.store import Row
 
 __all__ = ["SweepGroup", "best", "compare", "explain", "export", "merge", "pareto", "run", "status"]
 
@@ -44,17 +44,11 @@ def run(
     as_json: Annotated[bool, typer.Option("--json", help="one JSON object on standard output")] = False,
 ) -> None:
     """Run a design space into a folder. Also: offchip sweep status|pareto|best|explain|export DIR."""
-    from offchip.sweep.run import run_sweep
-    from offchip.sweep.space_file import load_space
+    from offchip.space_sweep import checked_space, shard_of, sweep
 
-    checked = load_space(space)
-    if jobs < 1:
-        raise bad_input(f"found {jobs}; expected 1 or more", path="--jobs")
-    part = _shard(shard)
-    if part is not None and checked.strategy.kind == "optuna":
-        raise bad_input("a search decides its points as it goes; it cannot be cut into parts", path="--shard")
+    checked = checked_space(space, jobs, shard)
     if dry_run:
-        _dry_run(checked, jobs, part, as_json)
+        _dry_run(checked, jobs, shard_of(shard), as_json)
         return
     if out is None:
         raise bad_input("missing; expected a folder for the results", path="--out")
@@ -62,10 +56,7 @@ def run(
 
     progress = SweepProgress(checked)
     try:
-        run_sweep(
-            checked, out, lambda cache: _executor(checked, jobs, cluster, cache),
-            resume=resume, shard=part, notice=progress.notice,
-        )  # fmt: skip
+        sweep(space, out, resume=resume, jobs=jobs, cluster=cluster, shard=shard, notice=progress.notice)
     finally:
         progress.close()
     status(out, as_json)
@@ -76,26 +67,14 @@ def status(
     as_json: Annotated[bool, typer.Option("--json", help="one JSON object on standard output")] = False,
 ) -> None:
     """How far a sweep is: points by outcome, best so far, size of the Pareto front."""
-    from offchip.cli.output import print_json, print_table
-    from offchip.sweep.store import open_store
+    from offchip.cli.output import print_json, print_tables
+    from offchip.space_sweep import status_of
 
-    with open_store(folder) as store:
-        found = _status(store)
+    found = status_of(folder)
     if as_json:
-        print_json(found)
-        return
-    typer.echo(f"{found['name']}: {found['done']} of {found['expected']} points")
-    for stage in found["stages"]:
-        rows = [(name, str(count)) for name, count in stage["points"].items()]
-        print_table(f"\n{stage['fidelity']}", ("outcome", "points"), rows)
-    if found["best"]:
-        winners = [
-            (b["objective"], b["direction"], f"{b['value']:.6g}", str(b["number"])) for b in found["best"]
-        ]
-        print_table("\nBest", ("objective", "", "value", "point"), winners)
-        typer.echo(f"Pareto front: {found['front']} points")
-    for reason, count in found["reasons"].items():
-        typer.echo(f"{count} x {reason}")
+        print_json(found.as_json())
+    else:
+        print_tables(found.shown_tables())
 
 
 def pareto(
@@ -294,52 +273,6 @@ def _add_sobol(found: dict[str, Any], meta: Any, samples: int) -> None:
             {"parameter": axis.name, "first": i.first, "total": i.total}
             for axis, i in zip(space.axes, indices, strict=True)
         ]
-
-
-def _status(store: Store) -> dict[str, Any]:
-    from offchip.sweep.analysis import Sweep
-
-    sweep = Sweep.read(store)
-    counts = store.counts()
-    stages = [
-        {"fidelity": name, "points": {status: n for (at, status), n in counts.items() if at == stage}}
-        for stage, name in enumerate(sweep.meta["stages"])
-    ]
-    return {
-        "name": sweep.meta["name"],
-        "expected": sweep.meta["expected"],
-        "done": sum(n for (stage, _), n in counts.items() if stage == 0),
-        "stages": stages,
-        "best": sweep.best(),
-        "front": len(sweep.front()),
-        "reasons": sweep.reasons(),
-    }
-
-
-def _shard(text: str | None) -> Shard | None:
-    from hw_configs.whole_number import is_whole
-    from offchip.sweep.run import Shard
-
-    if text is None:
-        return None
-    first, _, second = text.partition("/")
-    if not (is_whole(first) and is_whole(second) and 1 <= int(first) <= int(second)):
-        raise bad_input(f"found {text!r}; expected K/N with K from 1 to N, such as 2/8", path="--shard")
-    return Shard(int(first), int(second))
-
-
-def _executor(space: Space, jobs: int, cluster: str | None, cache: Path) -> Executor:
-    if cluster is not None:
-        from offchip.sweep.cluster import DaskCluster
-
-        return DaskCluster(space, cluster, jobs, cache)
-    if jobs == 1:
-        from offchip.sweep.run import serial
-
-        return serial(space, cache)
-    from offchip.sweep.pool import Pool
-
-    return Pool(space, jobs, cache)
 
 
 def _dry_run(space: Space, jobs: int, shard: Shard | None, as_json: bool) -> None:

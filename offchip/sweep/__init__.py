@@ -1,1 +1,5 @@
-"""Design-space exploration: a space of points, run by anything, kept in a store that survives anything."""
+"""Design-space exploration: spaces, points, strategies, stores. Called, it is :func:`offchip.space_sweep.sweep`."""
+
+from offchip.callable_package import called_as
+
+called_as(__name__, "offchip.space_sweep:sweep")

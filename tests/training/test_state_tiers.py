@@ -101,7 +101,7 @@ def test_the_policies_on_the_command_line(cli):
     for setting, words in (
         ("devices=17", "expected a whole number from 1 to 16"),
         ("delayed=maybe", "expected yes or no"),
-        ("weights=moon", "knows device, host, drive"),
+        ("weights=moon", "expected one of device, host, drive"),
     ):
         bad = cli(*call, "--policy", "zero-infinity", "--set", setting)
         assert (bad.code, words in bad.err) == (2, True), bad.err
