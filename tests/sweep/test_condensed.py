@@ -119,7 +119,7 @@ def test_communication_is_not_condensed():
 
 def test_broken_bytes_are_refused():
     data = condense(api.load_model("resnet-50")).to_bytes()
-    for broken in (data[:-4], b"{}\n", data.replace(b"offchip-condensed-2", b"offchip-condensed-9")):
+    for broken in (data[:-4], b"{}\n", data.replace(b"offchip-condensed-1", b"offchip-condensed-9")):
         with pytest.raises((ValueError, KeyError)):
             Condensed.from_bytes(broken)
 
