@@ -74,6 +74,7 @@ class Scheduled:
         capacity = int(system.memories[node.memory or node.name].usable_bytes)
         problem = problem_from_graph(graph, chosen.weights)
         if isinstance(chosen, ScheduleSettings):
+            # Only the exact methods need the search and its kernels.
             from mapping.scheduling.solving import solve
 
             result = solve(

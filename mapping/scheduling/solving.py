@@ -17,12 +17,14 @@ import numpy as np
 from hw_configs.problems import InputError, PhysicsError, Problem, nearest
 from mapping.allocation.engines import Budget
 from mapping.scheduling.baselines import BASELINES, baseline_stays, order_named
+from mapping.scheduling.by_ilp import solve_by_ilp
 from mapping.scheduling.by_parts import improve_by_parts, raise_bound_by_parts
 from mapping.scheduling.check import check
 from mapping.scheduling.explain import not_proved, too_small
 from mapping.scheduling.instance import build_instance
 from mapping.scheduling.master import solve_with_cuts
 from mapping.scheduling.orders import least_peak
+from mapping.scheduling.peak import solve_peak
 from mapping.scheduling.problem import ScheduleProblem
 from mapping.scheduling.replacement import POLICIES
 from mapping.scheduling.result import ScheduleResult, Status
@@ -81,12 +83,8 @@ def solve(
             objective, explanation=words,
         )  # fmt: skip
     if objective == "peak":
-        from mapping.scheduling.peak import solve_peak
-
         return solve_peak(problem, scratchpad_bytes, time_limit_s=time_limit_s, seed=seed)
     if method == "ilp":
-        from mapping.scheduling.by_ilp import solve_by_ilp
-
         return solve_by_ilp(problem, scratchpad_bytes, time_limit_s=time_limit_s, seed=seed)
     run = SolverRun(problem, scratchpad_bytes, budget, seed)
     with budget.running():
