@@ -63,6 +63,7 @@ from simulator.pim.state import (
     PAST,
     TIME_EXTRAS,
     TOTALS,
+    Access,
     Log,
     State,
 )
@@ -123,10 +124,9 @@ def totals(s: State, g: int) -> int:
 
 
 @_step
-def issue(
-    t: Tables, s: State, g: int, command: int, target: int, row: int, col: int, tick: int, log: Log
-) -> None:
+def issue(t: Tables, s: State, g: int, access: Access, tick: int, log: Log) -> None:
     """Send a command: move the slots it rules over, the rows and the counts."""
+    command, target, row, col = access
     time, rows = s.time[g], s.rows[g]
     levels = t.config[LEVELS]
     for i in range(t.rule_ptr[command], t.rule_ptr[command + 1]):
@@ -190,7 +190,8 @@ def switch_first(t: Tables, s: State, g: int, mode: int, tick: int, log: Log) ->
         return False
     switch = t.config[SWITCH]
     tick = max(tick, ready(t, s.time[g], switch, t.command[switch, KIND]))
-    issue(t, s, g, switch, t.command[switch, KIND], -1, -1, aligned(tick, t.command[switch, ALIGN]), log)
+    access = Access(switch, t.command[switch, KIND], -1, -1)
+    issue(t, s, g, access, aligned(tick, t.command[switch, ALIGN]), log)
     return True
 
 
@@ -207,7 +208,7 @@ def refresh(t: Tables, s: State, g: int, earliest: int, log: Log) -> None:
         tick = max(earliest, time[tail + LAST] + 1, ready(t, time, command, target))
         tick = aligned(tick, t.command[command, ALIGN])
         if not switch_first(t, s, g, 0, tick, log):
-            issue(t, s, g, command, target, -1, -1, tick, log)
+            issue(t, s, g, Access(command, target, -1, -1), tick, log)
             done = command == t.config[REFRESH_CMD]
     time[tail + DUE] += t.config[INTERVAL]
 
@@ -281,9 +282,9 @@ def needed(t: Tables, s: State, g: int, command: int, target: int, row: int) -> 
 
 
 @_step
-def serve(t: Tables, s: State, g: int, command: int, target: int, row: int, col: int, n: int, arrival: int,
-           leap: bool, log: Log) -> None:  # fmt: skip
-    """Serve the n requests of one instruction in one group of channels."""
+def serve(t: Tables, s: State, g: int, access: Access, n: int, arrival: int, leap: bool, log: Log) -> None:
+    """Serve the n requests of one instruction in one group of channels; ``access`` is the first of them."""
+    command, target, row, col = access
     time = s.time[g]
     tail = time.size - TIME_EXTRAS
     queue = t.config[SLOTS] + t.config[HISTORY] + 4
@@ -322,7 +323,8 @@ def serve(t: Tables, s: State, g: int, command: int, target: int, row: int, col:
             effect = t.command[step, EFFECT]
             opened = opened or effect == OPEN
             shown = row if effect in (OPEN, COLUMN) else -1
-            issue(t, s, g, step, at, shown, col + k if step == command and column else -1, tick, log)
+            shown_column = col + k if step == command and column else -1
+            issue(t, s, g, Access(step, at, shown, shown_column), tick, log)
             if step == command:
                 break
         served = max(time[tail + LAST], there)
@@ -340,7 +342,7 @@ def serve(t: Tables, s: State, g: int, command: int, target: int, row: int, col:
                 more = min(more, (time[tail + DUE] - 1 - served) // pace)
             if more > 1:
                 end = served + more * pace
-                issue(t, s, g, command, target, row, col + k + more - 1, end, log)
+                issue(t, s, g, Access(command, target, row, col + k + more - 1), end, log)
                 s.total[(s.scalar[LABEL] * s.time.shape[0] + g) * t.config[COMMANDS] + command] += more - 1
                 s.scalar[ISSUED] += more - 1
                 s.scalar[LEAPT] += more - 1

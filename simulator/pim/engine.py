@@ -24,7 +24,7 @@ from simulator.pim.program import CODE, FlatProgram, Program, flatten
 from simulator.pim.result import ChannelGroup, Phase, PimResult
 from simulator.pim.state import Log, State
 
-__all__ = ["PimCommands", "PimEngine", "rule_choice", "run"]
+__all__ = ["PimCommands", "PimEngine", "rule_choice"]
 
 BUDGET: Final = 20_000_000
 """Commands between two looks at progress."""
@@ -235,24 +235,6 @@ class PimEngine:
 
     def _sum(self, commands: dict[str, int], weight: Callable[[int], int]) -> int:
         return sum(count * weight(self.machine.names.index(name)) for name, count in commands.items())
-
-
-def run(
-    program: Program,
-    device: PimDetail,
-    *,
-    honest: bool = False,
-    refresh: RefreshPolicy | None = None,
-    activation: Activation | None = None,
-    register_io: str | None = None,
-    start_cycle: int = 0,
-    leap: bool = True,
-    settle: bool = False,
-    commands: Callable[[PimCommands], None] | None = None,
-) -> PimResult:
-    """Run one program; see :class:`PimEngine`, which is cheaper for many."""
-    engine = PimEngine(device, honest, refresh, activation, register_io)
-    return engine.run(program, start_cycle=start_cycle, leap=leap, settle=settle, commands=commands)
 
 
 def _name_of(device: PimDetail, choice: PimRuleChoice) -> str:

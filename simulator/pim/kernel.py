@@ -79,6 +79,7 @@ from simulator.pim.state import (
     PHASE_START,
     TIME_EXTRAS,
     TOTALS,
+    Access,
     Log,
     State,
 )
@@ -168,7 +169,7 @@ def run_program(t: Tables, table: Ints, steps: Ints, s: State, leap: bool, budge
         for g in range(groups):
             if table[pc, P_MASK] >> g & 1:
                 n = table[pc, P_COUNT]
-                serve(t, s, g, code, table[pc, P_KIND] + bank, row, col, n, arrival, leap, log)
+                serve(t, s, g, Access(code, table[pc, P_KIND] + bank, row, col), n, arrival, leap, log)
                 # The last request entered the queue when the one a queue's length before it had left.
                 newest = s.rows[g, t.config[BANKS] + NEWEST]
                 sent = max(sent, s.time[g, queue + (newest + t.config[QUEUE]) % (t.config[QUEUE] + 1)])
@@ -198,7 +199,7 @@ def _to_rest(t: Tables, s: State, g: int, log: Log) -> int:
             if first != PAST:
                 refresh(t, s, g, first, log)
             elif not switch_first(t, s, g, 0, tick, log):
-                issue(t, s, g, command, target, -1, -1, tick, log)
+                issue(t, s, g, Access(command, target, -1, -1), tick, log)
             continue
         end = max(clock, time[tail + DEPART], time[tail + LAST])
         for c in range(t.config[COMMANDS]):

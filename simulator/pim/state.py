@@ -14,7 +14,7 @@ import numpy.typing as npt
 from simulator.pim.machine import BANKS, COMMANDS, HISTORY, INTERVAL, QUEUE, SLOTS, Tables
 from simulator.pim.program import MAX_DEPTH
 
-__all__ = ["DONE", "PAUSED", "Log", "State", "new_state"]
+__all__ = ["DONE", "PAUSED", "Access", "Log", "State", "new_state"]
 
 Ints = npt.NDArray[np.int64]
 
@@ -53,6 +53,15 @@ class State(NamedTuple):
     saved_rows: Ints
     saved_total: Ints
     saved_host: Ints
+
+
+class Access(NamedTuple):
+    """A command and what it names: a target, a row and a column, -1 for none."""
+
+    command: int
+    target: int
+    row: int
+    column: int
 
 
 class Log(NamedTuple):

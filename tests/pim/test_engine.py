@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hw_configs.library import load_device
 from hw_configs.problems import InputError
 from simulator.pim.checker import check_pim_commands, parse_command
-from simulator.pim.engine import PimEngine, run
+from simulator.pim.engine import PimEngine
 from simulator.pim.gemv import gemv_program
 from simulator.pim.program import Instruction, Loop, Program
 from tests.pim.machines import FAMILIES, programs, small
@@ -28,6 +28,11 @@ RULES = st.sampled_from(
     [("waived", "off"), ("waived", "immediate"), ("honest", "immediate"), ("honest", "row-boundary"),
      ("waived", "row-boundary")]
 )  # fmt: skip
+
+
+def run(program, device, leap=True, **rules):
+    """One program on an engine of its own."""
+    return PimEngine(device, **rules).run(program, leap=leap)
 
 
 def logged(engine, program, start=0):
