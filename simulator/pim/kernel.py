@@ -10,8 +10,6 @@ alone, so its last tick follows from its first. A loop whose iteration has moved
 every row by one stride, will do so again until a refresh falls due, so whole iterations are skipped.
 """
 
-# numba keeps compiled code by the time of this file alone: after a change of a place or constant in channel.py,
-# loops.py, machine.py, program.py or state.py, touch kernel.py, channel.py and loops.py or clear __pycache__.
 # mypy: disable-error-code="untyped-decorator, no-any-return, call-overload, call-arg"
 
 from __future__ import annotations
