@@ -100,7 +100,7 @@ def _attention_share(estimator: Estimator, tokens: int) -> float:
     graph = estimator.rank_step(setup).graph
     inside = [
         op for op in graph.operators
-        if op.attributes.get("layer") == 16 and op.attributes.get("pass") == "forward"
+        if op.place.layer == 16 and op.place.training_pass == "forward"
     ]  # fmt: skip
     attention = sum(estimator.prices.operator(op) for op in inside if op.kind == "attention")
     return attention / estimator.chain(setup)[16].forward_s
