@@ -1,6 +1,7 @@
 """Small steps of the kernel: requests in lists per bank, sets of banks as bits, and raising of legal ticks.
 
-Each is compiled into the kernel where it is used.
+Each is compiled into the kernel where it is used. Plain indices stand in ``u(...)``: an unsigned number cannot count
+from an array's end, so that the machine need not check for it.
 """
 
 # mypy: disable-error-code="no-untyped-def"
@@ -14,51 +15,12 @@ from numba.extending import intrinsic
 from numpy import uint64 as u
 
 from hw_configs.compiled import inlined
-from simulator.dram.state import (
-    B_COLUMNS,
-    B_FIRST,
-    B_HIT,
-    B_INJECTED,
-    B_OTHER,
-    B_ROW,
-    B_SCOPE,
-    B_STATE,
-    B_TAIL,
-    DUE,
-    FILTER,
-    FREE,
-    LIVE,
-    M_CLOSED,
-    M_HIT,
-    M_OPEN,
-    M_OTHER,
-    NCMD,
-    PEAK_READS,
-    R_ADDRESS,
-    R_ARRIVE,
-    R_BANK,
-    R_COUNTED,
-    R_INDEX,
-    R_NEXT,
-    R_PREV,
-    R_ROW,
-    R_WRITE,
-    READS,
-    SUM_READS,
-)
+from simulator.dram.program import CAPPED, NCMD
+from simulator.dram.state import FILTER, M_CLOSED, M_HIT, M_OPEN, M_OTHER
 
 __all__ = [
-    "apply", "close_bank", "enqueue", "filter_slot", "first", "legal", "lowest", "mark", "of", "open_bank", "own",
-    "unlink",
+    "apply", "close_bank", "enqueue", "filter_slot", "first", "legal", "lowest", "mark", "open_bank", "own", "unlink",
 ]  # fmt: skip
-
-
-@inlined
-def of(record, field):
-    """Where a field of a record stands. As an unsigned number it cannot count from an array's end, so that
-    the machine need not check for it; so do the plain indices in ``u(...)``.
-    """
-    return u((record << 4) + field)
 
 
 @inlined
@@ -68,25 +30,24 @@ def filter_slot(transaction):
 
 
 @inlined
-def first(slot, row, same, request):
+def first(request, slot, row, same):
     """The first request from a list position on whose row is (``same``) or is not the given one."""
-    while slot >= 0 and (request[of(slot, R_ROW)] == row) != same:
-        slot = request[of(slot, R_NEXT)]
+    while slot >= 0 and (request[u(slot)].row == row) != same:
+        slot = request[u(slot)].following
     return slot
 
 
 @inlined
-def own(ready, command, b, groups, banks, shift, bank_base):
+def own(c, t, command, b):
     """The first tick at which a bank may take a command, but for what its whole channel waits for."""
-    group = ready[u(command * groups + (b >> shift))]
-    return max(group, ready[u(bank_base + command * banks + b)])
+    group = t.ready[u(command * c.groups + (b >> c.group_shift))]
+    return max(group, t.ready[u(c.bank_base + command * c.banks + b)])
 
 
 @inlined
-def legal(ready, command, b, groups, banks, shift, bank_base, channel_base):
+def legal(c, t, command, b):
     """The first tick at which a bank may take a command."""
-    key = own(ready, command, b, groups, banks, shift, bank_base)
-    return max(key, ready[u(channel_base + command)])
+    return max(own(c, t, command, b), t.ready[u(c.channel_base + command)])
 
 
 @intrinsic
@@ -108,141 +69,141 @@ def mark(sets, kind, b, on):
 
 
 @inlined
-def enqueue(v, request, bank, sets, free_slots, written, b, row, transaction, write, arrival, index):
+def enqueue(v, q, b, row, transaction, write, arrival, index):
     """Put a request at the end of its bank's list. Returns its place, and what it became: the bank's oldest
     hit (1), the oldest that is none (2), or neither (0).
     """
     # Occupancy: ticks in a queue are the clock of leaving less the clock of entering.
-    v[u(SUM_READS + write)] -= arrival
-    v[FREE] -= 1
-    slot = free_slots[u(v[FREE])]
-    request[of(slot, R_ROW)] = row
-    request[of(slot, R_BANK)] = b
-    request[of(slot, R_ARRIVE)] = arrival
-    request[of(slot, R_INDEX)] = index
-    request[of(slot, R_WRITE)] = write
-    request[of(slot, R_ADDRESS)] = transaction
-    request[of(slot, R_COUNTED)] = 0
-    request[of(slot, R_NEXT)] = -1
-    last = bank[of(b, B_TAIL + write)]
-    request[of(slot, R_PREV)] = last
-    bank[of(b, B_TAIL + write)] = slot
+    v.occupied[u(write)] -= arrival
+    v.free -= 1
+    slot = q.free_slots[u(v.free)]
+    bank, new = q.bank[u(b)], q.request[u(slot)]
+    new.row = row
+    new.bank = b
+    new.arrive = arrival
+    new.index = index
+    new.write = write
+    new.address = transaction
+    new.counted = 0
+    new.following = -1
+    last = bank.tail[u(write)]
+    new.before = last
+    bank.tail[u(write)] = slot
     if last >= 0:
-        request[of(last, R_NEXT)] = slot
+        q.request[u(last)].following = slot
     else:
-        bank[of(b, B_FIRST + write)] = slot
+        bank.first[u(write)] = slot
     became = 0
-    if bank[of(b, B_STATE)] == 1 and bank[of(b, B_ROW)] == row:
-        if bank[of(b, B_HIT + write)] < 0:
-            bank[of(b, B_HIT + write)] = slot
-            mark(sets, M_HIT + write, b, True)
+    if bank.state == 1 and bank.row == row:
+        if bank.hit[u(write)] < 0:
+            bank.hit[u(write)] = slot
+            mark(q.sets, M_HIT + write, b, True)
             became = 1
-    elif bank[of(b, B_OTHER + write)] < 0:
-        bank[of(b, B_OTHER + write)] = slot
-        mark(sets, M_OTHER + write, b, True)
+    elif bank.other[u(write)] < 0:
+        bank.other[u(write)] = slot
+        mark(q.sets, M_OTHER + write, b, True)
         became = 2
-    v[u(READS + write)] += 1
-    v[LIVE] += 1
-    v[u(PEAK_READS + write)] = max(v[u(PEAK_READS + write)], v[u(READS + write)])
+    v.waiting[u(write)] += 1
+    v.live += 1
+    v.peak[u(write)] = max(v.peak[u(write)], v.waiting[u(write)])
     if write == 1:
-        written[u(filter_slot(transaction))] += 1
+        q.written[u(filter_slot(transaction))] += 1
     return slot, became
 
 
 @inlined
-def unlink(v, request, bank, sets, written, q, slot, now):
+def unlink(v, q, slot, now):
     """Take a request out of its queue; the oldest hit and the oldest other move on."""
-    b = request[of(slot, R_BANK)]
-    before, after = request[of(slot, R_PREV)], request[of(slot, R_NEXT)]
-    row = bank[of(b, B_ROW)]
-    if bank[of(b, B_HIT + q)] == slot:
-        following = first(after, row, True, request)
-        bank[of(b, B_HIT + q)] = following
-        mark(sets, M_HIT + q, b, following >= 0)
-    if bank[of(b, B_OTHER + q)] == slot:
+    gone = q.request[u(slot)]
+    b, write = gone.bank, u(gone.write)
+    bank = q.bank[u(b)]
+    before, after = gone.before, gone.following
+    if bank.hit[write] == slot:
+        following = first(q.request, after, bank.row, True)
+        bank.hit[write] = following
+        mark(q.sets, M_HIT + gone.write, b, following >= 0)
+    if bank.other[write] == slot:
         following = after
-        if bank[of(b, B_STATE)] == 1:
-            following = first(after, row, False, request)
-        bank[of(b, B_OTHER + q)] = following
-        mark(sets, M_OTHER + q, b, following >= 0)
+        if bank.state == 1:
+            following = first(q.request, after, bank.row, False)
+        bank.other[write] = following
+        mark(q.sets, M_OTHER + gone.write, b, following >= 0)
     if before >= 0:
-        request[of(before, R_NEXT)] = after
+        q.request[u(before)].following = after
     else:
-        bank[of(b, B_FIRST + q)] = after
+        bank.first[write] = after
     if after >= 0:
-        request[of(after, R_PREV)] = before
+        q.request[u(after)].before = before
     else:
-        bank[of(b, B_TAIL + q)] = before
-    v[u(READS + q)] -= 1
-    v[u(SUM_READS + q)] += now
-    if q == 1:
-        written[u(filter_slot(request[of(slot, R_ADDRESS)]))] -= 1
+        bank.tail[write] = before
+    v.waiting[write] -= 1
+    v.occupied[write] += now
+    if gone.write == 1:
+        q.written[u(filter_slot(gone.address))] -= 1
 
 
 @inlined
-def close_bank(v, bank, sets, scope_open, scope_since, scope_active, b, now, cap, policy):
+def close_bank(c, v, q, n, b, now):
     """The bank is precharged: nothing hits any more; counters of the row policy start again."""
-    if bank[of(b, B_STATE)] != 0:
-        bank[of(b, B_STATE)] = 0
-        scope = bank[of(b, B_SCOPE)]
-        scope_open[u(scope)] -= 1
-        if scope_open[u(scope)] == 0:
-            scope_active[u(scope)] += now - scope_since[u(scope)]
-        mark(sets, M_CLOSED, b, True)
-        mark(sets, M_OPEN, b, False)
-        for q in range(2):
-            oldest = bank[of(b, B_FIRST + q)]
-            bank[of(b, B_HIT + q)] = -1
-            bank[of(b, B_OTHER + q)] = oldest
-            mark(sets, M_HIT + q, b, False)
-            mark(sets, M_OTHER + q, b, oldest >= 0)
-    if policy == 1 and bank[of(b, B_COLUMNS)] >= cap and bank[of(b, B_INJECTED)] == 0:
-        v[DUE] -= 1
-    bank[of(b, B_COLUMNS)] = 0
-    bank[of(b, B_INJECTED)] = 0
+    bank = q.bank[u(b)]
+    if bank.state != 0:
+        bank.state = 0
+        scope = u(bank.scope)
+        n.scope_open[scope] -= 1
+        if n.scope_open[scope] == 0:
+            n.scope_active[scope] += now - n.scope_since[scope]
+        mark(q.sets, M_CLOSED, b, True)
+        mark(q.sets, M_OPEN, b, False)
+        for write in range(2):
+            oldest = bank.first[u(write)]
+            bank.hit[u(write)] = -1
+            bank.other[u(write)] = oldest
+            mark(q.sets, M_HIT + write, b, False)
+            mark(q.sets, M_OTHER + write, b, oldest >= 0)
+    if c.policy == CAPPED and bank.columns >= c.cap and bank.injected == 0:
+        v.due -= 1
+    bank.columns = 0
+    bank.injected = 0
 
 
 @inlined
-def open_bank(request, bank, sets, b, row):
+def open_bank(q, b, row):
     """The bank holds a row: sort the waiting requests of both queues into hits and others."""
-    bank[of(b, B_STATE)] = 1
-    bank[of(b, B_ROW)] = row
-    mark(sets, M_CLOSED, b, False)
-    mark(sets, M_OPEN, b, True)
-    for q in range(2):
-        oldest = bank[of(b, B_FIRST + q)]
-        hit = first(oldest, row, True, request)
-        other = first(oldest, row, False, request)
-        bank[of(b, B_HIT + q)] = hit
-        bank[of(b, B_OTHER + q)] = other
-        mark(sets, M_HIT + q, b, hit >= 0)
-        mark(sets, M_OTHER + q, b, other >= 0)
+    bank = q.bank[u(b)]
+    bank.state = 1
+    bank.row = row
+    mark(q.sets, M_CLOSED, b, False)
+    mark(q.sets, M_OPEN, b, True)
+    for write in range(2):
+        oldest = bank.first[u(write)]
+        hit = first(q.request, oldest, row, True)
+        other = first(q.request, oldest, row, False)
+        bank.hit[u(write)] = hit
+        bank.other[u(write)] = other
+        mark(q.sets, M_HIT + write, b, hit >= 0)
+        mark(q.sets, M_OTHER + write, b, other >= 0)
 
 
 @inlined
-def apply(
-    update_start, update_index, update_ticks, window_start, window_rule, window_index, ready, history, target,
-    command, now,
-):  # fmt: skip
+def apply(t, target, command, now):
     """Raise the earliest legal ticks of everything that must wait for this command."""
     entry = target * NCMD + command
-    for j in range(update_start[u(entry)], update_start[u(entry + 1)]):
-        i = update_index[u(j)]
-        ready[u(i)] = max(ready[u(i)], now + update_ticks[u(j)])
-    for j in range(window_start[u(entry)], window_start[u(entry + 1)]):
-        base = window_rule[u(j), 0]
-        depth = window_rule[u(j), 1]
-        if window_rule[u(j), 6] == 1:
-            position = history[u(base)]
-            history[u(base + 1 + position)] = now
-            history[u(base)] = position + 1 if position + 1 < depth else 0
+    for j in range(t.update_start[u(entry)], t.update_start[u(entry + 1)]):
+        i = u(t.update_index[u(j)])
+        t.ready[i] = max(t.ready[i], now + t.update_ticks[u(j)])
+    for j in range(t.window_start[u(entry)], t.window_start[u(entry + 1)]):
+        rule = t.window_rule[u(j)]
+        if rule.records == 1:
+            position = t.history[u(rule.ring)]
+            t.history[u(rule.ring + 1 + position)] = now
+            t.history[u(rule.ring)] = position + 1 if position + 1 < rule.depth else 0
         # The ring's position names the oldest issue; the n-th most recent stands depth - n further on.
-        position = history[u(base)] + depth - window_rule[u(j), 2]
-        if position >= depth:
-            position -= depth
-        past = history[u(base + 1 + position)]
+        position = t.history[u(rule.ring)] + rule.depth - rule.window
+        if position >= rule.depth:
+            position -= rule.depth
+        past = t.history[u(rule.ring + 1 + position)]
         if past >= 0:
-            tick = past + window_rule[u(j), 3]
-            for k in range(window_rule[u(j), 4], window_rule[u(j), 5]):
-                i = window_index[u(k)]
-                ready[u(i)] = max(ready[u(i)], tick)
+            tick = past + rule.ticks
+            for k in range(rule.start, rule.end):
+                i = u(t.window_index[u(k)])
+                t.ready[i] = max(t.ready[i], tick)

@@ -126,16 +126,8 @@ class ChannelRun:
     def feed(self, chunk: Chunk, final: bool, until: int = at.INF) -> int:
         """Run a chunk to its end. Returns the kernel's status: NEED, DONE or PAUSED."""
         while True:
-            status = run_kernel(
-                self.program,
-                self.state,
-                chunk,
-                self.log,
-                final,
-                self.options.gap,
-                self.options.outstanding,
-                until,
-            )
+            offered = at.Offered(chunk, self.log, final, self.options.gap, self.options.outstanding, until)
+            status = run_kernel(at.machine_of(self.program, self.state), offered)
             if self.log.used[0]:
                 self._empty_log()
             if status != at.FULL:

@@ -87,7 +87,7 @@ def _rotation(run: ChannelRun, template: Chunk, row_shift: int, shift: int) -> _
     channel, program = run.channel, run.program
     banks, p = channel.banks, int(template.transaction.size)
     none = _Rotation(p, 1, shift, np.zeros(banks, np.int64))
-    scopes = int(program.config[3])
+    scopes = program.settings.scopes
     length = banks // scopes
     fine = channel.level_names[channel.level_names.index(channel.refresh_level) + 1 :]
     if channel.controller.refresh not in ("all-bank", "off") or p % max(length, 1) or length < 2:
@@ -313,14 +313,13 @@ def _signature(run: ChannelRun, stream: _Stream, now: int) -> bytes:
 
 def _waits(program: Program, ready: Ints, parts_of: Ints, now: int) -> Ints:
     """Ticks until each command is legal, groups and banks in the order of their parts."""
-    c = program.config
-    banks, groups, bank_base, object_base = int(c[0]), int(c[1]), int(c[20]), int(c[21])
+    c = program.settings
     waits = np.maximum(ready - now, 0)
     # A group stands where its first bank stands.
     first = np.unique(program.bank_group[parts_of], return_index=True)[1]
-    by_group = waits[:bank_base].reshape(-1, groups)[:, np.argsort(first)]
-    by_bank = waits[bank_base:object_base].reshape(-1, banks)[:, parts_of]
-    return np.concatenate([by_group.ravel(), by_bank.ravel(), waits[object_base:]])
+    by_group = waits[: c.bank_base].reshape(-1, c.groups)[:, np.argsort(first)]
+    by_bank = waits[c.bank_base : c.object_base].reshape(-1, c.banks)[:, parts_of]
+    return np.concatenate([by_group.ravel(), by_bank.ravel(), waits[c.object_base :]])
 
 
 def _live(s: State) -> Ints:
@@ -329,11 +328,11 @@ def _live(s: State) -> Ints:
     return np.flatnonzero(~free)
 
 
-def _history(rules: Ints, history: Ints, now: int) -> Ints:
+def _history(rules: npt.NDArray[np.void], history: Ints, now: int) -> Ints:
     """Rings of past issues, oldest first, relative; those too old to matter are all alike."""
     parts = []
-    for base, depth in {(int(rule[0]), int(rule[1])) for rule in rules}:
-        longest = max(int(rule[3]) for rule in rules if rule[0] == base)
+    for base, depth in set(zip(rules["ring"].tolist(), rules["depth"].tolist(), strict=True)):
+        longest = int(rules["ticks"][rules["ring"] == base].max())
         ring = np.roll(history[base + 1 : base + 1 + depth], -int(history[base]))
         parts.append((base, np.where((ring < 0) | (now - ring > longest), -(longest + 1), ring - now)))
     parts.sort(key=lambda part: part[0])
@@ -376,7 +375,8 @@ def _leap(run: ChannelRun, stream: _Stream, before: _Snapshot, now: int, total: 
     v[list(_TIMES)] += moved
     for ages in (s.ready, s.slot_arrive, s.bank_last, s.timer_next, s.scope_since):
         ages += moved
-    for base, depth in {(int(rule[0]), int(rule[1])) for rule in run.program.window_rule}:
+    rules = run.program.window_rule
+    for base, depth in set(zip(rules["ring"].tolist(), rules["depth"].tolist(), strict=True)):
         ring = s.history[base + 1 : base + 1 + depth]
         ring[ring >= 0] += moved
     live = _live(s)

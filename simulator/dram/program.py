@@ -31,7 +31,10 @@ from simulator.dram.machine import (
     command_code,
 )
 
-__all__ = ["Program", "Target", "compile_program", "targets_of", "used_commands"]
+__all__ = [
+    "CAPPED", "CLOSED", "NCMD", "TIMEOUT", "Program", "Settings", "Target", "compile_program", "targets_of",
+    "used_commands",
+]  # fmt: skip
 
 NCMD = len(COMMANDS)
 MAX_WAIT = 1 << 28
@@ -50,10 +53,72 @@ class Target:
     banks: tuple[int, ...]
 
 
-class Program(NamedTuple):
-    """The static arrays of one channel, as the kernel takes them."""
+CAPPED, CLOSED, TIMEOUT = 1, 2, 3
+"""Row policies that close rows, by their place in ``POLICIES``."""
+POLICIES = ("open", "capped", "closed", "timeout")
 
-    config: Ints
+
+class Settings(NamedTuple):
+    """The whole numbers of one channel that the kernel decides by; flags are 0 or 1, times are ticks."""
+
+    banks: int
+    groups: int
+    others: int
+    """Targets of more than one bank, one at least."""
+    scopes: int
+    words: int
+    """Words of a set of banks."""
+    lpddr: int
+    hbm: int
+    half: int
+    """HBM3: ticks are half clocks, and only precharges may go on a falling edge (an even tick)."""
+    rowhit: int
+    policy: int
+    cap: int
+    timeout: int
+    read_queue: int
+    write_queue: int
+    priority_queue: int
+    enter_write: int
+    """Queued writes at which writing starts; it ends at ``leave_write``."""
+    leave_write: int
+    read_latency: int
+    split: int
+    deadline: int
+    """Ticks by which the second half of a split activation must follow."""
+    clock_sync: int
+    expiry_read: int
+    """Ticks that the data clock runs on after a read, or a write."""
+    expiry_write: int
+    bank_base: int
+    """Where the ticks of banks start in ``State.ready``; then those of larger targets, and of the channel."""
+    object_base: int
+    channel_base: int
+    ready: int
+    history: int
+    group_shift: int
+    timers: int
+    autoprecharge: int
+    paired: int
+    paired_period: int
+    paired_recovery: int
+    paired_pcs: int
+    paired_sids: int
+    paired_banks: int
+
+
+WINDOW = np.dtype(
+    [(name, np.int64) for name in ("ring", "depth", "window", "ticks", "start", "end", "records")]
+)
+"""A rule over a window: after the command, entries ``window_index[start:end]`` wait until ``ticks`` after the
+``window``-th most recent one. Issues stand in a ring of ``depth`` ticks behind its position, at
+``State.history[ring]``; the first rule of each ring ``records`` the command there."""
+
+
+class Program(NamedTuple):
+    """What does not change of one channel, as the kernel takes it."""
+
+    settings: Settings
     bank_group: Ints
     bank_scope: Ints
     object_start: Ints
@@ -62,7 +127,7 @@ class Program(NamedTuple):
     update_index: Ints
     update_ticks: Ints
     window_start: Ints
-    window_rule: Ints
+    window_rule: npt.NDArray[np.void]
     window_index: Ints
     timer_period: Ints
     timer_first: Ints
@@ -244,7 +309,6 @@ def compile_program(channel: Channel) -> Program:
                     )
             window_starts.append(len(window_rules))
     timers = _timers(channel, layout)
-    config = _config(channel, layout, history_size)
     bank_scope = np.zeros(layout.banks, np.int64)
     object_start = [0]
     object_banks: list[int] = []
@@ -255,7 +319,7 @@ def compile_program(channel: Channel) -> Program:
         if k < layout.scopes:
             bank_scope[list(members)] = k
     return Program(
-        config,
+        _settings(channel, layout, history_size, timers[0].size),
         np.arange(layout.banks, dtype=np.int64) // layout.per_group,
         bank_scope,
         np.array(object_start, np.int64),
@@ -264,7 +328,7 @@ def compile_program(channel: Channel) -> Program:
         np.array(index or [0], np.int64),
         np.array(ticks or [0], np.int64),
         np.array(window_starts, np.int64),
-        np.array(window_rules, np.int64).reshape(-1, 7),
+        np.array(window_rules, WINDOW),
         np.array(window_index or [0], np.int64),
         *timers,
         _affects(layout, starts, index, window_starts, window_rules, window_index),
@@ -369,17 +433,7 @@ def _float32_thresholds(control_size: int, low: float, high: float) -> tuple[int
     return enter, leave
 
 
-CONFIG = (
-    "banks", "groups", "others", "scopes", "kind", "rowhit", "policy", "cap", "timeout", "read_queue",
-    "write_queue", "priority_queue", "enter_write", "leave_write", "read_latency", "split", "deadline",
-    "clock_sync", "expiry_read", "expiry_write", "bank_base", "object_base", "ready", "history",
-    "autoprecharge", "paired", "nREFIpb", "nRFCpb", "paired_pcs", "paired_sids", "paired_banks",
-    "group_shift", "channel_base",
-)  # fmt: skip
-"""Names of the entries of ``Program.config``, in order."""
-
-
-def _config(channel: Channel, layout: _Layout, history: int) -> Ints:
+def _settings(channel: Channel, layout: _Layout, history: int, timers: int) -> Settings:
     control = channel.controller
     timing = channel.timing
     enter, leave = _float32_thresholds(control.write_queue, control.low_watermark, control.high_watermark)
@@ -390,23 +444,42 @@ def _config(channel: Channel, layout: _Layout, history: int) -> Ints:
     if paired and (timing.get("nREFIpb", 0) <= 0 or timing.get("nRFCpb", 0) <= 0):
         raise bad_input("paired per-bank refresh needs nREFIpb and nRFCpb", path="refresh")
     pcs, sids = levels.get("PseudoChannel", 1), levels.get("Sid", 1)
-    values = {
-        "banks": layout.banks, "groups": layout.groups, "others": max(layout.others, 1),
-        "scopes": layout.scopes,
-        "kind": ("ddr", "lpddr5", "hbm2", "hbm3").index(control.kind),
-        "rowhit": int(control.scheduler == "frfcfs-rowhit"),
-        "policy": ("open", "capped", "closed", "timeout").index(control.row_policy),
-        "cap": control.cap, "timeout": control.timeout,
-        "read_queue": control.read_queue, "write_queue": control.write_queue,
-        "priority_queue": control.priority_queue, "enter_write": enter, "leave_write": leave,
-        "read_latency": channel.read_latency, "split": int(channel.split_activation),
-        "deadline": timing.get("nAAD", 0), "clock_sync": int(control.clock_sync),
-        "expiry_read": timing.get("nCL", 0) + post, "expiry_write": timing.get("nCWL", 0) + post,
-        "bank_base": layout.bank_base, "object_base": layout.object_base, "ready": layout.total,
-        "history": history,
-        "autoprecharge": int("RDA" in known and "WRA" in known), "paired": int(paired),
-        "nREFIpb": timing.get("nREFIpb", 0), "nRFCpb": timing.get("nRFCpb", 0),
-        "paired_pcs": pcs, "paired_sids": sids, "paired_banks": layout.banks // (pcs * sids),
-        "group_shift": layout.per_group.bit_length() - 1, "channel_base": layout.channel_base,
-    }  # fmt: skip
-    return np.array([values[name] for name in CONFIG], np.int64)
+    return Settings(
+        banks=layout.banks,
+        groups=layout.groups,
+        others=max(layout.others, 1),
+        scopes=layout.scopes,
+        words=(layout.banks + 63) // 64,
+        lpddr=int(control.kind == "lpddr5"),
+        hbm=int(control.kind in ("hbm2", "hbm3")),
+        half=int(control.kind == "hbm3"),
+        rowhit=int(control.scheduler == "frfcfs-rowhit"),
+        policy=POLICIES.index(control.row_policy),
+        cap=control.cap,
+        timeout=control.timeout,
+        read_queue=control.read_queue,
+        write_queue=control.write_queue,
+        priority_queue=control.priority_queue,
+        enter_write=enter,
+        leave_write=leave,
+        read_latency=channel.read_latency,
+        split=int(channel.split_activation),
+        deadline=timing.get("nAAD", 0),
+        clock_sync=int(control.clock_sync),
+        expiry_read=timing.get("nCL", 0) + post,
+        expiry_write=timing.get("nCWL", 0) + post,
+        bank_base=layout.bank_base,
+        object_base=layout.object_base,
+        channel_base=layout.channel_base,
+        ready=layout.total,
+        history=history,
+        group_shift=layout.per_group.bit_length() - 1,
+        timers=timers,
+        autoprecharge=int("RDA" in known and "WRA" in known),
+        paired=int(paired),
+        paired_period=timing.get("nREFIpb", 0),
+        paired_recovery=timing.get("nRFCpb", 0),
+        paired_pcs=pcs,
+        paired_sids=sids,
+        paired_banks=layout.banks // (pcs * sids),
+    )

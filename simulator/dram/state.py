@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from simulator.dram.program import Program
+from simulator.dram.program import NCMD, Program, Settings
 
 __all__ = ["Chunk", "Log", "State", "filter_place", "new_state", "rebuild_filter"]
 
@@ -22,7 +22,6 @@ HISTOGRAM: Final = 1 << 16
 
 DONE, NEED, FULL, STUCK, OVERFLOW, PAUSED = 0, 1, 2, 3, 4, 5
 INF: Final = 1 << 60
-NCMD: Final = 14
 FILTER: Final = 1024
 PATIENCE: Final = 2_000_000
 """Ticks without a command for a waiting request after which the controller is taken to be locked up."""
@@ -168,17 +167,15 @@ class Log(NamedTuple):
 
 def new_state(program: Program, outstanding: int = 0) -> State:
     """The state before the first tick. ``outstanding``: requests in flight at most, 0 for no bound."""
-    c = program.config
-    banks, others = int(c[0]), int(c[2])
-    reads, writes, priority = int(c[9]), int(c[10]), int(c[11])
-    slots = reads + writes + 2 * banks + 8
+    c = program.settings
+    banks, others, priority = c.banks, c.others, c.priority_queue
+    slots = c.read_queue + c.write_queue + 2 * banks + 8
     scalar = np.zeros(SCALARS, np.int64)
     scalar[FREE] = slots
     scalar[[LOCK, OPENING, PAIR_TICK, PAIR_SCOPE, LAST_ACCEPT]] = -1
-    scalar[PAIRED_NEXT] = c[26]
-    history = np.full(max(int(c[23]), 1), -1, np.int64)
-    for base, *_ in program.window_rule:
-        history[base] = 0
+    scalar[PAIRED_NEXT] = c.paired_period
+    history = np.full(max(c.history, 1), -1, np.int64)
+    history[program.window_rule["ring"]] = 0
 
     def zeros(n: int) -> Ints:
         return np.zeros(n, np.int64)
@@ -186,22 +183,194 @@ def new_state(program: Program, outstanding: int = 0) -> State:
     def none(n: int) -> Ints:
         return np.full(n, -1, np.int64)
 
-    pcs, sids = int(c[28]), int(c[29])
+    pairs = c.paired_pcs * c.paired_sids
     request = none(RECORD * slots)
     bank = zeros(RECORD * banks)
     bank[B_ROW::RECORD] = -1
     bank[B_SCOPE::RECORD] = program.bank_scope
     for place in range(B_FIRST, B_OTHER + 2):
         bank[place::RECORD] = -1
-    sets = zeros(8 * ((banks + 63) // 64))
+    sets = zeros(8 * c.words)
     for kind in (M_CLOSED, M_IDLE):
         sets[kind::8] = -1
     return State(
-        scalar, zeros(int(c[22])), history, request, bank, sets, np.arange(slots - 1, -1, -1, dtype=np.int64),
+        scalar, zeros(c.ready), history, request, bank, sets, np.arange(slots - 1, -1, -1, dtype=np.int64),
         zeros(banks), zeros(priority), zeros(priority), program.timer_first.copy(),
         zeros(program.timer_first.size), zeros(others), zeros(others), zeros(others), zeros(FILTER),
-        zeros(max(outstanding, 1) + 1), zeros(NCMD), zeros(3 * banks), zeros(HISTOGRAM), zeros(pcs * sids),
-        zeros(pcs * sids),
+        zeros(max(outstanding, 1) + 1), zeros(NCMD), zeros(3 * banks), zeros(HISTOGRAM), zeros(pairs),
+        zeros(pairs),
+    )  # fmt: skip
+
+
+def _record(size: int, *fields: tuple[str, int] | tuple[str, int, int]) -> np.dtype[np.void]:
+    """A view of ``size`` whole numbers by name: fields are (name, place), or (name, place, how many)."""
+    return np.dtype(
+        {
+            "names": [name for name, *_ in fields],
+            "formats": [np.dtype((np.int64, tuple(count))) if count else np.int64 for _, _, *count in fields],
+            "offsets": [8 * place for _, place, *_ in fields],
+            "itemsize": 8 * size,
+        }
+    )
+
+
+CONTROLLER: Final = _record(
+    SCALARS, ("now", NOW), ("next", NEXT), ("offer", OFFER), ("mode", MODE), ("waiting", READS, 2), ("active", ACTIVE),
+    ("priority_head", PRIORITY_HEAD), ("priority_count", PRIORITY_COUNT), ("live", LIVE), ("depart", DEPART),
+    ("accepted", ACCEPTED), ("free", FREE), ("lock", LOCK), ("lock_from", LOCK_FROM), ("lock_command", LOCK_CMD),
+    ("opening", OPENING), ("deadline", DEADLINE), ("expiry", EXPIRY), ("pair_tick", PAIR_TICK),
+    ("pair_scope", PAIR_SCOPE), ("pair_bank", PAIR_BANK), ("outstanding", OUTSTANDING), ("flight_head", PEND_HEAD),
+    ("flight_count", PEND_COUNT), ("occupied", SUM_READS, 2), ("priority_occupied", SUM_PRIORITY), ("hits", HITS),
+    ("misses", MISSES), ("conflicts", CONFLICTS), ("hits_of", READ_HITS, 2), ("forwarded", FORWARDED),
+    ("coalesced", COALESCED), ("latency_sum", LATENCY_SUM), ("latency_max", LATENCY_MAX), ("served", SERVED_READS, 2),
+    ("last_accept", LAST_ACCEPT), ("paired_sid", PAIRED_SID), ("paired_bank", PAIRED_BANK),
+    ("paired_next", PAIRED_NEXT), ("paired_pending", PAIRED_PENDING), ("paired_flat", PAIRED_FLAT),
+    ("paired_set", PAIRED_SET), ("last_write", LAST_WRITE), ("peak", PEAK_READS, 2), ("due", DUE),
+    ("progress", PROGRESS),
+)  # fmt: skip
+"""``State.scalar`` by name. Pairs are reads and writes."""
+REQUEST: Final = _record(
+    RECORD, ("row", R_ROW), ("bank", R_BANK), ("arrive", R_ARRIVE), ("index", R_INDEX), ("write", R_WRITE),
+    ("address", R_ADDRESS), ("following", R_NEXT), ("before", R_PREV), ("counted", R_COUNTED),
+)  # fmt: skip
+BANK: Final = _record(
+    RECORD, ("state", B_STATE), ("row", B_ROW), ("active", B_ACTIVE), ("columns", B_COLUMNS),
+    ("injected", B_INJECTED), ("last", B_LAST), ("scope", B_SCOPE), ("first", B_FIRST, 2), ("tail", B_TAIL, 2),
+    ("hit", B_HIT, 2), ("other", B_OTHER, 2),
+)  # fmt: skip
+
+BEST: Final = np.dtype(
+    [("key", np.int64), ("slot", np.int64), ("arrive", np.int64), ("stale", np.bool_)], align=True
+)
+"""The best candidate of a kind: the tick at which it may go, its request, since when that waits, and whether
+the kind must be looked through again."""
+COLUMN, OPEN, CLOSE, ACTIVATED, KINDS = range(5)
+"""Kinds of candidates: hits of the queue in use; others at closed banks, at open banks; activated requests."""
+FROM_ACTIVE, FROM_PRIORITY, FROM_QUEUE, FROM_OPENING = range(4)
+"""Where the request of a command comes from; -1: there is no command."""
+
+OUTLOOK: Final = np.dtype(
+    [
+        *((name, np.int64) for name in (
+            "event", "timer", "policy_event", "active_command", "priority_key", "priority_command", "touched_column",
+            "touched_row", "source", "slot", "command", "target", "first_index", "step",
+        )),
+        *((name, np.bool_) for name in ("blocked", "reopening", "priority_dirty", "issued", "looked")),
+    ],
+    align=True,
+)  # fmt: skip
+"""What is known of the ticks to come, and the command chosen in this one; made anew when a run goes on.
+
+``event``: the next tick to look at. ``timer``, ``policy_event``: when a refresh is due, when the row policy may act.
+``touched``: the bank whose candidates must be looked at again. ``first_index``: of the chunk's first request in the
+trace. ``step``: ticks between two requests."""
+
+
+class Timing(NamedTuple):
+    """The earliest legal ticks, and what raises them."""
+
+    ready: Ints
+    history: Ints
+    update_start: Ints
+    update_index: Ints
+    update_ticks: Ints
+    window_start: Ints
+    window_rule: npt.NDArray[np.void]
+    window_index: Ints
+
+
+class Queues(NamedTuple):
+    """Requests and banks as records, and where they wait."""
+
+    request: npt.NDArray[np.void]
+    bank: npt.NDArray[np.void]
+    best: npt.NDArray[np.void]
+    sets: Ints
+    free_slots: Ints
+    actives: Ints
+    written: Ints
+    in_flight: Ints
+
+
+class Upkeep(NamedTuple):
+    """Refreshes and precharges that go before requests, and the timers that send them."""
+
+    priority_command: Ints
+    priority_object: Ints
+    timer_next: Ints
+    timer_turn: Ints
+    timer_period: Ints
+    timer_start: Ints
+    timer_object: Ints
+    timer_command: Ints
+    paired_count: Ints
+    paired_allowed: Ints
+    object_start: Ints
+    object_banks: Ints
+
+
+class Tallies(NamedTuple):
+    """What is counted as commands are issued."""
+
+    counts: Ints
+    bank_outcome: Ints
+    histogram: Ints
+    scope_open: Ints
+    scope_since: Ints
+    scope_active: Ints
+    affects: Ints
+
+
+class Machine(NamedTuple):
+    """A channel and its state as the kernel takes them: the same arrays, as records with names."""
+
+    settings: Settings
+    timing: Timing
+    queues: Queues
+    upkeep: Upkeep
+    tallies: Tallies
+    controller: npt.NDArray[np.void]
+    outlook: npt.NDArray[np.void]
+
+
+class Offered(NamedTuple):
+    """What a call of the kernel runs on: a chunk, where to write, and how requests come.
+
+    ``final``: no chunk follows. ``gap``: least ticks between two requests. ``outstanding``: requests in flight at
+    most, 0 for no bound. ``until``: the tick at which to stop.
+    """
+
+    chunk: Chunk
+    log: Log
+    final: bool
+    gap: int
+    outstanding: int
+    until: int
+
+
+def machine_of(program: Program, state: State) -> Machine:
+    """The kernel's view of a channel; it shares the memory of ``state``."""
+    return Machine(
+        program.settings,
+        Timing(
+            state.ready, state.history, program.update_start, program.update_index, program.update_ticks,
+            program.window_start, program.window_rule, program.window_index,
+        ),
+        Queues(
+            state.request.view(REQUEST), state.bank.view(BANK), np.zeros(KINDS, BEST), state.sets, state.free_slots,
+            state.actives, state.written, state.in_flight,
+        ),
+        Upkeep(
+            state.priority_command, state.priority_object, state.timer_next, state.timer_turn, program.timer_period,
+            program.timer_start, program.timer_object, program.timer_command, state.paired_count,
+            state.paired_allowed, program.object_start, program.object_banks,
+        ),
+        Tallies(
+            state.counts, state.bank_outcome, state.histogram, state.scope_open, state.scope_since,
+            state.scope_active, program.affects,
+        ),
+        state.scalar.view(CONTROLLER),
+        np.zeros(1, OUTLOOK),
     )  # fmt: skip
 
 
