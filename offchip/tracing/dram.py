@@ -85,7 +85,7 @@ def trace_dram(
     ``trace`` is a file (may be .gz or .zst) or ``PATTERN:REQUESTS[:SEED]``; ``hw`` a DRAM device by name or YAML file;
     options are the fields of :class:`DramTraceOptions`. Raises ``InputError`` for bad input.
 
-    >>> result = trace_dram("seq_read:1000", "ddr4-2400-4gb-x8", outstanding=32)
+    >>> result = trace_dram("seq_read:1000", "ddr4-2400r", outstanding=32)
     >>> result.requests, result.row_hit_rate > 0.9
     (1000, True)
     """
