@@ -85,7 +85,7 @@ class Predictions(Shown):
 
 
 def predict(
-    table: str | Path, hw: str | Path, *, cost_model: str = "gpu", out: str | Path | None = None
+    table: str | Path, hw: str | Path, *, cost_model: str = "by-device", out: str | Path | None = None
 ) -> Predictions:
     """Predict each row of an operator table on a GPU: time, launch time, energy and what bounds it.
 

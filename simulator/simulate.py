@@ -26,11 +26,11 @@ from simulator.counters import UsageBook
 from simulator.plan import Compute, Plan, Transfer
 from simulator.result import DeviceUse, MemoryUse, PhaseResult, Result, Timeline, WireUse
 from simulator.rewrite.apply import rewrite
+from simulator.system.bound_plan import BoundPlan, bind
 from simulator.system.costs import CostTable
 from simulator.system.engine import PhaseRun, TaskRecord
 from simulator.system.memory import Peak
 from simulator.system.physics import check_phase
-from simulator.system.program import Program, bind
 from workloads.graph import PERSISTENT_ROLES, Graph
 from workloads.workload import Phase, Workload
 
@@ -42,10 +42,10 @@ __all__ = ["FIDELITIES", "Planner", "Watcher", "offchip_version", "simulate"]
 Planner = Callable[[Graph, System], Plan]
 """Writes the plan of one graph on one system; raises ``InfeasibleError`` when there is none."""
 
-Watcher = Callable[[Graph, Program, PhaseRun], None]
+Watcher = Callable[[Graph, BoundPlan, PhaseRun], None]
 """Sees every phase as it ended, for views that need more than the result keeps."""
 
-Run = Callable[[Graph, Program, System, CostTable, float], PhaseRun]
+Run = Callable[[Graph, BoundPlan, System, CostTable, float], PhaseRun]
 
 FIDELITIES: Final = ("analytic", "event", "cycle")
 
@@ -73,7 +73,7 @@ def simulate(
 
     ``planner`` writes a plan per graph structure. ``fidelity`` is ``analytic`` (no contention), ``event``, or
     ``cycle`` (event, with DRAM devices by their engine).
-    ``advance`` is called with 1 after each phase, ``watch`` with the phase's graph, program and
+    ``advance`` is called with 1 after each phase, ``watch`` with the phase's graph, bound plan and
     outcome. Raises ``InputError`` for a plan that does not fit, ``InfeasibleError`` when memory is too
     small, ``PhysicsError`` for an impossible result.
     """
@@ -82,7 +82,7 @@ def simulate(
     books = _Books(system, costs)
     engines = _by_engine(system, fidelity)
     laid_out = None
-    plans: dict[str, tuple[Plan, Program]] = {}
+    plans: dict[str, tuple[Plan, BoundPlan]] = {}
     wirings: dict[str, list[tuple[Any, ...]]] = {}
     plan: Plan | None = None
     for phase in workload.phases:
@@ -98,20 +98,20 @@ def simulate(
             raise bad_input(
                 f"phase {phase.name!r} says it has structure {structure!r}, but is wired otherwise"
             )
-        plan, program = plans[structure]
+        plan, bound = plans[structure]
         graph = rewrite(phase.graph, plan)
         if any(task.addresses for task in plan.tasks):
             # Sizes may have grown since the plan was checked, and bytes that were apart may now overlap.
             _insist(plan, graph, system)
-            program = bind(plan, graph, system)
+            bound = bind(plan, graph, system)
         if plan.kernels:
             laid_out = laid_out or _laid_out(system, fidelity)
         costs.lay_out(plan.kernels, laid_out)
-        outcome = run(graph, program, system, costs, books.now)
+        outcome = run(graph, bound, system, costs, books.now)
         check_phase(outcome, graph, system, costs)
         books.add(phase, graph, outcome)
         if watch is not None:
-            watch(graph, program, outcome)
+            watch(graph, bound, outcome)
         if advance is not None:
             advance(1)
     if engines and not engines["by_dram_engine"] and laid_out is None:

@@ -14,7 +14,7 @@ elements; layer norm, softmax and non-linearities count as in language models.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Final
 
@@ -26,7 +26,7 @@ from workloads.operators.traffic import NO_PARTS
 from workloads.transformer.writer import ACTIVATION_FLOPS, NORM_FLOPS
 from workloads.workload import Phase, Workload, WorkloadOptions
 
-__all__ = ["LayerBuilder", "Pair", "chosen_dims", "finished", "out_side", "plain_options"]
+__all__ = ["ConvLayer", "LayerBuilder", "Pair", "chosen_dims", "finished", "out_side", "plain_options"]
 
 _CLAMPED_FLOPS: Final = {"relu6": 2, "tanh": 4, "hard_sigmoid": 4, "hard_swish": 5}
 Pair = int | tuple[int, int]
@@ -94,6 +94,21 @@ def _pair(value: Pair) -> tuple[int, int]:
     return (value, value) if isinstance(value, int) else value
 
 
+@dataclass(frozen=True, slots=True)
+class ConvLayer:
+    """A convolution as a network's table states it, with what follows it: bias, norm and activation."""
+
+    channels: int
+    kernel: Pair
+    stride: Pair = 1
+    padding: Pair = 0
+    groups: int = 1
+    dilation: int = 1
+    bias: bool = False
+    norm: bool = False
+    activation: str = ""
+
+
 class LayerBuilder:
     """Operators in program order; each method adds a layer and returns the name of its output tensor."""
 
@@ -151,28 +166,16 @@ class LayerBuilder:
         )
         return output
 
-    def conv(
-        self,
-        name: str,
-        x: str,
-        channels: int,
-        kernel: Pair,
-        stride: Pair = 1,
-        padding: Pair = 0,
-        *,
-        groups: int = 1,
-        dilation: int = 1,
-        bias: bool = False,
-        norm: bool = False,
-        activation: str = "",
-    ) -> str:
+    def conv(self, name: str, x: str, layer: ConvLayer) -> str:
         """A convolution with an optional norm and activation, folded into it when fused."""
+        channels, groups, dilation = layer.channels, layer.groups, layer.dilation
+        norm, activation = layer.norm, layer.activation
         batch, in_channels, height, width = self.shape(x)
-        (kh, kw), (sh, sw), (ph, pw) = _pair(kernel), _pair(stride), _pair(padding)
+        (kh, kw), (sh, sw), (ph, pw) = _pair(layer.kernel), _pair(layer.stride), _pair(layer.padding)
         oh, ow = out_side(height, kh, sh, ph, dilation), out_side(width, kw, sw, pw, dilation)
         self._need(name, oh > 0 and ow > 0, f"an input of {height} x {width} is too small")
         weights = [self.weight(f"{name}.weight", channels, in_channels // groups, kh, kw)]
-        weights += [self.weight(f"{name}.bias", channels)] if bias else []
+        weights += [self.weight(f"{name}.bias", channels)] if layer.bias else []
         if self.fused and norm:
             weights += [self.weight(f"{name}.norm.weight", 2, channels)]
         work = Convolution(

@@ -6,9 +6,10 @@ the costlier one is. How often a Loop or Scan runs is said in a note, not multip
 
 from __future__ import annotations
 
-from collections import ChainMap
+from collections import ChainMap, Counter
+from collections.abc import MutableMapping
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from workloads.graph import Operator, Role, Tensor
 from workloads.onnx_node import Cost, Node, Value, over_rows
@@ -17,12 +18,39 @@ from workloads.operators import Copy
 if TYPE_CHECKING:
     import onnx
 
-    from workloads.onnx_graph import OnnxGraph, Scope
+__all__ = ["Scope", "Walk", "walk_control_flow"]
 
-__all__ = ["walk_control_flow"]
+Scope = MutableMapping[str, Value]
+"""The values that a graph or body sees, by name."""
 
 
-def walk_control_flow(walk: OnnxGraph, node: onnx.NodeProto, scope: Scope, prefix: str, depth: int) -> None:
+class Walk(Protocol):
+    """What control flow needs of the walk over a model: to add to it, and to take back what a branch added."""
+
+    tensors: dict[str, Tensor]
+    operators: list[Operator]
+    bounded: list[str]
+    guessed: list[str]
+    control: Counter[str]
+
+    def unique(self, name: str) -> str:
+        """A name that no operator has yet."""
+        ...
+
+    def register(self, value: Value) -> None:
+        """Make a value's tensor known to the graph."""
+        ...
+
+    def add(self, name: str, node: Node, cost: Cost) -> None:
+        """Add an operator."""
+        ...
+
+    def walk_body(self, proto: onnx.GraphProto, scope: Scope, prefix: str, depth: int) -> None:
+        """Add the operators of a body; ``scope`` holds its inputs and gains what it makes."""
+        ...
+
+
+def walk_control_flow(walk: Walk, node: onnx.NodeProto, scope: Scope, prefix: str, depth: int) -> None:
     """Walk the body of an If, Loop or Scan and bind the node's outputs in ``scope``."""
     name = walk.unique(prefix + (node.name or node.op_type))
     if node.op_type == "If":
@@ -35,7 +63,7 @@ def _graphs(node: onnx.NodeProto) -> dict[str, onnx.GraphProto]:
     return {item.name: item.g for item in node.attribute if item.HasField("g")}
 
 
-def _if(walk: OnnxGraph, node: onnx.NodeProto, scope: Scope, name: str, depth: int) -> None:
+def _if(walk: Walk, node: onnx.NodeProto, scope: Scope, name: str, depth: int) -> None:
     condition = scope[node.input[0]]
     graphs = _graphs(node)
     branches = ["then_branch", "else_branch"]
@@ -69,7 +97,7 @@ def _if(walk: OnnxGraph, node: onnx.NodeProto, scope: Scope, name: str, depth: i
 
 
 def _walked(
-    walk: OnnxGraph, body: onnx.GraphProto, scope: Scope, bound: dict[str, Value], prefix: str, depth: int
+    walk: Walk, body: onnx.GraphProto, scope: Scope, bound: dict[str, Value], prefix: str, depth: int
 ) -> list[Value]:
     """The body's outputs, after its operators were added; ``bound`` are its inputs."""
     inner = ChainMap(bound, scope)
@@ -77,7 +105,7 @@ def _walked(
     return [inner[item.name] for item in body.output]
 
 
-def _repeated(walk: OnnxGraph, node: onnx.NodeProto, scope: Scope, name: str, depth: int) -> None:
+def _repeated(walk: Walk, node: onnx.NodeProto, scope: Scope, name: str, depth: int) -> None:
     body = _graphs(node)["body"]
     inputs = [scope[item] if item else None for item in node.input]
     bound: dict[str, Value] = {}

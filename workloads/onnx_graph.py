@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from math import prod
 from typing import Any, Final
@@ -21,6 +21,7 @@ from onnx import TensorProto, TypeProto, helper, numpy_helper, shape_inference
 from hw_configs.problems import InputError, Problem, bad_input, nearest
 from workloads.dtypes import BITS, dtype_bits
 from workloads.graph import Attribute, Graph, Operator, Role, Tensor
+from workloads.onnx_control import Scope, walk_control_flow
 from workloads.onnx_costs import cost_of
 from workloads.onnx_node import Cost, Node, Value
 from workloads.onnx_proto import attribute_value, label_of, names_read, sides_of, standard_twin
@@ -66,8 +67,6 @@ _VIEWS: Final = frozenset(
 _RANDOM: Final = frozenset(
     {"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Multinomial", "Bernoulli"}
 )
-
-Scope = MutableMapping[str, Value]
 
 
 class OnnxGraph:
@@ -276,8 +275,6 @@ class OnnxGraph:
         self, node: onnx.NodeProto, scope: Scope, stated: Mapping[str, TypeProto], prefix: str, depth: int
     ) -> None:
         if node.op_type in ("If", "Loop", "Scan") and node.domain in ("", "ai.onnx"):
-            from workloads.onnx_control import walk_control_flow
-
             walk_control_flow(self, node, scope, prefix, depth)
             return
         inputs = tuple(scope[name] if name else None for name in node.input)

@@ -14,6 +14,8 @@ from typing import Final
 
 from hw_configs.problems import PhysicsError
 from mapping.scheduling.check import check
+from mapping.scheduling.explain import too_small
+from mapping.scheduling.orders import depth_first_order, given_order, least_peak
 from mapping.scheduling.problem import ScheduleProblem
 from mapping.scheduling.replacement import POLICIES, replace_by_bytes, replace_in_order
 from mapping.scheduling.result import ScheduleResult
@@ -32,8 +34,6 @@ _ADDRESS_NODES: Final = 5_000
 
 def order_named(problem: ScheduleProblem, name: str) -> tuple[int, ...]:
     """One of :data:`ORDERS`; the least-peak search ends by a number of states, never by the clock."""
-    from mapping.scheduling.orders import depth_first_order, given_order, least_peak
-
     if name == "given":
         return given_order(problem)
     if name == "depth-first":
@@ -58,8 +58,6 @@ def run_baseline(name: str, problem: ScheduleProblem, scratchpad_bytes: int) -> 
     """The baseline of a name; "infeasible" below M_R, "feasible" otherwise (nothing is proved but 0 >= 0)."""
     start = time.perf_counter()
     if scratchpad_bytes < problem.least_budget:
-        from mapping.scheduling.explain import too_small
-
         return ScheduleResult(
             "infeasible", "baseline", name, scratchpad_bytes, None, None, 0, None,
             time.perf_counter() - start, explanation=too_small(problem, scratchpad_bytes),

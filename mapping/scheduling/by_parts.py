@@ -14,15 +14,14 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
+from mapping.scheduling.baselines import ORDERS, order_named
 from mapping.scheduling.instance import WORD_BITS, Instance, build_instance
 from mapping.scheduling.problem import ScheduleOperator, ScheduleProblem, ScheduleTensor
 from mapping.scheduling.search import NO_LIMIT, LayerSearch
+from mapping.scheduling.solver_run import SolverRun
 from mapping.scheduling.stays import Stays, stays_of
-
-if TYPE_CHECKING:
-    from mapping.scheduling.solving import Run
 
 __all__ = ["cut_into_parts", "divided", "improve_by_parts", "part_problem", "raise_bound_by_parts"]
 
@@ -87,10 +86,8 @@ def divided(problem: ScheduleProblem, parts: Sequence[Sequence[int]]) -> Schedul
     return ScheduleProblem(problem.name, tuple(operators), tensors, problem.weights, problem.views)
 
 
-def improve_by_parts(run: Run) -> None:
+def improve_by_parts(run: SolverRun) -> None:
     """Better schedules, part by part; stops when a round over all sizes of parts brings nothing."""
-    from mapping.scheduling.baselines import ORDERS, order_named
-
     orders = [run.best[1].order] if run.best is not None else []
     orders += [order_named(run.problem, name) for name in ORDERS]
     tried: set[tuple[int, ...]] = set()
@@ -106,7 +103,7 @@ def improve_by_parts(run: Run) -> None:
         orders = [run.best[1].order]
 
 
-def _try_parts(run: Run, order: Sequence[int], about: int, tried: set[tuple[int, ...]]) -> None:
+def _try_parts(run: SolverRun, order: Sequence[int], about: int, tried: set[tuple[int, ...]]) -> None:
     parts = cut_into_parts(run.problem, order, about)
     key = (about, *(o for part in parts for o in (-1, *sorted(part))))
     if key in tried:
@@ -125,7 +122,7 @@ def _try_parts(run: Run, order: Sequence[int], about: int, tried: set[tuple[int,
             return
 
 
-def raise_bound_by_parts(run: Run) -> None:
+def raise_bound_by_parts(run: SolverRun) -> None:
     """A proven bound for the whole: what the parts must move, each solved alone over its own tensors."""
     instance = build_instance(run.problem)
     order = run.best[1].order if run.best is not None else tuple(range(len(run.problem.operators)))
@@ -140,7 +137,7 @@ def raise_bound_by_parts(run: Run) -> None:
         run.raise_bound(total)
 
 
-def _part_bound(run: Run, problem: ScheduleProblem) -> int:
+def _part_bound(run: SolverRun, problem: ScheduleProblem) -> int:
     if not problem.tensors:
         return 0
     search = LayerSearch(problem, run.capacity, run.budget)

@@ -6,7 +6,7 @@ from typing import Final
 
 from hw_configs.units import format_quantity
 from mapping.scheduling.problem import ScheduleProblem
-from mapping.scheduling.stays import Stays
+from mapping.scheduling.stays import Stays, stays_of
 
 __all__ = ["not_proved", "too_small"]
 
@@ -55,8 +55,6 @@ def not_proved(problem: ScheduleProblem, stays: Stays | None, capacity: int, bou
 
 def _section(problem: ScheduleProblem, stays: Stays) -> tuple[int, int, str, str]:
     """The step of most live bytes when nothing is dropped, and the operators at the ends of its section."""
-    from mapping.scheduling.stays import stays_of
-
     whole = stays_of(problem, stays.order)
     live = [problem.operators[o].workspace_bytes for o in stays.order]
     for t, start, end in whole.spans:

@@ -10,15 +10,13 @@ is optimal for the whole. CP-SAT is also a second opinion where the layered sear
 from __future__ import annotations
 
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from mapping.scheduling.instance import WORD_BITS, build_instance
+from mapping.scheduling.problem import ScheduleProblem
 from mapping.scheduling.search import COST_SCALE
+from mapping.scheduling.solver_run import SolverRun
 from mapping.scheduling.stays import Stays, find_addresses
-
-if TYPE_CHECKING:
-    from mapping.scheduling.problem import ScheduleProblem
-    from mapping.scheduling.solving import Run
 
 __all__ = ["MASTER_OPERATORS", "Master", "has_cp_sat", "solve_with_cuts"]
 
@@ -35,7 +33,7 @@ def has_cp_sat() -> bool:
     return find_spec("ortools") is not None
 
 
-def solve_with_cuts(run: Run, most_seconds: float | None) -> None:
+def solve_with_cuts(run: SolverRun, most_seconds: float | None) -> None:
     """Solve the master, cut off what has no addresses, until the optimum is proved or the time is over.
 
     ``most_seconds`` limits one solve of the master. A run without a clock (one that ends by its states) counts

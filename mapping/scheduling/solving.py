@@ -9,8 +9,7 @@ Heuristic schedules come first: they are the answer to beat, and often already f
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from typing import Final, Literal
 
 import numpy as np
@@ -18,6 +17,7 @@ import numpy as np
 from hw_configs.problems import InputError, PhysicsError, Problem, nearest
 from mapping.allocation.engines import Budget
 from mapping.scheduling.baselines import BASELINES, baseline_stays, order_named
+from mapping.scheduling.by_parts import improve_by_parts, raise_bound_by_parts
 from mapping.scheduling.check import check
 from mapping.scheduling.explain import not_proved, too_small
 from mapping.scheduling.instance import build_instance
@@ -26,7 +26,8 @@ from mapping.scheduling.orders import least_peak
 from mapping.scheduling.problem import ScheduleProblem
 from mapping.scheduling.replacement import POLICIES
 from mapping.scheduling.result import ScheduleResult, Status
-from mapping.scheduling.search import COST_SCALE, LayerSearch, scaled
+from mapping.scheduling.search import COST_SCALE, LayerSearch
+from mapping.scheduling.solver_run import SolverRun
 from mapping.scheduling.stays import Stays, assemble, find_addresses, peak_bytes_of, stays_of
 
 __all__ = ["METHODS", "OBJECTIVES", "Method", "Objective", "solve"]
@@ -48,52 +49,6 @@ _TIE_S: Final = 10.0
 _OTHER_ORDERS: Final = 8
 _DIVIDE_FROM: Final = 150
 """Operators from which ``auto`` divides when a first, narrow search has proved nothing."""
-
-
-@dataclass
-class Run:
-    """One solve on the way: the best addressed schedule, the best plan by bytes, and the proven bound (scaled)."""
-
-    problem: ScheduleProblem
-    capacity: int
-    budget: Budget
-    seed: int
-    best: tuple[int, Stays, Sequence[int]] | None = None
-    engine: str = "none"
-    bound: int = 0
-    ties_proven: bool = False
-    tried: set[tuple[tuple[int, ...], tuple[tuple[int, int, int], ...]]] = field(default_factory=set)
-
-    @property
-    def cost(self) -> int:
-        """Scaled cost of the best addressed schedule."""
-        return self.best[0] if self.best is not None else 1 << 62
-
-    @property
-    def proved(self) -> bool:
-        """Whether the bytes are proved least."""
-        return self.best is not None and self.best[0] // COST_SCALE <= self.bound // COST_SCALE
-
-    def offer(self, stays: Stays, engine: str, offsets: Sequence[int] | None = None) -> bool:
-        """Take a plan if it is cheaper and addresses fit; True when it is (or was) addressed."""
-        cost = scaled(*stays.cost(self.problem))
-        if cost >= self.cost:
-            return False
-        if offsets is None:
-            key = (stays.order, stays.spans)
-            if key in self.tried:
-                return False
-            self.tried.add(key)
-            found = find_addresses(self.problem, stays, self.capacity, seconds=self.budget.seconds_left())
-            if found.status not in ("optimal", "feasible") or found.offsets is None:
-                return False
-            offsets = found.offsets.tolist()
-        self.best, self.engine = (cost, stays, offsets), engine
-        return True
-
-    def raise_bound(self, bound: int) -> None:
-        """A new proven bound, never above the best schedule."""
-        self.bound = max(self.bound, min(bound, self.cost))
 
 
 def solve(
@@ -133,7 +88,7 @@ def solve(
         from mapping.scheduling.by_ilp import solve_by_ilp
 
         return solve_by_ilp(problem, scratchpad_bytes, time_limit_s=time_limit_s, seed=seed)
-    run = Run(problem, scratchpad_bytes, budget, seed)
+    run = SolverRun(problem, scratchpad_bytes, budget, seed)
     with budget.running():
         _warm_start(run)
         if run.cost > 0:
@@ -161,7 +116,7 @@ def _check_options(capacity: int, method: str, objective: str, time_limit_s: flo
         raise InputError(problems)
 
 
-def _warm_start(run: Run) -> None:
+def _warm_start(run: SolverRun) -> None:
     """Every baseline, until one is free of traffic."""
     orders: dict[str, tuple[int, ...]] = {}
     for name in BASELINES:
@@ -176,11 +131,9 @@ def _warm_start(run: Run) -> None:
         run.offer(stays, name, offsets)
 
 
-def _search(run: Run, method: Method) -> None:
+def _search(run: SolverRun, method: Method) -> None:
     search = LayerSearch(run.problem, run.capacity, run.budget)
     if method == "divide":
-        from mapping.scheduling.by_parts import improve_by_parts, raise_bound_by_parts
-
         raise_bound_by_parts(run)
         improve_by_parts(run)
         _widen(run, search, _FIRST_WIDTH * _WIDEN)
@@ -188,8 +141,6 @@ def _search(run: Run, method: Method) -> None:
     large = method == "auto" and len(run.problem.operators) >= _DIVIDE_FROM
     _widen(run, search, _FIRST_WIDTH * _WIDEN if large else None)
     if large and not run.proved and not run.budget.spent:
-        from mapping.scheduling.by_parts import improve_by_parts, raise_bound_by_parts
-
         raise_bound_by_parts(run)
         improve_by_parts(run)
         if not run.proved:
@@ -205,7 +156,7 @@ def _widths(search: LayerSearch, up_to: int | None) -> Iterator[int]:
         width *= _WIDEN
 
 
-def _widen(run: Run, search: LayerSearch, up_to: int | None) -> None:
+def _widen(run: SolverRun, search: LayerSearch, up_to: int | None) -> None:
     """Wider and wider layers, until nothing is cut any more: then the master is proved."""
     below, asked = run.cost, False
     for width in _widths(search, up_to):
@@ -234,7 +185,7 @@ def _widen(run: Run, search: LayerSearch, up_to: int | None) -> None:
                 return
 
 
-def _fit_addresses(run: Run, search: LayerSearch, optimum: int) -> None:
+def _fit_addresses(run: SolverRun, search: LayerSearch, optimum: int) -> None:
     """The master's optimum is proved, but its plan found no addresses: other plans, then cuts."""
     rng = np.random.default_rng(run.seed)
     for attempt in range(_OTHER_ORDERS):
@@ -256,7 +207,7 @@ def _fit_addresses(run: Run, search: LayerSearch, optimum: int) -> None:
         solve_with_cuts(run, None)
 
 
-def _lower_peak(run: Run) -> None:
+def _lower_peak(run: SolverRun) -> None:
     """Among schedules of the least cost, the lowest peak, with a part of the effort that the cost took.
 
     Without traffic that is the least peak of any order; otherwise the room in which the cost is reached is bisected.
@@ -279,7 +230,7 @@ def _lower_peak(run: Run) -> None:
     run.ties_proven = _bisect_peak(run, high, states, seconds) and run.ties_proven
 
 
-def _bisect_peak(run: Run, high: int, states: int, seconds: float | None) -> bool:
+def _bisect_peak(run: SolverRun, high: int, states: int, seconds: float | None) -> bool:
     """Lowers the peak at the same cost; True when no lower one is possible."""
     low, proven = run.problem.least_budget, True
     instance = build_instance(run.problem)
@@ -304,7 +255,7 @@ def _bisect_peak(run: Run, high: int, states: int, seconds: float | None) -> boo
     return proven
 
 
-def _pack_lower(run: Run, stays: Stays, high: int, capacity: int | None = None) -> int:
+def _pack_lower(run: SolverRun, stays: Stays, high: int, capacity: int | None = None) -> int:
     """Addresses with a lower peak than ``high`` for stays of the best cost; the peak reached."""
     found = find_addresses(run.problem, stays, capacity, seconds=run.budget.seconds_left(), max_nodes=20_000)
     if found.offsets is None or found.peak_bytes is None or found.peak_bytes >= high:
@@ -313,7 +264,7 @@ def _pack_lower(run: Run, stays: Stays, high: int, capacity: int | None = None) 
     return found.peak_bytes
 
 
-def _answer(run: Run, method: Method) -> ScheduleResult:
+def _answer(run: SolverRun, method: Method) -> ScheduleResult:
     if run.best is None:
         return ScheduleResult(
             "unknown", method, run.engine, run.capacity, None, None, run.bound // COST_SCALE, None,

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from hw_configs.problems import InputError, bad_input
 from hw_configs.system import MemorySpace, Node, System
 from mapping.training.setup import TrainingSetup
-from simulator.cost.model import COST_MODELS, peak_rate
+from simulator.cost.model import COST_MODELS, DEFAULT_COST_MODEL, peak_rate
 from simulator.system.costs import CostTable
 from workloads.graph import Operator
 from workloads.operators import KINDS, CollectiveWork, Message
@@ -35,7 +35,7 @@ class Prices:
     """Prices for ranks on a system's computing devices; one object serves many setups."""
 
     system: System
-    cost_model: str = "gpu"
+    cost_model: str = DEFAULT_COST_MODEL
     _table: CostTable = field(init=False, repr=False)
     _operators: dict[tuple[object, ...], float] = field(default_factory=dict, repr=False)
     _groups: dict[tuple[str, int, tuple[str, ...]], float] = field(default_factory=dict, repr=False)

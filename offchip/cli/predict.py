@@ -17,8 +17,8 @@ def predict(
         Path | None, typer.Option(help="Write the table with its new columns to this file.")
     ] = None,
     cost_model: Annotated[
-        str, typer.Option("--model", "--cost-model", help="Cost model: gpu, roofline, roofline-peak.")
-    ] = "gpu",
+        str, typer.Option("--model", "--cost-model", help="Cost model: by-device, roofline, roofline-peak.")
+    ] = "by-device",
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
 ) -> None:
     """Predict each row of an operator table on a GPU: time, launch time, energy and what bounds it.

@@ -41,8 +41,8 @@ def simulate(
     plan: Annotated[Path | None, typer.Option(help="a plan file to execute")] = None,
     fidelity: Annotated[str, typer.Option(help="analytic, event, or cycle (DRAM by its engine)")] = "event",
     cost_model: Annotated[
-        str, typer.Option(help="what predicts operator times: gpu, roofline, roofline-peak")
-    ] = "gpu",
+        str, typer.Option(help="what predicts operator times: by-device, roofline, roofline-peak")
+    ] = "by-device",
     collective: Annotated[str, typer.Option(help="auto, ring or tree")] = "auto",
     out: Annotated[Path | None, typer.Option(help="folder for JSON, tables and a Perfetto trace")] = None,
     figure: Annotated[Path | None, typer.Option(help="draw roofline, time and memory: .svg or .png")] = None,

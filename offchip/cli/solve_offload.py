@@ -26,7 +26,7 @@ def offload(
     generate: Annotated[int, typer.Option(help="tokens to generate (decode)")] = 0,
     dtype: Annotated[str | None, typer.Option(help="element type of weights and activations")] = None,
     setting: Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE for the policy")] = None,
-    cost_model: Annotated[str, typer.Option(help="what predicts operator times")] = "gpu",
+    cost_model: Annotated[str, typer.Option(help="what predicts operator times")] = "by-device",
     seed: Annotated[int, typer.Option(help="seed of every random choice")] = 0,
     simulate: Annotated[bool, typer.Option("--simulate", help="run the plan, event by event")] = False,
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="write graph, plan and report")] = None,

@@ -55,6 +55,9 @@ def trace_dram(
     commands: Annotated[
         Path | None, typer.Option(help="Write every DRAM command to this CSV file (.gz packs it).")
     ] = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="Hold every command against the device's rules (slow).")
+    ] = False,
     timeline: Annotated[
         Path | None, typer.Option(help="Draw the commands of a window to this .png or .svg file.")
     ] = None,
@@ -69,10 +72,10 @@ def trace_dram(
         trace, hw, progress=progress, format=format, gap=gap, outstanding=outstanding, ignore_cycles=ignore_cycles,
         channels=channels, mapping=mapping, scheduler=scheduler, row_policy=row_policy, cap=cap, refresh=refresh,
         read_queue=read_queue, write_queue=write_queue, wrap=wrap, leap=leap, commands=commands,
-        timeline=timeline, window=window,
+        check=check, timeline=timeline, window=window,
     )  # fmt: skip
     if json:
-        print_json(result.as_json())
+        print_json(result.as_json() | ({"checked": True} if check else {}))
     else:
         if result.interrupted:
             typer.echo("stopped: the figures below are those of the requests taken so far", err=True)
@@ -80,5 +83,7 @@ def trace_dram(
             beyond = f"{result.addresses_wrapped} addresses were beyond the capacity and wrapped around"
             typer.echo(beyond, err=True)
         print_tables(result.shown_tables())
+        if check:
+            typer.echo(f"checked: every command keeps the rules of {result.device}")
     if result.interrupted:
         raise typer.Exit(130)

@@ -19,7 +19,8 @@ def validate(
     time_limit: Annotated[float | None, typer.Option(help="Seconds per row, for kinds that search.")] = None,
     end_to_end: Annotated[bool, typer.Option("--end-to-end", help="Whole models instead of parts.")] = False,
     cost_model: Annotated[
-        str, typer.Option("--model", help="Cost model, for kinds that have a choice (gpu: gpu, roofline).")
+        str,
+        typer.Option("--model", help="Cost model, for kinds that have a choice (gpu: by-device, roofline)."),
     ] = "",
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
 ) -> None:

@@ -16,8 +16,8 @@ from hw_configs.problems import OffchipError
 from hw_configs.system import System
 from simulator.cost.model import MATRIX_KINDS, peak_rate
 from simulator.result import Result
+from simulator.system.bound_plan import BoundPlan
 from simulator.system.engine import PhaseRun
-from simulator.system.program import Program
 from workloads.graph import Graph
 
 __all__ = ["MAX_PLACEMENTS", "Placement", "Record", "critical_path"]
@@ -62,18 +62,18 @@ class Record:
     _open: dict[tuple[str, str], list[Placement]] = field(default_factory=dict)
     """Copies that are there now, by memory and tensor, oldest first: a copy may come before another goes."""
 
-    def watch(self, graph: Graph, program: Program, run: PhaseRun) -> None:
+    def watch(self, graph: Graph, bound: BoundPlan, run: PhaseRun) -> None:
         """Note a phase; the function to hand to ``simulate``."""
-        path, waited = critical_path(program, run)
+        path, waited = critical_path(bound, run)
         self.critical += [self.tasks + index for index in path]
         self.waited += [self.tasks + index for index in waited]
         self.tasks += len(run.records)
-        self._place(graph, program, run)
+        self._place(graph, bound, run)
         self._book(graph, run)
 
-    def _place(self, graph: Graph, program: Program, run: PhaseRun) -> None:
+    def _place(self, graph: Graph, bound: BoundPlan, run: PhaseRun) -> None:
         addresses: dict[tuple[str, str], list[int | None]] = defaultdict(list)
-        for copy in program.copies:
+        for copy in bound.copies:
             addresses[copy.tensor, copy.memory].append(copy.address)
         turn: dict[tuple[str, str], int] = defaultdict(int)
         before, self._open = self._open, {}
@@ -158,7 +158,7 @@ class Record:
         }
 
 
-def critical_path(program: Program, run: PhaseRun) -> tuple[list[int], list[int]]:
+def critical_path(bound: BoundPlan, run: PhaseRun) -> tuple[list[int], list[int]]:
     """The chain of tasks that decides when a phase ends, in order of time, and which of them waited for room.
 
     Walks back from the task that ends last. What a task waited for is the latest to end among its data, the
@@ -167,7 +167,7 @@ def critical_path(program: Program, run: PhaseRun) -> tuple[list[int], list[int]
     the chain then goes on with the task that ended last before it.
     """
     records = run.records
-    before = _before(program)
+    before = _before(bound)
     by_end = sorted(range(len(records)), key=lambda i: records[i].end)
     ends = [records[i].end for i in by_end]
     slack = 1e-9 * (run.end - run.start)
@@ -193,26 +193,26 @@ def critical_path(program: Program, run: PhaseRun) -> tuple[list[int], list[int]
     return path[::-1], waited[::-1]
 
 
-def _before(program: Program) -> list[tuple[int, ...]]:
+def _before(bound: BoundPlan) -> list[tuple[int, ...]]:
     """For every task those it may have waited for."""
-    waits: list[dict[int, None]] = [dict.fromkeys(found) for found in program.waits]
-    for stream in program.streams.values():
+    waits: list[dict[int, None]] = [dict.fromkeys(found) for found in bound.waits]
+    for stream in bound.streams.values():
         for earlier, later in pairwise(stream):
             waits[later][earlier] = None
     on_device: dict[str, int] = {}
-    for index, task in enumerate(program.tasks):
+    for index, task in enumerate(bound.tasks):
         if task.kind == "compute":
             if task.device in on_device:
                 waits[index][on_device[task.device]] = None
             on_device[task.device] = index
-    for index, task in enumerate(program.tasks):
+    for index, task in enumerate(bound.tasks):
         if task.kind == "collective":
             first = index - task.group.index(task.device)
             for rank in range(first, first + len(task.group)):
-                waits[index].update(dict.fromkeys(program.waits[rank]))
-    for stream in program.streams.values():
+                waits[index].update(dict.fromkeys(bound.waits[rank]))
+    for stream in bound.streams.values():
         for earlier, later in pairwise(stream):
-            task = program.tasks[later]
+            task = bound.tasks[later]
             if task.kind == "collective":
                 first = later - task.group.index(task.device)
                 for rank in range(first, first + len(task.group)):

@@ -96,10 +96,10 @@ def _opt_statistics() -> ActivationStatistics:
 
 
 def _claim(
-    id: str, statement: str, published: float, ours: float | None, unit: str, method: str,
-    differences: str = "None known.", certainty: Certainty = "published", basis: Basis = "mechanism",
-) -> ClaimResult:  # fmt: skip
-    return compare(Claim(id, statement, published, unit, _PAPER, certainty, basis), ours, method, differences)
+    id: str, statement: str, published: float, unit: str, certainty: Certainty = "published",
+    basis: Basis = "mechanism",
+) -> Claim:  # fmt: skip
+    return Claim(id, statement, published, unit, _PAPER, certainty, basis)
 
 
 def _opt_io() -> dict[str, float]:
@@ -127,18 +127,36 @@ def _table_2() -> tuple[list[ClaimResult], StudyTable]:
     for name, (size, rate, io) in published.items():
         given = size / rate * 1e3
         claims.append(
-            _claim(f"table-2-{name}-given", f"table 2, {name}: bytes over rate, both as printed", io, given, "ms",
-                   "Division of the printed figures.", "The printed bytes are rounded to 0.1 GB.", "derived",
-                   "counting")
-        )  # fmt: skip
+            compare(
+                _claim(
+                    f"table-2-{name}-given",
+                    f"table 2, {name}: bytes over rate, both as printed",
+                    io,
+                    "ms",
+                    "derived",
+                    basis="counting",
+                ),
+                given,
+                "Division of the printed figures.",
+                "The printed bytes are rounded to 0.1 GB.",
+            )
+        )
         claims.append(
-            _claim(f"table-2-{name}", f"table 2, {name}: I/O per token", io, ours[name], "ms",
-                   "Bytes from the model's shape, the neurons' statistics and the window; rate from the drive.",
-                   "The drive reads 6.44 GB/s in one stream, as the text says (6 GiB/s); the table's linear rows use "
-                   "6.10. Its time per read is fitted on 1.25 GB/s at 8 KiB; the use of neurons on the 24 % that "
-                   "a window of four tokens holds.",
-                   basis="construction" if name in ("predictor", "window") else "mechanism")
-        )  # fmt: skip
+            compare(
+                _claim(
+                    f"table-2-{name}",
+                    f"table 2, {name}: I/O per token",
+                    io,
+                    "ms",
+                    basis="construction" if name in ("predictor", "window") else "mechanism",
+                ),
+                ours[name],
+                "Bytes from the model's shape, the neurons' statistics and the window; rate from the drive.",
+                "The drive reads 6.44 GB/s in one stream, as the text says (6 GiB/s); the table's linear rows use "
+                "6.10. Its time per read is fitted on 1.25 GB/s at 8 KiB; the use of neurons on the 24 % that "
+                "a window of four tokens holds.",
+            )
+        )
         rows.append((name, io, given, ours[name]))
     columns = ("techniques up to", "published ms", "from printed bytes ms", "from mechanism ms")
     return claims, StudyTable("Table 2: OPT-6.7B on an M1 Max, I/O per token", columns, tuple(rows))
@@ -151,20 +169,35 @@ def _mechanism_claims() -> list[ClaimResult]:
     falcon_share = 100 * falcon.resident_bytes(0.33) / falcon.bytes
     rate = "Reads of the drive model, 32 in flight."
     return [
-        _claim("chunk-8k", "rate of 8 KiB chunks by 32 threads", 1.25e9, _chunks(drive, 8192), "B/s", rate,
-               "The point that the drive's time per read is fitted on.", basis="construction"),
-        _claim("chunk-16k", "rate of 16 KiB chunks by 32 threads", 2.25e9, _chunks(drive, 16384), "B/s", rate),
-        _claim("increment", "share of the feed-forward layers that a token adds to the window", 2.4,
-               100 * statistics.loaded_share(WINDOW), "%",
-               "Beta distribution of the neurons' use, its concentration fitted on the window's 24 %.",
-               "The text names windows of 4 and of 5 tokens; fitted at 5 the increment is 1.8 %."),
-        _claim("dram-opt", "DRAM share of OPT-6.7B", 52.1, share, "%",
-               "Embeddings, attention, predictors of rank 128 and 24 % of the feed-forward layers, from the shape.",
-               basis="counting"),
-        _claim("dram-falcon", "DRAM share of Falcon-7B", 52.93, falcon_share, "%",
-               "As for OPT, with 33 % of the feed-forward layers and predictors of rank 256.",
-               "The last four layers' predictors have rank 1152 in the paper and 256 here.", basis="counting"),
-    ]  # fmt: skip
+        compare(
+            _claim("chunk-8k", "rate of 8 KiB chunks by 32 threads", 1.25e9, "B/s", basis="construction"),
+            _chunks(drive, 8192),
+            rate,
+            "The point that the drive's time per read is fitted on.",
+        ),
+        compare(
+            _claim("chunk-16k", "rate of 16 KiB chunks by 32 threads", 2.25e9, "B/s"),
+            _chunks(drive, 16384),
+            rate,
+        ),
+        compare(
+            _claim("increment", "share of the feed-forward layers that a token adds to the window", 2.4, "%"),
+            100 * statistics.loaded_share(WINDOW),
+            "Beta distribution of the neurons' use, its concentration fitted on the window's 24 %.",
+            "The text names windows of 4 and of 5 tokens; fitted at 5 the increment is 1.8 %.",
+        ),
+        compare(
+            _claim("dram-opt", "DRAM share of OPT-6.7B", 52.1, "%", basis="counting"),
+            share,
+            "Embeddings, attention, predictors of rank 128 and 24 % of the feed-forward layers, from the shape.",
+        ),
+        compare(
+            _claim("dram-falcon", "DRAM share of Falcon-7B", 52.93, "%", basis="counting"),
+            falcon_share,
+            "As for OPT, with 33 % of the feed-forward layers and predictors of rank 256.",
+            "The last four layers' predictors have rank 1152 in the paper and 256 here.",
+        ),
+    ]
 
 
 def _io_of(row: _Row) -> tuple[float | None, str, str]:
@@ -220,21 +253,33 @@ def _table_3() -> tuple[list[ClaimResult], StudyTable]:
         if total is not None:
             totals[row.name, row.variant] = total
         claims.append(
-            _claim(
-                f"io-{key}",
-                f"table 3, {row.name}, {row.variant}: I/O",
-                row.io,
+            compare(
+                _claim(
+                    f"io-{key}",
+                    f"table 3, {row.name}, {row.variant}: I/O",
+                    row.io,
+                    "ms",
+                    basis=_io_basis(row),
+                ),
                 io,
-                "ms",
                 method,
                 differences,
-                basis=_io_basis(row),
             )
         )
         claims.append(
-            _claim(f"total-{key}", f"table 3, {row.name}, {row.variant}: total", row.total, total, "ms",
-                   "Our I/O plus the paper's compute and memory management.", differences, basis="construction")
-        )  # fmt: skip
+            compare(
+                _claim(
+                    f"total-{key}",
+                    f"table 3, {row.name}, {row.variant}: total",
+                    row.total,
+                    "ms",
+                    basis="construction",
+                ),
+                total,
+                "Our I/O plus the paper's compute and memory management.",
+                differences,
+            )
+        )
         rows.append(
             (
                 f"{row.name}, {row.variant}",
@@ -247,10 +292,20 @@ def _table_3() -> tuple[list[ClaimResult], StudyTable]:
     for name, published in (("OPT-6.7B CPU", 3182 / 669), ("OPT-6.7B GPU", 2218 / 84)):
         ratio = totals[name, "naive"] / totals[name, "all"]
         claims.append(
-            _claim(f"speedup-{name.split()[-1].lower()}", f"{name}: naive over all", published, ratio, "",
-                   "Ratio of the totals above.", "Compute and memory management are the paper's.", "derived",
-                   "construction")
-        )  # fmt: skip
+            compare(
+                _claim(
+                    f"speedup-{name.split()[-1].lower()}",
+                    f"{name}: naive over all",
+                    published,
+                    "",
+                    "derived",
+                    basis="construction",
+                ),
+                ratio,
+                "Ratio of the totals above.",
+                "Compute and memory management are the paper's.",
+            )
+        )
     columns = ("model and variant", "published I/O ms", "our I/O ms", "published total ms", "our total ms")
     return claims, StudyTable("Table 3: milliseconds per token", columns, tuple(rows))
 

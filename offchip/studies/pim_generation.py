@@ -18,8 +18,8 @@ from mapping.mapper import MapperOptions, mapper_settings, plan_writer
 from offchip.sweep.machine import Machines, Value
 from simulator.plan import Plan
 from simulator.simulate import simulate
+from simulator.system.bound_plan import BoundPlan
 from simulator.system.engine import PhaseRun
-from simulator.system.program import Program
 from workloads.graph import Graph
 from workloads.importers import load_workload
 from workloads.workload import WorkloadOptions
@@ -110,7 +110,7 @@ def _add(total: TokenCost, graph: Graph, plan: Plan, machine: System, samples: i
         power.idle for node in machine.nodes.values() if (power := getattr(node.device, "power", None))
     )
 
-    def watch(_graph: Graph, _program: Program, outcome: PhaseRun) -> None:
+    def watch(_graph: Graph, _bound: BoundPlan, outcome: PhaseRun) -> None:
         for record in outcome.records:
             cost = record.cost
             if cost is None:

@@ -28,18 +28,18 @@ if TYPE_CHECKING:
     from offchip.sweep.space import Space
     from offchip.sweep.worker import Slot
     from simulator.result import Result
-    from simulator.system.condensed import Profile
+    from simulator.system.condensed import Condensed
     from workloads.workload import Workload, WorkloadOptions
 
 __all__ = ["Evaluator"]
 
 WORKLOADS_REMEMBERED: Final = 4
-PROFILES_REMEMBERED: Final = 1024
+CONDENSED_REMEMBERED: Final = 1024
 MAX_REASON: Final = 500
 
 
 class Evaluator:
-    """Evaluates points of one space, one after another; remembers machines, workloads and profiles."""
+    """Evaluates points of one space, one after another; remembers machines, workloads and their condensed forms."""
 
     def __init__(
         self, space: Space, cache: DiskCache | None = None, code: str | None = None, slot: Slot | None = None
@@ -49,7 +49,7 @@ class Evaluator:
         self.machines = Machines(space.beside)
         self.code = code or code_digest()
         self._workloads: OrderedDict[str, Workload] = OrderedDict()
-        self._profiles: OrderedDict[str, Profile | None] = OrderedDict()
+        self._condensed_by_key: OrderedDict[str, Condensed | None] = OrderedDict()
 
     def row(self, number: int, values: Mapping[str, Value], stage: int = 0, *, alarm: bool = False) -> Row:
         """The row of a point; never raises for anything the point itself does.
@@ -108,7 +108,7 @@ class Evaluator:
 
         model = beside(str(settings["model"]), self.space.beside)
         if fidelity == "analytic":
-            estimate = self._condensed(model, options, system)
+            estimate = self._estimate(model, options, system)
             if estimate is not None:
                 return estimate
         how = RunOptions(
@@ -128,7 +128,7 @@ class Evaluator:
             workload = self._workload(model, options)
         return api.run_workload(workload, system, how, planner)
 
-    def _condensed(self, model: str, options: Mapping[str, Any], system: System) -> Result | None:
+    def _estimate(self, model: str, options: Mapping[str, Any], system: System) -> Result | None:
         """The estimate of a point on one device; None for anything that has to be simulated."""
         from mapping.mapper import MapperOptions, default_mapper
         from mapping.placement.single_device import candidates
@@ -148,14 +148,14 @@ class Evaluator:
             return None
         if cost_model not in COST_MODELS.builtin or set(options["settings"]) - {"device"}:
             return None
-        profile = self._profile(model, options)
-        if profile is None:
+        condensed = self._condensed(model, options)
+        if condensed is None:
             return None
         device = options["settings"].get("device")
         nodes = candidates(system) if device is None else [system.node(device)]
         # One plan per structure, written for its first phase, as the simulator has it.
         chosen: set[str | None] = set()
-        for structure in {phase.structure: phase for phase in reversed(profile.phases)}.values():
+        for structure in {phase.structure: phase for phase in reversed(condensed.phases)}.values():
             fits = (
                 n for n in nodes if structure.need_bytes <= system.memories[n.memory or n.name].usable_bytes
             )
@@ -164,28 +164,28 @@ class Evaluator:
         if name is None:
             return None
         return estimate(
-            profile, system, system.nodes[name], COST_MODELS.get(cost_model), collective=collective
+            condensed, system, system.nodes[name], COST_MODELS.get(cost_model), collective=collective
         )
 
-    def _profile(self, model: str, options: Mapping[str, Any]) -> Profile | None:
-        from simulator.system.condensed import Profile, profile_of
+    def _condensed(self, model: str, options: Mapping[str, Any]) -> Condensed | None:
+        from simulator.system.condensed import Condensed, condense
 
         key = workload_key(model, options, self.code)
-        if key in self._profiles:
-            self._profiles.move_to_end(key)
-            return self._profiles[key]
-        profile: Profile | None = None
+        if key in self._condensed_by_key:
+            self._condensed_by_key.move_to_end(key)
+            return self._condensed_by_key[key]
+        condensed: Condensed | None = None
         data = self.cache.get(key)
         if data is not None:
-            profile = Profile.from_bytes(data)
+            condensed = Condensed.from_bytes(data)
         else:
-            profile = profile_of(self._workload(model, options))
-            if profile is not None:
-                self.cache.put(key, profile.to_bytes())
-        self._profiles[key] = profile
-        if len(self._profiles) > PROFILES_REMEMBERED:
-            self._profiles.popitem(last=False)
-        return profile
+            condensed = condense(self._workload(model, options))
+            if condensed is not None:
+                self.cache.put(key, condensed.to_bytes())
+        self._condensed_by_key[key] = condensed
+        if len(self._condensed_by_key) > CONDENSED_REMEMBERED:
+            self._condensed_by_key.popitem(last=False)
+        return condensed
 
     def _workload(self, model: str, options: Mapping[str, Any]) -> Workload:
         from workloads.importers import load_workload

@@ -7,13 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
-from hw_configs.problems import InputError, Problem, bad_input, nearest
+from hw_configs.problems import InputError, PhysicsError, Problem, bad_input, nearest
 from hw_configs.typed_fields import wrong_types
 from offchip.keywords import from_keywords
 from offchip.progress import Reporter, silent, upto
 
 if TYPE_CHECKING:
     from hw_configs.dram import DramDevice
+    from simulator.dram.checker import CommandCheck
+    from simulator.dram.engine import Commands
     from simulator.dram.result import DramResult
     from workloads.memory_trace import MemoryTrace
 
@@ -28,7 +30,8 @@ class DramTraceOptions:
     two requests of a channel. ``outstanding``: requests in flight per channel, 0 for no bound. ``ignore_cycles``: back
     to back, whatever cycles the trace names. From ``channels`` to ``write_queue``: instead of the device's own.
     ``wrap``: addresses beyond the capacity wrap around. ``leap``: skip whole periods of periodic streams, with the
-    same result. ``commands``: a CSV file for every command. ``timeline``: a picture of the cycles of ``window``.
+    same result. ``commands``: a CSV file for every command. ``check``: hold every command against the device's rules,
+    apart from the engine. ``timeline``: a picture of the cycles of ``window``.
     """
 
     format: str | None = None
@@ -46,6 +49,7 @@ class DramTraceOptions:
     wrap: bool = False
     leap: bool = True
     commands: str | Path | None = None
+    check: bool = False
     timeline: str | Path | None = None
     window: str = "0:500"
 
@@ -73,6 +77,7 @@ class DramTraceChoices(TypedDict, total=False):
     wrap: bool
     leap: bool
     commands: str | Path | None
+    check: bool
     timeline: str | Path | None
     window: str
 
@@ -83,14 +88,16 @@ def trace_dram(
     """Run a memory trace through a DRAM device.
 
     ``trace`` is a file (may be .gz or .zst) or ``PATTERN:REQUESTS[:SEED]``; ``hw`` a DRAM device by name or YAML file;
-    options are the fields of :class:`DramTraceOptions`. Raises ``InputError`` for bad input.
+    options are the fields of :class:`DramTraceOptions`. Raises ``InputError`` for bad input, ``PhysicsError`` when a
+    command that is checked breaks a rule.
 
     >>> result = trace_dram("seq_read:1000", "ddr4-2400r", outstanding=32)
     >>> result.requests, result.row_hit_rate > 0.9
     (1000, True)
     """
     from simulator.dram.build import memory_of
-    from simulator.dram.engine import Commands, RunOptions, simulate_trace
+    from simulator.dram.checker import CommandCheck
+    from simulator.dram.engine import RunOptions, simulate_trace
     from simulator.dram.record import CommandFile
     from simulator.dram.timeline import Timeline, check_picture, draw_timeline
 
@@ -116,7 +123,11 @@ def trace_dram(
         if chosen.commands is not None:
             file = stack.enter_context(CommandFile(Path(chosen.commands)))
 
+        held = [CommandCheck(memory.channel) for _ in range(memory.channels)] if chosen.check else []
+
         def take(batch: Commands) -> None:
+            if held:
+                _check(held[batch.channel], batch)
             if file is not None:
                 file.write(batch)
             if drawing is not None:
@@ -124,13 +135,26 @@ def trace_dram(
 
         asked = RunOptions(
             gap=chosen.gap, outstanding=chosen.outstanding, use_arrivals=not chosen.ignore_cycles, wrap=chosen.wrap,
-            leap=chosen.leap, commands=take if file is not None or drawing is not None else None,
+            leap=chosen.leap, commands=take if held or file is not None or drawing is not None else None,
             progress=upto(tally),
         )  # fmt: skip
         result = simulate_trace(memory, requests, asked)
         if drawing is not None and picture is not None:
             draw_timeline(drawing, memory.channel, picture)
     return result
+
+
+def _check(check: CommandCheck, batch: Commands) -> None:
+    """Hold a batch of one channel's commands against the device's rules; raises ``PhysicsError`` naming the rule."""
+    from simulator.dram.checker import Command
+
+    # The checker knows one channel, whose own index is that of its targets.
+    spots = [target.address for target in batch.targets]
+    columns = (batch.tick, batch.code, batch.target, batch.row, batch.column)
+    for tick, code, target, row, column in zip(*(part.tolist() for part in columns), strict=True):
+        found = check.take(Command(tick, batch.names[code], (*spots[target], row, column)))
+        if found is not None:
+            raise PhysicsError(f"channel {batch.channel}: {found}")
 
 
 def _device(hw: str, changes: dict[str, Any], controller: dict[str, Any]) -> DramDevice:

@@ -58,7 +58,7 @@ def _seconds(model: str, board: str, batch: int, tokens: int) -> tuple[float, fl
     system = load_system(board)
     node = system.workers()[0]
     memory = system.memories[node.memory or node.name]
-    cost = COST_MODELS.get("gpu-eager")
+    cost = COST_MODELS.get("by-device-eager")
     workload = load_model(model, phase="train", batch=batch, prompt=tokens, dtype="fp32", fused=False)
     forward = backward = 0.0
     for operator in workload.phases[0].graph.operators:

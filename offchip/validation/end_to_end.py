@@ -87,13 +87,13 @@ def _host_ms(engine: str) -> float:
 ENGINES: Final = {
     name: Engine(cost_model, _host_ms(name))
     for name, cost_model in (
-        ("vllm (modified; splitwise paper)", "gpu-eager"),
-        ("vllm", "gpu"),
-        ("tensorrt-llm", "gpu"),
+        ("vllm (modified; splitwise paper)", "by-device-eager"),
+        ("vllm", "by-device"),
+        ("tensorrt-llm", "by-device"),
     )
 }
 """Engines by the sources' names, lower case. The engine of 2023 launches kernels one by one."""
-NO_ENGINE: Final = Engine("gpu", 0.0)
+NO_ENGINE: Final = Engine("by-device", 0.0)
 FIGURES: Final = ("prefill_ms", "decode_ms_per_token", "e2e_ms", "throughput_tok_s")
 OK_WITHIN: Final = 0.20
 

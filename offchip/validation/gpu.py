@@ -19,7 +19,7 @@ from offchip.prediction import predict_row
 from offchip.validation.operator_groups import row_class
 from offchip.validation.reference_gpu import ReferenceGpus
 from offchip.validation.registry import Options, RowResult, find_file
-from simulator.cost.model import COST_MODELS, CostModel
+from simulator.cost.model import COST_MODELS, DEFAULT_COST_MODEL, CostModel
 from workloads.operator_table import TableRow, read_operator_table
 
 __all__ = ["OK_WITHIN", "run"]
@@ -37,7 +37,7 @@ def run(folder: Path, rows: str, options: Options) -> Iterator[RowResult]:
         return
     table = read_operator_table(find_file(folder, "operators.csv"))
     gpus = ReferenceGpus(_hardware(folder))
-    model = COST_MODELS.get(options.cost_model or "gpu")
+    model = COST_MODELS.get(options.cost_model or DEFAULT_COST_MODEL)
     _warm_up(table.rows, gpus, model)
     for row in table.rows:
         if not fnmatch.fnmatchcase(row.id, rows):

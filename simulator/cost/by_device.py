@@ -22,13 +22,13 @@ __all__ = ["BY_DEVICE", "BY_DEVICE_EAGER", "ByDevice"]
 class ByDevice:
     """Asks the model of the device that an operator runs on; ``gpu`` is the one for GPUs."""
 
-    def __init__(self, gpu: GpuModel) -> None:
+    def __init__(self, name: str, gpu: GpuModel) -> None:
+        self.name = name
         self.gpu = gpu
-        self.name = gpu.name
 
     def at_cycle_fidelity(self) -> ByDevice:
         """The same with the L2 of GPUs simulated."""
-        return ByDevice(self.gpu.with_simulated_l2())
+        return ByDevice(f"{self.name}, L2 by simulation", self.gpu.with_simulated_l2())
 
     def cost(self, operator: Operator, node: Node, memory: MemorySpace) -> OperatorCost:
         """The cost of an operator on a node that works in a memory; ``InputError`` if it can't run there."""
@@ -40,5 +40,5 @@ class ByDevice:
         return SCRATCHPAD.cost(operator, node, memory)
 
 
-BY_DEVICE: Final = ByDevice(GPU)
-BY_DEVICE_EAGER: Final = ByDevice(EAGER)
+BY_DEVICE: Final = ByDevice("by-device", GPU)
+BY_DEVICE_EAGER: Final = ByDevice("by-device-eager", EAGER)

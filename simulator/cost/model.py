@@ -66,18 +66,18 @@ class CostModel(Protocol):
         ...
 
 
-DEFAULT_COST_MODEL: Final = "gpu"
+DEFAULT_COST_MODEL: Final = "by-device"
 """Every kind of device by its own model (:mod:`simulator.cost.by_device`)."""
 
 COST_MODELS: Final[Registry[CostModel]] = Registry(
     "cost model",
     "offchip.cost_models",
     {
+        "by-device": "simulator.cost.by_device:BY_DEVICE",
+        "by-device-eager": "simulator.cost.by_device:BY_DEVICE_EAGER",
         "roofline": "simulator.cost.roofline:ROOFLINE",
         "roofline-peak": "simulator.cost.roofline:PEAK",
-        "gpu": "simulator.cost.by_device:BY_DEVICE",
         "scratchpad": "simulator.accelerator.model:SCRATCHPAD",
-        "gpu-eager": "simulator.cost.by_device:BY_DEVICE_EAGER",
     },
 )
 

@@ -15,7 +15,7 @@ from numba.extending import intrinsic
 from numpy import uint64 as u
 
 from hw_configs.compiled import inlined
-from simulator.dram.program import CAPPED, NCMD
+from simulator.dram.channel_tables import CAPPED, NCMD
 from simulator.dram.state import FILTER, M_CLOSED, M_HIT, M_OPEN, M_OTHER
 
 __all__ = [

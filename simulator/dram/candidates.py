@@ -15,8 +15,8 @@ from numpy import uint64 as u
 
 from hw_configs.compiled import inlined
 from simulator.dram.bank_lists import legal, lowest, own
+from simulator.dram.channel_tables import TIMEOUT
 from simulator.dram.machine import ACT, PREAB, PREPB, PRESB, RD, REFAB, WR
-from simulator.dram.program import TIMEOUT
 from simulator.dram.state import (
     ACTIVATED,
     CLOSE,

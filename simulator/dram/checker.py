@@ -38,7 +38,7 @@ from hw_configs.problems import bad_input
 from simulator.dram.build import channel_of
 from simulator.dram.machine import Channel, Constraint
 
-__all__ = ["Command", "Violation", "check_commands", "parse_command"]
+__all__ = ["Command", "CommandCheck", "Violation", "check_commands", "parse_command"]
 
 Node = tuple[int, ...]
 _POSTPONED: Final = 8
@@ -84,12 +84,22 @@ def parse_command(line: str) -> Command:
 def check_commands(device: DramDevice | Channel, commands: Iterable[Command]) -> Violation | None:
     """The first violation of one channel's command trace, or None when every rule holds."""
     channel = channel_of(device) if isinstance(device, DramDevice) else device
-    checker = _Checker(channel)
-    for index, command in enumerate(commands):
-        found = checker.take(index, command)
-        if found is not None:
-            return found
-    return None
+    check = CommandCheck(channel)
+    return next((found for command in commands if (found := check.take(command)) is not None), None)
+
+
+class CommandCheck:
+    """The commands of one channel as they come, each held against every rule; nothing grows with their number."""
+
+    def __init__(self, channel: Channel) -> None:
+        self._checker = _Checker(channel)
+        self.taken = 0
+
+    def take(self, command: Command) -> Violation | None:
+        """What the next command breaks, or None."""
+        found = self._checker.take(self.taken, command)
+        self.taken += 1
+        return found
 
 
 @dataclass

@@ -42,9 +42,9 @@ from simulator.dram.candidates import (
     look_through,
     touch_all,
 )  # fmt: skip
+from simulator.dram.channel_tables import CAPPED, CLOSED, TIMEOUT
 from simulator.dram.machine import ACT, ACT2, CAS_RD, PREAB, PREPB, PRESB, RD, RDA, WR, WRA
 from simulator.dram.maintenance import close_rows, first_timer, plan_row_policy, send_refreshes
-from simulator.dram.program import CAPPED, CLOSED, TIMEOUT
 from simulator.dram.state import (
     ACTIVATED,
     CLOSE,

@@ -12,19 +12,18 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
 from simulator.dram import state as at
-from simulator.dram.program import Program
+from simulator.dram.channel_run import ChannelRun, Memory, RunOptions
+from simulator.dram.channel_tables import ChannelTables
+from simulator.dram.dealing import Dealer, Tally
 from simulator.dram.state import Chunk, State
 from workloads.memory_trace.generators import SyntheticTrace
 from workloads.memory_trace.trace import MemoryTrace
-
-if TYPE_CHECKING:
-    from simulator.dram.engine import ChannelRun, Dealer, Memory, RunOptions, Tally
 
 __all__ = ["leap_over"]
 
@@ -84,10 +83,10 @@ class _Rotation:
 
 def _rotation(run: ChannelRun, template: Chunk, row_shift: int, shift: int) -> _Rotation:
     """The rotation of a stream, verified on a whole period and on the tree of the device; or none."""
-    channel, program = run.channel, run.program
+    channel, tables = run.channel, run.tables
     banks, p = channel.banks, int(template.transaction.size)
     none = _Rotation(p, 1, shift, np.zeros(banks, np.int64))
-    scopes = program.settings.scopes
+    scopes = tables.settings.scopes
     length = banks // scopes
     fine = channel.level_names[channel.level_names.index(channel.refresh_level) + 1 :]
     if channel.controller.refresh not in ("all-bank", "off") or p % max(length, 1) or length < 2:
@@ -103,12 +102,12 @@ def _rotation(run: ChannelRun, template: Chunk, row_shift: int, shift: int) -> _
     # The next bank: same rank, one place further on.
     following = np.full(banks, -1, np.int64)
     for scope in range(scopes):
-        mine = np.flatnonzero(program.bank_scope == scope)
+        mine = np.flatnonzero(tables.bank_scope == scope)
         mine = mine[np.argsort(visit[mine])]
         if (visit[mine] != np.arange(length)).any():
             return none
         following[mine] = np.roll(mine, -1)
-    group = program.bank_group
+    group = tables.bank_group
     tree_kept = all(np.unique(group[following[group == g]]).size == 1 for g in np.unique(group))
     moved = template.transaction[turn:] - template.transaction[:-turn]
     same_parts = (following[template.bank[:-turn]] == template.bank[turn:]).all()
@@ -199,7 +198,7 @@ def _run_channel(run: ChannelRun, stream: _Stream, total: int, options: RunOptio
     if stream.period == 0:
         return 0
     v = run.state.scalar
-    interval = int(run.program.timer_period[0]) if run.program.timer_period.size else 0
+    interval = int(run.tables.timer_period[0]) if run.tables.timer_period.size else 0
     # Look just before each refresh: there the states of a stream are few. Without refresh, after each period.
     size = CHUNK if interval else max(stream.period, CHUNK // 16 // stream.period * stream.period)
     seen: set[bytes] = set()
@@ -254,7 +253,7 @@ class _Snapshot:
 
 def _signature(run: ChannelRun, stream: _Stream, now: int) -> bytes:
     """Everything the future depends on, relative to the tick ``now`` and to the stream's place."""
-    s, p = run.state, run.program
+    s, p = run.state, run.tables
     v = s.scalar
     live = _live(s)
     order = live[np.argsort(s.slot_arrive[live], kind="stable")]
@@ -311,12 +310,12 @@ def _signature(run: ChannelRun, stream: _Stream, now: int) -> bytes:
     return np.concatenate([np.asarray(part, np.int64).ravel() for part in parts]).tobytes()
 
 
-def _waits(program: Program, ready: Ints, parts_of: Ints, now: int) -> Ints:
+def _waits(tables: ChannelTables, ready: Ints, parts_of: Ints, now: int) -> Ints:
     """Ticks until each command is legal, groups and banks in the order of their parts."""
-    c = program.settings
+    c = tables.settings
     waits = np.maximum(ready - now, 0)
     # A group stands where its first bank stands.
-    first = np.unique(program.bank_group[parts_of], return_index=True)[1]
+    first = np.unique(tables.bank_group[parts_of], return_index=True)[1]
     by_group = waits[: c.bank_base].reshape(-1, c.groups)[:, np.argsort(first)]
     by_bank = waits[c.bank_base : c.object_base].reshape(-1, c.banks)[:, parts_of]
     return np.concatenate([by_group.ravel(), by_bank.ravel(), waits[c.object_base :]])
@@ -355,10 +354,10 @@ def _leap(run: ChannelRun, stream: _Stream, before: _Snapshot, now: int, total: 
     if times <= 0:
         return 0
     moved, turns = times * ticks, times * requests // stream.period
-    here = rotation.order(0, run.program.bank_scope)
+    here = rotation.order(0, run.tables.bank_scope)
     once = (s.bank_outcome - before.outcome).reshape(-1, 3)
     for k in range(together):
-        there = rotation.order(-k * turned, run.program.bank_scope)
+        there = rotation.order(-k * turned, run.tables.bank_scope)
         s.bank_outcome.reshape(-1, 3)[there] += times // together * once[here]
     for total_entry, size in _QUEUES:
         held_then = before.scalar[total_entry] + before.scalar[size] * before.now
@@ -375,7 +374,7 @@ def _leap(run: ChannelRun, stream: _Stream, before: _Snapshot, now: int, total: 
     v[list(_TIMES)] += moved
     for ages in (s.ready, s.slot_arrive, s.bank_last, s.timer_next, s.scope_since):
         ages += moved
-    rules = run.program.window_rule
+    rules = run.tables.window_rule
     for base, depth in set(zip(rules["ring"].tolist(), rules["depth"].tolist(), strict=True)):
         ring = s.history[base + 1 : base + 1 + depth]
         ring[ring >= 0] += moved

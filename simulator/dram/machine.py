@@ -9,14 +9,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Final, Literal
+from typing import Final, Literal
+
+import numpy as np
 
 from hw_configs.problems import InputError, Problem, nearest
 
-if TYPE_CHECKING:
-    from simulator.dram.program import Program, Target
-
-__all__ = ["COMMANDS", "Channel", "Command", "Constraint", "Controller", "command_code"]
+__all__ = ["COMMANDS", "Channel", "Command", "Constraint", "Controller", "Target", "command_code"]
 
 COMMANDS: Final = (
     "ACT", "ACT2", "PREpb", "PREab", "RD", "WR", "RDA", "WRA", "REFab", "REFpb", "REFsb", "CAS_RD", "CAS_WR",
@@ -109,6 +108,14 @@ class Controller:
             raise InputError(problems)
 
 
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What a command names: an index per level from the channel to the bank, -1 for all."""
+
+    address: tuple[int, ...]
+    banks: tuple[int, ...]
+
+
 @dataclass(frozen=True)
 class Channel:
     """One channel of a device. ``levels`` runs from the channel to the bank, with the fan-out of each.
@@ -174,18 +181,29 @@ class Channel:
     @cached_property
     def targets(self) -> tuple[tuple[Target, ...], int]:
         """Every target of a command, and how many refresh scopes are among them."""
-        from simulator.dram.program import targets_of
-
-        found, scopes = targets_of(self)
+        found, scopes = _targets_of(self)
         return tuple(found), scopes
-
-    @cached_property
-    def program(self) -> Program:
-        """What the kernel runs, compiled when first asked for."""
-        from simulator.dram.program import compile_program
-
-        return compile_program(self)
 
     def spell(self, code: Command) -> str:
         """The standard's own name of a command code."""
         return "ACT1" if code == ACT and self.split_activation else COMMANDS[code]
+
+
+def _targets_of(channel: Channel) -> tuple[list[Target], int]:
+    """Every target of a command: banks in tree order, then refresh scopes, then same-bank sets.
+
+    Returns the targets and the number of refresh scopes.
+    """
+    sizes = [size for _, size in channel.levels]
+    grid = np.indices(sizes).reshape(len(sizes), -1).T
+    banks = [Target(tuple(int(x) for x in address), (flat,)) for flat, address in enumerate(grid)]
+    depth = channel.level_names.index(channel.refresh_level)
+    scopes: dict[tuple[int, ...], list[int]] = {}
+    same: dict[tuple[int, ...], list[int]] = {}
+    for flat, bank in enumerate(banks):
+        wild = (-1,) * (len(sizes) - depth - 1)
+        scopes.setdefault((*bank.address[: depth + 1], *wild), []).append(flat)
+        if channel.controller.refresh == "same-bank":
+            same.setdefault((*bank.address[: depth + 1], *wild[:-1], bank.address[-1]), []).append(flat)
+    larger = [Target(address, tuple(members)) for address, members in (*scopes.items(), *same.items())]
+    return [*banks, *larger], len(scopes)

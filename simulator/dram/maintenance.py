@@ -9,8 +9,8 @@ from numpy import uint64 as u
 
 from hw_configs.compiled import compiled, inlined
 from simulator.dram.bank_lists import legal
+from simulator.dram.channel_tables import CAPPED, TIMEOUT
 from simulator.dram.machine import PREPB, REFPB
-from simulator.dram.program import CAPPED, TIMEOUT
 from simulator.dram.state import INF
 
 __all__ = ["close_rows", "first_timer", "plan_row_policy", "send_refreshes"]

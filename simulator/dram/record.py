@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import TextIO, cast
 
 from hw_configs.output_file import replacing
-from simulator.dram.engine import Commands
+from simulator.dram.channel_run import Commands
 
 __all__ = ["CommandFile"]
 

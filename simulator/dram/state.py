@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from simulator.dram.program import NCMD, Program, Settings
+from simulator.dram.channel_tables import NCMD, ChannelTables, Settings
 
 __all__ = ["Chunk", "Log", "State", "filter_place", "new_state", "rebuild_filter"]
 
@@ -165,9 +165,9 @@ class Log(NamedTuple):
     used: Ints
 
 
-def new_state(program: Program, outstanding: int = 0) -> State:
+def new_state(tables: ChannelTables, outstanding: int = 0) -> State:
     """The state before the first tick. ``outstanding``: requests in flight at most, 0 for no bound."""
-    c = program.settings
+    c = tables.settings
     banks, others, priority = c.banks, c.others, c.priority_queue
     slots = c.read_queue + c.write_queue + 2 * banks + 8
     scalar = np.zeros(SCALARS, np.int64)
@@ -175,7 +175,7 @@ def new_state(program: Program, outstanding: int = 0) -> State:
     scalar[[LOCK, OPENING, PAIR_TICK, PAIR_SCOPE, LAST_ACCEPT]] = -1
     scalar[PAIRED_NEXT] = c.paired_period
     history = np.full(max(c.history, 1), -1, np.int64)
-    history[program.window_rule["ring"]] = 0
+    history[tables.window_rule["ring"]] = 0
 
     def zeros(n: int) -> Ints:
         return np.zeros(n, np.int64)
@@ -187,7 +187,7 @@ def new_state(program: Program, outstanding: int = 0) -> State:
     request = none(RECORD * slots)
     bank = zeros(RECORD * banks)
     bank[B_ROW::RECORD] = -1
-    bank[B_SCOPE::RECORD] = program.bank_scope
+    bank[B_SCOPE::RECORD] = tables.bank_scope
     for place in range(B_FIRST, B_OTHER + 2):
         bank[place::RECORD] = -1
     sets = zeros(8 * c.words)
@@ -195,8 +195,8 @@ def new_state(program: Program, outstanding: int = 0) -> State:
         sets[kind::8] = -1
     return State(
         scalar, zeros(c.ready), history, request, bank, sets, np.arange(slots - 1, -1, -1, dtype=np.int64),
-        zeros(banks), zeros(priority), zeros(priority), program.timer_first.copy(),
-        zeros(program.timer_first.size), zeros(others), zeros(others), zeros(others), zeros(FILTER),
+        zeros(banks), zeros(priority), zeros(priority), tables.timer_first.copy(),
+        zeros(tables.timer_first.size), zeros(others), zeros(others), zeros(others), zeros(FILTER),
         zeros(max(outstanding, 1) + 1), zeros(NCMD), zeros(3 * banks), zeros(HISTOGRAM), zeros(pairs),
         zeros(pairs),
     )  # fmt: skip
@@ -348,26 +348,26 @@ class Offered(NamedTuple):
     until: int
 
 
-def machine_of(program: Program, state: State) -> Machine:
+def machine_of(tables: ChannelTables, state: State) -> Machine:
     """The kernel's view of a channel; it shares the memory of ``state``."""
     return Machine(
-        program.settings,
+        tables.settings,
         Timing(
-            state.ready, state.history, program.update_start, program.update_index, program.update_ticks,
-            program.window_start, program.window_rule, program.window_index,
+            state.ready, state.history, tables.update_start, tables.update_index, tables.update_ticks,
+            tables.window_start, tables.window_rule, tables.window_index,
         ),
         Queues(
             state.request.view(REQUEST), state.bank.view(BANK), np.zeros(KINDS, BEST), state.sets, state.free_slots,
             state.actives, state.written, state.in_flight,
         ),
         Upkeep(
-            state.priority_command, state.priority_object, state.timer_next, state.timer_turn, program.timer_period,
-            program.timer_start, program.timer_object, program.timer_command, state.paired_count,
-            state.paired_allowed, program.object_start, program.object_banks,
+            state.priority_command, state.priority_object, state.timer_next, state.timer_turn, tables.timer_period,
+            tables.timer_start, tables.timer_object, tables.timer_command, state.paired_count,
+            state.paired_allowed, tables.object_start, tables.object_banks,
         ),
         Tallies(
             state.counts, state.bank_outcome, state.histogram, state.scope_open, state.scope_since,
-            state.scope_active, program.affects,
+            state.scope_active, tables.affects,
         ),
         state.scalar.view(CONTROLLER),
         np.zeros(1, OUTLOOK),

@@ -8,7 +8,7 @@ from typing import Final
 
 from hw_configs.output_file import replacing
 from hw_configs.problems import bad_input
-from simulator.dram.engine import Commands
+from simulator.dram.channel_run import Commands
 from simulator.dram.machine import Channel
 
 __all__ = ["Timeline", "check_picture", "draw_timeline"]

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -121,12 +122,16 @@ def blocked_trace(head: Head, tile: int) -> TraceOf:
     writes = np.zeros(len(out), dtype=np.bool_)
     scores, rows = 4 * n * d, n * d
     # Q is n x d at 0, K at n d, V at 2 n d, O at 3 n d; the scores lie behind them.
-    used = _product(n, n, d, tile, 0, d, 1, rows, 1, d, scores, n, out, writes, 0)
+    trace = _Trace(out, writes)
+    used = _product(
+        _Size(n, n, d), _Matrix(0, d, 1), _Matrix(rows, 1, d), _Matrix(scores, n, 1), tile, trace, 0
+    )
     for at in range(n * n):
         out[used + 2 * at : used + 2 * at + 2] = scores + at
     writes[used + 1 : used + 2 * n * n : 2] = True
     used += 2 * n * n
-    used = _product(n, d, n, tile, scores, n, 1, 2 * rows, d, 1, 3 * rows, d, out, writes, used)
+    weights, values, result = _Matrix(scores, n, 1), _Matrix(2 * rows, d, 1), _Matrix(3 * rows, d, 1)
+    used = _product(_Size(n, d, n), weights, values, result, tile, trace, used)
     return out[:used], writes[:used]
 
 
@@ -174,20 +179,41 @@ def _fused(
     return at
 
 
+class _Size(NamedTuple):
+    """Rows and columns of C, and the depth of the product."""
+
+    rows: int
+    columns: int
+    depth: int
+
+
+class _Matrix(NamedTuple):
+    """Where a matrix starts in memory, and the steps from row to row and from column to column."""
+
+    start: int
+    row: int
+    column: int
+
+
+class _Trace(NamedTuple):
+    """Accesses by place: the element, and whether it is written."""
+
+    out: NDArray[np.int64]
+    writes: NDArray[np.bool_]
+
+
 @compiled
-def _product(
-    rows: int, columns: int, depth: int, tile: int, a0: int, a_row: int, a_column: int, b0: int, b_row: int,
-    b_column: int, c0: int, c_row: int, out: NDArray[np.int64], writes: NDArray[np.bool_], at: int,
-) -> int:  # fmt: skip
+def _product(size: _Size, a: _Matrix, b: _Matrix, c: _Matrix, tile: int, trace: _Trace, at: int) -> int:
     """Accesses of C += A B in square tiles of C, the depth in steps of one; returns the next place."""
-    for i0 in range(0, rows, tile):
-        for j0 in range(0, columns, tile):
-            for e in range(depth):
-                for i in range(i0, min(i0 + tile, rows)):
-                    for j in range(j0, min(j0 + tile, columns)):
-                        out[at] = a0 + i * a_row + e * a_column
-                        out[at + 1] = b0 + e * b_row + j * b_column
-                        out[at + 2] = c0 + i * c_row + j
+    out, writes = trace.out, trace.writes
+    for i0 in range(0, size.rows, tile):
+        for j0 in range(0, size.columns, tile):
+            for e in range(size.depth):
+                for i in range(i0, min(i0 + tile, size.rows)):
+                    for j in range(j0, min(j0 + tile, size.columns)):
+                        out[at] = a.start + i * a.row + e * a.column
+                        out[at + 1] = b.start + e * b.row + j * b.column
+                        out[at + 2] = c.start + i * c.row + j * c.column
                         writes[at + 2] = True
                         at += 3
     return at

@@ -20,8 +20,9 @@ from hw_configs.dram_standard import evaluate
 from hw_configs.pim import PimDetail, PimRuleChoice
 from hw_configs.pim_command_set import PimCommand
 from hw_configs.problems import bad_input
+from simulator.dram.rules import rules_of
 
-__all__ = ["Machine", "Tables", "Target", "build_machine"]
+__all__ = ["BankSet", "Machine", "Tables", "build_machine"]
 
 Ints = npt.NDArray[np.int64]
 
@@ -65,7 +66,7 @@ EFFECT, LATENCY, OPENER, CLOSER, STAGED, NEEDS_MODE, WEIGHT, ALIGN, KIND, RUN_PA
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class BankSet:
     """A set of banks that a command covers: an index per level below the channel, -1 for all."""
 
     group: int
@@ -91,7 +92,7 @@ class Machine:
     choice: PimRuleChoice
     names: tuple[str, ...]
     commands: tuple[PimCommand, ...]
-    targets: tuple[Target, ...]
+    targets: tuple[BankSet, ...]
     kinds: dict[str, int]
     covered: tuple[int, ...]
     """Banks each command covers."""
@@ -125,8 +126,6 @@ class Machine:
 
 def build_machine(device: PimDetail, choice: PimRuleChoice) -> Machine:
     """The machine of a device under a choice of rules; raises ``InputError`` for rules it cannot hold."""
-    from simulator.dram.build import rules_of
-
     chosen, merged = device.commands, device.commands.merged
     clocks = device.clocks(choice)
     ticks = {name: value * merged.ticks_per_clock for name, value in clocks.items()}
@@ -231,21 +230,21 @@ def _run_pace(machine: Machine, code: int) -> int:
     return pace + -pace % per_clock
 
 
-def _targets(groups: int, banks: int) -> tuple[list[Target], dict[tuple[str, ...], int]]:
+def _targets(groups: int, banks: int) -> tuple[list[BankSet], dict[tuple[str, ...], int]]:
     """Every set of banks a command may cover, and where the sets of each kind begin."""
-    targets = [Target(g, b) for g in range(groups) for b in range(banks)]
+    targets = [BankSet(g, b) for g in range(groups) for b in range(banks)]
     offsets: dict[tuple[str, ...], int] = {(): 0}
     for covers, more in (
-        (("Bank",), [Target(g, -1) for g in range(groups)]),
-        (("BankGroup",), [Target(-1, b) for b in range(banks)]),
-        (ALL_BANKS, [Target(-1, -1)]),
+        (("Bank",), [BankSet(g, -1) for g in range(groups)]),
+        (("BankGroup",), [BankSet(-1, b) for b in range(banks)]),
+        (ALL_BANKS, [BankSet(-1, -1)]),
     ):
         offsets[covers] = len(targets)
         targets += more
     return targets, offsets
 
 
-def _banks_of(target: Target, groups: int, banks: int) -> list[int]:
+def _banks_of(target: BankSet, groups: int, banks: int) -> list[int]:
     return [
         g * banks + b
         for g in range(groups)
@@ -296,14 +295,14 @@ def _staging(machine: Machine, banks_of: list[list[int]], command: Ints, window:
     return stage
 
 
-def _of_kind(offset: int, targets: Sequence[Target]) -> list[int]:
-    def shape(t: Target) -> tuple[bool, bool]:
+def _of_kind(offset: int, targets: Sequence[BankSet]) -> list[int]:
+    def shape(t: BankSet) -> tuple[bool, bool]:
         return t.group < 0, t.bank < 0
 
     return [i for i, t in enumerate(targets) if shape(t) == shape(targets[offset])]
 
 
-def _nodes(targets: list[Target], levels: tuple[str, ...], groups: int, banks: int) -> tuple[Ints, Ints]:
+def _nodes(targets: list[BankSet], levels: tuple[str, ...], groups: int, banks: int) -> tuple[Ints, Ints]:
     """Nodes of each level that a target names, as rows of a table of targets by levels."""
     pointer, nodes = [0], list[int]()
     for target in targets:

@@ -14,8 +14,8 @@ from bisect import bisect_right
 import numpy as np
 from numpy.typing import NDArray
 
+from simulator.system.bound_plan import BoundPlan
 from simulator.system.memory import MemoryLedger
-from simulator.system.program import Program
 
 __all__ = ["Admission", "last_moments"]
 
@@ -23,16 +23,16 @@ __all__ = ["Admission", "last_moments"]
 class Admission:
     """Grants allocations of one run. Tasks are named by their index in the plan."""
 
-    def __init__(self, program: Program, ledger: MemoryLedger) -> None:
-        self.program, self.ledger = program, ledger
+    def __init__(self, bound: BoundPlan, ledger: MemoryLedger) -> None:
+        self.bound, self.ledger = bound, ledger
         self.order: dict[str, list[int]] = {}
         self.place: dict[int, int] = {}
-        for index, made in enumerate(program.makes):
+        for index, made in enumerate(bound.makes):
             if made:
-                queue = self.order.setdefault(program.copies[made[0]].memory, [])
+                queue = self.order.setdefault(bound.copies[made[0]].memory, [])
                 self.place[index] = len(queue)
                 queue.append(index)
-        self.granted = [False] * len(program.tasks)
+        self.granted = [False] * len(bound.tasks)
         self.frontier = dict.fromkeys(self.order, 0)
         self.until: dict[int, int] = {}
         """Copy -> last place in its memory's order at which it still lives, one after another."""
@@ -40,8 +40,8 @@ class Admission:
 
     def size(self, index: int) -> int:
         """Bytes that a task allocates."""
-        copies, tensors = self.program.copies, self.ledger.tensors
-        return sum(tensors[copies[number].tensor].size_bytes for number in self.program.makes[index])
+        copies, tensors = self.bound.copies, self.ledger.tensors
+        return sum(tensors[copies[number].tensor].size_bytes for number in self.bound.makes[index])
 
     def may(self, index: int, memory: str) -> bool:
         """Whether a task may allocate now: there is room, and nobody before it is starved."""
@@ -67,7 +67,7 @@ class Admission:
 
     def release(self, number: int) -> None:
         """Note that a copy is gone, perhaps before its turn."""
-        copy = self.program.copies[number]
+        copy = self.bound.copies[number]
         used = self.used.get(copy.memory)
         if used is not None:
             size = self.ledger.tensors[copy.tensor].size_bytes
@@ -75,25 +75,25 @@ class Admission:
 
     def _contended(self) -> set[str]:
         """Memories in which several streams allocate more than would fit at once."""
-        program, tensors = self.program, self.ledger.tensors
+        bound, tensors = self.bound, self.ledger.tensors
         total = dict.fromkeys(self.order, 0)
-        for copy in program.copies:
+        for copy in bound.copies:
             if copy.memory in total:
                 total[copy.memory] += tensors[copy.tensor].size_bytes
         return {
             memory
             for memory, order in self.order.items()
             if total[memory] > self.ledger.usable[memory]
-            and len({program.tasks[index].stream for index in order}) > 1
+            and len({bound.tasks[index].stream for index in order}) > 1
         }
 
     def _in_turn(self, memory: str) -> NDArray[np.int64] | None:
         """Bytes held right after each allocation when tasks run in list order; None if that does not fit."""
         order = self.order[memory]
         change = np.zeros(len(order) + 1, np.int64)
-        last = last_moments(self.program)
-        maker = {number: index for index in order for number in self.program.makes[index]}
-        for number, copy in enumerate(self.program.copies):
+        last = last_moments(self.bound)
+        maker = {number: index for index in order for number in self.bound.makes[index]}
+        for number, copy in enumerate(self.bound.copies):
             if copy.memory != memory:
                 continue
             size = self.ledger.tensors[copy.tensor].size_bytes
@@ -106,11 +106,11 @@ class Admission:
         return used if len(used) and int(used.max()) <= self.ledger.usable[memory] else None
 
 
-def last_moments(program: Program) -> dict[int, int]:
+def last_moments(bound: BoundPlan) -> dict[int, int]:
     """Copy -> index of the task after which it goes; the ranks of a collective leave together."""
     last: dict[int, int] = {}
-    for index, used in enumerate(program.uses):
-        task = program.tasks[index]
+    for index, used in enumerate(bound.uses):
+        task = bound.tasks[index]
         end = index
         if task.kind == "collective":
             end = index - task.group.index(task.device) + len(task.group) - 1

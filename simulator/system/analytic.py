@@ -1,4 +1,4 @@
-"""The closed-form run: the same program without contention.
+"""The closed-form run: the same bound plan without contention.
 
 Every task starts when its stream is free and what it waits for is done; a transfer has its path to itself, and
 a kernel its memory. That is exact where no two of them share a wire or a memory's port and no copy waits for
@@ -16,10 +16,10 @@ from simulator.cost.model import OperatorCost
 from simulator.link.flows import Load
 from simulator.plan import Collective
 from simulator.system.admission import last_moments
+from simulator.system.bound_plan import BoundPlan, shared_memories, streamed_bytes
 from simulator.system.costs import CostTable
 from simulator.system.engine import LEVERS, PhaseRun, TaskRecord
 from simulator.system.memory import MemoryLedger, out_of_memory
-from simulator.system.program import Program, shared_memories, streamed_bytes
 from workloads.graph import Graph
 
 __all__ = ["run_analytic"]
@@ -29,34 +29,34 @@ Moment = tuple[float, int, bool, int]
 
 
 def run_analytic(
-    graph: Graph, program: Program, system: System, costs: CostTable, start: float = 0.0
+    graph: Graph, bound: BoundPlan, system: System, costs: CostTable, start: float = 0.0
 ) -> PhaseRun:
-    """Run a program from time ``start``; raises ``InfeasibleError`` when a memory is too small."""
-    run = _Closed(graph, program, system, costs, start)
-    for index in range(len(program.tasks)):
+    """Run a bound plan from time ``start``; raises ``InfeasibleError`` when a memory is too small."""
+    run = _Closed(graph, bound, system, costs, start)
+    for index in range(len(bound.tasks)):
         run.place(index)
     return run.result()
 
 
 class _Closed:
     def __init__(
-        self, graph: Graph, program: Program, system: System, costs: CostTable, start: float
+        self, graph: Graph, bound: BoundPlan, system: System, costs: CostTable, start: float
     ) -> None:
-        self.graph, self.program, self.system, self.costs, self.start = graph, program, system, costs, start
-        self.ends = [start] * len(program.tasks)
+        self.graph, self.bound, self.system, self.costs, self.start = graph, bound, system, costs, start
+        self.ends = [start] * len(bound.tasks)
         self.stream_free: dict[str, float] = {}
         self.device_free: dict[str, float] = {}
         self.records: list[TaskRecord] = []
         self.carried: dict[str, float] = {}
         self.spans: dict[str, list[tuple[float, float]]] = {}
         self.met: list[int] = []
-        self.shared = shared_memories(program, system)
+        self.shared = shared_memories(bound, system)
         self.drawn: dict[str, float] = {}
         """Bytes that kernels draw on ports which somebody else uses as well."""
 
     def place(self, index: int) -> None:
-        task = self.program.tasks[index]
-        ready = max([self.start, *(self.ends[before] for before in self.program.waits[index])])
+        task = self.bound.tasks[index]
+        ready = max([self.start, *(self.ends[before] for before in self.bound.waits[index])])
         ready = max(ready, self.stream_free.get(task.stream, self.start))
         if task.kind == "collective":
             self._meet(index, task, ready)
@@ -114,7 +114,7 @@ class _Closed:
         start = max(self.ends[i] for i in met)
         end, sent, got = self._exchange(task, start)
         for member in met:
-            rank = self.program.tasks[member]
+            rank = self.bound.tasks[member]
             self.ends[member] = end
             self.stream_free[rank.stream] = max(end, self.stream_free.get(rank.stream, end))
             mine = (sent.get(rank.device, 0.0), got.get(rank.device, 0.0))
@@ -158,7 +158,7 @@ class _Closed:
         A plan whose list order fits can run, by waiting for memory; the times here know no such waits.
         """
         ledger = MemoryLedger(self.system, self.graph)
-        for copy in self.program.copies:
+        for copy in self.bound.copies:
             if copy.home:
                 ledger.allocate(copy.tensor, copy.memory, self.start)
         for memory in ledger.used:
@@ -172,16 +172,16 @@ class _Closed:
     def _by_time(self, phase_end: float) -> list[Moment]:
         """Releases come first at equal times; a task that takes no time has its place in the list."""
         last_user: dict[int, tuple[float, int]] = {}
-        for index, copies in enumerate(self.program.uses):
+        for index, copies in enumerate(self.bound.uses):
             for number in copies:
                 moment = (self.ends[index], index)
                 last_user[number] = max(last_user.get(number, moment), moment)
         moments = [
             (self.records[index].start, 1, index, 0, number)
-            for index, made in enumerate(self.program.makes)
+            for index, made in enumerate(self.bound.makes)
             for number in made
         ]
-        for number, copy in enumerate(self.program.copies):
+        for number, copy in enumerate(self.bound.copies):
             if not copy.kept and number in last_user:
                 time_s, index = last_user[number]
                 instant = self.records[index].start == time_s
@@ -194,10 +194,10 @@ class _Closed:
 
     def _by_list(self, phase_end: float) -> list[Moment]:
         """Tasks one after another in list order; the clock never goes back."""
-        last = last_moments(self.program)
-        steps = [(index, 0, number) for index, made in enumerate(self.program.makes) for number in made]
-        count = len(self.program.tasks)
-        for number, copy in enumerate(self.program.copies):
+        last = last_moments(self.bound)
+        steps = [(index, 0, number) for index, made in enumerate(self.bound.makes) for number in made]
+        count = len(self.bound.tasks)
+        for number, copy in enumerate(self.bound.copies):
             if not copy.kept and number in last:
                 steps.append((last[number], 1, number))
             elif not copy.lasting:
@@ -212,7 +212,7 @@ class _Closed:
 
     def _fits(self, moments: list[Moment]) -> bool:
         used = dict.fromkeys(self.system.memories, 0)
-        tensors, copies = self.graph.tensors, self.program.copies
+        tensors, copies = self.graph.tensors, self.bound.copies
         for copy in copies:
             if copy.home:
                 used[copy.memory] += tensors[copy.tensor].size_bytes
@@ -225,12 +225,12 @@ class _Closed:
 
     def _book(self, ledger: MemoryLedger, moments: list[Moment]) -> None:
         for time_s, index, release, number in moments:
-            copy = self.program.copies[number]
+            copy = self.bound.copies[number]
             if release:
                 ledger.release(copy.tensor, copy.memory, time_s)
             else:
                 ledger.allocate(copy.tensor, copy.memory, time_s)
-                self._insist(ledger, copy.memory, self.program.tasks[index].name)
+                self._insist(ledger, copy.memory, self.bound.tasks[index].name)
 
     def _insist(self, ledger: MemoryLedger, memory: str, at: str) -> None:
         if ledger.room(memory) < 0:

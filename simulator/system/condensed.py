@@ -1,13 +1,13 @@
 """The condensed evaluation: what a workload on one device comes to, without walking its graph again.
 
-A model of 32 equal layers has some fifteen different operators. A :class:`Profile` holds those, the order in which
+A model of 32 equal layers has some fifteen different operators. A :class:`Condensed` holds those, the order in which
 they run, and what memory needs: enough to evaluate the workload on another machine in a fraction of a
 millisecond. :func:`estimate` gives bit for bit what ``simulate`` gives at fidelity ``analytic`` for a plan
 that puts everything on one device and one stream (the mapper ``single-device``): the same sums in the same
 order, only without a timeline. What that cannot express (several devices, copies, collectives, operators that
-take no time where the profile expected some) gives None, and the caller simulates.
+take no time where it expected some) gives None, and the caller simulates.
 
-A profile knows sizes, not names: a cost model that looks at an operator's name must not be used with it.
+It knows sizes, not names: a cost model that looks at an operator's name must not be used with it.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ from workloads.graph import PERSISTENT_ROLES, Graph, Operator, Place
 from workloads.operators import KINDS, Work
 from workloads.workload import Workload
 
-__all__ = ["Estimate", "PhaseProfile", "Profile", "estimate", "profile_of"]
+__all__ = ["Condensed", "CondensedPhase", "Estimate", "condense", "estimate"]
 
 MAX_TASKS: Final = 5_000_000
-FORMAT: Final = "offchip-profile-2"
+FORMAT: Final = "offchip-condensed-1"
 _NOTHING: Final[NDArray[np.float64]] = np.empty(0)
 _NOTHING.flags.writeable = False
 
 
 @dataclass(frozen=True, slots=True)
-class PhaseProfile:
-    """One phase: its tasks stand in the profile's order from ``first`` to ``last`` (excluded)."""
+class CondensedPhase:
+    """One phase: its tasks stand in the workload's order from ``first`` to ``last`` (excluded)."""
 
     name: str
     kind: str
@@ -56,7 +56,7 @@ class PhaseProfile:
 
 
 @dataclass(frozen=True)
-class Profile:
+class Condensed:
     """A workload, condensed; see the module's first lines."""
 
     model: str
@@ -64,17 +64,17 @@ class Profile:
     """Operators that differ in what a cost model sees, without names of tensors."""
     order: NDArray[np.int32]
     """The operator of every task, phase after phase."""
-    phases: tuple[PhaseProfile, ...]
+    phases: tuple[CondensedPhase, ...]
     metadata: Mapping[str, Any] = field(default_factory=dict)
     unsupported: tuple[str, ...] = ()
 
     def to_bytes(self) -> bytes:
-        """The profile as bytes for a cache on disk; :meth:`from_bytes` reads them."""
+        """The workload as bytes for a cache on disk; :meth:`from_bytes` reads them."""
         head = {
             "format": FORMAT,
             "model": self.model,
             "operators": [_as_list(operator) for operator in self.operators],
-            "phases": [[getattr(p, name) for name in PhaseProfile.__slots__] for p in self.phases],
+            "phases": [[getattr(p, name) for name in CondensedPhase.__slots__] for p in self.phases],
             "metadata": dict(self.metadata),
             "unsupported": list(self.unsupported),
             "tasks": len(self.order),
@@ -82,18 +82,20 @@ class Profile:
         return json.dumps(head).encode() + b"\n" + self.order.astype("<i4").tobytes()
 
     @staticmethod
-    def from_bytes(data: bytes) -> Profile:
-        """The profile of :meth:`to_bytes`; ``ValueError`` when the bytes are something else."""
+    def from_bytes(data: bytes) -> Condensed:
+        """The workload of :meth:`to_bytes`; ``ValueError`` when the bytes are something else."""
         text, newline, rest = data.partition(b"\n")
         head = json.loads(text)
         order = np.frombuffer(rest, dtype="<i4").astype(np.int32)
         if not newline or head.get("format") != FORMAT or head["tasks"] != len(order):
-            raise ValueError("no profile, or a broken one")
+            raise ValueError("no condensed workload, or a broken one")
         operators = tuple(_from_list(i, values) for i, values in enumerate(head["operators"]))
         if len(order) and not 0 <= int(order.min()) <= int(order.max()) < len(operators):
-            raise ValueError("a broken profile")
-        phases = tuple(PhaseProfile(*values) for values in head["phases"])
-        return Profile(head["model"], operators, order, phases, head["metadata"], tuple(head["unsupported"]))
+            raise ValueError("a broken condensed workload")
+        phases = tuple(CondensedPhase(*values) for values in head["phases"])
+        return Condensed(
+            head["model"], operators, order, phases, head["metadata"], tuple(head["unsupported"])
+        )
 
 
 _Seen = tuple[Work, str, int, int, str, str, float | None]
@@ -150,14 +152,14 @@ class Estimate(Result):
         return dict(self.bounds)
 
 
-def profile_of(workload: Workload) -> Profile | None:
-    """The profile of a workload; None when it communicates, or has more tasks than a profile may hold."""
+def condense(workload: Workload) -> Condensed | None:
+    """A workload condensed; None when it communicates, or has more tasks than one may hold."""
     numbers: dict[tuple[Any, ...], int] = {}
     operators: list[Operator] = []
     # Graphs of a generation share their operators, so identity finds most of them.
     known: dict[int, tuple[Operator, int]] = {}
     order: list[int] = []
-    phases: list[PhaseProfile] = []
+    phases: list[CondensedPhase] = []
     for phase in workload.phases:
         graph, first = phase.graph, len(order)
         for op in graph.operators:
@@ -174,7 +176,7 @@ def profile_of(workload: Workload) -> Profile | None:
             return None
         memory = _memory(graph)
         phases.append(
-            PhaseProfile(
+            CondensedPhase(
                 phase.name,
                 phase.kind,
                 graph.structure or phase.name,
@@ -186,7 +188,7 @@ def profile_of(workload: Workload) -> Profile | None:
             )
         )
     bare = tuple(_bare(i, *_seen(operator)) for i, operator in enumerate(operators))
-    return Profile(
+    return Condensed(
         workload.name, bare, np.array(order, dtype=np.int32), tuple(phases), dict(workload.metadata),
         tuple(workload.unsupported),
     )  # fmt: skip
@@ -225,7 +227,7 @@ def _memory(graph: Graph) -> tuple[int, int, int, int]:
 
 
 def estimate(
-    profile: Profile,
+    condensed: Condensed,
     system: System,
     node: Node,
     model: CostModel,
@@ -240,15 +242,15 @@ def estimate(
     """
     name = node.memory or node.name
     memory, compute = system.memories[name], node.compute
-    if compute is None or any(phase.peak_bytes > memory.usable_bytes for phase in profile.phases):
+    if compute is None or any(phase.peak_bytes > memory.usable_bytes for phase in condensed.phases):
         return None
-    costs = [model.cost(operator, node, memory) for operator in profile.operators]
+    costs = [model.cost(operator, node, memory) for operator in condensed.operators]
     peaks = [
-        op.flops / peak_rate(compute, op.kind, op.dtype) if op.flops else 0.0 for op in profile.operators
+        op.flops / peak_rate(compute, op.kind, op.dtype) if op.flops else 0.0 for op in condensed.operators
     ]
-    if not _possible(profile.operators, costs, peaks, memory.read_bandwidth, memory.write_bandwidth):
+    if not _possible(condensed.operators, costs, peaks, memory.read_bandwidth, memory.write_bandwidth):
         return None
-    order = profile.order
+    order = condensed.order
     spans = np.array([(c.launch_seconds, c.seconds) for c in costs]).reshape(-1, 2)
     # Additions one after another, as the clock of the simulation makes them: cumsum never regroups.
     clock = np.cumsum(spans[order].ravel())
@@ -258,7 +260,7 @@ def estimate(
     launches = spans[order, 0]
     now = 0.0
     phases = []
-    for phase in profile.phases:
+    for phase in condensed.phases:
         end = float(ends[phase.last - 1]) if phase.last > phase.first else now
         phases.append(PhaseResult(phase.name, phase.kind, now, end, phase.tokens, phase.flops))
         now = end
@@ -269,12 +271,12 @@ def estimate(
         if power is not None:
             energy[f"{other.name} idle"] = power.idle * now
     busy = float(np.cumsum(took - launches)[-1]) if len(order) else 0.0
-    flops = _in_turn(np.array([op.flops for op in profile.operators]), order)
+    flops = _in_turn(np.array([op.flops for op in condensed.operators]), order)
     at_peak = _in_turn(np.array(peaks), order)
-    fullest = _fullest(profile, starts)
+    fullest = _fullest(condensed, starts)
     use = MemoryUse(
         name, memory.technology, memory.capacity_bytes, memory.usable_bytes,
-        profile.phases[-1].resident_bytes if profile.phases else 0, fullest[0], fullest[1], (),
+        condensed.phases[-1].resident_bytes if condensed.phases else 0, fullest[0], fullest[1], (),
         _in_turn(np.array([float(c.read_bytes) for c in costs]), order),
         _in_turn(np.array([float(c.write_bytes) for c in costs]), order), _NOTHING, _NOTHING,
     )  # fmt: skip
@@ -284,7 +286,7 @@ def estimate(
         at_peak / now if share else 0.0,
     )  # fmt: skip
     return Estimate(
-        model=profile.model,
+        model=condensed.model,
         system=system.name,
         mapper=mapper,
         makespan_s=now,
@@ -297,7 +299,7 @@ def estimate(
         provenance={
             "fidelity": "analytic", "cost_model": model.name, "collective": collective, **(provenance or {})
         },
-        warnings=profile.unsupported,
+        warnings=condensed.unsupported,
         bounds=_bounds(costs, order, starts, ends, launches),
     )  # fmt: skip
 
@@ -327,9 +329,9 @@ def _possible(
     return True
 
 
-def _fullest(profile: Profile, starts: NDArray[np.float64]) -> tuple[int, float]:
+def _fullest(condensed: Condensed, starts: NDArray[np.float64]) -> tuple[int, float]:
     peak, when, now = 0, 0.0, 0.0
-    for phase in profile.phases:
+    for phase in condensed.phases:
         if phase.peak_bytes > peak:
             now = float(starts[phase.first]) if phase.last > phase.first else now
             peak = phase.peak_bytes

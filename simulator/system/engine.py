@@ -23,9 +23,9 @@ from simulator.cost.model import OperatorCost
 from simulator.link.flows import Flow, FlowNetwork
 from simulator.plan import Collective, Compute, Task, Transfer
 from simulator.system.admission import Admission
+from simulator.system.bound_plan import BoundPlan, shared_memories, streamed_bytes
 from simulator.system.costs import CostTable
 from simulator.system.memory import MemoryLedger, out_of_memory
-from simulator.system.program import Program, shared_memories, streamed_bytes
 from workloads.graph import Graph
 
 __all__ = ["LEVERS", "PhaseRun", "TaskRecord", "run_events"]
@@ -68,33 +68,33 @@ class PhaseRun:
 
 
 def run_events(
-    graph: Graph, program: Program, system: System, costs: CostTable, start: float = 0.0
+    graph: Graph, bound: BoundPlan, system: System, costs: CostTable, start: float = 0.0
 ) -> PhaseRun:
-    """Run a program from time ``start``; raises ``InfeasibleError`` when memory cannot hold what it needs."""
-    run = _Run(graph, program, system, costs, start)
+    """Run a bound plan from time ``start``; raises ``InfeasibleError`` when memory cannot hold what it needs."""
+    run = _Run(graph, bound, system, costs, start)
     run.execute()
     return run.result()
 
 
 class _Run:
     def __init__(
-        self, graph: Graph, program: Program, system: System, costs: CostTable, start: float
+        self, graph: Graph, bound: BoundPlan, system: System, costs: CostTable, start: float
     ) -> None:
         import simpy
 
-        self.graph, self.program, self.system, self.costs, self.start = graph, program, system, costs, start
+        self.graph, self.bound, self.system, self.costs, self.start = graph, bound, system, costs, start
         self.env: Any = simpy.Environment(initial_time=start)
         self.network = FlowNetwork(self.env, costs.capacity)
         self.ledger = MemoryLedger(system, graph)
-        self.records: list[TaskRecord | None] = [None] * len(program.tasks)
+        self.records: list[TaskRecord | None] = [None] * len(bound.tasks)
         self.awaited: dict[int, Any] = {}
         self.meetings: dict[int, list[Any]] = {}
         self.queues: dict[str, list[tuple[int, Any]]] = {name: [] for name in self.ledger.usable}
-        self.admission = Admission(program, self.ledger)
+        self.admission = Admission(bound, self.ledger)
         self.locks = self._locks(simpy)
-        self.shared = shared_memories(program, system)
-        self.users_ever = [0] * len(program.copies)
-        for used in program.uses:
+        self.shared = shared_memories(bound, system)
+        self.users_ever = [0] * len(bound.copies)
+        for used in bound.uses:
             for number in used:
                 self.users_ever[number] += 1
         self.users_left = list(self.users_ever)
@@ -103,7 +103,7 @@ class _Run:
     def _locks(self, simpy: Any) -> dict[str, Any]:
         """Devices that more than one stream computes on need a lock; the others are serial by themselves."""
         streams: dict[str, set[str]] = {}
-        for task in self.program.tasks:
+        for task in self.bound.tasks:
             if task.kind == "compute":
                 streams.setdefault(task.device, set()).add(task.stream)
         return {
@@ -111,7 +111,7 @@ class _Run:
         }
 
     def _allocate_homes(self) -> None:
-        for copy in self.program.copies:
+        for copy in self.bound.copies:
             if copy.home:
                 self.ledger.allocate(copy.tensor, copy.memory, self.start)
         over = {m: ("the start", 0) for m in self.ledger.used if self.ledger.room(m) < 0}
@@ -119,7 +119,7 @@ class _Run:
             raise out_of_memory(self.ledger, self.system, over, LEVERS)
 
     def execute(self) -> None:
-        for indices in self.program.streams.values():
+        for indices in self.bound.streams.values():
             self.env.process(self._stream(indices))
         self.env.run()
         if None in self.records:
@@ -127,7 +127,7 @@ class _Run:
 
     def result(self) -> PhaseRun:
         end = max((record.end for record in self.records if record is not None), default=self.start)
-        for copy, users in zip(self.program.copies, self.users_ever, strict=True):
+        for copy, users in zip(self.bound.copies, self.users_ever, strict=True):
             # What the phase was asked for leaves with it, and so do inputs that nobody read.
             if (copy.kept and not copy.lasting) or (copy.home and not copy.kept and users == 0):
                 self.ledger.release(copy.tensor, copy.memory, end)
@@ -135,13 +135,13 @@ class _Run:
         return PhaseRun(records, self.start, end, self.network.carried, self.network.busy, self.ledger)
 
     def _stream(self, indices: tuple[int, ...]) -> Steps:
-        program = self.program
+        bound = self.bound
         for index in indices:
-            for before in program.waits[index]:
+            for before in bound.waits[index]:
                 if self.records[before] is None:
                     yield self._finished(before)
-            task = program.tasks[index]
-            if program.makes[index]:
+            task = bound.tasks[index]
+            if bound.makes[index]:
                 yield from self._allocate(index)
             if task.kind == "compute":
                 yield from self._compute(index, task)
@@ -235,7 +235,7 @@ class _Run:
             gate.succeed((start, sent, got))
 
     def _allocate(self, index: int) -> Steps:
-        memory = self.program.copies[self.program.makes[index][0]].memory
+        memory = self.bound.copies[self.bound.makes[index][0]].memory
         if self.admission.may(index, memory):
             self._book(index, memory)
             if self.queues[memory]:
@@ -246,15 +246,15 @@ class _Run:
             yield turn
 
     def _book(self, index: int, memory: str) -> None:
-        for number in self.program.makes[index]:
-            self.ledger.allocate(self.program.copies[number].tensor, memory, self.env.now)
+        for number in self.bound.makes[index]:
+            self.ledger.allocate(self.bound.copies[number].tensor, memory, self.env.now)
         self.admission.grant(index, memory)
 
     def _let_go(self, index: int) -> None:
         freed: dict[str, None] = {}
-        for number in self.program.uses[index]:
+        for number in self.bound.uses[index]:
             self.users_left[number] -= 1
-            copy = self.program.copies[number]
+            copy = self.bound.copies[number]
             if self.users_left[number] == 0 and not copy.kept:
                 self.ledger.release(copy.tensor, copy.memory, self.env.now)
                 self.admission.release(number)
@@ -278,7 +278,7 @@ class _Run:
                 place += 1
 
     def _stalled(self) -> Exception:
-        tasks = self.program.tasks
+        tasks = self.bound.tasks
         waiting = {
             memory: (tasks[queue[0][0]].name, self.admission.size(queue[0][0]))
             for memory, queue in self.queues.items()
@@ -286,6 +286,6 @@ class _Run:
         }
         if waiting:
             return out_of_memory(self.ledger, self.system, waiting, LEVERS)
-        open_tasks = [self.program.tasks[i].name for i, record in enumerate(self.records) if record is None]
+        open_tasks = [self.bound.tasks[i].name for i, record in enumerate(self.records) if record is None]
         shown = ", ".join(open_tasks[:5])
         return InputError([Problem(f"the plan never finishes: {len(open_tasks)} tasks wait, first {shown}")])

@@ -17,7 +17,7 @@ from simulator.plan_file import read_plan, write_plan
 from tests.accelerator.machines import machine
 from tests.typed import operator_of
 from workloads.graph import Graph, Role, Tensor
-from workloads.layer_builder import LayerBuilder
+from workloads.layer_builder import ConvLayer, LayerBuilder
 from workloads.models import build
 from workloads.workload import WorkloadOptions
 
@@ -97,7 +97,7 @@ def test_a_transfer_that_nothing_waits_for_hides_behind_arithmetic(tmp_path):
     net = LayerBuilder("wide", WorkloadOptions(dtype="int8"))
     x, other = net.input("x", 16, 16, 16), net.input("other", 16, 16, 16)
     for index in range(3):
-        x = net.conv(f"conv{index}", x, 16, 3, 1, 1)
+        x = net.conv(f"conv{index}", x, ConvLayer(16, 3, 1, 1))
     graph = net.graph(net.add("add", x, other))
     system = machine(tmp_path, rows=4, columns=4)
     plan = plan_of(graph, system, other={"addresses": {"other": 32768}})

@@ -94,7 +94,7 @@ def test_every_product_has_the_multiply_adds_of_its_flops(name):
 
 def test_the_default_model_asks_this_one_for_accelerators(pad):
     node, memory = pad
-    assert COST_MODELS.get("gpu").cost(matmul(64, 48, 16), node, memory) == SCRATCHPAD.cost(
+    assert COST_MODELS.get("by-device").cost(matmul(64, 48, 16), node, memory) == SCRATCHPAD.cost(
         matmul(64, 48, 16), node, memory
     )
 

@@ -101,7 +101,7 @@ def test_the_simulator_prices_decode_attention_by_the_engine() -> None:
     options = WorkloadOptions(phase="decode", batch=64, prompt=1536)
     graph = load_workload("opt-13b", options).phases[0].graph
     operator = graph.operator_by_name["layers.0.attention.attend"]
-    node, model = system.nodes["csd0"], COST_MODELS.get("gpu")
+    node, model = system.nodes["csd0"], COST_MODELS.get("by-device")
     cost = model.cost(operator, node, system.memories["csd0"])
     step = attention_step(drive(), WORK)
     assert cost.seconds == pytest.approx(step.seconds)

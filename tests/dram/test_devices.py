@@ -17,6 +17,7 @@ from hw_configs.problems import InputError
 from hw_configs.yaml_file import read_yaml_text
 from simulator.dram.address import address_map
 from simulator.dram.build import channel_of, memory_of
+from simulator.dram.channel_tables import compile_tables
 from simulator.dram.engine import RunOptions, simulate_trace
 from simulator.dram.machine import Channel, Constraint
 from simulator.dram.patterns import AccessPattern, geometry_of, pattern_bandwidth
@@ -240,7 +241,7 @@ def test_waits_beyond_what_the_kernel_counts_are_refused() -> None:
     channel = channel_of(device())
     rules = (*channel.constraints, Constraint("Bank", ("ACT",), ("RD",), 2**28))
     with pytest.raises(InputError, match="waits 268435456 ticks"):
-        _ = replace(channel, constraints=rules).program
+        compile_tables(replace(channel, constraints=rules))
     levels = (*channel.levels[:-1], ("Bank", 3))
     with pytest.raises(InputError, match="found 3 banks in a group"):
-        _ = replace(channel, levels=levels).program
+        compile_tables(replace(channel, levels=levels))

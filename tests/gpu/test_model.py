@@ -1,4 +1,4 @@
-"""The cost model ``gpu`` as the system simulator meets it."""
+"""The cost model ``by-device`` as the system simulator meets it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ COMMUNICATION = {"all_reduce", "all_gather", "reduce_scatter", "all_to_all", "br
 def test_every_kind_has_a_cost(name: str, kind: str) -> None:
     gpu = reference(name)
     operator = operator_of(kind, 1000000000.0, 4000000, 1000000, "fp16")
-    cost = COST_MODELS.get("gpu").cost(operator, gpu.node, gpu.memory)
+    cost = COST_MODELS.get("by-device").cost(operator, gpu.node, gpu.memory)
     if kind == "view":
         assert cost.seconds == 0
         return
@@ -37,14 +37,14 @@ def test_communication_is_refused() -> None:
     gpu = reference("a100-80gb")
     operator = operator_of("all_reduce", 0.0, 1, 1, "fp16", bytes=1, group=8)
     with pytest.raises(InputError, match="links set its time"):
-        COST_MODELS.get("gpu").cost(operator, gpu.node, gpu.memory)
+        COST_MODELS.get("by-device").cost(operator, gpu.node, gpu.memory)
 
 
 def test_hot_data_stays_off_the_pins() -> None:
     gpu = reference("rtx-4090")
     cold = product(16, 2048, 2048)
     hot = replace(cold, residency="hot")
-    model = COST_MODELS.get("gpu")
+    model = COST_MODELS.get("by-device")
     first, second = model.cost(cold, gpu.node, gpu.memory), model.cost(hot, gpu.node, gpu.memory)
     assert second.read_bytes < 0.1 * first.read_bytes
     assert second.memory_energy_j < first.memory_energy_j
@@ -55,7 +55,8 @@ def test_older_libraries_launched_one_by_one_are_slower() -> None:
     gpu = reference("a100-80gb")
     operator = product(4096, 4096, 4096)
     eager, graph = (
-        COST_MODELS.get(name).cost(operator, gpu.node, gpu.memory) for name in ("gpu-eager", "gpu")
+        COST_MODELS.get(name).cost(operator, gpu.node, gpu.memory)
+        for name in ("by-device-eager", "by-device")
     )
     assert eager.seconds > 1.1 * graph.seconds
 

@@ -15,9 +15,9 @@ from offchip.export import write_result
 from offchip.report.record import Record, critical_path
 from offchip.report.run import read_folder, run_page
 from simulator.plan import Home
+from simulator.system.bound_plan import bind
 from simulator.system.costs import CostTable
 from simulator.system.engine import run_events
-from simulator.system.program import bind
 
 EXAMPLES = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 

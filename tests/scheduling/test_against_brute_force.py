@@ -122,7 +122,7 @@ def test_divide_and_master_stay_between_bound_and_baselines(problem: SchedulePro
     pytest.importorskip("ortools")
     from mapping.allocation.engines import Budget
     from mapping.scheduling.master import solve_with_cuts
-    from mapping.scheduling.solving import Run
+    from mapping.scheduling.solver_run import SolverRun
 
     capacity = budget_of(problem, share)
     optimum = solve(problem, capacity, **EFFORT).cost_bytes
@@ -130,7 +130,7 @@ def test_divide_and_master_stay_between_bound_and_baselines(problem: SchedulePro
     divided = solve(problem, capacity, method="divide", **EFFORT)
     assert divided.cost_bytes is not None
     assert divided.bound_bytes <= optimum <= divided.cost_bytes
-    run = Run(problem, capacity, Budget(None, 100_000), 0)
+    run = SolverRun(problem, capacity, Budget(None, 100_000), 0)
     solve_with_cuts(run, None)
     assert run.proved
     assert run.cost >> 20 == optimum == run.bound >> 20

@@ -14,7 +14,7 @@ from mapping.scheduling import master as master_module
 from mapping.scheduling.banks import check_banks, solve_in_banks
 from mapping.scheduling.master import solve_with_cuts
 from mapping.scheduling.search import NO_LIMIT, LayerSearch
-from mapping.scheduling.solving import Run
+from mapping.scheduling.solver_run import SolverRun
 from mapping.scheduling.stays import find_addresses
 from tests.scheduling.build import chain_of
 
@@ -40,7 +40,7 @@ def test_cuts_prove_the_optimum_where_bytes_alone_mislead(
     by_bytes = LayerSearch(problem, capacity, Budget(None)).run(NO_LIMIT, 10_000)
     assert by_bytes.stays is not None
     assert find_addresses(problem, by_bytes.stays, capacity).status == "infeasible"
-    run = Run(problem, capacity, Budget(None, 100_000), 0)
+    run = SolverRun(problem, capacity, Budget(None, 100_000), 0)
     solve_with_cuts(run, None)
     assert (run.engine, run.cost >> 20, run.bound >> 20) == ("cp-sat", optimum, optimum)
     result = solve(problem, capacity, time_limit_s=None, max_states=200_000)
@@ -180,7 +180,7 @@ def test_bound_by_parts_is_positive_and_valid() -> None:
     best = solve(problem, capacity)
     assert best.status == "optimal"
     assert best.cost_bytes
-    run = Run(problem, capacity, Budget(None, 10**6), 0)
+    run = SolverRun(problem, capacity, Budget(None, 10**6), 0)
     raise_bound_by_parts(run)
     assert 0 < run.bound >> 20 <= best.cost_bytes
 

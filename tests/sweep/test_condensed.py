@@ -11,7 +11,7 @@ from offchip import api
 from offchip.sweep.evaluate import Evaluator
 from offchip.sweep.machine import Machines
 from simulator.cost.model import COST_MODELS
-from simulator.system.condensed import Profile, estimate, profile_of
+from simulator.system.condensed import Condensed, condense, estimate
 from tests.sweep.spaces import serial_rows, space_of, table
 from workloads.graph import KINDS, Graph, Operator, Place, Role, Tensor, make_operator
 from workloads.operators import AllReduce, Product
@@ -25,10 +25,10 @@ MEMORY_FIELDS = (
 
 def assert_equal(workload: Workload, system: System, cost_model: str = "roofline") -> None:
     result = api.simulate(workload, system, fidelity="analytic", cost_model=cost_model)
-    profile = profile_of(workload)
-    assert profile is not None
+    condensed = condense(workload)
+    assert condensed is not None
     (device,) = result.devices or [system.workers()[0].name]
-    for form in (profile, Profile.from_bytes(profile.to_bytes())):
+    for form in (condensed, Condensed.from_bytes(condensed.to_bytes())):
         found = estimate(form, system, system.nodes[device], COST_MODELS.get(cost_model))
         assert found is not None
         assert found.summary() == result.summary()
@@ -46,7 +46,7 @@ def assert_equal(workload: Workload, system: System, cost_model: str = "roofline
     ("model", "hw", "cost_model", "options"),
     [
         ("llama-3-8b", "a100-80gb", "roofline", {"phase": "decode", "batch": 4, "prompt": 2048}),
-        ("llama-3-8b", "h100-sxm", "gpu", {"phase": "prefill", "batch": 2, "prompt": 512}),
+        ("llama-3-8b", "h100-sxm", "by-device", {"phase": "prefill", "batch": 2, "prompt": 512}),
         ("llama-3-8b", "dgx-a100", "roofline-peak", {"phase": "decode"}),
         ("llama-3-8b", "a100-80gb", "roofline", {"prompt": 100, "generate": 16}),
         ("resnet-50", "nvdla-large", "roofline", {"dtype": "int8"}),
@@ -105,23 +105,23 @@ def test_changed_machine():
 
 def test_what_does_not_fit_is_left_to_the_simulation():
     system = Machines().system("a100-80gb", {"gpu.memory.capacity": 8e9})
-    profile = profile_of(api.load_model("llama-3-8b", phase="decode"))
-    assert profile is not None
-    assert estimate(profile, system, system.workers()[0], COST_MODELS.get("roofline")) is None
+    condensed = condense(api.load_model("llama-3-8b", phase="decode"))
+    assert condensed is not None
+    assert estimate(condensed, system, system.workers()[0], COST_MODELS.get("roofline")) is None
 
 
-def test_communication_has_no_profile():
+def test_communication_is_not_condensed():
     tensor = Tensor("x", (8,), "fp16")
     reduce = Operator("r", AllReduce(bytes=16, group=2), ("x",), ("y",))
     graph = Graph("g", {"x": tensor, "y": Tensor("y", (8,), "fp16")}, (reduce,))
-    assert profile_of(Workload("g", (Phase("g", "forward", graph),))) is None
+    assert condense(Workload("g", (Phase("g", "forward", graph),))) is None
 
 
 def test_broken_bytes_are_refused():
-    data = profile_of(api.load_model("resnet-50")).to_bytes()
-    for broken in (data[:-4], b"{}\n", data.replace(b"offchip-profile-2", b"offchip-profile-9")):
+    data = condense(api.load_model("resnet-50")).to_bytes()
+    for broken in (data[:-4], b"{}\n", data.replace(b"offchip-condensed-1", b"offchip-condensed-9")):
         with pytest.raises((ValueError, KeyError)):
-            Profile.from_bytes(broken)
+            Condensed.from_bytes(broken)
 
 
 CONDENSED = """
@@ -131,7 +131,7 @@ vary:
   hw: [a100-80gb, dgx-h100, desktop, gpu-pim, csd-node]
   batch: [1, 32]
   prompt: [512, 4096]
-  cost_model: [roofline, gpu]
+  cost_model: [roofline, by-device]
 """
 
 
@@ -140,5 +140,5 @@ def test_points_are_what_simulate_says(tmp_path, monkeypatch):
     space = space_of(tmp_path, CONDENSED)
     rows = serial_rows(space)
     assert {row.status for row in rows} == {"ok", "infeasible"}
-    monkeypatch.setattr(Evaluator, "_condensed", lambda *_: None)
+    monkeypatch.setattr(Evaluator, "_estimate", lambda *_: None)
     assert table(serial_rows(space)) == table(rows)

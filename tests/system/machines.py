@@ -17,9 +17,9 @@ from simulator.cost.model import OperatorCost
 from simulator.plan import Compute as ComputeTask
 from simulator.plan import Home, Plan, Task, Transfer
 from simulator.system.analytic import run_analytic
+from simulator.system.bound_plan import bind
 from simulator.system.costs import CostTable
 from simulator.system.engine import PhaseRun, run_events
-from simulator.system.program import bind
 from workloads.graph import KINDS, Graph, Operator, Role, Tensor
 from workloads.operators import FieldValue
 

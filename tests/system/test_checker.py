@@ -34,7 +34,7 @@ from hw_configs.system import System
 from simulator.check import check
 from simulator.plan import Collective, Compute, Home, Plan, Task
 from simulator.plan_file import plan_from_json
-from simulator.system.program import bind
+from simulator.system.bound_plan import bind
 from tests.typed import operator_of
 from workloads.graph import Graph, Operator, Role
 

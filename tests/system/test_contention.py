@@ -36,11 +36,11 @@ from simulator.cost.model import COST_MODELS, roof_seconds
 from simulator.link.flows import FlowNetwork
 from simulator.plan import Collective, Home, Plan, Task
 from simulator.simulate import simulate
+from simulator.system.bound_plan import BoundPlan, shared_memories
 from simulator.system.costs import CostTable, MeasuredMemory
 from simulator.system.drives import flash_bandwidth
 from simulator.system.engine import PhaseRun
 from simulator.system.physics import check_phase
-from simulator.system.program import Program, shared_memories
 from tests.typed import operator_of
 from workloads.graph import Graph, Operator, Tensor
 from workloads.workload import Phase, Workload
@@ -116,7 +116,7 @@ def test_memories_that_more_than_one_device_or_a_copy_draws_on() -> None:
     copy = move("x", "ssd", "dram")
 
     def shared(*tasks: Task) -> set[str]:
-        return shared_memories(Program(tasks, (), (), (), (), {}), machine)
+        return shared_memories(BoundPlan(tasks, (), (), (), (), {}), machine)
 
     assert shared(alone, replace(alone, stream="another")) == set()
     assert shared(alone, other) == {"dram"}
@@ -322,7 +322,7 @@ def laptop_pair(model: str, fidelity: str) -> dict[str, float]:
 
 
 @pytest.mark.parametrize("fidelity", ["analytic", "event", "cycle"])
-@pytest.mark.parametrize("model", ["gpu", "roofline", "roofline-peak"])
+@pytest.mark.parametrize("model", ["by-device", "roofline", "roofline-peak"])
 def test_cpu_and_gpu_of_a_laptop_draw_no_more_than_their_memory_has(model: str, fidelity: str) -> None:
     found = laptop_pair(model, fidelity)
     assert found["rate"] <= found["bandwidth"] * (1 + 1e-9)

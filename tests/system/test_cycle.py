@@ -34,7 +34,7 @@ def test_unified_memory_keeps_below_its_pins_and_gives_the_same_bytes_twice():
     assert cycle.makespan_s >= moved / load_system("laptop").memories[memory].read_bandwidth
 
 
-@pytest.mark.parametrize("model", ["gpu", "roofline"])
+@pytest.mark.parametrize("model", ["by-device", "roofline"])
 def test_arithmetic_and_traffic_come_apart_on_a_gpu(model):
     """A product whose bytes decide takes the engine's time; one whose arithmetic decides takes the model's."""
     system = load_system("laptop")

@@ -71,7 +71,7 @@ def test_narrower_storage_takes_less_time_on_a_gpu() -> None:
     graph = decode(batch=16, prompt=8192)
     system = offchip.load_system("a100-80gb")
     node = system.workers()[0]
-    model = COST_MODELS.get("gpu")
+    model = COST_MODELS.get("by-device")
 
     def seconds(graph: Graph, name: str) -> float:
         return model.cost(

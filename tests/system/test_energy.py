@@ -20,7 +20,7 @@ from workloads.graph import Graph, Operator
 from workloads.workload import Phase, Workload
 
 BOARDS = ("a100-80gb", "a100-pcie-40gb", "h100-sxm", "b200", "l4", "t4", "rtx-4090")
-MODELS = ("gpu", "gpu-eager", "roofline", "roofline-peak")
+MODELS = ("by-device", "by-device-eager", "roofline", "roofline-peak")
 
 
 def priced_drive() -> System:
@@ -57,7 +57,7 @@ def test_the_prices_of_a_memory_are_those_of_its_file_or_of_its_measurement() ->
 @pytest.mark.parametrize(
     ("model", "machine", "device"),
     [
-        *((model, "a100-80gb", "a100-80gb") for model in ("gpu", "roofline", "roofline-peak")),
+        *((model, "a100-80gb", "a100-80gb") for model in ("by-device", "roofline", "roofline-peak")),
         ("scratchpad", "edge-tpu-board", "accelerator"),
     ],
 )  # fmt: skip
@@ -79,7 +79,7 @@ def test_an_operator_on_a_drive_pays_the_drives_prices() -> None:
     loaded = load_system("csd-node")
     memory = replace(loaded.memories["csd0"], energy_per_byte_read_j=1e-12, energy_per_byte_written_j=7e-12)
     work = operator_of("elementwise", 1.0, 3000, 1000, "fp16", name="o")
-    cost = COST_MODELS.get("gpu").cost(work, loaded.nodes["csd0"], memory)
+    cost = COST_MODELS.get("by-device").cost(work, loaded.nodes["csd0"], memory)
     assert cost.memory_energy_j == pytest.approx(3000e-12 + 7000e-12)
 
 
@@ -116,7 +116,7 @@ def test_attention_backward_does_five_products_at_the_price_of_five(board: str) 
     graph = offchip.load_model("gpt3-large", phase="train", batch=4, prompt=1024).phases[0].graph
     forward = next(o for o in graph.operators if o.kind == "attention")
     backward = graph.operator_by_name[f"{forward.name}.backward"]
-    costs = [COST_MODELS.get("gpu").cost(o, node, machine.memories[board]) for o in (forward, backward)]
+    costs = [COST_MODELS.get("by-device").cost(o, node, machine.memories[board]) for o in (forward, backward)]
     there, back = (c.compute_energy_j / o.flops for c, o in zip(costs, (forward, backward), strict=True))
     assert back == pytest.approx(there, rel=0.1)
 

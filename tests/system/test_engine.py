@@ -375,7 +375,7 @@ class Cheating(GivenSeconds):
 )
 @BOTH
 def test_a_cheating_cost_model_is_caught(run: Run, changes: dict[str, float], message: str) -> None:
-    from simulator.system.program import bind
+    from simulator.system.bound_plan import bind
 
     flops = 1e11  # one second on the vector unit of the test devices
     work = (

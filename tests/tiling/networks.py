@@ -2,7 +2,7 @@
 
 from hypothesis import strategies as st
 
-from workloads.layer_builder import LayerBuilder
+from workloads.layer_builder import ConvLayer, LayerBuilder
 from workloads.workload import WorkloadOptions
 
 
@@ -20,18 +20,28 @@ def networks(draw):
             kind = "resize"
         if kind == "conv":
             x = build.conv(
-                name, x, draw(st.integers(1, 4)), kernel, draw(st.integers(1, 2)), draw(st.integers(0, kernel // 2)),
-                dilation=draw(st.integers(1, 2)) if kernel < 3 else 1, norm=draw(st.booleans()),
-                bias=draw(st.booleans()),
-            )  # fmt: skip
+                name,
+                x,
+                ConvLayer(
+                    draw(st.integers(1, 4)),
+                    kernel,
+                    draw(st.integers(1, 2)),
+                    draw(st.integers(0, kernel // 2)),
+                    dilation=draw(st.integers(1, 2)) if kernel < 3 else 1,
+                    norm=draw(st.booleans()),
+                    bias=draw(st.booleans()),
+                ),
+            )
         elif kind == "depthwise":
-            x = build.conv(name, x, channels, 3, draw(st.integers(1, 2)), 1, groups=channels)
+            x = build.conv(name, x, ConvLayer(channels, 3, draw(st.integers(1, 2)), 1, groups=channels))
         elif kind == "pool":
             x = build.pool(name, x, 3, draw(st.integers(1, 2)), draw(st.integers(0, 1)))
         elif kind == "add":
-            x = build.add(name, build.conv(f"{name}.a", x, channels, 3, 1, 1), x, activation="relu")
+            x = build.add(
+                name, build.conv(f"{name}.a", x, ConvLayer(channels, 3, 1, 1)), x, activation="relu"
+            )
         elif kind == "concat":
-            x = build.concat(name, x, build.conv(f"{name}.a", x, 2, 1))
+            x = build.concat(name, x, build.conv(f"{name}.a", x, ConvLayer(2, 1)))
         elif kind == "resize":
             x = build.resize(name, x, height + draw(st.integers(0, 5)), width + 2)
         elif kind == "up":

@@ -12,7 +12,7 @@ from simulator.rewrite.tile_rows import rows_needed
 from tests.tiling import interpreter
 from tests.tiling.networks import networks
 from workloads.graph import Graph, Role, Tensor, check_graph, make_operator
-from workloads.layer_builder import LayerBuilder
+from workloads.layer_builder import ConvLayer, LayerBuilder
 from workloads.operators import Convolution, Pool
 from workloads.workload import WorkloadOptions
 
@@ -56,7 +56,7 @@ def test_strips_do_the_same_work_on_the_same_bytes(case):
 
 def test_a_cut_that_cannot_be_made_is_refused():
     build = LayerBuilder("small", WorkloadOptions())
-    x = build.conv("stem", build.input("image", 3, 8, 8), 4, 3, 1, 1)
+    x = build.conv("stem", build.input("image", 3, 8, 8), ConvLayer(4, 3, 1, 1))
     graph = build.graph(build.linear("classifier", build.adaptive_pool("mean", x), 10))
     for name, axis, parts in (("stem", "row", 9), ("mean", "row", 2), ("nobody", "row", 2)):
         with pytest.raises(InputError):
@@ -110,7 +110,9 @@ def test_a_convolution_without_padding_reads_no_row_before_its_strip():
 
 def test_a_crop_in_strips_reads_what_it_keeps():
     build = LayerBuilder("small", WorkloadOptions(dtype="int8"))
-    x = build.crop("middle", build.conv("stem", build.input("image", 3, 16, 16), 4, 3, 1, 1), 12, 6)
+    x = build.crop(
+        "middle", build.conv("stem", build.input("image", 3, 16, 16), ConvLayer(4, 3, 1, 1)), 12, 6
+    )
     graph = build.graph(build.linear("classifier", build.adaptive_pool("mean", x), 10))
     whole = graph.operator_by_name["middle"]
     tiled = tile_graph(graph, {"a": Tiling("row", 3, ("middle",))})

@@ -18,7 +18,7 @@ from simulator.rewrite.views import without_views
 from tests.accelerator.machines import machine
 from tests.scheduling.executor import execute
 from workloads.graph import Graph, Tensor, make_operator
-from workloads.layer_builder import LayerBuilder
+from workloads.layer_builder import ConvLayer, LayerBuilder
 from workloads.models import build
 from workloads.operators import Activation, View
 from workloads.workload import WorkloadOptions
@@ -70,7 +70,7 @@ def test_cutting_chains_never_costs_more():
 
 def test_what_cannot_be_cut_far_enough_is_named():
     net = LayerBuilder("flat", WorkloadOptions(dtype="int8"))
-    x = net.adaptive_pool("mean", net.conv("stem", net.input("image", 3, 16, 16), 64, 3, 1, 1))
+    x = net.adaptive_pool("mean", net.conv("stem", net.input("image", 3, 16, 16), ConvLayer(64, 3, 1, 1)))
     graph = net.graph(net.linear("classifier", x, 10))
     with pytest.raises(InfeasibleError, match=r"operator .mean. .* levers"):
         fit_tiles(graph, 8192)
@@ -100,7 +100,7 @@ def test_settings_are_held_against_what_the_mapper_reads(tmp_path):
 
 def test_a_reshape_takes_no_place_in_a_plan(tmp_path):
     net = LayerBuilder("reshaped", WorkloadOptions(dtype="int8"))
-    x = net.conv("first", net.input("image", 3, 8, 8), 4, 3, 1, 1)
+    x = net.conv("first", net.input("image", 3, 8, 8), ConvLayer(4, 3, 1, 1))
     flat = net.operator("flatten", View(), (x,), (1, 256))
     graph = net.graph(net.linear("classifier", flat, 10))
     system = machine(tmp_path)

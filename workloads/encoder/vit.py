@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from workloads.encoder.block import EncoderShape, add_and_norm, encoder_layer
 from workloads.graph import Place
-from workloads.layer_builder import LayerBuilder, chosen_dims, finished, plain_options
+from workloads.layer_builder import ConvLayer, LayerBuilder, chosen_dims, finished, plain_options
 from workloads.operators import Copy, Elementwise, Gather
 from workloads.workload import Workload, WorkloadOptions
 
@@ -49,7 +49,7 @@ def _vit(name: str, spec: EncoderShape, layers: int, patch: int, options: Worklo
     chosen_dims(options, name)
     net = LayerBuilder(name, options)
     image = net.input("image", 3, 224, 224)
-    patches = net.conv("patch_embedding", image, spec.hidden, patch, patch, bias=True)
+    patches = net.conv("patch_embedding", image, ConvLayer(spec.hidden, patch, patch, bias=True))
     sequence = 1 + (224 // patch) ** 2
     x = _with_class_token(net, patches, sequence, spec.hidden)
     pending = ""

@@ -10,13 +10,14 @@ in plain Python, which knows what is wrong with it or what unusual thing it says
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from hw_configs.compiled import compiled
 
-__all__ = ["ADDRESS", "CYCLE", "DIRECTION", "pack_words", "parse_lines"]
+__all__ = ["ADDRESS", "CYCLE", "DIRECTION", "LineForm", "Parsed", "pack_words", "parse_lines"]
 
 ADDRESS, DIRECTION, CYCLE = 0, 1, 2
 """What a column holds."""
@@ -36,13 +37,31 @@ def pack_words(words: Mapping[int, Iterable[str]]) -> tuple[npt.NDArray[np.int64
     return np.array(packed, np.uint64).view(np.int64), np.array(values, np.uint8)
 
 
+class LineForm(NamedTuple):
+    """What each column holds, whether commas part them, and the words of :func:`pack_words` with their meanings."""
+
+    columns: npt.NDArray[np.int64]
+    comma: bool
+    words: npt.NDArray[np.int64]
+    meanings: npt.NDArray[np.uint8]
+
+
+class Parsed(NamedTuple):
+    """The arrays that lines are parsed into, one place per request."""
+
+    address: npt.NDArray[np.int64]
+    write: npt.NDArray[np.uint8]
+    arrival: npt.NDArray[np.int64]
+
+
 @compiled
-def parse_lines(text, start, end, columns, comma, words, meanings, address, write, arrival, filled):
+def parse_lines(text, start, end, form: LineForm, into: Parsed, filled):
     """Take whole lines of ``text[start:end]`` until one is not ordinary, or the arrays are full.
 
-    ``columns`` says what each column holds, ``comma`` whether commas part them. Returns where the first line
-    not taken begins, the number of requests in the arrays, and the number of lines passed.
+    Returns where the first line not taken begins, the number of requests in the arrays, and the number of lines passed.
     """
+    columns, comma, words, meanings = form
+    address, write, arrival = into
     lines = 0
     while filled < address.size:
         at = start

@@ -23,7 +23,15 @@ import numpy.typing as npt
 
 from hw_configs.problems import InputError, Problem, bad_input, nearest
 from hw_configs.whole_number import INT64_MOST, MAX_DIGITS, integer
-from workloads.memory_trace.line_parser import ADDRESS, CYCLE, DIRECTION, pack_words, parse_lines
+from workloads.memory_trace.line_parser import (
+    ADDRESS,
+    CYCLE,
+    DIRECTION,
+    LineForm,
+    Parsed,
+    pack_words,
+    parse_lines,
+)
 from workloads.memory_trace.trace import Period, Requests
 from workloads.packed_file import open_bytes, unreadable_told
 
@@ -203,10 +211,9 @@ class _Reader:
         if self.read is None:
             return start
         words, meanings = self._words
-        start, filled, lines = parse_lines(
-            text, start, end, self.columns, self.separator == ",", words, meanings, self.address, self.write,
-            self.arrival, self.filled,
-        )  # fmt: skip
+        form = LineForm(self.columns, self.separator == ",", words, meanings)
+        into = Parsed(self.address, self.write, self.arrival)
+        start, filled, lines = parse_lines(text, start, end, form, into, self.filled)
         self.seen |= filled > self.filled
         self.filled, self.line = int(filled), self.line + int(lines)
         return int(start)

@@ -11,7 +11,7 @@ from collections import Counter
 from workloads.operators import Activation, Attention, Norm, Product, Rotary, Softmax
 from workloads.transformer.shape import Attention as AttentionShape
 from workloads.transformer.step import Step
-from workloads.transformer.writer import NORM_FLOPS, ROTARY_FLOPS, SOFTMAX_FLOPS, GraphWriter
+from workloads.transformer.writer import NORM_FLOPS, ROTARY_FLOPS, SOFTMAX_FLOPS, GraphWriter, Linear, Moves
 
 __all__ = ["KeyValue", "write_attention"]
 
@@ -48,12 +48,20 @@ def write_attention(
         gated = w.activation("attention.gated.out", m, v_size)
         inputs = (out, w.prefix + ("attention.qkv.out" if w.fused else "attention.gate.out"))
         work = Activation(m=m, n=v_size, flops_per_element=5.0 * spec.gate / v_size, gated=True)
-        w.emit("attention.gated", work, inputs, (gated,), tp="split", touched={inputs[1]: m * spec.gate})
+        w.emit(
+            "attention.gated",
+            work,
+            inputs,
+            (gated,),
+            tp="split",
+            moves=Moves(touched={inputs[1]: m * spec.gate}),
+        )
         out = gated
     return w.linear(
-        "attention.out", out, m, hidden, v_size, module=f"{module}.o_proj", tp="row",
-        bias=hidden if spec.out_bias else 0,
-    )  # fmt: skip
+        "attention.out",
+        out,
+        Linear(m, hidden, v_size, module=f"{module}.o_proj", tp="row", bias=hidden if spec.out_bias else 0),
+    )
 
 
 def _sizes(spec: AttentionShape) -> tuple[int, int, int]:
@@ -72,9 +80,19 @@ def _project_fused(
     q, k, v = _sizes(spec)
     bias = spec.q_bias * (q + spec.gate) + spec.k_bias * k + spec.v_bias * v
     out = w.linear(
-        "attention.qkv", source, m, q + spec.gate + k + v, hidden, module=f"{module}.q_proj", tp="column",
-        bias=bias, heads=spec.heads, kv_heads=spec.kv_heads if k else 0,
-    )  # fmt: skip
+        "attention.qkv",
+        source,
+        Linear(
+            m,
+            q + spec.gate + k + v,
+            hidden,
+            module=f"{module}.q_proj",
+            tp="column",
+            bias=bias,
+            heads=spec.heads,
+            kv_heads=spec.kv_heads if k else 0,
+        ),
+    )
     query = key = value = out
     if spec.q_norm or spec.k_norm or spec.v_norm or spec.plain_norm:
         makes_value = spec.v_norm and k > 0
@@ -82,9 +100,13 @@ def _project_fused(
         normed = w.activation("attention.qk_norm.out", m, columns)
         weights = _norm_weights(w, spec, ("q", "k") if k else ("q",))
         w.emit(
-            "attention.qk_norm", Norm(m=m, n=columns, flops_per_element=NORM_FLOPS["rms"], norm="rms"),
-            (out, *weights), (normed,), tp="split", touched={out: m * (q + k + (v if makes_value else 0))},
-        )  # fmt: skip
+            "attention.qk_norm",
+            Norm(m=m, n=columns, flops_per_element=NORM_FLOPS["rms"], norm="rms"),
+            (out, *weights),
+            (normed,),
+            tp="split",
+            moves=Moves(touched={out: m * (q + k + (v if makes_value else 0))}),
+        )
         query = key = normed
         value = normed if makes_value else value
     if spec.rotary_dim:
@@ -103,15 +125,34 @@ def _project_apart(
     for part, n in parts.items():
         if n:
             made[part] = w.linear(
-                f"attention.{part}", source, m, n, hidden, module=f"{module}.{part}_proj", tp="column",
-                bias=n if biases[part] else 0,
-                heads=spec.heads if part == "q" else 0, kv_heads=0 if part == "q" else spec.kv_heads,
-            )  # fmt: skip
+                f"attention.{part}",
+                source,
+                Linear(
+                    m,
+                    n,
+                    hidden,
+                    module=f"{module}.{part}_proj",
+                    tp="column",
+                    bias=n if biases[part] else 0,
+                    heads=spec.heads if part == "q" else 0,
+                    kv_heads=0 if part == "q" else spec.kv_heads,
+                ),
+            )
     if spec.gate:
         w.linear(
-            "attention.gate", source, m, spec.gate, hidden, module=f"{module}.q_proj", tp="column",
-            bias=spec.gate if spec.q_bias else 0, heads=spec.heads, kv_heads=0,
-        )  # fmt: skip
+            "attention.gate",
+            source,
+            Linear(
+                m,
+                spec.gate,
+                hidden,
+                module=f"{module}.q_proj",
+                tp="column",
+                bias=spec.gate if spec.q_bias else 0,
+                heads=spec.heads,
+                kv_heads=0,
+            ),
+        )
     if spec.shared_kv and "k" in made:
         made["v"] = made["k"]
     norms = {
@@ -155,7 +196,7 @@ def _rotary(
     m = step.tokens
     out = w.activation(f"{name}.out", m, columns)
     work = Rotary(m=m, n=columns, flops_per_element=ROTARY_FLOPS * spec.rotary_dim / spec.head_dim)
-    w.emit(name, work, sources, (out,), tp="split", touched={sources[0]: m * columns})
+    w.emit(name, work, sources, (out,), tp="split", moves=Moves(touched={sources[0]: m * columns}))
     return out
 
 
@@ -183,9 +224,14 @@ def _attend_fused(
         chunk=spec.chunk, kv_dtype=w.precision.cache,
     )  # fmt: skip
     w.emit(
-        "attention.attend", work, tuple(inputs), (out,), updates=tuple(appended), tp="head", touched=used,
-        written=appended,
-    )  # fmt: skip
+        "attention.attend",
+        work,
+        tuple(inputs),
+        (out,),
+        updates=tuple(appended),
+        tp="head",
+        moves=Moves(touched=used, written=appended),
+    )
 
 
 def _attend_apart(
@@ -210,10 +256,14 @@ def _attend_apart(
             m=step.new, n=n, k=k, batch=step.batch * spec.heads, heads=spec.heads, kv_heads=spec.kv_heads
         )
         w.emit(
-            name, work, tuple(part for part in (left, new, cache) if part), (result,),
-            updates=(cache,) if owns else (), tp="head", touched=used,
-            written={cache: step.batch * kept * spec.kv_heads * dim},
-        )  # fmt: skip
+            name,
+            work,
+            tuple(part for part in (left, new, cache) if part),
+            (result,),
+            updates=(cache,) if owns else (),
+            tp="head",
+            moves=Moves(touched=used, written={cache: step.batch * kept * spec.kv_heads * dim}),
+        )
 
     product("attention.qk_matmul", query, key, k_cache, scores, seen, spec.head_dim, spec.head_dim)
     softmax = Softmax(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from workloads.operators import Activation, Elementwise, TopK
 from workloads.transformer.shape import Experts, FeedForward
 from workloads.transformer.step import Step
-from workloads.transformer.writer import ACTIVATION_FLOPS, GraphWriter
+from workloads.transformer.writer import ACTIVATION_FLOPS, ExpertProducts, GraphWriter, Linear
 
 __all__ = ["expected_experts", "write_experts", "write_mlp"]
 
@@ -32,27 +32,30 @@ def write_mlp(
     if gated and w.fused:
         halves = [
             w.linear(
-                f"{name}.gate_up", source, m, 2 * size, hidden, module=f"{module}.up_proj", tp="column",
-                bias=2 * up_bias,
+                f"{name}.gate_up",
+                source,
+                Linear(m, 2 * size, hidden, module=f"{module}.up_proj", tp="column", bias=2 * up_bias),
             )
-        ]  # fmt: skip
+        ]
     else:
         halves = [
             w.linear(
-                f"{name}.{part}", source, m, size, hidden, module=f"{module}.{part}_proj", tp="column",
-                bias=up_bias,
+                f"{name}.{part}",
+                source,
+                Linear(m, size, hidden, module=f"{module}.{part}_proj", tp="column", bias=up_bias),
             )
             for part in (("gate", "up") if gated else ("up",))
-        ]  # fmt: skip
+        ]
     hidden_out = w.activation(f"{name}.act.out", m, size)
     if vectors:
         halves.append(w.weight(f"{name}.act.weight", vectors))
     work = Activation(m=m, n=size, flops_per_element=ACTIVATION_FLOPS[spec.activation] + gated, gated=gated)
     w.emit(f"{name}.act", work, halves, (hidden_out,), tp="split")
     return w.linear(
-        f"{name}.down", hidden_out, m, hidden, size, module=f"{module}.down_proj", tp="row",
-        bias=hidden if spec.down_bias else 0,
-    )  # fmt: skip
+        f"{name}.down",
+        hidden_out,
+        Linear(m, hidden, size, module=f"{module}.down_proj", tp="row", bias=hidden if spec.down_bias else 0),
+    )
 
 
 def write_experts(
@@ -71,14 +74,25 @@ def write_experts(
     if spec.latent:
         width = spec.latent
         entry = w.linear(
-            "mlp.experts.latent_in", source, m, width, hidden, module=f"{module}.fc1", tp="replicated"
+            "mlp.experts.latent_in", source, Linear(m, width, hidden, module=f"{module}.fc1", tp="replicated")
         )
     up = w.activation("mlp.experts.gate_up.out", rows, halves * spec.intermediate)
     w.grouped(
-        "mlp.experts.gate_up", (entry, choice), up, rows, halves * spec.intermediate, width,
-        experts=spec.count, active=spec.active, touched=touched, module=f"{module}.gate_up_proj",
-        tp="column", bias=spec.up_bias,
-    )  # fmt: skip
+        "mlp.experts.gate_up",
+        (entry, choice),
+        up,
+        ExpertProducts(
+            rows,
+            halves * spec.intermediate,
+            width,
+            experts=spec.count,
+            active=spec.active,
+            touched=touched,
+            module=f"{module}.gate_up_proj",
+            tp="column",
+            bias=spec.up_bias,
+        ),
+    )
     mid = w.activation("mlp.experts.act.out", rows, spec.intermediate)
     work = Activation(
         m=rows, n=spec.intermediate, flops_per_element=ACTIVATION_FLOPS[spec.activation] + spec.gated,
@@ -87,13 +101,25 @@ def write_experts(
     w.emit("mlp.experts.act", work, (up,), (mid,), tp="split")
     out = w.activation("mlp.experts.down.out", m, width)
     w.grouped(
-        "mlp.experts.down", (mid, choice), out, rows, width, spec.intermediate,
-        experts=spec.count, active=spec.active, touched=touched, module=f"{module}.down_proj",
-        tp="row", bias=spec.down_bias, extra_flops=2.0 * rows * width,
-    )  # fmt: skip
+        "mlp.experts.down",
+        (mid, choice),
+        out,
+        ExpertProducts(
+            rows,
+            width,
+            spec.intermediate,
+            experts=spec.count,
+            active=spec.active,
+            touched=touched,
+            module=f"{module}.down_proj",
+            tp="row",
+            bias=spec.down_bias,
+            extra_flops=2.0 * rows * width,
+        ),
+    )
     if spec.latent:
         out = w.linear(
-            "mlp.experts.latent_out", out, m, hidden, width, module=f"{module}.fc2", tp="replicated"
+            "mlp.experts.latent_out", out, Linear(m, hidden, width, module=f"{module}.fc2", tp="replicated")
         )
     return [out] if spec.shared is None else [out, _shared(w, m, spec, spec.shared, hidden, source)]
 
@@ -101,9 +127,10 @@ def write_experts(
 def _route(w: GraphWriter, m: int, spec: Experts, hidden: int, source: str) -> str:
     """Scores of all experts and the choice of the best; the choice is an index and a weight per row."""
     logits = w.linear(
-        "mlp.router", source, m, spec.count, hidden, module="", tp="replicated",
-        bias=spec.count if spec.router_bias else 0,
-    )  # fmt: skip
+        "mlp.router",
+        source,
+        Linear(m, spec.count, hidden, module="", tp="replicated", bias=spec.count if spec.router_bias else 0),
+    )
     choice = w.activation("mlp.topk.out", m, 2 * spec.active, "fp32")
     inputs = [logits]
     if spec.vectors:
@@ -122,7 +149,7 @@ def _shared(w: GraphWriter, m: int, spec: Experts, shared: FeedForward, hidden: 
     out = write_mlp(w, m, shared, hidden, source, "mlp.shared")
     if not spec.shared_gate:
         return out
-    gate = w.linear("mlp.shared.scale", source, m, 1, hidden, module="", tp="replicated")
+    gate = w.linear("mlp.shared.scale", source, Linear(m, 1, hidden, module="", tp="replicated"))
     scaled = w.activation("mlp.shared.scaled.out", m, hidden)
     work = Elementwise(m=m, n=hidden, flops_per_element=1.0, function="multiply")
     w.emit("mlp.shared.scaled", work, (out, gate), (scaled,))

@@ -13,15 +13,36 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from typing import NamedTuple
 
 from workloads.dtypes import size_bytes
 from workloads.graph import Role
 from workloads.operators import Attention, Norm, Product, Rotary, TopK
 from workloads.transformer.shape import Indexer, LatentAttention
 from workloads.transformer.step import Step
-from workloads.transformer.writer import NORM_FLOPS, ROTARY_FLOPS, SOFTMAX_FLOPS, GraphWriter
+from workloads.transformer.writer import NORM_FLOPS, ROTARY_FLOPS, SOFTMAX_FLOPS, GraphWriter, Linear, Moves
 
 __all__ = ["write_latent_attention"]
+
+
+class _Sources(NamedTuple):
+    """Tensors that attention reads: the query, rotated halves, the new latent; a cache and the chosen, or ""."""
+
+    query: str
+    rotated: str
+    latent: str
+    cache: str
+    chosen: str
+
+
+class _Form(NamedTuple):
+    """Expanded or absorbed attention: the cache it updates, key-value heads, and elements of a key and a value."""
+
+    cache: str
+    kv_heads: int
+    qk: int
+    v: int
+    top_k: int
 
 
 def write_latent_attention(
@@ -33,14 +54,25 @@ def write_latent_attention(
     query, query_latent, latent = _project(w, m, spec, hidden, source, module)
     rotated = w.activation("attention.rotary.out", m, (heads + 1) * spec.rope_dim)
     w.emit(
-        "attention.rotary", Rotary(m=m, n=(heads + 1) * spec.rope_dim, flops_per_element=ROTARY_FLOPS),
-        (query, latent), (rotated,), tp="split",
-        touched=Counter({query: m * heads * spec.rope_dim}) + Counter({latent: m * spec.rope_dim}),
-    )  # fmt: skip
+        "attention.rotary",
+        Rotary(m=m, n=(heads + 1) * spec.rope_dim, flops_per_element=ROTARY_FLOPS),
+        (query, latent),
+        (rotated,),
+        tp="split",
+        moves=Moves(
+            touched=Counter({query: m * heads * spec.rope_dim}) + Counter({latent: m * spec.rope_dim})
+        ),
+    )
     normed = w.activation("attention.kv_a_norm.out", m, spec.kv_rank)
     weight = w.weight("attention.kv_a_norm.weight", spec.kv_rank)
     work = Norm(m=m, n=spec.kv_rank, flops_per_element=NORM_FLOPS["rms"], norm="rms")
-    w.emit("attention.kv_a_norm", work, (latent, weight), (normed,), touched={latent: m * spec.kv_rank})
+    w.emit(
+        "attention.kv_a_norm",
+        work,
+        (latent, weight),
+        (normed,),
+        moves=Moves(touched={latent: m * spec.kv_rank}),
+    )
     cache = ""
     if step.keeps_cache:
         cache = w.cache("attention.latent_cache", step.batch, step.capacity, spec.kv_rank + spec.rope_dim)
@@ -49,11 +81,19 @@ def write_latent_attention(
         chosen = _write_indexer(w, step, spec, spec.indexer, hidden, source, query_latent, module)
     sparse = spec.indexer is not None and step.context > spec.indexer.top_k
     form = _absorbed if step.decode or sparse else _expanded
-    out = form(w, step, spec, query, rotated, normed, cache, chosen, module)
+    out = form(w, step, spec, _Sources(query, rotated, normed, cache, chosen), module)
     return w.linear(
-        "attention.out", out, m, hidden, heads * spec.v_head_dim, module=f"{module}.o_proj", tp="row",
-        bias=hidden if spec.bias else 0,
-    )  # fmt: skip
+        "attention.out",
+        out,
+        Linear(
+            m,
+            hidden,
+            heads * spec.v_head_dim,
+            module=f"{module}.o_proj",
+            tp="row",
+            bias=hidden if spec.bias else 0,
+        ),
+    )
 
 
 def _project(
@@ -64,53 +104,90 @@ def _project(
     kv_size = spec.kv_rank + spec.rope_dim
     if spec.q_rank is None:
         query = w.linear(
-            "attention.q", source, m, q_size, hidden, module=f"{module}.q_proj", tp="column",
-            heads=spec.heads, kv_heads=0,
-        )  # fmt: skip
+            "attention.q",
+            source,
+            Linear(m, q_size, hidden, module=f"{module}.q_proj", tp="column", heads=spec.heads, kv_heads=0),
+        )
         latent = w.linear(
-            "attention.kv_a", source, m, kv_size, hidden, module=f"{module}.kv_a_proj_with_mqa",
-            tp="replicated", bias=kv_size if spec.bias else 0,
-        )  # fmt: skip
+            "attention.kv_a",
+            source,
+            Linear(
+                m,
+                kv_size,
+                hidden,
+                module=f"{module}.kv_a_proj_with_mqa",
+                tp="replicated",
+                bias=kv_size if spec.bias else 0,
+            ),
+        )
         return query, query, latent
     rank = spec.q_rank
     if w.fused:
         latent = down = w.linear(
-            "attention.qkv_a", source, m, rank + kv_size, hidden, module=f"{module}.q_a_proj",
-            tp="replicated", bias=rank + kv_size if spec.bias else 0,
-        )  # fmt: skip
+            "attention.qkv_a",
+            source,
+            Linear(
+                m,
+                rank + kv_size,
+                hidden,
+                module=f"{module}.q_a_proj",
+                tp="replicated",
+                bias=rank + kv_size if spec.bias else 0,
+            ),
+        )
     else:
         down = w.linear(
-            "attention.q_a", source, m, rank, hidden, module=f"{module}.q_a_proj", tp="replicated",
-            bias=rank if spec.bias else 0,
-        )  # fmt: skip
+            "attention.q_a",
+            source,
+            Linear(
+                m, rank, hidden, module=f"{module}.q_a_proj", tp="replicated", bias=rank if spec.bias else 0
+            ),
+        )
         latent = w.linear(
-            "attention.kv_a", source, m, kv_size, hidden, module=f"{module}.kv_a_proj_with_mqa",
-            tp="replicated", bias=kv_size if spec.bias else 0,
-        )  # fmt: skip
+            "attention.kv_a",
+            source,
+            Linear(
+                m,
+                kv_size,
+                hidden,
+                module=f"{module}.kv_a_proj_with_mqa",
+                tp="replicated",
+                bias=kv_size if spec.bias else 0,
+            ),
+        )
     weight = w.weight("attention.q_a_norm.weight", rank)
     normed = w.activation("attention.q_a_norm.out", m, rank)
     work = Norm(m=m, n=rank, flops_per_element=NORM_FLOPS["rms"], norm="rms")
-    w.emit("attention.q_a_norm", work, (down, weight), (normed,), touched={down: m * rank})
+    w.emit("attention.q_a_norm", work, (down, weight), (normed,), moves=Moves(touched={down: m * rank}))
     query = w.linear(
-        "attention.q_b", normed, m, q_size, rank, module=f"{module}.q_b_proj", tp="column",
-        heads=spec.heads, kv_heads=0,
-    )  # fmt: skip
+        "attention.q_b",
+        normed,
+        Linear(m, q_size, rank, module=f"{module}.q_b_proj", tp="column", heads=spec.heads, kv_heads=0),
+    )
     return query, normed, latent
 
 
-def _expanded(
-    w: GraphWriter, step: Step, spec: LatentAttention, query: str, rotated: str, latent: str, cache: str,
-    chosen: str, module: str,
-) -> str:  # fmt: skip
+def _expanded(w: GraphWriter, step: Step, spec: LatentAttention, sources: _Sources, module: str) -> str:
     """Keys and values of every token of the context, then ordinary multi-head attention."""
+    query, rotated, latent, cache, chosen = sources
     heads, rows = spec.heads, step.batch * step.context
     past_bytes = size_bytes(step.batch * step.past * spec.kv_rank, w.precision.cache)
     parts = {}
     for part, size in (("k_up", spec.nope_dim), ("v_up", spec.v_head_dim)):
         parts[part] = w.linear(
-            f"attention.{part}", latent, rows, heads * size, spec.kv_rank, module=f"{module}.kv_b_proj",
-            tp="column", beside_read=past_bytes, heads=heads, kv_heads=heads,
-        )  # fmt: skip
+            f"attention.{part}",
+            latent,
+            Linear(
+                rows,
+                heads * size,
+                spec.kv_rank,
+                module=f"{module}.kv_b_proj",
+                tp="column",
+                beside_read=past_bytes,
+                heads=heads,
+                kv_heads=heads,
+            ),
+        )
     out = w.activation("attention.attend.out", step.tokens, heads * spec.v_head_dim)
 
     def attend(writer: GraphWriter, at: Step) -> None:
@@ -121,18 +198,22 @@ def _expanded(
         }  # fmt: skip
         inputs = (query, rotated, parts["k_up"], parts["v_up"], latent, cache, chosen)
         _emit_attention(
-            writer, at, spec, inputs, cache, out, used, kv_heads=heads, qk=qk, v=spec.v_head_dim, top_k=0
+            writer,
+            at,
+            spec,
+            inputs,
+            out,
+            used,
+            _Form(cache, kv_heads=heads, qk=qk, v=spec.v_head_dim, top_k=0),
         )
 
     w.write_moving(attend, step)
     return out
 
 
-def _absorbed(
-    w: GraphWriter, step: Step, spec: LatentAttention, query: str, rotated: str, latent: str, cache: str,
-    chosen: str, module: str,
-) -> str:  # fmt: skip
+def _absorbed(w: GraphWriter, step: Step, spec: LatentAttention, sources: _Sources, module: str) -> str:
     """Attention over the latents themselves, as one key-value head shared by all query heads."""
+    query, rotated, latent, cache, chosen = sources
     own = w.precision.own
     heads, m = spec.heads, step.tokens
     fmt = w.precision.format_of(f"{module}.kv_b_proj")
@@ -145,10 +226,20 @@ def _absorbed(
         )  # fmt: skip
 
     absorbed = w.linear(
-        "attention.k_up", query, m, spec.kv_rank, spec.nope_dim, module=f"{module}.kv_b_proj", tp="head",
-        batch=heads, weight=up_weight("k_up", spec.nope_dim),
-        heads=heads, kv_heads=heads,
-    )  # fmt: skip
+        "attention.k_up",
+        query,
+        Linear(
+            m,
+            spec.kv_rank,
+            spec.nope_dim,
+            module=f"{module}.kv_b_proj",
+            tp="head",
+            batch=heads,
+            weight=up_weight("k_up", spec.nope_dim),
+            heads=heads,
+            kv_heads=heads,
+        ),
+    )
     mixed = w.activation("attention.attend.out", m, heads * spec.kv_rank)
     top_k = spec.indexer.top_k if spec.indexer is not None else 0
 
@@ -160,30 +251,46 @@ def _absorbed(
             latent: at.tokens * spec.kv_rank, cache: at.batch * old * qk, chosen: 0,
         }  # fmt: skip
         _emit_attention(
-            writer, at, spec, (absorbed, rotated, latent, cache, chosen), cache, mixed, used, kv_heads=1,
-            qk=qk, v=spec.kv_rank, top_k=top_k,
+            writer, at, spec, (absorbed, rotated, latent, cache, chosen), mixed, used,
+            _Form(cache, kv_heads=1, qk=qk, v=spec.kv_rank, top_k=top_k),
         )  # fmt: skip
 
     w.write_moving(attend, step)
     return w.linear(
-        "attention.v_up", mixed, m, spec.v_head_dim, spec.kv_rank, module=f"{module}.kv_b_proj", tp="head",
-        batch=heads, weight=up_weight("v_up", spec.v_head_dim), heads=heads, kv_heads=heads,
-    )  # fmt: skip
+        "attention.v_up",
+        mixed,
+        Linear(
+            m,
+            spec.v_head_dim,
+            spec.kv_rank,
+            module=f"{module}.kv_b_proj",
+            tp="head",
+            batch=heads,
+            weight=up_weight("v_up", spec.v_head_dim),
+            heads=heads,
+            kv_heads=heads,
+        ),
+    )
 
 
 def _emit_attention(
-    w: GraphWriter, step: Step, spec: LatentAttention, inputs: tuple[str, ...], cache: str, out: str,
-    used: Mapping[str, int], *, kv_heads: int, qk: int, v: int, top_k: int,
+    w: GraphWriter, step: Step, spec: LatentAttention, inputs: tuple[str, ...], out: str,
+    used: Mapping[str, int], form: _Form,
 ) -> None:  # fmt: skip
+    cache = form.cache
     work = Attention(
-        batch=step.batch, heads=spec.heads, kv_heads=kv_heads, head_dim=qk, v_head_dim=v, q_len=step.new,
-        kv_len=step.context, causal=True, top_k=top_k, latent=True, kv_dtype=w.precision.cache,
+        batch=step.batch, heads=spec.heads, kv_heads=form.kv_heads, head_dim=form.qk, v_head_dim=form.v,
+        q_len=step.new, kv_len=step.context, causal=True, top_k=form.top_k, latent=True, kv_dtype=w.precision.cache,
     )  # fmt: skip
     w.emit(
-        "attention.attend", work, tuple(name for name in inputs if name), (out,),
-        updates=(cache,) if cache else (), tp="head", touched=used,
-        written={cache: step.tokens * (spec.kv_rank + spec.rope_dim)},
-    )  # fmt: skip
+        "attention.attend",
+        work,
+        tuple(name for name in inputs if name),
+        (out,),
+        updates=(cache,) if cache else (),
+        tp="head",
+        moves=Moves(touched=used, written={cache: step.tokens * (spec.kv_rank + spec.rope_dim)}),
+    )
 
 
 def _write_indexer(
@@ -194,11 +301,12 @@ def _write_indexer(
     m, dim, heads = step.tokens, indexer.head_dim, indexer.heads
     width = spec.q_rank or hidden
     query = w.linear(
-        "attention.indexer.q", query_latent if spec.q_rank else source, m, heads * dim, width,
-        module=f"{module}.indexer.wq_b", tp="replicated",
-    )  # fmt: skip
+        "attention.indexer.q",
+        query_latent if spec.q_rank else source,
+        Linear(m, heads * dim, width, module=f"{module}.indexer.wq_b", tp="replicated"),
+    )
     key = w.linear(
-        "attention.indexer.k", source, m, dim, hidden, module=f"{module}.indexer.wk", tp="replicated"
+        "attention.indexer.k", source, Linear(m, dim, hidden, module=f"{module}.indexer.wk", tp="replicated")
     )
     weights = [
         w.weight("attention.indexer.k_norm.weight", dim),
@@ -210,7 +318,9 @@ def _write_indexer(
     rotated = w.activation("attention.indexer.rotary.out", m, (heads + 1) * dim)
     turned = Rotary(m=m, n=(heads + 1) * dim, flops_per_element=ROTARY_FLOPS * spec.rope_dim / dim)
     w.emit("attention.indexer.rotary", turned, (query, normed), (rotated,))
-    scale = w.linear("attention.indexer.weights", source, m, heads, hidden, module="", tp="replicated")
+    scale = w.linear(
+        "attention.indexer.weights", source, Linear(m, heads, hidden, module="", tp="replicated")
+    )
     cache = ""
     if step.keeps_cache:
         cache = w.cache("attention.indexer.k_cache", step.batch, step.capacity, dim)
@@ -226,11 +336,16 @@ def _write_indexer(
             extra_flops=3.0 * pairs * heads,
         )  # fmt: skip
         writer.emit(
-            "attention.indexer.score", work, tuple(name for name in (rotated, scale, cache) if name),
-            (scores,), updates=(cache,) if cache else (),
-            touched={rotated: m * (heads + 1) * dim, cache: at.batch * at.past * dim},
-            written={cache: rows * dim},
-        )  # fmt: skip
+            "attention.indexer.score",
+            work,
+            tuple(name for name in (rotated, scale, cache) if name),
+            (scores,),
+            updates=(cache,) if cache else (),
+            moves=Moves(
+                touched={rotated: m * (heads + 1) * dim, cache: at.batch * at.past * dim},
+                written={cache: rows * dim},
+            ),
+        )
         chooses = TopK(
             m=rows, n=seen, k=min(indexer.top_k, seen),
             flops_per_element=SOFTMAX_FLOPS * pairs / (rows * seen),

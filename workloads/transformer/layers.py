@@ -18,7 +18,7 @@ from workloads.transformer.latent import write_latent_attention
 from workloads.transformer.recurrent import write_recurrence
 from workloads.transformer.shape import Decoder, LatentAttention, Layer, Norm, Recurrence
 from workloads.transformer.step import Step
-from workloads.transformer.writer import ACTIVATION_FLOPS, NORM_FLOPS, GraphWriter
+from workloads.transformer.writer import ACTIVATION_FLOPS, NORM_FLOPS, GraphWriter, Linear, Moves
 
 __all__ = ["write_decoder"]
 
@@ -51,7 +51,7 @@ def _write_embedding(w: GraphWriter, step: Step, decoder: Decoder) -> _Stream:
     tokens = w.tensor("tokens", (step.batch, step.new), "int32", Role.ACTIVATION)
     out = _lookup(w, "embedding", tokens, decoder.vocab, m, width, "vocab")
     if decoder.embedding_width:
-        out = w.linear("project_in", out, m, hidden, width, module="", tp="replicated")
+        out = w.linear("project_in", out, Linear(m, hidden, width, module="", tp="replicated"))
     stream = _Stream(out)
     if decoder.positions:
         at = _lookup(w, "position_embedding", tokens, decoder.positions, m, hidden, "replicated")
@@ -77,12 +77,21 @@ def _write_head(w: GraphWriter, step: Step, decoder: Decoder, stream: _Stream) -
     rows = m if step.all_logits else step.batch
     width = decoder.embedding_width or hidden
     if decoder.embedding_width:
-        out = w.linear("project_out", out, m, width, hidden, module="", tp="replicated")
+        out = w.linear("project_out", out, Linear(m, width, hidden, module="", tp="replicated"))
     tied = decoder.tied
     return w.linear(
-        "lm_head", out, rows, decoder.vocab, width, module="" if tied else "lm_head", tp="vocab",
-        weight="embedding.weight" if tied else None, bias=decoder.vocab if decoder.head_bias else 0,
-    )  # fmt: skip
+        "lm_head",
+        out,
+        Linear(
+            rows,
+            decoder.vocab,
+            width,
+            module="" if tied else "lm_head",
+            tp="vocab",
+            weight="embedding.weight" if tied else None,
+            bias=decoder.vocab if decoder.head_bias else 0,
+        ),
+    )
 
 
 def _write_layer(
@@ -159,7 +168,9 @@ def _write_per_layer_inputs(w: GraphWriter, step: Step, decoder: Decoder, embedd
     """One lookup and one product give every layer its own small input (Gemma 4)."""
     m, width = step.tokens, sum(layer.per_layer_input for layer in decoder.layers)
     looked_up = _lookup(w, "layer_embedding", "tokens", decoder.per_layer_rows, m, width, "replicated")
-    projected = w.linear("layer_projection", embedded, m, width, decoder.hidden, module="", tp="replicated")
+    projected = w.linear(
+        "layer_projection", embedded, Linear(m, width, decoder.hidden, module="", tp="replicated")
+    )
     out = w.activation("layer_inputs.out", m, width)
     weight = w.weight("layer_inputs.weight", decoder.layers[0].per_layer_input)
     work = operators.Norm(m=m, n=width, flops_per_element=NORM_FLOPS["rms"] + 1, norm="rms")
@@ -173,11 +184,11 @@ def _write_per_layer_block(
     """A gate on the layer's own input, projected back and added to the stream."""
     m = step.tokens
     source = _settle(w, step, hidden, stream, "layer_input_add")
-    gate = w.linear("layer_input.gate", source, m, width, hidden, module="", tp="replicated")
+    gate = w.linear("layer_input.gate", source, Linear(m, width, hidden, module="", tp="replicated"))
     gated = w.activation("layer_input.act.out", m, width)
     work = operators.Activation(m=m, n=width, flops_per_element=ACTIVATION_FLOPS["gelu"] + 1)
-    w.emit("layer_input.act", work, (gate, inputs), (gated,), touched={inputs: m * width})
-    out = w.linear("layer_input.out", gated, m, hidden, width, module="", tp="replicated")
+    w.emit("layer_input.act", work, (gate, inputs), (gated,), moves=Moves(touched={inputs: m * width}))
+    out = w.linear("layer_input.out", gated, Linear(m, hidden, width, module="", tp="replicated"))
     normed = _norm(w, "layer_input_norm", Norm("rms"), m, hidden, _Stream(out))
     _add(w, step, hidden, stream, "layer_add", normed)
 

@@ -12,7 +12,7 @@ from workloads.graph import Role
 from workloads.operators import Convolution, Norm, Recurrence
 from workloads.transformer.shape import Recurrence as RecurrenceShape
 from workloads.transformer.step import Step
-from workloads.transformer.writer import ACTIVATION_FLOPS, NORM_FLOPS, GraphWriter
+from workloads.transformer.writer import ACTIVATION_FLOPS, NORM_FLOPS, GraphWriter, Linear, Moves
 
 __all__ = ["write_recurrence"]
 
@@ -28,19 +28,35 @@ def write_recurrence(w: GraphWriter, step: Step, spec: RecurrenceShape, hidden: 
     if w.fused:
         projected = [
             w.linear(
-                "attention.in", source, m, width, hidden, module=f"{module}.in_proj", tp="column",
-                bias=width if spec.projection_bias else 0,
+                "attention.in",
+                source,
+                Linear(
+                    m,
+                    width,
+                    hidden,
+                    module=f"{module}.in_proj",
+                    tp="column",
+                    bias=width if spec.projection_bias else 0,
+                ),
             )
-        ]  # fmt: skip
+        ]
     else:
         parts = {"conv_in": spec.conv_channels, "gate": spec.gate, "controls": spec.controls}
         projected = [
             w.linear(
-                f"attention.{part}", source, m, n, hidden, module=f"{module}.in_proj", tp="column",
-                bias=n if spec.projection_bias else 0,
+                f"attention.{part}",
+                source,
+                Linear(
+                    m,
+                    n,
+                    hidden,
+                    module=f"{module}.in_proj",
+                    tp="column",
+                    bias=n if spec.projection_bias else 0,
+                ),
             )
             for part, n in parts.items()
-        ]  # fmt: skip
+        ]
     convolved = _convolution(w, step, spec, projected[0])
     out = _recurrence(w, step, spec, convolved, projected[-1])
     size = spec.heads * spec.value_dim
@@ -54,12 +70,15 @@ def write_recurrence(w: GraphWriter, step: Step, spec: RecurrenceShape, hidden: 
         (out, gate, weight),
         (normed,),
         tp="split",
-        touched={gate: m * spec.gate},
+        moves=Moves(touched={gate: m * spec.gate}),
     )
     return w.linear(
-        "attention.out", normed, m, hidden, size, module=f"{module}.out_proj", tp="row",
-        bias=hidden if spec.projection_bias else 0,
-    )  # fmt: skip
+        "attention.out",
+        normed,
+        Linear(
+            m, hidden, size, module=f"{module}.out_proj", tp="row", bias=hidden if spec.projection_bias else 0
+        ),
+    )
 
 
 def _convolution(w: GraphWriter, step: Step, spec: RecurrenceShape, source: str) -> str:
@@ -77,10 +96,14 @@ def _convolution(w: GraphWriter, step: Step, spec: RecurrenceShape, source: str)
         extra_flops=float((ACTIVATION_FLOPS["silu"] + spec.conv_bias) * m * channels),
     )  # fmt: skip
     w.emit(
-        "attention.conv", work, tuple(name for name in (source, *weights, state) if name), (out,),
-        updates=(state,) if state else (), tp="split",
-        touched={source: m * channels} | ({} if step.past else {state: 0}),
-    )  # fmt: skip
+        "attention.conv",
+        work,
+        tuple(name for name in (source, *weights, state) if name),
+        (out,),
+        updates=(state,) if state else (),
+        tp="split",
+        moves=Moves(touched={source: m * channels} | ({} if step.past else {state: 0})),
+    )
     return out
 
 
@@ -101,7 +124,12 @@ def _recurrence(w: GraphWriter, step: Step, spec: RecurrenceShape, source: str, 
         kv_heads=spec.key_heads,
     )  # fmt: skip
     w.emit(
-        "attention.attend", work, tuple(inputs), (out,), updates=(state,) if state else (), tp="head",
-        touched={controls: m * spec.controls} | ({} if step.past else {state: 0}),
-    )  # fmt: skip
+        "attention.attend",
+        work,
+        tuple(inputs),
+        (out,),
+        updates=(state,) if state else (),
+        tp="head",
+        moves=Moves(touched={controls: m * spec.controls} | ({} if step.past else {state: 0})),
+    )
     return out

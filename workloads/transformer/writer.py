@@ -12,11 +12,20 @@ from typing import Final
 
 from workloads.graph import PERSISTENT_ROLES, Operator, Place, Role, Tensor, make_operator
 from workloads.operators import GroupedProduct, Product, Work
-from workloads.operators.traffic import NO_PARTS
 from workloads.transformer.formats import PLAIN, Format, Precision
 from workloads.transformer.step import Step
 
-__all__ = ["ACTIVATION_FLOPS", "NORM_FLOPS", "ROTARY_FLOPS", "SOFTMAX_FLOPS", "GraphWriter", "MovingPart"]
+__all__ = [
+    "ACTIVATION_FLOPS",
+    "NORM_FLOPS",
+    "ROTARY_FLOPS",
+    "SOFTMAX_FLOPS",
+    "ExpertProducts",
+    "GraphWriter",
+    "Linear",
+    "Moves",
+    "MovingPart",
+]
 
 ACTIVATION_FLOPS: Final = {
     "relu": 1, "relu2": 2, "silu": 4, "gelu": 8, "gelu_erf": 5, "sigmoid": 4, "xielu": 8,
@@ -26,6 +35,62 @@ ACTIVATION_FLOPS: Final = {
 NORM_FLOPS: Final = {"rms": 4, "layer": 7}
 ROTARY_FLOPS: Final = 3
 SOFTMAX_FLOPS: Final = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Moves:
+    """Traffic that differs from the kind's own: elements of tensors used in part, and bytes read of no input."""
+
+    touched: Mapping[str, int] = field(default_factory=dict)
+    written: Mapping[str, int] = field(default_factory=dict)
+    beside_read: int = 0
+
+
+ALL: Final = Moves()
+"""Every operand once, whole."""
+
+
+@dataclass(frozen=True, slots=True)
+class Linear:
+    """A product of ``m`` rows with a weight of ``n`` x ``k``; ``bias`` elements are added.
+
+    ``module`` is the hub's name, which decides whether a quantised checkpoint covers the layer; without one it stays
+    in the model's own type. ``tp``: how tensor parallelism divides it. ``weight`` names an existing weight tensor to
+    use instead of a new one. ``batch``: so many independent products, each with its own weight (heads). ``heads`` and
+    ``kv_heads``: the heads among the columns. ``beside_read``: bytes read of no input.
+    """
+
+    m: int
+    n: int
+    k: int
+    module: str
+    tp: str
+    bias: int = 0
+    weight: str | None = None
+    batch: int = 1
+    heads: int = 0
+    kv_heads: int = 0
+    beside_read: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ExpertProducts:
+    """One product with a weight of ``n`` x ``k`` per expert, ``active`` of them per token.
+
+    ``rows`` counts a token once per expert it goes to. Only the ``touched`` experts' weights are read, on average.
+    ``module`` and ``tp`` as for :class:`Linear`.
+    """
+
+    rows: int
+    n: int
+    k: int
+    experts: int
+    active: int
+    touched: float
+    module: str
+    tp: str
+    bias: bool
+    extra_flops: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,13 +165,11 @@ class GraphWriter:
         dtype: str | None = None,
         updates: tuple[str, ...] = (),
         tp: str = "replicated",
-        touched: Mapping[str, int] = NO_PARTS,
-        written: Mapping[str, int] = NO_PARTS,
-        beside_read: int = 0,
+        moves: Moves = ALL,
     ) -> None:
         """Append an operator of the layer, divided by ``tp`` under tensor parallelism.
 
-        Its traffic is that of its kind; ``touched`` and ``written`` are elements of tensors used in part.
+        Its traffic is that of its kind, but for what ``moves`` says.
         """
         self.operators.append(
             make_operator(
@@ -116,90 +179,53 @@ class GraphWriter:
                 outputs,
                 self.tensors,
                 updates=updates,
-                touched=touched,
-                written=written,
+                touched=moves.touched,
+                written=moves.written,
                 dtype=dtype or self.precision.own,
                 place=Place(self.layer, axis=tp),
-                beside_read=beside_read,
+                beside_read=moves.beside_read,
             )
         )
 
-    def linear(
-        self,
-        name: str,
-        source: str,
-        m: int,
-        n: int,
-        k: int,
-        *,
-        module: str,
-        tp: str,
-        bias: int = 0,
-        weight: str | None = None,
-        batch: int = 1,
-        heads: int = 0,
-        kv_heads: int = 0,
-        beside_read: int = 0,
-    ) -> str:
-        """A product with a weight of ``n`` x ``k``; ``bias`` elements are added. Returns the output's name.
-
-        ``batch``: so many independent products, each with its own weight (heads). ``weight`` names an
-        existing weight tensor to use instead of a new one. ``module`` is the hub's name, which decides
-        whether a quantised checkpoint covers the layer; without one it stays in the model's own type.
-        ``heads`` and ``kv_heads``: the heads among the columns. ``beside_read``: bytes read of no input.
-        """
-        fmt = self.precision.format_of(module) if module else PLAIN
+    def linear(self, name: str, source: str, spec: Linear) -> str:
+        """A product of a tensor of ``m`` rows with a weight; returns the output's name."""
+        m, n, k, batch = spec.m, spec.n, spec.k, spec.batch
+        fmt = self.precision.format_of(spec.module) if spec.module else PLAIN
         own = self.precision.own
+        weight = spec.weight
         if weight is None:
             shape = (n, k) if batch == 1 else (batch, n, k)
             weight = self.tensor(
                 f"{name}.weight", shape, fmt.dtype or own, Role.WEIGHT, fmt.bytes(batch, n, k, own)
             )
         inputs = [source, weight]
-        if bias:
-            inputs.append(self.weight(f"{name}.bias", bias))
+        if spec.bias:
+            inputs.append(self.weight(f"{name}.bias", spec.bias))
         out = self.activation(f"{name}.out", m, batch * n)
         arithmetic, stored = self._arithmetic(fmt)
         work = Product(
-            m=m, n=n, k=k, batch=batch, weight_dtype=stored, heads=heads, kv_heads=kv_heads,
-            extra_flops=float(m) * bias,
+            m=m, n=n, k=k, batch=batch, weight_dtype=stored, heads=spec.heads, kv_heads=spec.kv_heads,
+            extra_flops=float(m) * spec.bias,
         )  # fmt: skip
-        self.emit(name, work, inputs, (out,), dtype=arithmetic, tp=tp, beside_read=beside_read)
+        moves = Moves(beside_read=spec.beside_read)
+        self.emit(name, work, inputs, (out,), dtype=arithmetic, tp=spec.tp, moves=moves)
         return out
 
-    def grouped(
-        self,
-        name: str,
-        inputs: Sequence[str],
-        out: str,
-        rows: int,
-        n: int,
-        k: int,
-        *,
-        experts: int,
-        active: int,
-        touched: float,
-        module: str,
-        tp: str,
-        bias: bool,
-        extra_flops: float = 0.0,
-    ) -> str:
-        """One product per expert. ``rows`` counts a token once per expert it goes to.
-
-        Only the ``touched`` experts' weights are read, on average.
-        """
-        fmt = self.precision.format_of(module)
+    def grouped(self, name: str, inputs: Sequence[str], out: str, spec: ExpertProducts) -> str:
+        """One product per expert, into ``out``; returns its name."""
+        rows, n, k, experts = spec.rows, spec.n, spec.k, spec.experts
+        fmt = self.precision.format_of(spec.module)
         own = self.precision.own
         size = fmt.bytes(experts, n, k, own)
         weights = [self.tensor(f"{name}.weight", (experts, n, k), fmt.dtype or own, Role.WEIGHT, size)]
-        if bias:
+        if spec.bias:
             weights.append(self.weight(f"{name}.bias", experts, n))
         arithmetic, stored = self._arithmetic(fmt)
         work = GroupedProduct(
-            m=rows, n=n, k=k, groups=experts, active=active, expected_groups=touched, weight_dtype=stored,
-            extra_flops=(float(rows) * n if bias else 0.0) + extra_flops,
+            m=rows, n=n, k=k, groups=experts, active=spec.active, expected_groups=spec.touched,
+            weight_dtype=stored, extra_flops=(float(rows) * n if spec.bias else 0.0) + spec.extra_flops,
         )  # fmt: skip
-        self.emit(name, work, (*inputs, *weights), (out,), dtype=arithmetic, tp=tp)
+        self.emit(name, work, (*inputs, *weights), (out,), dtype=arithmetic, tp=spec.tp)
         return out
 
     def _arithmetic(self, fmt: Format) -> tuple[str, str]:

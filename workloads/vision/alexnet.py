@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from workloads.layer_builder import LayerBuilder, chosen_dims, finished, plain_options
+from workloads.layer_builder import ConvLayer, LayerBuilder, chosen_dims, finished, plain_options
 from workloads.workload import Workload, WorkloadOptions
 
 __all__ = ["alexnet"]
@@ -21,7 +21,9 @@ def alexnet(options: WorkloadOptions) -> Workload:
     net = LayerBuilder(name, options)
     x = net.input("image", 3, *chosen_dims(options, name, height=224, width=224))
     for index, (channels, kernel, stride, padding, pooled) in enumerate(_LAYERS, start=1):
-        x = net.conv(f"conv{index}", x, channels, kernel, stride, padding, bias=True, activation="relu")
+        x = net.conv(
+            f"conv{index}", x, ConvLayer(channels, kernel, stride, padding, bias=True, activation="relu")
+        )
         if pooled:
             x = net.pool(f"pool{index}", x, 3, 2)
     x = net.adaptive_pool("pool", x, 6)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from workloads.layer_builder import chosen_dims, finished, plain_options
+from workloads.layer_builder import ConvLayer, chosen_dims, finished, plain_options
 from workloads.vision.cells import CellBuilder
 from workloads.workload import Workload, WorkloadOptions
 
@@ -39,7 +39,7 @@ def amoebanet_d_of(name: str, options: WorkloadOptions, *, cells: int, filters: 
     net = CellBuilder(name, options)
     x = net.input("image", 3, *chosen_dims(options, name, height=224, width=224))
     width = filters // 4
-    x = net.conv("stem", net.relu(x), width, 3, 2, 1, norm=True)
+    x = net.conv("stem", net.relu(x), ConvLayer(width, 3, 2, 1, norm=True))
     previous, current = x, x
     groups: list[tuple[str, bool]] = [("stem0", True), ("stem1", True)]
     for group in range(3):
@@ -93,19 +93,23 @@ def _conv1(net: CellBuilder, name: str, x: str, stride: int) -> str:
 
 def _conv3(net: CellBuilder, name: str, x: str, stride: int) -> str:
     channels = net.shape(x)[1]
-    y = net.conv(f"{name}.in", net.relu(x), channels // 4, 1, norm=True, activation="relu")
-    y = net.conv(f"{name}.window", y, channels // 4, 3, stride, 1, norm=True, activation="relu")
-    return net.conv(f"{name}.out", y, channels, 1, norm=True)
+    y = net.conv(f"{name}.in", net.relu(x), ConvLayer(channels // 4, 1, norm=True, activation="relu"))
+    y = net.conv(f"{name}.window", y, ConvLayer(channels // 4, 3, stride, 1, norm=True, activation="relu"))
+    return net.conv(f"{name}.out", y, ConvLayer(channels, 1, norm=True))
 
 
 def _conv7(net: CellBuilder, name: str, x: str, stride: int) -> str:
     channels = net.shape(x)[1]
-    y = net.conv(f"{name}.in", net.relu(x), channels // 4, 1, norm=True, activation="relu")
-    y = net.conv(f"{name}.row", y, channels // 4, (1, 7), (1, stride), (0, 3), norm=True, activation="relu")
+    y = net.conv(f"{name}.in", net.relu(x), ConvLayer(channels // 4, 1, norm=True, activation="relu"))
     y = net.conv(
-        f"{name}.column", y, channels // 4, (7, 1), (stride, 1), (3, 0), norm=True, activation="relu"
+        f"{name}.row", y, ConvLayer(channels // 4, (1, 7), (1, stride), (0, 3), norm=True, activation="relu")
     )
-    return net.conv(f"{name}.out", y, channels, 1, norm=True)
+    y = net.conv(
+        f"{name}.column",
+        y,
+        ConvLayer(channels // 4, (7, 1), (stride, 1), (3, 0), norm=True, activation="relu"),
+    )
+    return net.conv(f"{name}.out", y, ConvLayer(channels, 1, norm=True))
 
 
 def _pool(kernel: int, padding: int, mode: str) -> Callable[[CellBuilder, str, str, int], str]:

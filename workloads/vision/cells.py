@@ -8,7 +8,7 @@ behind the concatenation of a factorised reduction folds into the two halves.
 from __future__ import annotations
 
 from hw_configs.problems import InputError, Problem
-from workloads.layer_builder import LayerBuilder, Pair
+from workloads.layer_builder import ConvLayer, LayerBuilder, Pair
 from workloads.workload import WorkloadOptions
 
 __all__ = ["CellBuilder"]
@@ -37,7 +37,7 @@ class CellBuilder(LayerBuilder):
         padding: Pair = 0,
     ) -> str:
         """ReLU, convolution, batch norm."""
-        return self.conv(name, self.relu(x), channels, kernel, stride, padding, norm=True)
+        return self.conv(name, self.relu(x), ConvLayer(channels, kernel, stride, padding, norm=True))
 
     def depthwise_separable(
         self,
@@ -53,8 +53,10 @@ class CellBuilder(LayerBuilder):
         """Depthwise window, 1x1 product, batch norm; ``x`` is rectified already."""
         inner = self.shape(x)[1]
         padding = dilation * (kernel // 2)
-        y = self.conv(f"{name}.depthwise", x, inner, kernel, stride, padding, groups=inner, dilation=dilation)
-        return self.conv(f"{name}.pointwise", y, channels, 1, norm=True, activation=activation)
+        y = self.conv(
+            f"{name}.depthwise", x, ConvLayer(inner, kernel, stride, padding, groups=inner, dilation=dilation)
+        )
+        return self.conv(f"{name}.pointwise", y, ConvLayer(channels, 1, norm=True, activation=activation))
 
     def separable(
         self, name: str, x: str, channels: int, kernel: int, stride: int = 1, *, widen: bool = False
@@ -69,7 +71,7 @@ class CellBuilder(LayerBuilder):
         y = self.relu(x)
         norm = self.fused
         halves = [
-            self.conv(f"{name}.{label}", y, part, 1, 2, norm=norm)
+            self.conv(f"{name}.{label}", y, ConvLayer(part, 1, 2, norm=norm))
             for label, part in (("even", channels // 2), ("odd", channels - channels // 2))
         ]
         joined = self.concat(f"{name}.concat", *halves)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from workloads.layer_builder import chosen_dims, finished, plain_options
+from workloads.layer_builder import ConvLayer, chosen_dims, finished, plain_options
 from workloads.vision.cells import CellBuilder
 from workloads.workload import Workload, WorkloadOptions
 
@@ -28,9 +28,9 @@ def darts_v2(options: WorkloadOptions) -> Workload:
     options = plain_options(name, options)
     net = CellBuilder(name, options)
     x = net.input("image", 3, *chosen_dims(options, name, height=224, width=224))
-    x = net.conv("stem.0", x, _WIDTH // 2, 3, 2, 1, norm=True, activation="relu")
-    previous = net.conv("stem.1", x, _WIDTH, 3, 2, 1, norm=True)
-    current = net.conv("stem.2", net.relu(previous), _WIDTH, 3, 2, 1, norm=True)
+    x = net.conv("stem.0", x, ConvLayer(_WIDTH // 2, 3, 2, 1, norm=True, activation="relu"))
+    previous = net.conv("stem.1", x, ConvLayer(_WIDTH, 3, 2, 1, norm=True))
+    current = net.conv("stem.2", net.relu(previous), ConvLayer(_WIDTH, 3, 2, 1, norm=True))
     channels = _WIDTH
     for index in range(_CELLS):
         reduces = index in (_CELLS // 3, 2 * _CELLS // 3)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from workloads.layer_builder import LayerBuilder, chosen_dims, finished, plain_options
+from workloads.layer_builder import ConvLayer, LayerBuilder, chosen_dims, finished, plain_options
 from workloads.workload import Workload, WorkloadOptions
 
 __all__ = ["efficientnet_b0"]
@@ -22,12 +22,12 @@ def efficientnet_b0(options: WorkloadOptions) -> Workload:
     options = plain_options(name, options)
     net = LayerBuilder(name, options)
     x = net.input("image", 3, *chosen_dims(options, name, height=224, width=224))
-    x = net.conv("stem", x, 32, 3, 2, 1, norm=True, activation="silu")
+    x = net.conv("stem", x, ConvLayer(32, 3, 2, 1, norm=True, activation="silu"))
     for stage, (expansion, kernel, stride, channels, repeats) in enumerate(_B0, start=1):
         for index in range(repeats):
             step = stride if index == 0 else 1
             x = _block(net, f"stage{stage}.{index}", x, expansion, kernel, step, channels)
-    x = net.conv("head", x, 1280, 1, norm=True, activation="silu")
+    x = net.conv("head", x, ConvLayer(1280, 1, norm=True, activation="silu"))
     x = net.adaptive_pool("pool", x)
     return finished(net, options, net.linear("classifier", x, 1000))
 
@@ -39,13 +39,15 @@ def _block(
     inner = incoming * expansion
     y = x
     if expansion > 1:
-        y = net.conv(f"{name}.expand", y, inner, 1, norm=True, activation="silu")
+        y = net.conv(f"{name}.expand", y, ConvLayer(inner, 1, norm=True, activation="silu"))
     y = net.conv(
-        f"{name}.depthwise", y, inner, kernel, stride, kernel // 2, groups=inner, norm=True, activation="silu"
+        f"{name}.depthwise",
+        y,
+        ConvLayer(inner, kernel, stride, kernel // 2, groups=inner, norm=True, activation="silu"),
     )
     gate = net.adaptive_pool(f"{name}.squeeze", y, flat=False)
-    gate = net.conv(f"{name}.reduce", gate, max(1, incoming // 4), 1, bias=True, activation="silu")
-    gate = net.conv(f"{name}.excite", gate, inner, 1, bias=True, activation="sigmoid")
+    gate = net.conv(f"{name}.reduce", gate, ConvLayer(max(1, incoming // 4), 1, bias=True, activation="silu"))
+    gate = net.conv(f"{name}.excite", gate, ConvLayer(inner, 1, bias=True, activation="sigmoid"))
     y = net.multiply(f"{name}.scale", y, gate)
-    y = net.conv(f"{name}.project", y, channels, 1, norm=True)
+    y = net.conv(f"{name}.project", y, ConvLayer(channels, 1, norm=True))
     return net.add(f"{name}.add", y, x) if net.shape(x) == net.shape(y) else y

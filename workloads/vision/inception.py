@@ -6,7 +6,7 @@ inference graph too and stay resident, read by nobody.
 
 from __future__ import annotations
 
-from workloads.layer_builder import LayerBuilder, Pair, chosen_dims, finished, plain_options
+from workloads.layer_builder import ConvLayer, LayerBuilder, Pair, chosen_dims, finished, plain_options
 from workloads.workload import Workload, WorkloadOptions
 
 __all__ = ["inception_v3"]
@@ -41,7 +41,7 @@ def inception_v3(options: WorkloadOptions) -> Workload:
 def _conv(
     net: LayerBuilder, name: str, x: str, channels: int, kernel: Pair, stride: int = 1, pad: Pair = 0
 ) -> str:
-    return net.conv(name, x, channels, kernel, stride, pad, norm=True, activation="relu")
+    return net.conv(name, x, ConvLayer(channels, kernel, stride, pad, norm=True, activation="relu"))
 
 
 def _pooled(net: LayerBuilder, name: str, x: str, channels: int) -> str:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from workloads.layer_builder import LayerBuilder, chosen_dims, finished, plain_options
+from workloads.layer_builder import ConvLayer, LayerBuilder, chosen_dims, finished, plain_options
 from workloads.workload import Workload, WorkloadOptions
 
 __all__ = ["mobilenet_v1", "mobilenet_v2"]
@@ -36,13 +36,15 @@ def mobilenet_v1(options: WorkloadOptions) -> Workload:
     options = plain_options(name, options)
     net = LayerBuilder(name, options)
     x = net.input("image", 3, *chosen_dims(options, name, height=224, width=224))
-    x = net.conv("stem", x, 32, 3, 2, 1, norm=True, activation="relu")
+    x = net.conv("stem", x, ConvLayer(32, 3, 2, 1, norm=True, activation="relu"))
     for index, (channels, stride) in enumerate(_V1):
         inner = net.shape(x)[1]
         x = net.conv(
-            f"block{index}.depthwise", x, inner, 3, stride, 1, groups=inner, norm=True, activation="relu"
+            f"block{index}.depthwise",
+            x,
+            ConvLayer(inner, 3, stride, 1, groups=inner, norm=True, activation="relu"),
         )
-        x = net.conv(f"block{index}.pointwise", x, channels, 1, norm=True, activation="relu")
+        x = net.conv(f"block{index}.pointwise", x, ConvLayer(channels, 1, norm=True, activation="relu"))
     x = net.adaptive_pool("pool", x)
     return finished(net, options, net.linear("classifier", x, 1000))
 
@@ -53,13 +55,13 @@ def mobilenet_v2(options: WorkloadOptions) -> Workload:
     options = plain_options(name, options)
     net = LayerBuilder(name, options)
     x = net.input("image", 3, *chosen_dims(options, name, height=224, width=224))
-    x = net.conv("stem", x, 32, 3, 2, 1, norm=True, activation="relu6")
+    x = net.conv("stem", x, ConvLayer(32, 3, 2, 1, norm=True, activation="relu6"))
     for group, (expansion, channels, repeats, stride) in enumerate(_V2):
         for index in range(repeats):
             x = _inverted_residual(
                 net, f"group{group}.{index}", x, expansion, channels, stride if index == 0 else 1
             )
-    x = net.conv("head", x, 1280, 1, norm=True, activation="relu6")
+    x = net.conv("head", x, ConvLayer(1280, 1, norm=True, activation="relu6"))
     x = net.adaptive_pool("pool", x)
     return finished(net, options, net.linear("classifier", x, 1000))
 
@@ -70,7 +72,9 @@ def _inverted_residual(
     inner = net.shape(x)[1] * expansion
     y = x
     if expansion > 1:
-        y = net.conv(f"{name}.expand", y, inner, 1, norm=True, activation="relu6")
-    y = net.conv(f"{name}.depthwise", y, inner, 3, stride, 1, groups=inner, norm=True, activation="relu6")
-    y = net.conv(f"{name}.project", y, channels, 1, norm=True)
+        y = net.conv(f"{name}.expand", y, ConvLayer(inner, 1, norm=True, activation="relu6"))
+    y = net.conv(
+        f"{name}.depthwise", y, ConvLayer(inner, 3, stride, 1, groups=inner, norm=True, activation="relu6")
+    )
+    y = net.conv(f"{name}.project", y, ConvLayer(channels, 1, norm=True))
     return net.add(f"{name}.add", y, x) if net.shape(x) == net.shape(y) else y

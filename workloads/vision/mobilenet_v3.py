@@ -2,23 +2,43 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, NamedTuple
 
-from workloads.layer_builder import LayerBuilder, chosen_dims, finished, plain_options
+from workloads.layer_builder import ConvLayer, LayerBuilder, chosen_dims, finished, plain_options
 from workloads.workload import Workload, WorkloadOptions
 
 __all__ = ["mobilenet_v3_backbone", "mobilenet_v3_large"]
 
+
+class _Block(NamedTuple):
+    """Kernel, expanded and output channels, squeeze-and-excitation, non-linearity and stride of a block."""
+
+    kernel: int
+    inner: int
+    channels: int
+    squeeze: bool
+    activation: str
+    stride: int
+    dilation: int = 1
+
+
 _BLOCKS: Final = (
-    (3, 16, 16, False, "relu", 1), (3, 64, 24, False, "relu", 2), (3, 72, 24, False, "relu", 1),
-    (5, 72, 40, True, "relu", 2), (5, 120, 40, True, "relu", 1), (5, 120, 40, True, "relu", 1),
-    (3, 240, 80, False, "hard_swish", 2), (3, 200, 80, False, "hard_swish", 1),
-    (3, 184, 80, False, "hard_swish", 1), (3, 184, 80, False, "hard_swish", 1),
-    (3, 480, 112, True, "hard_swish", 1), (3, 672, 112, True, "hard_swish", 1),
-    (5, 672, 160, True, "hard_swish", 2), (5, 960, 160, True, "hard_swish", 1),
-    (5, 960, 160, True, "hard_swish", 1),
-)  # fmt: skip
-"""Kernel, expanded and output channels, squeeze-and-excitation, non-linearity and stride of each block."""
+    _Block(3, 16, 16, False, "relu", 1),
+    _Block(3, 64, 24, False, "relu", 2),
+    _Block(3, 72, 24, False, "relu", 1),
+    _Block(5, 72, 40, True, "relu", 2),
+    _Block(5, 120, 40, True, "relu", 1),
+    _Block(5, 120, 40, True, "relu", 1),
+    _Block(3, 240, 80, False, "hard_swish", 2),
+    _Block(3, 200, 80, False, "hard_swish", 1),
+    _Block(3, 184, 80, False, "hard_swish", 1),
+    _Block(3, 184, 80, False, "hard_swish", 1),
+    _Block(3, 480, 112, True, "hard_swish", 1),
+    _Block(3, 672, 112, True, "hard_swish", 1),
+    _Block(5, 672, 160, True, "hard_swish", 2),
+    _Block(5, 960, 160, True, "hard_swish", 1),
+    _Block(5, 960, 160, True, "hard_swish", 1),
+)
 
 
 def mobilenet_v3_large(options: WorkloadOptions) -> Workload:
@@ -39,40 +59,41 @@ def mobilenet_v3_backbone(net: LayerBuilder, x: str, *, dilated: bool = False) -
     ``dilated``: the last three blocks keep their sides and dilate their windows instead (Howard et al.,
     section 6.4: the segmentation backbone).
     """
-    x = low = net.conv("stem", x, 16, 3, 2, 1, norm=True, activation="hard_swish")
-    for index, (kernel, inner, channels, squeeze, activation, stride) in enumerate(_BLOCKS):
-        dilation = 2 if dilated and index >= 12 else 1
-        step = 1 if dilation > 1 else stride
-        x = _block(net, f"block{index}", x, kernel, inner, channels, squeeze, activation, step, dilation)
+    x = low = net.conv("stem", x, ConvLayer(16, 3, 2, 1, norm=True, activation="hard_swish"))
+    for index, block in enumerate(_BLOCKS):
+        kept = dilated and index >= 12
+        x = _block(net, f"block{index}", x, block._replace(stride=1, dilation=2) if kept else block)
         low = x if index == 5 else low
-    return low, net.conv("features", x, 960, 1, norm=True, activation="hard_swish")
+    return low, net.conv("features", x, ConvLayer(960, 1, norm=True, activation="hard_swish"))
 
 
-def _block(
-    net: LayerBuilder,
-    name: str,
-    x: str,
-    kernel: int,
-    inner: int,
-    channels: int,
-    squeeze: bool,
-    activation: str,
-    stride: int,
-    dilation: int,
-) -> str:
+def _block(net: LayerBuilder, name: str, x: str, block: _Block) -> str:
+    kernel, inner, channels, squeeze, activation, stride, dilation = block
     y = x
     if inner != net.shape(x)[1]:
-        y = net.conv(f"{name}.expand", y, inner, 1, norm=True, activation=activation)
+        y = net.conv(f"{name}.expand", y, ConvLayer(inner, 1, norm=True, activation=activation))
     y = net.conv(
-        f"{name}.depthwise", y, inner, kernel, stride, dilation * (kernel // 2),
-        groups=inner, dilation=dilation, norm=True, activation=activation,
-    )  # fmt: skip
+        f"{name}.depthwise",
+        y,
+        ConvLayer(
+            inner,
+            kernel,
+            stride,
+            dilation * (kernel // 2),
+            groups=inner,
+            dilation=dilation,
+            norm=True,
+            activation=activation,
+        ),
+    )
     if squeeze:
         gate = net.adaptive_pool(f"{name}.squeeze", y, flat=False)
-        gate = net.conv(f"{name}.reduce", gate, _eighths(inner // 4), 1, bias=True, activation="relu")
-        gate = net.conv(f"{name}.excite", gate, inner, 1, bias=True, activation="hard_sigmoid")
+        gate = net.conv(
+            f"{name}.reduce", gate, ConvLayer(_eighths(inner // 4), 1, bias=True, activation="relu")
+        )
+        gate = net.conv(f"{name}.excite", gate, ConvLayer(inner, 1, bias=True, activation="hard_sigmoid"))
         y = net.multiply(f"{name}.scale", y, gate)
-    y = net.conv(f"{name}.project", y, channels, 1, norm=True)
+    y = net.conv(f"{name}.project", y, ConvLayer(channels, 1, norm=True))
     return net.add(f"{name}.add", y, x) if net.shape(x) == net.shape(y) else y
 
 

@@ -7,7 +7,7 @@ network the first cell behind a reduction passes over the last cell before it.
 
 from __future__ import annotations
 
-from workloads.layer_builder import chosen_dims, finished, plain_options
+from workloads.layer_builder import ConvLayer, chosen_dims, finished, plain_options
 from workloads.vision.cells import CellBuilder
 from workloads.workload import Workload, WorkloadOptions
 
@@ -30,7 +30,7 @@ def _nasnet(
     options = plain_options(name, options)
     net = CellBuilder(name, options)
     x = net.input("image", 3, *chosen_dims(options, name, height=side, width=side))
-    before = net.conv("stem", x, stem, 3, 2, norm=True)
+    before = net.conv("stem", x, ConvLayer(stem, 3, 2, norm=True))
     # The first reduction has the strided convolution as both its inputs.
     cells = [before, _reduction(net, "stem0", before, before, width // 4, raw=True)]
     cells.append(_reduction(net, "stem1", cells[0], cells[1], width // 2))

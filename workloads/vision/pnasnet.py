@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from workloads.layer_builder import chosen_dims, finished, plain_options
+from workloads.layer_builder import ConvLayer, chosen_dims, finished, plain_options
 from workloads.vision.cells import CellBuilder
 from workloads.workload import Workload, WorkloadOptions
 
@@ -15,7 +15,7 @@ def pnasnet_5_large(options: WorkloadOptions) -> Workload:
     options = plain_options(name, options)
     net = CellBuilder(name, options)
     x = net.input("image", 3, *chosen_dims(options, name, height=331, width=331))
-    before = net.conv("stem", x, 96, 3, 2, norm=True)
+    before = net.conv("stem", x, ConvLayer(96, 3, 2, norm=True))
     cells = [before, _cell(net, "stem0", before, before, 54, 2, raw=True)]
     cells.append(_cell(net, "stem1", cells[0], cells[1], 108, 2))
     for group in range(3):
@@ -46,7 +46,7 @@ def _cell(
 
     pooled = pool("0.right", left)
     if raw:
-        pooled = net.conv(f"{name}.0.widen", pooled, channels, 1, norm=True)
+        pooled = net.conv(f"{name}.0.widen", pooled, ConvLayer(channels, 1, norm=True))
     first = net.sum(f"{name}.sum0", sep("0.left", left, 5), pooled)
     second = net.sum(f"{name}.sum1", sep("1.left", right, 7), pool("1.right", right))
     third = net.sum(f"{name}.sum2", sep("2.left", right, 5), sep("2.right", right, 3))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from workloads.layer_builder import LayerBuilder, chosen_dims, finished, plain_options
+from workloads.layer_builder import ConvLayer, LayerBuilder, chosen_dims, finished, plain_options
 from workloads.workload import Workload, WorkloadOptions
 
 __all__ = [
@@ -86,7 +86,7 @@ def backbone(
     net: LayerBuilder, x: str, depths: tuple[int, ...], block: Block, dilated: tuple[int, ...] = ()
 ) -> str:
     """Stem and four stages; a stage in ``dilated`` keeps its resolution and dilates its 3x3 windows."""
-    x = net.conv("stem", x, 64, 7, 2, 3, norm=True, activation="relu")
+    x = net.conv("stem", x, ConvLayer(64, 7, 2, 3, norm=True, activation="relu"))
     x = net.pool("stem.pool", x, 3, 2, 1)
     dilation = 1
     for stage, depth in enumerate(depths, start=1):
@@ -102,14 +102,16 @@ def backbone(
 def _shortcut(net: LayerBuilder, name: str, x: str, channels: int, stride: int) -> str:
     if net.shape(x)[1] == channels and stride == 1:
         return x
-    return net.conv(f"{name}.shortcut", x, channels, 1, stride, norm=True)
+    return net.conv(f"{name}.shortcut", x, ConvLayer(channels, 1, stride, norm=True))
 
 
 def _basic(net: LayerBuilder, name: str, x: str, width: int, stride: int, dilation: int) -> str:
     y = net.conv(
-        f"{name}.conv1", x, width, 3, stride, dilation, dilation=dilation, norm=True, activation="relu"
+        f"{name}.conv1",
+        x,
+        ConvLayer(width, 3, stride, dilation, dilation=dilation, norm=True, activation="relu"),
     )
-    y = net.conv(f"{name}.conv2", y, width, 3, 1, 1, norm=True)
+    y = net.conv(f"{name}.conv2", y, ConvLayer(width, 3, 1, 1, norm=True))
     return net.add(f"{name}.add", y, _shortcut(net, name, x, width, stride), activation="relu")
 
 
@@ -118,12 +120,15 @@ def bottleneck(groups: int = 1, width_per_group: int = 64) -> Block:
 
     def block(net: LayerBuilder, name: str, x: str, width: int, stride: int, dilation: int) -> str:
         inner = width * width_per_group // 64 * groups
-        y = net.conv(f"{name}.conv1", x, inner, 1, norm=True, activation="relu")
+        y = net.conv(f"{name}.conv1", x, ConvLayer(inner, 1, norm=True, activation="relu"))
         y = net.conv(
-            f"{name}.conv2", y, inner, 3, stride, dilation,
-            groups=groups, dilation=dilation, norm=True, activation="relu",
-        )  # fmt: skip
-        y = net.conv(f"{name}.conv3", y, 4 * width, 1, norm=True)
+            f"{name}.conv2",
+            y,
+            ConvLayer(
+                inner, 3, stride, dilation, groups=groups, dilation=dilation, norm=True, activation="relu"
+            ),
+        )
+        y = net.conv(f"{name}.conv3", y, ConvLayer(4 * width, 1, norm=True))
         return net.add(f"{name}.add", y, _shortcut(net, name, x, 4 * width, stride), activation="relu")
 
     return block

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from workloads.layer_builder import LayerBuilder, chosen_dims, finished, plain_options
+from workloads.layer_builder import ConvLayer, LayerBuilder, chosen_dims, finished, plain_options
 from workloads.workload import Workload, WorkloadOptions
 
 __all__ = ["vgg_11", "vgg_13", "vgg_16", "vgg_19"]
@@ -40,7 +40,9 @@ def _vgg(name: str, depths: tuple[int, ...], options: WorkloadOptions) -> Worklo
     x = net.input("image", 3, *chosen_dims(options, name, height=224, width=224))
     for stage, (width, depth) in enumerate(zip(_WIDTHS, depths, strict=True), start=1):
         for index in range(1, depth + 1):
-            x = net.conv(f"stage{stage}.conv{index}", x, width, 3, 1, 1, bias=True, activation="relu")
+            x = net.conv(
+                f"stage{stage}.conv{index}", x, ConvLayer(width, 3, 1, 1, bias=True, activation="relu")
+            )
         x = net.pool(f"stage{stage}.pool", x, 2, 2)
     x = net.adaptive_pool("pool", x, 7)
     for index in (1, 2):

@@ -9,7 +9,6 @@ whether a command is legal means reading two entries.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -32,8 +31,7 @@ from simulator.dram.machine import (
 )
 
 __all__ = [
-    "CAPPED", "CLOSED", "NCMD", "TIMEOUT", "Program", "Settings", "Target", "compile_program", "targets_of",
-    "used_commands",
+    "CAPPED", "CLOSED", "NCMD", "TIMEOUT", "ChannelTables", "Settings", "compile_tables", "used_commands",
 ]  # fmt: skip
 
 NCMD = len(COMMANDS)
@@ -43,14 +41,6 @@ _GROUP_COMMANDS = frozenset({PREAB, REFAB, PRESB, REFSB})
 """Commands that name more than one bank."""
 
 Ints = npt.NDArray[np.int64]
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """What a command names: an index per level from the channel to the bank, -1 for all."""
-
-    address: tuple[int, ...]
-    banks: tuple[int, ...]
 
 
 CAPPED, CLOSED, TIMEOUT = 1, 2, 3
@@ -115,7 +105,7 @@ WINDOW = np.dtype(
 ``State.history[ring]``; the first rule of each ring ``records`` the command there."""
 
 
-class Program(NamedTuple):
+class ChannelTables(NamedTuple):
     """What does not change of one channel, as the kernel takes it."""
 
     settings: Settings
@@ -156,26 +146,6 @@ def used_commands(channel: Channel) -> frozenset[int]:
     return frozenset(command_code(name) for name in names)
 
 
-def targets_of(channel: Channel) -> tuple[list[Target], int]:
-    """Every target of a command: banks in tree order, then refresh scopes, then same-bank sets.
-
-    Returns the targets and the number of refresh scopes.
-    """
-    sizes = [size for _, size in channel.levels]
-    grid = np.indices(sizes).reshape(len(sizes), -1).T
-    banks = [Target(tuple(int(x) for x in address), (flat,)) for flat, address in enumerate(grid)]
-    depth = channel.level_names.index(channel.refresh_level)
-    scopes: dict[tuple[int, ...], list[int]] = {}
-    same: dict[tuple[int, ...], list[int]] = {}
-    for flat, bank in enumerate(banks):
-        wild = (-1,) * (len(sizes) - depth - 1)
-        scopes.setdefault((*bank.address[: depth + 1], *wild), []).append(flat)
-        if channel.controller.refresh == "same-bank":
-            same.setdefault((*bank.address[: depth + 1], *wild[:-1], bank.address[-1]), []).append(flat)
-    larger = [Target(address, tuple(members)) for address, members in (*scopes.items(), *same.items())]
-    return [*banks, *larger], len(scopes)
-
-
 def _reached(
     address: tuple[int, ...], sizes: list[int], level: int
 ) -> tuple[list[tuple[int, ...]], list[tuple[int, ...]]]:
@@ -200,7 +170,7 @@ class _Layout:
 
     def __init__(self, channel: Channel) -> None:
         self.sizes = [size for _, size in channel.levels]
-        self.targets, self.scopes = targets_of(channel)
+        self.targets, self.scopes = channel.targets
         self.banks = channel.banks
         self.per_group = self.sizes[-1] if len(self.sizes) > 1 else self.banks
         self.groups = self.banks // self.per_group
@@ -256,7 +226,7 @@ def _usable(channel: Channel) -> list[tuple[Constraint, list[int], list[int]]]:
     return rules
 
 
-def compile_program(channel: Channel) -> Program:
+def compile_tables(channel: Channel) -> ChannelTables:
     """The kernel's arrays for a channel. Raises ``InputError`` for a rule or refresh the channel cannot
     have.
     """
@@ -318,7 +288,7 @@ def compile_program(channel: Channel) -> Program:
         object_start.append(len(object_banks))
         if k < layout.scopes:
             bank_scope[list(members)] = k
-    return Program(
+    return ChannelTables(
         _settings(channel, layout, history_size, timers[0].size),
         np.arange(layout.banks, dtype=np.int64) // layout.per_group,
         bank_scope,

@@ -2,7 +2,7 @@
 
 The replay goes through the plan's tasks in list order and tracks, for each tensor, the copies that hold its
 newest value. It trusts the plan: :func:`simulator.check.check` has already said that it is one. The result
-depends on names and wiring only, so that all decode steps of a generation share one program.
+depends on names and wiring only, so that all decode steps of a generation share one bound plan.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from hw_configs.system import System
 from simulator.plan import Collective, Compute, Plan, Task, Transfer
 from workloads.graph import PERSISTENT_ROLES, Graph
 
-__all__ = ["Copy", "Program", "bind", "shared_memories", "streamed_bytes"]
+__all__ = ["BoundPlan", "Copy", "bind", "shared_memories", "streamed_bytes"]
 
 
 _COPIES: Final = "transfers and collectives"
@@ -40,7 +40,7 @@ class Copy:
 
 
 @dataclass(frozen=True)
-class Program:
+class BoundPlan:
     """What an engine needs of a plan: for every task its waits, the copies it makes and those it uses."""
 
     tasks: tuple[Task, ...]
@@ -51,12 +51,12 @@ class Program:
     streams: Mapping[str, tuple[int, ...]]
 
 
-def bind(plan: Plan, graph: Graph, system: System) -> Program:
+def bind(plan: Plan, graph: Graph, system: System) -> BoundPlan:
     """Replay a plan over a graph's wiring."""
     replay = _Replay(plan, graph, system)
     for index, task in enumerate(plan.tasks):
         replay.step(index, task)
-    return replay.program()
+    return replay.bound()
 
 
 def streamed_bytes(task: Compute, graph: Graph) -> float:
@@ -64,10 +64,10 @@ def streamed_bytes(task: Compute, graph: Graph) -> float:
     return float(sum(graph.tensors[name].size_bytes for name in task.streamed))
 
 
-def shared_memories(program: Program, system: System) -> set[str]:
+def shared_memories(bound: BoundPlan, system: System) -> set[str]:
     """Memories whose ports more than one device draws on, or a device beside transfers."""
     users: dict[str, set[str]] = {}
-    for task in program.tasks:
+    for task in bound.tasks:
         copied: tuple[str, ...]
         if isinstance(task, Transfer):
             copied = (task.source, task.target)
@@ -180,13 +180,13 @@ class _Replay:
                 users[number].append(index)
         return users
 
-    def program(self) -> Program:
+    def bound(self) -> BoundPlan:
         self._wait_for_addresses()
         streams: dict[str, list[int]] = {}
         for index, task in enumerate(self.plan.tasks):
             streams.setdefault(task.stream, []).append(index)
             self.waits[index].pop(index, None)
-        return Program(
+        return BoundPlan(
             self.plan.tasks,
             tuple(tuple(waits) for waits in self.waits),
             tuple(tuple(made) for made in self.makes),

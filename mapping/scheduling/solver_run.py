@@ -1,0 +1,59 @@
+"""One solve on the way: what every method of scheduling improves, and the bound it proves."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from mapping.allocation.engines import Budget
+from mapping.scheduling.problem import ScheduleProblem
+from mapping.scheduling.search import COST_SCALE, scaled
+from mapping.scheduling.stays import Stays, find_addresses
+
+__all__ = ["SolverRun"]
+
+
+@dataclass
+class SolverRun:
+    """One solve on the way: the best addressed schedule, the best plan by bytes, and the proven bound (scaled)."""
+
+    problem: ScheduleProblem
+    capacity: int
+    budget: Budget
+    seed: int
+    best: tuple[int, Stays, Sequence[int]] | None = None
+    engine: str = "none"
+    bound: int = 0
+    ties_proven: bool = False
+    tried: set[tuple[tuple[int, ...], tuple[tuple[int, int, int], ...]]] = field(default_factory=set)
+
+    @property
+    def cost(self) -> int:
+        """Scaled cost of the best addressed schedule."""
+        return self.best[0] if self.best is not None else 1 << 62
+
+    @property
+    def proved(self) -> bool:
+        """Whether the bytes are proved least."""
+        return self.best is not None and self.best[0] // COST_SCALE <= self.bound // COST_SCALE
+
+    def offer(self, stays: Stays, engine: str, offsets: Sequence[int] | None = None) -> bool:
+        """Take a plan if it is cheaper and addresses fit; True when it is (or was) addressed."""
+        cost = scaled(*stays.cost(self.problem))
+        if cost >= self.cost:
+            return False
+        if offsets is None:
+            key = (stays.order, stays.spans)
+            if key in self.tried:
+                return False
+            self.tried.add(key)
+            found = find_addresses(self.problem, stays, self.capacity, seconds=self.budget.seconds_left())
+            if found.status not in ("optimal", "feasible") or found.offsets is None:
+                return False
+            offsets = found.offsets.tolist()
+        self.best, self.engine = (cost, stays, offsets), engine
+        return True
+
+    def raise_bound(self, bound: int) -> None:
+        """A new proven bound, never above the best schedule."""
+        self.bound = max(self.bound, min(bound, self.cost))
