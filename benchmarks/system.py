@@ -95,10 +95,17 @@ def baseline_seconds(workload: Workload, system: System) -> float:
     return time.perf_counter() - begin
 
 
-def timed(name: str, limit: float, workload: Workload, system: System, fidelity: str = "event") -> Row:
+def timed(
+    name: str,
+    limit: float,
+    workload: Workload,
+    system: System,
+    fidelity: str = "event",
+    mapper: str | None = None,
+) -> Row:
     """Simulate a workload that is built already, and write its result as JSON text."""
     begin = time.perf_counter()
-    result = offchip.simulate(workload, system, fidelity=fidelity)
+    result = offchip.simulate(workload, system, fidelity=fidelity, mapper=mapper)
     json.dumps(result.to_json())
     seconds = time.perf_counter() - begin
     return Row(name, len(result.timeline), seconds, limit, baseline_seconds(workload, system))
@@ -131,6 +138,11 @@ def main() -> int:
         lambda: timed(
             "llama-3-8b, 512 + 128 tokens", 5.0,
             offchip.load_model("llama-3-8b", batch=8, prompt=512, generate=128), system,
+        ),
+        lambda: timed(
+            "llama-2-70b from host memory, 64 + 8", 5.0,
+            offchip.load_model("llama-2-70b", prompt=64, generate=8), offchip.load_system("workstation"),
+            mapper="stream-weights",
         ),
         lambda: timed("100,000 operators in blocks", 30.0, one_graph(block_graph(100_000)), system),
         lambda: timed("100,000 operators, training", 30.0, one_graph(training_graph(100_000)), system),

@@ -47,7 +47,7 @@ def _lines(table: Table) -> Iterable[str]:
     cells = [[str(cell) for cell in row] for row in table.rows]
     shown = [list(table.columns), *cells] if any(table.columns) else cells
     if table.title:
-        yield table.title
+        yield table.title.strip()
     widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
     right = [bool(cells) and all(looks_numeric(row[i]) for row in cells) for i in range(len(widths))]
     for row in shown:

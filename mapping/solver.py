@@ -32,6 +32,8 @@ MEET_WITHIN: Final = 1e-6
 class SolverOptions:
     """What a solve may use. ``integrality`` is the tolerance for integers; big-M models need a small one.
 
+    ``relative_gap``: the solver may stop so near the optimum; what it then leaves open is "feasible".
+
     ``warm_start``: the variables' initial values are a solution to start from (HiGHS only).
     """
 
@@ -117,7 +119,6 @@ def _solve_highs(model: pulp.LpProblem, options: SolverOptions) -> SolveReport:
         objective, bound,
         infeasible=state == highspy.HighsModelStatus.kInfeasible,
         unbounded=state in (highspy.HighsModelStatus.kUnbounded, highspy.HighsModelStatus.kUnboundedOrInfeasible),
-        gap=options.relative_gap,
     )  # fmt: skip
     return SolveReport(status, objective, bound, seconds, "highs", engine.version())
 
@@ -153,9 +154,7 @@ def _solve_cbc(model: pulp.LpProblem, options: SolverOptions) -> SolveReport:
     infeasible = (
         "Problem proven infeasible" in text or "Problem is infeasible" in text
     ) and "Stopped on" not in text
-    status = _status(
-        objective, bound, infeasible=infeasible, unbounded="unbounded" in text, gap=options.relative_gap
-    )
+    status = _status(objective, bound, infeasible=infeasible, unbounded="unbounded" in text)
     return SolveReport(status, objective, bound, seconds, "cbc", version)
 
 
@@ -173,13 +172,11 @@ def _find(pattern: str, text: str) -> str | None:
     return match[1] if match else None
 
 
-def _status(
-    objective: float | None, bound: float | None, *, infeasible: bool, unbounded: bool, gap: float
-) -> Status:
+def _status(objective: float | None, bound: float | None, *, infeasible: bool, unbounded: bool) -> Status:
     if objective is None:
         return "infeasible" if infeasible else "unbounded" if unbounded else "unknown"
     if bound is not None:
         distance = abs(objective - bound) / max(1.0, abs(objective))
-        if distance <= max(MEET_WITHIN, gap):
+        if distance <= MEET_WITHIN:
             return "optimal"
     return "feasible"

@@ -252,6 +252,10 @@ class Result(Shown):
         """The run as tables."""
         return _tables(self)
 
+    def as_json(self) -> dict[str, Any]:
+        """The result as plain data, as every result of the Python interface gives it."""
+        return self.to_json()
+
     def to_json(self) -> dict[str, Any]:
         """The result as plain data: the same run gives the same bytes.
 

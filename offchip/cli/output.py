@@ -52,7 +52,10 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[obje
 def print_tables(tables: Iterable[Table]) -> None:
     """Tables on standard output, one below another."""
     for table in tables:
-        print_table(table.title, table.columns, table.rows)
+        # A title of its own line is never wrapped to the width of its table.
+        if table.title:
+            sys.stdout.write(f"{table.title}\n")
+        print_table("", table.columns, table.rows)
 
 
 class Progress:

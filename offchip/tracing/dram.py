@@ -91,7 +91,7 @@ def trace_dram(
     options are the fields of :class:`DramTraceOptions`. Raises ``InputError`` for bad input, ``PhysicsError`` when a
     command that is checked breaks a rule.
 
-    >>> result = trace_dram("seq_read:1000", "ddr4-2400-4gb-x8", outstanding=32)
+    >>> result = trace_dram("seq_read:1000", "ddr4-2400r", outstanding=32)
     >>> result.requests, result.row_hit_rate > 0.9
     (1000, True)
     """

@@ -92,7 +92,7 @@ def trace_flash(
     ``trace`` is a block trace, a fio-like .yaml or ``PATTERN:REQUESTS[:SEED]``; ``hw`` a flash or csd device by name
     or YAML file; options are the fields of :class:`FlashTraceOptions`. Raises ``InputError`` for bad input.
 
-    >>> result = trace_flash("randread:500", "nvme-ssd-2tb", mode="fast")
+    >>> result = trace_flash("randread:500", "nvme-pcie4-dc-tlc", mode="fast")
     >>> result.reads
     500
     """

@@ -84,7 +84,7 @@ def trace_pim(
     the fields of :class:`PimTraceOptions`. Raises ``InputError`` for bad input, ``PhysicsError`` when a command that
     is checked breaks a rule.
 
-    >>> trace_pim("gemv:1024x1024", "pim-gpt-gddr6").macs
+    >>> trace_pim("gemv:1024x1024", "gddr6-aim").macs
     1048576
     """
     from simulator.pim.engine import PimEngine

@@ -87,6 +87,7 @@ class Settings(NamedTuple):
     ready: int
     history: int
     group_shift: int
+    timers: int
     autoprecharge: int
     paired: int
     paired_period: int
@@ -288,7 +289,7 @@ def compile_tables(channel: Channel) -> ChannelTables:
         if k < layout.scopes:
             bank_scope[list(members)] = k
     return ChannelTables(
-        _settings(channel, layout, history_size),
+        _settings(channel, layout, history_size, timers[0].size),
         np.arange(layout.banks, dtype=np.int64) // layout.per_group,
         bank_scope,
         np.array(object_start, np.int64),
@@ -402,7 +403,7 @@ def _float32_thresholds(control_size: int, low: float, high: float) -> tuple[int
     return enter, leave
 
 
-def _settings(channel: Channel, layout: _Layout, history: int) -> Settings:
+def _settings(channel: Channel, layout: _Layout, history: int, timers: int) -> Settings:
     control = channel.controller
     timing = channel.timing
     enter, leave = _float32_thresholds(control.write_queue, control.low_watermark, control.high_watermark)
@@ -443,6 +444,7 @@ def _settings(channel: Channel, layout: _Layout, history: int) -> Settings:
         ready=layout.total,
         history=history,
         group_shift=layout.per_group.bit_length() - 1,
+        timers=timers,
         autoprecharge=int("RDA" in known and "WRA" in known),
         paired=int(paired),
         paired_period=timing.get("nREFIpb", 0),

@@ -13,7 +13,7 @@ by command; the code shares nothing with it.
 
 # A kernel reads as the specification does, rule by rule; its conditions stay apart on purpose.
 # ruff: noqa: SIM102, SIM109, SIM114
-# mypy: disable-error-code="no-untyped-def"
+# mypy: disable-error-code="no-untyped-def, call-arg, var-annotated"
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ import numpy as np
 from numpy import uint64 as u
 
 from hw_configs.compiled import compiled, inlined
+from simulator.dram.addresses import addresses_of
 from simulator.dram.bank_lists import (
     apply,
     close_bank,
@@ -71,13 +72,14 @@ __all__ = ["run"]
 
 
 @compiled(_nrt=False)
-def run(m, o):
+def run(machine, o):
     """Run until the chunk is used up, the log is full, everything is served, or tick ``until`` has passed.
 
     Returns DONE, NEED (the next chunk), FULL (empty the log), PAUSED (``until`` reached), STUCK (a request can
     never go) or OVERFLOW (the refresh queue is full). Allocates nothing and keeps no array, so it does without
     numba's reference counts, which took nine tenths of its time.
     """
+    m = addresses_of(machine)
     c, v, w = m.settings, m.controller[u(0)], m.outlook[u(0)]
     _look_ahead(m, v, w, o)
     now = v.now
@@ -172,18 +174,18 @@ def _look_ahead(m, v, w, o):
 
 
 @inlined
-def _land(v, q, clock):
+def _land(v, q, o, clock):
     """Closed loop: requests whose data have come by a clock are no longer outstanding."""
     while v.flight_count > 0 and q.in_flight[u(v.flight_head)] <= clock:
-        v.flight_head = (v.flight_head + 1) % q.in_flight.size
+        v.flight_head = (v.flight_head + 1) % (o.outstanding + 1)
         v.flight_count -= 1
         v.outstanding -= 1
 
 
 @inlined
-def _take_off(v, q, depart):
+def _take_off(v, q, o, depart):
     """Closed loop: the data of a request come at ``depart``."""
-    q.in_flight[u((v.flight_head + v.flight_count) % q.in_flight.size)] = depart
+    q.in_flight[u((v.flight_head + v.flight_count) % (o.outstanding + 1))] = depart
     v.flight_count += 1
 
 
@@ -197,7 +199,7 @@ def _next_offer(m, v, w, o, now):
     if o.chunk.arrival.size > 0:
         arrival = max(arrival, o.chunk.arrival[u(v.next)])
     if o.outstanding > 0:
-        _land(v, q, arrival)
+        _land(v, q, o, arrival)
         if v.outstanding >= o.outstanding:
             arrival = max(arrival, q.in_flight[u(v.flight_head)]) if v.flight_count > 0 else INF
     return arrival
@@ -209,7 +211,7 @@ def _offer(m, v, w, o, arrival):
     c, q = m.settings, m.queues
     i = v.next
     write = np.int64(o.chunk.write[u(i)])
-    _land(v, q, arrival)
+    _land(v, q, o, arrival)
     if _is_queued_write(q, o, i):
         _merge(m, v, w, o, write, arrival)
     elif v.waiting[u(write)] >= (c.write_queue if write == 1 else c.read_queue):
@@ -248,7 +250,7 @@ def _merge(m, v, w, o, write, arrival):
         _note_latency(m, v, o, 1, w.first_index + v.next)
         if o.outstanding > 0:
             v.outstanding += 1
-            _take_off(v, m.queues, v.depart)
+            _take_off(v, m.queues, o, v.depart)
 
 
 @inlined
@@ -632,7 +634,7 @@ def _serve(m, v, o, slot, now):
         v.depart = max(v.depart, depart)
         _note_latency(m, v, o, depart - request.arrive, request.index)
         if o.outstanding > 0:
-            _take_off(v, q, v.depart)
+            _take_off(v, q, o, v.depart)
     else:
         v.last_write = now
         if o.outstanding > 0:

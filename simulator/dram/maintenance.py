@@ -34,7 +34,7 @@ def first_timer(c, v, k, now):
     if c.paired == 1:
         return v.paired_next if v.paired_pending == 0 else now + 1
     soonest = INF
-    for i in range(k.timer_next.size):
+    for i in range(c.timers):
         soonest = min(soonest, k.timer_next[u(i)])
     return soonest
 
@@ -47,7 +47,7 @@ def send_refreshes(c, v, w, k, now):
         _send_pair(c, v, w, k, now)
     else:
         w.timer = INF
-        for i in range(k.timer_next.size):
+        for i in range(c.timers):
             if k.timer_next[u(i)] == now:
                 if v.priority_count >= c.priority_queue:
                     return False

@@ -27,7 +27,7 @@ from simulator.flash.records import (
     words,
 )
 from simulator.flash.scheduler import enqueue, kick, log_row, random_below
-from simulator.flash.step import inlined, step
+from simulator.flash.step import step
 
 __all__ = [
     "block_of", "collect", "drop", "first_page", "gc_page", "give_back_block", "invalidate", "level_wear", "may_write",
@@ -40,25 +40,25 @@ GREEDY, D_CHOICES, _, RANDOM_FULL, RANDOM_INVALID, FIFO = range(6)
 _BLOCK, _PLANE = words(BLOCK), words(PLANE)
 
 
-@inlined
+@step
 def block_of(d, ppn):
     """The block of a physical page."""
     return block_at(d, d.first_block + ppn // d.pages * _BLOCK)
 
 
-@inlined
+@step
 def first_page(d, block):
     """The first physical page of a block."""
     return (place_of(d, block) - d.first_block) // _BLOCK * d.pages
 
 
-@inlined
+@step
 def plane_of(d, lpn):
     """The plane that a logical page is written to."""
     return plane_at(d, word_at(d, d.plane_order + lpn % d.planes).value)
 
 
-@inlined
+@step
 def new_transaction(d, kind, source, lpn, request, size):
     """A transaction without a place yet; ``request``: the place of its request, or 0."""
     txn = txn_at(d, d.free_txn)
@@ -76,7 +76,7 @@ def new_transaction(d, kind, source, lpn, request, size):
     return txn
 
 
-@inlined
+@step
 def place(d, txn, plane, ppn):
     """Note the physical page of a transaction."""
     txn.unit = plane.unit
@@ -154,7 +154,7 @@ def new_user_frontier(d, plane):
         plane.user_block = 0
 
 
-@inlined
+@step
 def user_page(d, plane):
     """The next page of the host's frontier; the frontier exists. A full one is followed by a new one."""
     block = block_at(d, plane.user_block)
@@ -181,19 +181,19 @@ def gc_page(d, plane):
     return first_page(d, block) + page
 
 
-@inlined
+@step
 def invalidate(d, ppn):
     """A page holds an old copy from now on."""
     block_of(d, ppn).invalid += 1
 
 
-@inlined
+@step
 def _collectable(block):
     """Whether a block is full and no program to it is on its way."""
     return block.state == FULL and block.writes == 0
 
 
-@inlined
+@step
 def _drawable(block):
     """Whether a block may be drawn: no frontier, none being collected, no program on its way."""
     return (block.state == FULL or block.state == FREE) and block.writes == 0

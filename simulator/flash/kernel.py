@@ -95,7 +95,7 @@ from simulator.flash.scheduler import (
     serve,
     start,
 )
-from simulator.flash.step import inlined, step
+from simulator.flash.step import step
 
 __all__ = [
     "DONE", "GROW", "NEED", "STOPPED", "STUCK", "Chunk", "Limits", "count_request", "message_ns", "run",
@@ -142,7 +142,7 @@ class Limits(NamedTuple):
 # --- the wire -----------------------------------------------------------------------------------------------
 
 
-@inlined
+@step
 def _send(d, wire, now, took, kind, payload):
     """Put a message on a direction of the wire, behind those already on it."""
     arrives = (wire.free if wire.free > now else now) + took
@@ -156,13 +156,13 @@ def _send(d, wire, now, took, kind, payload):
         wire.tail += 1
 
 
-@inlined
+@step
 def _next_message(d, wire):
     """The message that arrives first; there is one."""
     return message_at(d, wire.begin + _MESSAGE * (wire.head & (d.ring_size - 1)))
 
 
-@inlined
+@step
 def message_ns(d, size):
     """Time of data on the wire."""
     if d.internal != 0:
@@ -176,7 +176,7 @@ def message_ns(d, size):
     return d.last_ns
 
 
-@inlined
+@step
 def _submit(d, now, since, op, address, size, index):
     """The host puts a request into a submission queue and rings the doorbell; it counts from ``since``."""
     taken = d.free_request
@@ -198,7 +198,7 @@ def _submit(d, now, since, op, address, size, index):
     _send(d, d.to_drive, now, d.doorbell_ns, DOORBELL, request.queue)
 
 
-@inlined
+@step
 def _fetch(d, queue, now):
     """Ask for the next entry of a queue, if the drive may hold one more of its requests."""
     if queue.waiting > 0 and queue.held < d.fetch:
@@ -222,7 +222,7 @@ def _finish(d, request, now):
     _send(d, d.to_host, now, d.completion_ns, COMPLETION, done)
 
 
-@inlined
+@step
 def _page_done(d, request, now):
     """A page of a request is done; ``request``: its place, 0 where nobody waits for the page."""
     if request != 0:
@@ -279,7 +279,7 @@ def count_request(d, request, now, latencies, kept):
         note.stamp = request.index
 
 
-@inlined
+@step
 def _complete(d, request, now, latencies, kept):
     """The host has a completion: the request is counted, and its record free again."""
     count_request(d, request, now, latencies, kept)
@@ -452,7 +452,7 @@ def _place_page(f, txn, now):
     return True
 
 
-@inlined
+@step
 def _queue_read(d, txn, plane, ppn):
     """Queue the read of a physical page; its block is not erased before."""
     place(d, txn, plane, ppn)
@@ -460,7 +460,7 @@ def _queue_read(d, txn, plane, ppn):
     enqueue(d, txn)
 
 
-@inlined
+@step
 def _place_read(f, txn, plane, ppn, now):
     """A read goes to the page's place, unless the controller holds its data."""
     d = f.drive
@@ -481,7 +481,7 @@ def _place_read(f, txn, plane, ppn, now):
     return True
 
 
-@inlined
+@step
 def _appear(f, lpn, plane, now):
     """Give a page that was there from before its place; the physical page."""
     d = f.drive
@@ -501,7 +501,7 @@ def _appear(f, lpn, plane, now):
     return ppn
 
 
-@inlined
+@step
 def _merge_first(f, txn, plane, ppn):
     """Where part of a page stays, it is read first and written together with the new part; True if so."""
     d = f.drive
@@ -516,7 +516,7 @@ def _merge_first(f, txn, plane, ppn):
     return True
 
 
-@inlined
+@step
 def _place_write(f, txn, plane, now):
     """Take the next page of the frontier for a write; the old copy is worth nothing from now on."""
     d = f.drive
@@ -548,7 +548,7 @@ def _place_write(f, txn, plane, now):
         collect(f, plane, now)
 
 
-@inlined
+@step
 def _wake(f, plane, lpn, now):
     """The move of a page ended: what waited for it goes on."""
     d = f.drive
@@ -582,7 +582,7 @@ def _serve_waiting(f, plane, now):
 # --- ends of flash operations -------------------------------------------------------------------------------
 
 
-@inlined
+@step
 def _moved_out(f, txn, now):
     """Collection has read a page: it is written to collection's frontier."""
     d = f.drive
@@ -605,7 +605,7 @@ def _moved_out(f, txn, now):
         collect(f, plane, now)
 
 
-@inlined
+@step
 def _read_done(f, txn, now):
     """A page that was read has left the bus."""
     d = f.drive
@@ -631,7 +631,7 @@ def _read_done(f, txn, now):
         _page_done(d, request, now)
 
 
-@inlined
+@step
 def _write_spare_area(d, txn):
     """The page's spare area holds the number of its write."""
     spare = word_at(d, d.spare_areas + txn.ppn)
@@ -640,7 +640,7 @@ def _write_spare_area(d, txn):
     spare.value = txn.sequence
 
 
-@inlined
+@step
 def _program_done(f, txn, now):
     """A page is on flash."""
     d = f.drive
@@ -683,7 +683,7 @@ def _program_done(f, txn, now):
         _serve_waiting(f, plane, now)
 
 
-@inlined
+@step
 def _erase_done(f, txn, now):
     """A block is empty."""
     d = f.drive
@@ -798,7 +798,7 @@ def _arrive(f, request, now):
         _start(f, request, now)
 
 
-@inlined
+@step
 def _accept(f, request, now):
     """An entry reached the drive: firmware takes its time, then the request starts."""
     d = f.drive
@@ -827,7 +827,7 @@ def _accepted(f, request, now):
 # --- events -------------------------------------------------------------------------------------------------
 
 
-@inlined
+@step
 def _unit_event(f, unit, now):
     """The array of a unit is done."""
     d = f.drive
@@ -875,7 +875,7 @@ def _offer(d, unit, first, now):
         offer_out(d, txn, now)
 
 
-@inlined
+@step
 def _channel_event(f, channel, now):
     """A bus is free again; if it carried a page that was read, the page is done."""
     d = f.drive
@@ -894,7 +894,7 @@ def _channel_event(f, channel, now):
     next_on_channel(d, channel, now)
 
 
-@inlined
+@step
 def _heap_event(f, now):
     """The first event of the heap: of a bus, a unit, or a request that firmware worked on."""
     d = f.drive
@@ -912,7 +912,7 @@ def _heap_event(f, now):
         _accepted(f, request_at(d, d.first_request + number * _REQUEST), now)
 
 
-@inlined
+@step
 def _drive_hears(f, now):
     """A message reached the drive."""
     d = f.drive
@@ -929,7 +929,7 @@ def _drive_hears(f, now):
         _arrive(f, request_at(d, payload), now)
 
 
-@inlined
+@step
 def _host_hears(d, now, latencies, kept):
     """A message reached the host."""
     message = _next_message(d, d.to_host)

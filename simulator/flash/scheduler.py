@@ -42,7 +42,7 @@ from simulator.flash.records import (
     WRITING,
     words,
 )
-from simulator.flash.step import inlined, step
+from simulator.flash.step import step
 
 __all__ = [
     "append", "bus_ns", "enqueue", "kick", "log_row", "next_on_channel", "offer_out", "pop_event", "push",
@@ -57,7 +57,7 @@ NO_QUEUE = 7
 _PLANE, _UNIT, _LOG_ROW = words(PLANE), words(UNIT), words(LOG_ROW)
 
 
-@inlined
+@step
 def push(d, time, source):
     """Put an event on the heap; equal times keep the order in which they were put."""
     d.sequence += 1
@@ -79,7 +79,7 @@ def push(d, time, source):
     return stamp
 
 
-@inlined
+@step
 def pop_event(d):
     """Take the first event off the heap; its stamp. Its time is read before."""
     base = d.heap
@@ -120,7 +120,7 @@ def random_below(d, bound):
     return (x >> 11) % bound
 
 
-@inlined
+@step
 def bus_ns(d, size):
     """Bus time of data."""
     if size == d.page_bytes:
@@ -153,7 +153,7 @@ def _log_command(d, time, end, what, unit, txn):
     row.stamp = txn.page
 
 
-@inlined
+@step
 def append(d, line, place):
     """Put a transaction or request at the end of a line."""
     link_at(d, place).next = 0
@@ -164,7 +164,7 @@ def append(d, line, place):
     line.tail = place
 
 
-@inlined
+@step
 def release(d, txn):
     """Give a transaction back."""
     txn.next = d.free_txn
@@ -172,7 +172,7 @@ def release(d, txn):
     d.free_txns += 1
 
 
-@inlined
+@step
 def enqueue(d, txn):
     """Put a transaction whose place is known at the end of its unit's queue."""
     if txn.kind == READ:
@@ -197,7 +197,7 @@ def _urgent(d, unit):
     return False
 
 
-@inlined
+@step
 def _reads_first(d, unit):
     """The queues from which a read may come: the first and the second, packed as first * 8 + second; -1: none."""
     user, collection = unit.user_reads.head != 0, unit.gc_reads.head != 0
@@ -217,7 +217,7 @@ def _reads_first(d, unit):
     return GC_READS * 8 + NO_QUEUE if unit.user_writes.head == 0 else -1
 
 
-@inlined
+@step
 def _writes_first(d, unit):
     """As :func:`_reads_first`, for programs."""
     user, collection = unit.user_writes.head != 0, unit.gc_writes.head != 0
@@ -281,7 +281,7 @@ def _retry_ns(d, txn, array_ns):
     return array_ns * d.retries
 
 
-@inlined
+@step
 def _take_command(d, unit, kind, packed):
     """Take the head of the first queue and its companions off their queues; the place of the first."""
     first, second = packed >> 3, packed & 7
@@ -300,7 +300,7 @@ def _take_command(d, unit, kind, packed):
     return place
 
 
-@inlined
+@step
 def _count_command(d, kind, pages):
     if kind == READ:
         d.read_commands += pages == 1
@@ -360,7 +360,7 @@ def _issue(d, unit, now, kind, packed, extra, pending):
     start(d, unit, first, kind, free + extra, array_ns + retry_ns)
 
 
-@inlined
+@step
 def start(d, unit, first, kind, begin, array_ns):
     """Let the array work from ``begin``; the controller notices the end of a read a little later."""
     unit.busy_ns += array_ns
@@ -370,7 +370,7 @@ def start(d, unit, first, kind, begin, array_ns):
     unit.stamp = push(d, unit.end, d.channels + unit.index)
 
 
-@inlined
+@step
 def _suspend(d, unit, now):
     """Set the running program or erase aside; what it still needs is remembered."""
     unit.aside = unit.active
@@ -383,14 +383,14 @@ def _suspend(d, unit, now):
     d.suspended += 1
 
 
-@inlined
+@step
 def _resume(d, unit, now):
     first = unit.aside
     unit.aside = 0
     start(d, unit, first, WRITE if unit.aside_state == WRITING else ERASE, now, unit.aside_ns + d.resume_ns)
 
 
-@inlined
+@step
 def _worth_suspending(d, unit, now):
     """Whether a read may stop what the unit does, and gains by it."""
     allowed = d.suspend_program if unit.state == WRITING else d.suspend_erase
@@ -438,7 +438,7 @@ def serve(d, unit, now):
         _issue(d, unit, now, kind, packed, extra, state == WRITING and kind == WRITE)
 
 
-@inlined
+@step
 def kick(d, channel, now):
     """Look for a command for a channel, if it is idle."""
     if channel.busy == 0:

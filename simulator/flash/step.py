@@ -10,12 +10,7 @@ from typing import Any, Final
 
 from hw_configs.compiled import compiled
 
-__all__ = ["inlined", "step"]
+__all__ = ["step"]
 
-_OPTIONS: Final = {"error_model": "numpy", "no_rewrites": True, "_nrt": False}
-
-step: Final[Any] = compiled(**_OPTIONS)
+step: Final[Any] = compiled(error_model="numpy", no_rewrites=True, _nrt=False)
 """Decorator of a step."""
-
-inlined: Final[Any] = compiled(forceinline=True, **_OPTIONS)
-"""Decorator as :data:`step`, and no call is left: for what has one caller, or is a line or two."""

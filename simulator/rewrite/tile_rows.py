@@ -83,8 +83,9 @@ def _reach(work: Work, side: int, made: int, first: int, last: int) -> tuple[int
     """Rows [low, high) of an input of ``side`` rows for rows [first, last) of ``made``, the padding's included."""
     match work:
         case Convolution(transposed=True):
-            kernel, stride = work.kernel_h, work.stride_h
-            return -(-(first - kernel + 1) // stride), (last - 1) // stride + 1
+            reach, stride = work.dilation * (work.kernel_h - 1), work.stride_h
+            low = -(-(first + work.padding_h - reach) // stride)
+            return low, (last - 1 + work.padding_h) // stride + 1
         case Convolution():
             low = first * work.stride_h - work.padding_h
             return low, (last - 1 - first) * work.stride_h + low + work.dilation * (work.kernel_h - 1) + 1

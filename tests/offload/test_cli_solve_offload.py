@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from hw_configs.problems import OffchipError
 from offchip.cli.main import app
-from offchip.cli.solve_offload import tokens
+from offchip.solving.offload import tokens
 from tests.training.small_models import gpt_config
 
 RUNNER = CliRunner()
