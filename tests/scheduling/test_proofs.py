@@ -14,7 +14,8 @@ from mapping.scheduling import Residence, Schedule, ScheduleProblem, Transfer, c
 from mapping.scheduling import by_ilp as by_ilp_module
 from mapping.scheduling.baselines import baseline_stays
 from mapping.scheduling.search import COST_SCALE, LayerSearch, scaled
-from mapping.scheduling.solving import Run, _answer
+from mapping.scheduling.solver_run import SolverRun
+from mapping.scheduling.solving import _answer
 from mapping.solver import SolveReport, SolverOptions, solve_model
 from tests.scheduling.brute_force import least_cost_of_bytes, least_peak_of
 from tests.scheduling.build import chain_of
@@ -54,7 +55,7 @@ def tight() -> tuple[ScheduleProblem, int]:
 )
 def test_a_bound_below_the_cost_is_a_gap(bound: int, status: str) -> None:
     problem, capacity = tight()
-    run = Run(problem, capacity, Budget(None), 0)
+    run = SolverRun(problem, capacity, Budget(None), 0)
     order = tuple(range(len(problem.operators)))
     assert run.offer(*_with_name(baseline_stays(problem, order, "belady", capacity)))
     assert run.cost // COST_SCALE == 8
@@ -72,7 +73,7 @@ def _with_name(found: tuple[object, object]) -> tuple[object, str, object]:
 
 def test_a_bound_only_rises_and_never_above_the_best() -> None:
     problem, capacity = tight()
-    run = Run(problem, capacity, Budget(None), 0)
+    run = SolverRun(problem, capacity, Budget(None), 0)
     run.raise_bound(3 * COST_SCALE)
     run.raise_bound(2 * COST_SCALE)
     assert run.bound == 3 * COST_SCALE

@@ -16,7 +16,7 @@ from workloads import vision
 from workloads.builtin import builder_at
 from workloads.graph import Role, check_graph
 from workloads.importers import load_workload
-from workloads.layer_builder import LayerBuilder
+from workloads.layer_builder import ConvLayer, LayerBuilder
 from workloads.onnx_file import IMPORTER
 from workloads.protobuf_wire import encoded_bytes, encoded_varint, encoded_varint_field
 from workloads.workload import WorkloadOptions
@@ -217,12 +217,7 @@ def test_a_convolution_of_any_geometry_costs_what_the_builder_says(
     net.conv(
         "conv",
         net.input("x", channels, side, side),
-        out,
-        kernel,
-        stride,
-        pad,
-        groups=groups,
-        dilation=dilation,
+        ConvLayer(out, kernel, stride, pad, groups=groups, dilation=dilation),
     )
     theirs = net.graph().operators[0]
     assert (ours.flops, ours.read_bytes, ours.write_bytes) == (
