@@ -87,6 +87,16 @@ def test_a_greedy_plan_above_the_bound_is_feasible_and_the_search_makes_it_optim
     assert check(problem, greedy.offsets.tolist(), 18) == []
 
 
+@pytest.mark.parametrize("base", [1, 83, 1_683, 10_000_000])
+def test_a_gap_of_one_byte_is_a_gap_however_large_the_plan(base: int) -> None:
+    lives = [(f"b{i}", *life) for i, life in enumerate(LIVES)]
+    problem = AllocationProblem.of([Buffer(*life) for life in [*lives, ("base", 0, 8, base)]])
+    result = solve(problem, engine="greedy")
+    assert result.peak_bytes == base + 18
+    assert result.bound_bytes == base + 17
+    assert result.status == "feasible"
+
+
 @pytest.mark.parametrize(
     ("engine", "capacity", "status"),
     [
