@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 
+from hw_configs.problems import InputError
 from mapping import solver as solver_module
 from mapping.allocation import AllocationProblem, Buffer, check, lower_bound, solve
 from mapping.allocation import mip as mip_module
 from mapping.allocation.check import peak_of
+from mapping.allocation.csv_format import parse_csv
 from mapping.allocation.mip import solve_by_mip
 from mapping.allocation.solving import Engine
 from mapping.solver import MEET_WITHIN, SolveReport, SolverOptions, solve_model
@@ -109,6 +111,34 @@ def test_a_gap_of_one_byte_is_a_gap_however_large_the_plan(base: int) -> None:
 )
 def test_a_capacity_is_kept_broken_or_open(engine: Engine, capacity: int, status: str) -> None:
     assert solve(waste(), capacity, engine=engine).status == status
+
+
+def test_of_rounded_sizes_the_topmost_alone_counts_as_it_is() -> None:
+    """5 and 6 bytes at multiples of four: 8 and 8, but whoever lies on top ends with its last byte."""
+    problem = AllocationProblem.of([Buffer("a", 0, 2, 5, alignment=4), Buffer("b", 1, 3, 6, alignment=4)])
+    assert lower_bound(problem) == 13
+    result = solve(problem)
+    assert (result.status, result.peak_bytes) == ("optimal", 13)
+    one = AllocationProblem.of([Buffer("a", 0, 2, 5, alignment=4), Buffer("b", 2, 3, 6, alignment=4)])
+    assert lower_bound(one) == 6
+    pinned = AllocationProblem.of([Buffer("a", 0, 2, 5, offset=40), Buffer("b", 2, 3, 6, alignment=4)])
+    assert lower_bound(pinned) == 45
+
+
+def test_an_empty_file_is_told_with_its_first_line() -> None:
+    with pytest.raises(InputError, match="is empty") as error:
+        parse_csv("", file="p.csv")
+    assert str(error.value).startswith("p.csv:1: is empty; expected the columns id, lower, upper, size")
+
+
+@pytest.mark.parametrize(("lower", "fits"), [(-(2**60), True), (-(2**60) - 1, False)])
+def test_a_time_goes_down_to_minus_two_to_the_sixty(lower: int, fits: bool) -> None:
+    text = f"id,lower,upper,size\na,{lower},9,2\n"
+    if fits:
+        assert int(parse_csv(text).lower[0]) == lower
+        return
+    with pytest.raises(InputError, match=r"expected an integer of at most 2\*\*60"):
+        parse_csv(text)
 
 
 @pytest.mark.parametrize("lost", [0.01, 0.5, 1e-12])

@@ -116,7 +116,7 @@ def find_places(root: Path, package: str) -> list[Place]:
 
 
 class _Bare(ast.NodeTransformer):
-    """A module without its annotations, which are never evaluated."""
+    """A module without its annotations, which are never evaluated, and without the stars between parameters."""
 
     def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
         node.returns = None
@@ -126,13 +126,20 @@ class _Bare(ast.NodeTransformer):
         node.annotation = None
         return node
 
+    def visit_arguments(self, node: ast.arguments) -> ast.AST:
+        # cosmic-ray takes the star for a product and makes a slash of it.
+        node.args = [*node.posonlyargs, *node.args, *node.kwonlyargs]
+        node.defaults = [*node.defaults, *(value or ast.Constant(...) for value in node.kw_defaults)]
+        node.posonlyargs, node.kwonlyargs, node.kw_defaults = [], [], []
+        return self.generic_visit(node)
+
     def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AST:
         node.annotation = ast.Constant(None)
         return self.generic_visit(node)
 
 
 def same_program(one: str, other: str) -> bool:
-    """Whether two texts differ in annotations and layout alone."""
+    """Whether two texts differ in annotations, kinds of parameters and layout alone."""
     return ast.dump(_Bare().visit(ast.parse(one))) == ast.dump(_Bare().visit(ast.parse(other)))
 
 

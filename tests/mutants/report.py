@@ -22,7 +22,8 @@ _HEAD = """# Do the tests notice?
 
 `./dev mutants PACKAGE` changes the source of a package in one place at a time and runs the tests that reach it.
 A mutant is *killed* when a test fails or runs past its time. `--sample N --seed S` draws N places at random and
-one change at each; `--all` tries every change at every place. The last run of each package:
+one change at each; `--all` tries every change at every place. The last run of each package (one that is missing
+was not run since the list was begun):
 
 | package | places | tried | killed | of these by time | survived | share killed | date | seed |
 |---|---|---|---|---|---|---|---|---|

@@ -9,6 +9,7 @@ import sys
 import tempfile
 import tomllib
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,10 @@ def _warm_up() -> None:
 
 
 def main(given: Sequence[str] | None = None) -> int:
-    """Run; the exit status is 0 whatever survives, 1 if the tests cannot be run."""
+    """Run; an interrupt ends the run with what was tried until then, which is a smaller sample.
+
+    The exit status is 0 whatever survives, 1 if the tests cannot be run.
+    """
     packages = tomllib.loads((_HERE / "packages.toml").read_text(encoding="utf-8"))
     options = _arguments(packages, given)
     package, settings = options.package, packages[options.package]
@@ -68,18 +72,17 @@ def main(given: Sequence[str] | None = None) -> int:
         for test in reach.failed:
             print(f"left out, for it fails without any change: {test}", file=sys.stderr, flush=True)
         print(f"{len(reach.seconds)} tests in {total:.0f} s; {len(places)} places", flush=True)
-        for mutant in sample(copy, places, count, options.seed):
-            tests = reach.of(mutant, settings["elsewhere"], settings["most_seconds"])
-            seconds = sum(reach.seconds.get(test, 0.0) for test in tests)
-            verdict = try_mutant(copy, mutant, tests, seconds)
-            verdicts.append(verdict)
-            if verdict.fate == "survived":
-                print(
-                    f"{mutant.file}:{mutant.line}: {mutant.was}  ->  {mutant.now}  ({len(tests)} tests)",
-                    flush=True,
-                )
+        with suppress(KeyboardInterrupt):
+            for mutant in sample(copy, places, count, options.seed):
+                tests = reach.of(mutant, settings["elsewhere"], settings["most_seconds"])
+                seconds = sum(reach.seconds.get(test, 0.0) for test in tests)
+                verdict = try_mutant(copy, mutant, tests, seconds)
+                verdicts.append(verdict)
+                if verdict.fate == "survived":
+                    change = f"{mutant.was}  ->  {mutant.now}"
+                    print(f"{mutant.file}:{mutant.line}: {change}  ({len(tests)} tests)", flush=True)
     print(summary(verdicts))
-    if not options.only:
+    if verdicts and not options.only:
         drawn = "all" if options.all else str(options.seed)
         date = datetime.datetime.now(datetime.UTC).date().isoformat()
         judged = read_judged(_HERE / "judged.toml")

@@ -103,6 +103,11 @@ def test_annotations_are_no_part_of_the_program(was: str, now: str, same: bool) 
     assert same_program(SOURCE, SOURCE.replace(was, now)) == same
 
 
+def test_a_star_between_parameters_is_no_product() -> None:
+    assert same_program("def f(a, *, b=1): pass", "def f(a, /, b=1): pass")
+    assert not same_program("def f(a, *, b=1): pass", "def f(a, *, b=2): pass")
+
+
 def test_a_statement_is_its_lines_without_its_body() -> None:
     line = SOURCE[: SOURCE.index("and x < LIMIT")].count("\n") + 1
     assert statement_at(SOURCE, line) == (line - 2, line + 1)
