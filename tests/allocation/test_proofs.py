@@ -13,7 +13,9 @@ from mapping.allocation import AllocationProblem, Buffer, check, lower_bound, so
 from mapping.allocation import mip as mip_module
 from mapping.allocation.check import peak_of
 from mapping.allocation.csv_format import parse_csv
+from mapping.allocation.engines import Budget
 from mapping.allocation.mip import solve_by_mip
+from mapping.allocation.replan import replan
 from mapping.allocation.solving import Engine
 from mapping.solver import MEET_WITHIN, SolveReport, SolverOptions, solve_model
 
@@ -212,3 +214,41 @@ def test_the_checker_keeps_its_limit() -> None:
     problem = AllocationProblem.of([Buffer(f"b{i}", 0, 1, 8) for i in range(9)])
     assert len(check(problem, [0] * 9)) == 8
     assert len(check(problem, [0] * 9, limit=3)) == 3
+
+
+def test_planning_again_keeps_what_it_can_though_a_fresh_plan_lies_elsewhere() -> None:
+    """Buffers high up in the memory stay there; the new one goes where it fits, and only what clashes moves."""
+    old = [Buffer("a", 0, 4, 10), Buffer("b", 0, 4, 20)]
+    problem = AllocationProblem.of([*old, Buffer("new", 1, 2, 5)])
+    again = replan(problem, {"a": 300, "b": 200}, 310)
+    assert again.moved == ()
+    assert again.moved_bytes == 0
+    assert again.result.offsets is not None
+    assert again.result.offsets[:2].tolist() == [300, 200]
+    assert (again.result.status, again.result.peak_bytes, again.result.bound_bytes) == ("feasible", 310, 35)
+    assert check(problem, again.result.offsets.tolist(), 310) == []
+    clash = replan(problem, {"a": 210, "b": 200}, 310)
+    assert clash.result.offsets is not None
+    assert clash.result.offsets[1] == 200
+    assert (clash.moved, clash.moved_bytes) == ((0,), 10)
+    tight = replan(problem, {"a": 300, "b": 200}, 35)
+    assert (tight.result.status, tight.result.peak_bytes) == ("optimal", 35)
+    assert tight.moved == (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("left", "spent"), [(None, False), (0.5, False), (1e-9, False), (0.0, True), (-1.0, True)]
+)
+def test_a_budget_is_spent_when_no_time_is_left(
+    left: float | None, spent: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Budget, "seconds_left", lambda self: left)
+    assert Budget(None).spent == spent
+
+
+def test_a_budget_is_spent_at_its_last_node() -> None:
+    budget = Budget(None, 10)
+    budget.nodes = 9
+    assert not budget.spent
+    budget.nodes = 10
+    assert budget.spent
