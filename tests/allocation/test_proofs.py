@@ -7,11 +7,15 @@ from typing import Any
 
 import pytest
 
+from hw_configs.problems import InputError
 from mapping import solver as solver_module
 from mapping.allocation import AllocationProblem, Buffer, check, lower_bound, solve
 from mapping.allocation import mip as mip_module
 from mapping.allocation.check import peak_of
+from mapping.allocation.csv_format import parse_csv
+from mapping.allocation.engines import Budget
 from mapping.allocation.mip import solve_by_mip
+from mapping.allocation.replan import replan
 from mapping.allocation.solving import Engine
 from mapping.solver import MEET_WITHIN, SolveReport, SolverOptions, solve_model
 
@@ -87,6 +91,16 @@ def test_a_greedy_plan_above_the_bound_is_feasible_and_the_search_makes_it_optim
     assert check(problem, greedy.offsets.tolist(), 18) == []
 
 
+@pytest.mark.parametrize("base", [1, 83, 1_683, 10_000_000])
+def test_a_gap_of_one_byte_is_a_gap_however_large_the_plan(base: int) -> None:
+    lives = [(f"b{i}", *life) for i, life in enumerate(LIVES)]
+    problem = AllocationProblem.of([Buffer(*life) for life in [*lives, ("base", 0, 8, base)]])
+    result = solve(problem, engine="greedy")
+    assert result.peak_bytes == base + 18
+    assert result.bound_bytes == base + 17
+    assert result.status == "feasible"
+
+
 @pytest.mark.parametrize(
     ("engine", "capacity", "status"),
     [
@@ -99,6 +113,34 @@ def test_a_greedy_plan_above_the_bound_is_feasible_and_the_search_makes_it_optim
 )
 def test_a_capacity_is_kept_broken_or_open(engine: Engine, capacity: int, status: str) -> None:
     assert solve(waste(), capacity, engine=engine).status == status
+
+
+def test_of_rounded_sizes_the_topmost_alone_counts_as_it_is() -> None:
+    """5 and 6 bytes at multiples of four: 8 and 8, but whoever lies on top ends with its last byte."""
+    problem = AllocationProblem.of([Buffer("a", 0, 2, 5, alignment=4), Buffer("b", 1, 3, 6, alignment=4)])
+    assert lower_bound(problem) == 13
+    result = solve(problem)
+    assert (result.status, result.peak_bytes) == ("optimal", 13)
+    one = AllocationProblem.of([Buffer("a", 0, 2, 5, alignment=4), Buffer("b", 2, 3, 6, alignment=4)])
+    assert lower_bound(one) == 6
+    pinned = AllocationProblem.of([Buffer("a", 0, 2, 5, offset=40), Buffer("b", 2, 3, 6, alignment=4)])
+    assert lower_bound(pinned) == 45
+
+
+def test_an_empty_file_is_told_with_its_first_line() -> None:
+    with pytest.raises(InputError, match="is empty") as error:
+        parse_csv("", file="p.csv")
+    assert str(error.value).startswith("p.csv:1: is empty; expected the columns id, lower, upper, size")
+
+
+@pytest.mark.parametrize(("lower", "fits"), [(-(2**60), True), (-(2**60) - 1, False)])
+def test_a_time_goes_down_to_minus_two_to_the_sixty(lower: int, fits: bool) -> None:
+    text = f"id,lower,upper,size\na,{lower},9,2\n"
+    if fits:
+        assert int(parse_csv(text).lower[0]) == lower
+        return
+    with pytest.raises(InputError, match=r"expected an integer of at most 2\*\*60"):
+        parse_csv(text)
 
 
 @pytest.mark.parametrize("lost", [0.01, 0.5, 1e-12])
@@ -172,3 +214,41 @@ def test_the_checker_keeps_its_limit() -> None:
     problem = AllocationProblem.of([Buffer(f"b{i}", 0, 1, 8) for i in range(9)])
     assert len(check(problem, [0] * 9)) == 8
     assert len(check(problem, [0] * 9, limit=3)) == 3
+
+
+def test_planning_again_keeps_what_it_can_though_a_fresh_plan_lies_elsewhere() -> None:
+    """Buffers high up in the memory stay there; the new one goes where it fits, and only what clashes moves."""
+    old = [Buffer("a", 0, 4, 10), Buffer("b", 0, 4, 20)]
+    problem = AllocationProblem.of([*old, Buffer("new", 1, 2, 5)])
+    again = replan(problem, {"a": 300, "b": 200}, 310)
+    assert again.moved == ()
+    assert again.moved_bytes == 0
+    assert again.result.offsets is not None
+    assert again.result.offsets[:2].tolist() == [300, 200]
+    assert (again.result.status, again.result.peak_bytes, again.result.bound_bytes) == ("feasible", 310, 35)
+    assert check(problem, again.result.offsets.tolist(), 310) == []
+    clash = replan(problem, {"a": 210, "b": 200}, 310)
+    assert clash.result.offsets is not None
+    assert clash.result.offsets[1] == 200
+    assert (clash.moved, clash.moved_bytes) == ((0,), 10)
+    tight = replan(problem, {"a": 300, "b": 200}, 35)
+    assert (tight.result.status, tight.result.peak_bytes) == ("optimal", 35)
+    assert tight.moved == (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("left", "spent"), [(None, False), (0.5, False), (1e-9, False), (0.0, True), (-1.0, True)]
+)
+def test_a_budget_is_spent_when_no_time_is_left(
+    left: float | None, spent: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Budget, "seconds_left", lambda self: left)
+    assert Budget(None).spent == spent
+
+
+def test_a_budget_is_spent_at_its_last_node() -> None:
+    budget = Budget(None, 10)
+    budget.nodes = 9
+    assert not budget.spent
+    budget.nodes = 10
+    assert budget.spent

@@ -50,6 +50,17 @@ def tight() -> tuple[ScheduleProblem, int]:
     return chain_of(operators, {"x": 2}), 8
 
 
+@pytest.mark.parametrize("ahead", [False, True])
+def test_a_table_of_peaks_ahead_hides_no_optimum(ahead: bool) -> None:
+    """Every order passes 11 bytes: three of them must go out and come back, and 'a' is the only one that can."""
+    problem, capacity = tight()
+    search = LayerSearch(problem, capacity, Budget(None))
+    assert not ahead or search.look_ahead()
+    found = search.run(scaled(9, 0), 10_000)
+    assert found.cost == scaled(8, 2)
+    assert found.complete
+
+
 @pytest.mark.parametrize(
     ("bound", "status"), [(8, "optimal"), (9, "optimal"), (7, "feasible"), (4, "feasible"), (0, "feasible")]
 )

@@ -95,7 +95,7 @@ def machines() -> Iterator[System]:
             pair = library.load_system("workstation")
             wire = next(iter(pair.wires.values()))
             yield replace(pair, nodes={}, wires={wire.name: replace(wire, link=load_link(entry.name))})
-        else:
+        elif entry.kind != "architecture":  # it is read into the GPUs that name it
             yield library.load_system(entry.name)
 
 
