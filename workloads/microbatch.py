@@ -56,6 +56,7 @@ def _of_batch(operator: Operator, batch: int, shared: set[str], graph: Graph) ->
     fresh = [index for index in range(len(operator.outputs)) if index not in added]
     accumulated = tuple(operator.outputs[index] for index in added)
     made = len(operator.outputs)
+    writes = operator.writes or (0,) * (made + len(operator.updates))
     return replace(
         operator,
         name=f"{operator.name}#{batch}",
@@ -64,9 +65,9 @@ def _of_batch(operator: Operator, batch: int, shared: set[str], graph: Graph) ->
         updates=renamed((*operator.updates, *accumulated)),
         reads=(*operator.reads, *(graph.tensors[name].size_bytes for name in accumulated)),
         writes=(
-            *(operator.writes[index] for index in fresh),
-            *operator.writes[made:],
-            *(operator.writes[index] for index in added),
+            *(writes[index] for index in fresh),
+            *writes[made:],
+            *(writes[index] for index in added),
         ),
         place=replace(operator.place, microbatch=batch),
     )

@@ -185,7 +185,8 @@ class _Step:
         if weights:
             grads = [self._gradient(name, op.name) for name in weights]
             inputs = (*incoming, *operands)
-            self._emit(op, "backward_weight", _turned(op.work, swapped=False), inputs, grads, swapped=False)
+            work = _turned(op.work, swapped=False, columns=op.place.axis in ("column", "vocab"))
+            self._emit(op, "backward_weight", work, inputs, grads, swapped=False)
             self._note(weights, grads)
 
     def _pointwise(self, op: Operator, incoming: list[str], targets: list[str]) -> None:
@@ -292,12 +293,17 @@ def _repeated(work: Work, times: float) -> Work:
     return replace(work, share=work.share * times, extra_flops=work.extra_flops * times)
 
 
-def _turned(work: Work, *, swapped: bool) -> Work:
-    """The sizes of the product for an input's gradient (``swapped``) or for the weight's."""
+def _turned(work: Work, *, swapped: bool, columns: bool = False) -> Work:
+    """The sizes of the product for an input's gradient (``swapped``) or for the weight's.
+
+    ``columns``: the weight is divided over its outputs, which are then the columns of its gradient too.
+    """
     if not isinstance(work, Product | GroupedProduct):
         return work
     if swapped:
         return replace(work, n=work.k, k=work.n)
+    if columns:
+        return replace(work, m=work.k, k=work.m)
     return replace(work, m=work.n, n=work.k, k=work.m)
 
 

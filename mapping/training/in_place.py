@@ -6,9 +6,11 @@ do their gradients on the way back.
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import replace
 
-from workloads.graph import Graph
+from workloads.graph import Graph, Operator
 
 __all__ = ["rotate_in_place"]
 
@@ -20,6 +22,9 @@ def rotate_in_place(graph: Graph) -> Graph:
     for op in graph.operators:
         inputs = tuple(dict.fromkeys(names.get(name, name) for name in op.inputs))
         outputs = tuple(dict.fromkeys(names.get(name, name) for name in op.outputs))
+        read, written = _moved(op, names)
+        beside_read = op.beside_read + _cap(read, graph)
+        beside_written = op.beside_written + _cap(written, graph)
         both = tuple(name for name in outputs if name in inputs)
         if both and op.name.endswith(".grad_sum") and inputs == outputs:
             continue
@@ -27,9 +32,45 @@ def rotate_in_place(graph: Graph) -> Graph:
             inputs = tuple(name for name in inputs if name not in both)
             outputs = tuple(name for name in outputs if name not in both)
             op = replace(op, updates=(*op.updates, *both))
-        operators.append(replace(op, inputs=inputs, outputs=outputs))
+        updates = tuple(names.get(name, name) for name in op.updates)
+        operators.append(
+            replace(
+                op,
+                inputs=inputs,
+                outputs=outputs,
+                updates=updates,
+                reads=tuple(read[name] for name in (*inputs, *updates)),
+                writes=tuple(written[name] for name in (*outputs, *updates)),
+                beside_read=beside_read,
+                beside_written=beside_written,
+            )
+        )
     tensors = {name: tensor for name, tensor in graph.tensors.items() if names.get(name, name) == name}
     return replace(graph, tensors=tensors, operators=tuple(operators))
+
+
+def _moved(op: Operator, names: Mapping[str, str]) -> tuple[Counter[str], Counter[str]]:
+    """Bytes that an operator reads and writes of each tensor under its new name."""
+    found = Counter[str](), Counter[str]()
+    for total, tensors, sizes in zip(
+        found,
+        ((*op.inputs, *op.updates), (*op.outputs, *op.updates)),
+        (op.reads, op.writes),
+        strict=True,
+    ):
+        for name, size in zip(tensors, sizes, strict=False):
+            total[names.get(name, name)] += size
+    return found
+
+
+def _cap(moved: Counter[str], graph: Graph) -> int:
+    """Hold each tensor's bytes at its size; return the bytes above it, a second pass over parts that now coincide."""
+    above = 0
+    for name, size in moved.items():
+        over = max(0, size - graph.tensors[name].size_bytes)
+        moved[name] = size - over
+        above += over
+    return above
 
 
 def _in_place_names(graph: Graph) -> dict[str, str]:

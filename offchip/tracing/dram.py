@@ -197,7 +197,7 @@ def _trace(text: str, device: DramDevice, format: str | None) -> MemoryTrace:
     head, _, rest = text.partition(":")
     if not Path(text).exists() and (head in PATTERNS or (rest and "/" not in head and "." not in head)):
         count, _, seed = rest.partition(":")
-        requests = integer(count.replace("_", "") or "0", 0, INT64_MOST)
+        requests = integer(count.replace("_", "") or "0", 0, 10**80)  # the generator says what it takes
         start = integer(seed or "1", 0, INT64_MOST)
         if requests is None or start is None:
             raise bad_input(f"found {text[:80]!r}; expected PATTERN:REQUESTS or PATTERN:REQUESTS:SEED")

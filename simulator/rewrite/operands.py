@@ -20,10 +20,12 @@ from workloads.graph import Operator, Tensor
 from workloads.operators import (
     Attention,
     Convolution,
+    Embedding,
     GroupedProduct,
     Optimizer,
     Product,
     Recurrence,
+    Scatter,
     Softmax,
     Work,
 )
@@ -124,6 +126,8 @@ def divided_fields(work: Work, axis: str) -> tuple[str, ...]:
     """
     if isinstance(work, Optimizer):
         return ("parameters",)
+    if (axis == "vocab" and isinstance(work, Embedding)) or (axis == "column" and isinstance(work, Scatter)):
+        return ("m",)  # the rows that lie in its part of the table, or of the table's gradient
     if axis == "row":
         return ("k", "in_channels")
     if isinstance(work, Convolution):

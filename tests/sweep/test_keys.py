@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 import re
 import shutil
@@ -20,11 +19,13 @@ from hw_configs.digest import digest
 from hw_configs.files import catalog, load_link
 from hw_configs.system import System
 from offchip import api
+from offchip.run_options import RunOptions
 from offchip.sweep import keys
 from offchip.sweep.machine import Machines
 from offchip.sweep.points import points_of
 from offchip.sweep.space import option_leaves
 from tests.sweep.spaces import REPOSITORY, run_serially, space_of
+from workloads.workload import WorkloadOptions
 
 NOT_HASHED = {"System.provenance"}
 """The only field of a machine that no result depends on: where its figures were read."""
@@ -95,7 +96,7 @@ def machines() -> Iterator[System]:
             pair = library.load_system("workstation")
             wire = next(iter(pair.wires.values()))
             yield replace(pair, nodes={}, wires={wire.name: replace(wire, link=load_link(entry.name))})
-        elif entry.kind != "architecture":  # it is read into the GPUs that name it
+        elif "architecture" not in entry.kind:  # it is read into the GPUs that name it
             yield library.load_system(entry.name)
 
 
@@ -215,9 +216,10 @@ def other_than(value: object) -> object:
 
 
 OPTIONS = {
-    name: parameter.default
-    for name, parameter in inspect.signature(api.simulate).parameters.items()
-    if name in option_leaves()
+    f.name: getattr(stated, f.name)
+    for stated in (WorkloadOptions(), RunOptions())
+    for f in fields(stated)
+    if f.name in option_leaves()
 } | {"dims": {"n": 1}, "settings": {"device": "gpu"}}
 """Every option a space may set, at its default."""
 
@@ -228,8 +230,8 @@ def test_any_option_of_a_workload_moves_its_key_and_its_plans(name):
     assert keys.workload_key("gpt2", other, "code") != keys.workload_key("gpt2", OPTIONS, "code")
 
 
-def test_the_options_of_a_workload_are_those_of_load_model():
-    described = set(inspect.signature(api.load_model).parameters) - {"source"}
+def test_the_options_of_a_workload_are_all_there_are():
+    described = {f.name for f in fields(WorkloadOptions)}
     assert described == {*keys.workload_options(), "dims"}
     assert set(keys.workload_options()) <= set(option_leaves())
 

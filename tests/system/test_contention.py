@@ -265,7 +265,7 @@ def test_rooflines_follow_the_ports(model: str, machine: str, device: str, ratio
         loaded.nodes[device],
         replace(loaded.memories[device], write_bandwidth=1e9, read_bandwidth=1e9, ports=1),
     )
-    work = Operator("o", "elementwise", (), (), 0.0, 10**9, 10**9, "fp16")
+    work = operator_of("elementwise", 0.0, 10**9, 10**9, name="o")
     took = [COST_MODELS.get(model).cost(work, node, replace(one, ports=ports)).seconds for ports in (1, 2)]
     assert took[0] >= 2.0
     assert took[1] / took[0] == pytest.approx(ratio)

@@ -330,7 +330,7 @@ RANGE = "expected 0 to 1e+18 rows"
         ({"m": 4.5}, "m: found 4.5; " + WHOLE),
         ({"m": 1e308}, "m: found 1e+308; " + WHOLE),
         ({"m": -4}, "m: found -4; " + RANGE),
-        ({"m": 10**400}, "m: found a number of more than 19 digits; " + RANGE),
+        ({"m": 10**90}, "m: found a number of more than 19 digits; " + RANGE),
         ({"m": 0}, "m: found 0; expected 4: m x n has to be the 64 elements of 'y' of shape [4, 16]"),
         ({"m": 8_000_000}, "m: found 8000000; expected 4: m x n has to be the 64 elements of 'y' of shape [4, 16]"),
         ({"n": 8}, "n: found 8; expected 16: m x n has to be the 64 elements of 'y' of shape [4, 16]"),
@@ -362,7 +362,7 @@ def test_a_wrong_field_is_one_line_with_its_name(changes, expected):
     ("changes", "expected"),
     [
         ({"flops": 1025}, "flops: found 1025; the fields of the matmul give 1024"),
-        ({"flops": 10**400}, None),
+        ({"flops": 10**90}, None),
         ({"read_bytes": 12}, "read_bytes: found 12; expected 192 to 192 B, as its fields and tensors have it; "
          "state operands that move in part under 'reads'"),
         ({"read_bytes": 500}, "read_bytes: found 500; expected 192 to 192 B, as its fields and tensors have it; "
@@ -475,7 +475,7 @@ def test_every_field_of_every_kind_refuses_what_it_cannot_be(kind):
     needed = {name: 1 for name, info in known.items() if info.required}
     for name, info in known.items():
         wrong = ["a b"] if info.type is not str else [7]
-        wrong += [10**400, -(10**400)] if info.type in (int, float) else []
+        wrong += [10**90, -(10**90)] if info.type in (int, float) else []
         wrong += [1.5] if info.type is int else []
         for value in wrong:
             row = {

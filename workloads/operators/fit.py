@@ -18,18 +18,20 @@ from workloads.operators import (
     CollectiveWork,
     Convolution,
     Custom,
+    Embedding,
     GroupedProduct,
     Message,
     Optimizer,
     Product,
     Recurrence,
     Rows,
+    Scatter,
     TopK,
     View,
     Work,
 )
 from workloads.operators.parse import FieldProblem
-from workloads.operators.rows import Activation, Loss, Norm, Reduce, Scatter
+from workloads.operators.rows import Activation, Loss, Norm, Reduce
 
 if TYPE_CHECKING:
     from workloads.graph import Tensor
@@ -363,12 +365,30 @@ def _recurrence(work: Recurrence, operands: _Operands) -> Iterator[FieldProblem]
             return
 
 
+def _is_part(work: Rows, tensor: Tensor) -> bool:
+    """Whether rows or columns of a tensor can be all that the work touches.
+
+    A rank that holds a part of a table looks up that part of the rows, and the others stay zero; what overwrites a
+    tensor in place may leave some of its columns as they are (queries and keys beside values).
+    """
+    elements = _elements(tensor)
+    whole = work.n if isinstance(work, Embedding | Scatter) else work.m
+    return bool(whole) and work.m * work.n <= elements and elements % whole == 0
+
+
 def _rows(work: Rows, operands: _Operands) -> Iterator[FieldProblem]:
     need = work.m * work.n
     made = (*operands.outputs, *operands.updates)
     strict = not operands.backward and not isinstance(work, _READ_BY_ROWS)
     allowed = made if strict and made else operands.all
     totals = {_total(made)} if strict else {_total(made), _total(operands.inputs)}
+    partly = operands.updates
+    if isinstance(work, Embedding):
+        partly = operands.outputs
+    elif isinstance(work, Scatter):
+        partly = operands.inputs[:1]
+    if any(_is_part(work, tensor) for tensor in partly):
+        return
     if need not in {_elements(tensor) for tensor in allowed} | totals:
         yield _sized(work, ("m", "n"), allowed[0])
         return
