@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from dataclasses import replace
 from typing import Any
 
@@ -9,14 +10,16 @@ import pytest
 
 from hw_configs.problems import InputError
 from mapping import solver as solver_module
-from mapping.allocation import AllocationProblem, Buffer, check, lower_bound, solve
+from mapping.allocation import AllocationProblem, Buffer, check, lower_bound, solve, solving
 from mapping.allocation import mip as mip_module
+from mapping.allocation.banks import parse_bank, solve_banks
 from mapping.allocation.check import peak_of
 from mapping.allocation.csv_format import parse_csv
 from mapping.allocation.engines import Budget
 from mapping.allocation.mip import solve_by_mip
 from mapping.allocation.replan import replan
 from mapping.allocation.solving import Engine
+from mapping.allocation.spill import suggest_spills
 from mapping.solver import MEET_WITHIN, SolveReport, SolverOptions, solve_model
 
 
@@ -252,3 +255,57 @@ def test_a_budget_is_spent_at_its_last_node() -> None:
     assert not budget.spent
     budget.nodes = 10
     assert budget.spent
+
+
+def test_a_solve_without_limits_ends_after_the_usual_nodes(monkeypatch: pytest.MonkeyPatch) -> None:
+    budgets = []
+
+    class Spy(Budget):
+        def __init__(self, time_limit_s: float | None, max_nodes: int | None = None) -> None:
+            super().__init__(time_limit_s, max_nodes)
+            budgets.append((time_limit_s, max_nodes))
+
+    monkeypatch.setattr(solving, "Budget", Spy)
+    problem = AllocationProblem.of([Buffer("a", 0, 2, 4)])
+    solve(problem)
+    solve(problem, max_nodes=7)
+    solve(problem, time_limit_s=9.0)
+    assert budgets == [(None, solving.DEFAULT_MAX_NODES), (None, 7), (9.0, None)]
+
+
+def test_of_buffers_that_are_to_blame_alike_the_smallest_leaves_first() -> None:
+    """No moment is overfull, yet around the pinned middle nothing of four bytes fits: the longest-lived must leave."""
+    problem = AllocationProblem.of(
+        [Buffer("pin", 0, 9, 2, offset=3), Buffer("large", 0, 9, 5), Buffer("small", 0, 9, 4)]
+    )
+    plan = suggest_spills(problem, 11)
+    assert plan.offsets is not None
+    assert plan.buffers == (2,)
+    assert plan.bytes == 4
+    assert suggest_spills(AllocationProblem.of([Buffer("pin", 0, 1, 9, offset=0)]), 4).offsets is None
+
+
+def test_a_better_plan_of_banks_replaces_the_greedy_one_and_ends_the_search() -> None:
+    """Greedy by cost fills the near bank with the wide buffer; the least cost keeps two small ones there."""
+    problem = AllocationProblem.of([Buffer("wide", 0, 4, 6), Buffer("one", 0, 4, 4), Buffer("two", 0, 4, 4)])
+    plan = solve_banks(problem, [parse_bank("near=8"), parse_bank("far=1KiB@1")])
+    assert plan is not None
+    assert plan.status == "optimal"
+    assert plan.bank == (1, 0, 0)
+    assert plan.cost == plan.bound == 6
+
+
+def test_a_restart_says_the_sum_of_what_its_solves_took() -> None:
+    problem = AllocationProblem.of([Buffer("a", 0, 2, 4), Buffer("b", 1, 3, 4)])
+    times = [0.25, 0.5]
+    with pytest.MonkeyPatch.context() as patch:
+        replan_module = importlib.import_module("mapping.allocation.replan")
+        real = replan_module.solve
+
+        def timed(*args: Any, **options: Any) -> Any:
+            found = real(*args, **options)
+            return replace(found, seconds=times.pop(0), status="unknown" if times else found.status)
+
+        patch.setattr(replan_module, "solve", timed)
+        again = replan(problem, {"a": 0}, 8)
+    assert again.result.seconds == 0.75

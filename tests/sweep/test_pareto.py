@@ -50,6 +50,15 @@ def test_front_across_blocks():
     assert front(sphere).tolist() == by_definition_fast(sphere)
 
 
+@settings(max_examples=200, deadline=None)
+@given(tables)
+def test_rows_of_one_block_are_held_against_those_before(table):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pareto, "BLOCK", 2)
+        unique = np.unique(table, axis=0)
+        assert pareto._front_in_blocks(unique).tolist() == by_definition(unique.tolist())
+
+
 def by_definition_fast(table):
     return [not ((table <= row).all(axis=1) & (table < row).any(axis=1)).any() for row in table]
 

@@ -70,3 +70,11 @@ def test_effects_of_draws():
     assert found["b"].share == pytest.approx(0.2, abs=0.03)
     assert found["c"].share == pytest.approx(0, abs=0.02)
     assert found["a"].span is None
+
+
+def test_of_two_widest_groups_the_first_is_told():
+    """Both columns span 2; the ratio is of the one that stands first."""
+    found = {
+        e.parameter: e for e in effects(grid(lambda x, y: 1 + 2.0 * x + 3 * y, (2, 2)), ["x0", "x1"], "f")
+    }
+    assert (found["x0"].span, found["x0"].relative) == (2, 3)
