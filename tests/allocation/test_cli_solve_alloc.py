@@ -15,7 +15,7 @@ import typer
 from typer.testing import CliRunner
 
 from hw_configs.problems import InfeasibleError, InputError, NoAnswerError
-from mapping.allocation import check
+from mapping.allocation import check, solve
 from mapping.allocation.importers import read_problem
 from offchip.cli.solve_alloc import alloc
 from offchip.validation.alloc import run
@@ -77,6 +77,9 @@ def test_banks(reference: Path) -> None:
 
 
 def test_an_interrupt_leaves_the_best_plan(reference: Path) -> None:
+    solve(
+        read_problem(reference / "J.1048576.csv"), max_nodes=1000
+    )  # The kernels are compiled before the clock runs.
     code = (
         "import sys, typer; from offchip.cli.solve_alloc import alloc; a = typer.Typer(); a.command()(alloc);"
         "print('ready', file=sys.stderr, flush=True); a(standalone_mode=False)"
