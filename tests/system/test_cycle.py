@@ -68,6 +68,9 @@ def test_an_operator_takes_the_time_of_its_pattern():
     streamed = pattern_bandwidth(device).bandwidth_bytes_per_s
     assert model.cost(product(size), node, memory).seconds == pytest.approx(size / streamed)
     assert streamed <= memory.read_bandwidth
+    both = product(3 * size, size)
+    mixed = pattern_bandwidth(device, access_pattern(both)).bandwidth_bytes_per_s
+    assert model.cost(both, node, memory).seconds == pytest.approx(4 * size / mixed)
 
 
 @pytest.mark.parametrize(

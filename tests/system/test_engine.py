@@ -26,12 +26,13 @@ from machines import (
     wire,
 )
 
+from hw_configs.library import load_system
 from hw_configs.problems import InfeasibleError, InputError, PhysicsError
 from hw_configs.system import MemorySpace, Node
 from simulator.check import check
 from simulator.cost.model import OperatorCost
 from simulator.plan import Collective, Plan, Task
-from simulator.system.costs import CostTable
+from simulator.system.costs import CostTable, Round
 from simulator.system.engine import PhaseRun
 from simulator.system.physics import check_phase
 from tests.typed import operator_of
@@ -407,3 +408,17 @@ def test_waiting_for_ever_is_an_error_in_words() -> None:
     made: Plan = plan(graph, two_gpus(), tasks, {"a": "gpu0", "b": "gpu1"})
     with pytest.raises(InputError, match="never finishes"):
         event_run(made, graph, two_gpus())
+
+
+def test_a_round_of_a_collective_takes_the_latency_of_each_hop() -> None:
+    machine = load_system("dgx-h100")
+    first, second = (node.name for node in machine.workers()[:2])
+    costs = CostTable(machine, Cheating())
+    nodes = machine.nodes
+    path = costs.path(nodes[first].memory or first, nodes[second].memory or second)
+    assert path.latency_s > 0
+    sends = ((first, second, 10**9),)
+    one, three = (costs.seconds_alone((Round(hops, sends),)) for hops in (1, 3))
+    narrowest = min(costs.capacity[name] for name in path.load)
+    assert one == pytest.approx(path.latency_s + 1e9 / narrowest)
+    assert three - one == pytest.approx(2 * path.latency_s)
