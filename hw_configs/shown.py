@@ -7,6 +7,7 @@ tables alone, escaped, without script or style that reaches outside them.
 from __future__ import annotations
 
 import html
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -81,14 +82,14 @@ def _row(tag: str, cells: Sequence[object]) -> str:
     return "<tr>" + "".join(f"<{tag}>{html.escape(str(cell))}</{tag}>" for cell in cells) + "</tr>"
 
 
-class Shown:
+class Shown(ABC):
     """A result that shows itself: ``print(result)`` gives text, a notebook HTML. Subclasses say the tables."""
 
     __slots__ = ()
 
+    @abstractmethod
     def shown_tables(self) -> Sequence[Table]:
         """What there is to show, most telling first."""
-        raise NotImplementedError
 
     def __str__(self) -> str:
         return tables_as_text(self.shown_tables())

@@ -102,24 +102,21 @@ def _project(
     """Queries, the latent they come from, and the tensor that holds the new key-value latent."""
     q_size = spec.heads * (spec.nope_dim + spec.rope_dim)
     kv_size = spec.kv_rank + spec.rope_dim
+    compressed = Linear(
+        m,
+        kv_size,
+        hidden,
+        module=f"{module}.kv_a_proj_with_mqa",
+        tp="replicated",
+        bias=kv_size if spec.bias else 0,
+    )
     if spec.q_rank is None:
         query = w.linear(
             "attention.q",
             source,
             Linear(m, q_size, hidden, module=f"{module}.q_proj", tp="column", heads=spec.heads, kv_heads=0),
         )
-        latent = w.linear(
-            "attention.kv_a",
-            source,
-            Linear(
-                m,
-                kv_size,
-                hidden,
-                module=f"{module}.kv_a_proj_with_mqa",
-                tp="replicated",
-                bias=kv_size if spec.bias else 0,
-            ),
-        )
+        latent = w.linear("attention.kv_a", source, compressed)
         return query, query, latent
     rank = spec.q_rank
     if w.fused:
@@ -143,18 +140,7 @@ def _project(
                 m, rank, hidden, module=f"{module}.q_a_proj", tp="replicated", bias=rank if spec.bias else 0
             ),
         )
-        latent = w.linear(
-            "attention.kv_a",
-            source,
-            Linear(
-                m,
-                kv_size,
-                hidden,
-                module=f"{module}.kv_a_proj_with_mqa",
-                tp="replicated",
-                bias=kv_size if spec.bias else 0,
-            ),
-        )
+        latent = w.linear("attention.kv_a", source, compressed)
     weight = w.weight("attention.q_a_norm.weight", rank)
     normed = w.activation("attention.q_a_norm.out", m, rank)
     work = Norm(m=m, n=rank, flops_per_element=NORM_FLOPS["rms"], norm="rms")
