@@ -191,7 +191,7 @@ def _compilers() -> tuple[Any, Any]:
             # What calls of this step are looked up by, instead of the address of machine code.
             place = object()
             state.targetctx.insert_user_function(place, state.cr.fndesc, [state.library])
-            state.reload_init.extend(state.library._reload_init)
+            state.reload_init.extend(getattr(state.library, "_reload_init", ()))
             state.cr = state.cr._replace(cfunc=place)
             return True
 

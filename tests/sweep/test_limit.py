@@ -8,10 +8,13 @@ import tempfile
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numba
 import pytest
 
+from offchip.sweep import limit as limit_module
+from offchip.sweep import worker as worker_module
 from offchip.sweep.cache import DiskCache
 from offchip.sweep.evaluate import Evaluator
 from offchip.sweep.limit import PointStopped, Stopwatch
@@ -154,31 +157,32 @@ def test_what_comes_after_compiling_counts(tmp_path):
     assert time.monotonic() - began < 4
 
 
-def test_a_pool_sees_what_went_into_compiling(tmp_path):
+def test_a_pool_sees_what_went_into_compiling(tmp_path, monkeypatch):
+    clock = SimpleNamespace(now=100.0, monotonic=lambda: clock.now)
+    for module in (limit_module, worker_module):
+        monkeypatch.setattr(module, "time", clock)
     pool = Pool(space_of(tmp_path, ONE), 1, None)
     with tempfile.TemporaryFile() as file:
         file.truncate(Slot.SIZE)
         slot = Slot(file.fileno())
         slot.begin(7)
-        worker = _Worker(None, slot, since=time.monotonic())
+        worker = _Worker(None, slot, since=clock.now)
         watch = Stopwatch(0.3, slot=slot)
         watch.start()
-        time.sleep(0.1)
+        clock.now += 0.1
         watch.compile_begins()
-        time.sleep(0.4)
-        during = pool._spent(worker, time.monotonic())
+        clock.now += 0.4
+        assert pool._spent(worker, clock.now) == pytest.approx(0.1)
         watch.compile_ends()
-        time.sleep(0.1)
-        after = pool._spent(worker, time.monotonic())
+        clock.now += 0.1
+        assert pool._spent(worker, clock.now) == pytest.approx(0.2)
         watch.close()
+        assert watch.seconds() == pytest.approx(0.2)
         assert slot.read() == (0, 1, 7)
         slot.begin(8)
-        assert slot.compiling_s(time.monotonic()) == 0
+        assert slot.compiling_s(clock.now) == 0
         slot.close()
     pool.close()
-    assert 0.1 <= during < 0.3
-    assert 0.2 <= after < 0.4
-    assert after == pytest.approx(watch.seconds(), abs=0.05)
 
 
 @pytest.mark.slow
