@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import pickle
 import subprocess
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from hw_configs import kernel_files
+from hw_configs.compiled import _quickly
 from hw_configs.kernel_files import KernelFile, cache_directories, prune, sources_of
 
 ROOT = Path(__file__).parents[1]
@@ -227,3 +229,21 @@ def test_what_was_not_used_for_longest_goes_first(tmp_path: Path) -> None:
     }  # fmt: skip
     prune(tmp_path, 0)
     assert {file.name for file in tmp_path.iterdir()} == {"mine.txt", "being-written.part"}
+
+
+def test_the_collector_of_cycles_rests_while_a_kernel_is_compiled_and_works_again_after() -> None:
+    seen: list[bool] = []
+
+    def compile_form(signature: str) -> str:
+        seen.append(gc.isenabled())
+        if signature == "broken":
+            raise TypeError(signature)
+        return quickly("step") if signature == "whole" else signature
+
+    quickly = _quickly(compile_form)
+    assert quickly("whole") == "step"
+    assert seen == [False, False]
+    assert gc.isenabled()
+    with pytest.raises(TypeError, match="broken"):
+        quickly("broken")
+    assert gc.isenabled()

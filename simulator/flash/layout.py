@@ -7,6 +7,7 @@ zeros of untouched memory mean "nowhere" and a drive of a terabyte is built at o
 
 from __future__ import annotations
 
+import mmap
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -147,6 +148,11 @@ def _chain(state: DriveState, start: int, count: int) -> None:
     head.free_txns += count
 
 
+def _sparse(count: int, kind: type[np.generic]) -> npt.NDArray[Any]:
+    """Zeros of which a run may touch a few here and there: each costs the system one small page, not a large one."""
+    return np.frombuffer(mmap.mmap(-1, max(count * np.dtype(kind).itemsize, 1)), kind, count)
+
+
 def new_state(
     drive: Drive,
     *,
@@ -190,8 +196,8 @@ def new_state(
         places[name], at = at, at + size
     state = DriveState(
         d, np.zeros(at + txns * words(TXN), np.int64),
-        np.zeros(d.logical_pages + map_pages, np.int32), np.zeros(d.physical_pages, np.int32),
-        np.zeros(d.logical_pages + map_pages if partial else 1, np.uint32),
+        _sparse(d.logical_pages + map_pages, np.int32), _sparse(d.physical_pages, np.int32),
+        _sparse(d.logical_pages + map_pages if partial else 1, np.uint32),
     )  # fmt: skip
     m, head = state.m, state.record
     known = {
