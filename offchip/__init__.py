@@ -22,6 +22,9 @@ Plans with proofs
 Traces through one device
     :func:`trace_dram`, :func:`trace_flash`, :func:`trace_pim`
 
+Stores of knowledge
+    :func:`trace_search`, :func:`trace_bank`: queries against vectors; memories beside a model
+
 Reference data
     :func:`validate`: every row of a folder, expected and ours
 
@@ -60,9 +63,11 @@ if TYPE_CHECKING:
     from offchip.solving.schedule import solve_schedule as solve_schedule
     from offchip.space_sweep import sweep as sweep
     from offchip.table_prediction import predict as predict
+    from offchip.tracing.bank import trace_bank as trace_bank
     from offchip.tracing.dram import trace_dram as trace_dram
     from offchip.tracing.flash import trace_flash as trace_flash
     from offchip.tracing.pim import trace_pim as trace_pim
+    from offchip.tracing.search import trace_search as trace_search
 
 __all__ = [
     "InfeasibleError",
@@ -80,9 +85,11 @@ __all__ = [
     "solve_offload",
     "solve_schedule",
     "sweep",
+    "trace_bank",
     "trace_dram",
     "trace_flash",
     "trace_pim",
+    "trace_search",
     "validate",
 ]
 
@@ -102,9 +109,11 @@ _WHERE: Final = {
     "solve_offload": "offchip.solving.offload",
     "solve_schedule": "offchip.solving.schedule",
     "sweep": "offchip.space_sweep",
+    "trace_bank": "offchip.tracing.bank",
     "trace_dram": "offchip.tracing.dram",
     "trace_flash": "offchip.tracing.flash",
     "trace_pim": "offchip.tracing.pim",
+    "trace_search": "offchip.tracing.search",
     "validate": "offchip.reference_rows",
 }
 

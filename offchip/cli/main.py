@@ -75,7 +75,13 @@ _group(
 _group(
     "trace",
     "Trace-driven device simulation.",
-    {"dram": "trace_dram:trace_dram", "flash": "trace_flash:trace_flash", "pim": "trace_pim:trace_pim"},
+    {
+        "dram": "trace_dram:trace_dram",
+        "flash": "trace_flash:trace_flash",
+        "pim": "trace_pim:trace_pim",
+        "search": "trace_search:trace_search",
+        "bank": "trace_bank:trace_bank",
+    },
 )
 _group("study", "Published systems, claim by claim.", {"list": "study:list_studies", "run": "study:run"})
 

@@ -87,22 +87,30 @@ class DriveRun:
             age(state, options.history)
         return cls(drive, options, state, transaction_margin(drive, -(-largest // drive.page_bytes) + 1))
 
-    def feed(self, requests: BlockRequests, final: bool, stop: int = 0) -> int:
-        """Run a stretch of the trace to its end, or to ``stop`` events since the start; the kernel's status."""
+    def feed(
+        self, requests: BlockRequests, final: bool, stop: int = 0, horizon: int = -1, single: bool = False
+    ) -> int:
+        """Run a stretch of the trace to its end, or to ``stop`` events since the start; the kernel's status.
+
+        ``horizon``: leave events after that ns for the next call (below 0: none); ``single``: only to the first
+        completion.
+        """
         state = self.state
         columns = [np.ascontiguousarray(column, np.int64) for column in requests]
         timed = columns[3] if not self.options.outstanding else _NONE
-        begin = int(state.record.cursor)
-        limits = Limits(self.options.outstanding, final, stop, self.margin)
+        record = state.record
+        begin = int(record.cursor)
+        limits = Limits(self.options.outstanding, final, stop, self.margin, horizon, single)
         while True:
-            taken = int(state.record.cursor) - begin
+            taken = int(record.cursor) - begin
             chunk = Chunk(columns[0][taken:], columns[1][taken:], columns[2][taken:], timed[taken:])
             status = run(Memory(*state.arrays), chunk, self.latencies, limits)
             if status != GROW:
                 break
             state.grow(self.margin)
-        if state.record.fault:
-            raise PhysicsError(f"the drive engine broke its own rule {int(state.record.fault)}")
+            record = state.record
+        if record.fault:
+            raise PhysicsError(f"the drive engine broke its own rule {int(record.fault)}")
         if status == STUCK:
             raise NoAnswerError("requests wait for what never comes; the drive is locked up")
         return int(status)

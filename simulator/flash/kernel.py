@@ -130,13 +130,16 @@ class Limits(NamedTuple):
     """How far a call goes: ``closed`` requests are kept in flight (0: open loop), ``final``: no chunk follows.
 
     It ends after ``stop`` events since the start (0: no limit), or when an event finds fewer than ``margin``
-    transactions free.
+    transactions free. It leaves events later than ``horizon`` ns for the next call (below 0: no limit), and ends at
+    the first completion with ``single``.
     """
 
     closed: int
     final: bool
     stop: int
     margin: int
+    horizon: int
+    single: bool
 
 
 # --- the wire -----------------------------------------------------------------------------------------------
@@ -959,6 +962,7 @@ def run(memory, chunk, latencies, limits):
     recorded, kept = pointer_to(latencies), latencies.size
     count = chunk.op.size
     base, taken = d.cursor, 0
+    completed = d.reads + d.writes + d.trims
     most = limits.closed if limits.closed > 0 else d.requests
     open_loop = limits.closed == 0 and chunk.arrival.size > 0
     while True:
@@ -971,6 +975,8 @@ def run(memory, chunk, latencies, limits):
             _submit(d, d.now, since, chunk.op[taken], chunk.address[taken], chunk.size[taken], base + taken)
             taken += 1
         d.cursor = base + taken
+        if limits.single and d.reads + d.writes + d.trims > completed:
+            return STOPPED
         if taken == count and not limits.final and d.in_flight < most:
             return NEED
         if d.free_txns < limits.margin:
@@ -990,6 +996,8 @@ def run(memory, chunk, latencies, limits):
         if on_heap == FOREVER and on_wire == FOREVER:
             return DONE if d.in_flight == 0 and taken == count else STUCK
         if limits.stop > 0 and d.events == limits.stop:
+            return STOPPED
+        if limits.horizon >= 0 and min(on_heap, on_wire) > limits.horizon:
             return STOPPED
         d.events += 1
         d.now = min(on_heap, on_wire)

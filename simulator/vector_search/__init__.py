@@ -1,0 +1,1 @@
+"""Search in vector indexes: what must be in memory, what a query reads, and when its rounds come back."""
