@@ -19,9 +19,11 @@ from offchip.run_options import Options, RunOptions, WorkloadChoices
 from offchip.solving.alloc import AllocChoices, AllocOptions
 from offchip.solving.offload import OffloadChoices, OffloadOptions
 from offchip.solving.schedule import ScheduleChoices, ScheduleOptions
+from offchip.tracing.bank import BankTraceChoices, BankTraceOptions
 from offchip.tracing.dram import DramTraceChoices, DramTraceOptions
 from offchip.tracing.flash import FlashTraceChoices, FlashTraceOptions
 from offchip.tracing.pim import PimTraceChoices, PimTraceOptions
+from offchip.tracing.search import SearchTraceChoices, SearchTraceOptions
 from workloads.workload import WorkloadOptions
 
 ALLOC = Path(__file__).parent / "reference" / "alloc" / "input.12.csv"
@@ -43,6 +45,15 @@ CALLS: dict[str, tuple[Callable[[], Any], tuple[object, ...]]] = {
     "trace_pim": (
         lambda: offchip.trace_pim("gemv:256x512", "gddr6-aim", honest=True),
         ("trace", "pim", "gemv:256x512", "--hw", "gddr6-aim", "--honest"),
+    ),
+    "trace_search": (
+        lambda: offchip.trace_search("diskann-sift1b", "nvme-pcie4-tlc", queries=9, in_flight=3, sweep=True),
+        ("trace", "search", "diskann-sift1b", "--hw", "nvme-pcie4-tlc", "--queries", 9, "--in-flight", 3, "--sweep"),
+    ),
+    "trace_bank": (
+        lambda: offchip.trace_bank("hierarchical-160m", "desktop", contexts=50, place="memory", cache="1 GiB"),
+        ("trace", "bank", "hierarchical-160m", "--hw", "desktop", "--contexts", 50, "--place", "memory", "--cache",
+         "1 GiB"),
     ),
     "solve_alloc": (
         lambda: offchip.solve_alloc(ALLOC, minimize=True, max_nodes=1000),
@@ -147,6 +158,8 @@ def test_a_sweep_is_the_command(cli: Callable[..., Any], tmp_path: Path) -> None
         ((DramTraceOptions,), DramTraceChoices),
         ((FlashTraceOptions,), FlashTraceChoices),
         ((PimTraceOptions,), PimTraceChoices),
+        ((SearchTraceOptions,), SearchTraceChoices),
+        ((BankTraceOptions,), BankTraceChoices),
         ((AllocOptions,), AllocChoices),
         ((ScheduleOptions,), ScheduleChoices),
         ((OffloadOptions,), OffloadChoices),
@@ -175,6 +188,9 @@ def _bases(keywords: type) -> list[dict[str, Any]]:
         (lambda: offchip.trace_dram("seq_read:9", "ddr4-2400r", shceduler="x"), "did you mean 'scheduler'"),
         (lambda: offchip.trace_flash("randread:9", "nvme-pcie4-dc-tlc", seed=None), r"--seed: found None"),
         (lambda: offchip.trace_pim("gemv:8x8", "gddr6-aim", channels=1.5), r"--channels: found 1.5 \(float\)"),
+        (lambda: offchip.trace_search("flat-1m", "desktop", querys=1), "did you mean 'queries'"),
+        (lambda: offchip.trace_search("flat-1m", "desktop", in_flight="2"), r"--in-flight: found '2' \(str\)"),
+        (lambda: offchip.trace_bank("hierarchical-160m", "desktop", contexts=True), r"--contexts: found True"),
         (lambda: offchip.solve_alloc(ALLOC, minimize=1), r"--minimize: found 1 \(int\); expected bool"),
         (lambda: offchip.solve_alloc(ALLOC), "exactly one of"),
         (lambda: offchip.solve_schedule("resnet-18", scratchpad=1.5), r"--scratchpad: found 1.5"),

@@ -1,6 +1,8 @@
-"""Banks of blocks: sizes by hand, hits against caches kept one by one, times of each place, and memories of every token."""
+"""Banks of blocks: sizes by hand, hits against caches kept one by one, times of each place; memories of every token."""
 
 from __future__ import annotations
+
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -57,7 +59,7 @@ def test_hits_by_level_are_those_of_a_cache_that_is_kept(cache):
 def test_a_larger_cache_hits_more_and_waits_less():
     found = simulate_bank(bank(place="drive"), DESKTOP, BankOptions(contexts=600)).caches
     assert len(found) > 3
-    for smaller, larger in zip(found, found[1:], strict=False):
+    for smaller, larger in pairwise(found):
         assert larger.cache_bytes > smaller.cache_bytes
         assert larger.hit_rate >= smaller.hit_rate
         assert larger.fetched_bytes <= smaller.fetched_bytes
@@ -100,7 +102,7 @@ def test_a_drive_takes_at_least_its_read_latency_and_at_most_a_little_more_than_
     store = load_device("nvme-pcie4-tlc").store
     assert 32e6 / store.read_bandwidth <= took * 1.02
     assert took < 1.5 * 32e6 / store.read_bandwidth + store.read_latency
-    halves = Fetcher(one, DESKTOP, route, 2, 1).seconds((True,))
+    halves = Fetcher(one, DESKTOP, route_of(one, DESKTOP, 2), 2, 1).seconds((True,))
     assert 0.45 * took < halves < 0.6 * took
     tiny = bank(place="drive", levels=[{"blocks": 8, "parameters": 512}], cache=0.0)
     alone = Fetcher(tiny, DESKTOP, route, 1, 1).seconds((True,))
