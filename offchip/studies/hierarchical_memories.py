@@ -80,8 +80,8 @@ def _places() -> StudyTable:
 
 def _splits() -> StudyTable:
     """The same totals, divided in other ways: all in the last level, or nearly all in the first."""
-    ways = {
-        "three levels, equal first two": _bank().levels,
+    ways: dict[str, list[dict[str, int]]] = {
+        "three levels, equal first two": [level.model_dump() for level in _bank().levels],
         "one level of 256 clusters": [{"blocks": 256, "parameters": 18_000_000}],
         "two levels, 16 and 4096": [
             {"blocks": 16, "parameters": 16_942_000}, {"blocks": 4096, "parameters": 1_057_000},
@@ -93,7 +93,7 @@ def _splits() -> StudyTable:
     }  # fmt: skip
     rows = []
     for name, levels in ways.items():
-        bank = _bank(levels=[getattr(level, "model_dump", lambda level=level: level)() for level in levels])
+        bank = _bank(levels=levels)
         found = fetched(bank)
         hits = ", ".join(f"{100 * level.hit_rate:.0f}" for level in found.levels)
         rows.append(

@@ -63,17 +63,16 @@ def _sizes() -> StudyTable:
     """What a search takes, by the store's size."""
     memory, rows = _beside("mlp-memory-mistral-7b"), []
     for size in SIZES:
-        places = {
-            "core": {"vectors": size},
-            "core, keys": {"vectors": size, "rerank": 1024, "store": "drive"},
+        indexes = {
+            "core": _store("knn-lm-500m", vectors=size),
+            "core, keys": _store("knn-lm-500m", vectors=size, rerank=1024, store="drive"),
         }
-        seconds = {name: search_seconds(_store("knn-lm-500m", **fields)) for name, fields in places.items()
-                   if _fits(_store("knn-lm-500m", **fields))}  # fmt: skip
+        seconds = {name: search_seconds(index) for name, index in indexes.items() if _fits(index)}
         scanned = 32 / 4096 * size * 72
         rows.append(
             (
                 size / 1e6, size * 8192 / 1e12, scanned / 1e6,
-                *(seconds[name] * 1e3 if name in seconds else "does not fit" for name in places),
+                *(seconds[name] * 1e3 if name in seconds else "does not fit" for name in indexes),
                 memory.memory_bytes / 1e6, memory.memory_s * 1e3,
             )
         )  # fmt: skip

@@ -82,7 +82,8 @@ def _memory() -> ClaimResult:
 
 
 def _latencies() -> tuple[list[ClaimResult], StudyTable]:
-    claims, rows = [], []
+    claims: list[ClaimResult] = []
+    rows: list[tuple[str | float, ...]] = []
     machine = f"One query at a time on the two Xeons and one drive of {HARDWARE}."
     for name in SETS:
         lists, graph = answered(_lists(name)), answered(_graph(name))
@@ -166,7 +167,9 @@ def _sweeps() -> tuple[list[StudyTable], Figure]:
              "DiskANN busy"), loads,
         ),
     ]  # fmt: skip
-    lines = {f"lists of {row[0]} KiB": list(zip(LISTS, row[1:], strict=True)) for row in limits}
+    lines: dict[str, list[tuple[float, float]]] = {
+        f"lists of {row[0]} KiB": [*zip(map(float, LISTS), row[1:], strict=True)] for row in limits
+    }
     lines["graph, beam 4"] = [(row[0], row[2]) for row in beams]
     caption = "Latency of one query on SIFT1B: posting lists by the number read, a graph by its rounds."
 
