@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from math import ceil
 
 import numpy as np
@@ -44,8 +45,15 @@ class Machine:
 
     name: str
     system: System | None
-    drive: Drive | None
+    device: Flash | ComputationalStorage | None
     drives: int
+
+    @cached_property
+    def drive(self) -> Drive:
+        """The inside of its drives; asked for only where an index lies on them."""
+        if self.device is None:
+            raise bad_input(f"{self.name!r} has no drive for what the index keeps there", path="--hw")
+        return drive_of(self.device)
 
     def memory_bytes(self) -> int | None:
         """What the CPUs' memories hold; None where nothing is known of them."""
@@ -62,7 +70,7 @@ class Machine:
 
     def drive_bytes(self) -> int:
         """What all drives hold."""
-        return self.drive.capacity_bytes * self.drives if self.drive is not None else 0
+        return self.drive.capacity_bytes * self.drives
 
 
 def machine_of(system: System, drives: int | None) -> Machine:
@@ -70,14 +78,11 @@ def machine_of(system: System, drives: int | None) -> Machine:
     nodes = system.of_kind("flash", "csd")
     if drives is not None and drives > 0 and not nodes:
         raise bad_input(f"{system.name!r} has no drive", path="--drives")
-    drive = None
-    if nodes:
-        device = nodes[0].device
-        assert isinstance(device, Flash | ComputationalStorage)
-        drive = drive_of(device)
+    device = nodes[0].device if nodes else None
+    assert device is None or isinstance(device, Flash | ComputationalStorage)
     count = len([node for node in nodes if node.group == nodes[0].group]) if drives is None else drives
     alone = bool(nodes) and len(system.nodes) == 1
-    return Machine(system.name, None if alone else system, drive, count)
+    return Machine(system.name, None if alone else system, device, count)
 
 
 def simulate_search(index: VectorIndex, machine: Machine, options: SearchOptions) -> SearchResult:
@@ -101,7 +106,11 @@ def _fits(index: VectorIndex, parts: Footprint, machine: Machine) -> None:
     places = (
         ("memory", machine.memory_bytes(), "the machine's memory"),
         ("gpu", machine.gpu_bytes() if machine.system is not None else 0, "the GPU's memory"),
-        ("drive", machine.drive_bytes(), f"{machine.drives} drive{'s' if machine.drives != 1 else ''}"),
+        (
+            "drive",
+            machine.drive_bytes() if parts.bytes_at("drive") else 0,
+            f"{machine.drives} drive{'s' if machine.drives != 1 else ''}",
+        ),
     )
     for place, room, words in places:
         needed = parts.bytes_at(place)  # type: ignore[arg-type]
@@ -137,7 +146,7 @@ def _point(
     asked = _Asked(index, rounds, machine, options)
     largest = max((read.size for one in rounds for read in one.reads), default=0)
     array = None
-    if largest and machine.drive is not None:
+    if largest:
         array = DriveArray(asked.drive, machine.drives, largest, options.seed)
     load = Load(options.queries, options.in_flight, servers, work, asked.reads)
     times: QueryTimes = run_queries(load, array)
@@ -166,7 +175,7 @@ class _Asked:
         self._size = np.tile(np.concatenate([np.zeros(0, np.int64), *sizes]).astype(np.int64), (shape[0], 1))
         if isinstance(index, PostingLists) and index.length_variation:
             self._size = _varied(index, random, shape)
-        if per_query and machine.drive is not None:
+        if per_query:
             self.drive = sized_down(machine.drive)
             room = (self.drive.capacity_bytes - self._size) // sector
             self._address = (random.random(shape) * room).astype(np.int64) * sector

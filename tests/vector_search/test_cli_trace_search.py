@@ -77,6 +77,12 @@ def test_the_table_says_what_matters(cli):
         assert word in text
 
 
+def test_what_lies_in_memory_asks_no_drive(cli):
+    found = json.loads(cli("trace", "search", "flat-1m", "--hw", "t4-server", "--queries", 3, "--json").out)
+    assert (found["drives"], found["points"][0]["reads"]) == (0, 0)
+    assert found["points"][0]["bottleneck"] == "waiting"
+
+
 def test_more_drives_share_the_reads(cli, index):
     call = (
         "trace",
@@ -143,6 +149,8 @@ def test_a_mistake_in_a_file_is_one_line(cli, index, changes, said):
         (("diskann-sift1b", "--hw", "dgx-2", "--in-flight", "400", "--drives", "1", "--queries", "400"), 2,
          "--in-flight: "),
         (("flat-1m", "--hw", "host-ddr5-4800-8ch-1tb"), 2, "--hw: "),
+        (("diskann-sift1b", "--hw", "t4-server"), 2, "'nvme-cloud-1500gb' states no geometry and timing"),
+        (("diskann-sift1b", "--hw", "edge-tpu-board"), 2, "--hw: 'edge-tpu-board' has no drive"),
         (("flat-1m", "--hw", "a100-80gb", "--drives", "2"), 2, "--drives: 'a100-80gb' has no drive"),
         (("spann-sift1b", "--hw", "ufs-4"), 3, "1474560000000 bytes do not fit"),
         (("spann-deep1b", "--hw", "workstation"), 3, "bytes are too many"),

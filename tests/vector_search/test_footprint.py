@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 
 from hw_configs.library import load_link, load_system
+from hw_configs.problems import PhysicsError
 from simulator.vector_search.footprint import footprint, list_bytes
 from simulator.vector_search.processor import Processor, cpu_processor, gpu_processor
+from simulator.vector_search.result import _check
 from simulator.vector_search.search import SearchOptions, machine_of, simulate_search
 from simulator.vector_search.work import Work, query_rounds
 from workloads.vector_index import (
@@ -73,6 +75,7 @@ def test_graph_nodes_by_hand():
     ]
     assert rounds[0].work.operations == 3 * 256 * 32
     assert rounds[1].work == Work(4 * 96, 4 * 64 * 16, 4 * 388, 4 * 64)
+    assert query_rounds(graph(code_bytes=100))[1].work.lines == 4 * 64 * 2
 
 
 def test_inverted_files_by_hand():
@@ -153,3 +156,20 @@ def test_presets_are_what_they_are_called(name):
     index = load_index(name)
     assert index.name == name
     assert query_rounds(index)[-1].reads == ()
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"busy": {"flash dies": 1.01}}, "flash dies: busy for more than all of the time"),
+        ({"processor_s": 1.0}, "before their work is done"),
+        ({"mean_in_flight": 3.1}, "more are in flight than may be"),
+    ],
+)
+def test_a_bound_that_is_broken_is_seen(changes, said):
+    from dataclasses import replace
+
+    point = simulate_search(graph(), DRIVE, SearchOptions(queries=5, in_flight=3)).point
+    _check(point)
+    with pytest.raises(PhysicsError, match=said):
+        _check(replace(point, **changes))
