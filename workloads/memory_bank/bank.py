@@ -167,8 +167,8 @@ def preset_banks() -> dict[str, Path]:
 def load_bank(source: str | Path) -> MemoryBank:
     """A memory by the name of a preset or from a YAML file; ``InputError`` with every problem of it.
 
-    >>> load_bank("hierarchical-160m").bank_parameters // 10**8
-    46
+    >>> round(load_bank("hierarchical-160m").bank_parameters / 1e9, 1)
+    4.6
     """
     text, presets = str(source), preset_banks()
     if text not in presets and "/" not in text and not text.endswith((".yaml", ".yml")):
