@@ -1,8 +1,8 @@
 """SPANN against DiskANN: posting lists read at once, or rounds of graph nodes that wait for one another.
 
 Chen et al., arXiv:2111.08566 (NeurIPS 2021); DiskANN, NeurIPS 2019. What a query reads at 90 % recall was published for
-neither system: lists come from the authors' configuration, rounds from DiskANN's own words, and both are swept. Recall
-is never worked out.
+neither system: lists come from the authors' configuration, rounds from the aims of DiskANN's paper, and both are
+swept. Recall is never worked out.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ _DISKANN: Final = "DiskANN, NeurIPS 2019, abstract"
 _READS: Final = (
     "What a query reads at 90 % recall is not published: 32 lists (SearchInternalResultNum of the authors' "
     "configuration; 96 are searched and pruned in the other section) and 9 rounds of 4 nodes ('a few dozen' reads in "
-    "'under ten' round trips) are assumptions. Neither program's own work beside distances is modelled: system calls, "
-    "heaps, hash tables, waiting threads."
+    "'under ten' round trips: the aims of DiskANN's paper, as notes on it quote them) are assumptions. Neither "
+    "program's own work beside distances is modelled: system calls, heaps, hash tables, waiting threads."
 )
 
 
