@@ -534,3 +534,11 @@ def test_orders_have_names() -> None:
     twisted = chain_of({"a": (1, ""), "b": (9, "a"), "c": (8, "a"), "d": (1, "c"), "e": (1, "bd")})
     assert order_named(twisted, "given") == (0, 1, 2, 3, 4)
     assert plain_peak(twisted, order_named(twisted, "min-peak")) < plain_peak(twisted, (0, 1, 2, 3, 4))
+
+
+def test_what_comes_from_off_chip_for_one_reader_frees_nothing() -> None:
+    problem = chain_of({"p": (2, ["s"]), "q": (1, ""), "r": (1, "pq")}, {"s": 5})
+    assert greedy_order(problem) == depth_first_order(problem) == (1, 0, 2)
+    # What a later reader needs as well stays: three bytes of 's' count for the first of them.
+    shared = chain_of({"p": (1, ["s"]), "q": (2, ""), "r": (1, ["s", "p", "q"])}, {"s": 3})
+    assert greedy_order(shared) == (1, 0, 2)
