@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 from typing import Any
 
@@ -122,6 +123,9 @@ def test_a_distance_broken_either_way_is_seen() -> None:
         offsets = np.array([places[name] // component.unit for name in names])
         return mip_module._broken(component, offsets)
 
+    for places in itertools.product(range(0, 13, 2), repeat=4):
+        overlaps = check(problem, places)
+        assert broken(**dict(zip("abcd", places, strict=True))) == bool(overlaps), places
     assert not broken(a=0, b=4, c=10, d=0)
     assert not broken(a=6, b=0, c=10, d=0)
     assert broken(a=0, b=2, c=10, d=0)
