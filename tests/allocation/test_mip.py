@@ -123,7 +123,7 @@ def test_a_distance_broken_either_way_is_seen() -> None:
         offsets = np.array([places[name] // component.unit for name in names])
         return mip_module._broken(component, offsets)
 
-    for places in itertools.product(range(0, 13, 2), repeat=4):
+    for places in itertools.product((0, 2, 4, 6, 10), repeat=4):
         overlaps = check(problem, places)
         assert broken(**dict(zip("abcd", places, strict=True))) == bool(overlaps), places
     assert not broken(a=0, b=4, c=10, d=0)

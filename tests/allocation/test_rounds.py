@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mapping.allocation import AllocationProblem, Buffer, Gap, solve, solving
+from mapping.allocation import AllocationProblem, Buffer, Gap, check, solve, solving
 from mapping.allocation import engines as engines_module
 from mapping.allocation.by_valley import FITTING, LOWEST, TIGHTEST
 from mapping.allocation.engines import FOUND, LIMIT, NONE, Answer, Budget, Prober
@@ -315,6 +315,11 @@ def test_pairs_are_searched_in_a_thread_where_offsets_may_miss(monkeypatch: pyte
     monkeypatch.setattr(engines_module, "search_by_offset", lambda *args: (NONE, 3, np.zeros(2)))
     found = one.probe(9, 5000, 0)
     assert (found.status, found.engine) == (FOUND, "pairs")
+    assert found.offsets is not None
+    assert (
+        check(problem, (found.offsets * one.component.unit)[np.argsort(one.component.index)].tolist(), 9)
+        == []
+    )
     # A proof of the search by offset proves nothing here, and it is not asked again.
     assert calls == [("<lambda>", True), ("search_by_pairs", True)]
     calls.clear()
