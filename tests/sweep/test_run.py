@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -445,3 +446,50 @@ def test_a_search_asks_in_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         (0, [(n, {"batch": 5}) for n in numbers], 7) for numbers in ((0, 1, 2), (3, 4, 5), (6,))
     ]  # fmt: skip
     assert told == [(n, f"row {n}" if n != 4 else None) for n in range(7)]
+
+
+@pytest.mark.parametrize(
+    ("sampler", "batch", "kind", "given"),
+    [
+        ("nsga2", 3, "NSGAIISampler", {"population_size": 3, "seed": 9}),
+        ("nsga2", 1, "NSGAIISampler", {"population_size": 2, "seed": 9}),
+        ("nsga3", 3, "NSGAIIISampler", {"population_size": 3, "seed": 9}),
+        ("nsga3", 1, "NSGAIIISampler", {"population_size": 2, "seed": 9}),
+        ("tpe", 3, "TPESampler", {"seed": 9, "constant_liar": True}),
+        ("random", 3, "RandomSampler", {"seed": 9}),
+    ],
+)
+def test_who_proposes_points(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    sampler: str,
+    batch: int,
+    kind: str,
+    given: dict[str, Any],
+) -> None:
+    optuna = pytest.importorskip("optuna")
+    from offchip.sweep.search import _study
+
+    made: list[Any] = []
+    true = getattr(optuna.samplers, kind)
+    monkeypatch.setattr(optuna.samplers, kind, lambda **options: made.append(options) or true(**options))
+    text = TEXT.replace("minimise}", "minimise, energy_j: maximise}") + "seed: 9\n"
+    strategy = f"strategy: {{kind: optuna, points: 7, batch: {batch}, sampler: {sampler}}}\n"
+    space = small(tmp_path, text=text + strategy)
+    (tmp_path / "optuna.journal").write_text("of a run before")
+    (tmp_path / "optuna.journal.lock").write_text("")
+    study = _study(space, tmp_path)
+    assert made == [given]
+    assert (study.study_name, [d.name for d in study.directions]) == ("small", ["MINIMIZE", "MAXIMIZE"])
+    assert type(study.sampler).__name__ == kind
+    assert "of a run before" not in (tmp_path / "optuna.journal").read_text()
+
+
+def test_a_search_without_optuna_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from offchip.sweep.search import _study
+
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    with pytest.raises(InputError, match="this strategy needs Optuna: pip install 'offchip\\[sweep\\]'"):
+        _study(small(tmp_path), tmp_path)

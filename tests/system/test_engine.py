@@ -410,6 +410,24 @@ def test_waiting_for_ever_is_an_error_in_words() -> None:
         event_run(made, graph, two_gpus())
 
 
+def test_the_first_five_of_those_who_wait_for_ever_are_named() -> None:
+    graph = Graph(
+        "g",
+        tensors({"a": 1, "b": 1, "c": 1, "d": 1}),
+        (op("c", ["a", "b"], ["c", "d"], kind="all_reduce", bytes=1), *(op(f"o{n}") for n in range(4))),
+    )
+    group = ("gpu0", "gpu1")
+    tasks = [
+        *(Collective(f"c@{i}", "same", "c", f"gpu{i}", group) for i in range(2)),
+        *(run_task(f"o{n}", "gpu0", "same") for n in range(4)),
+    ]
+    made = plan(graph, two_gpus(), tasks, {"a": "gpu0", "b": "gpu1"})
+    with pytest.raises(
+        InputError, match=r"^the plan never finishes: 6 tasks wait, first c@0, c@1, o0, o1, o2$"
+    ):
+        event_run(made, graph, two_gpus())
+
+
 def test_a_round_of_a_collective_takes_the_latency_of_each_hop() -> None:
     machine = load_system("dgx-h100")
     first, second = (node.name for node in machine.workers()[:2])

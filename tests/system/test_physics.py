@@ -298,16 +298,21 @@ def test_two_ports_take_reads_and_writes_side_by_side_and_no_more() -> None:
     assert shared.run.end == pytest.approx(4.0)
 
 
-def inside() -> Legal:
-    """A drive whose own compute reads 1200 bytes beside a host that fetches 400; channels carry 1200 a second."""
+def drive_machine() -> System:
+    """A host and a drive that computes; channels carry 1200 bytes a second."""
     store = drive("csd0", 1 << 20, 800.0, 800.0).store
     csd = ComputationalStorage.model_construct(
         kind="csd", name="csd0", interface="NVMe", store=store, internal_bandwidth=1200.0,
         memory=ram(1 << 10, 1e6), compute=gpu("g", None).compute, engine=None, power=None,
     )  # fmt: skip
-    machine = system(
+    return system(
         {"csd0": csd, "host": cpu("host", ram(1 << 20, 1e6))}, [wire("nvme", [("csd0", "host")], 1e6)]
     )
+
+
+def inside() -> Legal:
+    """The drive's own compute reads 1200 bytes beside a host that fetches 400."""
+    machine = drive_machine()
     graph = Graph("g", tensors({"x": 400}), (op("scan", moves=(1200, 0), seconds=1.0),))
     return legal(
         plan(graph, machine, [run_task("scan", "csd0"), move("x", "csd0", "host")], {"x": "csd0"}),
@@ -497,3 +502,22 @@ def test_a_memory_may_be_full_and_may_be_empty() -> None:
     assert list(physics._memory_out_of_bounds(found.run)) == [
         "memory 'gpu0' held 6 bytes of 5, last 'x'", "memory 'gpu0' gave back more than it held, last 'y'",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("own", "inside"), [("csd0", True), ("a", False), ("z", False)])
+def test_a_drives_compute_takes_the_path_inside_where_it_works_on_its_own_flash(
+    own: str, inside: bool
+) -> None:
+    found = drive_machine()
+    node, memory = replace(found.nodes["csd0"], memory=own), replace(found.memories["csd0"], name=own)
+    assert physics._works_inside(node, memory) is inside
+    seen = physics._seen_from(node, memory)
+    if inside:
+        assert (seen.read_bandwidth, seen.write_bandwidth, seen.ports) == (1200.0, 1200.0, 1)
+        wide = replace(memory, read_bandwidth=1300.0, write_bandwidth=1400.0)
+        seen = physics._seen_from(node, wide)
+        assert (seen.read_bandwidth, seen.write_bandwidth) == (1300.0, 1400.0)
+    else:
+        assert seen is memory
+    host = found.nodes["host"]
+    assert physics._seen_from(host, found.memories["host"]) is found.memories["host"]
