@@ -61,6 +61,7 @@ def test_one_stream_takes_its_turns_by_itself() -> None:
     assert admission(5, streams="xxxx").used == {}
     assert set(admission(5).used) == {"m"}
     assert admission(1, streams="xxyy").used == {}, "6 + 4 + 1 + 3 bytes fit at once"
+    assert admission(0).used == {}
 
 
 @st.composite

@@ -10,6 +10,8 @@ from machines import GivenSeconds, cpu, drive, op, ram, system, two_gpus, wire
 
 from hw_configs.problems import InputError
 from simulator.cost.model import OperatorCost
+from simulator.flash.patterns import DrivePattern
+from simulator.system import costs as costs_module
 from simulator.system.costs import CostTable, MeasuredMemory, Path, Round, Traffic
 from simulator.system.drives import engine_drives
 
@@ -131,3 +133,27 @@ def test_drives_that_the_engine_stands_for_state_their_inside() -> None:
         for part in ("geometry", "timing"):
             object.__setattr__(store, part, object() if part in inside else None)
     assert list(engine_drives(machine)) == ["a"]
+
+
+def test_chunks_come_no_faster_than_a_drive_reads_them_at_random(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By default 32 reads are in flight; all copies of such chunks share what they read."""
+    asked: list[DrivePattern] = []
+
+    def drive_rate(device: Any, pattern: DrivePattern) -> Any:
+        asked.append(pattern)
+        return SimpleNamespace(bandwidth_bytes_per_s=10.0 * pattern.outstanding)
+
+    monkeypatch.setattr(costs_module, "drive_rate", drive_rate)
+    machine = system(
+        {"host": cpu("host", ram(1 << 20, 600.0)), "ssd": drive("ssd", 1 << 20, 500.0, 250.0)},
+        [wire("nvme", [("ssd", "host")], 800.0, 0.5)],
+    )
+    costs = CostTable(machine, GivenSeconds())
+    whole = costs.path("ssd", "host")
+    found = costs.path("ssd", "host", 4096)
+    assert found == Path({**whole.load, "ssd:read 32 x 4096 B": 1.0}, 0.5, "ssd:read 32 x 4096 B")
+    assert costs.path("ssd", "host", 4096, 32) is found
+    assert costs.path("ssd", "host", 4096, 60).narrowest == "ssd:read"
+    assert costs.path("ssd", "ssd", 4096).load == costs.path("ssd", "ssd").load
+    assert asked == [DrivePattern("read", "random", 4096, 32), DrivePattern("read", "random", 4096, 60)]
+    assert costs.capacity["ssd:read 32 x 4096 B"] == 320.0

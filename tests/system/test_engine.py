@@ -326,6 +326,12 @@ def test_exactly_the_footprint_runs_and_a_byte_less_does_not(run: Run) -> None:
 
 
 @BOTH
+def test_homes_may_fill_their_memory(run: Run) -> None:
+    graph = Graph("g", tensors({"x": 60, "w": 40}, {"w": Role.WEIGHT}), (op("o", ["x", "w"]),))
+    assert alone(graph, {"x": "gpu0", "w": "gpu0"}, run, capacity=100).ledger.peak_bytes("gpu0") == 100
+
+
+@BOTH
 def test_homes_that_do_not_fit_are_told_at_the_start(run: Run) -> None:
     with pytest.raises(InfeasibleError, match=r"out of memory at the start: gpu0 .* short by 1 B"):
         alone(TIGHT, {"x": "gpu0", "w": "gpu0"}, run, capacity=1099)

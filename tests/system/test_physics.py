@@ -521,3 +521,23 @@ def test_a_drives_compute_takes_the_path_inside_where_it_works_on_its_own_flash(
         assert seen is memory
     host = found.nodes["host"]
     assert physics._seen_from(host, found.memories["host"]) is found.memories["host"]
+
+
+def test_a_collective_may_run_beside_an_operator_of_its_device() -> None:
+    """One device computes one operator at a time; what crosses its wires meanwhile is none."""
+    graph = Graph(
+        "g",
+        tensors({"p": 8, "q": 8, "s": 8, "t": 8}),
+        (op("sum", ["p", "q"], ["s", "t"], kind="all_reduce", bytes=800, group=2), op("beside", seconds=3.0)),
+        ("s", "t"),
+    )
+    machine, group = two_gpus(bandwidth=1000.0), ("gpu0", "gpu1")
+    tasks = [
+        *(Collective(f"sum@{n}", f"{n}.wires", "sum", n, group) for n in group),
+        run_task("beside", "gpu0"),
+    ]
+    found = legal(plan(graph, machine, tasks, {"p": "gpu0", "q": "gpu1"}), graph, machine)
+    assert list(physics._overlaps(found.run)) == []
+    found.change("sum@gpu0", end=2.9)
+    found.run.records.append(replace(found.run.records[0]))
+    assert list(physics._overlaps(found.run)) == ["stream gpu0.wires runs 'sum@gpu0' and 'sum@gpu0' at once"]
