@@ -48,6 +48,7 @@ def problems(folder: Path, text: str) -> list[tuple[str, str | None, str | None]
         (LISTED + "options: {phase: trai}", "found 'trai'; known: prefill, decode, train", "options.phase", "train"),
         (LISTED + "options: {batch: x}",
          "found 'x'; input should be a valid integer", "options.batch", None),
+        (LISTED + "options: {batch: '3'}", "found '3'; input should be a valid integer", "options.batch", None),
         (LISTED + "define: {makespan_s: batch}",
          "is a figure or parameter already; choose another name", "define.makespan_s", None),
         (LISTED + "define: {batch: 2}", "is a figure or parameter already; choose another name", "define.batch", None),
@@ -103,6 +104,11 @@ def test_mistakes_word_for_word(
     ((found, where, suggestion),) = problems(tmp_path, text + "\n")
     assert (where, suggestion) == (path, near)
     assert message is None or found == message
+
+
+def test_a_mistake_inside_a_key_hides_none_in_another(tmp_path: Path) -> None:
+    text = HEAD + "vary: {batch: [x]}\nobjectives: {makespan_s: least}\n"
+    assert [path for _, path, _ in problems(tmp_path, text)] == ["vary.batch", "objectives.makespan_s"]
 
 
 def test_a_space_says_what_its_file_says(tmp_path: Path) -> None:
