@@ -130,6 +130,7 @@ def progress(objectives: tuple[Objective, ...] = (RATE, TIME)) -> SweepProgress:
 
 def test_progress_counts_and_keeps_the_front(clock: SimpleNamespace) -> None:
     shown = progress()
+    assert shown.cells()[:3] == [("fidelity", "analytic"), ("done", "0 of 0"), ("refused", "0")]
     shown.notice(0, 40, 4, [])
     clock.now += 2.0
     assert dict(shown.cells())["left"] == "unknown"

@@ -245,6 +245,7 @@ def test_a_cache_that_cannot_write_forgets(tmp_path: Path, monkeypatch: pytest.M
         "the half of an entry is taken away"
     )
     assert DiskCache(None).size_bytes() == 0
+    assert DiskCache(tmp_path).limit_bytes == 512 * 1024**2, "half a gibibyte unless somebody says otherwise"
 
 
 def test_plans_that_took_long_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
