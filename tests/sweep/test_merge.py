@@ -9,7 +9,7 @@ import pytest
 
 from hw_configs.problems import InputError
 from offchip.sweep.merge import merge
-from offchip.sweep.store import Row, open_store
+from offchip.sweep.store import Row, Store, open_store
 
 META = {"format": "offchip-sweep-1", "name": "s", "space_digest": "d", "code": "c", "expected": 4}
 
@@ -67,3 +67,14 @@ def test_parts_of_other_sweeps_are_refused(tmp_path: Path, meta: dict[str, Any],
     assert [problem.file for problem in error.value.problems] == [str(other)]
     with pytest.raises(InputError, match="holds no sweep"):
         merge([one, tmp_path / "none"], tmp_path / "new")
+
+
+def test_every_folder_is_closed_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    closed: list[Path] = []
+    close = Store.close
+    monkeypatch.setattr(Store, "close", lambda store: closed.append(store.path.parent) or close(store))
+    one, two = folder(tmp_path / "a"), folder(tmp_path / "b", code="x")
+    closed.clear()
+    with pytest.raises(InputError):
+        merge([one, two], tmp_path / "out")
+    assert sorted(closed) == [one, two, tmp_path / "out"]
