@@ -39,8 +39,9 @@ _TAIL = """
 The changes are cosmic-ray's: arithmetic and comparison operators exchanged, conditions negated, `and` and `or`
 exchanged, numbers one up or down, loops that never run, `break` and `continue` exchanged, exceptions not caught.
 Not changed are compiled kernels (functions under `numba.njit`; the brute-force and reference tests hold those),
-annotations, decorators and texts. A line that no near test reaches survives at once. The packages, their tests
-and usual samples stand in `tests/mutants/packages.toml`, what was judged of a survivor in `tests/mutants/judged.toml`.
+annotations, decorators and texts. A mutant meets the tests that reach its line; where none does, those of its file.
+The packages, their tests and usual samples stand in `tests/mutants/packages.toml`, what was judged of a survivor in
+`tests/mutants/judged.toml`.
 """
 
 _NUMBER = re.compile(r"(?<![\w.])[0-9][0-9_]*(?:\.[0-9_]*)?(?:e[+-]?[0-9]+)?(?![\w.])")

@@ -54,6 +54,7 @@ SOURCE = dedent('''
         return x
 ''').lstrip()
 TESTS = dedent("""
+    import pytest
     from pkg.part import below, wait
 
     def test_below():
@@ -62,6 +63,16 @@ TESTS = dedent("""
 
     def test_wait():
         assert wait(3) == 0
+
+    @pytest.fixture(scope="module")
+    def waited():
+        return wait(2)
+
+    def test_first(waited):
+        assert waited == 0
+
+    def test_second(waited):
+        assert waited != 1
 
     def test_that_fails_anyway():
         assert wait(1) == 1
@@ -116,17 +127,23 @@ def test_a_statement_is_its_lines_without_its_body() -> None:
 
 
 def test_tests_are_tried_fastest_first_within_their_time() -> None:
-    one = mutant("x < LIMIT", "x <= LIMIT")
-    seconds = {"slow": 30.0, "fast": 1.0, "middle": 5.0, "other": 2.0, "broken": 0.1}
-    here = {"pkg/part.py": {one.line: frozenset({"slow", "fast", "middle", "broken"})}}
+    """Those that reach the line, and a quarter of the time for others of its file; all where it runs unseen."""
+    one, unreached = mutant("x < LIMIT", "x <= LIMIT"), mutant("x * 2", "x / 2")
+    seconds = {"slow": 30.0, "fast": 1.0, "middle": 5.0, "other": 2.0, "far": 0.5, "broken": 0.1}
+    here = {
+        "pkg/part.py": {one.line: frozenset({"slow", "fast", "middle", "broken"}), 99: frozenset({"other"})}
+    }
     reach = Reach(here, {"pkg/part.py": frozenset({1, 3})}, seconds, ["broken"])
     assert reach.of(one, (), 60.0) == ["fast", "middle", "slow"]
+    assert reach.of(one, (), 152.0) == ["fast", "middle", "slow", "other"]
     assert reach.of(one, (), 6.0) == ["fast", "middle"]
     assert reach.of(one, (), 0.5) == ["fast"]
-    unreached = mutant("x * 2", "x / 2")
-    assert reach.of(unreached, (), 60.0) == []
-    assert reach.of(unreached, ("pkg/part.py",), 60.0) == ["fast", "other", "middle", "slow"]
-    assert reach.of(mutant("= 10", "= 11"), (), 60.0) == ["fast", "other", "middle", "slow"]
+    assert reach.of(unreached, (), 60.0) == ["fast", "other", "middle"]
+    assert reach.of(unreached, (), 0.5) == ["fast"]
+    assert reach.of(mutant("x * 2", "x / 2", file="pkg/none.py"), (), 60.0) == []
+    everywhere = ["fast", "other", "middle", "slow", "far"]
+    assert reach.of(unreached, ("pkg/part.py",), 60.0) == everywhere
+    assert reach.of(mutant("= 10", "= 11"), (), 60.0) == everywhere
 
 
 def test_killed_survived_timeout_and_the_tree_untouched(tree: Path) -> None:
@@ -149,7 +166,8 @@ def test_killed_survived_timeout_and_the_tree_untouched(tree: Path) -> None:
                 one = Mutant(each[0], each[1], tuple(each[2]), *each[3:])
                 fates.append(runner.try_mutant(copy, one, reach.of(one, (), 60.0), 0.0, slack_s=2.0).fate)
             left = (copy / "pkg" / "part.py").read_text() == (tree / "pkg" / "part.py").read_text()
-        print(json.dumps([fates, sorted(reach.seconds), reach.failed, left]))
+        begun = sorted(reach.tests["pkg/part.py"][int(sys.argv[4])])
+        print(json.dumps([fates, sorted(reach.seconds), reach.failed, left, begun]))
     """)
     before = {path: path.read_bytes() for path in tree.rglob("*") if path.is_file()}
     given = json.dumps(
@@ -159,14 +177,18 @@ def test_killed_survived_timeout_and_the_tree_untouched(tree: Path) -> None:
         ]
     )
     run = subprocess.run(
-        [sys.executable, "-c", code, str(tree), str(tree.parent), given],
+        [sys.executable, "-c", code, str(tree), str(tree.parent), given, str(mutants[2].line)],
         capture_output=True, text=True, check=False,
         env={**os.environ, "PYTHONPATH": str(ROOT)}, timeout=120,
     )  # fmt: skip
     assert run.returncode == 0, run.stderr
-    fates, tests, failed, left = json.loads(run.stdout.splitlines()[-1])
+    fates, tests, failed, left, begun = json.loads(run.stdout.splitlines()[-1])
     assert fates == ["killed", "survived", "timeout", "survived", "killed"]
-    assert tests == [f"near/test_part.py::test_{name}" for name in ("below", "that_fails_anyway", "wait")]
+    names = ("below", "first", "second", "that_fails_anyway", "wait")
+    assert tests == [f"near/test_part.py::test_{name}" for name in names]
+    assert begun == [test for test in tests if not test.endswith("below")], (
+        "who shares a fixture reaches its lines"
+    )
     assert failed == ["near/test_part.py::test_that_fails_anyway"]
     assert left
     assert {path: path.read_bytes() for path in tree.rglob("*") if path.is_file()} == before
