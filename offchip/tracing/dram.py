@@ -27,14 +27,15 @@ __all__ = ["DramTraceOptions", "trace_dram"]
 class DramTraceOptions:
     """How a trace meets a DRAM device.
 
-    ``format``: loadstore, readwrite, dramsim3 or csv (behind caches: of a program trace); None tells it from the first
-    line. ``gap``: least cycles between two requests of a channel. ``outstanding``: requests in flight per channel, 0 for
-    no bound. ``ignore_cycles``: back to back, whatever cycles the trace names. From ``channels`` to ``write_queue``:
-    instead of the device's own. ``wrap``: addresses beyond the capacity wrap around. ``leap``: skip whole periods of
-    periodic streams, with the same result. ``commands``: a CSV file for every command. ``check``: hold every command
-    against the device's rules, apart from the engine. ``timeline``: a picture of the cycles of ``window``. ``cache``: a
-    device of kind cpu-cache; what it leaves of a program (misses, prefetches, write-backs) becomes the requests, with
-    ``copies`` of the program on as many cores. Addresses then wrap, and as many misses are in flight as the cores have.
+    ``format``: loadstore, readwrite, dramsim3 or csv (behind caches: of a program trace); None tells it from the
+    first line. ``gap``: least cycles between two requests of a channel. ``outstanding``: requests in flight per
+    channel, 0: no bound. ``ignore_cycles``: back to back, whatever cycles the trace names. From ``channels`` to
+    ``write_queue``: instead of the device's own. ``wrap``: addresses beyond the capacity wrap around. ``leap``:
+    skip whole periods of periodic streams, with the same result. ``commands``: a CSV file for every command.
+    ``check``: hold every command against the device's rules, apart from the engine. ``timeline``: a picture of the
+    cycles of ``window``. ``cache``: a device of kind cpu-cache; what it leaves of a program (misses, prefetches,
+    write-backs) becomes the requests, with ``copies`` of the program on as many cores. Addresses then wrap, and as
+    many misses are in flight as the cores have.
     """
 
     format: str | None = None

@@ -94,4 +94,5 @@ def _cut(held: list[Requests], size: int) -> Iterator[Requests]:
     """Requests in pieces of at most ``size``."""
     for requests in held:
         for start in range(0, requests.address.size, size):
-            yield Requests(*(part[start : start + size] for part in requests))
+            part = slice(start, start + size)
+            yield Requests(requests.address[part], requests.write[part], requests.arrival[part])
