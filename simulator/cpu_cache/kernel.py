@@ -75,7 +75,7 @@ from simulator.cpu_cache.machine import (
     Machine,
     State,
 )
-from simulator.cpu_cache.step import step
+from simulator.cpu_cache.step import small, step
 
 __all__ = ["MARGIN", "Out", "Stretch", "run"]
 
@@ -104,7 +104,7 @@ class Out(NamedTuple):
     filled: Ints
 
 
-@step
+@small
 def _to_memory(m: Machine, s: State, out: Out, core, line, write):
     """Write a request out."""
     if m.rule[RECORDS]:
@@ -212,7 +212,7 @@ def _place(m: Machine, s: State, out: Out, core, row, line, flag):
     return place
 
 
-@step
+@small
 def _hit(m: Machine, s: State, row, core, place, cause):
     """Count a hit and use the line; clocks until its data is there."""
     s.counts[row, HITS + cause] += 1
@@ -277,7 +277,7 @@ def _bring(m: Machine, s: State, out: Out, core, row, line, cause, home):
         found = deepest
 
 
-@step
+@small
 def _read(m: Machine, s: State, out: Out, core, row, line, cause, home):
     """A load, fetch or step of a walk; its clocks."""
     place = find(m, s, row, core // m.row[row, SHARED], line)
@@ -332,7 +332,7 @@ def _write(m: Machine, s: State, out: Out, core, line, home):
     return max(clocks, m.row[m.first[DATA], LATENCY])
 
 
-@step
+@small
 def _translate(m: Machine, s: State, out: Out, core, address, fetch):
     """Look a page up; a miss of all buffers reads one entry of each level of the page table. Clocks of the walk."""
     first = m.first[FETCH_TLB] if fetch else m.first[DATA_TLB]

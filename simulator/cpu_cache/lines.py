@@ -25,12 +25,12 @@ from simulator.cpu_cache.machine import (
     Machine,
     State,
 )
-from simulator.cpu_cache.step import step
+from simulator.cpu_cache.step import small, step
 
 __all__ = ["drop", "find", "put", "set_of", "use"]
 
 
-@step
+@small
 def set_of(m: Machine, row, line):
     """The set of a line in each copy of a row."""
     folded = line
@@ -45,7 +45,7 @@ def set_of(m: Machine, row, line):
     return folded & (sets - 1)
 
 
-@step
+@small
 def find(m: Machine, s: State, row, copy, line):
     """The place of a line in the arrays, -1 where it is not. Where a line was found last is looked at first."""
     hint = m.row[row, HINT] + copy
@@ -77,7 +77,7 @@ def _point_away(m: Machine, s: State, row, place):
     s.tree[group] = bits
 
 
-@step
+@small
 def use(m: Machine, s: State, row, place):
     """A line was used."""
     policy = m.row[row, POLICY]
@@ -139,7 +139,7 @@ def put(m: Machine, s: State, row, copy, line, flag):
     return place, old, old_flag
 
 
-@step
+@small
 def drop(s: State, place):
     """Empty a way."""
     s.tag[place], s.flag[place], s.age[place] = -1, 0, -1

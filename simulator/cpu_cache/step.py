@@ -10,7 +10,9 @@ from typing import Any, Final
 
 from hw_configs.compiled import compiled
 
-__all__ = ["step"]
+__all__ = ["small", "step"]
 
 step: Final[Any] = compiled(error_model="numpy", no_rewrites=True, _nrt=False)
 """Decorator of a step."""
+small: Final[Any] = compiled(error_model="numpy", no_rewrites=True, _nrt=False, forceinline=True)
+"""Decorator of a step that every access takes: put into its callers, which saves handing all arrays over."""

@@ -131,7 +131,8 @@ def _table(r: PageCacheResult) -> Table:
     rate = r.touches * r.page_bytes / r.time_s if r.time_s else 0.0
     rows: list[tuple[object, ...]] = [
         ("pages touched", f"{r.touches:,}", f"of {format_quantity(r.page_bytes, 'size')}"),
-        ("hits", f"{r.hit_rate:.2%}", f"{r.hits:,}, {r.late_waits:,} waits; {r.faults:,} faults, {r.written_whole:,} written whole"),
+        ("hits", f"{r.hit_rate:.2%}", f"{r.hits:,}, of which {r.late_waits:,} waited for the drive"),
+        ("faults", f"{r.faults:,}", f"{r.written_whole:,} pages written whole, without a read"),
         ("time", format_quantity(r.time_s, "time"), format_quantity(rate, "bandwidth") + " of pages"),
         (
             "waiting", format_quantity(stalls, "time"),

@@ -40,6 +40,8 @@ BATCH: Final = 1024
 MARGIN: Final = 8 * BATCH
 """Events that one touch can make, at most."""
 LARGEST_WINDOW: Final = BATCH
+MOST_PAGES: Final = 2**29
+"""Of a file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +49,8 @@ class CachePolicy:
     """An operating system's page cache, with Linux's defaults.
 
     ``replacement``: two-lists (active and inactive, with refault distances unless ``refault`` is False) or lru.
-    ``read_ahead_bytes``: the largest window; 0 reads what is asked for alone. Ratios are shares of the memory: above them
-    pages are written back in the background, and writers wait. ``touch_ns``: to copy or map a page that is there.
+    ``read_ahead_bytes``: the largest window; 0 reads what is asked for alone. Ratios are shares of the memory: above
+    them pages are written back in the background, and writers wait. ``touch_ns``: to copy or map a page that is there.
     """
 
     memory_bytes: int
@@ -102,7 +104,7 @@ def parameters(policy: CachePolicy, file_bytes: int, mapped: bool) -> Ints:
         raise bad_input(
             f"{policy.memory_bytes} bytes hold {capacity} pages; expected 16 or more", path="--memory"
         )
-    if pages > 2**31 - 2:
+    if pages > MOST_PAGES:
         raise bad_input(
             f"{file_bytes} bytes are too many pages of {size} bytes; take larger ones", path="--page"
         )

@@ -39,6 +39,7 @@ from workloads.cache_trace.trace import split_ranges
 __all__ = ["UnifiedMemory", "UnifiedResult", "simulate_unified"]
 
 CHUNK = 1 << 12
+MOST_CHUNKS = 1 << 22
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +162,8 @@ def simulate_unified(
         [capacity, group, memory.batch, threshold, memory.pin_after, memory.read_mostly], np.int64
     )
     chunks = -(-extent_of(trace) // (BLOCK * CHUNK_BLOCKS))
+    if chunks > MOST_CHUNKS:
+        raise bad_input("the trace reaches over more than 8 TiB", file=trace.name)
     state = new_unified(chunks, group)
     held: list[np.ndarray[Any, np.dtype[np.int64]]] = []
     for requests in trace.chunks(CHUNK):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import offchip
 from hw_configs.problems import InputError
 from simulator.flash.drive import Drive
 from simulator.flash.warm import tiny_drive
@@ -22,6 +24,7 @@ KINDS = ("read", "read ahead", "write", "write waited", "wait")
 NAMES = ("touches", "hits", "faults", "whole", "ahead", "useful", "useless", "background", "throttled", "expired",
          "reclaimed", "evicted", "refaults", "activated")  # fmt: skip
 PAGE = 4096
+DRIVE = {"drive": "nvme-pcie4-tlc", "memory": "1 GiB"}
 
 
 def drive(pages: int = 4096) -> Drive:
@@ -264,3 +267,40 @@ def test_a_cache_that_cannot_be_is_refused(change: dict[str, Any], told: str) ->
         simulate_page_cache(CachePolicy(**policy), drive(), generate_file_pattern("sequential:1MiB"))
     with pytest.raises(InputError, match="more than the"):
         simulate_page_cache(CachePolicy(2**20), drive(), generate_file_pattern("sequential:1GiB"))
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({}, "exactly one of --drive and --gpu"),
+        (DRIVE | {"drive": "ddr4-2400r"}, "expected 'flash' or 'csd'"),
+        ({"drive": "nvme-pcie4-tlc"}, "--memory: missing"),
+        ({"gpu": "nvme-pcie4-tlc"}, "is no GPU with a memory"),
+        (DRIVE | {"memory": "1"}, "--memory: found '1'"),
+        ({"gpu": "a100-80gb", "batch": 0}, "--batch"),
+        (DRIVE | {"expire": "1 B"}, "--expire"),
+        (DRIVE | {"block_size": "0 B"}, "--block-size"),
+        (DRIVE | {"page": "3 KiB"}, "--page"),
+        (DRIVE | {"drvie": "x"}, "unknown option"),
+        ({"gpu": "a100-80gb", "link": "pcie9"}, "unknown hardware"),
+        ({"gpu": "a100-80gb", "memory": "1 MiB"}, "no chunk"),
+    ],
+)  # fmt: skip
+def test_bad_options_are_one_line(options: dict[str, Any], told: str) -> None:
+    with pytest.raises(InputError, match=told) as caught:
+        offchip.trace_pages("sequential:1MiB", **options)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_a_block_trace_goes_through_a_page_cache(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("op,offset,size\nread,0,4096\nread,4096,8192\nwrite,0,4096\n")
+    found = offchip.trace_pages(path, memory="1 MiB", drive="nvme-pcie4-tlc")
+    assert (found.touches, found.faults, found.left_dirty) == (4, 1, 1)
+    with pytest.raises(InputError, match="no such file"):
+        offchip.trace_pages(tmp_path / "none.csv", memory="1 MiB", drive="nvme-pcie4-tlc")
+    path.write_text("op,offset,size\nread,4000000000000000,4096\n")
+    with pytest.raises(InputError, match="more than the"):
+        offchip.trace_pages(path, memory="1 MiB", drive="nvme-pcie4-tlc")
+    with pytest.raises(InputError, match="more than 8 TiB"):
+        offchip.trace_pages(path, gpu="a100-80gb")
