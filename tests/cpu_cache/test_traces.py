@@ -130,6 +130,69 @@ def test_addresses_of_kernels_lose_their_upper_bits(tmp_path: Path) -> None:
     assert rows(path)[0][1] == 0xFFFFFFFFFF600040 & (2**62 - 1)
 
 
+NUMBERS = st.one_of(
+    st.integers(0, 2**64 - 1).map(str), st.integers(0, 2**64 - 1).map(hex), st.integers(0, 5000).map(str),
+    st.sampled_from(["0x", "007", "0XfF", "+3", "", "1e3", "99999999999999999999"]),
+)  # fmt: skip
+
+
+@st.composite
+def almost_lines(draw: st.DrawFn) -> tuple[str, str]:
+    """A format, and lines of it that are mostly right."""
+    form = draw(st.sampled_from(("ramulator", "pin", "lackey", "gem5")))
+    text = ""
+    for _ in range(draw(st.integers(1, 12))):
+        gap, n = draw(st.sampled_from((" ", "\t", "  "))), [draw(NUMBERS) for _ in range(5)]
+        letter = draw(st.sampled_from("RWrwILSMuLz"))
+        size = draw(st.sampled_from(("1", "8", "64", "0", "9999999")))
+        if form == "ramulator":
+            text += gap.join([draw(st.sampled_from(("0", "3"))), *n[: draw(st.integers(1, 2))]])
+        elif form == "pin":
+            text += f"{n[0]}:{gap}{letter}{gap}{n[1]}" + draw(st.sampled_from(("", gap + size)))
+        elif form == "lackey":
+            text += f"{gap}{letter}{gap}{n[0].removeprefix('0x')},{size}"
+        else:
+            text += ",".join([letter, n[0], size, n[1], n[2], *([n[3]] if draw(st.booleans()) else [])])
+        text += draw(st.sampled_from(("\n", "\r\n", " \n", "\n\n# note\n")))
+    return form, text
+
+
+@settings(max_examples=300, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@given(drawn=almost_lines(), block=st.integers(8, 90), most=st.sampled_from((1, 3, 8192)))
+def test_fast_and_plain_reading_say_the_same(
+    drawn: tuple[str, str], block: int, most: int, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    form, text = drawn
+    path = tmp_path_factory.mktemp("t") / "t"
+    path.write_bytes(text.encode())
+    said: list[Any] = []
+    for plain in (False, True):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(readers, "BLOCK", block)
+            patch.setattr(readers, "ROWS", most)
+            if plain:
+                patch.setattr(readers, "parse_program_lines", lambda text, start, shapes, rows: (start, 0))
+            try:
+                said.append(rows(path, form))
+            except InputError as error:
+                said.append(str(error))
+    assert said[0] == said[1]
+
+
+def test_ordinary_lines_are_taken_many_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    alone: list[bytes] = []
+    take = readers._Lines._take
+    monkeypatch.setattr(readers._Lines, "_take", lambda self, line: (alone.append(line), take(self, line))[1])
+    for form, text in TEXT.items():
+        if form != "champsim":
+            path = tmp_path / form
+            path.write_bytes(text * 50)
+            alone.clear()
+            assert len(rows(path)) == 50 * len(SAID[form])
+            unusual = text.count(b"#") + text.count(b"==") + text.count(b"\n\n")
+            assert len(alone) <= 50 * unusual + 1
+
+
 @settings(max_examples=200, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(
     body=st.one_of(

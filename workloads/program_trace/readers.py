@@ -24,6 +24,8 @@ import numpy as np
 from hw_configs.problems import InputError, Problem, bad_input, nearest
 from hw_configs.whole_number import INT64_MOST, MAX_DIGITS, integer
 from workloads.packed_file import open_bytes, unreadable_told
+from workloads.program_trace.line_meaning import MEANINGS, WIDTH, meant, shapes_of
+from workloads.program_trace.line_parser import parse_program_lines
 from workloads.program_trace.trace import ADDRESS_BITS, FETCH, LOAD, MAX_ACCESS, STORE, Accesses
 
 __all__ = ["FORMATS", "FileProgram", "open_program"]
@@ -33,6 +35,9 @@ MAX_LINE: Final = 4096
 MAX_PROBLEMS: Final = 5
 BLOCK: Final = 1 << 18
 """Bytes read at a time: a multiple of a binary record."""
+ROWS: Final = 1 << 13
+"""Lines taken at a time."""
+_NEWLINE: Final = 10
 _MASK: Final = 2**ADDRESS_BITS - 1
 _WORD: Final = 8
 """Bytes of an access whose size a format leaves out."""
@@ -224,61 +229,89 @@ class _Lines:
 
     def __init__(self, name: str, format: str | None) -> None:
         self.name = name
-        self.parse = _PARSERS.get(format or "")
         self.line = 0
         self.problems: list[Problem] = []
+        self.waiting: list[_One] = []
+        self.format = ""
+        if format is not None:
+            self._settle(format)
+
+    def _settle(self, format: str) -> None:
+        self.format, self.parse = format, _PARSERS[format]
+        self.shapes, self.meaning = shapes_of(format), MEANINGS[format]
+        self.rows = np.zeros((ROWS, WIDTH), np.int64)
 
     def read(self, stream: IO[bytes], first: bytes) -> Iterator[Accesses]:
         """The accesses, a block of lines at a time."""
         text, block = first, first
         while block and len(self.problems) < MAX_PROBLEMS:
             block = stream.read(BLOCK)
-            end = text.rfind(b"\n") + 1 if block else len(text)
-            found = self._take(text[:end])
+            if not block and text and not text.endswith(b"\n"):
+                text += b"\n"
+            end = text.rfind(b"\n") + 1
+            for accesses in self._lines(text[:end]):
+                if not self.problems:
+                    yield accesses
             text = text[end:]
             if len(text) > MAX_LINE:
+                self.line += 1
                 self._refuse(f"a line has more than {MAX_LINE} characters", "")
                 break
             text += block
-            if found and not self.problems:
-                yield _as_arrays(found)
-        if text and not self.problems:
-            found = self._take(text)
-            if found and not self.problems:
-                yield _as_arrays(found)
         if self.problems:
             raise InputError(self.problems)
 
-    def _take(self, text: bytes) -> list[_One]:
-        found: list[_One] = []
-        for line in text.decode("utf-8").split("\n"):
-            self.line += 1
-            plain = line.strip()
-            if not plain or plain[0] == "#" or plain[:2] == "==":
-                continue
-            try:
-                if len(plain) > MAX_LINE:
-                    raise _BadLineError(f"a line has more than {MAX_LINE} characters")
-                if self.parse is None:
-                    self.parse = _PARSERS[_tell(plain)]
-                found += self.parse(plain)
-            except _BadLineError as error:
-                self._refuse(str(error), plain)
-                if self.parse is None or len(self.problems) >= MAX_PROBLEMS:
-                    raise InputError(self.problems) from None
-        # What follows the last end of line is the beginning of the next block's first line.
-        self.line -= 1
-        return found
+    def _lines(self, text: bytes) -> Iterator[Accesses]:
+        """The accesses of whole lines: ordinary ones many at a time, others one by one."""
+        view, start = np.frombuffer(text, np.uint8), 0
+        while start < len(text) and len(self.problems) < MAX_PROBLEMS:
+            taken = 0
+            if self.format:
+                stop, lines = (int(n) for n in parse_program_lines(view, start, self.shapes, self.rows))
+                if lines:
+                    columns, taken = meant(self.rows[:lines], self.meaning)
+                if taken:
+                    yield from self._waited()
+                    kind, address, size, pc, work = columns[:5]
+                    yield Accesses(kind, address, size, pc, work, np.zeros(kind.size, np.int64))
+                    ends = np.flatnonzero(view[start:stop] == _NEWLINE)
+                    start += int(ends[taken - 1]) + 1
+                    self.line += taken
+            if start < len(text) and taken < ROWS:
+                stop = text.index(b"\n", start) + 1
+                self._take(text[start:stop])
+                start = stop
+        yield from self._waited()
+
+    def _waited(self) -> Iterator[Accesses]:
+        """What was taken line by line."""
+        if self.waiting:
+            kind, address, size, pc, instructions = np.ascontiguousarray(np.array(self.waiting, np.int64).T)
+            yield Accesses(kind, address, size, pc, instructions, np.zeros(kind.size, np.int64))
+            self.waiting = []
+
+    def _take(self, line: bytes) -> None:
+        """One line that is empty, a comment, the first one, unusual or bad."""
+        self.line += 1
+        plain = line.decode("utf-8").strip()
+        if not plain or plain[0] == "#" or plain[:2] == "==":
+            return
+        try:
+            if len(plain) > MAX_LINE:
+                raise _BadLineError(f"a line has more than {MAX_LINE} characters")
+            if not self.format:
+                self._settle(_tell(plain))
+            self.waiting += self.parse(plain)
+        except _BadLineError as error:
+            self._refuse(str(error), plain)
+            if not self.format:
+                # Without a format nothing more can be said.
+                raise InputError(self.problems) from None
 
     def _refuse(self, message: str, text: str) -> None:
         shown = text if len(text) <= 60 else text[:57] + "..."
         said = f"{message}: found {shown!r}" if text else message
         self.problems.append(Problem(said, self.name, max(self.line, 1)))
-
-
-def _as_arrays(found: list[_One]) -> Accesses:
-    kind, address, size, pc, instructions = np.ascontiguousarray(np.array(found, np.int64).T)
-    return Accesses(kind, address, size, pc, instructions, np.zeros(len(found), np.int64))
 
 
 def open_program(path: str | Path, format: str | None = None) -> FileProgram:
