@@ -96,21 +96,11 @@ class CacheRun:
         running = int(self.built.machine.rule[CORES])
         if accesses.core.size and int(accesses.core.max()) >= running:
             raise bad_input(f"core {int(accesses.core.max())} of {running}, counted from 0", path="--copies")
-        lines, which = split_ranges(
-            accesses.address, accesses.size, 1 << int(self.built.machine.rule[LINE_SHIFT])
-        )
-        address = lines << self.built.machine.rule[LINE_SHIFT]
-        first = np.ones(which.size, np.bool_)
-        first[1:] = which[1:] != which[:-1]
-        core = accesses.core[which]
-        stretch = Stretch(
-            accesses.kind[which], address, accesses.pc[which],
-            np.where(first, accesses.instructions[which], 0), core, self.pages.homes(address, core),
-        )  # fmt: skip
+        stretch = self._in_lines(accesses)
         self.accesses += accesses.kind.size
         self.instructions += int(accesses.instructions.sum())
         at = 0
-        while at < which.size:
+        while at < stretch.kind.size:
             room = ROOM + MARGIN
             none = np.zeros(room, np.int64)
             out = Out(none, np.zeros(room, np.uint8), np.zeros(room, np.int64), np.zeros(1, np.int64))
@@ -118,6 +108,20 @@ class CacheRun:
             filled = int(out.filled[0])
             if filled:
                 yield Requests(out.address[:filled], out.write[:filled], out.tick[:filled])
+
+    def _in_lines(self, accesses: Accesses) -> Stretch:
+        """The accesses cut at the ends of lines."""
+        shift = int(self.built.machine.rule[LINE_SHIFT])
+        kind, address, size, pc, instructions, core = accesses
+        if bool((((address + size - 1) ^ address) >> shift).any()):
+            lines, which = split_ranges(address, size, 1 << shift)
+            first = np.ones(which.size, np.bool_)
+            first[1:] = which[1:] != which[:-1]
+            kind, address, pc, core = kind[which], lines << shift, pc[which], core[which]
+            instructions = np.where(first, instructions[which], 0)
+        # One layout of arrays, so that the kernel is compiled once.
+        parts = [np.ascontiguousarray(part) for part in (kind, address, pc, instructions, core)]
+        return Stretch(parts[0], parts[1], parts[2], parts[3], parts[4], self.pages.homes(address, core))
 
     def result(self, trace: str) -> CpuCacheResult:
         """What was found so far."""
