@@ -38,8 +38,8 @@ def drive(pages: int = 4096) -> Drive:
 @st.composite
 def policies(draw: st.DrawFn) -> CachePolicy:
     return CachePolicy(
-        memory_bytes=draw(st.integers(16, 120)) * PAGE,
-        read_ahead_bytes=draw(st.sampled_from((0, 1, 4, 8, 32))) * PAGE,
+        memory_bytes=draw(st.one_of(st.integers(16, 120), st.integers(500, 700))) * PAGE,
+        read_ahead_bytes=draw(st.sampled_from((0, 1, 4, 8, 32, 128))) * PAGE,
         replacement=draw(st.sampled_from(("two-lists", "lru"))),
         refault=draw(st.booleans()),
         background_ratio=draw(st.sampled_from((0.1, 0.3))),
@@ -159,6 +159,17 @@ def test_a_stream_reads_each_byte_once_in_windows_that_ramp_up_to_the_largest(re
     windows = [pages for kind, _, pages, _ in events(ours) if kind.startswith("read")]
     assert windows[:5] == [4, 8, 16, 32, 32]
     assert max(windows) == 32
+    wide = PageRun.begin(CachePolicy(1024 * PAGE, read_ahead_bytes=128 * PAGE), 4 * 2**20, False)
+    for part in generate_file_pattern("sequential:4MiB").chunks(100):
+        wide.feed(part)
+    assert [pages for kind, _, pages, _ in events(wide) if kind.startswith("read")][:6] == [
+        4,
+        16,
+        32,
+        64,
+        128,
+        128,
+    ]
     assert result.drive_reads <= 1024 // 32 + 5
 
 
