@@ -34,6 +34,7 @@ from hw_configs.config import (
     SizeOrZero,
     refuse,
 )
+from hw_configs.cpu_cache import CpuCache
 from hw_configs.csd import AttentionEngine
 from hw_configs.dram import DramDevice
 from hw_configs.flash import FlashStore
@@ -378,7 +379,7 @@ class Switch(DeviceBase):
 
 
 Device = Annotated[
-    Gpu | Cpu | DramDevice | Pim | Flash | ComputationalStorage | Accelerator | Nic | Switch,
+    Gpu | Cpu | CpuCache | DramDevice | Pim | Flash | ComputationalStorage | Accelerator | Nic | Switch,
     Field(discriminator="kind"),
 ]
 """Any device; the key ``kind`` says which."""

@@ -39,7 +39,18 @@ __all__ = [
 ]
 
 _LINK_KINDS: Final = ("pcie", "nvlink", "rdma", "onchip")
-_DEVICE_KINDS: Final = ("gpu", "cpu", "dram", "pim", "flash", "csd", "accelerator", "nic", "switch")
+_DEVICE_KINDS: Final = (
+    "gpu",
+    "cpu",
+    "cpu-cache",
+    "dram",
+    "pim",
+    "flash",
+    "csd",
+    "accelerator",
+    "nic",
+    "switch",
+)
 
 Model = TypeVar("Model", bound=BaseModel)
 

@@ -20,7 +20,7 @@ Plans with proofs
     :func:`solve_schedule`: operator order, addresses and replacement on a scratchpad
 
 Traces through one device
-    :func:`trace_dram`, :func:`trace_flash`, :func:`trace_pim`
+    :func:`trace_dram`, :func:`trace_flash`, :func:`trace_pim`, :func:`trace_cpu_cache`, :func:`trace_pages`
 
 Reference data
     :func:`validate`: every row of a folder, expected and ours
@@ -60,8 +60,10 @@ if TYPE_CHECKING:
     from offchip.solving.schedule import solve_schedule as solve_schedule
     from offchip.space_sweep import sweep as sweep
     from offchip.table_prediction import predict as predict
+    from offchip.tracing.cpu_cache import trace_cpu_cache as trace_cpu_cache
     from offchip.tracing.dram import trace_dram as trace_dram
     from offchip.tracing.flash import trace_flash as trace_flash
+    from offchip.tracing.pages import trace_pages as trace_pages
     from offchip.tracing.pim import trace_pim as trace_pim
 
 __all__ = [
@@ -80,8 +82,10 @@ __all__ = [
     "solve_offload",
     "solve_schedule",
     "sweep",
+    "trace_cpu_cache",
     "trace_dram",
     "trace_flash",
+    "trace_pages",
     "trace_pim",
     "validate",
 ]
@@ -102,8 +106,10 @@ _WHERE: Final = {
     "solve_offload": "offchip.solving.offload",
     "solve_schedule": "offchip.solving.schedule",
     "sweep": "offchip.space_sweep",
+    "trace_cpu_cache": "offchip.tracing.cpu_cache",
     "trace_dram": "offchip.tracing.dram",
     "trace_flash": "offchip.tracing.flash",
+    "trace_pages": "offchip.tracing.pages",
     "trace_pim": "offchip.tracing.pim",
     "validate": "offchip.reference_rows",
 }
