@@ -1,4 +1,7 @@
-"""Numbers of objects become nodes: an open-addressing table that grows, kept between chunks."""
+"""Numbers of objects become nodes: an open-addressing table that grows, kept between chunks.
+
+Small numbers have a table of their own, read without a hash: traces often count their objects from 0 or 1.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,8 @@ __all__ = ["Objects"]
 
 _SPREAD: Final = np.uint64(0x9E3779B97F4A7C15)
 _FIRST_SIZE: Final = 1 << 12
+DIRECT: Final = 1 << 22
+"""Numbers from 0 below this are looked up directly; the system gives memory for what is touched alone."""
 MOST_NODES: Final = (1 << 31) - 1
 
 
@@ -23,6 +28,8 @@ class Objects:
     def __init__(self) -> None:
         self._keys = np.zeros(_FIRST_SIZE, np.int64)
         self._nodes = np.zeros(_FIRST_SIZE, np.int32)
+        self._direct = np.zeros(DIRECT, np.int32)
+        self._hashed = 0
         self.count = HEADS
         """Nodes so far, the heads of lists included."""
 
@@ -31,7 +38,10 @@ class Objects:
         nodes = np.empty(len(objects), np.int32)
         done = 0
         while True:
-            done, self.count = map(int, _look_up(self._keys, self._nodes, objects, nodes, done, self.count))
+            tables = self._keys, self._nodes, self._direct
+            done, self.count, self._hashed = map(
+                int, _look_up(tables, objects, nodes, done, self.count, self._hashed)
+            )
             if done == len(objects):
                 return nodes
             if self.count >= MOST_NODES:
@@ -42,24 +52,35 @@ class Objects:
 
 
 @compiled
-def _look_up(keys: Any, nodes: Any, objects: Any, found: Any, done: int, count: int) -> tuple[int, int]:
-    # Node 0 is a free place. It stops where the table is more than half full, for the caller to grow it.
+def _look_up(
+    tables: Any, objects: Any, found: Any, done: int, count: int, hashed: int
+) -> tuple[int, int, int]:
+    # Node 0 is a free place. It stops where the table is half full, for the caller to grow it.
+    keys, nodes, direct = tables
     mask = len(keys) - 1
     shift = np.uint64(64 - _bits(len(keys)))
-    room = len(keys) // 2 + HEADS
     for i in range(done, len(objects)):
         thing = objects[i]
+        if 0 <= thing < len(direct):
+            node = direct[thing]
+            if node == 0:
+                node = count
+                direct[thing] = node
+                count += 1
+            found[i] = node
+            continue
         at = np.int64((np.uint64(thing) * _SPREAD) >> shift)
         while nodes[at] != 0 and keys[at] != thing:
             at = (at + 1) & mask
         if nodes[at] == 0:
-            if count >= room:
-                return i, count
+            if 2 * hashed >= len(keys):
+                return i, count, hashed
             keys[at] = thing
             nodes[at] = count
             count += 1
+            hashed += 1
         found[i] = nodes[at]
-    return len(objects), count
+    return len(objects), count, hashed
 
 
 @compiled
