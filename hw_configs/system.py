@@ -28,6 +28,7 @@ from hw_configs.device import (
     Flash,
     Gpu,
     Nic,
+    ObjectCache,
     Pim,
     Switch,
 )
@@ -39,7 +40,9 @@ from hw_configs.yaml_file import Provenance
 
 __all__ = ["DeviceGroup", "MemorySpace", "Node", "System", "SystemFile", "Wire", "WireSpec"]
 
-AnyDevice = Gpu | Cpu | DramDevice | Pim | Flash | ComputationalStorage | Accelerator | Nic | Switch
+AnyDevice = (
+    Gpu | Cpu | DramDevice | Pim | Flash | ComputationalStorage | Accelerator | Nic | Switch | ObjectCache
+)
 AnyLink = Pcie | NvLink | Rdma | OnChip
 
 

@@ -20,7 +20,7 @@ Plans with proofs
     :func:`solve_schedule`: operator order, addresses and replacement on a scratchpad
 
 Traces through one device
-    :func:`trace_dram`, :func:`trace_flash`, :func:`trace_pim`
+    :func:`trace_cache`, :func:`trace_dram`, :func:`trace_flash`, :func:`trace_pim`
 
 Reference data
     :func:`validate`: every row of a folder, expected and ours
@@ -60,6 +60,7 @@ if TYPE_CHECKING:
     from offchip.solving.schedule import solve_schedule as solve_schedule
     from offchip.space_sweep import sweep as sweep
     from offchip.table_prediction import predict as predict
+    from offchip.tracing.cache import trace_cache as trace_cache
     from offchip.tracing.dram import trace_dram as trace_dram
     from offchip.tracing.flash import trace_flash as trace_flash
     from offchip.tracing.pim import trace_pim as trace_pim
@@ -80,6 +81,7 @@ __all__ = [
     "solve_offload",
     "solve_schedule",
     "sweep",
+    "trace_cache",
     "trace_dram",
     "trace_flash",
     "trace_pim",
@@ -102,6 +104,7 @@ _WHERE: Final = {
     "solve_offload": "offchip.solving.offload",
     "solve_schedule": "offchip.solving.schedule",
     "sweep": "offchip.space_sweep",
+    "trace_cache": "offchip.tracing.cache",
     "trace_dram": "offchip.tracing.dram",
     "trace_flash": "offchip.tracing.flash",
     "trace_pim": "offchip.tracing.pim",

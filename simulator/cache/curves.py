@@ -29,10 +29,14 @@ MOST_STEPS: Final = 4e9
 def lru_curve(distances: ReuseDistances) -> Curve:
     """LRU of all sizes, from reuse distances. With sizes it holds from the largest object's size on."""
     points = tuple(
-        CurvePoint(int(e), distances.miss_ratio(int(e)), distances.byte_miss_ratio(int(e)), distances.error(int(e)))
+        CurvePoint(
+            int(e), distances.miss_ratio(int(e)), distances.byte_miss_ratio(int(e)), distances.error(int(e))
+        )
         for e in distances.edges()
     )
-    method = "one pass" if distances.rate >= 1 else f"one pass over {100 * distances.rate:.3g} % of the objects"
+    method = (
+        "one pass" if distances.rate >= 1 else f"one pass over {100 * distances.rate:.3g} % of the objects"
+    )
     return Curve("lru", method, points)
 
 
@@ -48,7 +52,11 @@ def curve_of(
     policy: Policy = level.policy
     if policy.name == "lru":
         return lru_curve(distances)
-    if policy.name == "belady" and distances.requests * max(distances.objects, 1) <= MOST_STEPS and distances.rate >= 1:
+    if (
+        policy.name == "belady"
+        and distances.requests * max(distances.objects, 1) <= MOST_STEPS
+        and distances.rate >= 1
+    ):
         found = _optimal(trace)
         if found is not None:
             return found
@@ -58,9 +66,7 @@ def curve_of(
         if _works(candidate):
             hierarchies.append(Hierarchy(str(size), (candidate,)))
     result = simulate_caches(trace, hierarchies, seed=seed)
-    points = tuple(
-        CurvePoint(run.levels[0].size, run.miss_ratio, run.byte_miss_ratio) for run in result.runs
-    )
+    points = tuple(CurvePoint(run.levels[0].size, run.miss_ratio, run.byte_miss_ratio) for run in result.runs)
     return Curve(policy.name, "a run for each size", points)
 
 

@@ -154,5 +154,3 @@ def _pass_down(stream: Any, events: Any, dirty: Any, below: Any) -> tuple[int, i
         else:
             up += size
     return n, up, down
-
-

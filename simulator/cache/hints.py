@@ -111,5 +111,3 @@ def _blurred(uses: Ints, error: float, seed: int) -> Ints:
     far = np.where(uses == NEVER, len(uses), uses) - index
     spread = np.exp(error * np.random.default_rng(seed).standard_normal(len(uses)))
     return np.minimum(index + np.maximum(far * spread, 1.0), float(NEVER)).astype(np.int64)
-
-

@@ -92,7 +92,9 @@ class _Run:
     @property
     def absorbed(self) -> int:
         """Requests that missed and reached no level below: writes that stay."""
-        return sum(a.requests - a.hits - b.requests for a, b in zip(self.levels, self.levels[1:], strict=False))
+        return sum(
+            a.requests - a.hits - b.requests for a, b in zip(self.levels, self.levels[1:], strict=False)
+        )
 
     def tell(self, footprint: _Footprint) -> None:
         misses = self.misses
@@ -132,7 +134,9 @@ def _level_result(running: RunningLevel) -> LevelResult:
     )  # fmt: skip
 
 
-def whole_trace(trace: CacheTrace, progress: Callable[[int], None] = lambda _: None) -> Iterator[CacheRequests]:
+def whole_trace(
+    trace: CacheTrace, progress: Callable[[int], None] = lambda _: None
+) -> Iterator[CacheRequests]:
     """The trace as a single chunk. Raises ``InputError`` for one too long to keep."""
     parts: list[CacheRequests] = []
     kept = 0
@@ -142,7 +146,8 @@ def whole_trace(trace: CacheTrace, progress: Callable[[int], None] = lambda _: N
         progress(kept)
         if kept > MOST_KEPT:
             raise bad_input(
-                f"has more than {MOST_KEPT} requests, the most that a policy told of the future takes", file=trace.name
+                f"has more than {MOST_KEPT} requests, the most that a policy told of the future takes",
+                file=trace.name,
             )
     if parts:
         yield CacheRequests(*(np.concatenate(part) for part in zip(*parts, strict=True)))

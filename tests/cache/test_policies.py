@@ -87,7 +87,9 @@ def test_kernel_does_what_its_twin_does(name: str, varied: bool, data: Any) -> N
     check_events(events, things, sizes, capacity, exact=name != "lirs")
 
 
-def check_events(events: Events, things: list[int], sizes: list[int], capacity: int, exact: bool = True) -> None:
+def check_events(
+    events: Events, things: list[int], sizes: list[int], capacity: int, exact: bool = True
+) -> None:
     """What a cache must not do: hit what it does not hold, drop what it does not hold, hold more than it can."""
     nodes = Objects().nodes_of(np.array(things, np.int64)).tolist()
     held: dict[int, int] = {}
@@ -125,7 +127,9 @@ def test_nothing_beats_belady(name: str, data: Any) -> None:
     capacity = data.draw(st.integers(10, 20))
     trace = things, sizes, hints_of(name, things, data.draw)
     best = things, sizes, hints_of("belady", things, data.draw)
-    misses = [int((run_kernel(n, capacity, t, []).what != HIT).sum()) for n, t in ((name, trace), ("belady", best))]
+    misses = [
+        int((run_kernel(n, capacity, t, []).what != HIT).sum()) for n, t in ((name, trace), ("belady", best))
+    ]
     # LIRS, as libCacheSim has it, can hold an object more than its size.
     assert misses[0] >= misses[1] or name == "lirs"
 

@@ -69,9 +69,11 @@ def hashed_sizes(objects: Ints) -> Ints:
     """1 + (o x 2654435761 mod 2^32) mod 63.
 
     >>> hashed_sizes(np.array([1, 2])).tolist()
-    [41, 18]
+    [62, 56]
     """
-    return 1 + ((objects.astype(np.uint64) * np.uint64(2654435761)) % np.uint64(1 << 32)).astype(np.int64) % 63
+    return (
+        1 + ((objects.astype(np.uint64) * np.uint64(2654435761)) % np.uint64(1 << 32)).astype(np.int64) % 63
+    )
 
 
 def _popularity(objects: int, skew: float) -> npt.NDArray[np.float64]:
@@ -187,11 +189,15 @@ def _experts(p: Pattern, index: Ints, carried: dict[str, Any]) -> CacheRequests:
     for some in np.array_split(visits, max(len(visits) * p.objects // (1 << 22), 1)):
         places = (some[:, None] * p.objects + np.arange(p.objects)).ravel()
         waits = -np.log(random_units(p.seed, places).reshape(len(some), -1) + 2.0**-65) / weights
-        parts.append(np.argsort(waits, axis=1, kind="stable")[:, :top] + (some % chosen.layers * p.objects)[:, None])
+        parts.append(
+            np.argsort(waits, axis=1, kind="stable")[:, :top] + (some % chosen.layers * p.objects)[:, None]
+        )
     start = int(index[0]) - first * top
     numbers = np.concatenate(parts).ravel()[start : start + len(index)] + 1
     zeros = np.zeros(len(index), np.bool_)
-    return CacheRequests(numbers.astype(np.int64), np.full(len(index), chosen.size, np.int64), zeros, _NONE, _NONE)
+    return CacheRequests(
+        numbers.astype(np.int64), np.full(len(index), chosen.size, np.int64), zeros, _NONE, _NONE
+    )
 
 
 def _adapters(p: Pattern, index: Ints, carried: dict[str, Any]) -> CacheRequests:
@@ -270,7 +276,9 @@ def _settings(kind: str, pairs: list[str], text: str) -> Settings:
             raise bad_input(f"found {text[:80]!r}; a key is given twice")
         return read_settings(PATTERNS[kind].settings, {key: _sized(key, value) for key, _, value in given})
     except InputError as error:
-        raise InputError([Problem(p.message, path=text[:80], suggestion=p.suggestion) for p in error.problems]) from None
+        raise InputError(
+            [Problem(p.message, path=text[:80], suggestion=p.suggestion) for p in error.problems]
+        ) from None
 
 
 def _sized(key: str, value: str) -> str:

@@ -24,7 +24,9 @@ __all__ = ["BELADY_SIZE", "BeladySizeSettings"]
 class BeladySizeSettings(Settings):
     """Of Belady with sizes."""
 
-    samples: int = count(128, "objects drawn for each eviction; all are looked at where fewer are held", least=1)
+    samples: int = count(
+        128, "objects drawn for each eviction; all are looked at where fewer are held", least=1
+    )
 
 
 def _start(s: Nodes, settings: Any) -> None:

@@ -53,5 +53,10 @@ def _run(s: Any, nodes: Any, sizes: Any, hints: Any, out: Any) -> None:
 
 
 CLOCK: Final = Policy(
-    "clock", "FIFO with another turn for what was used", "Corbato, MIT MAC-M-384, 1968", _run, _start, ClockSettings
+    "clock",
+    "FIFO with another turn for what was used",
+    "Corbato, MIT MAC-M-384, 1968",
+    _run,
+    _start,
+    ClockSettings,
 )

@@ -40,5 +40,9 @@ def _run(s: Any, nodes: Any, sizes: Any, hints: Any, out: Any) -> None:
 
 
 LFU: Final = Policy(
-    "lfu", "the fewest uses since it entered leave first", "Aho, Denning, Ullman, J. ACM 18(1), 1971", _run, ranked=True
+    "lfu",
+    "the fewest uses since it entered leave first",
+    "Aho, Denning, Ullman, J. ACM 18(1), 1971",
+    _run,
+    ranked=True,
 )

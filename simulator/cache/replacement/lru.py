@@ -5,7 +5,17 @@ from __future__ import annotations
 from typing import Any, Final
 
 from hw_configs.compiled import compiled
-from simulator.cache.replacement.nodes import ADMITTED, HIT, PASSED, first_list, gone, oldest, put, renew, take
+from simulator.cache.replacement.nodes import (
+    ADMITTED,
+    HIT,
+    PASSED,
+    first_list,
+    gone,
+    oldest,
+    put,
+    renew,
+    take,
+)
 from simulator.cache.replacement.policy import Policy
 
 __all__ = ["LRU"]

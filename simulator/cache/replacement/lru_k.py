@@ -7,7 +7,18 @@ from typing import Any, Final
 
 from hw_configs.compiled import compiled
 from hw_configs.settings import Settings, count
-from simulator.cache.replacement.nodes import ADMITTED, COUNT, HIT, NOW, PASSED, PLACE, USED, Nodes, first_list, gone
+from simulator.cache.replacement.nodes import (
+    ADMITTED,
+    COUNT,
+    HIT,
+    NOW,
+    PASSED,
+    PLACE,
+    USED,
+    Nodes,
+    first_list,
+    gone,
+)
 from simulator.cache.replacement.policy import Policy
 from simulator.cache.replacement.ranking import rank_add, rank_drop, rank_move
 

@@ -22,6 +22,8 @@ class DistanceSettings(Settings):
     """Of policies with predicted next uses."""
 
     error: float = number(
-        0.0, "spread of the predicted distance to the next use: times e to the power of a normal deviate", most=20.0
+        0.0,
+        "spread of the predicted distance to the next use: times e to the power of a normal deviate",
+        most=20.0,
     )
     from_trace: bool = flag(True, "take the trace's own predictions where it has some, as they are")

@@ -46,5 +46,8 @@ def _run(s: Any, nodes: Any, sizes: Any, hints: Any, out: Any) -> None:
 
 
 SIEVE: Final = Policy(
-    "sieve", "a hand drops the first object that was not used since it passed", "Zhang et al., NSDI 2024", _run
+    "sieve",
+    "a hand drops the first object that was not used since it passed",
+    "Zhang et al., NSDI 2024",
+    _run,
 )
