@@ -1,4 +1,4 @@
-"""Settings of a mapper or a policy: typed fields that say their unit, range, default and meaning, and read text at the border.
+"""Settings of a mapper or policy: typed fields that say unit, range, default and meaning, and read text at the border.
 
 A mapper declares a frozen dataclass next to itself, each field made by one of the functions here. That class is all
 there is: ``--set name=value`` is read into it, ``offchip mappers show`` prints it, Python code builds it, and a value

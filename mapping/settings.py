@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from hw_configs.settings import (
+    Answer,
+    Model,
     NoSettings,
     SettingInfo,
     Settings,
@@ -21,6 +23,8 @@ from hw_configs.settings import (
 )
 
 __all__ = [
+    "Answer",
+    "Model",
     "NoSettings",
     "SettingInfo",
     "Settings",

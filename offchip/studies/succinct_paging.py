@@ -13,6 +13,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
+from hw_configs.settings import read_settings
 from offchip.studies.line_figure import draw_lines
 from offchip.studies.study import Certainty, Claim, ClaimResult, Figure, Outcome, Study, StudyTable, compare
 from simulator.cache.hierarchy import Level
@@ -69,7 +70,7 @@ def measured(recipe: str) -> Sweep:
 
 def _misses(recipe: str, name: str, error: float | None = None) -> float:
     policy = POLICIES.get(name)
-    settings = policy.settings() if error is None else policy.settings(error=error)
+    settings = read_settings(policy.settings, {} if error is None else {"error": error})
     hierarchy = Hierarchy(name, (Level("cache", PAGES, policy, settings),))
     seeds = SEEDS if policy.random or error else SEEDS[:1]
     runs = [simulate_caches(open_pattern(recipe), [hierarchy], seed=seed).runs[0].misses for seed in seeds]
@@ -90,7 +91,7 @@ def _smooth(recipe: str, optimum: int) -> float:
             )
             bound = optimum + 2 * HARMONIC * wrongly_kept + wrongly_dropped
             policy = POLICIES.get("discard-predictions")
-            level = Level("cache", PAGES, policy, policy.settings(error=error))
+            level = Level("cache", PAGES, policy, read_settings(policy.settings, {"error": error}))
             run = simulate_caches(open_pattern(recipe), [Hierarchy("", (level,))], seed=seed).runs[0]
             worst = max(worst, run.misses - bound)
     return float(worst)
@@ -214,7 +215,8 @@ STUDY: Final = Study(
     "succinct-paging",
     "Paging with succinct predictions",
     _PAPER,
-    f"Four traces of 20000 requests to a cache of {PAGES} pages: LRU, marking and random beside two rules that are told "
-    "one bit per request and two that are told next uses, as more of what they are told is wrong; over Belady's misses.",
+    f"Four traces of 20000 requests to a cache of {PAGES} pages: LRU, marking and random beside two rules that are "
+    "told one bit per request and two that are told next uses, as more of what they are told is wrong. All over "
+    "Belady's misses.",
     _run,
 )

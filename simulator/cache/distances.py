@@ -71,7 +71,7 @@ class ReuseDistances:
     def error(self, capacity: float) -> float:
         """Standard error of a sampled miss ratio, from how the groups of objects differ; 0 where nothing was sampled.
 
-        Twice as much or more is to be expected with few objects, for the groups do not tell of the distances' own error.
+        With few objects expect twice as much or more: the groups do not tell of the distances' own error.
         """
         seen = int(self.group_requests.sum())
         if self.rate >= 1 or not seen:
@@ -83,7 +83,7 @@ class ReuseDistances:
         return float(np.sqrt(spread * GROUPS / (GROUPS - 1)) / seen)
 
     def edges(self, points: int = 64) -> Ints:
-        """Capacities, bytes, at which the curve is exact: up to ``points`` of them, from the least distance to the most."""
+        """Capacities, bytes, at which the curve is exact: up to ``points``, from the least distance to the most."""
         filled = np.flatnonzero(self.counts)
         if not len(filled):
             return np.zeros(0, np.int64)

@@ -28,7 +28,7 @@ Ints = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """One cache: ``size`` bytes under a policy; ``latency_s`` of a lookup, ``bandwidth`` in bytes/s, None: not asked."""
+    """One cache: ``size`` bytes under a policy; ``latency_s`` of a look-up, ``bandwidth`` in bytes/s."""
 
     name: str
     size: int
@@ -101,7 +101,7 @@ class RunningLevel:
         n, up, down = map(int, _pass_down(stream, events, self._dirty, below))
         self.bytes_up += up
         self.bytes_down += down
-        return Stream(*(part[:n] for part in below))
+        return Stream(below.nodes[:n], below.sizes[:n], below.written[:n], below.demand[:n])
 
 
 @compiled

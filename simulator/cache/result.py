@@ -53,7 +53,7 @@ class LevelResult:
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """Misses over time: what happened until ``requests``, since the window before. ``objects``: distinct ones so far."""
+    """Misses since the window before, until ``requests``; distinct ``objects`` and their bytes so far."""
 
     requests: int
     misses: int

@@ -50,6 +50,6 @@ class RunningCache:
             np.empty(len(nodes), np.uint8), np.empty(room, np.int32), np.empty(room, np.int32), np.zeros(1, np.int64)
         )  # fmt: skip
         self.policy.kernel(self._nodes, nodes, sizes, hints, events)
-        left = int(events.count[0])
+        left = int(events.total[0])
         self._held += int(np.count_nonzero(events.what == 1)) - left
         return events._replace(left=events.left[:left], left_at=events.left_at[:left])

@@ -141,7 +141,7 @@ def whole_trace(
     parts: list[CacheRequests] = []
     kept = 0
     for chunk in trace.chunks(CHUNK):
-        parts.append(CacheRequests(*(np.array(part) for part in chunk)))
+        parts.append(CacheRequests._make(np.array(part) for part in chunk))
         kept += len(chunk.object)
         progress(kept)
         if kept > MOST_KEPT:
@@ -150,7 +150,7 @@ def whole_trace(
                 file=trace.name,
             )
     if parts:
-        yield CacheRequests(*(np.concatenate(part) for part in zip(*parts, strict=True)))
+        yield CacheRequests._make(np.concatenate(part) for part in zip(*parts, strict=True))
 
 
 def simulate_caches(

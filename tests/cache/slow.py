@@ -576,7 +576,7 @@ class Mq(Slow):
 
 
 class Belady(Slow):
-    """Drops what is used again last; among what is never used again, the top of a binary heap kept by libpqueue's rules."""
+    """Drops what is used again last; among what is never used again, the top of a heap kept as libpqueue does."""
 
     def start(self) -> None:
         self.heap: list[int] = []

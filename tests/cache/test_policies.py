@@ -191,6 +191,8 @@ def test_more_objects_than_the_table_begins_with() -> None:
 def test_policies_are_frozen_and_say_their_source() -> None:
     for name in POLICIES:
         policy = POLICIES.get(name)
-        assert policy.name == name and policy.source and policy.description
+        assert policy.name == name
+        assert policy.source
+        assert policy.description
         with pytest.raises(dataclasses.FrozenInstanceError):
             policy.name = "x"  # type: ignore[misc]

@@ -164,8 +164,8 @@ def _walk(p: Pattern, index: Ints, carried: dict[str, Any]) -> Ints:
     # Each request counts from the last jump at or before it, or from where the chunk before ended.
     last = np.maximum.accumulate(np.where(jumps, np.arange(len(index)), -1))
     begin = (second % np.uint64(p.objects)).astype(np.int64)
-    base = np.where(last >= 0, begin[last] - sums[last], carried.get("position", p.objects // 2))
-    positions = (base + sums) % p.objects
+    base: Ints = np.where(last >= 0, begin[last] - sums[last], carried.get("position", p.objects // 2))
+    positions: Ints = (base + sums) % p.objects
     carried["position"] = int(positions[-1])
     return positions + 1
 

@@ -64,4 +64,11 @@ class Pieces:
                 chunk.predicted[whose] if len(chunk.predicted) else chunk.predicted,
             )  # fmt: skip
             for start in range(0, len(whose), size):
-                yield CacheRequests(*(part[start : start + size] for part in found))
+                part = slice(start, start + size)
+                yield CacheRequests(
+                    found.object[part],
+                    found.size[part],
+                    found.written[part],
+                    found.arrival[part],
+                    found.predicted[part],
+                )

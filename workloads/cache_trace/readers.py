@@ -44,7 +44,7 @@ _NONE: Final = np.zeros(0, np.int64)
 
 @dataclass(frozen=True)
 class FileCacheTrace:
-    """A trace file. Reading it raises ``InputError`` with line, field, found and expected for lines that make no sense."""
+    """A trace file. Reading it raises ``InputError`` with line, field, found and expected for lines without sense."""
 
     path: Path
     format: str

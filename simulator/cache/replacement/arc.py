@@ -9,7 +9,16 @@ from typing import Any, Final
 
 from hw_configs.compiled import compiled
 from simulator.cache.replacement.nodes import (
-    ADMITTED, HIT, PASSED, first_list, gone, is_empty, oldest, put, renew, take,
+    ADMITTED,
+    HIT,
+    PASSED,
+    first_list,
+    gone,
+    is_empty,
+    oldest,
+    put,
+    renew,
+    take,
 )  # fmt: skip
 from simulator.cache.replacement.policy import Policy
 
@@ -33,7 +42,7 @@ def _replace(s: Any, known: int, out: Any, i: int) -> None:
 @compiled
 def _make_room(s: Any, known: int, size: int, out: Any, i: int) -> None:
     capacity = s.number[0]
-    if known == B1 or known == B2:
+    if known in (B1, B2):
         _replace(s, known, out, i)
         return
     first = s.weight[T1] + s.weight[B1]
@@ -50,7 +59,7 @@ def _make_room(s: Any, known: int, size: int, out: Any, i: int) -> None:
 
 
 @compiled
-def _run(s: Any, nodes: Any, sizes: Any, hints: Any, out: Any) -> None:
+def _run(s: Any, nodes: Any, sizes: Any, hints: Any, out: Any) -> None:  # noqa: ARG001
     capacity = s.number[0]
     for i in range(len(nodes)):
         node, size = nodes[i], sizes[i]

@@ -26,7 +26,7 @@ def bag_add(s: Any, node: int) -> None:
 
 
 @inlined
-def bag_drop(s: Any, at: int) -> int:
+def bag_drop(s: Any, at: int) -> Any:
     """Take out what stands at a place."""
     node = s.heap[at]
     held = s.number[HELD] - 1

@@ -12,7 +12,16 @@ from hw_configs.compiled import compiled
 from hw_configs.settings import Settings, count
 from simulator.cache.replacement.bag import bag_add, bag_drop
 from simulator.cache.replacement.nodes import (
-    ADMITTED, HIT, NOW, PASSED, PLACE, USED, Nodes, draw, first_list, gone,
+    ADMITTED,
+    HIT,
+    NOW,
+    PASSED,
+    PLACE,
+    USED,
+    Nodes,
+    draw,
+    first_list,
+    gone,
 )  # fmt: skip
 from simulator.cache.replacement.policy import Policy
 from simulator.cache.replacement.ranking import HELD

@@ -8,7 +8,17 @@ from typing import Any, Final
 from hw_configs.compiled import compiled
 from hw_configs.settings import Settings, count
 from simulator.cache.replacement.nodes import (
-    ADMITTED, COUNT, HIT, PASSED, Nodes, first_list, gone, oldest, put, renew, take,
+    ADMITTED,
+    COUNT,
+    HIT,
+    PASSED,
+    Nodes,
+    first_list,
+    gone,
+    oldest,
+    put,
+    renew,
+    take,
 )  # fmt: skip
 from simulator.cache.replacement.policy import Policy
 
@@ -27,7 +37,7 @@ def _start(s: Nodes, settings: Any) -> None:
 
 
 @compiled
-def _run(s: Any, nodes: Any, sizes: Any, hints: Any, out: Any) -> None:
+def _run(s: Any, nodes: Any, sizes: Any, hints: Any, out: Any) -> None:  # noqa: ARG001
     capacity, most = s.number[0], s.number[3]
     for i in range(len(nodes)):
         node, size = nodes[i], sizes[i]

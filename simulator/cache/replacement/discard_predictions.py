@@ -11,7 +11,18 @@ from typing import Any, Final
 from hw_configs.compiled import compiled
 from simulator.cache.replacement.bag import MARKED, UNMARKED, bag_drop, unmark_all
 from simulator.cache.replacement.nodes import (
-    ADMITTED, HIT, PASSED, PLACE, USED, draw, first_list, gone, is_empty, oldest, put, take,
+    ADMITTED,
+    HIT,
+    PASSED,
+    PLACE,
+    USED,
+    draw,
+    first_list,
+    gone,
+    is_empty,
+    oldest,
+    put,
+    take,
 )  # fmt: skip
 from simulator.cache.replacement.policy import Policy
 from simulator.cache.replacement.predicted import PredictionSettings

@@ -12,7 +12,7 @@ __all__ = ["FIFO"]
 
 
 @compiled
-def _run(s: Any, nodes: Any, sizes: Any, hints: Any, out: Any) -> None:
+def _run(s: Any, nodes: Any, sizes: Any, hints: Any, out: Any) -> None:  # noqa: ARG001
     capacity = s.number[0]
     for i in range(len(nodes)):
         node, size = nodes[i], sizes[i]

@@ -1,4 +1,4 @@
-"""GDSF: the least clock + uses / size leaves first, be it the object that has just come; the clock is what left last."""
+"""GDSF: the least clock + uses / size leaves first, be it what has just come; the clock is what left last."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["GDSF"]
 
 
 @compiled
-def _run(s: Any, nodes: Any, sizes: Any, hints: Any, out: Any) -> None:
+def _run(s: Any, nodes: Any, sizes: Any, hints: Any, out: Any) -> None:  # noqa: ARG001
     capacity, now = s.number[0], s.number[NOW]
     for i in range(len(nodes)):
         node, size = nodes[i], sizes[i]

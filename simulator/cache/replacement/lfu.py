@@ -13,7 +13,7 @@ __all__ = ["LFU"]
 
 
 @compiled
-def _run(s: Any, nodes: Any, sizes: Any, hints: Any, out: Any) -> None:
+def _run(s: Any, nodes: Any, sizes: Any, hints: Any, out: Any) -> None:  # noqa: ARG001
     capacity, now = s.number[0], s.number[NOW]
     for i in range(len(nodes)):
         node, size = nodes[i], sizes[i]

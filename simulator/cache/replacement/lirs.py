@@ -14,7 +14,18 @@ from typing import Any, Final
 from hw_configs.compiled import compiled, inlined
 from hw_configs.settings import Settings, share
 from simulator.cache.replacement.nodes import (
-    ADMITTED, COUNT, HIT, PASSED, Nodes, first_list, gone, newest, oldest, put, renew, take,
+    ADMITTED,
+    COUNT,
+    HIT,
+    PASSED,
+    Nodes,
+    first_list,
+    gone,
+    newest,
+    oldest,
+    put,
+    renew,
+    take,
 )  # fmt: skip
 from simulator.cache.replacement.policy import Policy
 
@@ -40,7 +51,7 @@ def _start(s: Nodes, settings: Any) -> None:
 
 
 @inlined
-def _has(s: Any, node: int, flag: int) -> bool:
+def _has(s: Any, node: int, flag: int) -> Any:
     return (s.link[node, COUNT] & flag) != 0
 
 
@@ -199,7 +210,7 @@ def _asked(s: Any, node: int, size: int, out: Any, i: int) -> int:
 
 
 @compiled
-def _run(s: Any, nodes: Any, sizes: Any, hints: Any, out: Any) -> None:
+def _run(s: Any, nodes: Any, sizes: Any, hints: Any, out: Any) -> None:  # noqa: ARG001
     for i in range(len(nodes)):
         out.what[i] = _asked(s, nodes[i], sizes[i], out, i)
         while s.weight[S] > 2 * s.number[0] and s.extra[0, 1]:

@@ -37,7 +37,7 @@ def _start(s: Nodes, settings: Any) -> None:
 
 
 @compiled
-def _run(s: Any, nodes: Any, sizes: Any, hints: Any, out: Any) -> None:
+def _run(s: Any, nodes: Any, sizes: Any, hints: Any, out: Any) -> None:  # noqa: ARG001
     capacity, now = s.number[0], s.number[NOW]
     k = s.number[3]
     for i in range(len(nodes)):

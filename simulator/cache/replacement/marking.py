@@ -7,7 +7,15 @@ from typing import Any, Final
 from hw_configs.compiled import compiled
 from simulator.cache.replacement.bag import MARKED, UNMARKED, bag_drop, unmark_all
 from simulator.cache.replacement.nodes import (
-    ADMITTED, HIT, PASSED, PLACE, USED, draw, first_list, gone, put,
+    ADMITTED,
+    HIT,
+    PASSED,
+    PLACE,
+    USED,
+    draw,
+    first_list,
+    gone,
+    put,
 )  # fmt: skip
 from simulator.cache.replacement.policy import Policy
 from simulator.cache.replacement.ranking import HELD
@@ -16,7 +24,7 @@ __all__ = ["MARKING"]
 
 
 @compiled
-def _run(s: Any, nodes: Any, sizes: Any, hints: Any, out: Any) -> None:
+def _run(s: Any, nodes: Any, sizes: Any, hints: Any, out: Any) -> None:  # noqa: ARG001
     capacity = s.number[0]
     for i in range(len(nodes)):
         node, size = nodes[i], sizes[i]

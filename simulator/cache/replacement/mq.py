@@ -8,7 +8,19 @@ from typing import Any, Final
 from hw_configs.compiled import compiled
 from hw_configs.settings import Settings, count, share
 from simulator.cache.replacement.nodes import (
-    ADMITTED, COUNT, HIT, NOW, PASSED, USED, Nodes, first_list, gone, is_empty, oldest, put, take,
+    ADMITTED,
+    COUNT,
+    HIT,
+    NOW,
+    PASSED,
+    USED,
+    Nodes,
+    first_list,
+    gone,
+    is_empty,
+    oldest,
+    put,
+    take,
 )  # fmt: skip
 from simulator.cache.replacement.policy import Policy
 
@@ -70,7 +82,7 @@ def _evict(s: Any, out: Any, i: int) -> None:
 
 
 @compiled
-def _run(s: Any, nodes: Any, sizes: Any, hints: Any, out: Any) -> None:
+def _run(s: Any, nodes: Any, sizes: Any, hints: Any, out: Any) -> None:  # noqa: ARG001
     capacity, now = s.number[0], s.number[NOW]
     for i in range(len(nodes)):
         node, size = nodes[i], sizes[i]

@@ -14,8 +14,29 @@ import numpy.typing as npt
 from hw_configs.compiled import inlined
 
 __all__ = [
-    "ADMITTED", "COUNT", "HEADS", "HIT", "NEWER", "OLDER", "NOW", "PASSED", "PLACE", "USED", "Events", "Nodes", "draw", "first_list", "gone", "grown",
-    "is_empty", "make_nodes", "newest", "oldest", "put", "renew", "take",
+    "ADMITTED",
+    "COUNT",
+    "HEADS",
+    "HIT",
+    "NEWER",
+    "NOW",
+    "OLDER",
+    "PASSED",
+    "PLACE",
+    "USED",
+    "Events",
+    "Nodes",
+    "draw",
+    "first_list",
+    "gone",
+    "grown",
+    "is_empty",
+    "make_nodes",
+    "newest",
+    "oldest",
+    "put",
+    "renew",
+    "take",
 ]  # fmt: skip
 
 HEADS: Final = 128
@@ -59,7 +80,7 @@ class Events(NamedTuple):
     what: npt.NDArray[np.uint8]
     left: npt.NDArray[np.int32]
     left_at: npt.NDArray[np.int32]
-    count: npt.NDArray[np.int64]
+    total: npt.NDArray[np.int64]
 
 
 def make_nodes(capacity: int, seed: int, ranked: bool = False, extra: bool = False, times: int = 0) -> Nodes:
@@ -92,25 +113,25 @@ def grown(nodes: Nodes, count: int) -> Nodes:
 
 
 @inlined
-def first_list(s: Any, node: int) -> int:
+def first_list(s: Any, node: int) -> Any:
     """The list that a node is in, 0 outside all."""
     return s.link[node, PLACE]
 
 
 @inlined
-def is_empty(s: Any, head: int) -> bool:
+def is_empty(s: Any, head: int) -> Any:
     """Whether a list holds nothing."""
     return s.link[head, OLDER] == head
 
 
 @inlined
-def newest(s: Any, head: int) -> int:
+def newest(s: Any, head: int) -> Any:
     """The newest of a list, its head where it is empty."""
     return s.link[head, OLDER]
 
 
 @inlined
-def oldest(s: Any, head: int) -> int:
+def oldest(s: Any, head: int) -> Any:
     """The oldest of a list, its head where it is empty."""
     return s.link[head, NEWER]
 
@@ -154,14 +175,14 @@ def renew(s: Any, head: int, node: int) -> None:
 @inlined
 def gone(out: Any, node: int, i: int) -> None:
     """Note that a node left at request ``i``."""
-    n = out.count[0]
+    n = out.total[0]
     out.left[n] = node
     out.left_at[n] = i
-    out.count[0] = n + 1
+    out.total[0] = n + 1
 
 
 @inlined
-def draw(s: Any, below: int) -> int:
+def draw(s: Any, below: int) -> Any:
     """A random number from 0, less than ``below``: SplitMix64, modulo."""
     state = np.uint64(s.number[SEED]) + GAMMA
     s.number[SEED] = np.int64(state)

@@ -10,7 +10,18 @@ from typing import Any, Final
 
 from hw_configs.compiled import compiled
 from simulator.cache.replacement.nodes import (
-    ADMITTED, COUNT, HIT, NEWER, OLDER, PASSED, PLACE, USED, draw, first_list, gone, put,
+    ADMITTED,
+    COUNT,
+    HIT,
+    NEWER,
+    OLDER,
+    PASSED,
+    PLACE,
+    USED,
+    draw,
+    first_list,
+    gone,
+    put,
 )  # fmt: skip
 from simulator.cache.replacement.policy import Policy
 from simulator.cache.replacement.predicted import PredictionSettings
@@ -24,7 +35,7 @@ COUNTS: Final = 2
 
 
 @compiled
-def _drop(s: Any, column: int, at: int) -> int:
+def _drop(s: Any, column: int, at: int) -> Any:
     node = s.times[at, column]
     held = s.number[COUNTS + column] - 1
     s.number[COUNTS + column] = held

@@ -28,7 +28,8 @@ class Policy:
 
     ``kernel(nodes, requested, sizes, hints, events)`` runs a chunk of requests and keeps its state in the nodes;
     ``start(nodes, settings)`` writes the policy's figures into an empty one and raises ``InputError`` for a capacity
-    that it cannot work with. ``ranked``, ``extra`` and ``times`` ask for arrays of the nodes. ``stack``: with objects of one size, a larger cache holds all that a smaller one does.
+    that it cannot work with. ``ranked``, ``extra`` and ``times`` ask for arrays of the nodes. ``stack``: with objects
+    of one size, a larger cache holds all that a smaller one does.
     ``exact``: the hint is the future itself, not a prediction of it.
     """
 

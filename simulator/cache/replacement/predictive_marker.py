@@ -11,7 +11,18 @@ from typing import Any, Final
 
 from hw_configs.compiled import compiled
 from simulator.cache.replacement.nodes import (
-    ADMITTED, COUNT, HIT, NEWER, OLDER, PASSED, PLACE, USED, draw, first_list, gone, put,
+    ADMITTED,
+    COUNT,
+    HIT,
+    NEWER,
+    OLDER,
+    PASSED,
+    PLACE,
+    USED,
+    draw,
+    first_list,
+    gone,
+    put,
 )  # fmt: skip
 from simulator.cache.replacement.policy import Policy
 from simulator.cache.replacement.predicted import DistanceSettings

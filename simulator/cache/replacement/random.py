@@ -7,7 +7,14 @@ from typing import Any, Final
 from hw_configs.compiled import compiled
 from simulator.cache.replacement.bag import bag_add, bag_drop
 from simulator.cache.replacement.nodes import (
-    ADMITTED, HIT, PASSED, PLACE, USED, draw, first_list, gone,
+    ADMITTED,
+    HIT,
+    PASSED,
+    PLACE,
+    USED,
+    draw,
+    first_list,
+    gone,
 )  # fmt: skip
 from simulator.cache.replacement.policy import Policy
 from simulator.cache.replacement.ranking import HELD
@@ -16,7 +23,7 @@ __all__ = ["RANDOM"]
 
 
 @compiled
-def _run(s: Any, nodes: Any, sizes: Any, hints: Any, out: Any) -> None:
+def _run(s: Any, nodes: Any, sizes: Any, hints: Any, out: Any) -> None:  # noqa: ARG001
     capacity = s.number[0]
     for i in range(len(nodes)):
         node, size = nodes[i], sizes[i]

@@ -13,7 +13,7 @@ HELD: Final = 2
 
 
 @inlined
-def _before(s: Any, a: int, b: int) -> bool:
+def _before(s: Any, a: int, b: int) -> Any:
     if s.key[a] == s.key[b]:
         return s.tie[a] < s.tie[b]
     return s.key[a] < s.key[b]
@@ -71,7 +71,7 @@ def rank_move(s: Any, node: int, key: float, tie: int) -> None:
 
 
 @inlined
-def rank_drop(s: Any, at: int) -> int:
+def rank_drop(s: Any, at: int) -> Any:
     """Take out what stands at a place of the heap (0: what leaves first)."""
     node = s.heap[at]
     held = s.number[HELD] - 1

@@ -8,7 +8,18 @@ from typing import Any, Final
 from hw_configs.compiled import compiled
 from hw_configs.settings import Settings, count, share
 from simulator.cache.replacement.nodes import (
-    ADMITTED, COUNT, HIT, PASSED, Nodes, first_list, gone, is_empty, oldest, put, renew, take,
+    ADMITTED,
+    COUNT,
+    HIT,
+    PASSED,
+    Nodes,
+    first_list,
+    gone,
+    is_empty,
+    oldest,
+    put,
+    renew,
+    take,
 )  # fmt: skip
 from simulator.cache.replacement.policy import Policy, insist
 
@@ -71,12 +82,12 @@ def _evict(s: Any, out: Any, i: int) -> None:
 
 
 @compiled
-def _run(s: Any, nodes: Any, sizes: Any, hints: Any, out: Any) -> None:
+def _run(s: Any, nodes: Any, sizes: Any, hints: Any, out: Any) -> None:  # noqa: ARG001
     capacity, most_small = s.number[0], s.number[MOST_SMALL]
     for i in range(len(nodes)):
         node, size = nodes[i], sizes[i]
         place = first_list(s, node)
-        if place == SMALL or place == MAIN:
+        if place in (SMALL, MAIN):
             s.link[node, COUNT] += 1
             out.what[i] = HIT
             continue

@@ -6,7 +6,16 @@ from typing import Any, Final
 
 from hw_configs.compiled import compiled
 from simulator.cache.replacement.nodes import (
-    ADMITTED, COUNT, HIT, NEWER, PASSED, first_list, gone, oldest, put, take,
+    ADMITTED,
+    COUNT,
+    HIT,
+    NEWER,
+    PASSED,
+    first_list,
+    gone,
+    oldest,
+    put,
+    take,
 )  # fmt: skip
 from simulator.cache.replacement.policy import Policy
 
@@ -16,7 +25,7 @@ HAND: Final = 3
 
 
 @compiled
-def _run(s: Any, nodes: Any, sizes: Any, hints: Any, out: Any) -> None:
+def _run(s: Any, nodes: Any, sizes: Any, hints: Any, out: Any) -> None:  # noqa: ARG001
     # The hand is a node, or the head of the list (or 0, before the first turn) where it starts from the oldest.
     capacity = s.number[0]
     for i in range(len(nodes)):

@@ -8,7 +8,18 @@ from typing import Any, Final
 from hw_configs.compiled import compiled
 from hw_configs.settings import Settings, count
 from simulator.cache.replacement.nodes import (
-    ADMITTED, HIT, PASSED, USED, Nodes, first_list, gone, is_empty, oldest, put, renew, take,
+    ADMITTED,
+    HIT,
+    PASSED,
+    USED,
+    Nodes,
+    first_list,
+    gone,
+    is_empty,
+    oldest,
+    put,
+    renew,
+    take,
 )  # fmt: skip
 from simulator.cache.replacement.policy import Policy, insist
 
@@ -62,7 +73,7 @@ def _settle(s: Any, top: int, out: Any, i: int) -> None:
 
 
 @compiled
-def _run(s: Any, nodes: Any, sizes: Any, hints: Any, out: Any) -> None:
+def _run(s: Any, nodes: Any, sizes: Any, hints: Any, out: Any) -> None:  # noqa: ARG001
     capacity, segments, share = s.number[0], s.number[SEGMENTS], s.number[SHARE]
     for i in range(len(nodes)):
         node, size = nodes[i], sizes[i]

@@ -8,7 +8,17 @@ from typing import Any, Final
 from hw_configs.compiled import compiled
 from hw_configs.settings import Settings, share
 from simulator.cache.replacement.nodes import (
-    ADMITTED, HIT, PASSED, Nodes, first_list, gone, is_empty, oldest, put, renew, take,
+    ADMITTED,
+    HIT,
+    PASSED,
+    Nodes,
+    first_list,
+    gone,
+    is_empty,
+    oldest,
+    put,
+    renew,
+    take,
 )  # fmt: skip
 from simulator.cache.replacement.policy import Policy
 
@@ -53,12 +63,12 @@ def _evict(s: Any, out: Any, i: int) -> None:
 
 
 @compiled
-def _run(s: Any, nodes: Any, sizes: Any, hints: Any, out: Any) -> None:
+def _run(s: Any, nodes: Any, sizes: Any, hints: Any, out: Any) -> None:  # noqa: ARG001
     capacity = s.number[0]
     for i in range(len(nodes)):
         node, size = nodes[i], sizes[i]
         place = first_list(s, node)
-        if place == FRESH or place == MAIN:
+        if place in (FRESH, MAIN):
             if place == MAIN:
                 renew(s, MAIN, node)
             out.what[i] = HIT
