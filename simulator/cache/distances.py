@@ -25,8 +25,8 @@ Ints = npt.NDArray[np.int64]
 EXACT: Final = 2048
 """Distances below have a bucket each; above, an octave has half as many."""
 BUCKETS: Final = EXACT + 50 * (EXACT // 2)
-GROUPS: Final = 16
-"""Parts of the sampled objects, whose differences tell the error."""
+PARTS: Final = 8
+"""Of the sampled objects."""
 _BITS: Final = 24
 _MIX: Final = np.uint64(0xBF58476D1CE4E5B9)
 _GOLDEN: Final = np.uint64(0x9E3779B97F4A7C15)
@@ -41,10 +41,10 @@ def bucket_edges() -> Ints:
 
 @dataclass(frozen=True)
 class ReuseDistances:
-    """Requests by reuse distance. ``counts`` and ``bytes_`` by bucket; first uses are in no bucket.
+    """Requests by reuse distance: ``counts`` and ``bytes_`` by bucket; first uses are in no bucket.
 
-    ``rate``: share of the objects that were looked at, whose distances are scaled up; rows of ``groups`` hold the
-    counts of a sixteenth of them each, then requests of each.
+    ``rate``: share of the objects that were looked at, up to which distances and counts are scaled. ``parts``: the same
+    counts from eighths of those objects, each alone, whose differences tell the error.
     """
 
     requests: int
@@ -53,38 +53,30 @@ class ReuseDistances:
     bytes_: Ints = field(repr=False)
     rate: float
     objects: int
-    groups: Ints = field(repr=False)
-    group_requests: Ints = field(repr=False)
+    parts: tuple[Ints, ...] = field(default=(), repr=False)
 
     def miss_ratio(self, capacity: float) -> float:
         """Share of the requests that miss in an LRU cache of so many bytes; exact at the edge of a bucket."""
-        return self._ratio(self.counts, self.requests, capacity)
+        return _ratio(self.counts, self.requests, capacity * self.rate)
 
     def byte_miss_ratio(self, capacity: float) -> float:
         """Share of the bytes asked for that miss."""
-        return self._ratio(self.bytes_, self.total_bytes, capacity)
-
-    def _ratio(self, counts: Ints, total: int, capacity: float) -> float:
-        within = int(np.searchsorted(bucket_edges(), np.int64(capacity * self.rate), side="right"))
-        return 1.0 - float(counts[:within].sum()) / total if total else 0.0
+        return _ratio(self.bytes_, self.total_bytes, capacity * self.rate)
 
     def error(self, capacity: float) -> float:
-        """Standard error of a sampled miss ratio, from how the groups of objects differ; 0 where nothing was sampled.
+        """Standard error of a sampled miss ratio: how eighths of the sample differ; 0 where nothing was sampled.
 
-        With few objects expect twice as much or more: the groups do not tell of the distances' own error.
+        It tells of chance alone, of which objects were looked at and what lies between their uses.
         """
-        seen = int(self.group_requests.sum())
-        if self.rate >= 1 or not seen:
+        if not self.parts:
             return 0.0
-        within = int(np.searchsorted(bucket_edges(), np.int64(capacity * self.rate), side="right"))
-        missed = self.group_requests - self.groups[:, :within].sum(axis=1)
-        ratio = missed.sum() / seen
-        spread = float(((missed - ratio * self.group_requests) ** 2).sum())
-        return float(np.sqrt(spread * GROUPS / (GROUPS - 1)) / seen)
+        share = self.rate / len(self.parts)
+        found = [_ratio(part, self.requests, capacity * share) for part in self.parts]
+        return float(np.std(found, ddof=1) / np.sqrt(len(found)))
 
     def edges(self, points: int = 64) -> Ints:
         """Capacities, bytes, at which the curve is exact: up to ``points``, from the least distance to the most."""
-        filled = np.flatnonzero(self.counts)
+        filled = np.flatnonzero(self.counts > 0)
         if not len(filled):
             return np.zeros(0, np.int64)
         edges = bucket_edges()
@@ -101,6 +93,11 @@ class ReuseDistances:
         return [(1 << int(k), int(sums[k])) for k in np.flatnonzero(sums)]
 
 
+def _ratio(counts: Ints, total: int, capacity: float) -> float:
+    within = int(np.searchsorted(bucket_edges(), np.int64(capacity), side="right"))
+    return 1.0 - float(counts[:within].sum()) / total if total else 0.0
+
+
 class Distances:
     """Counts reuse distances of a trace, chunk by chunk. Raises ``InputError`` for a rate outside 0 to 1."""
 
@@ -109,74 +106,82 @@ class Distances:
             raise bad_input(f"found {rate:g}; expected a rate above 0, at most 1", path="--sample")
         self._below = max(round(rate * (1 << _BITS)), 1)
         self.rate = self._below / (1 << _BITS)
-        self._seed = np.uint64(seed)
-        self._objects = Objects()
-        self._tree = np.zeros(1 << 12, np.int64)
-        self._owner = np.zeros(1 << 12, np.int32)
-        self._last = np.zeros(HEADS, np.int64)
-        self._size = np.zeros(HEADS, np.int64)
-        self._counts, self._bytes = np.zeros(BUCKETS, np.int64), np.zeros(BUCKETS, np.int64)
-        groups = GROUPS if self.rate < 1 else 0
-        self._groups, self._asked = np.zeros((groups, BUCKETS), np.int64), np.zeros(groups, np.int64)
-        self._next = 1
-        self._requests = self._total = self._sampled = 0
+        self._seed = np.uint64(seed * 0x9E3779B97F4A7C15 % (1 << 64))
+        self._all = _Counter()
+        self._parts = [_Counter() for _ in range(PARTS)] if self.rate < 1 else []
+        self._requests = self._total = 0
 
     def run(self, objects: Ints, sizes: Ints) -> None:
         """The next requests."""
         self._requests += len(objects)
         self._total += int(sizes.sum())
-        groups = np.zeros(0, np.int8)
         if self.rate < 1:
-            mixed = (objects.view(np.uint64) ^ (self._seed * _GOLDEN)) * _MIX
+            mixed = (objects.view(np.uint64) ^ self._seed) * _MIX
             mixed = (mixed ^ (mixed >> np.uint64(32))) * _GOLDEN
+            mixed ^= mixed >> np.uint64(29)
             kept = (mixed >> np.uint64(64 - _BITS)) < self._below
             objects, sizes = objects[kept], sizes[kept]
-            groups = ((mixed[kept] >> np.uint64(8)) % np.uint64(GROUPS)).astype(np.int8)
-        self._sampled += len(objects)
-        nodes = self._objects.nodes_of(objects)
-        self._make_room(self._objects.count)
+            which = (mixed[kept] >> np.uint64(8)) % np.uint64(PARTS)
+            for number, part in enumerate(self._parts):
+                part.run(objects[which == number], sizes[which == number])
+        self._all.run(objects, sizes)
+
+    def result(self) -> ReuseDistances:
+        """What was counted so far, scaled to all requests where sampled."""
+        counts, bytes_ = self._all.counts.copy(), self._all.bytes_.copy()
+        parts: tuple[Ints, ...] = ()
+        if self.rate < 1:
+            counts = _scaled(self._all, self.rate, self._requests)
+            bytes_ = np.round(bytes_ / self.rate).astype(np.int64)
+            parts = tuple(_scaled(part, self.rate / PARTS, self._requests) for part in self._parts)
+        return ReuseDistances(
+            self._requests, self._total, counts, bytes_, self.rate, self._all.objects.count - HEADS, parts
+        )
+
+
+def _scaled(counter: _Counter, rate: float, requests: int) -> Ints:
+    """Counts of a sample for all requests; what was sampled beyond expectation is taken off the shortest distances."""
+    scaled = np.round(counter.counts / rate).astype(np.int64)
+    scaled[0] += requests - round(counter.requests / rate)
+    return scaled
+
+
+class _Counter:
+    """Distances of the requests that it is given."""
+
+    def __init__(self) -> None:
+        self.objects = Objects(direct=0)
+        self.counts, self.bytes_ = np.zeros(BUCKETS, np.int64), np.zeros(BUCKETS, np.int64)
+        self.requests = 0
+        self._tree, self._owner = np.zeros(1 << 12, np.int64), np.zeros(1 << 12, np.int32)
+        self._last, self._size = np.zeros(HEADS, np.int64), np.zeros(HEADS, np.int64)
+        self._next = 1
+
+    def run(self, objects: Ints, sizes: Ints) -> None:
+        self.requests += len(objects)
+        nodes = self.objects.nodes_of(objects)
+        if self.objects.count > len(self._last):
+            self._last, self._size = (_longer(a, 2 * self.objects.count) for a in (self._last, self._size))
         done = 0
         while done < len(nodes):
-            done, self._next = map(
-                int,
-                _count(
-                    (self._tree, self._owner, self._last, self._size), (nodes, sizes, groups),
-                    (self._counts, self._bytes, self._groups, self._asked), done, self._next,
-                ),
-            )  # fmt: skip
+            state = self._tree, self._owner, self._last, self._size
+            done, self._next = map(int, _count(state, nodes, sizes, self.counts, self.bytes_, done, self._next))
             if done < len(nodes):
                 self._compact()
 
-    def _make_room(self, count: int) -> None:
-        if count > len(self._last):
-            for name in ("_last", "_size"):
-                old = getattr(self, name)
-                longer = np.zeros(2 * count, np.int64)
-                longer[: len(old)] = old
-                setattr(self, name, longer)
-
     def _compact(self) -> None:
         size = len(self._tree)
-        while size < 4 * self._objects.count:
+        while size < 4 * self.objects.count:
             size *= 2
         tree, owner = np.zeros(size, np.int64), np.zeros(size, np.int32)
         self._next = int(_move(self._owner, self._next, self._last, self._size, tree, owner))
         self._tree, self._owner = tree, owner
 
-    def result(self) -> ReuseDistances:
-        """What was counted so far, scaled to all requests where sampled."""
-        counts, bytes_ = self._counts, self._bytes
-        if self.rate < 1:
-            # What was sampled more or less often than expected is charged to the shortest distances (SHARDS-adj).
-            expected = self._requests * self.rate
-            scaled = np.round(counts / self.rate).astype(np.int64)
-            if self._sampled:
-                scaled[0] += round((expected - self._sampled) / self.rate)
-            counts, bytes_ = scaled, np.round(bytes_ / self.rate).astype(np.int64)
-        return ReuseDistances(
-            self._requests, self._total, counts.copy(), bytes_.copy(), self.rate, self._objects.count - HEADS,
-            self._groups.copy(), self._asked.copy(),
-        )  # fmt: skip
+
+def _longer(array: Ints, count: int) -> Ints:
+    found = np.zeros(count, np.int64)
+    found[: len(array)] = array
+    return found
 
 
 @inlined
@@ -204,26 +209,21 @@ def _sum(tree: Any, at: int) -> int:
 
 
 @compiled
-def _count(state: Any, chunk: Any, found: Any, done: int, next_: int) -> tuple[int, int]:
+def _count(
+    state: Any, nodes: Any, sizes: Any, counts: Any, bytes_: Any, done: int, next_: int
+) -> tuple[int, int]:
     # Places of last uses grow from 1; the tree holds each object's bytes at its place.
     tree, owner, last, size_of = state
-    nodes, sizes, groups = chunk
-    counts, bytes_, by_group, asked = found
     total = _sum(tree, next_ - 1)
     for i in range(done, len(nodes)):
         if next_ >= len(tree):
             return i, next_
         node, size = nodes[i], sizes[i]
-        if len(groups):
-            asked[groups[i]] += 1
         before = last[node]
         if before:
-            distance = total - _sum(tree, before - 1)
-            at = _bucket(distance)
+            at = _bucket(total - _sum(tree, before - 1))
             counts[at] += 1
             bytes_[at] += size
-            if len(groups):
-                by_group[groups[i], at] += 1
             _add(tree, before, -size_of[node])
             owner[before] = 0
             total -= size_of[node]

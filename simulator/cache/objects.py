@@ -25,10 +25,10 @@ MOST_NODES: Final = (1 << 31) - 1
 class Objects:
     """Nodes of objects, numbered from ``HEADS`` in order of first request."""
 
-    def __init__(self) -> None:
+    def __init__(self, direct: int = DIRECT) -> None:
         self._keys = np.zeros(_FIRST_SIZE, np.int64)
         self._nodes = np.zeros(_FIRST_SIZE, np.int32)
-        self._direct = np.zeros(DIRECT, np.int32)
+        self._direct = np.zeros(direct, np.int32)
         self._hashed = 0
         self.count = HEADS
         """Nodes so far, the heads of lists included."""

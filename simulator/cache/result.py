@@ -63,7 +63,7 @@ class Window:
 
 @dataclass(frozen=True)
 class PolicyResult:
-    """A trace through one cache or hierarchy. A miss is a request that no level answered."""
+    """A trace through one cache or hierarchy. A miss is a request that no level held, writes included."""
 
     label: str
     requests: int

@@ -87,14 +87,7 @@ class _Run:
 
     @property
     def misses(self) -> int:
-        return self.levels[0].requests - sum(level.hits for level in self.levels) - self.absorbed
-
-    @property
-    def absorbed(self) -> int:
-        """Requests that missed and reached no level below: writes that stay."""
-        return sum(
-            a.requests - a.hits - b.requests for a, b in zip(self.levels, self.levels[1:], strict=False)
-        )
+        return self.levels[0].requests - sum(level.hits for level in self.levels)
 
     def tell(self, footprint: _Footprint) -> None:
         misses = self.misses
@@ -111,10 +104,6 @@ class _Run:
         levels = tuple(map(_level_result, self.levels))
         first = self.levels[0]
         missed_bytes = first.request_bytes - sum(level.hit_bytes for level in self.levels)
-        missed_bytes -= sum(
-            a.request_bytes - a.hit_bytes - b.request_bytes
-            for a, b in zip(self.levels, self.levels[1:], strict=False)
-        )
         return PolicyResult(
             self.hierarchy.label, first.requests, first.request_bytes, self.misses, missed_bytes, levels,
             tuple(self.windows),
@@ -173,7 +162,9 @@ def simulate_caches(
     interrupted = False
     future = any(hierarchy.needs_future for hierarchy in hierarchies)
     try:
-        for chunk in whole_trace(trace, progress) if future else trace.chunks(CHUNK):
+        for given in whole_trace(trace, progress) if future else trace.chunks(CHUNK):
+            # Kernels are made for arrays of one kind: whole and writable.
+            chunk = CacheRequests._make(np.require(part, requirements=("C", "W")) for part in given)
             nodes = footprint.nodes_of(chunk)
             stream = Stream(nodes, chunk.size, chunk.written, np.ones(len(nodes), np.bool_))
             for run in runs:
