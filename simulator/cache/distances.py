@@ -165,7 +165,9 @@ class _Counter:
         done = 0
         while done < len(nodes):
             state = self._tree, self._owner, self._last, self._size
-            done, self._next = map(int, _count(state, nodes, sizes, self.counts, self.bytes_, done, self._next))
+            done, self._next = map(
+                int, _count(state, nodes, sizes, self.counts, self.bytes_, done, self._next)
+            )
             if done < len(nodes):
                 self._compact()
 

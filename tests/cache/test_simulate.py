@@ -157,7 +157,9 @@ def test_compaction_of_the_tree_changes_nothing() -> None:
     trace = ArrayCacheTrace(next(open_pattern("walk:30000:3000").chunks(10**6)).object)
     found = distances_of(trace, chunk=5000).result()
     for size in (10, 100, 2000):
-        assert found.miss_ratio(size) == pytest.approx(simulate_caches(trace, [one("lru", size)]).runs[0].miss_ratio)
+        assert found.miss_ratio(size) == pytest.approx(
+            simulate_caches(trace, [one("lru", size)]).runs[0].miss_ratio
+        )
 
 
 def test_buckets_join_without_gaps() -> None:
@@ -193,13 +195,17 @@ def test_curves_fall_and_meet_runs(name: str) -> None:
     trace = open_pattern("zipf0.9:3000:400")
     distances = Distances()
     base = simulate_caches(trace, [one(name, 40)], distances=distances)
-    curve = curve_of(trace, Level.of("cache", 40, name), distances.result(), point_sizes(base.distinct_bytes, 4))
+    curve = curve_of(
+        trace, Level.of("cache", 40, name), distances.result(), point_sizes(base.distinct_bytes, 4)
+    )
     ratios = [point.miss_ratio for point in curve.points]
     assert len(ratios) > 8
     if name != "s3-fifo":
         assert ratios == sorted(ratios, reverse=True)
     for point in curve.points[2::5]:
-        assert simulate_caches(trace, [one(name, point.size)]).runs[0].miss_ratio == pytest.approx(point.miss_ratio)
+        assert simulate_caches(trace, [one(name, point.size)]).runs[0].miss_ratio == pytest.approx(
+            point.miss_ratio
+        )
 
 
 def test_sampled_curves_state_their_error() -> None:
@@ -213,10 +219,14 @@ def test_sampled_curves_state_their_error() -> None:
 
 def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     trace = open_pattern("scan-mix:5000:300:2:writes=0.3:sizes=hashed")
-    hierarchies = [Hierarchy(n, (Level.of("a", 900, n), Level.of("b", 3000, "lru"))) for n in ("arc", "lirs", "mq")]
+    hierarchies = [
+        Hierarchy(n, (Level.of("a", 900, n), Level.of("b", 3000, "lru"))) for n in ("arc", "lirs", "mq")
+    ]
 
     def figures(result: CacheResult) -> list[Any]:
-        return [(run.misses, run.miss_bytes, [level.as_json() for level in run.levels]) for run in result.runs]
+        return [
+            (run.misses, run.miss_bytes, [level.as_json() for level in run.levels]) for run in result.runs
+        ]
 
     whole = figures(simulate_caches(trace, hierarchies))
     monkeypatch.setattr(engine, "CHUNK", 37)
@@ -234,7 +244,7 @@ def test_an_interrupt_leaves_what_was_computed(monkeypatch: pytest.MonkeyPatch) 
     class Stopped:
         name, count = "stopped", None
 
-        def chunks(self, size: int) -> Any:  # noqa: ARG002
+        def chunks(self, size: int) -> Any:
             yield next(open_pattern("loop:100:10").chunks(100))
             raise KeyboardInterrupt
 
@@ -265,7 +275,9 @@ def test_predictions_of_a_trace_are_taken_as_they_are() -> None:
     truth = ArrayCacheTrace(things)
     found = [simulate_caches(t, [one("blind-oracle", 2)]).runs[0].misses for t in (lies, truth)]
     expected = SLOW["blind-oracle"](2)
-    assert found[0] == [expected.request(t, 1, h) for t, h in zip(things, [5, 90, 4, 80, 7, 9], strict=True)].count(False)
+    assert found[0] == [
+        expected.request(t, 1, h) for t, h in zip(things, [5, 90, 4, 80, 7, 9], strict=True)
+    ].count(False)
     assert found[1] == simulate_caches(truth, [one("belady", 2)]).runs[0].misses
 
 
