@@ -109,7 +109,8 @@ def test_a_notebook_shows_tables() -> None:
         ({"hw": "a100-80gb"}, "expected 'cache'"), ({"size": "3 B", "policy": "slru"}, "--size"),
         ({"size": "9 B", "policy": "lru", "settings": {"k": 2}}, "no setting 'k'"),
         ({"size": "9 B", "policy": "lru", "sample": 0.0}, "--sample"),
-        ({"size": "9 B", "policy": "lru", "plot": "a.bmp"}, "--plot"), ({"size": "9 B", "policy": "lru", "seed": -1}, "--seed"),
+        ({"size": "9 B", "policy": "lru", "plot": "a.bmp"}, "--plot"),
+        ({"size": "9 B", "policy": "lru", "seed": -1}, "--seed"),
         ({"size": "9 B", "policy": "lru", "grain": "0 B"}, "--grain"), ({"size": 9, "policy": "lru"}, "size"),
     ],
 )  # fmt: skip
@@ -206,3 +207,18 @@ def test_another_package_can_add_a_policy(monkeypatch: pytest.MonkeyPatch) -> No
 
     monkeypatch.setattr(type(POLICIES), "_points", lambda _: [Point()])
     assert offchip.trace_cache("loop:100:10", size="5 B", policy="mine").runs[0].misses == 100
+
+
+def test_the_page_names_every_policy_and_its_commands_run(
+    cli: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "caches.md").read_text(encoding="utf-8")
+    assert all(f"`{name}`" in page for name in POLICIES)
+    monkeypatch.chdir(tmp_path)
+    commands = [line[2:].split()[1:] for line in page.splitlines() if line.startswith("$ offchip")]
+    assert len(commands) == 6
+    for command in commands:
+        if not any("oracleGeneral" in word for word in command):
+            found = cli(*command)
+            assert found.code == 0, found.err
+    assert (tmp_path / "curve.svg").is_file()

@@ -39,10 +39,8 @@ def plain(kind: str, requests: int, objects: int, seed: int) -> list[int]:
                 found.append(hot + 1 + walked % (objects - hot))
                 walked += 1
         elif kind == "walk":
-            if dice.below(50) == 0:
-                position = dice.below(objects)
-            else:
-                position = (position + dice.below(17) - 8) % objects
+            jump = dice.below(50) == 0
+            position = dice.below(objects) if jump else (position + dice.below(17) - 8) % objects
             found.append(position + 1)
         else:
             phase = min(i // (requests // 8), 7)
@@ -134,7 +132,8 @@ ORACLE_CSV = "# time, object, size, next_access_vtime\n1, 5, 100, 3\n2, 6, 7, -1
 @pytest.mark.parametrize(
     ("text", "objects", "sizes", "written"),
     [
-        (TWITTER, ["k1", "k2", "k2"], [103, 53, 53], [0, 1, 0]), (KV, ["a", "a", "a", "b"], [12] * 3 + [6], [0, 0, 0, 1]),
+        (TWITTER, ["k1", "k2", "k2"], [103, 53, 53], [0, 1, 0]),
+        (KV, ["a", "a", "a", "b"], [12] * 3 + [6], [0, 0, 0, 1]),
         (CDN, ["5", "5"], [100, 100], [0, 0]), (MSR, ["0", "1", "2", "0"], [4096] * 4, [0, 0, 0, 1]),
         (CSV, ["5", "x"], [10, 20], [0, 1]), (ORACLE_CSV, ["5", "6"], [100, 7], [0, 0]),
     ],
@@ -234,10 +233,9 @@ def test_no_bytes_bring_a_traceback(tmp_path_factory: pytest.TempPathFactory, da
     file.write_bytes(gzip.compress(content) if file.suffix == ".gz" and data.draw(st.booleans()) else content)
     try:
         found = everything(open_cache_trace(file, data.draw(st.sampled_from([None, *FORMATS]))))
-    except InputError as error:
-        assert error.problems
-    else:
-        assert found.size.min() >= 1
+    except InputError:
+        return
+    assert found.size.min() >= 1
 
 
 @settings(max_examples=60, deadline=None)
