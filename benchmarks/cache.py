@@ -2,8 +2,8 @@
 
     python benchmarks/cache.py [--requests N] [POLICY ...]
 
-One core, user CPU, after compilation: numbers of objects to nodes, the policy, the tally of hits and bytes; not making the
-requests. The baseline is an ``OrderedDict`` that moves to the end and pops the first, on the same requests.
+One core, user CPU, after compilation: numbers of objects to nodes, the policy, the tally of hits and bytes; not making
+the requests. The baseline is an ``OrderedDict`` that moves to the end and pops the first, on the same requests.
 """
 
 from __future__ import annotations

@@ -17,6 +17,7 @@ from simulator.cache.replacement.nodes import ADMITTED, HIT, Events
 from simulator.cache.replacement.policy import POLICIES
 from simulator.cache.running import RunningCache
 from tests.cache.slow import SLOW, Slow
+from workloads.cache_trace import open_pattern
 
 NAMES = sorted(POLICIES)
 BUILTIN = [name for name in NAMES if name in SLOW]
@@ -85,6 +86,18 @@ def test_kernel_does_what_its_twin_does(name: str, varied: bool, data: Any) -> N
     events = run_kernel(name, capacity, trace, [border], **changed)
     assert (events.what == HIT).tolist() == run_slow(name, capacity, trace, **changed)
     check_events(events, things, sizes, capacity, exact=name != "lirs")
+
+
+@pytest.mark.parametrize("name", [n for n in BUILTIN if n != "fifo"])
+def test_a_wrong_twin_is_noticed(name: str) -> None:
+    things = next(open_pattern("zipf0.9:1500:120:3").chunks(1500)).object.tolist()
+    hints = next_uses(Objects().nodes_of(np.array(things, np.int64))).tolist()
+    if "bit" in POLICIES.get(name).hint:
+        hints = [hint % 2 for hint in hints]
+    trace = things, [1] * len(things), hints
+    events = run_kernel(name, 20, trace, [])
+    assert (events.what == HIT).tolist() == run_slow(name, 20, trace)
+    assert (events.what == HIT).tolist() != run_slow("fifo", 20, trace)
 
 
 def check_events(

@@ -16,6 +16,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from hw_configs.compiled import compiled
 from hw_configs.problems import InputError, Problem, bad_input, nearest
 from hw_configs.settings import Settings, count, number, read_settings, share, size, word
 from hw_configs.whole_number import integer
@@ -93,7 +94,7 @@ class Pattern:
     seed: int
     settings: Settings
     skew: float = 0.0
-    _cumulative: list[npt.NDArray[np.float64]] = field(default_factory=list, repr=False, compare=False)
+    _cumulative: list[npt.NDArray[Any]] = field(default_factory=list, repr=False, compare=False)
 
     @property
     def count(self) -> int | None:
@@ -105,6 +106,14 @@ class Pattern:
         if not self._cumulative:
             self._cumulative.append(_popularity(self.objects, self.skew))
         return self._cumulative[0]
+
+    def guide(self) -> Ints:
+        """Where a bisection in the popularity begins, for steps of its argument from 0 to 1; worked out once."""
+        sums = self.popularity()
+        if len(self._cumulative) == 1:
+            steps = 1 << max(len(sums) - 1, 1).bit_length()
+            self._cumulative.append(np.searchsorted(sums, np.arange(steps + 1) / steps, side="left"))
+        return np.asarray(self._cumulative[1], np.int64)
 
     def chunks(self, size: int) -> Iterator[CacheRequests]:
         """The requests from the beginning, at most ``size`` at a time."""
@@ -121,8 +130,26 @@ def _numbers(p: Pattern, index: Ints, below: int) -> Ints:
 
 def _ranked(p: Pattern, index: Ints) -> Ints:
     """Objects by popularity: bisection to the left in the cumulative shares."""
-    found = np.searchsorted(p.popularity(), random_units(p.seed, index), side="left")
-    return np.minimum(found, p.objects - 1).astype(np.int64) + 1
+    found = np.empty(len(index), np.int64)
+    _bisect(p.popularity(), p.guide(), random_units(p.seed, index), found)
+    return found
+
+
+@compiled
+def _bisect(sums: Any, guide: Any, units: Any, found: Any) -> None:
+    # The guide says for each step of u where the bisection has to look; 1 + the first sum that is not below u.
+    last, steps = len(sums) - 1, len(guide) - 1
+    for i in range(len(units)):
+        u = units[i]
+        step = min(int(u * steps), steps - 1)
+        low, high = guide[step], guide[step + 1]
+        while low < high:
+            middle = (low + high) >> 1
+            if sums[middle] < u:
+                low = middle + 1
+            else:
+                high = middle
+        found[i] = min(low, last) + 1
 
 
 def _plain(objects: Callable[[Pattern, Ints, dict[str, Any]], Ints]) -> Callable[..., CacheRequests]:
