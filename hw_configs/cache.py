@@ -8,13 +8,12 @@ from pydantic import Field, model_validator
 
 from hw_configs.config import Bandwidth, Config, Latency, Size, refuse
 
-__all__ = ["CacheLevel", "level_faults"]
+__all__ = ["CacheLevel"]
 
 
 class CacheLevel(Config):
     """One level; a request that misses asks the next one."""
 
-    name: str
     size: Size
     policy: str = "lru"
     """Replacement policy, a name of ``offchip caches list``."""
@@ -29,15 +28,3 @@ class CacheLevel(Config):
     def _whole_bytes(self) -> Self:
         refuse((("size",), "holds less than a byte") if self.size < 1 else None)
         return self
-
-
-def level_faults(levels: list[CacheLevel]) -> list[tuple[tuple[str, ...], str]]:
-    """What is wrong with levels together: none, or names given twice."""
-    names = [level.name for level in levels]
-    faults: list[tuple[tuple[str, ...], str]] = []
-    if not names:
-        faults.append((("levels",), "a cache has at least one level"))
-    faults += [
-        (("levels",), f"{name!r} is given twice") for name in sorted({n for n in names if names.count(n) > 1})
-    ]
-    return faults

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, ModelWrapValidatorHandler, model_validator
 
 from hw_configs import possible
-from hw_configs.cache import CacheLevel, level_faults
+from hw_configs.cache import CacheLevel
 from hw_configs.config import (
     Area,
     Bandwidth,
@@ -383,15 +383,18 @@ class ObjectCache(DeviceBase):
     """A cache of whole objects (keys, files, experts, adapters, pages) in one or more levels."""
 
     kind: Literal["cache"]
-    levels: list[CacheLevel]
-    """From the nearest to the farthest; memory or an origin is behind the last."""
+    levels: dict[str, CacheLevel]
+    """By name, from the nearest to the farthest; memory or an origin is behind the last."""
     grain: Size | None = None
     """Objects are cached in pieces of so many bytes; without it whole."""
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
         grain = self.grain is not None and self.grain < 1
-        refuse(*level_faults(self.levels), (("grain",), "is less than a byte") if grain else None)
+        refuse(
+            (("levels",), "a cache has at least one level") if not self.levels else None,
+            (("grain",), "is less than a byte") if grain else None,
+        )
         return self
 
 

@@ -163,14 +163,19 @@ def _hierarchies(chosen: CacheTraceOptions, device: ObjectCache | None) -> list[
         size = _size(str(chosen.size), "--size")
         return [Hierarchy(n, (Level("cache", size, POLICIES.get(n), settings[n]),)) for n in names]
     if not names:
-        return [Hierarchy(device.name, tuple(_level(level, given) for level in device.levels))]
+        return [
+            Hierarchy(device.name, tuple(_level(name, level, given) for name, level in device.levels.items()))
+        ]
     settings = _settings(names, given)
-    return [
-        Hierarchy(n, tuple(
-            Level(x.name, int(x.size), POLICIES.get(n), settings[n], x.latency, x.bandwidth) for x in device.levels
-        ))
-        for n in names
-    ]  # fmt: skip
+    found = []
+    for n in names:
+        policy = POLICIES.get(n)
+        levels = (
+            Level(name, int(x.size), policy, settings[n], x.latency, x.bandwidth)
+            for name, x in device.levels.items()
+        )
+        found.append(Hierarchy(n, tuple(levels)))
+    return found
 
 
 def _settings(names: list[str], given: Mapping[str, object]) -> dict[str, Settings]:
@@ -190,14 +195,14 @@ def _settings(names: list[str], given: Mapping[str, object]) -> dict[str, Settin
     }
 
 
-def _level(level: Any, given: Mapping[str, object]) -> Level:
+def _level(name: str, level: Any, given: Mapping[str, object]) -> Level:
     from hw_configs.settings import read_settings
     from simulator.cache.hierarchy import Level
     from simulator.cache.replacement.policy import POLICIES
 
     policy = POLICIES.get(level.policy)
     settings = read_settings(policy.settings, {**level.settings, **given})
-    return Level(level.name, int(level.size), policy, settings, level.latency, level.bandwidth)
+    return Level(name, int(level.size), policy, settings, level.latency, level.bandwidth)
 
 
 def _size(text: str, option: str) -> int:

@@ -157,8 +157,8 @@ def test_a_cpu_cache_goes_to_its_own_engine(monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.mark.parametrize(
     ("change", "part"),
     [
-        ("levels: []", "at least one level"), ("levels: [{name: a, size: 1 B}, {name: a, size: 2 B}]", "given twice"),
-        ("levels: [{name: a, size: 0 B}]", "size"), ("levels: [{name: a, size: 1 B, colour: red}]", "colour"),
+        ("levels: {}", "at least one level"), ("levels: {a: {policy: lru}}", "size"),
+        ("levels: {a: {size: 0 B}}", "size"), ("levels: {a: {size: 1 B, colour: red}}", "colour"),
     ],
 )  # fmt: skip
 def test_a_wrong_hardware_file_is_told(tmp_path: Path, change: str, part: str) -> None:
@@ -173,11 +173,11 @@ def test_a_hardware_file_may_set_policies_and_grain(tmp_path: Path) -> None:
     file = tmp_path / "c.yaml"
     file.write_text(
         "kind: cache\nname: c\nsource: none\ngrain: 1 KiB\n"
-        "levels: [{name: a, size: 4 KiB, policy: clock, settings: {bits: 2}}]\n", encoding="utf-8",
+        "levels: {a: {size: 4 KiB, policy: clock, settings: {bits: 2}}}\n", encoding="utf-8",
     )  # fmt: skip
     result = offchip.trace_cache("loop:10:3:1:size=2KiB", hw=str(file))
     assert result.requests == 20
-    assert load_device(file).levels[0].settings == {"bits": 2}  # type: ignore[union-attr]
+    assert load_device(file).levels["a"].settings == {"bits": 2}  # type: ignore[union-attr]
 
 
 def test_an_interrupt_prints_what_was_computed(tmp_path: Path) -> None:
