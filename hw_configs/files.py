@@ -50,6 +50,7 @@ _DEVICE_KINDS: Final = (
     "accelerator",
     "nic",
     "switch",
+    "cache",
 )
 
 Model = TypeVar("Model", bound=BaseModel)

@@ -29,6 +29,7 @@ from hw_configs.device import (
     Flash,
     Gpu,
     Nic,
+    ObjectCache,
     Pim,
     Switch,
 )
@@ -41,7 +42,17 @@ from hw_configs.yaml_file import Provenance
 __all__ = ["DeviceGroup", "MemorySpace", "Node", "System", "SystemFile", "Wire", "WireSpec"]
 
 AnyDevice = (
-    Gpu | Cpu | CpuCache | DramDevice | Pim | Flash | ComputationalStorage | Accelerator | Nic | Switch
+    Gpu
+    | Cpu
+    | CpuCache
+    | DramDevice
+    | Pim
+    | Flash
+    | ComputationalStorage
+    | Accelerator
+    | Nic
+    | Switch
+    | ObjectCache
 )
 AnyLink = Pcie | NvLink | Rdma | OnChip
 

@@ -20,7 +20,8 @@ Plans with proofs
     :func:`solve_schedule`: operator order, addresses and replacement on a scratchpad
 
 Traces through one device
-    :func:`trace_dram`, :func:`trace_flash`, :func:`trace_pim`, :func:`trace_cpu_cache`, :func:`trace_pages`
+    :func:`trace_cache`, :func:`trace_cpu_cache`, :func:`trace_pages`, :func:`trace_dram`, :func:`trace_flash`,
+    :func:`trace_pim`
 
 Reference data
     :func:`validate`: every row of a folder, expected and ours
@@ -60,6 +61,7 @@ if TYPE_CHECKING:
     from offchip.solving.schedule import solve_schedule as solve_schedule
     from offchip.space_sweep import sweep as sweep
     from offchip.table_prediction import predict as predict
+    from offchip.tracing.cache import trace_cache as trace_cache
     from offchip.tracing.cpu_cache import trace_cpu_cache as trace_cpu_cache
     from offchip.tracing.dram import trace_dram as trace_dram
     from offchip.tracing.flash import trace_flash as trace_flash
@@ -82,6 +84,7 @@ __all__ = [
     "solve_offload",
     "solve_schedule",
     "sweep",
+    "trace_cache",
     "trace_cpu_cache",
     "trace_dram",
     "trace_flash",
@@ -107,6 +110,7 @@ _WHERE: Final = {
     "solve_schedule": "offchip.solving.schedule",
     "sweep": "offchip.space_sweep",
     "trace_cpu_cache": "offchip.tracing.cpu_cache",
+    "trace_cache": "offchip.tracing.cache",
     "trace_dram": "offchip.tracing.dram",
     "trace_flash": "offchip.tracing.flash",
     "trace_pages": "offchip.tracing.pages",

@@ -201,6 +201,7 @@ STUDIES: Final[Registry[Study]] = Registry(
         "pim-gpt": "offchip.studies.pim_gpt:STUDY",
         "resident-window": "offchip.studies.resident_window:STUDY",
         "sparse-weights": "offchip.studies.sparse_weights:STUDY",
+        "succinct-paging": "offchip.studies.succinct_paging:STUDY",
         "zero-infinity": "offchip.studies.zero_infinity:STUDY",
         "zero-offload": "offchip.studies.zero_offload:STUDY",
     },
