@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from hw_configs import csd, device, flash, gpu_architecture, link, pim, scratchpad, system, vector_unit
+from hw_configs import cache, csd, device, flash, gpu_architecture, link, pim, scratchpad, system, vector_unit
 from hw_configs.config import field_quantity
 from hw_configs.units import DIMENSIONS
 
@@ -22,7 +22,8 @@ MODELS: tuple[type[BaseModel], ...] = (
     device.Gpu, gpu_architecture.GpuArchitecture, gpu_architecture.AttentionKernel, device.Cpu,
     device.Pim, pim.PimUnits, pim.PimBuffers, pim.PimRules, pim.PimRuleChoice,
     pim.PimEnergy, device.Flash, device.ComputationalStorage, csd.AttentionEngine, device.Accelerator,
-    scratchpad.Scratchpad, vector_unit.VectorUnit, device.Nic, device.Switch, device.Memory, device.Compute,
+    scratchpad.Scratchpad, vector_unit.VectorUnit, device.Nic, device.Switch, device.ObjectCache, cache.CacheLevel,
+    device.Memory, device.Compute,
     device.Envelope, device.Cache,
     flash.FlashStore, flash.FlashGeometry, flash.FlashTiming, flash.FlashHost, flash.FlashController,
     flash.FlashEnergy, flash.FlashEndurance, link.Pcie, link.NvLink, link.Rdma,

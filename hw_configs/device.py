@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, ModelWrapValidatorHandler, model_validator
 
 from hw_configs import possible
+from hw_configs.cache import CacheLevel
 from hw_configs.config import (
     Area,
     Bandwidth,
@@ -34,6 +35,7 @@ from hw_configs.config import (
     SizeOrZero,
     refuse,
 )
+from hw_configs.cpu_cache import CpuCache
 from hw_configs.csd import AttentionEngine
 from hw_configs.dram import DramDevice
 from hw_configs.flash import FlashStore
@@ -53,6 +55,7 @@ __all__ = [
     "Gpu",
     "Memory",
     "Nic",
+    "ObjectCache",
     "Pim",
     "RateType",
     "Scratchpad",
@@ -377,8 +380,37 @@ class Switch(DeviceBase):
     latency: Latency = 0.0
 
 
+class ObjectCache(DeviceBase):
+    """A cache of whole objects (keys, files, experts, adapters, pages) in one or more levels."""
+
+    kind: Literal["cache"]
+    levels: dict[str, CacheLevel]
+    """By name, from the nearest to the farthest; memory or an origin is behind the last."""
+    grain: Size | None = None
+    """Objects are cached in pieces of so many bytes; without it whole."""
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        grain = self.grain is not None and self.grain < 1
+        refuse(
+            (("levels",), "a cache has at least one level") if not self.levels else None,
+            (("grain",), "is less than a byte") if grain else None,
+        )
+        return self
+
+
 Device = Annotated[
-    Gpu | Cpu | DramDevice | Pim | Flash | ComputationalStorage | Accelerator | Nic | Switch,
+    Gpu
+    | Cpu
+    | CpuCache
+    | DramDevice
+    | Pim
+    | Flash
+    | ComputationalStorage
+    | Accelerator
+    | Nic
+    | Switch
+    | ObjectCache,
     Field(discriminator="kind"),
 ]
 """Any device; the key ``kind`` says which."""

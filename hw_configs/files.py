@@ -39,7 +39,19 @@ __all__ = [
 ]
 
 _LINK_KINDS: Final = ("pcie", "nvlink", "rdma", "onchip")
-_DEVICE_KINDS: Final = ("gpu", "cpu", "dram", "pim", "flash", "csd", "accelerator", "nic", "switch")
+_DEVICE_KINDS: Final = (
+    "gpu",
+    "cpu",
+    "cpu-cache",
+    "dram",
+    "pim",
+    "flash",
+    "csd",
+    "accelerator",
+    "nic",
+    "switch",
+    "cache",
+)
 
 Model = TypeVar("Model", bound=BaseModel)
 

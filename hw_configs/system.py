@@ -19,6 +19,7 @@ from typing import Annotated
 from pydantic import Field
 
 from hw_configs.config import Config, PriceRate
+from hw_configs.cpu_cache import CpuCache
 from hw_configs.device import (
     Accelerator,
     ComputationalStorage,
@@ -28,6 +29,7 @@ from hw_configs.device import (
     Flash,
     Gpu,
     Nic,
+    ObjectCache,
     Pim,
     Switch,
 )
@@ -39,7 +41,19 @@ from hw_configs.yaml_file import Provenance
 
 __all__ = ["DeviceGroup", "MemorySpace", "Node", "System", "SystemFile", "Wire", "WireSpec"]
 
-AnyDevice = Gpu | Cpu | DramDevice | Pim | Flash | ComputationalStorage | Accelerator | Nic | Switch
+AnyDevice = (
+    Gpu
+    | Cpu
+    | CpuCache
+    | DramDevice
+    | Pim
+    | Flash
+    | ComputationalStorage
+    | Accelerator
+    | Nic
+    | Switch
+    | ObjectCache
+)
 AnyLink = Pcie | NvLink | Rdma | OnChip
 
 

@@ -20,7 +20,8 @@ Plans with proofs
     :func:`solve_schedule`: operator order, addresses and replacement on a scratchpad
 
 Traces through one device
-    :func:`trace_dram`, :func:`trace_flash`, :func:`trace_pim`
+    :func:`trace_cache`, :func:`trace_cpu_cache`, :func:`trace_pages`, :func:`trace_dram`, :func:`trace_flash`,
+    :func:`trace_pim`
 
 Stores of knowledge
     :func:`trace_search`, :func:`trace_bank`: queries against vectors; memories beside a model
@@ -64,8 +65,11 @@ if TYPE_CHECKING:
     from offchip.space_sweep import sweep as sweep
     from offchip.table_prediction import predict as predict
     from offchip.tracing.bank import trace_bank as trace_bank
+    from offchip.tracing.cache import trace_cache as trace_cache
+    from offchip.tracing.cpu_cache import trace_cpu_cache as trace_cpu_cache
     from offchip.tracing.dram import trace_dram as trace_dram
     from offchip.tracing.flash import trace_flash as trace_flash
+    from offchip.tracing.pages import trace_pages as trace_pages
     from offchip.tracing.pim import trace_pim as trace_pim
     from offchip.tracing.search import trace_search as trace_search
 
@@ -86,8 +90,11 @@ __all__ = [
     "solve_schedule",
     "sweep",
     "trace_bank",
+    "trace_cache",
+    "trace_cpu_cache",
     "trace_dram",
     "trace_flash",
+    "trace_pages",
     "trace_pim",
     "trace_search",
     "validate",
@@ -110,8 +117,11 @@ _WHERE: Final = {
     "solve_schedule": "offchip.solving.schedule",
     "sweep": "offchip.space_sweep",
     "trace_bank": "offchip.tracing.bank",
+    "trace_cpu_cache": "offchip.tracing.cpu_cache",
+    "trace_cache": "offchip.tracing.cache",
     "trace_dram": "offchip.tracing.dram",
     "trace_flash": "offchip.tracing.flash",
+    "trace_pages": "offchip.tracing.pages",
     "trace_pim": "offchip.tracing.pim",
     "trace_search": "offchip.tracing.search",
     "validate": "offchip.reference_rows",

@@ -20,8 +20,10 @@ from offchip.solving.alloc import AllocChoices, AllocOptions
 from offchip.solving.offload import OffloadChoices, OffloadOptions
 from offchip.solving.schedule import ScheduleChoices, ScheduleOptions
 from offchip.tracing.bank import BankTraceChoices, BankTraceOptions
+from offchip.tracing.cpu_cache import CpuCacheTraceChoices, CpuCacheTraceOptions
 from offchip.tracing.dram import DramTraceChoices, DramTraceOptions
 from offchip.tracing.flash import FlashTraceChoices, FlashTraceOptions
+from offchip.tracing.pages import PageTraceChoices, PageTraceOptions
 from offchip.tracing.pim import PimTraceChoices, PimTraceOptions
 from offchip.tracing.search import SearchTraceChoices, SearchTraceOptions
 from workloads.workload import WorkloadOptions
@@ -37,6 +39,20 @@ CALLS: dict[str, tuple[Callable[[], Any], tuple[object, ...]]] = {
     "trace_dram": (
         lambda: offchip.trace_dram("seq_read:2000", "ddr4-2400r", outstanding=16, channels=1),
         ("trace", "dram", "seq_read:2000", "--hw", "ddr4-2400r", "--outstanding", 16, "--channels", 1),
+    ),
+    "trace_pages": (
+        lambda: offchip.trace_pages("loop:8MiB:2", memory="16 MiB", drive="nvme-pcie4-dc-tlc", replacement="lru"),
+        ("trace", "pages", "loop:8MiB:2", "--memory", "16 MiB", "--drive", "nvme-pcie4-dc-tlc",
+         "--replacement", "lru"),
+    ),
+    "trace_pages_gpu": (
+        lambda: offchip.trace_pages("loop:64MiB:2", memory="32 MiB", gpu="a100-80gb", group=64, pin_after=2),
+        ("trace", "pages", "loop:64MiB:2", "--memory", "32 MiB", "--gpu", "a100-80gb", "--group", 64,
+         "--pin-after", 2),
+    ),
+    "trace_dram_behind_caches": (
+        lambda: offchip.trace_dram("copy:4000", "ddr4-2400r", cache="core-i7-12700k-caches", copies=2),
+        ("trace", "dram", "copy:4000", "--hw", "ddr4-2400r", "--cache", "core-i7-12700k-caches", "--copies", 2),
     ),
     "trace_flash": (
         lambda: offchip.trace_flash("randread:300", "nvme-pcie4-dc-tlc", mode="fast", outstanding=8),
@@ -160,6 +176,8 @@ def test_a_sweep_is_the_command(cli: Callable[..., Any], tmp_path: Path) -> None
         ((PimTraceOptions,), PimTraceChoices),
         ((SearchTraceOptions,), SearchTraceChoices),
         ((BankTraceOptions,), BankTraceChoices),
+        ((CpuCacheTraceOptions,), CpuCacheTraceChoices),
+        ((PageTraceOptions,), PageTraceChoices),
         ((AllocOptions,), AllocChoices),
         ((ScheduleOptions,), ScheduleChoices),
         ((OffloadOptions,), OffloadChoices),

@@ -1,9 +1,10 @@
-"""Files that may be packed (``.gz``, ``.zst``), unpacked while read; a cut file is an error, not a short one."""
+"""Files that may be packed (``.gz``, ``.zst``, ``.xz``), unpacked while read; a cut one is an error, never short."""
 
 from __future__ import annotations
 
 import gzip
 import io
+import lzma
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ from hw_configs.problems import InputError, bad_input
 
 __all__ = ["UNREADABLE", "open_bytes", "open_text", "unreadable_told"]
 
-UNREADABLE: Final = (OSError, EOFError, UnicodeDecodeError, zlib.error)
+UNREADABLE: Final = (OSError, EOFError, UnicodeDecodeError, zlib.error, lzma.LZMAError)
 """What reading a packed or damaged file may raise."""
 PACKED_BLOCK: Final = 4096
 """Packed bytes taken at a time: four of them can stand for 128 KiB, so that this bounds memory to 128 MiB."""
@@ -29,6 +30,9 @@ def open_bytes(path: Path) -> Iterator[IO[bytes]]:
     elif path.suffix == ".gz":
         with gzip.open(path, "rb") as unpacked:
             yield cast(IO[bytes], unpacked)
+    elif path.suffix == ".xz":
+        with lzma.open(path, "rb") as packed:
+            yield cast(IO[bytes], packed)
     else:
         with path.open("rb") as stream:
             yield stream

@@ -133,25 +133,16 @@ class _Row:
         before = len(self._problems)
         add = 1 if inclusive else 0
         lower, upper = self._integer("lower"), self._integer("upper")
+        if len(self._problems) == before and upper + add < lower:
+            self._wrong("upper", f"found {upper}; expected an end that is not before {lower}")
         size = self._integer("size", least=0)
         alignment = self._integer("alignment", least=1, default=1)
         offset = self._integer("offset", least=0, default=-1)
         hint = self._integer("hint", default=-1)
         if not self._cells["id"]:
             self._wrong("id", "found nothing; expected a name")
-        if lower is not None and upper is not None and upper + add < lower:
-            self._wrong("upper", f"found {upper}; expected an end that is not before {lower}")
         gaps = self._gaps(add)
         if len(self._problems) > before:
-            return None
-        if (
-            lower is None
-            or upper is None
-            or size is None
-            or alignment is None
-            or offset is None
-            or hint is None
-        ):
             return None
         built = Buffer(
             self._cells["id"], lower, upper + add, size, alignment,
@@ -166,17 +157,17 @@ class _Row:
             return None
         return built
 
-    def _integer(self, column: str, least: int | None = None, default: int | None = None) -> int | None:
+    def _integer(self, column: str, least: int | None = None, default: int | None = None) -> int:
+        """The figure of a cell; 0 where it is wrong, which then is one of the problems."""
         text = self._cells.get(column, "")
         if not text and default is not None:
             return default
         value = integer(text, -_LARGEST, _LARGEST)
         if value is None:
             self._wrong(column, f"found {text!r}; expected an integer of at most 2**60")
-            return None
+            return 0
         if least is not None and value < least:
             self._wrong(column, f"found {value}; expected at least {least}")
-            return None
         return value
 
     def _gaps(self, add: int) -> tuple[Gap, ...]:

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from mapping.allocation.bounds import most_live
 from mapping.allocation.engines import FOUND, NONE, Budget, Prober
 from mapping.allocation.instance import build_components
 from mapping.allocation.problem import AllocationProblem
@@ -99,6 +100,11 @@ class _Xplain:
             self.proved = False
             return False
         for component in build_components(self._problem.subset(buffers)):
+            if most_live(component) > self._capacity:
+                return True
+            if not component.searchable:
+                self.proved = False
+                continue
             prober = Prober(component, self._budget, 0)
             for turn in range(_PROBE_ROUNDS):
                 answer = prober.probe(self._capacity, max(64, 4 * prober.size) << turn, turn)

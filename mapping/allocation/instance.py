@@ -83,8 +83,6 @@ def highest_offsets(component: Component, capacity: int) -> Ints:
 def section_ceilings(instance: Instance, highest: Ints) -> Ints:
     """Per section, a height in units that the tops of its buffers cannot exceed."""
     tops = highest + instance.size
-    if len(instance.member_ptr) == 1:
-        return np.empty(0, np.int64)
     return np.maximum.reduceat(tops[instance.member], instance.member_ptr[:-1])
 
 

@@ -58,27 +58,35 @@ def _relieve(
     problem: AllocationProblem, kept: NDArray[np.int64], capacity: int
 ) -> tuple[NDArray[np.int64], list[int]]:
     """Take buffers out until no moment holds more live bytes than the capacity."""
-    lower, upper, size = problem.lower, problem.upper, problem.size
-    times = np.unique(np.concatenate([lower[kept], upper[kept]]))
+    size = problem.size
+    spans = {int(i): problem.spans(int(i)) for i in kept}
+    times = np.unique(
+        [time for parts in spans.values() for part in parts for time in (part.lower, part.upper)]
+    )
     live = np.zeros(len(times), np.int64)
-    first = np.searchsorted(times, lower)
-    last = np.searchsorted(times, upper)
-    for i in kept:
-        live[first[i] : last[i]] += size[i]
-    over = np.maximum(live - capacity, 0)
+    uses = {
+        i: [
+            (slice(*np.searchsorted(times, (part.lower, part.upper))), part.window_upper - part.window_lower)
+            for part in parts
+        ]
+        for i, parts in spans.items()
+    }
+    for parts in uses.values():
+        for steps, height in parts:
+            live[steps] += height
     dropped: list[int] = []
-    candidates = {int(i) for i in kept if problem.fixed[i] < 0 and size[i] > 0}
-    while over.any() and candidates:
+    candidates = {i for i, parts in uses.items() if problem.fixed[i] < 0 and parts}
+    while (live > capacity).any():
+        over = np.maximum(live - capacity, 0)
         worst = int(over.argmax())
-        here = [i for i in candidates if first[i] <= worst < last[i]]
+        here = [i for i in candidates if any(steps.start <= worst < steps.stop for steps, _ in uses[i])]
         if not here:
             break
-
-        saved = [float(np.minimum(over[first[i] : last[i]], size[i]).sum()) / float(size[i]) for i in here]
-        chosen = max(zip(saved, (-i for i in here), strict=True))[1] * -1
+        saved = {i: sum(int(np.minimum(over[s], h).sum()) for s, h in uses[i]) / int(size[i]) for i in here}
+        chosen = max(here, key=lambda i: (saved[i], -i))
         candidates.discard(chosen)
         dropped.append(chosen)
-        live[first[chosen] : last[chosen]] -= size[chosen]
-        over = np.maximum(live - capacity, 0)
+        for steps, height in uses[chosen]:
+            live[steps] -= height
     gone = set(dropped)
     return np.array([i for i in kept if int(i) not in gone], dtype=np.int64), dropped

@@ -126,7 +126,9 @@ def _cheapest_cover(sizes: list[int], prices: list[int], excess: int) -> list[in
         nonlocal best, least, steps
         steps += 1
         if left <= 0:
-            best, least = list(chosen), int(price)
+            # The last item may be larger than what was left, and so dearer than the bound allowed for.
+            if price < least:
+                best, least = list(chosen), int(price)
             return
         if at == len(order) or steps > _COVER_STEPS:
             return

@@ -127,6 +127,9 @@ def _figures(config: Config, sources: Mapping[str, Provenance], prefix: str = ""
         dimension = quantity.dimension if quantity is not None else None
         items = value.items() if isinstance(value, dict) else [(None, value)]
         for key, item in items:
+            if isinstance(item, Config):
+                yield from _figures(item, sources, f"{path}.{key}.")
+                continue
             yield _figure(path if key is None else f"{path}.{key}", item, dimension, sources)
 
 

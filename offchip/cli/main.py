@@ -66,6 +66,11 @@ _group(
     {"list": "hw:list_hardware", "show": "hw:show", "check": "hw:check"},
 )
 app.add_typer(_mappers(), name="mappers")
+_group(
+    "caches",
+    "Which replacement policies there are.",
+    {"list": "caches:list_policies", "show": "caches:show_policy"},
+)
 _group("models", "What models are there.", {"list": "models:list_models", "show": "models:show_model"})
 _group(
     "solve",
@@ -78,9 +83,11 @@ _group(
     {
         "dram": "trace_dram:trace_dram",
         "flash": "trace_flash:trace_flash",
-        "pim": "trace_pim:trace_pim",
         "search": "trace_search:trace_search",
         "bank": "trace_bank:trace_bank",
+        "pages": "trace_pages:trace_pages",
+        "cache": "trace_cache:trace_cache",
+        "pim": "trace_pim:trace_pim",
     },
 )
 _group("study", "Published systems, claim by claim.", {"list": "study:list_studies", "run": "study:run"})

@@ -14,7 +14,8 @@ def trace_dram(
     trace: Annotated[
         str,
         typer.Argument(
-            help="A trace file (may be .gz or .zst), or PATTERN:REQUESTS[:SEED], such as seq_read:1000000."
+            help="A trace file (may be .gz or .zst), or PATTERN:REQUESTS[:SEED], such as seq_read:1000000; with "
+            "--cache a program trace, or a program such as matmul:256:32."
         ),
     ],
     hw: Annotated[
@@ -62,6 +63,11 @@ def trace_dram(
         Path | None, typer.Option(help="Draw the commands of a window to this .png or .svg file.")
     ] = None,
     window: Annotated[str, typer.Option(help="Cycles to draw, FIRST:LAST.")] = "0:500",
+    cache: Annotated[
+        str | None,
+        typer.Option(help="A CPU's caches (kind cpu-cache) before the memory: TRACE is then a program's."),
+    ] = None,
+    copies: Annotated[int, typer.Option(help="Behind caches: cores that each run the program.")] = 1,
     json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
 ) -> None:
     """Run a memory trace through a DRAM device, command by command."""
@@ -72,7 +78,7 @@ def trace_dram(
         trace, hw, progress=progress, format=format, gap=gap, outstanding=outstanding, ignore_cycles=ignore_cycles,
         channels=channels, mapping=mapping, scheduler=scheduler, row_policy=row_policy, cap=cap, refresh=refresh,
         read_queue=read_queue, write_queue=write_queue, wrap=wrap, leap=leap, commands=commands,
-        check=check, timeline=timeline, window=window,
+        check=check, timeline=timeline, window=window, cache=cache, copies=copies,
     )  # fmt: skip
     if json:
         print_json(result.as_json() | ({"checked": True} if check else {}))

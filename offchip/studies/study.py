@@ -205,6 +205,7 @@ STUDIES: Final[Registry[Study]] = Registry(
         "resident-window": "offchip.studies.resident_window:STUDY",
         "spann": "offchip.studies.spann:STUDY",
         "sparse-weights": "offchip.studies.sparse_weights:STUDY",
+        "succinct-paging": "offchip.studies.succinct_paging:STUDY",
         "zero-infinity": "offchip.studies.zero_infinity:STUDY",
         "zero-offload": "offchip.studies.zero_offload:STUDY",
     },

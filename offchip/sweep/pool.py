@@ -100,7 +100,7 @@ class Pool:
                 if rows:
                     yield rows
                 return
-            while len(self.workers) < min(self.jobs, len(self.waiting) + len(self.workers)) and self.waiting:
+            while self._lacks_a_worker():
                 self._hire()
             for worker in self.workers:
                 self._give(worker)
@@ -108,6 +108,10 @@ class Pool:
             if rows and time.monotonic() - handed >= GATHER_S:
                 yield rows
                 rows, handed = [], time.monotonic()
+
+    def _lacks_a_worker(self) -> bool:
+        idle = sum(not worker.assigned for worker in self.workers)
+        return len(self.workers) < self.jobs and idle < len(self.waiting)
 
     def _hire(self) -> None:
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}

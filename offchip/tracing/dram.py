@@ -14,8 +14,9 @@ from offchip.progress import Reporter, silent, upto
 
 if TYPE_CHECKING:
     from hw_configs.dram import DramDevice
+    from simulator.cpu_cache.memory_requests import MissTrace
     from simulator.dram.checker import CommandCheck
-    from simulator.dram.engine import Commands
+    from simulator.dram.engine import Commands, Memory
     from simulator.dram.result import DramResult
     from workloads.memory_trace import MemoryTrace
 
@@ -26,12 +27,15 @@ __all__ = ["DramTraceOptions", "trace_dram"]
 class DramTraceOptions:
     """How a trace meets a DRAM device.
 
-    ``format``: loadstore, readwrite, dramsim3 or csv; None tells it from the first line. ``gap``: least cycles between
-    two requests of a channel. ``outstanding``: requests in flight per channel, 0 for no bound. ``ignore_cycles``: back
-    to back, whatever cycles the trace names. From ``channels`` to ``write_queue``: instead of the device's own.
-    ``wrap``: addresses beyond the capacity wrap around. ``leap``: skip whole periods of periodic streams, with the
-    same result. ``commands``: a CSV file for every command. ``check``: hold every command against the device's rules,
-    apart from the engine. ``timeline``: a picture of the cycles of ``window``.
+    ``format``: loadstore, readwrite, dramsim3 or csv (behind caches: of a program trace); None tells it from the
+    first line. ``gap``: least cycles between two requests of a channel. ``outstanding``: requests in flight per
+    channel, 0: no bound. ``ignore_cycles``: back to back, whatever cycles the trace names. From ``channels`` to
+    ``write_queue``: instead of the device's own. ``wrap``: addresses beyond the capacity wrap around. ``leap``:
+    skip whole periods of periodic streams, with the same result. ``commands``: a CSV file for every command.
+    ``check``: hold every command against the device's rules, apart from the engine. ``timeline``: a picture of the
+    cycles of ``window``. ``cache``: a device of kind cpu-cache; what it leaves of a program (misses, prefetches,
+    write-backs) becomes the requests, with ``copies`` of the program on as many cores. Addresses then wrap, and as
+    many misses are in flight as the cores have.
     """
 
     format: str | None = None
@@ -52,6 +56,8 @@ class DramTraceOptions:
     check: bool = False
     timeline: str | Path | None = None
     window: str = "0:500"
+    cache: str | Path | None = None
+    copies: int = 1
 
     def __post_init__(self) -> None:
         problems = wrong_types(self)
@@ -80,6 +86,8 @@ class DramTraceChoices(TypedDict, total=False):
     check: bool
     timeline: str | Path | None
     window: str
+    cache: str | Path | None
+    copies: int
 
 
 def trace_dram(
@@ -111,7 +119,8 @@ def trace_dram(
         },
     )
     memory = memory_of(device)
-    requests = _trace(str(trace), device, chosen.format)
+    misses = None if chosen.cache is None else _behind_caches(str(trace), memory, chosen)
+    requests: MemoryTrace = misses or _trace(str(trace), device, chosen.format)
     picture = None if chosen.timeline is None else Path(chosen.timeline)
     drawing = None
     if picture is not None:
@@ -134,14 +143,40 @@ def trace_dram(
                 drawing.add(batch)
 
         asked = RunOptions(
-            gap=chosen.gap, outstanding=chosen.outstanding, use_arrivals=not chosen.ignore_cycles, wrap=chosen.wrap,
+            gap=chosen.gap, outstanding=_in_flight(chosen, misses, memory.channels),
+            use_arrivals=not chosen.ignore_cycles, wrap=chosen.wrap or misses is not None,
             leap=chosen.leap, commands=take if held or file is not None or drawing is not None else None,
             progress=upto(tally),
         )  # fmt: skip
         result = simulate_trace(memory, requests, asked)
         if drawing is not None and picture is not None:
             draw_timeline(drawing, memory.channel, picture)
+    if misses is not None:
+        from simulator.cpu_cache.cached_dram import with_caches
+
+        return with_caches(result, misses.result)
     return result
+
+
+def _behind_caches(trace: str, memory: Memory, chosen: DramTraceOptions) -> MissTrace:
+    """What the caches leave of a program for the memory."""
+    from offchip.tracing.cpu_cache import CpuCacheTraceOptions, cpu_device, kernel_options, program_of
+    from simulator.cpu_cache.memory_requests import MissTrace
+
+    program = CpuCacheTraceOptions(format=chosen.format, copies=chosen.copies)
+    caches = cpu_device(str(chosen.cache), "--cache")
+    return MissTrace(
+        caches, program_of(trace, program), kernel_options(program), program.placement,
+        memory.channel.transaction_bytes, memory.channel.tick_s,
+    )  # fmt: skip
+
+
+def _in_flight(chosen: DramTraceOptions, misses: MissTrace | None, channels: int) -> int:
+    """Requests in flight of a channel: what the user says, or all misses that the cores have, dealt out."""
+    if misses is None or chosen.outstanding:
+        return chosen.outstanding
+    bursts = max(int(misses.device.line) // misses.grain, 1)
+    return max(-(-misses.device.outstanding_misses * misses.program.cores * bursts // channels), 1)
 
 
 def _check(check: CommandCheck, batch: Commands) -> None:

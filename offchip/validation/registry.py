@@ -56,6 +56,7 @@ VALIDATORS: Final[Registry[Validator]] = Registry(
     "offchip.validators",
     {
         "alloc": "offchip.validation.alloc:run",
+        "cache": "offchip.validation.cache:run",
         "dram": "offchip.validation.dram:run",
         "flash": "offchip.validation.flash:run",
         "gpu": "offchip.validation.gpu:run",

@@ -121,25 +121,55 @@ def look_through(m, v, kind, only, earliest):
 @inlined
 def look_at_active(m, v, w, now):
     """Find the best of the requests whose rows were opened for them; they go before all others."""
-    c, q = m.settings, m.queues
-    best = q.best[u(ACTIVATED)]
+    best = m.queues.best[u(ACTIVATED)]
     best.stale = False
     w.reopening = False
     forget(best)
     # Nothing closes a row that an activated request waits for, but a policy that closes rows by itself.
-    steady = c.policy == 0 or c.policy == TIMEOUT
+    if m.settings.policy == 0 or m.settings.policy == TIMEOUT:
+        _look_at_open(m, v, w, best, now)
+    else:
+        _look_at_closable(m, v, w, best, now)
+
+
+@inlined
+def _look_at_open(m, v, w, best, now):
+    """Where every activated request needs nothing but its column command; ranks as in ``look_through``."""
+    c, t, q = m.settings, m.timing, m.queues
+    gate_read = max(t.ready[u(c.channel_base + RD)], now)
+    gate_write = max(t.ready[u(c.channel_base + WR)], now)
+    half = c.half
+    soonest, winner = FAR, -1
     for j in range(v.active):
         slot = q.actives[u(j)]
         request = q.request[u(slot)]
-        command = RD + request.write if steady else _reopened(m, v, w, slot)
+        write = request.write
+        key = max(own(c, t, RD + write, request.bank), gate_write if write == 1 else gate_read) | half
+        rank = ((key - now) << AGE) + (request.arrive - now)
+        if rank < soonest:
+            soonest, winner = rank, slot
+    if winner >= 0:
+        consider(best, now - ((-soonest) >> AGE), winner, q.request[u(winner)].arrive)
+        w.active_command = RD + q.request[u(winner)].write
+
+
+@inlined
+def _look_at_closable(m, v, w, best, now):
+    """Where the row policy may have closed a row that an activated request waits for."""
+    c, q = m.settings, m.queues
+    soonest, winner, oldest, chosen = INF, -1, 0, 0
+    for j in range(v.active):
+        slot = q.actives[u(j)]
+        request = q.request[u(slot)]
+        command = _reopened(m, v, w, slot)
         if command < 0 or (c.hbm == 1 and command != RD and command != WR):
             continue
         key = max(legal(c, m.timing, command, request.bank), now) | c.half
-        if key < best.key or (key == best.key and request.arrive < best.arrive):
-            best.key = key
-            best.slot = slot
-            best.arrive = request.arrive
-            w.active_command = command
+        if key < soonest or (key == soonest and request.arrive < oldest):
+            soonest, winner, oldest, chosen = key, slot, request.arrive, command
+    if winner >= 0:
+        consider(best, soonest, winner, oldest)
+        w.active_command = chosen
 
 
 @inlined

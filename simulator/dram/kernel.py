@@ -44,7 +44,13 @@ from simulator.dram.candidates import (
 )  # fmt: skip
 from simulator.dram.channel_tables import CAPPED, CLOSED, TIMEOUT
 from simulator.dram.machine import ACT, ACT2, CAS_RD, PREAB, PREPB, PRESB, RD, RDA, WR, WRA
-from simulator.dram.maintenance import close_rows, first_timer, plan_row_policy, send_refreshes
+from simulator.dram.maintenance import (
+    close_rows,
+    first_timer,
+    plan_row_policy,
+    send_refreshes,
+    wants_to_close,
+)
 from simulator.dram.state import (
     ACTIVATED,
     CLOSE,
@@ -122,7 +128,9 @@ def run(machine, o):
                 status = OVERFLOW
                 break
         if now >= w.policy_event:
-            close_rows(c, v, w, m.timing, m.queues, m.upkeep, now)
+            w.policy_event = INF
+            if wants_to_close(c, v):
+                close_rows(c, v, w, m.timing, m.queues, m.upkeep, now)
 
         # ---- then at most one command per command bus
         w.issued = False
@@ -137,7 +145,7 @@ def run(machine, o):
         if stuck:
             status = STUCK
             break
-        if c.policy == CAPPED or c.policy == TIMEOUT:
+        if wants_to_close(c, v):
             plan_row_policy(c, v, w, m.timing, m.queues, now)
         if w.issued and _only_hits_can_go(m, v, o):
             now = _stream_hits(m, v, w, o, now)

@@ -13,7 +13,7 @@ from simulator.dram.channel_tables import CAPPED, TIMEOUT
 from simulator.dram.machine import PREPB, REFPB
 from simulator.dram.state import INF
 
-__all__ = ["close_rows", "first_timer", "plan_row_policy", "send_refreshes"]
+__all__ = ["close_rows", "first_timer", "plan_row_policy", "send_refreshes", "wants_to_close"]
 
 _rare = compiled(_nrt=False)
 """A step that is seldom taken: called, not put into its caller."""
@@ -107,6 +107,12 @@ def _closes_at(c, v, t, q, b):
     return INF
 
 
+@inlined
+def wants_to_close(c, v):
+    """Whether the row policy may want a bank closed, now or later."""
+    return c.policy == TIMEOUT or v.due > 0
+
+
 @_rare
 def close_rows(c, v, w, t, q, k, now):
     """Ask for the precharges that the row policy wants in this tick."""
@@ -125,8 +131,7 @@ def close_rows(c, v, w, t, q, k, now):
 
 @_rare
 def plan_row_policy(c, v, w, t, q, now):
-    """Find when the row policy may want to close a row next."""
-    if c.policy == TIMEOUT or v.due > 0:
-        w.policy_event = INF
-        for b in range(c.banks):
-            w.policy_event = min(w.policy_event, max(_closes_at(c, v, t, q, b), now + 1))
+    """Find when the row policy wants to close a row next."""
+    w.policy_event = INF
+    for b in range(c.banks):
+        w.policy_event = min(w.policy_event, max(_closes_at(c, v, t, q, b), now + 1))

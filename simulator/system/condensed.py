@@ -255,7 +255,7 @@ def estimate(
     # Additions one after another, as the clock of the simulation makes them: cumsum never regroups.
     clock = np.cumsum(spans[order].ravel())
     ends = clock[1::2]
-    starts = np.concatenate(([0.0], ends[:-1]))
+    starts = np.concatenate(([0.0], ends[:-1]))[: len(ends)]
     took = ends - starts
     launches = spans[order, 0]
     now = 0.0

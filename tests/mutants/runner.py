@@ -14,7 +14,7 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import accumulate
@@ -42,23 +42,43 @@ class Reach:
     failed: Sequence[str]
 
     def of(self, mutant: Mutant, elsewhere: Sequence[str], most_seconds: float) -> list[str]:
-        """The tests to try on a mutant, fastest first: all where a line runs at import or in another process.
+        """The tests to try on a mutant: those that reach its statement, then those that reach its file.
 
-        The first is always tried, and then as many as take no more than ``most_seconds`` together.
+        Each group goes fastest first. All tests stand in the first group where the statement runs at import or,
+        unseen, in another process, those that reach the file before the rest. The first test is always tried, and
+        then as many as take no more than ``most_seconds`` together, of the second group a quarter of that: a value
+        that is remembered from one test to the next reaches only the first, and threads and processes hide others.
         """
         lines = range(mutant.statement[0], mutant.statement[1] + 1)
         reached = self.tests.get(mutant.file, {})
-        found: frozenset[str] = frozenset().union(*(reached.get(line, frozenset()) for line in lines))
-        imported = self.imported.get(mutant.file, frozenset())
-        if not found and (mutant.file in elsewhere or not imported.isdisjoint(lines)):
-            found = frozenset(self.seconds)
-        order = sorted(found.difference(self.failed), key=lambda test: (self.seconds.get(test, 0.0), test))
+        near = _union(reached.get(line, frozenset()) for line in lines)
+        around = _union(reached.values())
+        everywhere = mutant.file in elsewhere or not self.imported.get(mutant.file, frozenset()).isdisjoint(
+            lines
+        )
+        if near or not everywhere:
+            first, second = self._ordered(near), self._ordered(around - near)
+        else:
+            first, second = [*self._ordered(around), *self._ordered(frozenset(self.seconds) - around)], []
+        tried = self._within(first, most_seconds)
+        left = most_seconds / 4 - sum(self.seconds.get(test, 0.0) for test in tried)
+        return [*tried, *self._within(second, left, at_least=not tried)]
+
+    def _ordered(self, tests: frozenset[str]) -> list[str]:
+        return sorted(tests.difference(self.failed), key=lambda test: (self.seconds.get(test, 0.0), test))
+
+    def _within(self, order: Sequence[str], most_seconds: float, *, at_least: bool = True) -> list[str]:
+        """As many as take no more than that together; the first in any case where one has to be tried."""
         ends = accumulate(self.seconds.get(test, 0.0) for test in order)
         return [
             test
             for at, (test, end) in enumerate(zip(order, ends, strict=True))
-            if not at or end <= most_seconds
+            if end <= most_seconds or (at_least and not at)
         ]
+
+
+def _union(sets: Iterable[frozenset[str]]) -> frozenset[str]:
+    return frozenset().union(*sets)
 
 
 @dataclass(frozen=True)
@@ -159,18 +179,24 @@ def measure(copy: Path, package: str, tests: Sequence[str], skip: Sequence[str])
         raise RuntimeError(f"the tests cannot be run:\n{tail}")
     found = coverage.CoverageData(str(data))
     found.read()
+    run = json.loads(times.read_text(encoding="utf-8"))
     reached: dict[str, dict[int, frozenset[str]]] = {}
     imported: dict[str, frozenset[int]] = {}
     for file in found.measured_files():
         lines = found.contexts_by_lineno(file)
         name = Path(file).relative_to(copy).as_posix()
         reached[name] = {
-            line: frozenset(context.rpartition("|")[0] for context in contexts if context)
+            line: _union(_met_in(context, run["shared"]) for context in contexts if context)
             for line, contexts in lines.items()
         }
         imported[name] = frozenset(line for line, contexts in lines.items() if "" in contexts)
-    run = json.loads(times.read_text(encoding="utf-8"))
     return Reach(reached, imported, run["seconds"], run["failed"])
+
+
+def _met_in(context: str, shared: Mapping[str, Sequence[str]]) -> frozenset[str]:
+    """The tests of a context of coverage: its own, and in a set-up those that share a fixture with it."""
+    test, _, part = context.rpartition("|")
+    return frozenset((test, *shared.get(test, ()))) if part == "setup" else frozenset((test,))
 
 
 def try_mutant(

@@ -6,6 +6,8 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from mapping.scheduling import PeakResult
+from mapping.scheduling import budgets as budgets_module
 from mapping.scheduling.budgets import budgets
 from offchip.cli.main import app
 from tests.typed import operator_of
@@ -52,6 +54,28 @@ def test_half_way_is_rounded_up_and_never_above_the_peak():
     )
     sizes = budgets(Graph("g", tensors, operators, ("y",)), "stream")
     assert (sizes.required_bytes, sizes.half_bytes, sizes.peak_bytes) == (609, 700, 700)
+
+
+@pytest.mark.parametrize(
+    ("peak", "bound", "half"), [(2000, 1500, 1536), (1439, 1439, 1024), (1440, 1440, 1280)]
+)
+def test_half_way_is_a_multiple_of_256_bytes(monkeypatch, peak, bound, half):
+    tensors = {name: Tensor(name, (size,), "int8") for name, size in (("x", 309), ("a", 300), ("y", 9))}
+    operators = (
+        operator_of("activation", name="one", inputs=("x",), outputs=("a",)),
+        operator_of("activation", name="two", inputs=("a",), outputs=("y",)),
+    )
+    found = PeakResult("feasible", peak, bound, (0, 1), 2.5, 7)
+    monkeypatch.setattr(budgets_module, "least_peak", lambda problem, time_limit_s: found)
+    sizes = budgets(Graph("g", tensors, operators, ("y",)), "stream")
+    assert (sizes.required_bytes, sizes.half_bytes, sizes.peak_bytes) == (609, half, peak)
+    assert (sizes.peak_bound_bytes, sizes.proven) == (bound, peak == bound)
+    assert (sizes.operators, sizes.bounding_operator, sizes.seconds, sizes.weights) == (
+        2,
+        "one",
+        2.5,
+        "stream",
+    )
 
 
 def test_an_operator_that_reads_a_tensor_twice_needs_it_once():

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+from types import SimpleNamespace
+
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -10,8 +14,9 @@ from hw_configs.system import System
 from offchip import api
 from offchip.sweep.evaluate import Evaluator
 from offchip.sweep.machine import Machines
-from simulator.cost.model import COST_MODELS
-from simulator.system.condensed import Condensed, condense, estimate
+from simulator.cost.model import COST_MODELS, OperatorCost
+from simulator.system import condensed as condensed_module
+from simulator.system.condensed import Condensed, CondensedPhase, condense, estimate
 from tests.sweep.spaces import serial_rows, space_of, table
 from workloads.graph import KINDS, Graph, Operator, Place, Role, Tensor, make_operator
 from workloads.operators import AllReduce, Product
@@ -142,3 +147,124 @@ def test_points_are_what_simulate_says(tmp_path, monkeypatch):
     assert {row.status for row in rows} == {"ok", "infeasible"}
     monkeypatch.setattr(Evaluator, "_estimate", lambda *_: None)
     assert table(serial_rows(space)) == table(rows)
+
+
+def cost(seconds=1.5, launch=0.5, read=100, written=50, compute_j=0.0, memory_j=0.0):
+    return OperatorCost(seconds, launch, "memory", read, written, compute_j, memory_j)
+
+
+@pytest.mark.parametrize(
+    ("kind", "peak", "found", "possible"),
+    [
+        ("matmul", 0.0, cost(), True), ("matmul", 2.0, cost(), True), ("matmul", 2.1, cost(), False),
+        ("matmul", 0.0, cost(1.4999), False), ("matmul", 0.0, cost(1.5 - 2e-6), True),
+        ("matmul", 0.0, cost(2.0, 0.0), True), ("matmul", 0.0, cost(3.0, -0.5), False),
+        ("matmul", 0.0, cost(-0.5, 3.0), False), ("matmul", 0.0, cost(0.0, 3.0), True),
+        ("matmul", 0.0, cost(float("nan")), False), ("matmul", 0.0, cost(compute_j=-1e-9), False),
+        ("matmul", 0.0, cost(memory_j=-1e-9), False), ("matmul", 0.0, cost(compute_j=2.0, memory_j=0.5), True),
+        ("matmul", 0.0, cost(0.0, 0.0, 0, 0), False), ("view", 0.0, cost(0.0, 0.0, 0, 0), True),
+        ("view", 0.0, cost(1.0, 0.0, 0, 0), False), ("matmul", 0.0, cost(1.0, 0.0, 100, 0), True),
+        ("matmul", 0.0, cost(1.0, 0.0, 0, 50), True), ("matmul", 0.0, cost(1.0, 0.0, 0, 51), False),
+    ],
+)  # fmt: skip
+def test_costs_that_only_a_simulation_may_judge(kind, peak, found, possible):
+    """100 bytes a second read and 50 written, one after the other: two seconds are the roof."""
+    operators = (SimpleNamespace(kind="matmul"), SimpleNamespace(kind=kind))
+    costs, peaks = [cost(), found], [0.0, peak]
+    assert condensed_module._possible(operators, costs, peaks, 100.0, 50.0) is possible
+    assert condensed_module._possible(operators[::-1], costs[::-1], peaks[::-1], 100.0, 50.0) is possible
+
+
+def phase(name, first, last, need, resident, peak, task):
+    return CondensedPhase(name, "forward", name, 1, 1.0, first, last, need, resident, peak, task)
+
+
+def test_the_fullest_moment_is_that_of_the_first_fullest_phase():
+    """Three phases of two tasks, one without any, and a peak that stands before the first task of its phase."""
+    starts = np.array([0.0, 1.0, 2.0, 3.0, 4.0, 5.0])
+    order = np.zeros(6, dtype=np.int32)
+
+    def fullest(*peaks):
+        spans = ((0, 2), (2, 2), (2, 4), (4, 6))
+        phases = tuple(phase("p", *span, 0, 0, *peak) for span, peak in zip(spans, peaks, strict=True))
+        return condensed_module._fullest(Condensed("m", (), order, phases), starts)
+
+    assert fullest((5, 1), (4, -1), (5, 0), (3, 1)) == (5, 1.0)
+    assert fullest((5, 1), (6, -1), (5, 0), (6, 1)) == (6, 0.0), (
+        "a phase without tasks has no time of its own"
+    )
+    assert fullest((5, -1), (4, -1), (7, -1), (3, 1)) == (7, 2.0)
+    assert fullest((5, -1), (4, -1), (7, 1), (9, 1)) == (9, 5.0)
+    assert fullest((0, -1), (0, -1), (0, -1), (0, -1)) == (0, 0.0)
+
+
+def test_memory_of_a_graph_by_hand():
+    """Weights and inputs stand from the start; what has no further user goes before the next task's outputs come."""
+    sizes = {"w": 10, "in": 5, "a": 8, "b": 4, "c": 20, "o": 2}
+    roles = {"w": Role.WEIGHT}
+    tensors = {
+        name: Tensor(name, (size,), "int8", roles.get(name, Role.ACTIVATION)) for name, size in sizes.items()
+    }
+    operators = tuple(
+        make_operator(f"o{i}", KINDS["elementwise"](), reads, made, tensors)
+        for i, (reads, made) in enumerate(
+            [(("in", "w"), ("a",)), (("a",), ("b",)), (("b",), ("c",)), (("c", "b"), ("o",))]
+        )
+    )
+    graph = Graph("g", tensors, operators, ("o",))
+    # 15 at first; 23 with a; in goes: 18, 22 with b; a goes: 14, 34 with c; then 36 with o.
+    assert condensed_module._memory(graph) == (36, 10, 36, 3)
+    assert condensed_module._memory(Graph("g", tensors, operators[:2], ("b",))) == (45, 10, 45, 0), (
+        "what nobody makes is there from the start"
+    )
+    assert condensed_module._memory(Graph("g", {"in": tensors["in"]}, (), ())) == (5, 0, 5, -1)
+
+
+def test_bytes_for_a_cache_hold_everything():
+    found = condense(api.load_model("bert-base-uncased"))
+    head, _, order = found.to_bytes().partition(b"\n")
+    fields = json.loads(head)
+    assert (fields["format"], fields["model"], fields["tasks"]) == (
+        "offchip-condensed-1",
+        found.model,
+        len(found.order),
+    )
+    assert len(order) == 4 * len(found.order)
+    back = Condensed.from_bytes(found.to_bytes())
+    assert (back.model, back.operators, back.phases, back.metadata, back.unsupported) == (
+        found.model, found.operators, found.phases, found.metadata, found.unsupported,
+    )  # fmt: skip
+    assert back.order.tolist() == found.order.tolist()
+    wrong = np.array([len(found.operators)], dtype="<i4").tobytes()
+    for place in (wrong + order[4:], np.array([-1], dtype="<i4").tobytes() + order[4:]):
+        with pytest.raises(ValueError, match="a broken condensed workload"):
+            Condensed.from_bytes(head + b"\n" + place)
+    with pytest.raises(ValueError, match="no condensed workload, or a broken one"):
+        Condensed.from_bytes(head + b"\n" + order[4:])
+    fields["operators"][0][0] = "no such kind"
+    with pytest.raises(ValueError, match="a broken operator of kind 'no such kind'"):
+        Condensed.from_bytes(json.dumps(fields).encode() + b"\n" + order)
+
+
+def test_a_workload_of_too_many_tasks_is_simulated(monkeypatch):
+    workload = api.load_model("resnet-50")
+    many = len(workload.phases[0].graph.operators)
+    monkeypatch.setattr(condensed_module, "MAX_TASKS", many)
+    assert condense(workload) is not None
+    monkeypatch.setattr(condensed_module, "MAX_TASKS", many - 1)
+    assert condense(workload) is None
+
+
+def test_nothing_to_do_takes_nothing():
+    empty = Condensed("m", (), np.zeros(0, dtype=np.int32), ())
+    found = estimate(
+        empty, SYSTEM, SYSTEM.nodes["a100-80gb"], COST_MODELS.get("roofline"), provenance={"x": 1}
+    )
+    assert found is not None
+    assert (found.makespan_s, found.phases, found.devices, found.bounds) == (0.0, (), {}, {})
+    assert found.energy_j == {"a100-80gb compute": 0.0, "a100-80gb memory": 0.0, "a100-80gb idle": 0.0}
+    assert found.provenance == {
+        "fidelity": "analytic", "cost_model": "roofline", "collective": "ring", "x": 1,
+    }  # fmt: skip
+    (use,) = found.memories.values()
+    assert (use.resident_bytes, use.peak_bytes, use.peak_time_s, use.read_bytes) == (0, 0, 0.0, 0.0)

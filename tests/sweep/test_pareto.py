@@ -89,3 +89,45 @@ def test_ranking_prefers_the_front_and_its_ends():
 def test_not_a_number_is_refused():
     with pytest.raises(ValueError, match="not a number"):
         front([[1.0, float("nan")]])
+
+
+@pytest.mark.parametrize("columns", [1, 2, 3, 5])
+def test_fronts_of_more_columns_than_the_kernels_take(columns, monkeypatch):
+    """Blocks of four, so that a block meets kept rows of two kinds: those that beat it and those that do not."""
+    monkeypatch.setattr(pareto, "BLOCK", 4)
+    table = np.random.default_rng(columns).integers(0, 6, size=(90, columns)).astype(float)
+    assert front(table).tolist() == by_definition_fast(table)
+    unique = np.unique(table, axis=0)
+    kept = unique[by_definition_fast(unique)]
+    nowhere_worse = [any((row <= point).all() for row in kept) for point in unique]
+    assert pareto._beaten(unique, kept).tolist() == nowhere_worse
+
+
+def test_an_empty_table_has_an_empty_front():
+    for columns in (1, 2, 3, 4, 5):
+        assert front(np.empty((0, columns))).tolist() == []
+    for shape in ((3,), (2, 0), (1, 1, 1)):
+        with pytest.raises(ValueError, match="expected a table of rows and objectives, found shape"):
+            front(np.ones(shape))
+
+
+def test_ranks_stop_when_enough_have_one():
+    """Four fronts of one row each: the rest shares the rank that comes next."""
+    table = [[3], [1], [4], [2]]
+    assert ranks(table).tolist() == [2, 0, 3, 1]
+    assert [ranks(table, enough).tolist() for enough in (1, 2, 3, 4)] == [
+        [1, 0, 1, 1], [2, 0, 2, 1], [2, 0, 3, 1], [2, 0, 3, 1],
+    ]  # fmt: skip
+
+
+def test_crowding_is_the_distance_between_neighbours():
+    """Deb (2002): the gap between the neighbours over the span, summed over objectives; infinite at the ends."""
+    table = np.array([[0.0, 10.0], [1.0, 8.0], [4.0, 2.0], [10.0, 0.0]])
+    inner = [4 / 10 + 8 / 10, 9 / 10 + 8 / 10]
+    assert pareto._crowding(table).tolist() == [np.inf, *inner, np.inf]
+    flat = np.array([[0.0, 5.0], [2.0, 5.0], [3.0, 5.0]])
+    assert pareto._crowding(flat).tolist() == [np.inf, 1.0, np.inf], (
+        "a column without a span counts for nothing"
+    )
+    assert ranking(table).tolist() == [0, 3, 2, 1]
+    assert ranking([[1, 1], [1, 1], [0, 2]]).tolist() == [0, 1, 2], "all are ends, so they stay as they stand"

@@ -326,6 +326,12 @@ def test_exactly_the_footprint_runs_and_a_byte_less_does_not(run: Run) -> None:
 
 
 @BOTH
+def test_homes_may_fill_their_memory(run: Run) -> None:
+    graph = Graph("g", tensors({"x": 60, "w": 40}, {"w": Role.WEIGHT}), (op("o", ["x", "w"]),))
+    assert alone(graph, {"x": "gpu0", "w": "gpu0"}, run, capacity=100).ledger.peak_bytes("gpu0") == 100
+
+
+@BOTH
 def test_homes_that_do_not_fit_are_told_at_the_start(run: Run) -> None:
     with pytest.raises(InfeasibleError, match=r"out of memory at the start: gpu0 .* short by 1 B"):
         alone(TIGHT, {"x": "gpu0", "w": "gpu0"}, run, capacity=1099)
@@ -407,6 +413,24 @@ def test_waiting_for_ever_is_an_error_in_words() -> None:
     tasks = [Collective(f"c@{i}", "same", "c", f"gpu{i}", group) for i in range(2)]
     made: Plan = plan(graph, two_gpus(), tasks, {"a": "gpu0", "b": "gpu1"})
     with pytest.raises(InputError, match="never finishes"):
+        event_run(made, graph, two_gpus())
+
+
+def test_the_first_five_of_those_who_wait_for_ever_are_named() -> None:
+    graph = Graph(
+        "g",
+        tensors({"a": 1, "b": 1, "c": 1, "d": 1}),
+        (op("c", ["a", "b"], ["c", "d"], kind="all_reduce", bytes=1), *(op(f"o{n}") for n in range(4))),
+    )
+    group = ("gpu0", "gpu1")
+    tasks = [
+        *(Collective(f"c@{i}", "same", "c", f"gpu{i}", group) for i in range(2)),
+        *(run_task(f"o{n}", "gpu0", "same") for n in range(4)),
+    ]
+    made = plan(graph, two_gpus(), tasks, {"a": "gpu0", "b": "gpu1"})
+    with pytest.raises(
+        InputError, match=r"^the plan never finishes: 6 tasks wait, first c@0, c@1, o0, o1, o2$"
+    ):
         event_run(made, graph, two_gpus())
 
 

@@ -30,6 +30,7 @@ from hw_configs.problems import PhysicsError
 from hw_configs.system import System
 from simulator.check import check
 from simulator.plan import Collective, Plan
+from simulator.system import physics
 from simulator.system.costs import CostTable
 from simulator.system.engine import PhaseRun
 from simulator.system.physics import check_phase
@@ -297,16 +298,21 @@ def test_two_ports_take_reads_and_writes_side_by_side_and_no_more() -> None:
     assert shared.run.end == pytest.approx(4.0)
 
 
-def inside() -> Legal:
-    """A drive whose own compute reads 1200 bytes beside a host that fetches 400; channels carry 1200 a second."""
+def drive_machine() -> System:
+    """A host and a drive that computes; channels carry 1200 bytes a second."""
     store = drive("csd0", 1 << 20, 800.0, 800.0).store
     csd = ComputationalStorage.model_construct(
         kind="csd", name="csd0", interface="NVMe", store=store, internal_bandwidth=1200.0,
         memory=ram(1 << 10, 1e6), compute=gpu("g", None).compute, engine=None, power=None,
     )  # fmt: skip
-    machine = system(
+    return system(
         {"csd0": csd, "host": cpu("host", ram(1 << 20, 1e6))}, [wire("nvme", [("csd0", "host")], 1e6)]
     )
+
+
+def inside() -> Legal:
+    """The drive's own compute reads 1200 bytes beside a host that fetches 400."""
+    machine = drive_machine()
     graph = Graph("g", tensors({"x": 400}), (op("scan", moves=(1200, 0), seconds=1.0),))
     return legal(
         plan(graph, machine, [run_task("scan", "csd0"), move("x", "csd0", "host")], {"x": "csd0"}),
@@ -348,3 +354,190 @@ def test_a_memory_that_holds_more_than_it_has() -> None:
     found.check()
     found.run.ledger.usable["gpu0"] = most - 1
     refused(found, f"memory 'gpu0' held {most} bytes of {most - 1}")
+
+
+def test_rounding_that_is_let_pass() -> None:
+    """A billionth of the run and four units in the last place of its end."""
+    run = busy_machine().run
+    for start, end in ((0.0, 4.0), (3.0, 4.0), (5.0, 4.0), (0.0, 0.0), (0.0, 1e-3)):
+        run.start, run.end = start, end
+        assert physics._slack(run) == 1e-9 * max(end - start, 0.0) + 4 * math.ulp(max(end, 1e-9))
+
+
+def streamed() -> Legal:
+    """A GPU that takes 1000 bytes of a weight on the host past its own memory."""
+    graph = Graph("g", tensors({"w": 1000}, {"w": Role.WEIGHT}), (op("a", ["w"], seconds=0.5),))
+    machine = two_gpus()
+    task = run_task("a", "gpu0", source="host", streamed=("w",))
+    # A plan that streams past a memory that is no scratchpad is refused before it runs; the bytes are the same.
+    found = Legal(event_run(plan(graph, machine, [task], {"w": "host"}), graph, machine), graph, machine)
+    found.check()
+    return found
+
+
+@pytest.mark.parametrize("make", [busy_machine, streamed, copies, inside])
+def test_every_byte_is_counted_on_every_wire_and_port(make: Callable[[], Legal]) -> None:
+    """A byte less or more passes, for times round; anything beyond does not."""
+    names = list(make().run.carried_bytes)
+    assert names
+    for name in names:
+        for change, passes in ((-0.9, True), (0.9, True), (-1.1, False), (1.1, False)):
+            found = make()
+            carried = dict(found.run.carried_bytes)
+            whole, carried[name] = carried[name], carried[name] + change
+            found.run.carried_bytes = carried
+            if passes:
+                found.check()
+            else:
+                refused(found, f"{name} carried {whole + change:.0f} bytes, tasks moved {whole:.0f}")
+
+
+def test_bytes_on_a_wire_that_no_task_used() -> None:
+    found = copies()
+    found.run.carried_bytes = {**found.run.carried_bytes, "up1>": 50.0}
+    refused(found, "up1> carried 50 bytes, tasks moved 0")
+
+
+def test_a_byte_too_much_for_a_wire_is_rounding_and_two_are_not() -> None:
+    found = copies()
+    found.run.busy_seconds = {}
+    found.run.end = 0.9995
+    found.check()
+    found.run.end = 0.9985
+    refused(found, "up0< carried 1000 bytes, more than its bandwidth allows in the run")
+
+
+@pytest.mark.parametrize("resource", ["up0", "up0>", "up0<", "up1"])
+def test_no_way_of_a_wire_is_busy_longer_than_the_run(resource: str) -> None:
+    found = copies()
+    found.run.busy_seconds = {resource: 1.0 + 1e-7}
+    found.check()
+    found.run.busy_seconds = {resource: 1.0 + 1e-5}
+    refused(found, f"wire '{resource[:3]}' was busy longer than the run")
+
+
+def test_a_byte_too_much_for_a_memory_is_rounding_and_two_are_not() -> None:
+    found = unified()
+    found.change("a", end=1.0)
+    found.change("b", end=1.0)
+    found.run.end = 1.9995
+    found.check()
+    found.run.end = 1.998
+    refused(found, "memory 'dram' passed 1900 bytes read and 100 written")
+
+
+def test_a_byte_too_much_for_a_drives_channels_is_rounding_and_two_are_not() -> None:
+    found = inside()
+    found.change("scan", end=1.0)
+    found.run.end = 1600 / 1200 - 0.0005
+    found.check()
+    found.run.end = 1600 / 1200 - 0.0015
+    refused(found, "the flash of 'csd0' passed 1600 bytes")
+
+
+def test_what_passed_the_ports_of_each_memory() -> None:
+    """By hand: kernels where they work, copies and rounds at both ends, streams at their source."""
+    found = streamed()
+    found.change("a", **{"cost.read_bytes": 1300, "cost.write_bytes": 40})
+    passed = physics._passed(found.run, found.machine)
+    assert {name: (p.read, p.written, p.inside) for name, p in passed.items()} == {
+        "gpu0": (300.0, 40.0, 0.0), "gpu1": (0.0, 0.0, 0.0), "host": (1000.0, 0.0, 0.0),
+    }  # fmt: skip
+    drive_run = inside()
+    drive_run.change("scan", **{"cost.write_bytes": 7})
+    passed = physics._passed(drive_run.run, drive_run.machine)
+    assert {name: (p.read, p.written, p.inside) for name, p in passed.items()} == {
+        "csd0": (400.0, 0.0, 1207.0), "host": (0.0, 400.0, 0.0),
+    }  # fmt: skip
+    ring = busy_machine()
+    for record in ring.run.records:
+        if record.cost is not None:
+            record.cost = replace(record.cost, read_bytes=10, write_bytes=1)
+    passed = physics._passed(ring.run, ring.machine)
+    assert {name: (p.read, p.written, p.inside) for name, p in passed.items()} == {
+        # Three operators, the copy of b (100) and 8 bytes each way of the collective.
+        "gpu0": (138.0, 11.0, 0.0), "gpu1": (18.0, 109.0, 0.0), "host": (0.0, 0.0, 0.0),
+    }  # fmt: skip
+
+
+def test_an_operator_that_ran_twice_counts_once_and_at_its_shorter_time() -> None:
+    found = busy_machine()
+    (second,) = (record for record in found.run.records if record.task.name == "second")
+    found.run.records.append(replace(second, end=second.end + 50.0))
+    assert list(physics._shorter_than_critical_path(found.run, found.graph)) == []
+    found.run.records.insert(0, replace(second, end=second.end + 50.0))
+    assert list(physics._shorter_than_critical_path(found.run, found.graph)) == []
+
+
+def test_an_operator_without_a_limit_or_without_time_hides_no_other() -> None:
+    """The power of one that follows is judged all the same; memory counts where it is the device's own."""
+    found = busy_machine()
+    found.change("first", start=0.0, end=0.0)
+    found.change("near", **{"cost.compute_energy_j": 46.0})
+    breaches = list(physics._operators_above_power(found.run, found.machine))
+    assert breaches == ["operator 'near' draws 102 W on gpu0, above its TDP of 100 W"]
+    found.change("near", **{"cost.compute_energy_j": 44.0, "cost.memory_energy_j": 1.1})
+    (breach,) = physics._operators_above_power(found.run, found.machine)
+    assert breach.startswith("operator 'near' draws 100.2 W")
+    node = replace(found.machine.nodes["gpu0"], memory="host")
+    found.machine = replace(found.machine, nodes={**found.machine.nodes, "gpu0": node})
+    assert list(physics._operators_above_power(found.run, found.machine)) == []
+
+
+def test_energy_and_time_of_nothing_are_no_breach() -> None:
+    found = busy_machine()
+    found.change("second", **{"cost.compute_energy_j": 0.0, "cost.memory_energy_j": 0.0})
+    found.check()
+    for record in found.run.records:
+        if record.cost is not None:
+            assert record.cost.launch_seconds == 0
+
+
+def test_a_memory_may_be_full_and_may_be_empty() -> None:
+    found = busy_machine()
+    found.run.ledger.entries = {"gpu0": [(0.0, "x", 5), (1.0, "x", -5)], "gpu1": []}
+    found.run.ledger.usable = {"gpu0": 5, "gpu1": 5}
+    assert list(physics._memory_out_of_bounds(found.run)) == []
+    found.run.ledger.entries = {"gpu1": [], "gpu0": [(0.0, "x", 6), (1.0, "y", -7)]}
+    assert list(physics._memory_out_of_bounds(found.run)) == [
+        "memory 'gpu0' held 6 bytes of 5, last 'x'", "memory 'gpu0' gave back more than it held, last 'y'",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("own", "inside"), [("csd0", True), ("a", False), ("z", False)])
+def test_a_drives_compute_takes_the_path_inside_where_it_works_on_its_own_flash(
+    own: str, inside: bool
+) -> None:
+    found = drive_machine()
+    node, memory = replace(found.nodes["csd0"], memory=own), replace(found.memories["csd0"], name=own)
+    assert physics._works_inside(node, memory) is inside
+    seen = physics._seen_from(node, memory)
+    if inside:
+        assert (seen.read_bandwidth, seen.write_bandwidth, seen.ports) == (1200.0, 1200.0, 1)
+        wide = replace(memory, read_bandwidth=1300.0, write_bandwidth=1400.0)
+        seen = physics._seen_from(node, wide)
+        assert (seen.read_bandwidth, seen.write_bandwidth) == (1300.0, 1400.0)
+    else:
+        assert seen is memory
+    host = found.nodes["host"]
+    assert physics._seen_from(host, found.memories["host"]) is found.memories["host"]
+
+
+def test_a_collective_may_run_beside_an_operator_of_its_device() -> None:
+    """One device computes one operator at a time; what crosses its wires meanwhile is none."""
+    graph = Graph(
+        "g",
+        tensors({"p": 8, "q": 8, "s": 8, "t": 8}),
+        (op("sum", ["p", "q"], ["s", "t"], kind="all_reduce", bytes=800, group=2), op("beside", seconds=3.0)),
+        ("s", "t"),
+    )
+    machine, group = two_gpus(bandwidth=1000.0), ("gpu0", "gpu1")
+    tasks = [
+        *(Collective(f"sum@{n}", f"{n}.wires", "sum", n, group) for n in group),
+        run_task("beside", "gpu0"),
+    ]
+    found = legal(plan(graph, machine, tasks, {"p": "gpu0", "q": "gpu1"}), graph, machine)
+    assert list(physics._overlaps(found.run)) == []
+    found.change("sum@gpu0", end=2.9)
+    found.run.records.append(replace(found.run.records[0]))
+    assert list(physics._overlaps(found.run)) == ["stream gpu0.wires runs 'sum@gpu0' and 'sum@gpu0' at once"]

@@ -71,8 +71,8 @@ class ArrayCacheTrace:
 
     def __post_init__(self) -> None:
         objects = np.ascontiguousarray(self.object, np.int64)
-        size = np.ascontiguousarray(self.size, np.int64)
-        sizes = np.broadcast_to(size, objects.shape) if size.ndim == 0 else size
+        size = np.asarray(self.size, np.int64)
+        sizes = np.full(objects.shape, size) if size.ndim == 0 else np.ascontiguousarray(size)
         written = np.zeros(len(objects), np.bool_) if self.written is None else self.written
         parts = {"object": objects, "size": sizes, "written": np.ascontiguousarray(written, np.bool_)}
         for name in ("arrival", "predicted"):

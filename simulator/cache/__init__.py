@@ -1,0 +1,1 @@
+"""Caches of objects: policies, hierarchies, reuse distances and miss-ratio curves."""

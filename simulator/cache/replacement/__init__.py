@@ -1,0 +1,1 @@
+"""Replacement policies of caches, one file each, over nodes in arrays; ``policy.py`` registers them."""

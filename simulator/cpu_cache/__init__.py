@@ -1,0 +1,1 @@
+"""Caches, prefetchers and translation buffers of CPUs, access by access."""

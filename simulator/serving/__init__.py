@@ -1,0 +1,1 @@
+"""Serving: requests on an engine, step by step."""
