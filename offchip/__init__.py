@@ -22,6 +22,9 @@ Plans with proofs
 Traces through one device
     :func:`trace_dram`, :func:`trace_flash`, :func:`trace_pim`
 
+Traces through a machine
+    :func:`trace_gather`: an epoch of graph learning, its feature rows over PCIe, host memory and a drive
+
 Reference data
     :func:`validate`: every row of a folder, expected and ours
 
@@ -62,6 +65,7 @@ if TYPE_CHECKING:
     from offchip.table_prediction import predict as predict
     from offchip.tracing.dram import trace_dram as trace_dram
     from offchip.tracing.flash import trace_flash as trace_flash
+    from offchip.tracing.gather import trace_gather as trace_gather
     from offchip.tracing.pim import trace_pim as trace_pim
 
 __all__ = [
@@ -82,6 +86,7 @@ __all__ = [
     "sweep",
     "trace_dram",
     "trace_flash",
+    "trace_gather",
     "trace_pim",
     "validate",
 ]
@@ -104,6 +109,7 @@ _WHERE: Final = {
     "sweep": "offchip.space_sweep",
     "trace_dram": "offchip.tracing.dram",
     "trace_flash": "offchip.tracing.flash",
+    "trace_gather": "offchip.tracing.gather",
     "trace_pim": "offchip.tracing.pim",
     "validate": "offchip.reference_rows",
 }

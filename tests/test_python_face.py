@@ -21,6 +21,7 @@ from offchip.solving.offload import OffloadChoices, OffloadOptions
 from offchip.solving.schedule import ScheduleChoices, ScheduleOptions
 from offchip.tracing.dram import DramTraceChoices, DramTraceOptions
 from offchip.tracing.flash import FlashTraceChoices, FlashTraceOptions
+from offchip.tracing.gather import GatherTraceChoices, GatherTraceOptions
 from offchip.tracing.pim import PimTraceChoices, PimTraceOptions
 from workloads.workload import WorkloadOptions
 
@@ -39,6 +40,13 @@ CALLS: dict[str, tuple[Callable[[], Any], tuple[object, ...]]] = {
     "trace_flash": (
         lambda: offchip.trace_flash("randread:300", "nvme-pcie4-dc-tlc", mode="fast", outstanding=8),
         ("trace", "flash", "randread:300", "--hw", "nvme-pcie4-dc-tlc", "--mode", "fast", "--outstanding", 8),
+    ),
+    "trace_gather": (
+        lambda: offchip.trace_gather(
+            "power-law:2000:20000", "workstation", path="zero-copy", fan_out="5,5", batch=64
+        ),
+        ("trace", "gather", "power-law:2000:20000", "--hw", "workstation", "--path", "zero-copy", "--fan-out",
+         "5,5", "--batch", 64),
     ),
     "trace_pim": (
         lambda: offchip.trace_pim("gemv:256x512", "gddr6-aim", honest=True),
@@ -146,6 +154,7 @@ def test_a_sweep_is_the_command(cli: Callable[..., Any], tmp_path: Path) -> None
         ((WorkloadOptions, RunOptions), Options),
         ((DramTraceOptions,), DramTraceChoices),
         ((FlashTraceOptions,), FlashTraceChoices),
+        ((GatherTraceOptions,), GatherTraceChoices),
         ((PimTraceOptions,), PimTraceChoices),
         ((AllocOptions,), AllocChoices),
         ((ScheduleOptions,), ScheduleChoices),
@@ -174,6 +183,10 @@ def _bases(keywords: type) -> list[dict[str, Any]]:
         (lambda: offchip.trace_dram("seq_read:9", "ddr4-2400r", gap="1"), r"--gap: found '1' \(str\)"),
         (lambda: offchip.trace_dram("seq_read:9", "ddr4-2400r", shceduler="x"), "did you mean 'scheduler'"),
         (lambda: offchip.trace_flash("randread:9", "nvme-pcie4-dc-tlc", seed=None), r"--seed: found None"),
+        (lambda: offchip.trace_gather("ba:99:3", "t4-server", batch="4"), r"--batch: found '4' \(str\)"),
+        (lambda: offchip.trace_gather("ba:99:3", "t4-server", fan_out="3,x"), r"--fan-out: found '3,x'"),
+        (lambda: offchip.trace_gather("ba:99:3", "t4-server", path="gpx"), r"--path: found 'gpx'"),
+        (lambda: offchip.trace_gather("reddits", "t4-server"), "did you mean 'reddit'"),
         (lambda: offchip.trace_pim("gemv:8x8", "gddr6-aim", channels=1.5), r"--channels: found 1.5 \(float\)"),
         (lambda: offchip.solve_alloc(ALLOC, minimize=1), r"--minimize: found 1 \(int\); expected bool"),
         (lambda: offchip.solve_alloc(ALLOC), "exactly one of"),

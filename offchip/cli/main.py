@@ -75,7 +75,12 @@ _group(
 _group(
     "trace",
     "Trace-driven device simulation.",
-    {"dram": "trace_dram:trace_dram", "flash": "trace_flash:trace_flash", "pim": "trace_pim:trace_pim"},
+    {
+        "dram": "trace_dram:trace_dram",
+        "flash": "trace_flash:trace_flash",
+        "gather": "trace_gather:trace_gather",
+        "pim": "trace_pim:trace_pim",
+    },
 )
 _group("study", "Published systems, claim by claim.", {"list": "study:list_studies", "run": "study:run"})
 
