@@ -71,6 +71,7 @@ def trace_gather(
     buffer: Annotated[Number, typer.Option(help="Partitions in memory at a time.")] = None,
     cover: Annotated[Text, typer.Option(help="training: no swaps; pairs: every two partitions meet.")] = None,
     queue: Annotated[Number, typer.Option(help="Batches waiting between stages; 0: no overlap.")] = None,
+    overlap: Annotated[Text, typer.Option(help="all stages, or sampling alone ahead of the rest.")] = None,
     queue_depth: Annotated[Number, typer.Option(help="Reads of the drive in flight.")] = None,
     sampling: Annotated[Text, typer.Option(help="cpu: in the pipeline; before: ahead of the epoch.")] = None,
     seed: Annotated[Number, typer.Option(help="Of the graph and of all that is drawn.")] = None,
@@ -86,7 +87,7 @@ def trace_gather(
         feature_dtype=feature_dtype, base=base, directed=directed, model=model, hidden=hidden, gpus=gpus,
         threads=threads, pinned=pinned, shift=shift, request_bytes=request_bytes, gpu_cache=gpu_cache,
         cpu_cache=cpu_cache, disk=disk, uvm_memory=uvm_memory, superbatch=superbatch, partitions=partitions,
-        buffer=buffer, cover=cover, queue=queue, queue_depth=queue_depth, sampling=sampling, seed=seed,
+        buffer=buffer, cover=cover, queue=queue, overlap=overlap, queue_depth=queue_depth, sampling=sampling, seed=seed,
     )  # fmt: skip
     if json:
         print_json(result.as_json())

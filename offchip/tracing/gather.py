@@ -65,6 +65,7 @@ class GatherTraceOptions:
     buffer: int | None = None
     cover: str | None = None
     queue: int | None = None
+    overlap: str | None = None
     queue_depth: int | None = None
     sampling: str | None = None
     seed: int | None = None
@@ -116,6 +117,7 @@ class GatherTraceChoices(TypedDict, total=False):
     buffer: int | None
     cover: str | None
     queue: int | None
+    overlap: str | None
     queue_depth: int | None
     sampling: str | None
     seed: int | None
@@ -273,6 +275,7 @@ def _setup(spec: GatherSpec, graph: Adjacency, full: GraphShape | None, hw: str)
         PathOptions(spec.path, spec.threads, spec.pinned, packets, uvm),
         _store(spec),
         spec.queue,
+        spec.overlap,
         spec.sampling,
         spec.queue_depth,
         per_batch=spec.batch / batch if full is not None else 1.0,

@@ -83,6 +83,8 @@ class GatherSpec(Config):
     cover: Literal["training", "pairs"] = "training"
     queue: Annotated[int, Field(ge=0, le=1024)] = 2
     """Batches that may wait between stages; 0: no overlap."""
+    overlap: Literal["all", "sampling"] = "all"
+    """Every stage beside the others, or sampling alone ahead of the rest (DGL's workers)."""
     queue_depth: Annotated[int, Field(ge=1, le=65536)] | None = None
     """Reads of the drive in flight; None: a blocking read a core where rows are missed one by one, else 32."""
     sampling: Literal["cpu", "before"] = "cpu"

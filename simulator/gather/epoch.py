@@ -41,7 +41,8 @@ DEFAULT_DEPTH: Final = 32
 class EpochSetup:
     """What an epoch runs on and how.
 
-    ``queue``: batches that may wait between stages (0: no overlap). ``sampling``: on the CPU in the pipeline, or
+    ``queue``: batches that may wait between stages (0: no overlap); ``overlap`` ``sampling``: only sampling runs ahead, as
+    with DGL's worker processes, the other stages one after another. ``sampling``: on the CPU in the pipeline, or
     ``before`` the epoch. ``queue_depth``: reads in flight; None: one blocking read for each core where rows are missed
     one by one, else 32. ``copy_share``: of the GPU's multiprocessors, for zero-copy beside training.
     ``per_batch``: full size over scaled, for counts of one batch. ``batches``: of the whole epoch at full size.
@@ -53,6 +54,7 @@ class EpochSetup:
     path: PathOptions = field(default_factory=PathOptions)
     store: StoreOptions = field(default_factory=StoreOptions)
     queue: int = 2
+    overlap: Literal["all", "sampling"] = "all"
     sampling: Literal["cpu", "before"] = "cpu"
     queue_depth: int | None = None
     copy_share: float = 0.1
@@ -61,6 +63,8 @@ class EpochSetup:
     name: str = "graph"
 
     def __post_init__(self) -> None:
+        if self.overlap not in ("all", "sampling"):
+            raise bad_input(f"found {self.overlap!r}; known: all, sampling", path="--overlap")
         if self.sampling not in ("cpu", "before"):
             raise bad_input(f"found {self.sampling!r}; known: cpu, before", path="--sampling")
         if not 0 <= self.copy_share < 1:
@@ -110,14 +114,16 @@ def run_epoch(setup: EpochSetup, trace: BatchTrace, plan: StorePlan | None = Non
     reading = _reading(setup, trace, plan, served) + _inspector(setup, plan, trace.batches)
     costs = _training(setup, trace.layers)
     times = np.column_stack([_sampling(setup, trace), reading, _moving(rows), costs[0] / _left(setup)])
-    gpus = setup.machine.sharers
-    run = run_pipeline(times[::gpus], setup.queue)
+    mine = times[:: setup.machine.sharers]
+    if setup.overlap == "sampling":
+        mine = np.column_stack([mine[:, 0], mine[:, 1:].sum(axis=1)])
+    run = run_pipeline(mine, setup.queue)
     return _collected(setup, (trace, plan, rows), (run, times, share), (served, costs[1]))
 
 
 def _left(setup: EpochSetup) -> float:
     """Share of the GPU that trains while zero-copy kernels run beside it."""
-    beside = setup.path.path == "zero-copy" and setup.queue > 0
+    beside = setup.path.path == "zero-copy" and setup.queue > 0 and setup.overlap == "all"
     return 1 - setup.copy_share if beside else 1.0
 
 

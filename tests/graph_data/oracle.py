@@ -1,4 +1,4 @@
-"""Sampling in plain Python: the same draws in dictionaries and loops, and a checker that knows only what a sample is."""
+"""Sampling in plain Python: the same draws in dictionaries and loops, and a checker that knows what a sample is."""
 
 from __future__ import annotations
 

@@ -35,7 +35,9 @@ RULES = st.builds(
 
 @settings(max_examples=150, deadline=None)
 @given(graphs(), RULES, st.data())
-def test_a_sample_is_the_oracles_and_valid(graph: Adjacency, rule: NeighbourSampling, data: st.DataObject) -> None:
+def test_a_sample_is_the_oracles_and_valid(
+    graph: Adjacency, rule: NeighbourSampling, data: st.DataObject
+) -> None:
     seeds = data.draw(st.lists(st.integers(0, graph.nodes - 1), min_size=1, max_size=4, unique=True))
     number = data.draw(st.integers(0, 9))
     sampler = rule.sampler(graph)
@@ -74,9 +76,7 @@ def star() -> tuple[Adjacency, SampledBatch, NeighbourSampling]:
 def test_the_checker_sees_a_broken_sample(broken: dict[str, object], told: str) -> None:
     graph, found, rule = star()
     assert violations(graph, [0], found, rule) == []
-    layer = {
-        k: np.array(v) if isinstance(v, list) else v for k, v in broken.items() if k != "nodes"
-    }
+    layer = {k: np.array(v) if isinstance(v, list) else v for k, v in broken.items() if k != "nodes"}
     nodes = np.array(broken["nodes"]) if "nodes" in broken else found.nodes
     wrong = replace(found, nodes=nodes, layers=(replace(found.layers[0], **layer),))
     assert any(told in line for line in violations(graph, [0], wrong, rule))
@@ -112,10 +112,10 @@ def test_layers_of_a_budget(graph: Adjacency, rule: str, budget: int, data: st.D
         assert layer.targets == known
         assert layer.sources <= known + budget
         inside = set(nodes[: layer.sources])
-        expected = Counter(
-            (t, int(s)) for t in range(known) for s in graph.of(nodes[t]) if int(s) in inside
+        expected = Counter((t, int(s)) for t in range(known) for s in graph.of(nodes[t]) if int(s) in inside)
+        made = Counter(
+            (t, nodes[s]) for t, s in zip(layer.edge_target.tolist(), layer.edge_source.tolist(), strict=True)
         )
-        made = Counter((t, nodes[s]) for t, s in zip(layer.edge_target.tolist(), layer.edge_source.tolist(), strict=True))
         assert made == expected
         known = layer.sources
 
@@ -124,7 +124,8 @@ def test_ladies_draws_by_the_squares_of_the_rows() -> None:
     # Node 2 is a neighbour of two rows of one each, node 3 shares a row of four: weights 2 and 1/16.
     graph = from_edges([4, 4, 3, 5, 6, 7], [0, 1, 2, 2, 2, 2], 8)
     picked = Counter(
-        int(LayerSampling((1,), "ladies", seed).sampler(graph).sample([0, 1, 2]).nodes[-1]) for seed in range(2000)
+        int(LayerSampling((1,), "ladies", seed).sampler(graph).sample([0, 1, 2]).nodes[-1])
+        for seed in range(2000)
     )
     assert picked[4] / 2000 == pytest.approx(2 / 2.25, abs=0.03)
 
@@ -135,9 +136,7 @@ def test_an_epoch_takes_every_training_node_once(graph: Adjacency, batch: int, s
     training = training_nodes(graph, max(1, graph.nodes // 2), seed=seed)
     rule = NeighbourSampling((2,), seed=seed)
     trace = training_batches(graph, training, batch, rule)
-    seeds = [
-        row for b in range(trace.batches) for row in trace.of(b).tolist()[: trace.layers[b][0].targets]
-    ]
+    seeds = [row for b in range(trace.batches) for row in trace.of(b).tolist()[: trace.layers[b][0].targets]]
     assert sorted(seeds) == training.tolist()
     assert trace.batches == -(-training.size // batch)
     again = training_batches(graph, training, batch, rule)

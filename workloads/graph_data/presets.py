@@ -101,6 +101,10 @@ def generate(shape: GraphShape, *, seed: int = 1) -> Adjacency:
             f"{shape.name} has {total} neighbours; at most {MAX_MADE_EDGES} are made: give a smaller scale",
             path="--scale",
         )
+    if total > shape.nodes * (shape.nodes - 1):
+        raise bad_input(
+            f"{shape.nodes} nodes have no room for {total} neighbours; give a larger scale", path="--scale"
+        )
     degrees = power_law_degrees(shape.nodes, total - total % 2 * shape.both_ways, shape.exponent, seed=seed)
     graph = configuration_model(degrees, seed=seed, directed=not shape.both_ways)
     return Adjacency(graph.offsets, graph.neighbours, shape.name)
