@@ -43,8 +43,8 @@ class EpochSetup:
 
     ``queue``: batches that may wait between stages (0: no overlap); ``overlap`` ``sampling``: only sampling runs ahead, as
     with DGL's worker processes, the other stages one after another. ``sampling``: on the CPU in the pipeline, or
-    ``before`` the epoch. ``queue_depth``: reads in flight; None: one blocking read for each core where rows are missed
-    one by one, else 32. ``copy_share``: of the GPU's multiprocessors, for zero-copy beside training.
+    ``before`` the epoch. ``queue_depth``: reads in flight; None: one blocking read a core where rows are missed one by
+    one, else 32. ``copy_share``: of the GPU's multiprocessors, for zero-copy beside training.
     ``per_batch``: full size over scaled, for counts of one batch. ``batches``: of the whole epoch at full size.
     """
 

@@ -121,7 +121,11 @@ def transfer(machine: GatherMachine, table: FeatureTable, demand: Demand, option
 
 
 def _by_cpu(machine: GatherMachine, table: FeatureTable, demand: Demand, options: PathOptions) -> Transfer:
-    """Read rows, write them side by side, copy them: three passes over host memory, two more where not pinned."""
+    """Read rows, write them side by side, copy them: three passes over host memory, two more where not pinned.
+
+    The driver copies pageable memory piece by piece through two page-locked buffers: one is filled by one core while the
+    other is on the wire.
+    """
     moved, touched = demand.rows * table.row_bytes, demand.lines * CACHE_LINE
     memory, cores = machine.host_memory, machine.processor.cores
     threads = min(options.threads or cores, cores) / machine.sharers
@@ -135,7 +139,7 @@ def _by_cpu(machine: GatherMachine, table: FeatureTable, demand: Demand, options
     wire = moved / min(machine.pcie.bandwidth * machine.link_share, linear)
     parts = {"host memory": bus, "CPU threads": waiting, "staging copy": staged, "link": wire}
     return Transfer(
-        gather, COPY_LAUNCH_S + staged + wire, moved, touched + (passes - 1) * moved, moved, 1.0,
+        gather, COPY_LAUNCH_S + max(staged, wire), moved, touched + (passes - 1) * moved, moved, 1.0,
         threads * gather + staged, max(parts, key=lambda part: parts[part]),
     )  # fmt: skip
 
