@@ -75,8 +75,8 @@ def epoch(graph: str, system: str, scale: str | None = None) -> GatherResult:
 
 
 _METHODS: Final = {
-    "DiskGNN": "All batches sampled beforehand; caches of 2 + 3, 4 + 6 and 5 + 10 GB in GPU and host, as in the scripts;"
-    " all other rows packed.",
+    "DiskGNN": "All batches sampled beforehand; caches of 2 + 3, 4 + 6 and 5 + 10 GB in GPU and host, as in the "
+    "scripts; all other rows packed.",
     "Ginex": "A host cache as large as both of DiskGNN's, Belady over superbatches of 10,000 batches as in the "
     "scripts, each missing row read by its pages of 4 KiB with one blocking read a core; sampling is not "
     "counted, as in the table.",
@@ -88,13 +88,13 @@ _SETTING: Final = (
     "batches of 13,309)."
 )
 _DIFFERENCES: Final = {
-    "DiskGNN": "The published machine was not read. Graphs have the published counts and a power law but no communities:"
-    " a batch asks for 3.4 times as many rows of IGB-full as the authors' packed size says, so that too much "
-    "is read. Nothing but reads, copies and kernels takes time.",
+    "DiskGNN": "The published machine was not read. Graphs have the published counts and a power law but no "
+    "communities: a batch asks for 3.4 times as many rows of IGB-full as the authors' packed size says, so "
+    "that too much is read. Nothing but reads, copies and kernels takes time.",
     "Ginex": "The machine as above. Ginex's own threads and its cache of neighbours are not modelled; a batch asks for"
     " more rows than of the real graphs, and a data-centre drive gives them at the queue depth of 64 cores.",
-    "MariusGNN": "Number and size of its partitions, and its policy, were not read. Reads, copies and kernels are far from"
-    " the published time; what is left must be its own processing, which is not modelled. With swaps that "
+    "MariusGNN": "Number and size of its partitions, and its policy, were not read. Reads, copies and kernels are "
+    "far from the published time; what is left must be its own processing, which is not modelled. With swaps that "
     "bring every two partitions together (table below) an epoch takes longer.",
 }
 
@@ -131,8 +131,8 @@ def _ratios() -> Iterator[ClaimResult]:
     yield compare(
         Claim("speedup", "speedup over the baselines, more than", 8.0, "", _ABSTRACT, "published", "mechanism"),
         max(ginex), "The largest ratio to Ginex above.",
-        "The abstract's figure is the ratio to Ginex; to MariusGNN its own table gives 1.6 to 3.1. Ours is that of the "
-        "shortest rows alone.",
+        "The abstract's figure is the ratio to Ginex; to MariusGNN its own table gives 1.6 to 3.1. Ours is that of "
+        "the shortest rows alone.",
     )  # fmt: skip
 
 
@@ -145,9 +145,9 @@ def _blow_up() -> Iterator[ClaimResult]:
             found.disk_bytes * found.epoch_share / (preset(run.graph).nodes * preset(run.graph).row_bytes)
         )
     yield compare(
-        Claim("igb-packed", "all rows of IGB-full packed, over its features", 10.487, "", _BLOW_UP, "published", "mechanism"),
+        Claim("igb-packed", "IGB-full packed, over its features", 10.487, "", _BLOW_UP, "published", "mechanism"),
         sizes["igb-full"], method,
-        "A graph without communities, of a power law that is an assumption: a batch finds 3.4 times as many distinct rows.",
+        "No communities, and a power law that is an assumption: a batch finds 3.4 times as many distinct rows.",
     )  # fmt: skip
     yield compare(
         Claim("packed", "all rows packed, over the features, at most", 18.0, "", _SECOND, "second-hand", "mechanism"),
@@ -168,12 +168,13 @@ def _run() -> Outcome:
             hits = sum(found.hits[level] for level in ("GPU cache", "host memory")) / found.rows
             rows.append(
                 (
-                    f"{run.graph}, {system}", found.epoch_s, found.bytes["drive to host"] / 1e9, found.read_amplification,
-                    100 * hits, found.stages.read, found.stages.transfer, found.stages.train,
+                    f"{run.graph}, {system}", found.epoch_s, found.bytes["drive to host"] / 1e9,
+                    found.read_amplification, 100 * hits, found.stages.read, found.stages.transfer, found.stages.train,
                 )
             )  # fmt: skip
-    columns = (
-        "graph and store", "epoch, s", "read, GB", "amplification", "rows in memory, %", "read, s", "transfer, s", "train, s",
+    columns: tuple[str, ...] = (
+        "graph and store", "epoch, s", "read, GB", "amplification", "rows in memory, %", "read, s", "transfer, s",
+        "train, s",
     )  # fmt: skip
     stores = StudyTable("Stores: what they read and what takes time", columns, tuple(rows))
     scales = tuple(
@@ -197,9 +198,9 @@ STUDY: Final = Study(
     "packed-features",
     "DiskGNN: feature rows packed for each batch",
     "Liu et al., DiskGNN: Bridging I/O Efficiency and Model Accuracy for Out-of-Core GNN Training, arXiv:2405.05231",
-    "GraphSAGE on papers100M, MAG240M and IGB-full with features on a drive: rows packed batch by batch (DiskGNN), single "
-    "rows behind a Belady cache (Ginex), a buffer of partitions (MariusGNN). Published shapes at 1/512 or 1/1024, batches "
-    "and caches with them; counts multiplied back. Accuracy is not modelled.",
+    "GraphSAGE on papers100M, MAG240M and IGB-full with features on a drive: rows packed batch by batch (DiskGNN), "
+    "single rows behind a Belady cache (Ginex), a buffer of partitions (MariusGNN). Published shapes at 1/512 or "
+    "1/1024, batches and caches with them; counts multiplied back. Accuracy is not modelled.",
     _run,
     slow=True,
 )

@@ -18,7 +18,7 @@ from hw_configs.problems import PhysicsError, bad_input
 from simulator.gather.machine import GatherMachine
 from simulator.gather.packets import Packets
 from simulator.gather.paths import Demand, PathOptions, Transfer, demand_of, gpu_rows_seconds, transfer
-from simulator.gather.pipeline import PipelineRun, run_pipeline
+from simulator.gather.pipeline import run_pipeline
 from simulator.gather.reads import DriveReads, ReadTime, read_time
 from simulator.gather.result import Energy, GatherResult, Stages
 from simulator.gather.stores import StoreOptions, StorePlan, page_misses, plan_store
@@ -41,8 +41,8 @@ DEFAULT_DEPTH: Final = 32
 class EpochSetup:
     """What an epoch runs on and how.
 
-    ``queue``: batches that may wait between stages (0: no overlap); ``overlap`` ``sampling``: only sampling runs ahead, as
-    with DGL's worker processes, the other stages one after another. ``sampling``: on the CPU in the pipeline, or
+    ``queue``: batches that may wait between stages (0: no overlap); ``overlap`` ``sampling``: only sampling runs ahead,
+    as with DGL's worker processes, the other stages one after another. ``sampling``: on the CPU in the pipeline, or
     ``before`` the epoch. ``queue_depth``: reads in flight; None: one blocking read a core where rows are missed one by
     one, else 32. ``copy_share``: of the GPU's multiprocessors, for zero-copy beside training.
     ``per_batch``: full size over scaled, for counts of one batch. ``batches``: of the whole epoch at full size.
@@ -114,11 +114,20 @@ def run_epoch(setup: EpochSetup, trace: BatchTrace, plan: StorePlan | None = Non
     reading = _reading(setup, trace, plan, served) + _inspector(setup, plan, trace.batches)
     costs = _training(setup, trace.layers)
     times = np.column_stack([_sampling(setup, trace), reading, _moving(rows), costs[0] / _left(setup)])
-    mine = times[:: setup.machine.sharers]
+    seconds = max(
+        _gpu_seconds(setup, times[gpu :: setup.machine.sharers]) for gpu in range(setup.machine.sharers)
+    )
+    return _collected(setup, (trace, plan, rows), (seconds, times, share), (served, costs[1]))
+
+
+def _gpu_seconds(setup: EpochSetup, times: Floats) -> float:
+    """The epoch of one GPU, whose batches take these times."""
     if setup.overlap == "sampling":
-        mine = np.column_stack([mine[:, 0], mine[:, 1:].sum(axis=1)])
-    run = run_pipeline(mine, setup.queue)
-    return _collected(setup, (trace, plan, rows), (run, times, share), (served, costs[1]))
+        times = np.column_stack([times[:, 0], times[:, 1:].sum(axis=1)])
+    run = run_pipeline(times, setup.queue)
+    if run.seconds < float(times.sum(axis=0).max(initial=0.0)) * (1 - 1e-9):
+        raise PhysicsError("an epoch is shorter than its slowest stage")
+    return run.seconds
 
 
 def _left(setup: EpochSetup) -> float:
@@ -242,10 +251,10 @@ def _full(layers: Sequence[LayerSizes], factor: float) -> list[LayerSizes]:
 def _collected(
     setup: EpochSetup,
     what: tuple[BatchTrace, StorePlan, _Rows],
-    ran: tuple[PipelineRun, Floats, float],
+    ran: tuple[float, Floats, float],
     priced: tuple[Sequence[ReadTime | None], TrainingCost],
 ) -> GatherResult:
-    (trace, plan, rows), (run, times, share), (served, cost) = what, ran, priced
+    (trace, plan, rows), (seconds, times, share), (served, cost) = what, ran, priced
     factor = setup.per_batch * share
     busy = times.sum(axis=0) * share
     hits = plan.by_level() * factor
@@ -257,9 +266,7 @@ def _collected(
     }
     if plan.preparation.every_epoch:
         moved["inspector to drive"] = plan.preparation.written_bytes * setup.per_batch * share
-    epoch_s = run.seconds * share
-    if epoch_s + 1e-12 < float(busy.max()) / setup.machine.sharers * 0.999:
-        raise PhysicsError("an epoch is shorter than its slowest stage")
+    epoch_s = seconds * share
     return GatherResult(
         graph=setup.name, system=setup.machine.system.name, path=setup.path.path, store=plan.name,
         model=setup.model.model, batches=round(trace.batches * share), rows=trace.rows.size * factor,
@@ -319,7 +326,9 @@ def _energy(
     cpu = 0.0
     if machine.cpu is not None and (power := getattr(machine.cpu.device, "power", None)) is not None:
         cores = machine.processor.cores
-        core_s = float(busy[0]) * cores + sum(part.core_s for part in rows.transfers) * share
+        core_s = (
+            float(busy[0]) * cores / machine.sharers + sum(part.core_s for part in rows.transfers) * share
+        )
         cpu = power.idle * epoch_s + (power.tdp - power.idle) / cores * core_s
     host_bytes = (
         sum(part.host_bytes for part in rows.transfers) * share + plan.read_bytes * setup.per_batch * share

@@ -123,8 +123,8 @@ def transfer(machine: GatherMachine, table: FeatureTable, demand: Demand, option
 def _by_cpu(machine: GatherMachine, table: FeatureTable, demand: Demand, options: PathOptions) -> Transfer:
     """Read rows, write them side by side, copy them: three passes over host memory, two more where not pinned.
 
-    The driver copies pageable memory piece by piece through two page-locked buffers: one is filled by one core while the
-    other is on the wire.
+    The driver copies pageable memory piece by piece through two page-locked buffers: one is filled by one core while
+    the other is on the wire.
     """
     moved, touched = demand.rows * table.row_bytes, demand.lines * CACHE_LINE
     memory, cores = machine.host_memory, machine.processor.cores

@@ -90,3 +90,17 @@ def test_rules_of_sampling_and_ways_to_make_a_graph(cli) -> None:
         found = json.loads(cli("trace", "gather", graph, *HW, "--batch", 64, *more, "--json").out)
         assert found["batches"] == 8
         assert found["epoch_s"] > 0
+
+
+def test_the_commands_and_the_python_of_the_page_run(cli) -> None:
+    page = (EXAMPLES.parent / "docs" / "gathers.md").read_text(encoding="utf-8")
+    commands = [line.split()[2:] for line in page.splitlines() if line.startswith("$ offchip trace gather")]
+    assert len(commands) == 4
+    for command in commands:
+        arguments = [EXAMPLES.parent / part if part.startswith("examples/") else part for part in command]
+        outcome = cli(*arguments, "--batches", 3)
+        assert outcome.code == 0, outcome.err
+    python = page.split("```python\n")[1].split("```")[0]
+    names: dict[str, object] = {}
+    exec(python, names)
+    assert names["result"].epoch_s > 0
