@@ -106,9 +106,12 @@ def plan_violations(
 
 @st.composite
 def traces(draw: st.DrawFn) -> tuple[BatchTrace, list[list[int]]]:
-    nodes = draw(st.integers(1, 14))
+    nodes = draw(st.integers(1, 3) | st.integers(8, 14))
     row = st.integers(0, nodes - 1)
-    batches = draw(st.lists(st.lists(row, unique=True, max_size=6), min_size=1, max_size=7))
+    rows = st.lists(row, unique=True, max_size=6) | st.lists(
+        row, unique=True, min_size=nodes // 2, max_size=nodes
+    )
+    batches = draw(st.lists(rows, min_size=1, max_size=7))
     return BatchTrace.from_rows(batches, nodes), batches
 
 

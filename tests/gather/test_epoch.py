@@ -216,6 +216,33 @@ def test_an_epoch_adds_up(store: str, path: str) -> None:
     assert (store == "host") == (wanted == 0)
 
 
+def test_sampling_and_the_power_of_cores_follow_the_files() -> None:
+    chosen, trace = setup(queue=0)
+    result = run_epoch(chosen, trace)
+    machine = chosen.machine
+    edges = sum(layer.edges for layers in trace.layers for layer in layers)
+    assert result.edges == edges
+    assert result.stages.sample == pytest.approx(edges * 2 * machine.host_memory.latency_s / 24)
+    quiet = run_epoch(replace(chosen, sampling="before"), trace)
+    assert quiet.stages.sample == 0
+    # 24 cores sample at the whole of what lies between idle and TDP; idle power runs for as long as the epoch.
+    spent = result.energy.cpu - quiet.energy.cpu
+    assert spent == pytest.approx(280 * result.stages.sample, rel=1e-6)
+    direct = run_epoch(replace(chosen, path=PathOptions("zero-copy"), sampling="before"), trace)
+    assert direct.energy.cpu == pytest.approx(60 * direct.epoch_s)
+    assert direct.energy.link == pytest.approx(direct.bytes["host to GPU"] * 40e-12)
+
+
+def test_gpus_share_the_cores_of_a_gather() -> None:
+    table, asked = demand(100_000)
+    one, two = (
+        transfer(oracle.machine("gnn-workstation-x2", gpus=n), table, asked, PathOptions("cpu", threads=2))
+        for n in (1, 2)
+    )
+    assert two.gather_s == pytest.approx(2 * one.gather_s)
+    assert two.core_s == pytest.approx(one.core_s)
+
+
 def test_counts_scale_with_the_batch_and_the_epoch() -> None:
     chosen, trace = setup(store=StoreOptions("belady-window", 0, 300 * 512))
     one = run_epoch(chosen, trace)

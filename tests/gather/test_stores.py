@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
@@ -18,7 +19,7 @@ from tests.gather import oracle
 from workloads.graph_data.batches import BatchTrace
 
 STORES = ("host", "four-level", "belady-window", "page-cache")
-SIZES = st.integers(0, 15)
+SIZES = st.just(0) | st.integers(1, 3) | st.integers(4, 15)
 
 
 def trace_of(batches: list[list[int]], nodes: int) -> BatchTrace:
@@ -212,6 +213,36 @@ def test_the_drive_serves_reads_by_its_engine_at_a_queue_depth() -> None:
 def test_what_is_refused(call, told: str) -> None:
     with pytest.raises(InputError, match=told):
         call()
+
+
+def test_the_strategies_reach_every_level() -> None:
+    seen: Counter[int] = Counter()
+
+    @settings(max_examples=200, deadline=None, database=None, derandomize=True)
+    @given(oracle.traces(), SIZES, SIZES, st.none() | SIZES)
+    def count(made, gpu: int, cpu: int, disk: int | None) -> None:
+        trace, _ = made
+        room = None if disk is None else disk * 512
+        plan = plan_store(
+            trace, FeatureTable(trace.nodes, 512), StoreOptions("four-level", gpu * 512, cpu * 512, room)
+        )
+        seen.update(set(plan.level.tolist()))
+
+    count()
+    assert min(seen[level] for level in range(4)) >= 15
+
+
+def test_rows_asked_for_least_are_packed_and_the_caches_hold_the_others() -> None:
+    # Frequencies 5, 4, 3, 2, 1 of rows 0 to 4; copies of rows 4 and 3 take three places, row 2 three more.
+    batches = [[0, 1, 2, 3, 4], [0, 1, 2, 3], [0, 1, 2], [0, 1], [0]]
+    trace, table = trace_of(batches, 5), FeatureTable(5, 512)
+    plan = plan_store(trace, table, StoreOptions("four-level", 512, 512, disk_bytes=5 * 512))
+    assert [set(plan.level[trace.rows == row].tolist()) for row in range(5)] == [{0}, {1}, {2}, {3}, {3}]
+    assert plan.by_level().tolist() == [5, 4, 3, 3]
+    # Two batches pack two rows and one: a page each; the cache on disk is one row, read by its page in three batches.
+    assert (plan.long.bytes, plan.pages.bytes) == (2 * PAGE, 3 * PAGE)
+    assert plan.preparation.written_bytes == 2 * PAGE + 512
+    assert plan.preparation.read_bytes == table.bytes
 
 
 def test_hypothesis_reaches_full_caches() -> None:
