@@ -233,6 +233,17 @@ def test_sampling_and_the_power_of_cores_follow_the_files() -> None:
     assert direct.energy.link == pytest.approx(direct.bytes["host to GPU"] * 40e-12)
 
 
+def test_zero_copy_beside_training_takes_a_share_of_the_gpu() -> None:
+    chosen, trace = setup(path=PathOptions("zero-copy"))
+    beside = run_epoch(chosen, trace)
+    for alone in (
+        replace(chosen, queue=0),
+        replace(chosen, overlap="sampling"),
+        replace(chosen, copy_share=0),
+    ):
+        assert beside.stages.train == pytest.approx(run_epoch(alone, trace).stages.train / 0.9)
+
+
 def test_gpus_share_the_cores_of_a_gather() -> None:
     table, asked = demand(100_000)
     one, two = (
