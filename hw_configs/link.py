@@ -72,9 +72,14 @@ class Pcie(LinkBase):
     @property
     def payload_rate(self) -> float:
         """Payload bytes per second and direction that the lanes carry."""
-        rate, code = _PCIE_LANE[self.generation]
         payload = self.max_payload / (self.max_payload + _PCIE_OVERHEAD_BYTES)
-        return rate * 1e9 / 8 * code * self.lanes * payload
+        return self.lane_rate * payload
+
+    @property
+    def lane_rate(self) -> float:
+        """Bytes per second and direction after line coding, packet headers included."""
+        rate, code = _PCIE_LANE[self.generation]
+        return rate * 1e9 / 8 * code * self.lanes
 
 
 class NvLink(LinkBase):

@@ -26,6 +26,9 @@ Traces through one device
 Stores of knowledge
     :func:`trace_search`, :func:`trace_bank`: queries against vectors; memories beside a model
 
+Traces through a machine
+    :func:`trace_gather`: an epoch of graph learning, its feature rows over PCIe, host memory and a drive
+
 Reference data
     :func:`validate`: every row of a folder, expected and ours
 
@@ -69,6 +72,7 @@ if TYPE_CHECKING:
     from offchip.tracing.cpu_cache import trace_cpu_cache as trace_cpu_cache
     from offchip.tracing.dram import trace_dram as trace_dram
     from offchip.tracing.flash import trace_flash as trace_flash
+    from offchip.tracing.gather import trace_gather as trace_gather
     from offchip.tracing.pages import trace_pages as trace_pages
     from offchip.tracing.pim import trace_pim as trace_pim
     from offchip.tracing.search import trace_search as trace_search
@@ -94,6 +98,7 @@ __all__ = [
     "trace_cpu_cache",
     "trace_dram",
     "trace_flash",
+    "trace_gather",
     "trace_pages",
     "trace_pim",
     "trace_search",
@@ -122,6 +127,7 @@ _WHERE: Final = {
     "trace_dram": "offchip.tracing.dram",
     "trace_flash": "offchip.tracing.flash",
     "trace_pages": "offchip.tracing.pages",
+    "trace_gather": "offchip.tracing.gather",
     "trace_pim": "offchip.tracing.pim",
     "trace_search": "offchip.tracing.search",
     "validate": "offchip.reference_rows",

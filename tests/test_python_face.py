@@ -23,6 +23,7 @@ from offchip.tracing.bank import BankTraceChoices, BankTraceOptions
 from offchip.tracing.cpu_cache import CpuCacheTraceChoices, CpuCacheTraceOptions
 from offchip.tracing.dram import DramTraceChoices, DramTraceOptions
 from offchip.tracing.flash import FlashTraceChoices, FlashTraceOptions
+from offchip.tracing.gather import GatherTraceChoices, GatherTraceOptions
 from offchip.tracing.pages import PageTraceChoices, PageTraceOptions
 from offchip.tracing.pim import PimTraceChoices, PimTraceOptions
 from offchip.tracing.search import SearchTraceChoices, SearchTraceOptions
@@ -57,6 +58,13 @@ CALLS: dict[str, tuple[Callable[[], Any], tuple[object, ...]]] = {
     "trace_flash": (
         lambda: offchip.trace_flash("randread:300", "nvme-pcie4-dc-tlc", mode="fast", outstanding=8),
         ("trace", "flash", "randread:300", "--hw", "nvme-pcie4-dc-tlc", "--mode", "fast", "--outstanding", 8),
+    ),
+    "trace_gather": (
+        lambda: offchip.trace_gather(
+            "power-law:2000:20000", "workstation", path="zero-copy", fan_out="5,5", batch=64
+        ),
+        ("trace", "gather", "power-law:2000:20000", "--hw", "workstation", "--path", "zero-copy", "--fan-out",
+         "5,5", "--batch", 64),
     ),
     "trace_pim": (
         lambda: offchip.trace_pim("gemv:256x512", "gddr6-aim", honest=True),
@@ -173,6 +181,7 @@ def test_a_sweep_is_the_command(cli: Callable[..., Any], tmp_path: Path) -> None
         ((WorkloadOptions, RunOptions), Options),
         ((DramTraceOptions,), DramTraceChoices),
         ((FlashTraceOptions,), FlashTraceChoices),
+        ((GatherTraceOptions,), GatherTraceChoices),
         ((PimTraceOptions,), PimTraceChoices),
         ((SearchTraceOptions,), SearchTraceChoices),
         ((BankTraceOptions,), BankTraceChoices),
@@ -205,6 +214,10 @@ def _bases(keywords: type) -> list[dict[str, Any]]:
         (lambda: offchip.trace_dram("seq_read:9", "ddr4-2400r", gap="1"), r"--gap: found '1' \(str\)"),
         (lambda: offchip.trace_dram("seq_read:9", "ddr4-2400r", shceduler="x"), "did you mean 'scheduler'"),
         (lambda: offchip.trace_flash("randread:9", "nvme-pcie4-dc-tlc", seed=None), r"--seed: found None"),
+        (lambda: offchip.trace_gather("ba:99:3", "t4-server", batch="4"), r"--batch: found '4' \(str\)"),
+        (lambda: offchip.trace_gather("ba:99:3", "t4-server", fan_out="3,x"), r"--fan-out: found '3,x'"),
+        (lambda: offchip.trace_gather("ba:99:3", "t4-server", path="gpx"), r"--path: found 'gpx'"),
+        (lambda: offchip.trace_gather("reddits", "t4-server"), "did you mean 'reddit'"),
         (lambda: offchip.trace_pim("gemv:8x8", "gddr6-aim", channels=1.5), r"--channels: found 1.5 \(float\)"),
         (lambda: offchip.trace_search("flat-1m", "desktop", querys=1), "did you mean 'queries'"),
         (lambda: offchip.trace_search("flat-1m", "desktop", in_flight="2"), r"--in-flight: found '2' \(str\)"),

@@ -81,13 +81,14 @@ _group(
     "trace",
     "Trace-driven device simulation.",
     {
+        "bank": "trace_bank:trace_bank",
+        "cache": "trace_cache:trace_cache",
         "dram": "trace_dram:trace_dram",
         "flash": "trace_flash:trace_flash",
-        "search": "trace_search:trace_search",
-        "bank": "trace_bank:trace_bank",
+        "gather": "trace_gather:trace_gather",
         "pages": "trace_pages:trace_pages",
-        "cache": "trace_cache:trace_cache",
         "pim": "trace_pim:trace_pim",
+        "search": "trace_search:trace_search",
     },
 )
 _group("study", "Published systems, claim by claim.", {"list": "study:list_studies", "run": "study:run"})
