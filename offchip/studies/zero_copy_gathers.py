@@ -174,8 +174,8 @@ def _gcn() -> Outcome:
            f"{against} {setting}", unread),
         of("tie", "epoch over all-in-GPU, at least", 1.0, tie,
            f"The least ratio of the graphs that fit: {', '.join(FIT)}. {setting}",
-           "A tie comes out where both wait for sampling on the CPU (the graphs' bounds below); the published graphs were "
-           "not read."),
+           "A tie comes out where both wait for sampling on the CPU (the graphs' bounds below); the published graphs "
+           "were not read."),
     ]  # fmt: skip
     rows = tuple(_row(graph, gpus) for graph in GRAPHS for gpus in (1, 2))
     ways = ((True, 0), (False, 0), (True, 4), (False, 4))
