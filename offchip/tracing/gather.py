@@ -24,7 +24,12 @@ if TYPE_CHECKING:
 
 __all__ = ["GatherTraceOptions", "trace_gather"]
 
-_MADE: Final = ("rmat", "ba", "power-law")
+_MADE: Final = ("rmat", "ba", "power-law", "degrees")
+_FORMS: Final = {
+    "rmat": "rmat:NODES:EDGES[:SEED[:A,B,C,D]]",
+    "ba": "ba:NODES:EACH[:SEED]",
+    "power-law": "power-law:NODES:EDGES[:SEED]",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,21 +201,53 @@ def _graph(spec: GatherSpec) -> tuple[Adjacency, GraphShape | None, GraphShape |
 def _made(kind: str, rest: str, text: str) -> Adjacency:
     from hw_configs.whole_number import integer
     from workloads.graph_data.adjacency import MAX_NODES
-    from workloads.graph_data.generators import barabasi_albert, configuration_model, power_law_degrees, r_mat
+    from workloads.graph_data.generators import (
+        GRAPH500,
+        barabasi_albert,
+        configuration_model,
+        power_law_degrees,
+        r_mat,
+    )
 
-    parts = [integer(part, 0, 2**40) for part in rest.split(":")]
-    if not 2 <= len(parts) <= 3 or None in parts:
-        raise bad_input(
-            f"found {text[:80]!r}; expected {kind}:NODES:{'EACH' if kind == 'ba' else 'EDGES'}[:SEED]"
-        )
+    if kind == "degrees":
+        return _of_degrees(rest)
+    words = rest.split(":")
+    parts = [integer(part, 0, 2**40) for part in words[:3]]
+    if not 2 <= len(words) <= (4 if kind == "rmat" else 3) or None in parts:
+        raise bad_input(f"found {text[:80]!r}; expected {_FORMS[kind]}")
     nodes, edges, seed = (*(part for part in parts if part is not None), 1)[:3]
     if not 1 <= nodes <= MAX_NODES:
         raise bad_input(f"found {nodes} nodes; expected 1 to {MAX_NODES}")
     if kind == "rmat":
-        return r_mat(nodes, edges, seed=seed)
+        return r_mat(nodes, edges, _shares(words[3], text) if len(words) == 4 else GRAPH500, seed=seed)
     if kind == "ba":
         return barabasi_albert(nodes, edges, seed=seed)
     return configuration_model(power_law_degrees(nodes, edges, seed=seed), seed=seed, directed=True)
+
+
+def _shares(words: str, text: str) -> tuple[float, float, float, float]:
+    """The four shares of R-MAT's quadrants."""
+    from hw_configs.whole_number import decimal
+
+    found = [decimal(word) for word in words.split(",")]
+    shares = tuple(float(share) for share in found if share is not None)
+    if len(found) != 4 or len(shares) != 4:
+        raise bad_input(
+            f"found {text[:80]!r}; expected {_FORMS['rmat']}, such as rmat:1000:9000:1:0.57,0.19,0.19,0.05"
+        )
+    return shares[0], shares[1], shares[2], shares[3]
+
+
+def _of_degrees(rest: str) -> Adjacency:
+    """A graph with the degrees of a file, joined at random."""
+    from hw_configs.whole_number import integer
+    from workloads.graph_data.files import read_degrees
+    from workloads.graph_data.generators import configuration_model
+
+    path, colon, last = rest.rpartition(":")
+    seed = integer(last, 0, 2**31 - 1) if colon else None
+    degrees = read_degrees(rest if seed is None else path)
+    return configuration_model(degrees, seed=1 if seed is None else seed, directed=True)
 
 
 def _scale(spec: GatherSpec) -> Fraction:

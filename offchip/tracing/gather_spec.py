@@ -34,7 +34,8 @@ class GatherSpec(Config):
 
     description: str = ""
     graph: str
-    """A published shape, ``rmat:NODES:EDGES[:SEED]``, ``ba:NODES:EACH[:SEED]``, ``power-law:...`` alike, or a file."""
+    """A published shape, ``rmat:NODES:EDGES[:SEED[:A,B,C,D]]``, ``ba:NODES:EACH[:SEED]``,
+    ``power-law:NODES:EDGES[:SEED]``, ``degrees:FILE[:SEED]`` (one degree a line), or a file."""
     scale: Annotated[str, BeforeValidator(_text)] = "1"
     """Of a published shape: 1/1000 makes a thousandth of its nodes, edges, training nodes, batch and caches."""
     directed: bool = True

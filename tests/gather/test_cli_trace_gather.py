@@ -92,6 +92,18 @@ def test_rules_of_sampling_and_ways_to_make_a_graph(cli) -> None:
         assert found["epoch_s"] > 0
 
 
+def test_a_graph_of_given_degrees_and_one_of_given_shares(cli, tmp_path) -> None:
+    degrees = tmp_path / "degrees.txt"
+    degrees.write_text("".join(f"{1 + node % 5}\n" for node in range(400)))
+    for graph in (f"degrees:{degrees}", f"degrees:{degrees}:7", "rmat:400:1200:1:0.25,0.25,0.25,0.25"):
+        found = cli("trace", "gather", graph, *HW, "--batch", 100, "--fan-out", "-1", "--json")
+        assert found.code == 0, found.err
+        assert json.loads(found.out)["edges"] == 1200
+    assert "A,B,C,D" in cli("trace", "gather", "rmat:400:1200:1:0.5,0.5", *HW).err
+    degrees.write_text("3\nmany\n")
+    assert f"{degrees}:2" in cli("trace", "gather", f"degrees:{degrees}", *HW).err
+
+
 def test_the_commands_and_the_python_of_the_page_run(cli) -> None:
     page = (EXAMPLES.parent / "docs" / "gathers.md").read_text(encoding="utf-8")
     commands = [line.split()[2:] for line in page.splitlines() if line.startswith("$ offchip trace gather")]
