@@ -34,10 +34,14 @@ def read_rate(value: Any) -> float:
         match = _RATE.fullmatch(str(value)[:64])
         found = decimal(match[1]) if match else None
         if match is None or found is None:
-            raise ValueError(f"found {str(value)[:64]!r}; expected a rate with its unit, such as '4 /s' or '90 /min'")
+            raise ValueError(
+                f"found {str(value)[:64]!r}; expected a rate with its unit, such as '4 /s' or '90 /min'"
+            )
         number, unit = found, match[2]
     if not 0 < number / _SECONDS[unit] <= MOST_RATE:
-        raise ValueError(f"found {value!r}; a request rate must be greater than zero and at most {MOST_RATE:g} /s")
+        raise ValueError(
+            f"found {value!r}; a request rate must be greater than zero and at most {MOST_RATE:g} /s"
+        )
     return number / _SECONDS[unit]
 
 

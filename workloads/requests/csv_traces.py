@@ -1,8 +1,8 @@
 """Request traces in CSV: Azure's LLM inference traces, BurstGPT, and a plain table of our own.
 
 Azure: ``TIMESTAMP,ContextTokens,GeneratedTokens`` (github.com/Azure/AzurePublicDataset, 2023 and 2024). BurstGPT:
-``Timestamp,Model,Request tokens,Response tokens,Total tokens,Log Type`` in seconds (github.com/HPMLL/BurstGPT); requests
-of no response tokens failed there and are left out. Table: ``prompt_tokens,output_tokens`` and, where wanted,
+``Timestamp,Model,Request tokens,Response tokens,Total tokens,Log Type`` in seconds (github.com/HPMLL/BurstGPT);
+requests of no response tokens failed there and are left out. Table: ``prompt_tokens,output_tokens`` and, where wanted,
 ``arrival_s``, ``priority``, ``deadline_s``, ``adapter``, ``after``, ``think_s``.
 """
 
@@ -61,7 +61,9 @@ def _rows(stream: IO[str], rows: Rows, needed: tuple[str, ...]) -> Iterator[tupl
             if not cells or (len(cells) == 1 and not cells[0].strip()):
                 continue
             if len(cells) != len(header):
-                rows.problem(reader.line_num, "", f"{len(cells)} cells", f"{len(header)}, as in the first line")
+                rows.problem(
+                    reader.line_num, "", f"{len(cells)} cells", f"{len(header)}, as in the first line"
+                )
                 continue
             yield reader.line_num, dict(zip(header, cells, strict=True))
     except csv.Error as error:

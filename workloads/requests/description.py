@@ -14,11 +14,11 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BeforeValidator, Field, model_validator
 
-from hw_configs.config import Config, Count, Latency, Time, parse, refuse
+from hw_configs.config import Config, Count, Fault, Latency, Time, parse, refuse
 from hw_configs.problems import bad_input
 from hw_configs.yaml_file import Document, read_yaml, read_yaml_text
-from workloads.requests.arrivals import Arrivals, AtOnce, ClosedLoop, FileArrivals, draw_arrivals, with_rate
-from workloads.requests.lengths import FileLength, FixedLength, Length, draw_lengths
+from workloads.requests.arrivals import Arrivals, AtOnce, ClosedLoop, draw_arrivals, with_rate
+from workloads.requests.lengths import Length, draw_lengths
 from workloads.requests.prefixes import SharedPrefix, draw_prefixes
 from workloads.requests.table import Requests
 
@@ -52,7 +52,9 @@ class Sessions(Config):
 class Priorities(Config):
     """Priorities (smaller is more urgent) and how often each is drawn."""
 
-    values: Annotated[list[Annotated[int, Field(ge=-(2**31), le=2**31)]], Field(min_length=1, max_length=1000)]
+    values: Annotated[
+        list[Annotated[int, Field(ge=-(2**31), le=2**31)]], Field(min_length=1, max_length=1000)
+    ]
     weights: list[Annotated[float, Field(gt=0, le=1e9)]] = Field(default_factory=list)
 
     @model_validator(mode="after")
@@ -106,6 +108,7 @@ class RequestDescription(Config):
 
     @model_validator(mode="after")
     def _whole(self) -> RequestDescription:
+        faults: list[Fault | None]
         if self.trace is None:
             faults = [
                 ((name,), f"missing key {name!r}; expected it, or 'trace' with a file to take requests from")
@@ -156,9 +159,9 @@ def _beside(document: Document) -> Document:
 
 
 def draw_requests(description: RequestDescription, seed: int | None = None) -> Requests:
-    """The requests of a description; ``seed`` in place of its own.
+    r"""The requests of a description; ``seed`` in place of its own.
 
-    >>> text = "requests: 3\\nprompt: 10\\noutput: 5\\narrivals: {kind: constant, rate: 2 /s}"
+    >>> text = "requests: 3\nprompt: 10\noutput: 5\narrivals: {kind: constant, rate: 2 /s}"
     >>> draw_requests(read_description("x.yaml", text)).arrival_s.tolist()
     [0.0, 0.5, 1.0]
     """
@@ -189,7 +192,9 @@ class _Draws:
 
     def synthetic(self) -> Requests:
         of = self.of
-        assert of.requests is not None and of.prompt is not None and of.output is not None
+        assert of.requests is not None
+        assert of.prompt is not None
+        assert of.output is not None
         prompt = draw_lengths(of.prompt, of.requests, "prompt", self.rng["prompt"])
         output = draw_lengths(of.output, of.requests, "output", self.rng["output"])
         session, turn = self._sessions(of.requests)
@@ -263,7 +268,9 @@ class _Draws:
         return marks
 
 
-def _segments(prefix: list[list[tuple[int, int]]], session: Ints, prompt: Ints, output: Ints) -> tuple[Ints, Ints, Ints]:
+def _segments(
+    prefix: list[list[tuple[int, int]]], session: Ints, prompt: Ints, output: Ints
+) -> tuple[Ints, Ints, Ints]:
     """Prompts as segments: the session's shared prefix, then turn by turn what was asked and answered, then the new.
 
     Streams: shared ones are below ``2**40``, a request's own prompt is ``2**40`` and its number, its answer as

@@ -59,7 +59,9 @@ def read_requests(path: str | Path, format: str | None = None, *, limit: int | N
             with open_text(path) as stream:
                 format = _told(stream.read(HEAD), str(path))
         with open_text(path) as stream:
-            adapters = FORMATS[format](stream, rows, lambda so_far: limit is not None and len(so_far) >= limit)
+            adapters = FORMATS[format](
+                stream, rows, lambda so_far: limit is not None and len(so_far) >= limit
+            )
     return RequestFile(rows.requests(path.name, adapters or ()), format, dict(rows.skipped))
 
 

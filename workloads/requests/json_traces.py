@@ -1,8 +1,8 @@
 """Request traces in JSON: Mooncake's (lines with block hashes), ShareGPT-style conversations, vLLM's benchmark output.
 
-Mooncake (github.com/kvcache-ai/Mooncake): ``timestamp`` ms, ``input_length``, ``output_length``, ``hash_ids`` of blocks of
-512 tokens; equal ids are equal tokens with equal tokens before them. ShareGPT: a list of ``conversations`` of ``from``
-and ``value``; lengths are counts where they are given (``tokens``), else one token for every four characters, rounded
+Mooncake (github.com/kvcache-ai/Mooncake): ``timestamp`` ms, ``input_length``, ``output_length``, ``hash_ids`` of blocks
+of 512 tokens; equal ids are equal tokens with equal tokens before them. ShareGPT: a list of ``conversations`` of
+``from`` and ``value``; lengths are counts where they are given (``tokens``), else one token for every four characters, rounded
 up, which is OpenAI's rule of thumb for English. vLLM: ``vllm bench serve --save-result --save-detailed``.
 """
 
@@ -33,7 +33,9 @@ def _parsed(text: str, rows: Rows, line: int) -> Any:
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
-        raise bad_input(f"not valid JSON: {error.msg}", file=rows.file, line=line + error.lineno - 1) from None
+        raise bad_input(
+            f"not valid JSON: {error.msg}", file=rows.file, line=line + error.lineno - 1
+        ) from None
     except (ValueError, RecursionError) as error:
         raise bad_input(f"not valid JSON: {str(error)[:200]}", file=rows.file, line=line) from None
 
@@ -44,13 +46,17 @@ def read_mooncake(stream: IO[str], rows: Rows, full: Limit) -> None:
     while (text := stream.readline(MOST_CHARACTERS)) and not full(rows):
         number += 1
         if len(text) == MOST_CHARACTERS and not text.endswith("\n"):
-            raise bad_input(f"found a line of more than {MOST_CHARACTERS} characters", file=rows.file, line=number)
+            raise bad_input(
+                f"found a line of more than {MOST_CHARACTERS} characters", file=rows.file, line=number
+            )
         if not text.strip():
             continue
         try:
             entry = _parsed(text.lstrip("\ufeff"), rows, number)
         except InputError as error:
-            rows.problem(number, "", text.strip()[:60], error.problems[0].message.replace("not valid JSON", "JSON"))
+            rows.problem(
+                number, "", text.strip()[:60], error.problems[0].message.replace("not valid JSON", "JSON")
+            )
             continue
         if not isinstance(entry, dict):
             rows.problem(number, "", entry, "an object with timestamp, input_length, output_length")
@@ -70,9 +76,13 @@ def _blocks(rows: Rows, line: int, ids: Any, prompt: int) -> list[tuple[int, int
     blocks = -(-prompt // MOONCAKE_BLOCK)
     if not isinstance(ids, list) or len(ids) != blocks:
         found = f"{len(ids)} blocks" if isinstance(ids, list) else ids
-        rows.problem(line, "hash_ids", found, f"{blocks} blocks of {MOONCAKE_BLOCK} tokens for {prompt} tokens")
+        rows.problem(
+            line, "hash_ids", found, f"{blocks} blocks of {MOONCAKE_BLOCK} tokens for {prompt} tokens"
+        )
         return None
-    wrong = next((x for x in ids if isinstance(x, bool) or not isinstance(x, int) or not 0 <= x < 2**40), None)
+    wrong = next(
+        (x for x in ids if isinstance(x, bool) or not isinstance(x, int) or not 0 <= x < 2**40), None
+    )
     if wrong is not None:
         rows.problem(line, "hash_ids", wrong, "whole numbers from 0")
         return None
@@ -119,7 +129,9 @@ def _items(stream: IO[str], file: str) -> Iterator[tuple[int, Any]]:
             raise bad_input(fault, file=file, line=line)
         buffer += more
         if len(buffer) > MOST_CHARACTERS:
-            raise bad_input(f"{fault}, or one entry has more than {MOST_CHARACTERS} characters", file=file, line=line)
+            raise bad_input(
+                f"{fault}, or one entry has more than {MOST_CHARACTERS} characters", file=file, line=line
+            )
 
 
 def read_sharegpt(stream: IO[str], rows: Rows, full: Limit) -> None:
@@ -129,7 +141,10 @@ def read_sharegpt(stream: IO[str], rows: Rows, full: Limit) -> None:
             return
         turns = entry.get("conversations", entry.get("messages")) if isinstance(entry, dict) else None
         if isinstance(entry, dict) and turns is None and {"prompt_tokens", "output_tokens"} <= entry.keys():
-            turns = [{"from": "human", "tokens": entry["prompt_tokens"]}, {"from": "gpt", "tokens": entry["output_tokens"]}]
+            turns = [
+                {"from": "human", "tokens": entry["prompt_tokens"]},
+                {"from": "gpt", "tokens": entry["output_tokens"]},
+            ]
         if not isinstance(turns, list):
             rows.problem(line, "conversations", turns if turns is not None else entry, "a list of turns")
             continue
@@ -176,7 +191,9 @@ def read_vllm(stream: IO[str], rows: Rows, full: Limit) -> None:
         raise bad_input(message, file=rows.file, line=1)
     starts = data.get("start_times", [0.0] * len(prompts))
     if not isinstance(starts, list) or not len(prompts) == len(outputs) == len(starts):
-        raise bad_input("input_lens, output_lens and start_times have different lengths", file=rows.file, line=1)
+        raise bad_input(
+            "input_lens, output_lens and start_times have different lengths", file=rows.file, line=1
+        )
     for number, (start, prompt, output) in enumerate(zip(starts, prompts, outputs, strict=True)):
         if full(rows):
             return

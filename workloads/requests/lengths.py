@@ -66,7 +66,9 @@ class UniformLength(Config):
 
     @model_validator(mode="after")
     def _in_order(self) -> UniformLength:
-        refuse((("high",), f"found {self.high}; expected at least {self.low}") if self.high < self.low else None)
+        refuse(
+            (("high",), f"found {self.high}; expected at least {self.low}") if self.high < self.low else None
+        )
         return self
 
 
@@ -81,7 +83,9 @@ class LognormalLength(Config):
 
     @model_validator(mode="after")
     def _in_order(self) -> LognormalLength:
-        refuse((("high",), f"found {self.high}; expected at least {self.low}") if self.high < self.low else None)
+        refuse(
+            (("high",), f"found {self.high}; expected at least {self.low}") if self.high < self.low else None
+        )
         return self
 
 

@@ -35,7 +35,11 @@ class SharedPrefix(Config):
         leaves = 1
         for level in self.levels:
             leaves *= level.children
-        refuse((("levels",), f"found a tree of {leaves} leaves; expected at most 2**39") if leaves > 2**39 else None)
+        refuse(
+            (("levels",), f"found a tree of {leaves} leaves; expected at most 2**39")
+            if leaves > 2**39
+            else None
+        )
         return self
 
 

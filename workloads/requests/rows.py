@@ -46,7 +46,9 @@ class Rows:
         if len(self.problems) >= MOST_PROBLEMS:
             raise InputError(self.problems)
 
-    def count(self, line: int, field: str, value: object, least: int = 1, most: int = MAX_TOKENS) -> int | None:
+    def count(
+        self, line: int, field: str, value: object, least: int = 1, most: int = MAX_TOKENS
+    ) -> int | None:
         """A whole number from a cell or JSON value; None, with a problem noted, where it is none."""
         if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
             value = int(value)
@@ -67,14 +69,20 @@ class Rows:
         number: float | None = None
         if isinstance(value, str):
             number = decimal(value.strip())
-        elif isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= FURTHEST_S / unit_s:
+        elif (
+            isinstance(value, int | float)
+            and not isinstance(value, bool)
+            and abs(value) <= FURTHEST_S / unit_s
+        ):
             number = float(value)
         if number is None or not 0 <= number * unit_s <= FURTHEST_S:
             self.problem(line, field, value, "a time of at least 0")
             return None
         return number * unit_s
 
-    def add(self, arrival_s: float, prompt: int, output: int, segments: list[tuple[int, int]] | None = None) -> None:
+    def add(
+        self, arrival_s: float, prompt: int, output: int, segments: list[tuple[int, int]] | None = None
+    ) -> None:
         """A request; ``segments`` (stream, tokens) of its prompt, None: a text of its own."""
         number = len(self.prompt)
         self.arrival.append(arrival_s)
@@ -89,7 +97,9 @@ class Rows:
             self.tokens.append(tokens)
         self.begin.append(len(self.stream))
         if len(self.stream) > MOST_SEGMENTS or number >= MOST_ROWS:
-            raise InputError([Problem(f"expected at most {MOST_ROWS} requests and {MOST_SEGMENTS} blocks", self.file)])
+            raise InputError(
+                [Problem(f"expected at most {MOST_ROWS} requests and {MOST_SEGMENTS} blocks", self.file)]
+            )
 
     def mark(self, name: str, value: float) -> None:
         """A further column's value of the request last added."""
@@ -107,7 +117,7 @@ class Rows:
             order = np.argsort(arrival, kind="stable")
             if (order != np.arange(len(order))).any():
                 return self._in_order(order, name, adapters)
-        marks = {key: np.asarray(column) for key, column in self.marks.items()}
+        marks: dict[str, Any] = {key: np.asarray(column) for key, column in self.marks.items()}
         made = make_requests(np.asarray(self.prompt), np.asarray(self.output), arrival - arrival.min(), name=name,
                              adapters=adapters, **marks)  # fmt: skip
         columns = {key: getattr(made, key) for key in Requests.__dataclass_fields__}
