@@ -1,7 +1,7 @@
 """Policy ``vllm``: continuous batching as the scheduler of vLLM 0.32.0 does it, decision by decision.
 
 Source: ``vllm/v1/core/sched/scheduler.py``, ``kv_cache_manager.py`` and ``block_pool.py`` of vLLM 0.32.0 (Apache-2.0);
-Kwon et al., "Efficient Memory Management for Large Language Model Serving with PagedAttention", SOSP 2023. Held step for
+Kwon et al., "Efficient Memory Management for Large Language Model Serving with PagedAttention", SOSP 2023. Held step by
 step against recordings of that scheduler (``offchip validate scheduler``).
 """
 
