@@ -56,7 +56,7 @@ class RequestColumns(Columns):
     retries: Ints
     """Times that it began again because its worker had failed."""
     transfer_s: Floats
-    """Seconds in which its cache was under way between workers, or waited for room, and nothing was computed for it."""
+    """Seconds from the end of its prompt until its cache was at the worker that goes on with it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,11 +94,13 @@ class TransferColumns(Columns):
     source: Ints
     target: Ints
     ready_s: Floats
-    """When the first of it could have left."""
+    """When its prompt was computed; NaN where that was lost before."""
     begin_s: Floats
-    """When it left: later than ``ready_s`` where the target had no room."""
+    """When a target was booked: before ``ready_s`` where layers leave early, after it where no target had room."""
     end_s: Floats
     bytes: Floats
+    joules: Floats
+    """Of the wires, and of the memories that it was read from and written to."""
     lost: Ints
     """1: a worker had failed when it came."""
 
