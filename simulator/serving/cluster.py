@@ -138,6 +138,10 @@ class _Run:
         """A request comes to a decode worker with its cache and first token."""
         self._place(request, worker, int(self.requests.prompt_tokens[request]))
 
+    def expect(self, request: int, worker: int, sign: int) -> None:
+        """A request's cache is on its way to a worker, or no longer."""
+        self._weigh(request, worker, sign)
+
     def look(self, worker: int) -> None:
         """The worker may be able to begin a step."""
         self.touched.add(worker)

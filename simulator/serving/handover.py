@@ -40,6 +40,10 @@ class Places(Protocol):
         """One of these workers."""
         ...
 
+    def expect(self, request: int, worker: int, sign: int) -> None:
+        """A cache is on its way to a worker (1), or no longer (-1)."""
+        ...
+
     def deliver(self, request: int, worker: int) -> None:
         """A request has come to a decode worker with its cache."""
         ...
@@ -172,6 +176,7 @@ class Handover:
                 transfer.closed = False
                 self._row(transfer, lost=True)
                 del self.under_way[request]
+                self.places.expect(request, transfer.target, -1)
                 self.admitted(request)
         for request in [r for r, booking in self.booked.items() if booking.worker == worker]:
             self.admitted(request)
@@ -215,6 +220,7 @@ class Handover:
             self.loop.now, size, prompt,
         )  # fmt: skip
         self.under_way[request] = transfer
+        self.places.expect(request, target, 1)
         return transfer
 
     def _new_bytes(self, transfer: _Transfer, tokens: int) -> float:
@@ -244,6 +250,7 @@ class Handover:
         there = places.alive[transfer.target] and places.lives[transfer.target] == transfer.target_life
         self._row(transfer, lost=not there)
         del self.under_way[request]
+        places.expect(request, transfer.target, -1)
         if not there:
             self.queue.appendleft(request)
             return

@@ -78,6 +78,9 @@ class WorkerStep(NamedTuple):
 
     cost: StepCost
     groups: list[ScheduledStep]
+    """What is computed."""
+    drafts: list[Ints]
+    """Of every entry that was scheduled, also where all of its tokens had been brought."""
 
 
 class _Progress(NamedTuple):
@@ -139,26 +142,33 @@ class Replica:
     def begin(self) -> WorkerStep | None:
         """Schedule the next step and price it; None: nothing can run until something happens."""
         self.admitted, self.preempted = [], []
-        for _ in range(_TRIES):
-            groups, before = [], len(self.preempted)
-            for scheduler in self.schedulers:
-                groups.append(scheduler.schedule())
-                self.admitted += scheduler.admitted
-                self.preempted += scheduler.preempted.tolist()
+        idle = 0
+        while idle < _TRIES:
+            before, scheduled = (
+                len(self.preempted),
+                [self._schedule(scheduler) for scheduler in self.schedulers],
+            )
+            groups = [self._without_brought(step) for step in scheduled] if self.brought else scheduled
             if any(len(step.request) for step in groups):
-                break
-            for scheduler in self.schedulers:
-                scheduler.complete(np.zeros(0, np.int64))
+                self.step = WorkerStep(self._price(groups), groups, [step.drafts for step in scheduled])
+                return self.step
+            for scheduler, step in zip(self.schedulers, scheduled, strict=True):
+                scheduler.complete(np.zeros(len(step.request), np.int64))
+            if any(len(step.request) for step in scheduled):
+                continue
             if len(self.preempted) == before:
                 return None
-        else:
-            return None
-        if self.brought:
-            for request in self.preempted:
-                self.brought.pop(request, None)
-            groups = [self._without_brought(step) for step in groups]
-        self.step = WorkerStep(self._price(groups), groups)
-        return self.step
+            idle += 1
+        return None
+
+    def _schedule(self, scheduler: Scheduler) -> ScheduledStep:
+        step = scheduler.schedule()
+        self.admitted += scheduler.admitted
+        preempted = scheduler.preempted.tolist()
+        self.preempted += preempted
+        for request in preempted:
+            self.brought.pop(request, None)
+        return step
 
     def _price(self, groups: list[ScheduledStep]) -> StepCost:
         pricer = self.worker.pricer
@@ -171,26 +181,30 @@ class Replica:
         return longest._replace(joules=sum(cost.joules for cost in costs))
 
     def _without_brought(self, step: ScheduledStep) -> ScheduledStep:
-        """The step without tokens whose keys and values have been brought; at least one of each request is left."""
+        """The step without tokens whose keys and values have been brought, and without whom nothing is left of."""
         tokens, context = step.tokens.copy(), step.context.copy()
         for entry, request in enumerate(step.request.tolist()):
             brought = self.brought.get(request)
             if brought is None:
                 continue
-            skip = min(brought - int(context[entry]), int(tokens[entry]) - 1)
+            skip = min(brought - int(context[entry]), int(tokens[entry]))
             if skip > 0:
                 tokens[entry] -= skip
                 context[entry] += skip
             if context[entry] + tokens[entry] >= brought:
                 del self.brought[request]
-        return step._replace(tokens=tokens, context=context)
+        left = tokens > 0
+        return step._replace(
+            request=step.request[left], tokens=tokens[left], context=context[left], drafts=step.drafts[left],
+            samples=step.samples[left], adapter=step.adapter[left],
+        )  # fmt: skip
 
     def finish(self) -> list[StepOutcome]:
         """The step's end: draw what drafts are accepted, and say what each group got."""
         assert self.step is not None
         outcomes = []
-        for scheduler, step in zip(self.schedulers, self.step.groups, strict=True):
-            outcomes.append(scheduler.complete(self._accepted(step.drafts)))
+        for scheduler, drafts in zip(self.schedulers, self.step.drafts, strict=True):
+            outcomes.append(scheduler.complete(self._accepted(drafts)))
             for request in outcomes[-1].finished.tolist():
                 self.loads[self.group.pop(request)] -= 1
         self.step = None
