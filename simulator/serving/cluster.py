@@ -8,6 +8,7 @@ elsewhere, and what it gives a second time is not counted.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from math import isnan
 
@@ -37,12 +38,15 @@ __all__ = ["run_service"]
 Ints = npt.NDArray[np.int64]
 
 
-def run_service(requests: Requests, service: Service) -> ServiceRecord:
+def run_service(
+    requests: Requests, service: Service, advance: Callable[[int], None] | None = None
+) -> ServiceRecord:
     """Serve all requests to their ends.
 
-    Raises ``InfeasibleError`` where some can never end: longer than a worker's memory, or no worker left.
+    ``advance`` is told of requests answered, some at a time. An interrupt ends the run, and what was computed until
+    then is the record: requests without all their tokens were not answered. Raises ``InfeasibleError`` where some can never end: longer than a worker's memory, or no worker left.
     """
-    return _Run(requests, service).run()
+    return _Run(requests, service).run(advance)
 
 
 class _Answers:
@@ -115,18 +119,34 @@ class _Run:
         self.row = [0] * len(self.replicas)
         self.handover = Handover(service, requests, self.loop, self) if service.apart else None
 
-    def run(self) -> ServiceRecord:
+    def run(self, advance: Callable[[int], None] | None = None) -> ServiceRecord:
         """From the first event to the last token."""
         for failure in in_order(self.service.failures):
             self.loop.at(failure.at_s, Rank.FAILURE, partial(self._fail, failure))
         self.sender.begin()
-        self.loop.run(lambda: self.done == self.requests.count, self._settle)
+        try:
+            self.loop.run(self._told(advance), self._settle)
+        except KeyboardInterrupt:
+            return self._record()
         if self.done < self.requests.count:
             raise InfeasibleError(
                 f"{self.requests.count - self.done} of {self.requests.count} requests can never end: "
                 f"{sum(self.alive)} of {len(self.alive)} workers are up and none of them can begin a step"
             )
         return self._record()
+
+    def _told(self, advance: Callable[[int], None] | None) -> Callable[[], bool]:
+        """Whether all is answered; somebody is told at every hundredth of it."""
+        told, part, count = 0, max(self.requests.count // 100, 1), self.requests.count
+
+        def over() -> bool:
+            nonlocal told
+            if advance is not None and self.done - told >= part:
+                advance(self.done - told)
+                told = self.done
+            return self.done == count
+
+        return over
 
     # What the handover asks.
 

@@ -65,8 +65,10 @@ class ServiceFacts:
     seed: int = 0
     routing: str = ""
     notes: tuple[str, ...] = ()
-    stopped: bool = False
-    """Whether the run was stopped before its end."""
+    request_s: float = 0.0
+    """Seconds of a request outside the steps: HTTP, tokenising, detokenising."""
+    prompt_token_s: float = 0.0
+    """The same for each token of its prompt."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +116,7 @@ class ServedRequests:
     decode_s: Floats
     """From the first token to the last."""
     ttft_s: Floats
+    """From arrival to the first token at the client: with the engine's time outside the steps."""
     tpot_s: Floats
     """Mean time between its tokens."""
     e2e_s: Floats
@@ -139,7 +142,8 @@ class ServingResult(Shown):
         decode = last - rows.first_token_s
         gaps = self.requests.output_tokens - 1
         tpot = np.where(gaps > 0, decode / np.maximum(gaps, 1), np.nan)
-        ttft, e2e = rows.first_token_s - rows.arrival_s, last - rows.arrival_s
+        outside = self.facts.request_s + self.facts.prompt_token_s * self.requests.prompt_tokens
+        ttft, e2e = rows.first_token_s - rows.arrival_s + outside, last - rows.arrival_s + outside
         kept = finished & (e2e <= self.requests.deadline_s)
         for limit, values in ((self.slo.ttft_s, ttft), (self.slo.tpot_s, tpot), (self.slo.e2e_s, e2e)):
             if limit is not None:
@@ -167,6 +171,11 @@ class ServingResult(Shown):
             "e2e": Spread.of(served.e2e_s), "queue": Spread.of(served.queue_s),
             "prefill": Spread.of(served.prefill_s), "decode": Spread.of(served.decode_s),
         }  # fmt: skip
+
+    @property
+    def stopped(self) -> bool:
+        """Whether the run was interrupted: a whole one answers every request."""
+        return not bool(self.served.finished.all())
 
     @property
     def attainment(self) -> float:
@@ -269,7 +278,7 @@ class ServingResult(Shown):
         facts = self.facts
         return {
             "model": facts.model, "system": facts.system, "requests": facts.requests, "engine": facts.engine,
-            "layout": facts.layout, "routing": facts.routing, "seed": facts.seed, "stopped": facts.stopped,
+            "layout": facts.layout, "routing": facts.routing, "seed": facts.seed, "stopped": self.stopped,
             "settings": dict(facts.settings), "workers": [_worker_json(worker) for worker in facts.workers],
             "slo": {"ttft_s": self.slo.ttft_s, "tpot_s": self.slo.tpot_s, "e2e_s": self.slo.e2e_s,
                     "attainment": self.slo.attainment},
@@ -311,7 +320,7 @@ class ServingResult(Shown):
         """What was served, its times, and what it took."""
         facts, counts = self.facts, self.counts
         head = f"{facts.model} on {facts.system}, {facts.engine}, {facts.layout}: {facts.requests}"
-        stopped = " (stopped before the end)" if facts.stopped else ""
+        stopped = " (stopped before the end)" if self.stopped else ""
         times = tuple(
             (name, *(_time(value) for key, value in spread.as_json().items() if key != "count"))
             for name, spread in self.latency.items()
@@ -334,7 +343,7 @@ class ServingResult(Shown):
             rows.append(("within " + (str(self.slo) if not self.slo.empty else "their deadlines"), within))
         rows += [
             ("devices busy", f"{use['device_busy']:.1%}; host {use['host_share']:.1%} of step time"),
-            ("batch", f"{use['batch']:.1%} of the sequences that may run"),
+            ("batch", f"on average {use['batch']:.1%} of the sequences that may run"),
             ("KV cache", f"{use['cache']:.1%} held, peak {use['cache_peak']:.1%}; {self.cache_hit_share:.1%} of prompt "
                          f"tokens found there; {counts['preemptions']} preemptions"),
         ]  # fmt: skip

@@ -216,7 +216,18 @@ def test_a_part_of_its_own_leaves_the_others_as_they_were() -> None:
     assert np.array_equal(with_think.think_s, other.think_s)
 
 
+def test_longest_cuts_prompts() -> None:
+    requests = draw_requests(described("requests: 500\nprompt: sharegpt\noutput: sharegpt\nlongest: 1000"))
+    total = requests.prompt_tokens + requests.output_tokens
+    assert total.max() == 1000
+    assert requests.prompt_tokens.min() >= 1
+    free = draw_requests(described("requests: 500\nprompt: sharegpt\noutput: sharegpt"))
+    short = free.prompt_tokens + free.output_tokens <= 1000
+    assert np.array_equal(requests.prompt_tokens[short], free.prompt_tokens[short])
+
+
 BAD = {
+    "requests: 5\nprompt: 1\noutput: 1\nlongest: 9\nsessions: {turns: 2}": "is a bound for single prompts",
     "requests: 0\nprompt: 1\noutput: 1": "test.yaml:1: requests: found 0",
     "requests: 5": "missing key 'prompt'",
     "requests: 5\nprompt: shareg\noutput: 1": "did you mean 'sharegpt'",

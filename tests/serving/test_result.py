@@ -114,7 +114,7 @@ def cut(result: ServingResult, keep: int) -> ServingResult:
     for name in ("first_scheduled_s", "first_token_s", "last_token_s"):
         changed[name][order] = np.nan
     record = dataclasses.replace(result.record, requests=type(rows)(**changed))
-    return dataclasses.replace(result, record=record, facts=dataclasses.replace(result.facts, stopped=True))
+    return dataclasses.replace(result, record=record)
 
 
 @pytest.mark.parametrize("keep", [0, 1, 10])
@@ -124,6 +124,16 @@ def test_a_stopped_run_counts_what_was_answered(keep: int) -> None:
     assert stopped.latency["e2e"].count == keep
     assert stopped.attainment == keep / 20
     assert "stopped before the end" in str(stopped)
+
+
+def test_time_outside_the_steps_counts_at_the_client() -> None:
+    plain = result_of(5, 30)
+    facts = dataclasses.replace(plain.facts, request_s=0.5, prompt_token_s=0.01)
+    later = dataclasses.replace(plain, facts=facts)
+    outside = 0.5 + 0.01 * plain.requests.prompt_tokens
+    assert later.served.ttft_s == pytest.approx(plain.served.ttft_s + outside)
+    assert later.served.e2e_s == pytest.approx(plain.served.e2e_s + outside)
+    assert np.array_equal(later.served.tpot_s, plain.served.tpot_s, equal_nan=True)
 
 
 def test_deadlines_count_as_limits() -> None:

@@ -20,7 +20,7 @@ from hw_configs.yaml_file import Document, read_yaml, read_yaml_text
 from workloads.requests.arrivals import Arrivals, AtOnce, ClosedLoop, draw_arrivals, with_rate
 from workloads.requests.lengths import Length, draw_lengths
 from workloads.requests.prefixes import SharedPrefix, draw_prefixes
-from workloads.requests.table import Requests
+from workloads.requests.table import MAX_TOKENS, Requests
 
 __all__ = ["MOST_REQUESTS", "RequestDescription", "draw_requests", "read_description"]
 
@@ -100,6 +100,8 @@ class RequestDescription(Config):
     arrivals: Arrivals | None = None
     prompt: Length | None = None
     output: Length | None = None
+    longest: Annotated[int, Field(ge=2, le=MAX_TOKENS)] | None = None
+    """Tokens of prompt and answer together at most: longer prompts are cut, then answers."""
     shared_prefix: SharedPrefix | None = None
     sessions: Sessions | None = None
     priority: Priorities | None = None
@@ -123,6 +125,8 @@ class RequestDescription(Config):
             ]
         if self.sessions is not None and isinstance(self.arrivals, ClosedLoop) and self.arrivals.think > 0:
             faults.append((("arrivals", "think"), "sessions have a think time of their own"))
+        if self.longest is not None and (self.sessions or self.shared_prefix or self.trace):
+            faults.append((("longest",), "is a bound for single prompts: not with sessions, shared_prefix or trace"))
         refuse(*faults)
         return self
 
@@ -197,6 +201,9 @@ class _Draws:
         assert of.output is not None
         prompt = draw_lengths(of.prompt, of.requests, "prompt", self.rng["prompt"])
         output = draw_lengths(of.output, of.requests, "output", self.rng["output"])
+        if of.longest is not None:
+            output = np.minimum(output, of.longest - 1)
+            prompt = np.minimum(prompt, of.longest - output)
         session, turn = self._sessions(of.requests)
         sessions = int(session[-1]) + 1
         starts = draw_arrivals(of.arrivals or AtOnce(kind="at-once"), sessions, self.rng["arrivals"])
