@@ -29,11 +29,12 @@ def _mixed(x):
 
 
 @compiled
-def rewind(q):
-    """Put a request's chain of keys at its first token."""
+def rewind(s, r):
+    """Put a request's chain of keys at its first token. Under another adapter all keys are others."""
+    q = s.requests[r]
     q.segment = 0
     q.offset = 0
-    q.low = u(0x243F6A8885A308D3)
+    q.low = _mixed(u(0x243F6A8885A308D3) + u(s.adapter[r]))
     q.high = u(0x13198A2E03707344)
 
 
@@ -152,7 +153,7 @@ def look_up(s, r):
     """
     e = s.engine[0]
     q = s.requests[r]
-    rewind(q)
+    rewind(s, r)
     if e.caching == 0:
         return 0
     found = 0

@@ -212,8 +212,10 @@ def _waiting_pass(s):
             break
         n = min(n, _room(e))
         top = _top(e, base + n)
-        if e.take_all != 0:
-            top = max(top, min(q.prompt + q.end, e.max_len))
+        if e.take == _WHOLE:
+            top = max(top, _top(e, q.prompt + q.end - 1))
+        elif e.take == _KNOWN:
+            top = max(top, _top(e, q.known))
         watermark = e.watermark if e.running > 0 else 0
         if not fits(s, r, base, top, hits, watermark, _whole(s, r)):
             break

@@ -33,7 +33,7 @@ ENGINE: Final = np.dtype(
     _fields(
         "i8",
         "budget max_seqs block max_len chunked caching priority threshold adaptive reserve watermark drafts lookahead "
-        "draft_slots drop_last swap gate take_all blocks paged tokens_left inputs_left cap running waiting entries "
+        "draft_slots drop_last swap gate take blocks paged tokens_left inputs_left cap running waiting entries "
         "preempted admitted free keys front back rows host_free host_in host_out moved_in moved_out mask",
     )
 )
@@ -84,6 +84,7 @@ class State(NamedTuple):
     segment_stream: Array
     segment_tokens: Array
     output_stream: Array
+    adapter: Array
 
 
 def make_state(requests: Requests, rules: Rules, blocks: int, groups: tuple[PageGroup, ...]) -> State:
@@ -102,7 +103,7 @@ def make_state(requests: Requests, rules: Rules, blocks: int, groups: tuple[Page
         "adaptive": rules.adaptive, "reserve": int(rules.reserve),
         "watermark": int(rules.watermark * (blocks + 1)), "drafts": rules.drafts, "lookahead": rules.lookahead,
         "draft_slots": rules.draft_slots, "drop_last": rules.drop_last_hit_block, "swap": rules.swap,
-        "gate": rules.batch_at_once, "take_all": rules.take_all, "blocks": blocks, "paged": paged, "free": blocks,
+        "gate": rules.batch_at_once, "take": int(rules.take), "blocks": blocks, "paged": paged, "free": blocks,
         "rows": seqs, "host_free": rules.host_blocks,
     }  # fmt: skip
     for name, value in settings.items():
@@ -123,4 +124,5 @@ def make_state(requests: Requests, rules: Rules, blocks: int, groups: tuple[Page
         engine, request, block, slots, np.empty((seqs, width), np.int32), np.arange(seqs - 1, -1, -1),
         ints(seqs), ints(n), np.zeros(seqs, ENTRY), ints(n), np.zeros(n, ADMISSION), ints(width), group,
         requests.segment_begin, requests.segment_stream, requests.segment_tokens, requests.output_stream,
+        requests.adapter,
     )  # fmt: skip

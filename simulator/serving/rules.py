@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from enum import IntEnum
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
-from hw_configs.problems import bad_input
+from hw_configs.problems import InputError, Problem, bad_input
 from simulator.serving.settings import EngineSettings
 
-__all__ = ["PageGroup", "Reserve", "Rules", "rules_of"]
+__all__ = ["UNLIMITED", "VLLM_ALONE", "PageGroup", "Reserve", "Rules", "refuse", "rules_of"]
+
+UNLIMITED: Final = 1 << 40
+"""Tokens of a step of an engine that counts requests alone."""
 
 
 class PageGroup(NamedTuple):
@@ -25,14 +29,14 @@ class PageGroup(NamedTuple):
 
 
 class Reserve(IntEnum):
-    """What must fit before a request is admitted."""
+    """What of a request is meant: by what must fit before it is admitted, or by what it is given then."""
 
     CHUNK = 0
     """What its first step computes."""
     KNOWN = 1
     """All that is known of it: its prompt, and what it had answered before a preemption."""
     WHOLE = 2
-    """Its last token, beside the last tokens of all that run: nobody is ever preempted."""
+    """All up to its last token; what fits so, beside all others that run, is never preempted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,8 +64,8 @@ class Rules:
     """Blocks."""
     batch_at_once: bool = False
     """Admit only while nothing ran before the step."""
-    take_all: bool = False
-    """Take the blocks of the last token at admission."""
+    take: Reserve = Reserve.CHUNK
+    """Whose blocks a request is given at admission."""
 
     def __post_init__(self) -> None:
         least = 1 + self.drafts + self.draft_slots
@@ -94,3 +98,25 @@ def rules_of(settings: EngineSettings, block_size: int, host_blocks: int = 0) ->
         swap=settings.swap,
         host_blocks=host_blocks,
     )
+
+
+VLLM_ALONE: Final = (
+    "policy", "long_prefill_token_threshold", "long_prefill_token_threshold_adaptive", "max_num_active_seqs",
+    "watermark",
+)  # fmt: skip
+"""Settings that no other policy knows."""
+
+
+def refuse(settings: EngineSettings, names: Sequence[str]) -> None:
+    """Raise ``InputError`` for each setting of ``names`` that is not at its default: the policy does not know it."""
+    neutral = {field.name: field.default for field in fields(EngineSettings)}
+    problems = [
+        Problem(
+            f"found {getattr(settings, name)!r}; the policy {settings.scheduler!r} does not know it",
+            path=f"engine.{name}",
+        )
+        for name in names
+        if getattr(settings, name) != neutral[name]
+    ]
+    if problems:
+        raise InputError(problems)

@@ -102,6 +102,11 @@ SCHEDULERS: Final[Registry[MakeScheduler]] = Registry(
     "scheduling policy",
     "offchip.schedulers",
     {
+        "orca": "simulator.serving.policies.orca:make",
+        "sglang": "simulator.serving.policies.sglang:make",
+        "static": "simulator.serving.policies.static:make",
+        "trtllm-guaranteed-no-evict": "simulator.serving.policies.trtllm_guaranteed_no_evict:make",
+        "trtllm-max-utilization": "simulator.serving.policies.trtllm_max_utilization:make",
         "vllm": "simulator.serving.policies.vllm:make",
     },
 )

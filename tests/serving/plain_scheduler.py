@@ -106,8 +106,8 @@ class PlainScheduler:
         r = self.requests
         prompt = []
         for k in range(r.segment_begin[i], r.segment_begin[i + 1]):
-            prompt += [(int(r.segment_stream[k]), j) for j in range(r.segment_tokens[k])]
-        answer = [(int(r.output_stream[i]), j) for j in range(r.output_tokens[i])]
+            prompt += [(int(r.adapter[i]), int(r.segment_stream[k]), j) for j in range(r.segment_tokens[k])]
+        answer = [(int(r.adapter[i]), int(r.output_stream[i]), j) for j in range(r.output_tokens[i])]
         job = Job(i, prompt, answer, int(r.priority[i]), float(r.arrival_s[i]))
         self.queue.append(job)
         self.sort_queue()

@@ -56,9 +56,12 @@ def request_tables(draw, longest=19, most=12):
     for _ in range(count):
         turn = draw(st.integers(-2, len(prompts) - 1)) if prompts else -1
         if turn >= 0:
-            segments = [*prompts[turn], (streams[turn], outputs[turn]), (draw(st.integers(0, 2)), draw(st.integers(1, 4)))]
+            said = (draw(st.integers(0, 2)), draw(st.integers(1, 4)))
+            segments = [*prompts[turn], (streams[turn], outputs[turn]), said]
         else:
-            segments = draw(st.lists(st.tuples(st.integers(0, 2), st.integers(1, 12)), min_size=1, max_size=3))
+            segments = draw(
+                st.lists(st.tuples(st.integers(0, 2), st.integers(1, 12)), min_size=1, max_size=3)
+            )
         if sum(tokens for _, tokens in segments) > longest:
             segments = [(draw(st.integers(0, 2)), draw(st.integers(1, longest)))]
         prompts.append(segments)
@@ -70,5 +73,7 @@ def request_tables(draw, longest=19, most=12):
         sorted(draw(st.lists(st.integers(0, 12), min_size=count, max_size=count))),
         prompts=prompts,
         output_stream=np.array(streams),
+        adapter=np.array(draw(st.lists(st.sampled_from([-1, -1, -1, 0]), min_size=count, max_size=count))),
+        adapters=("one",),
         priority=np.array(draw(st.lists(st.integers(0, 2), min_size=count, max_size=count))),
     )
