@@ -38,13 +38,17 @@ def serve(
     decode_workers: Annotated[int, typer.Option(help="workers for answers alone")] = 0,
     fail: Annotated[list[str] | None, typer.Option(help="WORKER@TIME[:RETURN], such as 0@30s:60s")] = None,
     slo: Annotated[str, typer.Option(help="limits: ttft=200ms,tpot=30ms,e2e=10s,attainment=90%")] = "",
-    find_rate: Annotated[bool, typer.Option("--find-rate", help="the largest rate within the limits")] = False,
+    find_rate: Annotated[
+        bool, typer.Option("--find-rate", help="the largest rate within the limits")
+    ] = False,
     tolerance: Annotated[float, typer.Option(help="of --find-rate, as a share of the rate")] = 0.02,
     gpus: Annotated[int | None, typer.Option(help="with --best-layout: how many to divide")] = None,
     best_layout: Annotated[bool, typer.Option("--best-layout", help="try every layout of --gpus")] = False,
     dtype: Annotated[str | None, typer.Option(help="element type of weights and activations")] = None,
     kv_dtype: Annotated[str | None, typer.Option(help="element type of the KV cache")] = None,
-    describe: Annotated[bool, typer.Option("--describe", help="settings with their sources; serve nothing")] = False,
+    describe: Annotated[
+        bool, typer.Option("--describe", help="settings with their sources; serve nothing")
+    ] = False,
     seed: Annotated[int | None, typer.Option(help="in place of the description's own")] = None,
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="write JSON, tables, a Perfetto trace and a page")
@@ -104,7 +108,13 @@ def _serve(
 
 
 def _rate(
-    model: str, hw: str, source: RequestSource, asked: ServeOptions, tolerance: float, out: Path | None, as_json: bool
+    model: str,
+    hw: str,
+    source: RequestSource,
+    asked: ServeOptions,
+    tolerance: float,
+    out: Path | None,
+    as_json: bool,
 ) -> None:
     from offchip.cli.output import print_json, print_tables, progress
     from offchip.serving.build import deploy
@@ -120,7 +130,13 @@ def _rate(
 
 
 def _layouts(
-    model: str, hw: str, source: RequestSource, asked: ServeOptions, gpus: int, out: Path | None, as_json: bool
+    model: str,
+    hw: str,
+    source: RequestSource,
+    asked: ServeOptions,
+    gpus: int,
+    out: Path | None,
+    as_json: bool,
 ) -> None:
     from offchip.cli.output import print_json, print_tables, progress
     from offchip.serving.layouts import best_layout

@@ -18,7 +18,11 @@ Floats = npt.NDArray[np.float64]
 MOST_BINS: Final = 400
 SLOWEST: Final = 25
 QUANTILES: Final = tuple(np.linspace(0, 1, 101).tolist())
-PARTS: Final = {"queue_s": "waiting to begin", "prefill_s": "computing its prompt", "decode_s": "writing its answer"}
+PARTS: Final = {
+    "queue_s": "waiting to begin",
+    "prefill_s": "computing its prompt",
+    "decode_s": "writing its answer",
+}
 
 
 def serving_page(result: ServingResult, probes: Sequence[Mapping[str, Any]] = ()) -> dict[str, Any]:
@@ -63,7 +67,8 @@ def over_time(result: ServingResult) -> dict[str, list[float]]:
     kept = per_second(rows.arrival_s, served.kept.astype(np.float64))
     share = np.divide(kept, arrivals, out=np.full(count, np.nan), where=arrivals > 0)
     found = {
-        "edges": edges, "arrived": arrivals, "answered": per_second(np.where(served.finished, rows.last_token_s, np.nan)),
+        "edges": edges, "arrived": arrivals,
+        "answered": per_second(np.where(served.finished, rows.last_token_s, np.nan)),
         "tokens": per_second(steps.start_s + steps.seconds, steps.delivered.astype(np.float64)),
         "running": _mean(result, steps.sequences, edges), "waiting": _mean(result, steps.waiting, edges),
         "cache": _mean(result, held, edges) / max(float(blocks.sum()), 1.0),
@@ -134,7 +139,9 @@ def explained(result: ServingResult, number: int) -> str:
     whole = float(served.e2e_s[number])
     if np.isnan(whole):
         return "was not answered"
-    parts = sorted(((float(getattr(served, name)[number]), words) for name, words in PARTS.items()), reverse=True)
+    parts = sorted(
+        ((float(getattr(served, name)[number]), words) for name, words in PARTS.items()), reverse=True
+    )
     longest, words = parts[0]
     share = longest / whole if whole > 0 else 1.0
     said = [f"{format_quantity(longest, 'time')} of {format_quantity(whole, 'time')} ({share:.0%}) {words}"]

@@ -106,15 +106,17 @@ def deploy(model: str | Path, hw: str | Path | System, asked: ServeOptions, requ
     system = hw if isinstance(hw, System) else load_system(hw)
     gpus = gpus_of(system)
     served = load_served(model, asked.dtype, asked.kv_dtype)
-    base = preset(asked.engine, system.memories[gpus[0].memory or gpus[0].name].capacity_bytes, gpus[0].device.name)
+    base = preset(
+        asked.engine, system.memories[gpus[0].memory or gpus[0].name].capacity_bytes, gpus[0].device.name
+    )
     settings = _settings(base, asked, served)
     _check_experts(asked, served)
     SCHEDULERS.get(settings.scheduler), ROUTERS.get(asked.routing)
     capacity = capacity_of(served.model, system, asked.layout, settings)
     if capacity.space.blocks < asked.dp:
         raise InfeasibleError(
-            f"{served.model.name} on {capacity.device}: {format_quantity(capacity.cache, 'size')} are left for the cache, "
-            f"less than a block of {format_quantity(capacity.space.block_bytes, 'size')}"
+            f"{served.model.name} on {capacity.device}: {format_quantity(capacity.cache, 'size')} are left for the "
+            f"cache, less than a block of {format_quantity(capacity.space.block_bytes, 'size')}"
         )
     adapters = Adapters.on(served.model) if requests.adapters else None
     draft = _draft(settings)
@@ -169,7 +171,9 @@ def _workers(
     if need > len(gpus):
         machines = -(-asked.workers // max(len(gpus) // each, 1)) * max(-(-each // len(gpus)), 1)
         notes.append(f"{need} GPUs stand on {machines} machines like this one")
-    roles = ["prefill"] * asked.prefill_workers + ["decode"] * asked.decode_workers or ["both"] * asked.replicas
+    roles = ["prefill"] * asked.prefill_workers + ["decode"] * asked.decode_workers or [
+        "both"
+    ] * asked.replicas
     space = capacity.space._replace(blocks=capacity.space.blocks // asked.dp)
     workers = []
     for number, role in enumerate(roles):

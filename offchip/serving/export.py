@@ -104,7 +104,9 @@ def trace_events(result: ServingResult) -> Iterator[dict[str, Any]]:
         yield _named("process_name", number, 0, f"{worker.name} ({worker.role})")
         yield _named("thread_name", number, 1, f"steps (the first {MOST_STEPS})" if cut_steps else "steps")
     lives = len(result.facts.workers) + 1
-    yield _named("process_name", lives, 0, f"requests (the first {MOST_LIFELINES})" if cut_rows else "requests")
+    yield _named(
+        "process_name", lives, 0, f"requests (the first {MOST_LIFELINES})" if cut_rows else "requests"
+    )
     columns = {name: column[:MOST_STEPS].tolist() for name, column in steps.to_dict().items()}
     for row in zip(*columns.values(), strict=True):
         yield from _step(dict(zip(columns, row, strict=True)))
@@ -116,7 +118,17 @@ def _step(step: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     process, start = step["replica"] + 1, step["start_s"] * US
     decode = step["sequences"] if not step["prefill_tokens"] else step["tokens"] - step["prefill_tokens"]
     name = f"{step['prefill_tokens']} prefill + {decode}" if step["prefill_tokens"] else f"decode {decode}"
-    shown = ("tokens", "prefill_tokens", "sequences", "waiting", "free_blocks", "device_s", "host_s", "joules", "lost")
+    shown = (
+        "tokens",
+        "prefill_tokens",
+        "sequences",
+        "waiting",
+        "free_blocks",
+        "device_s",
+        "host_s",
+        "joules",
+        "lost",
+    )
     yield {
         "ph": "X", "name": name, "cat": "step", "pid": process, "tid": 1, "ts": start, "dur": step["seconds"] * US,
         "args": {key: step[key] for key in shown},

@@ -34,7 +34,12 @@ class Probe:
 
     def as_json(self) -> dict[str, Any]:
         """The probe as plain data."""
-        return {"rate": self.rate, "attainment": self.attainment, "goodput": self.goodput, "passed": self.passed}
+        return {
+            "rate": self.rate,
+            "attainment": self.attainment,
+            "goodput": self.goodput,
+            "passed": self.passed,
+        }
 
 
 @dataclass(frozen=True)
@@ -46,6 +51,8 @@ class FoundRate(Shown):
     wanted: float
     """Share of requests that must keep the limits."""
     probes: tuple[Probe, ...]
+    note: str = ""
+    """What a reader must know before believing the rate."""
 
     @property
     def monotone(self) -> bool:
@@ -57,13 +64,18 @@ class FoundRate(Shown):
         """The search as plain data."""
         return {
             "rate": self.rate, "tolerance": self.tolerance, "attainment_wanted": self.wanted,
-            "monotone": self.monotone, "probes": [probe.as_json() for probe in self.probes],
+            "monotone": self.monotone, "note": self.note, "probes": [probe.as_json() for probe in self.probes],
         }  # fmt: skip
 
     def shown_tables(self) -> Sequence[Table]:
         """The rate, then what was tried, by rate."""
         note = "" if self.monotone else "; some larger rate passed by chance: ask for more requests"
-        head = f"largest rate: {self.rate:.4g} /s ({self.wanted:.0%} of requests within the limits, tolerance {self.tolerance:.0%}{note})"
+        head = (
+            f"largest rate: {self.rate:.4g} /s ({self.wanted:.0%} of requests within the limits, "
+            f"tolerance {self.tolerance:.0%}{note})"
+        )
+        if self.note:
+            head += f"\nnote: {self.note}"
         rows = [
             (f"{p.rate:.4g} /s", f"{p.attainment:.1%}", f"{p.goodput:.4g} /s", "yes" if p.passed else "no")
             for p in sorted(self.probes, key=lambda probe: probe.rate)
@@ -72,7 +84,10 @@ class FoundRate(Shown):
 
 
 def find_rate(
-    probe: Callable[[float], tuple[float, float]], wanted: float, start: float = 1.0, tolerance: float = TOLERANCE
+    probe: Callable[[float], tuple[float, float]],
+    wanted: float,
+    start: float = 1.0,
+    tolerance: float = TOLERANCE,
 ) -> FoundRate:
     """The largest rate at which ``probe`` (rate to attainment and goodput) reaches ``wanted``.
 
@@ -112,9 +127,13 @@ def _bracket(passes: Callable[[float], bool], start: float) -> tuple[float, floa
             if not passes(rate * 2):
                 return rate, rate * 2
             rate *= 2
-        raise bad_input("every rate keeps the limits: ask for more requests, or closer limits", path="--find-rate")
+        raise bad_input(
+            "every rate keeps the limits: ask for more requests, or closer limits", path="--find-rate"
+        )
     while rate > LEAST_RATE:
         rate /= 2
         if passes(rate):
             return rate, rate * 2
-    raise NoAnswerError(f"no rate keeps the limits: even at {rate:.1g} requests per second too few requests do")
+    raise NoAnswerError(
+        f"no rate keeps the limits: even at {rate:.1g} requests per second too few requests do"
+    )

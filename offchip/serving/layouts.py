@@ -1,4 +1,4 @@
-"""The best layout for so many GPUs: every way to divide them into replicas, stages and shares is served and compared."""
+"""The best layout for so many GPUs: every division into replicas, stages and shares is served and compared."""
 
 from __future__ import annotations
 
@@ -33,7 +33,11 @@ class LayoutTried:
         """The layout with its totals."""
         asked = self.asked
         base: dict[str, Any] = {
-            "tp": asked.tp, "pp": asked.pp, "ep": asked.ep, "dp": asked.dp, "replicas": asked.replicas
+            "tp": asked.tp,
+            "pp": asked.pp,
+            "ep": asked.ep,
+            "dp": asked.dp,
+            "replicas": asked.replicas,
         }
         if self.result is None:
             return {**base, "reason": self.reason}
@@ -66,10 +70,15 @@ class LayoutsTried(Shown):
                 continue
             rows.append((
                 words, f"{result.throughput['goodput_requests_per_s']:.4g} /s", f"{result.attainment:.1%}",
-                format_quantity(result.latency["ttft"].p90, "time"), format_quantity(result.latency["tpot"].p90, "time"), "",
+                format_quantity(result.latency["ttft"].p90, "time"),
+                format_quantity(result.latency["tpot"].p90, "time"), "",
             ))  # fmt: skip
         columns = ("layout", "goodput", "within limits", "ttft p90", "tpot p90", "why not")
-        return (Table(f"{self.gpus} GPUs, best layout: {self.best.asked.describe_layout()}", columns, tuple(rows)),)
+        return (
+            Table(
+                f"{self.gpus} GPUs, best layout: {self.best.asked.describe_layout()}", columns, tuple(rows)
+            ),
+        )
 
 
 def layouts_of(asked: ServeOptions, gpus: int, experts: bool) -> Iterator[ServeOptions]:

@@ -49,7 +49,9 @@ class ServeOptions:
     def __post_init__(self) -> None:
         problems = wrong_types(self)
         if isinstance(self.fail, str) or not isinstance(self.fail, Sequence):
-            problems.append(Problem(f"found {self.fail!r:.80}; expected a list of WORKER@TIME[:RETURN]", path="--fail"))
+            problems.append(
+                Problem(f"found {self.fail!r:.80}; expected a list of WORKER@TIME[:RETURN]", path="--fail")
+            )
         if problems:
             raise InputError(problems)
         if self.engine not in ENGINES:
@@ -57,7 +59,10 @@ class ServeOptions:
                             suggestion=nearest(self.engine, ENGINES))  # fmt: skip
         least = {"tp": 1, "pp": 1, "ep": 1, "dp": 1, "replicas": 1, "prefill_workers": 0, "decode_workers": 0}
         problems = [
-            Problem(f"found {getattr(self, name)}; expected {low} to {MOST_WORKERS}", path=f"--{name.replace('_', '-')}")
+            Problem(
+                f"found {getattr(self, name)}; expected {low} to {MOST_WORKERS}",
+                path=f"--{name.replace('_', '-')}",
+            )
             for name, low in least.items()
             if not low <= getattr(self, name) <= MOST_WORKERS
         ]
@@ -87,7 +92,9 @@ class ServeOptions:
     @property
     def layout(self) -> Layout:
         """How each worker lies on devices."""
-        return Layout(tp=self.tp, pp=self.pp, attention_dp=self.dp, moe_ep=self.ep, moe_tp=self.tp * self.dp // self.ep)
+        return Layout(
+            tp=self.tp, pp=self.pp, attention_dp=self.dp, moe_ep=self.ep, moe_tp=self.tp * self.dp // self.ep
+        )
 
     @property
     def limits(self) -> Slo:
@@ -147,9 +154,15 @@ def _unknown_to_engine(asked: ServeOptions) -> list[Problem]:
     if devices % ep:
         return [Problem(f"found {ep}; expected a divisor of tp x dp = {devices}", path="--ep")]
     if asked.engine == "vllm" and ep not in (1, devices):
-        return [Problem(f"found {ep}; vllm knows expert parallelism over all of tp x dp = {devices} or none", path="--ep")]
+        return [
+            Problem(
+                f"found {ep}; vllm knows expert parallelism over all of tp x dp = {devices} or none",
+                path="--ep",
+            )
+        ]
     if asked.engine == "trtllm" and asked.dp > 1 and asked.tp > 1:
-        words = f"found {asked.dp} beside --tp {asked.tp}; trtllm knows data-parallel attention over all devices, with --tp 1"
+        rule = "trtllm knows data-parallel attention over all devices, with --tp 1"
+        words = f"found {asked.dp} beside --tp {asked.tp}; {rule}"
         return [Problem(words, path="--dp")]
     if asked.engine == "sglang" and asked.pp > 1 and asked.dp > 1:
         return [Problem(f"found {asked.pp} beside --dp {asked.dp}; sglang has no pipeline with data-parallel attention",
@@ -166,7 +179,9 @@ def parse_failure(text: str) -> Failure:
     who, at, when = text.partition("@")
     worker = integer(who, 0, MOST_WORKERS)
     if not at or worker is None:
-        raise bad_input(f"found {text[:60]!r}; expected WORKER@TIME[:RETURN], such as 0@30s:60s", path="--fail")
+        raise bad_input(
+            f"found {text[:60]!r}; expected WORKER@TIME[:RETURN], such as 0@30s:60s", path="--fail"
+        )
     begin, colon, back = when.partition(":")
     try:
         start = parse_quantity(begin, "time")
@@ -174,6 +189,7 @@ def parse_failure(text: str) -> Failure:
     except UnitError as error:
         raise bad_input(f"{error}", path="--fail") from None
     if not 0 <= start < end:
-        raise bad_input(f"found {text[:60]!r}; expected a return after the failure, both at 0 s or later", path="--fail")
+        raise bad_input(
+            f"found {text[:60]!r}; expected a return after the failure, both at 0 s or later", path="--fail"
+        )
     return Failure(worker, start, end)
-

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Unpack
+from typing import TYPE_CHECKING, Final, Unpack
 
 from hw_configs.problems import bad_input
 from hw_configs.system import System
+from hw_configs.units import format_quantity
 from offchip.keywords import from_keywords
 from offchip.progress import Reporter, silent
 from offchip.serving.build import Deployment, deploy, refuse_too_long
@@ -20,7 +22,10 @@ from workloads.requests.sources import RequestSource, load_requests
 if TYPE_CHECKING:
     from offchip.serving.find_rate import FoundRate
 
-__all__ = ["find_serving_rate", "run", "serve", "source_of"]
+__all__ = ["find_serving_rate", "run", "serve", "source_of", "too_short"]
+
+ENOUGH: Final = 10
+"""Median answers that arrivals must last for a load to count as lasting."""
 
 
 def serve(
@@ -95,4 +100,16 @@ def find_serving_rate(
             return answers[rate].attainment, answers[rate].throughput["goodput_requests_per_s"]
 
         found = find_rate(probe, slo.attainment, source.rate or 1.0, tolerance)
-    return found, answers[found.rate]
+    return replace(found, note=too_short(answers[found.rate])), answers[found.rate]
+
+
+def too_short(result: ServingResult) -> str:
+    """A warning where requests arrive in so short a time that a queue could not grow; empty where they do not."""
+    arrivals, usual = result.requests.arrival_s, result.latency["e2e"].p50
+    window = float(arrivals.max() - arrivals.min())
+    if not window < ENOUGH * usual:
+        return ""
+    return (
+        f"the requests arrive in {format_quantity(window, 'time')}, less than {ENOUGH} times the median answer of "
+        f"{format_quantity(usual, 'time')}: a lasting load is not shown; give more requests"
+    )

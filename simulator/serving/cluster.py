@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from math import isnan
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -35,6 +36,9 @@ from workloads.requests import Requests
 
 __all__ = ["run_service"]
 
+MOST_UNTOLD: Final = 50
+"""Requests answered before progress is told."""
+
 Ints = npt.NDArray[np.int64]
 
 
@@ -44,7 +48,8 @@ def run_service(
     """Serve all requests to their ends.
 
     ``advance`` is told of requests answered, some at a time. An interrupt ends the run, and what was computed until
-    then is the record: requests without all their tokens were not answered. Raises ``InfeasibleError`` where some can never end: longer than a worker's memory, or no worker left.
+    then is the record: requests without all their tokens were not answered.
+    Raises ``InfeasibleError`` where some can never end: longer than a worker's memory, or no worker left.
     """
     return _Run(requests, service).run(advance)
 
@@ -136,8 +141,9 @@ class _Run:
         return self._record()
 
     def _told(self, advance: Callable[[int], None] | None) -> Callable[[], bool]:
-        """Whether all is answered; somebody is told at every hundredth of it."""
-        told, part, count = 0, max(self.requests.count // 100, 1), self.requests.count
+        """Whether all is answered; somebody is told at every hundredth of it, and at fifty requests."""
+        count = self.requests.count
+        told, part = 0, max(min(count // 100, MOST_UNTOLD), 1)
 
         def over() -> bool:
             nonlocal told

@@ -88,7 +88,9 @@ def _sglang(memory_bytes: float) -> dict[str, Default]:
         "max_num_batched_tokens": Default(chunk, f"{args}: chunked_prefill_size by the GPU's memory"),
         "max_num_seqs": Default(4096, "sglang/srt/model_executor: max_running_requests is at most 4096"),
         "block_size": Default(1, f"{args}: page_size"),
-        "gpu_memory_utilization": Default(0.88, f"{args}: mem_fraction_static where the GPU's memory is not known"),
+        "gpu_memory_utilization": Default(
+            0.88, f"{args}: mem_fraction_static where the GPU's memory is not known"
+        ),
         "enable_prefix_caching": Default(True, f"{args}: disable_radix_cache is off"),
         "enable_chunked_prefill": Default(True, f"{args}: chunked_prefill_size is set"),
         "policy": Default("fcfs", f"{args}: schedule_policy"),
@@ -100,11 +102,15 @@ def _sglang(memory_bytes: float) -> dict[str, Default]:
 def _trtllm() -> dict[str, Default]:
     args = "tensorrt_llm/llmapi/llm_args.py"
     return {
-        "scheduler": Default("trtllm-guaranteed-no-evict", f"{args}: CapacitySchedulerPolicy.GUARANTEED_NO_EVICT"),
+        "scheduler": Default(
+            "trtllm-guaranteed-no-evict", f"{args}: CapacitySchedulerPolicy.GUARANTEED_NO_EVICT"
+        ),
         "max_num_batched_tokens": Default(8192, f"{args}: max_num_tokens"),
         "max_num_seqs": Default(2048, f"{args}: max_batch_size"),
         "block_size": Default(32, f"{args}: KvCacheConfig.tokens_per_block"),
-        "gpu_memory_utilization": Default(0.9, f"{args}: KvCacheConfig.free_gpu_memory_fraction, of what weights leave"),
+        "gpu_memory_utilization": Default(
+            0.9, f"{args}: KvCacheConfig.free_gpu_memory_fraction, of what weights leave"
+        ),
         "enable_prefix_caching": Default(True, f"{args}: KvCacheConfig.enable_block_reuse"),
         "enable_chunked_prefill": Default(False, f"{args}: enable_chunked_prefill"),
         "policy": Default("fcfs", "first come, first served"),
@@ -154,7 +160,9 @@ def _out_of_range(values: Mapping[str, Any], speculation: Mapping[str, Any]) -> 
         found = f"gpu_memory_utilization: found {values['gpu_memory_utilization']}; expected a share above 0 up to 1"
         problems.append(Problem(found, path="--set"))
     if not 0 <= values.get("watermark", 0.0) < 1:
-        problems.append(Problem(f"watermark: found {values['watermark']}; expected 0 to below 1", path="--set"))
+        problems.append(
+            Problem(f"watermark: found {values['watermark']}; expected 0 to below 1", path="--set")
+        )
     if speculation:
         missing = [name for name in ("method", "tokens") if name not in speculation]
         problems += [Problem(f"missing setting 'speculation.{name}'", path="--set") for name in missing]
@@ -174,6 +182,8 @@ def _read(value: object, kind: str) -> Any:
         if value not in words:
             raise ValueError(f"found {value!r}; expected {', '.join(words)}")
         return value
+    if kind == "bool" and not isinstance(value, str) and value in (0, 1):
+        return bool(value)
     if not isinstance(value, str):
         wanted: tuple[type, ...] = {"int": (int,), "float": (int, float), "bool": (bool,)}.get(kind, (str,))
         if not isinstance(value, wanted) or (isinstance(value, bool) and kind != "bool"):

@@ -23,7 +23,7 @@ from workloads.requests import Requests
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["PERCENTILES", "Spread", "ServedRequests", "ServiceFacts", "ServingResult", "WorkerFacts"]
+__all__ = ["PERCENTILES", "ServedRequests", "ServiceFacts", "ServingResult", "Spread", "WorkerFacts"]
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
@@ -202,8 +202,8 @@ class ServingResult(Shown):
         """Shares: of the time, devices that compute; of the steps, time in which devices wait for the host; how full.
 
         ``device_busy``: step time in kernels over workers times duration. ``host_share``: of the steps' time, what
-        kernels do not cover. ``batch``: sequences of a step over the most that may run, by time. ``cache``: blocks held,
-        by step time, and ``cache_peak``.
+        kernels do not cover. ``batch``: sequences of a step over the most that may run, by time. ``cache``: blocks
+        held, by step time, and ``cache_peak``.
         """
         steps, workers = self.record.steps, self.facts.workers
         total = float(steps.seconds.sum())
@@ -231,7 +231,9 @@ class ServingResult(Shown):
         """Joules and dollars in all and for a million tokens of answers; None where a device has no stated rate."""
         steps, length = self.record.steps, self.duration_s
         busy = np.bincount(steps.replica, steps.seconds, len(self.facts.workers))
-        idle = sum(w.idle_w * max(length - float(b), 0.0) for w, b in zip(self.facts.workers, busy, strict=True))
+        idle = sum(
+            w.idle_w * max(length - float(b), 0.0) for w, b in zip(self.facts.workers, busy, strict=True)
+        )
         joules = float(steps.joules.sum()) + idle
         rates = [worker.price_per_s for worker in self.facts.workers]
         known = [rate for rate in rates if rate is not None]
@@ -335,7 +337,8 @@ class ServingResult(Shown):
         through, use, cost = self.throughput, self.utilisation, self.cost
         rows: list[tuple[object, ...]] = [
             ("answered", f"{counts['finished']} of {counts['requests']} requests in {_time(self.duration_s)}"),
-            ("throughput", f"{through['requests_per_s']:.4g} requests/s, {through['output_tokens_per_s']:.4g} tokens/s out, "
+            ("throughput", f"{through['requests_per_s']:.4g} requests/s, "
+                           f"{through['output_tokens_per_s']:.4g} tokens/s out, "
                            f"{through['input_tokens_per_s']:.4g} tokens/s in"),
         ]  # fmt: skip
         if not self.slo.empty or np.isfinite(self.requests.deadline_s).any():
@@ -351,9 +354,13 @@ class ServingResult(Shown):
         if each is not None:
             rows.append(("energy", f"{format_quantity(each, 'energy')} per million tokens"))
         dollars = cost["dollars_per_million_tokens"]
-        rows.append(("cost", f"{dollars:.4g} USD per million tokens" if dollars is not None else "no price stated"))
+        rows.append(
+            ("cost", f"{dollars:.4g} USD per million tokens" if dollars is not None else "no price stated")
+        )
         if counts["retries"]:
-            rows.append(("failures", f"{counts['retries']} retries, {counts['lost_tokens']} tokens computed again"))
+            rows.append(
+                ("failures", f"{counts['retries']} retries, {counts['lost_tokens']} tokens computed again")
+            )
         rows += [("note", note) for note in self.facts.notes]
         return rows
 
@@ -366,7 +373,14 @@ class ServingResult(Shown):
         answered = self.record.requests.replica
         ended = np.bincount(answered[answered >= 0], minlength=count)
         rows = [
-            (w.name, w.role, w.devices, number[i], ended[i], f"{busy[i] / self.duration_s:.1%}" if self.duration_s else "-")
+            (
+                w.name,
+                w.role,
+                w.devices,
+                number[i],
+                ended[i],
+                f"{busy[i] / self.duration_s:.1%}" if self.duration_s else "-",
+            )
             for i, w in enumerate(self.facts.workers)
         ]
         return [Table("\nWorkers", ("worker", "role", "devices", "steps", "answered", "busy"), tuple(rows))]

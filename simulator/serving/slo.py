@@ -32,7 +32,9 @@ class Slo:
             if (value := getattr(self, name)) is not None and not 0 < value < float("inf")
         ]
         if not 0 < self.attainment <= 1:
-            problems.append(Problem(f"found {self.attainment!r}; expected a share above 0 up to 1", path="slo.attainment"))
+            problems.append(
+                Problem(f"found {self.attainment!r}; expected a share above 0 up to 1", path="slo.attainment")
+            )
         if problems:
             raise InputError(problems)
 

@@ -21,7 +21,9 @@ class Row:
     tokens: list[float]
 
 
-def plain_service(seed: int, count: int, step_s: float = 0.03, slots: int = 4) -> tuple[Requests, list[Row], list[tuple[float, int]]]:
+def plain_service(
+    seed: int, count: int, step_s: float = 0.03, slots: int = 4
+) -> tuple[Requests, list[Row], list[tuple[float, int]]]:
     """Requests through a server of so many slots whose every step lasts ``step_s`` and gives each one token."""
     rng = np.random.default_rng(seed)
     requests = make_requests(
@@ -48,7 +50,9 @@ def plain_service(seed: int, count: int, step_s: float = 0.03, slots: int = 4) -
     return requests, rows, steps
 
 
-def record_of(requests: Requests, rows: list[Row], steps: list[tuple[float, int]], step_s: float = 0.03) -> ServiceRecord:
+def record_of(
+    requests: Requests, rows: list[Row], steps: list[tuple[float, int]], step_s: float = 0.03
+) -> ServiceRecord:
     """The record that such a run leaves."""
     n, m = len(rows), len(steps)
     zero = np.zeros(n, np.int64)
@@ -76,7 +80,14 @@ def result_of(seed: int = 1, count: int = 60, slo: Slo | None = None, name: str 
     """The answer of the plain service."""
     requests, rows, steps = plain_service(seed, count)
     worker = WorkerFacts(
-        name="gpu", role="both", devices=1, blocks=100, block_tokens=16, most_sequences=8, price_per_s=0.001, idle_w=50.0
+        name="gpu",
+        role="both",
+        devices=1,
+        blocks=100,
+        block_tokens=16,
+        most_sequences=8,
+        price_per_s=0.001,
+        idle_w=50.0,
     )
     facts = ServiceFacts(
         model="llama-3-8b", system="box", requests=name, engine="vllm", layout="tp 1",

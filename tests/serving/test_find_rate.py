@@ -14,7 +14,9 @@ from offchip.serving.find_rate import FoundRate, Probe, find_rate
 
 @given(st.floats(1e-4, 1e6), st.floats(1e-3, 1e4), st.floats(0.001, 0.3))
 @settings(deadline=None)
-def test_the_rate_is_within_the_tolerance_below_the_true_one(true: float, start: float, tolerance: float) -> None:
+def test_the_rate_is_within_the_tolerance_below_the_true_one(
+    true: float, start: float, tolerance: float
+) -> None:
     found = find_rate(lambda rate: (1.0 if rate <= true else 0.0, rate), 0.9, start, tolerance)
     assert found.rate <= true < found.rate * (1 + tolerance) * (1 + 1e-12)
     assert found.monotone
@@ -51,7 +53,9 @@ def test_nothing_and_everything_pass() -> None:
         find_rate(lambda rate: (1.0, rate), 0.9)
 
 
-@pytest.mark.parametrize(("start", "tolerance"), [(0.0, 0.1), (math.inf, 0.1), (1.0, 0.0), (1.0, 1.0), (math.nan, 0.1)])
+@pytest.mark.parametrize(
+    ("start", "tolerance"), [(0.0, 0.1), (math.inf, 0.1), (1.0, 0.0), (1.0, 1.0), (math.nan, 0.1)]
+)
 def test_wrong_bounds_are_refused(start: float, tolerance: float) -> None:
     with pytest.raises(InputError):
         find_rate(lambda rate: (1.0, rate), 0.9, start, tolerance)

@@ -156,6 +156,8 @@ def test_slow_requests_are_explained_by_their_longest_part() -> None:
     assert "began again once because its worker failed" in explained(changed(result, 0, retries=1), 0)
     assert "in moving its cache" in explained(changed(result, 0, transfer_s=5.0), 0)
     begun = float(result.record.requests.first_token_s[0])
-    early = changed(result, 0, first_scheduled_s=0.0, arrival_s=0.0, first_token_s=begun + 50, last_token_s=begun + 51)
+    early = changed(
+        result, 0, first_scheduled_s=0.0, arrival_s=0.0, first_token_s=begun + 50, last_token_s=begun + 51
+    )
     assert "computing its prompt" in explained(early, 0)
     assert explained(changed(result, 0, tokens=0), 0) == "was not answered"

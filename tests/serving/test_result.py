@@ -138,7 +138,9 @@ def test_time_outside_the_steps_counts_at_the_client() -> None:
 
 def test_deadlines_count_as_limits() -> None:
     result = result_of(5, 30)
-    late = dataclasses.replace(result.requests, deadline_s=result.served.e2e_s * np.where(np.arange(30) % 3, 1.01, 0.99))
+    late = dataclasses.replace(
+        result.requests, deadline_s=result.served.e2e_s * np.where(np.arange(30) % 3, 1.01, 0.99)
+    )
     assert dataclasses.replace(result, requests=late).attainment == pytest.approx(20 / 30)
 
 

@@ -126,7 +126,9 @@ class RequestDescription(Config):
         if self.sessions is not None and isinstance(self.arrivals, ClosedLoop) and self.arrivals.think > 0:
             faults.append((("arrivals", "think"), "sessions have a think time of their own"))
         if self.longest is not None and (self.sessions or self.shared_prefix or self.trace):
-            faults.append((("longest",), "is a bound for single prompts: not with sessions, shared_prefix or trace"))
+            faults.append(
+                (("longest",), "is a bound for single prompts: not with sessions, shared_prefix or trace")
+            )
         refuse(*faults)
         return self
 
