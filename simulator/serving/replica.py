@@ -211,8 +211,7 @@ class Replica:
         return outcomes
 
     def _accepted(self, drafts: Ints) -> Ints:
-        most = int(drafts.max()) if len(drafts) else 0
-        if most == 0:
+        if self.worker.settings.speculation is None or not (most := int(drafts.max(initial=0))):
             return np.zeros(len(drafts), np.int64)
         kept: npt.NDArray[np.bool_] = self.random.random((len(drafts), most)) < self.worker.acceptance
         run: Ints = np.cumprod(kept, axis=1, dtype=np.int64).sum(axis=1)
