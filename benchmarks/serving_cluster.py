@@ -44,7 +44,7 @@ class Columns:
         """Requests that run."""
         return len(self.run)
 
-    def add(self, request: int) -> None:
+    def add(self, request: int, _arrival_s: float | None = None) -> None:
         """A request has come."""
         self.queue.append(request)
 

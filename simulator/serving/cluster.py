@@ -165,7 +165,7 @@ class _Run:
         return Pool(numbers, requests, tokens)
 
     def _place(self, request: int, worker: int, brought: int) -> None:
-        self.replicas[worker].add(request, brought)
+        self.replicas[worker].add(request, float(self.sent_s[request]), brought)
         self._weigh(request, worker, 1)
         self.touched.add(worker)
 

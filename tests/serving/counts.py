@@ -48,7 +48,7 @@ class Counts:
     waiting = property(lambda self: len(self.queue))
     running = property(lambda self: len(self.run))
 
-    def add(self, request: int) -> None:
+    def add(self, request: int, arrival_s=None) -> None:
         prompt, answer = int(self.requests.prompt_tokens[request]), int(self.requests.output_tokens[request])
         if -(-(prompt + answer) // self.space.block_tokens) > self.space.blocks:
             raise InfeasibleError(f"request {request} needs more blocks than there are")
@@ -154,8 +154,8 @@ class Receiving(Counts):
     def receive(self, request: int, tokens: int) -> None:
         self.brought[request] = tokens
 
-    def add(self, request: int) -> None:
-        super().add(request)
+    def add(self, request: int, arrival_s=None) -> None:
+        super().add(request, arrival_s)
         self.computed[request] = self.brought.pop(request, 0)
 
 
