@@ -136,7 +136,17 @@ def capacity_of(model: ServedModel, system: System, layout: Layout, settings: En
     # Windows and states are set aside for as many requests as may run; the rest is blocks. Groups have caches of their own.
     aside = min(0.5 * left, need.sequence_bytes * settings.max_num_seqs / groups) if need.token_bytes else 0.0
     blocks = int((left - aside) / block) * groups if block else 1 << 40
-    space = KvSpace(blocks, settings.block_size, block * devices / groups, need.sequence_bytes * devices / groups)
+    space = KvSpace(
+        blocks, settings.block_size, block * devices / groups, need.sequence_bytes * devices / groups
+    )
     return Capacity(
-        node.name, float(memory.capacity_bytes), usable, weights, activations, GRAPH_RESERVE, left, need, space
+        node.name,
+        float(memory.capacity_bytes),
+        usable,
+        weights,
+        activations,
+        GRAPH_RESERVE,
+        left,
+        need,
+        space,
     )

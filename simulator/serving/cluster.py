@@ -78,7 +78,7 @@ class _Answers:
                 kept = new > 0
                 request, had, new = request[kept], had[kept], new[kept]
         first = had == 0
-        if first.any():
+        if np.count_nonzero(first):
             self.first_s[request[first]] = now
             later = ~first
             self.gaps.add(request[later], now - self.last_s[request[later]])
@@ -191,7 +191,7 @@ class _Run:
         return Pool(numbers, requests, tokens)
 
     def _place(self, request: int, worker: int, brought: int) -> None:
-        self.replicas[worker].add(request, brought)
+        self.replicas[worker].add(request, float(self.sent_s[request]), brought)
         self._weigh(request, worker, 1)
         self.touched.add(worker)
 
@@ -236,6 +236,7 @@ class _Run:
 
     def _step_row(self, worker: int, replica: Replica, step: WorkerStep) -> None:
         cost, tokens, prefill, sequences = step.cost, 0, 0, 0
+        drafting = replica.worker.settings.speculation is not None
         for group in step.groups:
             decode = (
                 group.samples
@@ -244,7 +245,8 @@ class _Run:
             )
             all_tokens = int(group.tokens.sum())
             tokens += all_tokens
-            prefill += all_tokens - int(group.tokens[decode].sum())
+            drafts = int(group.drafts[decode].sum()) if drafting else 0
+            prefill += all_tokens - int(np.count_nonzero(decode)) - drafts
             sequences += len(group.request)
         waiting, running, free = replica.progress()
         self.row[worker] = self.steps.add(

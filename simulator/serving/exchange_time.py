@@ -86,7 +86,9 @@ class Exchanges:
                 else _WORK[exchange.kind](bytes=exchange.size, group=exchange.ranks)
             )  # fmt: skip
             operator = Operator("exchange", work, (), ())
-            return self._wires.seconds_alone(self._wires.rounds(operator, devices[: 2 if exchange.kind == "send" else None]))
+            return self._wires.seconds_alone(
+                self._wires.rounds(operator, devices[: 2 if exchange.kind == "send" else None])
+            )
         return self._library(exchange)
 
     def _library(self, exchange: Exchange) -> float:

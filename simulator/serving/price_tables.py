@@ -122,7 +122,11 @@ def build_tables(
         if not wanted:
             continue
         steps = [
-            [s for s in builder.step(phase, int(m), PROBE_CONTEXT if phase == "decode" else int(m)) if s.name in wanted]
+            [
+                s
+                for s in builder.step(phase, int(m), PROBE_CONTEXT if phase == "decode" else int(m))
+                if s.name in wanted
+            ]
             for m in points
         ]
         _fill(builder, tables, steps, wanted)

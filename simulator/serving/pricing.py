@@ -197,7 +197,9 @@ def _draft_tables(
         if draft is None:
             raise bad_input("a draft model is asked for; give it as draft_model", path="engine.speculation")
         own, shape = replace(layout, tp=1, pp=1, moe_tp=0, moe_ep=0), layer_classes(draft.decoder)
-        return build_tables(shape, draft.precision, replace(own, attention_dp=1), node, memory, exchanges, 1024)
+        return build_tables(
+            shape, draft.precision, replace(own, attention_dp=1), node, memory, exchanges, 1024
+        )
     one = replace(model.decoder, layers=model.decoder.layers[-1:])
     flat = replace(layout, pp=1)
     return build_tables(layer_classes(one), model.precision, flat, node, memory, exchanges, 1024)

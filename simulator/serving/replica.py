@@ -51,7 +51,10 @@ class TakesCaches(Protocol):
 
 @dataclass(frozen=True)
 class Worker:
-    """What a worker is. ``devices``: nodes of the service's system that hold its cache, needed for transfers alone."""
+    """What a worker is. ``devices``: nodes of the service's system that hold its cache, needed for transfers alone.
+
+    The blocks of ``space`` are those of all ``groups`` together, the bytes of a block those of one group's devices.
+    """
 
     name: str
     make: MakeScheduler
@@ -110,23 +113,22 @@ class Replica:
     def restart(self) -> None:
         """Begin with empty caches and no requests."""
         worker = self.worker
-        self.schedulers = [
-            worker.make(self.requests, worker.settings, worker.space) for _ in range(worker.groups)
-        ]
+        space = worker.space._replace(blocks=worker.space.blocks // worker.groups)
+        self.schedulers = [worker.make(self.requests, worker.settings, space) for _ in range(worker.groups)]
         self.loads = [0] * worker.groups
         self.group.clear()
         self.brought.clear()
         self.step = None
 
-    def add(self, request: int, brought: int = 0) -> None:
-        """A request has come; the keys and values of its first ``brought`` tokens with it."""
+    def add(self, request: int, sent_s: float, brought: int = 0) -> None:
+        """A request sent at ``sent_s`` has come; the keys and values of its first ``brought`` tokens with it."""
         group = min(range(len(self.loads)), key=self.loads.__getitem__)
         scheduler = self.schedulers[group]
         if brought and isinstance(scheduler, TakesCaches):
             scheduler.receive(request, brought)
         elif brought:
             self.brought[request] = brought
-        scheduler.add(request)
+        scheduler.add(request, sent_s)
         self.group[request] = group
         self.loads[group] += 1
 
@@ -211,8 +213,7 @@ class Replica:
         return outcomes
 
     def _accepted(self, drafts: Ints) -> Ints:
-        most = int(drafts.max()) if len(drafts) else 0
-        if most == 0:
+        if self.worker.settings.speculation is None or not (most := int(drafts.max(initial=0))):
             return np.zeros(len(drafts), np.int64)
         kept: npt.NDArray[np.bool_] = self.random.random((len(drafts), most)) < self.worker.acceptance
         run: Ints = np.cumprod(kept, axis=1, dtype=np.int64).sum(axis=1)

@@ -48,7 +48,7 @@ class Counts:
     waiting = property(lambda self: len(self.queue))
     running = property(lambda self: len(self.run))
 
-    def add(self, request: int) -> None:
+    def add(self, request: int, arrival_s=None) -> None:
         prompt, answer = int(self.requests.prompt_tokens[request]), int(self.requests.output_tokens[request])
         if -(-(prompt + answer) // self.space.block_tokens) > self.space.blocks:
             raise InfeasibleError(f"request {request} needs more blocks than there are")
@@ -145,27 +145,18 @@ class Counts:
 
 
 class Receiving(Counts):
-    """The same; caches that were computed elsewhere are there when a request is admitted."""
+    """The same; what was computed elsewhere is there when a request is admitted, and costs no budget."""
+
+    def __init__(self, requests, settings: EngineSettings, space: KvSpace) -> None:
+        super().__init__(requests, settings, space)
+        self.brought: dict[int, int] = {}
 
     def receive(self, request: int, tokens: int) -> None:
-        self.__dict__.setdefault("brought", {})[request] = tokens
+        self.brought[request] = tokens
 
-    def add(self, request: int) -> None:
-        super().add(request)
-        brought = self.__dict__.get("brought", {}).pop(request, 0)
-        if brought:
-            self.arrived = getattr(self, "arrived", 0) + 1
-            self.pending = {**getattr(self, "pending", {}), request: brought}
-
-    def _take(self, request: int, tokens: int) -> bool:
-        return super()._take(request, tokens)
-
-    def schedule(self) -> ScheduledStep:
-        # What has come is as if computed, from admission on; blocks are taken with the first token.
-        for request in self.queue:
-            if request in getattr(self, "pending", {}):
-                self.computed[request] = self.pending.pop(request)
-        return super().schedule()
+    def add(self, request: int, arrival_s=None) -> None:
+        super().add(request, arrival_s)
+        self.computed[request] = self.brought.pop(request, 0)
 
 
 def worker(name: str = "w", **changes) -> Worker:

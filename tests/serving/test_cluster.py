@@ -87,7 +87,7 @@ def holds(requests, service, record) -> None:
         mine = steps.replica == number
         ends = steps.start_s[mine] + steps.seconds[mine]
         assert (steps.start_s[mine][1:] >= ends[:-1] * (1 - 1e-12)).all()
-        assert (steps.free_blocks[mine] <= one.space.blocks * one.groups).all()
+        assert (steps.free_blocks[mine] <= one.space.blocks).all()
         assert (steps.free_blocks[mine] >= 0).all()
     assert int(steps.delivered.sum()) == int(columns.tokens.sum())
     assert record.gaps.total == int((columns.tokens - 1).sum())
