@@ -174,13 +174,12 @@ def _workers(
     roles = ["prefill"] * asked.prefill_workers + ["decode"] * asked.decode_workers or [
         "both"
     ] * asked.replicas
-    space = capacity.space._replace(blocks=capacity.space.blocks // asked.dp)
     workers = []
     for number, role in enumerate(roles):
         own = gpus[number * each : (number + 1) * each] if need <= len(gpus) else []
         name = f"{role if asked.apart else 'replica'} {number}"
         workers.append(Worker(
-            name, SCHEDULERS.get(settings.scheduler), settings, space, pricer, groups=asked.dp, role=role,  # type: ignore[arg-type]
+            name, SCHEDULERS.get(settings.scheduler), settings, capacity.space, pricer, groups=asked.dp, role=role,  # type: ignore[arg-type]
             devices=tuple(node.name for node in own),
         ))  # fmt: skip
     return workers, tuple(notes)
@@ -196,7 +195,7 @@ def _worker_facts(
         rate = system.price_rate / len(gpus)
     power = getattr(device, "power", None)
     return WorkerFacts(
-        name=worker.name, role=worker.role, devices=count, blocks=worker.space.blocks * worker.groups,
+        name=worker.name, role=worker.role, devices=count, blocks=worker.space.blocks,
         block_tokens=worker.space.block_tokens, most_sequences=settings.max_num_seqs * worker.groups,
         price_per_s=None if rate is None else rate * count, idle_w=power.idle * count if power is not None else 0.0,
     )  # fmt: skip
@@ -204,7 +203,8 @@ def _worker_facts(
 
 def refuse_too_long(requests: Requests, deployment: Deployment) -> None:
     """``InputError`` that names the requests longer than the model or than a worker's cache."""
-    settings, space = deployment.settings, deployment.service.workers[0].space
+    settings, worker = deployment.settings, deployment.service.workers[0]
+    space = worker.space._replace(blocks=worker.space.blocks // worker.groups)
     total = requests.prompt_tokens + requests.output_tokens
     room = space.blocks * space.block_tokens
     problems: list[Problem] = []

@@ -3,7 +3,8 @@
 Mooncake (github.com/kvcache-ai/Mooncake): ``timestamp`` ms, ``input_length``, ``output_length``, ``hash_ids`` of blocks
 of 512 tokens; equal ids are equal tokens with equal tokens before them. ShareGPT: a list of ``conversations`` of
 ``from`` and ``value``; lengths are counts where they are given (``tokens``), else one token for every four
-characters, rounded up, which is OpenAI's rule of thumb for English. vLLM: ``vllm bench serve --save-result --save-detailed``.
+characters, rounded up, which is OpenAI's rule of thumb for English. vLLM: the result of
+``vllm bench serve --save-result --save-detailed``.
 """
 
 from __future__ import annotations
