@@ -19,6 +19,7 @@ import numpy.typing as npt
 from hw_configs.problems import InfeasibleError
 from simulator.serving.events import EventLoop, Rank
 from simulator.serving.handover import Handover
+from simulator.serving.quick import QuickRun, can_be_quick
 from simulator.serving.record import (
     GapCounter,
     Growing,
@@ -51,6 +52,10 @@ def run_service(
     then is the record: requests without all their tokens were not answered.
     Raises ``InfeasibleError`` where some can never end: longer than a worker's memory, or no worker left.
     """
+    if can_be_quick(requests, service):
+        record = QuickRun(requests, service).run(advance)
+        if record is not None:
+            return record
     return _Run(requests, service).run(advance)
 
 

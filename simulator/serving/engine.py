@@ -42,6 +42,11 @@ class Engine:
         self._state: State = make_state(requests, rules, space.blocks, space.groups)
         self._engine = self._state.engine[0]
 
+    @property
+    def state(self) -> State:
+        """The records, for kernels that run many steps at once."""
+        return self._state
+
     def add(self, request: int, arrival_s: float | None = None) -> None:
         """A request has arrived, at ``arrival_s`` (else its own). Raises ``InfeasibleError`` if it can never fit."""
         q = self._state.requests[request]
