@@ -12,6 +12,7 @@ Models on machines
     :func:`solve`, :func:`check`: the plan a mapper writes; what is wrong with a plan
     :func:`solve_offload`: what lives in which memory and moves when, for training and inference
     :func:`predict`: one predicted time per row of an operator table
+    :func:`serve`: requests through a serving engine, step by step
     :func:`sweep`: a design space into a folder, resumable
     :func:`report`: one HTML page of a run or a sweep
 
@@ -62,6 +63,7 @@ if TYPE_CHECKING:
     from offchip.api import solve as solve
     from offchip.reference_rows import validate as validate
     from offchip.report_page import report as report
+    from offchip.serving.serve import serve as serve
     from offchip.solving.alloc import solve_alloc as solve_alloc
     from offchip.solving.offload import solve_offload as solve_offload
     from offchip.solving.schedule import solve_schedule as solve_schedule
@@ -87,6 +89,7 @@ __all__ = [
     "load_system",
     "predict",
     "report",
+    "serve",
     "simulate",
     "solve",
     "solve_alloc",
@@ -115,6 +118,7 @@ _WHERE: Final = {
     "load_system": "offchip.api",
     "predict": "offchip.table_prediction",
     "report": "offchip.report_page",
+    "serve": "offchip.serving.serve",
     "simulate": "offchip.api",
     "solve": "offchip.api",
     "solve_alloc": "offchip.solving.alloc",

@@ -57,6 +57,7 @@ def _mappers() -> typer.Typer:
 
 
 app.command("simulate")(_function("simulate:simulate"))
+app.command("serve")(_function("serve:serve"))
 app.command("validate")(_function("validate:validate"))
 app.command("predict")(_function("predict:predict"))
 app.command("report")(_function("report:report"))

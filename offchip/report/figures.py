@@ -48,7 +48,8 @@ def draw_figures(data: Mapping[str, Any], folder: Path) -> list[Path]:
         "svg.hashsalt": "offchip", "font.size": 9, "axes.spines.top": False, "axes.spines.right": False,
         "legend.frameon": False, "legend.fontsize": 8,
     }  # fmt: skip
-    figures = _run_figures(data) if data["kind"] == "run" else _sweep_figures(data)
+    kinds = {"run": _run_figures, "sweep": _sweep_figures, "serving": _serving_figures}
+    figures = kinds[data["kind"]](data)
     written = []
     with matplotlib.rc_context(settings):
         for name, (size, draw) in figures.items():
@@ -251,6 +252,40 @@ def _roofline(figure: Figure, roofline: Mapping[str, Any]) -> None:
         axes.set_xlim(low, high)
     axes.set_title(_text(f"Roofline of {device}"), loc="left")
     axes.legend(loc="lower right")
+
+
+# A service
+
+
+def _serving_figures(data: Mapping[str, Any]) -> dict[str, tuple[tuple[float, float], Draw]]:
+    lines = {
+        "load": ("Requests per second", ("arrived", "answered")),
+        "queue": ("Requests", ("running", "waiting")),
+        "cache": ("Share", ("cache", "busy", "kept")),
+    }
+    figures: dict[str, tuple[tuple[float, float], Draw]] = {
+        name: ((7, 3), partial(_over_time, data=data, label=label, names=names))
+        for name, (label, names) in lines.items()
+    }
+    figures["times"] = ((6, 4), lambda figure: _times(figure, data))
+    return figures
+
+
+def _over_time(figure: Figure, data: Mapping[str, Any], label: str, names: tuple[str, ...]) -> None:
+    axes, time = figure.subplots(), data["time"]
+    for number, name in enumerate(names):
+        values = np.array([np.nan if value is None else value for value in time[name]], dtype=float)
+        axes.stairs(values, time["edges"], label=name, color=PALETTE[number], baseline=None)
+    axes.set(xlabel="time (s)", ylabel=label, ylim=(0, None), xlim=(0, time["edges"][-1]))
+    axes.legend()
+
+
+def _times(figure: Figure, data: Mapping[str, Any]) -> None:
+    axes = figure.subplots()
+    for number, (name, values) in enumerate(data["distributions"].items()):
+        axes.plot(values, np.linspace(0, 1, len(values)), label=name, color=PALETTE[number])
+    axes.set(xscale="log", xlabel="time (s)", ylabel="share no slower", ylim=(0, 1))
+    axes.legend()
 
 
 # A sweep

@@ -23,11 +23,12 @@ __all__ = ["build_page", "report", "write_page"]
 _SCRIPTS = {
     "run": ("base.js", "chart.js", "run.js"),
     "sweep": ("base.js", "chart.js", "sweep.js"),
+    "serving": ("base.js", "chart.js", "serving.js"),
 }
 
 
 def report(folder: str | Path) -> dict[str, Any]:
-    """The page's data for a folder that a run or a sweep wrote; ``InputError`` when it is neither."""
+    """The page's data for a folder that a run, a service or a sweep wrote; ``InputError`` when it is neither."""
     folder = Path(folder)
     if not folder.is_dir():
         raise bad_input("no such folder", file=str(folder))
@@ -35,10 +36,14 @@ def report(folder: str | Path) -> dict[str, Any]:
         from offchip.report.sweep import sweep_page
 
         return sweep_page(folder)
+    if (folder / "serving.json.gz").is_file():
+        from offchip.serving.export import read_page
+
+        return read_page(folder / "serving.json.gz")
     if not (folder / "result.json").is_file():
         raise bad_input(
-            "holds neither result.json nor sweep.sqlite; 'offchip simulate ... --out DIR' or "
-            "'offchip sweep SPACE.yaml --out DIR' writes one",
+            "holds neither result.json nor sweep.sqlite; 'offchip simulate ... --out DIR', "
+            "'offchip serve ... --out DIR' or 'offchip sweep SPACE.yaml --out DIR' writes one",
             file=str(folder),
         )
     from offchip.report.run import read_folder, run_page

@@ -22,6 +22,7 @@ from offchip.sweep.keys import beside, code_digest, plan_key, point_key, workloa
 from offchip.sweep.limit import PointStopped, Stopwatch, overrun
 from offchip.sweep.machine import Machines, Value, is_config
 from offchip.sweep.plans import remembering
+from offchip.sweep.services import ServicePoints
 from offchip.sweep.store import Row
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ class Evaluator:
         self.space, self.slot = space, slot
         self.cache = cache or DiskCache(None)
         self.machines = Machines(space.beside)
+        self.services = ServicePoints(space.beside)
         self.code = code or code_digest()
         self._workloads: OrderedDict[str, Workload] = OrderedDict()
         self._condensed_by_key: OrderedDict[str, Condensed | None] = OrderedDict()
@@ -83,11 +85,13 @@ class Evaluator:
             for constraint in space.before:
                 if not constraint.value({**settings, **values}):
                     return "excluded", f"breaks {constraint.text}", {}
-            options = _options(settings)
             changes = {path: value for path, value in settings.items() if is_config(path)}
             system = self.machines.system(str(settings["hw"]), changes)
-            result = self._run(settings, options, system, space.stages[stage].fidelity)
-            figures = figures_of(result, system)
+            if "requests" in settings:
+                figures = self.services.figures(settings, system)
+            else:
+                result = self._run(settings, _options(settings), system, space.stages[stage].fidelity)
+                figures = figures_of(result, system)
             status, reason = space.judged(Row(0, "", "ok"), figures, {**settings, **values})
         except InfeasibleError as error:
             return "infeasible", str(error), {}

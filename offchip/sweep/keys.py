@@ -39,7 +39,8 @@ __all__ = [
 ]
 
 CODE: Final = (
-    "hw_configs", "workloads", "simulator", "mapping", "offchip/sweep", "offchip/api.py", "offchip/run_options.py",
+    "hw_configs", "workloads", "simulator", "mapping", "offchip/sweep", "offchip/serving", "offchip/api.py",
+    "offchip/run_options.py",
 )  # fmt: skip
 """What decides an outcome; commands and reports may change without it."""
 LIBRARIES: Final = (
@@ -130,6 +131,8 @@ def point_key(space: Space, machines: Machines, values: Mapping[str, Value], sta
     with suppress(ValueError, ExpressionError, InputError):
         settings = space.settings(values)
         content += [sorted(settings.items()), file_digest(beside(str(settings["model"]), space.beside))]
+        if "requests" in settings:
+            content.append(file_digest(beside(str(settings["requests"]), space.beside)))
         content.append(machines.structure(str(settings["hw"]), settings).digest)
     return digest(content)
 

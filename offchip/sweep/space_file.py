@@ -21,7 +21,9 @@ from hw_configs.yaml_file import Document, read_yaml, read_yaml_text
 from offchip.sweep.axis import Axis, AxisSpec, free_leaf, make_axis
 from offchip.sweep.expression import Expression, ExpressionError, parse_expression
 from offchip.sweep.figures import figure_names
+from offchip.sweep.keys import beside
 from offchip.sweep.machine import Leaf, Machines, Value
+from offchip.sweep.services import check_service_option, service_figures, service_leaves
 from offchip.sweep.space import Objective, Space, Stage, Strategy, option_leaves
 from simulator.simulate import FIDELITIES
 
@@ -39,6 +41,8 @@ class SpaceFile(Config):
     description: str = ""
     model: str | None = None
     hw: str | None = None
+    requests: str | None = None
+    """Requests to serve at every point: a description or a trace. Without it points are runs."""
     options: dict[str, Any] = Field(default_factory=dict)
     vary: Annotated[dict[str, Any], Field(min_length=1)]
     derived: dict[str, Any] = Field(default_factory=dict)
@@ -76,6 +80,8 @@ class _Checker:
 
     def space(self) -> Space:
         file = self._file()
+        self.options = option_leaves() if file.requests is None else service_leaves()
+        self.serves = file.requests is not None
         raw = self.document.data
         self.specs = self._specs(file)
         self.hardware = self._hardware(file)
@@ -175,6 +181,9 @@ class _Checker:
             self._check_name("model", file.model, ("model",))
         if file.hw is not None:
             base["hw"] = file.hw
+        if file.requests is not None:
+            base["requests"] = file.requests
+            self._check_name("requests", file.requests, ("requests",))
         for name, value in (raw.get("options") or {}).items():
             where = ("options", name)
             leaf = self._leaf(name, where)
@@ -188,7 +197,7 @@ class _Checker:
 
     def _leaf(self, path: str, where: tuple[str | int, ...]) -> Leaf | None:
         """What a path leads to: an option, or a figure of every machine of the space."""
-        options = option_leaves()
+        options = self.options
         if path in ("model", "hw"):
             return Leaf(path, None, TypeAdapter(str))
         if path in options:
@@ -234,7 +243,13 @@ class _Checker:
         from workloads.dtypes import dtype_bits
 
         try:
-            if name == "mapper":
+            if self.serves:
+                check_service_option(name, value)
+            if name == "requests":
+                from workloads.requests.sources import load_requests
+
+                load_requests(beside(str(value), self.machines.beside))
+            elif name == "mapper":
                 plan_writer(str(value))
             elif name == "cost_model":
                 COST_MODELS.get(str(value))
@@ -247,7 +262,6 @@ class _Checker:
                     self._problem(shown, where, nearest(str(value), known))
             elif name == "model":
                 from offchip import api
-                from offchip.sweep.keys import beside
 
                 api.load_model(beside(str(value), self.machines.beside))
         except InputError as error:
@@ -256,7 +270,7 @@ class _Checker:
     def _free(self, name: str, spec: AxisSpec, where: tuple[str | int, ...]) -> Leaf | None:
         if spec.path is not None:
             self._problem("has 'path' and 'free'; one of them holds", where)
-        if not name.isidentifier() or name in option_leaves() or name in ("model", "hw"):
+        if not name.isidentifier() or name in self.options or name in ("model", "hw"):
             self._problem("a free parameter's name is a word of its own: letters, digits and '_'", where)
         try:
             return free_leaf(spec.free or "")
@@ -298,14 +312,14 @@ class _Checker:
                     self._check_part(path, value, where)
             earlier = {other.name for other in axes}
             if spec.when is not None:
-                known = {*earlier, *option_leaves(), "model", "hw"}
+                known = {*earlier, *self.options, "model", "hw"}
                 when = self._expression(spec.when, known, (*where, "when"))
                 axis = Axis(**{**{f: getattr(axis, f) for f in Axis.__dataclass_fields__}, "when": when})
             axes.append(axis)
         return axes
 
     def _derived(self, file: SpaceFile, names: set[str]) -> list[tuple[str, Expression, Leaf]]:
-        known, derived = set(names) | set(option_leaves()), []
+        known, derived = set(names) | set(self.options), []
         for path, text in file.derived.items():
             leaf = self._leaf(path, ("derived", path))
             expression = self._expression(text, known, ("derived", path))
@@ -317,8 +331,8 @@ class _Checker:
         return derived
 
     def _define(self, file: SpaceFile, known: set[str]) -> tuple[set[str], list[tuple[str, Expression]]]:
-        figures: dict[str, None] = {}
-        for hw in self.hardware:
+        figures: dict[str, None] = dict.fromkeys(service_figures()) if self.serves else {}
+        for hw in self.hardware if not self.serves else ():
             for _, changes in self._variants(""):
                 try:
                     figures.update(dict.fromkeys(figure_names(self.machines.system(hw, changes))))

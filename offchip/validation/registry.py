@@ -62,6 +62,7 @@ VALIDATORS: Final[Registry[Validator]] = Registry(
         "gpu": "offchip.validation.gpu:run",
         "offload": "offchip.validation.offload:run",
         "schedule": "offchip.validation.schedule:run",
+        "scheduler": "offchip.validation.scheduler:run",
         "pim": "offchip.validation.pim:run",
     },
 )

@@ -90,18 +90,32 @@ class GpuModel:
         Raises ``InputError`` for communication, for a device that is no GPU, and for one without a rate for the
         element type.
         """
+        return self.costs([operator], node, memory)[0]
+
+    def costs(self, operators: Sequence[Operator], node: Node, memory: MemorySpace) -> list[OperatorCost]:
+        """The costs of many operators, each as :meth:`cost` gives it, with one call of a kernel per family."""
         if not isinstance(node.device, Gpu):
             raise bad_input(f"{node.name!r} is no GPU")
-        if operator.kind in COMMUNICATION_KINDS:
-            raise bad_input(
-                f"operator {operator.name!r} is communication ({operator.kind}); links set its time"
-            )
-        sheet = self.sheet(node, memory)
-        operator = lowered(operator)
-        setup = self.constants.setup(self._timing)
-        found = self._predict([operator], sheet, setup)[0]
+        for operator in operators:
+            if operator.kind in COMMUNICATION_KINDS:
+                raise bad_input(
+                    f"operator {operator.name!r} is communication ({operator.kind}); links set its time"
+                )
+        sheet, setup = self.sheet(node, memory), self.constants.setup(self._timing)
+        run = [lowered(operator) for operator in operators]
+        found = predict([Request(operator, sheet, setup) for operator in run], self.constants)
+        return [
+            self._of(operator, prediction, node, memory, Request(operator, sheet, setup))
+            for operator, prediction in zip(run, found, strict=True)
+        ]
+
+    def _of(
+        self, operator: Operator, found: Prediction, node: Node, memory: MemorySpace, request: Request
+    ) -> OperatorCost:
+        """What a prediction costs, never below the data sheet's roofs."""
+        assert isinstance(node.device, Gpu)
         if self._simulate_l2 and found.choice:
-            played = with_simulated_l2(Request(operator, sheet, setup), self.constants, found.choice)
+            played = with_simulated_l2(request, self.constants, found.choice)
             if played is not None:
                 found = replace(found, kernel_s=played[0] * operator.work.share, dram_bytes=played[1])
         # The closed forms count tiles; the data-sheet roof holds whatever they say, for bytes that move.

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hw_configs.registry import Registry
+from simulator.serving.rules import PageGroup
 from simulator.serving.settings import EngineSettings
 from simulator.serving.step import ScheduledStep, StepOutcome
 from workloads.requests import Requests
@@ -26,7 +27,9 @@ class KvSpace(NamedTuple):
     """Cache memory of one replica. ``blocks``: whole blocks of ``block_tokens`` that requests can have (no null block).
 
     ``block_bytes`` on all devices of the replica together; ``sequence_bytes``: states that a request has whatever its
-    length. ``host_blocks``: places in a slower memory to swap or offload to.
+    length. ``host_blocks``: places in a slower memory to swap or offload to. ``groups``: where layers differ in what
+    they keep, or memory is mapped in pages of its own; then ``blocks`` counts such pages, and prefixes are not shared
+    (:mod:`simulator.serving.pages`).
     """
 
     blocks: int
@@ -34,6 +37,7 @@ class KvSpace(NamedTuple):
     block_bytes: float
     sequence_bytes: float = 0.0
     host_blocks: int = 0
+    groups: tuple[PageGroup, ...] = ()
 
 
 class Admission(NamedTuple):
@@ -47,8 +51,11 @@ class Admission(NamedTuple):
 class Scheduler(Protocol):
     """One replica's scheduler. ``schedule`` and ``complete`` take turns; requests may be added before either."""
 
-    def add(self, request: int) -> None:
-        """A request has arrived. Raises ``InfeasibleError`` for one that can never fit."""
+    def add(self, request: int, arrival_s: float | None = None) -> None:
+        """A request has arrived, at ``arrival_s`` (else when it was sent). Raises ``InfeasibleError`` if it never fits.
+
+        The time matters under policy ``priority`` alone.
+        """
         ...
 
     def schedule(self) -> ScheduledStep:
@@ -91,5 +98,16 @@ class Scheduler(Protocol):
 
 MakeScheduler = Callable[[Requests, EngineSettings, KvSpace], Scheduler]
 
-SCHEDULERS: Final[Registry[MakeScheduler]] = Registry("scheduling policy", "offchip.schedulers", {})
+SCHEDULERS: Final[Registry[MakeScheduler]] = Registry(
+    "scheduling policy",
+    "offchip.schedulers",
+    {
+        "orca": "simulator.serving.policies.orca:make",
+        "sglang": "simulator.serving.policies.sglang:make",
+        "static": "simulator.serving.policies.static:make",
+        "trtllm-guaranteed-no-evict": "simulator.serving.policies.trtllm_guaranteed_no_evict:make",
+        "trtllm-max-utilization": "simulator.serving.policies.trtllm_max_utilization:make",
+        "vllm": "simulator.serving.policies.vllm:make",
+    },
+)
 """Scheduling policies by name."""

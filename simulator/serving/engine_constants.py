@@ -1,0 +1,85 @@
+"""What an engine adds to its kernels: host time of a step, slower kernels, time of a request before and after.
+
+One set per engine and range of versions, written by ``calibration/fit_serving.py`` from public runs alone; nothing
+belongs to a model or a chip.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+from hw_configs.problems import bad_input, nearest
+
+__all__ = ["EngineConstants", "constants_of", "one_shot_us"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineConstants:
+    """Constants of an engine from version ``since`` on. Microseconds, or factors on device time.
+
+    A step's host time is ``step_us`` and ``sequence_us`` a request and ``chunk_token_us`` a prefill token; the share
+    ``overlap`` of the shorter of host and device passes beside the longer. ``kernel_factor``: device time of a step over
+    that of the kernel model; ``prefill_factor``: the same for steps with prefill chunks. A request's first token comes
+    ``request_us`` and ``prompt_token_us`` a prompt token later than its step ends (HTTP, tokenising, detokenising).
+    ``eager_launch_us``: host time of a kernel's launch where no CUDA graph has it.
+    """
+
+    since: str
+    step_us: float
+    sequence_us: float
+    chunk_token_us: float
+    request_us: float
+    prompt_token_us: float
+    kernel_factor: float
+    prefill_factor: float
+    overlap: float
+    eager_launch_us: float
+    rows: int
+    source: str
+
+    def describe(self) -> dict[str, str]:
+        """Each figure with its unit and source."""
+        units = {"kernel_factor": "times", "prefill_factor": "times", "overlap": "share"}
+        figures = [n for n in type(self).__dataclass_fields__ if n not in ("since", "rows", "source")]
+        return {
+            name: f"{getattr(self, name):g} {units.get(name, 'us')} ({self.source}, {self.rows} rows)"
+            for name in figures
+        }
+
+
+@cache
+def _file() -> dict[str, Any]:
+    text = files("simulator.serving").joinpath("engine_constants.json").read_text(encoding="utf-8")
+    return dict(json.loads(text))
+
+
+def one_shot_us() -> float:
+    """Latency of an engine's own all-reduce kernel in microseconds."""
+    return float(_file()["one_shot_us"])
+
+
+def constants_of(engine: str, version: str = "") -> EngineConstants:
+    """The constants of an engine's version: the newest set that is not newer; without a version the newest.
+
+    >>> constants_of("vllm", "0.12.0").overlap >= 0
+    True
+    """
+    engines = _file()["engines"]
+    if engine not in engines:
+        raise bad_input(
+            f"unknown engine {engine!r}; known: {', '.join(engines)}", suggestion=nearest(engine, engines)
+        )
+    sets = [EngineConstants(**entry) for entry in engines[engine]]
+    if not version:
+        return sets[-1]
+    older = [entry for entry in sets if _key(entry.since) <= _key(version)]
+    return older[-1] if older else sets[0]
+
+
+def _key(version: str) -> list[int]:
+    return [int(part) for part in re.findall(r"\d+", version)[:3]]

@@ -1,0 +1,114 @@
+"""How long the exchanges of a step take: a GPU library's collectives, an engine's own all-reduce, or bare wires.
+
+``library``: NCCL as :mod:`simulator.gpu.collective` prices it, or, for an all-reduce inside a node, the kernel that
+serving engines bring along, whichever is quicker. That kernel reads every peer's buffer over NVLink at once (one
+shot: ``size x (n - 1)`` bytes on a device's port), or reduces and gathers in two shots of ``1 / n`` of it; its latency
+is the constant ``one_shot_us`` of :mod:`simulator.serving.engine_constants`. ``wires``: messages on the system's wires as
+``offchip simulate`` puts them, at ``analytic`` fidelity.
+"""
+
+from __future__ import annotations
+
+from typing import Final, Literal
+
+import numpy as np
+
+from hw_configs.problems import bad_input
+from hw_configs.system import Node, System
+from simulator.cost.by_device import BY_DEVICE
+from simulator.gpu import collective
+from simulator.gpu.constants import shipped_constants
+from simulator.gpu.model import GPU
+from simulator.gpu.sheet import GpuSheet
+from simulator.serving.device_share import Exchange
+from simulator.system.costs import CostTable
+from workloads.graph import Operator
+from workloads.operators import AllGather, AllReduce, AllToAll, CollectiveWork, ReduceScatter, Send, Work
+
+__all__ = ["Exchanges", "gpus_of", "node_ports"]
+
+_WORK: Final[dict[str, type[CollectiveWork]]] = {
+    "all_reduce": AllReduce, "all_gather": AllGather, "reduce_scatter": ReduceScatter, "all_to_all": AllToAll,
+}  # fmt: skip
+PCIE_PORT: Final = 64e9
+"""Bytes per second of the fastest PCIe port; GPUs with a faster wire have NVLink."""
+
+
+def gpus_of(system: System) -> list[Node]:
+    """The GPUs of a system, in its order. ``InputError`` where there is none: steps are priced on GPUs alone."""
+    from hw_configs.device import Gpu
+
+    found = [node for node in system.nodes.values() if isinstance(node.device, Gpu)]
+    if not found:
+        raise bad_input(f"system {system.name!r} has no GPU; serving steps are priced on GPUs")
+    return found
+
+
+def node_ports(system: System, gpus: list[Node]) -> float:
+    """Bytes per second and direction of the wire between two GPUs; infinity for one alone."""
+    if len(gpus) < 2:
+        return float("inf")
+    route = system.route(gpus[0].memory or gpus[0].name, gpus[1].memory or gpus[1].name)
+    return min(system.wires[wire].link.bandwidth for wire, _ in route)
+
+
+class Exchanges:
+    """Prices exchanges among the first GPUs of a system; more of them than it has lie on several like it."""
+
+    def __init__(
+        self, system: System, one_shot_us: float, by: Literal["library", "wires"] = "library"
+    ) -> None:
+        self.system, self.by = system, by
+        self._gpus = gpus_of(system)
+        self.per_node = len(self._gpus)
+        self._bandwidth = node_ports(system, self._gpus)
+        self._one_shot_s = one_shot_us * 1e-6
+        first = self._gpus[0]
+        self._sheet: GpuSheet = GPU.sheet(first, system.memories[first.memory or first.name])
+        self._wires = CostTable(system, BY_DEVICE) if by == "wires" else None
+        self._known: dict[Exchange, float] = {}
+
+    def seconds(self, exchange: Exchange) -> float:
+        """Seconds of an exchange; of two ways to do it the quicker."""
+        known = self._known.get(exchange)
+        if known is None:
+            known = min([self._one_way(exchange), *(self._one_way(other) for other in exchange.also)])
+            self._known[exchange] = known
+        return known
+
+    def _one_way(self, exchange: Exchange) -> float:
+        if exchange.ranks < 2 or exchange.size <= 0:
+            return 0.0
+        if self._wires is not None and exchange.ranks <= self.per_node:
+            devices = tuple(node.name for node in self._gpus[: exchange.ranks])
+            work: Work = (
+                Send(bytes=exchange.size) if exchange.kind == "send"
+                else _WORK[exchange.kind](bytes=exchange.size, group=exchange.ranks)
+            )  # fmt: skip
+            operator = Operator("exchange", work, (), ())
+            return self._wires.seconds_alone(
+                self._wires.rounds(operator, devices[: 2 if exchange.kind == "send" else None])
+            )
+        return self._library(exchange)
+
+    def _library(self, exchange: Exchange) -> float:
+        constants = shipped_constants()
+        across = exchange.ranks > self.per_node
+        nvlink = self._bandwidth > PCIE_PORT
+        wire = "network" if across else "peer" if nvlink else "host"
+        bandwidth = constants.network_bandwidth(self._sheet.generation) if across else self._bandwidth
+        sharp = self._sheet.architecture.switch_reduces and wire == "peer"
+        row = np.array([[
+            float(collective.KINDS.index(exchange.kind)), float(exchange.ranks), float(exchange.size), bandwidth,
+            float(collective.WIRES.index(wire)), constants.latency_scale(self._sheet.generation), float(sharp),
+            float(min(self.per_node, exchange.ranks)), 0.0,
+        ]])  # fmt: skip
+        out = np.zeros(1)
+        collective.collective_rows(row, constants.array("collective", collective.CONSTANTS), out)
+        best = float(out[0])
+        if exchange.kind == "all_reduce" and wire == "peer":
+            n = exchange.ranks
+            one = self._one_shot_s + exchange.size * (n - 1) / bandwidth
+            two = 2 * self._one_shot_s + 2 * exchange.size * (n - 1) / n / bandwidth
+            best = min(best, one, two)
+        return best

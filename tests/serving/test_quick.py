@@ -1,0 +1,121 @@
+"""Many steps in one call leave the record of the loop, bit for bit; what the call doesn't know goes to the loop."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cache
+
+import numpy as np
+import pytest
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
+
+from offchip.serving.build import deploy
+from offchip.serving.options import ServeOptions
+from simulator.serving import quick
+from simulator.serving.cluster import _Run
+from simulator.serving.quick import QuickRun, can_be_quick
+from simulator.serving.service import Service
+from workloads.requests import Requests
+from workloads.requests.description import draw_requests, read_description
+
+
+def drawn(seed: int, count: int, law: str, more: str = "") -> Requests:
+    text = (
+        f"requests: {count}\nprompt: {{kind: uniform, low: 1, high: 700}}\noutput: {{kind: uniform, low: 1, high: 60}}\n"
+        f"arrivals: {law}\n{more}"
+    )
+    return draw_requests(read_description("quick.yaml", text), seed)
+
+
+@cache
+def deployed(scheduler: str, routing: str, replicas: int) -> Service:
+    settings = {"scheduler": scheduler, "max_num_seqs": 16, "max_num_batched_tokens": 1024}
+    asked = ServeOptions(replicas=replicas, routing=routing, settings=settings)
+    return deploy("llama-3-8b", "h100-sxm", asked, drawn(0, 1, LAWS[0])).service
+
+
+def service(requests: Requests, blocks: int = 10_000, **options: object) -> Service:
+    made = deploy("llama-3-8b", "h100-sxm", ServeOptions(**options), requests).service  # type: ignore[arg-type]
+    return with_blocks(made, blocks)
+
+
+def with_blocks(made: Service, blocks: int) -> Service:
+    return replace(
+        made, workers=tuple(replace(w, space=w.space._replace(blocks=blocks)) for w in made.workers)
+    )
+
+
+LAWS = ["{kind: poisson, rate: 30 /s}", "{kind: at-once}", "{kind: constant, rate: 1 /s}", "{kind: bursts, size: 9, every: 2 s}"]
+PREFIX = "shared_prefix: {levels: [{tokens: 64, children: 2}, {tokens: 40, children: 3}]}"
+
+
+@given(
+    st.integers(0, 10_000), st.integers(1, 60), st.sampled_from(LAWS), st.sampled_from([60, 200, 10_000]),
+    st.sampled_from([1, 3]),
+    st.sampled_from(["vllm", "orca", "static", "trtllm-guaranteed-no-evict", "trtllm-max-utilization"]),
+    st.sampled_from(["round-robin", "least-loaded", "power-of-two", "prefix-aware"]),
+)  # fmt: skip
+@settings(deadline=None, max_examples=40, phases=[Phase.explicit, Phase.reuse, Phase.generate])
+def test_the_quick_run_is_the_loop(
+    seed: int, count: int, law: str, blocks: int, replicas: int, scheduler: str, routing: str
+) -> None:
+    requests = drawn(seed, count, law, PREFIX)
+    wanted = with_blocks(deployed(scheduler, routing, replicas), blocks)
+    assert can_be_quick(requests, wanted)
+    ours = QuickRun(requests, wanted).run()
+    theirs = _Run(requests, wanted).run()
+    assert ours is not None
+    for part in ("requests", "steps"):
+        one, other = getattr(ours, part).to_dict(), getattr(theirs, part).to_dict()
+        for name in one:
+            assert np.array_equal(one[name], other[name], equal_nan=True), (part, name)
+            assert one[name].dtype == other[name].dtype, name
+    assert ours.to_bytes() == theirs.to_bytes()
+    assert (ours.end_s, ours.workers, ours.devices) == (theirs.end_s, theirs.workers, theirs.devices)
+
+
+def test_small_buffers_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    requests = drawn(3, 80, LAWS[0])
+    wanted = service(requests, 400)
+    whole = QuickRun(requests, wanted).run()
+    monkeypatch.setattr(quick, "STEPS", 3)
+    parts = QuickRun(requests, wanted).run()
+    assert whole is not None
+    assert parts is not None
+    assert whole.to_bytes() == parts.to_bytes()
+
+
+def test_preemptions_happen_in_these_runs() -> None:
+    requests = drawn(5, 60, "{kind: at-once}")
+    record = QuickRun(requests, service(requests, 120)).run()
+    assert record is not None
+    assert record.requests.preemptions.sum() > 0
+
+
+@pytest.mark.parametrize(
+    ("more", "options"),
+    [
+        ("sessions: {turns: 3}", {}),
+        ("adapters: {count: 2}", {}),
+        ("", {"fail": ("0@1s:2s",)}),
+        ("", {"settings": {"speculation.method": "ngram", "speculation.tokens": 2}}),
+        ("", {"engine": "sglang"}),
+    ],
+)
+def test_what_it_does_not_know_goes_to_the_loop(more: str, options: dict[str, object]) -> None:
+    requests = drawn(1, 20, LAWS[0], more)
+    assert not can_be_quick(requests, service(requests, **options))
+
+
+def test_an_interrupt_leaves_whole_rows() -> None:
+    requests = drawn(2, 200, LAWS[0])
+
+    def stop(_count: int) -> None:
+        raise KeyboardInterrupt
+
+    record = QuickRun(requests, service(requests)).run(stop)
+    assert record is not None
+    done = record.requests.tokens == requests.output_tokens
+    assert 0 < done.sum() < 200
+    assert np.isnan(record.requests.first_token_s[record.requests.tokens == 0]).all()
