@@ -34,7 +34,7 @@ ENGINE: Final = np.dtype(
         "i8",
         "budget max_seqs block max_len chunked caching priority threshold adaptive reserve watermark drafts lookahead "
         "draft_slots drop_last swap gate take blocks paged tokens_left inputs_left cap running waiting entries "
-        "preempted admitted free keys front back rows host_free host_in host_out moved_in moved_out mask",
+        "preempted admitted free keys front back rows host_free host_in host_out states_in states_out mask",
     )
 )
 """Settings, then what is left of a step's budgets, then counts. Tokens or blocks; flags are 0 or 1."""

@@ -6,8 +6,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from serving.plain_scheduler import PlainScheduler
-
 MOST_STEPS = 5000
 
 
@@ -72,9 +70,8 @@ def whole_answers(requests, max_model_len):
     return np.minimum(requests.output_tokens, max_model_len - requests.prompt_tokens)
 
 
-def in_step_with_the_oracle(scheduler, requests, settings, blocks, block_size):
+def in_step_with_the_oracle(scheduler, requests, settings, oracle, blocks):
     """Every decision of a scheduler equals the oracle's; returns the run."""
-    oracle = PlainScheduler(requests, settings, blocks, block_size)
     outcome, added, now = Run(), 0, 0
     made = np.zeros(requests.count, np.int64)
     while added < requests.count or oracle.running or oracle.queue:
@@ -98,6 +95,8 @@ def in_step_with_the_oracle(scheduler, requests, settings, blocks, block_size):
         assert done.finished.tolist() == oracle.complete(right)
         made[done.request] += done.tokens
         assert scheduler.free_blocks == len(oracle.pool.free)
+        outcome.copied_in_bytes += ours.copied_in_bytes
+        outcome.copied_out_bytes += ours.copied_out_bytes
         outcome.preemptions += len(oracle.preempted)
         outcome.hits += sum(hit for _, hit, _ in oracle.admitted)
         now += 1

@@ -7,7 +7,7 @@ shortest answers are retracted, until 20 more steps have room, and wait behind a
 seen. A prompt enters the tree when it is computed, an answer when it ends.
 
 Source: SGLang 0.5, ``python/sglang/srt/managers/schedule_policy.py`` (``PrefillAdder``), ``schedule_batch.py``
-(``retract_decode``), ``scheduler.py``, ``mem_cache/radix_cache.py``, ``environ.py``; its policy ``fcfs``, without overlap
+(``retract_decode``), ``scheduler.py``, ``mem_cache/radix_cache.py``, ``environ.py``; its policy ``fcfs``, no overlap
 and mixed chunks. ``max_num_batched_tokens`` is its ``chunked_prefill_size``, ``block_tokens`` its ``page_size``.
 """
 
