@@ -9,7 +9,7 @@ where they differ they say so in :class:`simulator.serving.rules.Rules`.
 from __future__ import annotations
 
 from hw_configs.compiled import compiled
-from simulator.serving.blocks import demand, fits, look_up, release, take
+from simulator.serving.blocks import demand, fits, look_up, release, rewind, take
 from simulator.serving.line import pull, push_back, start_running, stop_running, take_out
 from simulator.serving.records import AWAY, RUNNING
 from simulator.serving.rules import Reserve
@@ -235,6 +235,7 @@ def _admit(s, r, base, hits):
     take_out(s, 0)
     start_running(s, r)
     if q.kept > 0:
+        rewind(s, r)
         e.host_in += _leave_host(s, r)
         e.states_in += 1
         q.kept = 0

@@ -1,4 +1,4 @@
-"""The other policies: equal to plain programs where their rules are vLLM's with a change, and what each of them keeps."""
+"""The other policies: equal to plain programs where their rules are vLLM's with a change; what each of them keeps."""
 
 from __future__ import annotations
 
