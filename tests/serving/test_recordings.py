@@ -1,4 +1,4 @@
-"""Recordings of vLLM's scheduler are met step for step, by the engine and by the plain program that it is held against."""
+"""Recordings of vLLM's scheduler are met step for step, by the engine and by the plain program it is held against."""
 
 from __future__ import annotations
 
@@ -43,7 +43,10 @@ def test_the_plain_program_meets_recordings_too(name):
         p = " ".join(map(str, oracle.preempted))
         a = " ".join(f"{i}:{hit}:{int(resumed)}" for i, hit, resumed in oracle.admitted)
         r, w = len(oracle.running), len(oracle.queue)
-        i, o, d = (np.array(column, np.int64) for column in zip(*((e["job"].number, e["job"].outputs, e["drafts"]) for e in step), strict=True))  # fmt: skip
+        i, o, d = (
+            np.array([value(e) for e in step], np.int64)
+            for value in (lambda e: e["job"].number, lambda e: e["job"].outputs, lambda e: e["drafts"])
+        )
         x = " ".join(map(str, oracle.complete(accepted_drafts(i, o, d, most).tolist())))
         core.update(f"{now}|-|{q}|{p}|{a}|{r}|{w}|{x}|{len(oracle.pool.free)}\n".encode())
         now += 1
@@ -70,7 +73,7 @@ def test_another_digest_is_off_and_says_which(tmp_path):
         (lambda data: data.pop("config"), "KeyError 'config'"),
         (lambda data: data["requests"][0].update(max_tokens=0), "expected 1 to"),
         (lambda data: data["config"].update(block_size=0), "engine.block_size"),
-        (lambda data: data["config"].update(max_model_len=4), "the engine takes 3"),
+        (lambda data: data["requests"][0].update(prompt=[[1, 9000]]), "prompt of 9000 tokens"),
         (lambda data: data.update(requests=3), "TypeError"),
     ],
 )

@@ -281,15 +281,15 @@ class Sglang:
         """Send back requests with the shortest answers, the longest prompts of them first."""
         order = np.lexsort((running, self._requests.prompt_tokens[running], -self._outputs[running])).tolist()
         while len(order) > 1:
-            left = running[order]
-            need = int(self._lacks(left, self._next(left) + RETRACT_STEPS - 1).sum())
+            stays = running[order]
+            need = int(self._lacks(stays, self._next(stays) + RETRACT_STEPS - 1).sum())
             if self._retracted and need <= self._room():
                 break
             r = int(running[order.pop()])
             self._retracted.append(r)
             self._release(r)
             self._again.add(r)
-        left = running[np.sort(order)]
+        left: Ints = running[np.sort(order)]
         self._running = left
         self._queue += self._retracted
         self._full = False
