@@ -93,10 +93,16 @@ class Engine:
         return peak
 
     def schedule(self) -> ScheduledStep:
-        """Decide the next step."""
+        """Decide the next step. Raises ``InfeasibleError`` where the engine stands still for ever."""
         came, went = self.host.bytes_in, self.host.bytes_out
         schedule(self._state)
-        entries = self._state.entries[: self._engine["entries"]]
+        e = self._engine
+        if e["entries"] == e["preempted"] == e["running"] == 0 < e["waiting"]:
+            # Nothing that could still happen would let it in.
+            raise InfeasibleError(
+                f"request {self._state.queue[0]} waits for ever: it asks for more than a step of {e['budget']} tokens"
+            )
+        entries = self._state.entries[: e["entries"]]
         request = entries["request"].copy()
         return ScheduledStep(
             request, entries["tokens"].copy(), entries["context"].copy(), entries["drafts"].copy(),

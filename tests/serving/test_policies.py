@@ -263,10 +263,30 @@ def test_settings_that_a_policy_does_not_know_are_refused(name):
     assert [problem.path for problem in error.value.problems] == ["engine.policy", "engine.watermark"]
 
 
-def test_a_budget_below_one_request_is_refused():
-    chosen = EngineSettings(max_num_batched_tokens=3, speculation=Speculation(method="ngram", tokens=3))
-    with pytest.raises(InputError, match="expected 4 or more: a token, its drafts"):
-        SCHEDULERS.get("vllm")(make_requests([1], [1]), chosen, KvSpace(8, 4, 1.0))
+def test_a_budget_below_one_token_is_refused():
+    spec = Speculation(method="draft-model", tokens=3, lookahead=3, draft_slots=1)
+    with pytest.raises(InputError, match="expected 2 or more: a token and its slots"):
+        SCHEDULERS.get("vllm")(
+            make_requests([1], [1]),
+            EngineSettings(max_num_batched_tokens=1, speculation=spec),
+            KvSpace(8, 4, 1.0),
+        )
+
+
+def test_an_engine_that_would_stand_still_says_so():
+    # The second prompt is cached but for its last token, which comes with three placeholders: a step takes three.
+    requests = make_requests([9, 9], [1, 4], prompts=[[(1, 9)], [(1, 9)]])
+    spec = Speculation(method="ngram", tokens=3)
+    chosen = EngineSettings(max_num_batched_tokens=3, speculation=spec, max_model_len=64)
+    scheduler = SCHEDULERS.get("vllm")(requests, chosen, KvSpace(20, 4, 1.0))
+    scheduler.add(0)
+    while scheduler.running + scheduler.waiting:
+        scheduler.complete(np.zeros(len(scheduler.schedule().request), np.int64))
+    scheduler.add(1)
+    with pytest.raises(
+        InfeasibleError, match="request 1 waits for ever: it asks for more than a step of 3 tokens"
+    ):
+        scheduler.schedule()
 
 
 def test_what_is_not_in_step_is_refused():
