@@ -6,7 +6,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-MOST_STEPS = 5000
+MOST_STEPS = 1500
+
+
+class EndlessError(Exception):
+    """Two requests preempt one another for ever, in the engine and in the oracle alike."""
 
 
 def drafts_accepted(request, outputs, drafts):
@@ -100,7 +104,8 @@ def in_step_with_the_oracle(scheduler, requests, settings, oracle, blocks):
         outcome.preemptions += len(oracle.preempted)
         outcome.hits += sum(hit for _, hit, _ in oracle.admitted)
         now += 1
-        assert now < MOST_STEPS
+        if now >= MOST_STEPS:
+            raise EndlessError
     assert scheduler.free_blocks == blocks
     assert scheduler.running + scheduler.waiting == 0
     assert made.tolist() == whole_answers(requests, settings.max_model_len).tolist()
