@@ -9,7 +9,7 @@ where they differ they say so in :class:`simulator.serving.rules.Rules`.
 from __future__ import annotations
 
 from hw_configs.compiled import compiled
-from simulator.serving.blocks import demand, fits, look_up, release, take
+from simulator.serving.blocks import demand, fits, look_up, release, rewind, take
 from simulator.serving.line import pull, push_back, start_running, stop_running, take_out
 from simulator.serving.records import AWAY, RUNNING
 from simulator.serving.rules import Reserve
@@ -20,7 +20,7 @@ _KNOWN = int(Reserve.KNOWN)
 _WHOLE = int(Reserve.WHOLE)
 
 
-@compiled
+@compiled(_nrt=False)
 def schedule(s):
     """Decide a step: its entries stand in ``entries``, preempted and admitted requests in theirs."""
     e = s.engine[0]
@@ -29,8 +29,6 @@ def schedule(s):
     e.entries = 0
     e.preempted = 0
     e.admitted = 0
-    e.moved_in = 0
-    e.moved_out = 0
     inside = e.running + e.waiting
     e.cap = e.threshold if inside > 1 else 0
     if e.cap > 0 and e.adaptive != 0:
@@ -45,23 +43,23 @@ def schedule(s):
         q.prefill = q.computed < q.known
 
 
-@compiled
+@compiled(_nrt=False)
 def _room(e):
     return min(e.tokens_left, e.inputs_left - e.draft_slots)
 
 
-@compiled
+@compiled(_nrt=False)
 def _capped(e, n):
     return e.cap if 0 < e.cap < n else n
 
 
-@compiled
+@compiled(_nrt=False)
 def _top(e, tokens):
     """Tokens for which there must be blocks when ``tokens`` are computed."""
     return min(tokens + e.lookahead, e.max_len)
 
 
-@compiled
+@compiled(_nrt=False)
 def _put(s, r, n, first, padded):
     """Schedule a request with ``n`` tokens."""
     e = s.engine[0]
@@ -81,7 +79,7 @@ def _put(s, r, n, first, padded):
     e.inputs_left -= n + e.draft_slots
 
 
-@compiled
+@compiled(_nrt=False)
 def _running_pass(s):
     e = s.engine[0]
     place = 0
@@ -103,7 +101,7 @@ def _running_pass(s):
         place += 1
 
 
-@compiled
+@compiled(_nrt=False)
 def _victim(s):
     """Place in the running list of the request to preempt."""
     e = s.engine[0]
@@ -118,7 +116,7 @@ def _victim(s):
     return worst
 
 
-@compiled
+@compiled(_nrt=False)
 def _unschedule(s, r):
     """Take a victim out of the step, if it stands there already; its budget comes back."""
     e = s.engine[0]
@@ -134,7 +132,7 @@ def _unschedule(s, r):
     return True
 
 
-@compiled
+@compiled(_nrt=False)
 def _preempt(s, place):
     """Send a running request back to the queue, its blocks given up or, with ``swap``, moved to the host."""
     e = s.engine[0]
@@ -146,7 +144,7 @@ def _preempt(s, place):
         q.kept = q.computed
         e.host_free -= moved
         e.host_out += moved
-        e.moved_out += moved
+        e.states_out += 1
     release(s, r)
     stop_running(s, place)
     q.computed = 0
@@ -158,7 +156,7 @@ def _preempt(s, place):
     e.preempted += 1
 
 
-@compiled
+@compiled(_nrt=False)
 def _quiet(s):
     """Whether none of the requests that run in this step computed a part of its prompt when it ran last."""
     inside = 0
@@ -167,7 +165,7 @@ def _quiet(s):
     return inside == 0
 
 
-@compiled
+@compiled(_nrt=False)
 def _promised(s):
     """Blocks that running requests do not hold yet and come to hold by their last token."""
     total = 0
@@ -177,7 +175,7 @@ def _promised(s):
     return total
 
 
-@compiled
+@compiled(_nrt=False)
 def _whole(s, r):
     """Blocks that must be there before a request is admitted, hits included; 0: no more than it takes."""
     e = s.engine[0]
@@ -190,7 +188,7 @@ def _whole(s, r):
     return 0
 
 
-@compiled
+@compiled(_nrt=False)
 def _waiting_pass(s):
     e = s.engine[0]
     ran = e.entries
@@ -213,7 +211,7 @@ def _waiting_pass(s):
         n = min(n, _room(e))
         top = _top(e, base + n)
         if e.take == _WHOLE:
-            top = max(top, _top(e, q.prompt + q.end - 1))
+            top = max(top, _top(e, q.prompt + q.end - 1 + e.drafts))
         elif e.take == _KNOWN:
             top = max(top, _top(e, q.known))
         watermark = e.watermark if e.running > 0 else 0
@@ -224,7 +222,7 @@ def _waiting_pass(s):
         _put(s, r, n, 0, padded)
 
 
-@compiled
+@compiled(_nrt=False)
 def _admit(s, r, base, hits):
     """Move the head of the queue to the end of the running list, with ``base`` tokens computed."""
     e = s.engine[0]
@@ -237,24 +235,24 @@ def _admit(s, r, base, hits):
     take_out(s, 0)
     start_running(s, r)
     if q.kept > 0:
-        _come_back(s, r)
-        e.moved_in += demand(s, q.kept, q.kept)
+        rewind(s, r)
+        e.host_in += _leave_host(s, r)
+        e.states_in += 1
         q.kept = 0
     q.computed = base
     q.entered = hits
 
 
-@compiled
-def _come_back(s, r):
-    """Free the places on the host of a request that was moved there."""
-    e = s.engine[0]
+@compiled(_nrt=False)
+def _leave_host(s, r):
+    """Free the places on the host of a request that was moved there; returns how many."""
     q = s.requests[r]
     moved = demand(s, q.kept, q.kept)
-    e.host_free += moved
-    e.host_in += moved
+    s.engine[0].host_free += moved
+    return moved
 
 
-@compiled
+@compiled(_nrt=False)
 def complete(s, accepted, got, finished):
     """The step has run. Fills ``got`` (tokens of each entry, -1: none) and ``finished``; returns how many ended."""
     e = s.engine[0]
@@ -287,7 +285,7 @@ def complete(s, accepted, got, finished):
     return ended
 
 
-@compiled
+@compiled(_nrt=False)
 def _sweep(s):
     """Take what has ended out of the running list."""
     e = s.engine[0]
@@ -303,7 +301,7 @@ def _sweep(s):
     e.running = kept
 
 
-@compiled
+@compiled(_nrt=False)
 def drop(s, r):
     """Forget a request wherever it stands; its part in a step that runs is void."""
     e = s.engine[0]
@@ -319,6 +317,6 @@ def drop(s, r):
     elif q.state != AWAY:
         pull(s, r)
         if q.kept > 0:
-            _come_back(s, r)
+            _leave_host(s, r)
     q.kept = 0
     q.entry = -1
