@@ -23,24 +23,25 @@ READ: Final = 4096
 class GraphPricer:
     """Prices steps of a model in FP16 on one device."""
 
-    def __init__(self, model: str, device: str, *, reads: float = 1.0) -> None:
-        """``reads``: how often a decode step's attention reads the cache."""
-        self.products = [phase_times(model, device, "prefill", 1, count).other_s for count in POINTS]
-        one_by_one = [phase_times(model, device, "decode", count, 1).other_s for count in POINTS]
+    def __init__(self, model: str, device: str, most: int = POINTS[-1]) -> None:
+        """``most``: tokens of the largest graphs, for models with few positions."""
+        self.points = [count for count in POINTS if count <= most]
+        read = min(READ, most // 2)
+        self.products = [phase_times(model, device, "prefill", 1, count).other_s for count in self.points]
+        one_by_one = [phase_times(model, device, "decode", count, 1).other_s for count in self.points]
         self.outputs = [max(a - b, 0.0) for a, b in zip(one_by_one, self.products, strict=True)]
         """A prefill has one row of logits, decode one for each request."""
-        self.per_read = reads * phase_times(model, device, "decode", 32, READ).attention_s / (32 * READ)
-        self.per_pair = phase_times(model, device, "prefill", 1, POINTS[-1]).attention_s / (
-            POINTS[-1] ** 2 / 2
-        )
+        self.per_read = phase_times(model, device, "decode", 32, read).attention_s / (32 * read)
+        largest = self.points[-1]
+        self.per_pair = phase_times(model, device, "prefill", 1, largest).attention_s / (largest**2 / 2)
 
     def price(self, step: ScheduledStep) -> StepCost:
         """The cost of a step."""
         tokens, context = step.tokens.astype(np.float64), step.context.astype(np.float64)
         single = step.tokens == 1
         pairs = tokens * (context + tokens / 2)
-        seconds = float(np.interp(tokens.sum(), POINTS, self.products))
-        seconds += float(np.interp(np.count_nonzero(step.samples), POINTS, self.outputs))
+        seconds = float(np.interp(tokens.sum(), self.points, self.products))
+        seconds += float(np.interp(np.count_nonzero(step.samples), self.points, self.outputs))
         seconds += self.per_read * float((context + 1)[single].sum()) + self.per_pair * float(
             pairs[~single].sum()
         )
