@@ -36,7 +36,9 @@ def source_of(count: int, rate: float) -> RequestSource:
 def ours(count: int, replicas: int) -> float:
     source = source_of(count, RATE * replicas)
     begin = time.perf_counter()
-    deployment = deploy("llama-3-8b", "h100-sxm", ServeOptions(replicas=replicas, routing="least-loaded"), source.requests)
+    deployment = deploy(
+        "llama-3-8b", "h100-sxm", ServeOptions(replicas=replicas, routing="least-loaded"), source.requests
+    )
     ready = time.perf_counter()
     result = run(deployment, source)
     taken = time.perf_counter() - ready

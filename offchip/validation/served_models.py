@@ -131,7 +131,10 @@ def settings_of(engine: str, version: str) -> EngineSettings:
     if engine not in BUDGETS:
         raise bad_input(f"unknown engine {engine!r}; known: {', '.join(BUDGETS)}")
     return EngineSettings(
-        engine=engine, version=version, max_num_batched_tokens=BUDGETS[engine], gpu_memory_utilization=MEMORY[engine]
+        engine=engine,
+        version=version,
+        max_num_batched_tokens=BUDGETS[engine],
+        gpu_memory_utilization=MEMORY[engine],
     )
 
 

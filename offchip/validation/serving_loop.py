@@ -143,9 +143,7 @@ def closed_loop(t: PriceTables, prompt: Ints, output: Ints, loop: Loop, host: Ar
         running = kept
 
 
-def run_loop(
-    tables: PriceTables, loop: Loop, host: Array, lengths: tuple[Ints, Ints]
-) -> Means:
+def run_loop(tables: PriceTables, loop: Loop, host: Array, lengths: tuple[Ints, Ints]) -> Means:
     """Means of the requests whose prompt and output tokens are ``lengths``."""
     prompt, output = lengths
     result = np.zeros((3, len(prompt)))

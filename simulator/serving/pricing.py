@@ -14,8 +14,8 @@ import numpy as np
 
 from hw_configs.problems import bad_input
 from hw_configs.system import MemorySpace, Node, System
-from simulator.gpu.model import GPU
 from simulator.gpu.constants import shipped_constants
+from simulator.gpu.model import GPU
 from simulator.serving.device_share import check_layout
 from simulator.serving.engine_constants import EngineConstants, constants_of, one_shot_us
 from simulator.serving.exchange_time import Exchanges, gpus_of

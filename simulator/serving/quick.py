@@ -211,4 +211,3 @@ class QuickRun:
         total = np.zeros(len(distinct), np.int64)
         np.add.at(total, place, counts)
         return TokenGaps(distinct, total)
-

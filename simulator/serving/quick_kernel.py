@@ -16,7 +16,7 @@ from hw_configs.compiled import compiled
 from simulator.serving.passes import complete, schedule
 from simulator.serving.step_kernel import price_step
 
-__all__ = ["CLOCK", "HOST", "IDLE", "FULL", "PENDING", "STEP", "Desk", "advance_engine"]
+__all__ = ["CLOCK", "FULL", "HOST", "IDLE", "PENDING", "STEP", "Desk", "advance_engine"]
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -31,7 +31,15 @@ TRIES: Final = 64
 """As the workers of the loop have it: preemptions in a row without a step."""
 
 CLOCK: Final = np.dtype(
-    [("now", "f8"), ("end", "f8"), ("step", "i8"), ("rows", "i8"), ("gaps", "i8"), ("ended", "i8"), ("worker", "i8")]
+    [
+        ("now", "f8"),
+        ("end", "f8"),
+        ("step", "i8"),
+        ("rows", "i8"),
+        ("gaps", "i8"),
+        ("ended", "i8"),
+        ("worker", "i8"),
+    ]
 )
 """Time of the last event; end of the step under way (``step`` 1); what stands in the buffers; the worker's number."""
 HOST: Final = np.dtype([

@@ -46,7 +46,12 @@ def with_blocks(made: Service, blocks: int) -> Service:
     )
 
 
-LAWS = ["{kind: poisson, rate: 30 /s}", "{kind: at-once}", "{kind: constant, rate: 1 /s}", "{kind: bursts, size: 9, every: 2 s}"]
+LAWS = [
+    "{kind: poisson, rate: 30 /s}",
+    "{kind: at-once}",
+    "{kind: constant, rate: 1 /s}",
+    "{kind: bursts, size: 9, every: 2 s}",
+]
 PREFIX = "shared_prefix: {levels: [{tokens: 64, children: 2}, {tokens: 40, children: 3}]}"
 
 
