@@ -248,7 +248,8 @@ def _bring(m: Machine, s: State, out: Out, core, row, line, cause, home):
         found = m.row[u(found)].next
     if found < 0:
         s.total[cause] += 1
-        remote = 1 if home != core // m.rule[NODE_CORES] else 0
+        node = core // m.rule[NODE_CORES] if core >= m.rule[NODE_CORES] else 0
+        remote = 1 if home != node else 0
         s.total[REMOTE_READS] += remote
         clocks = m.rule[REMOTE] if remote else m.rule[MEMORY]
         _to_memory(m, s, out, core, line, 0)
@@ -413,18 +414,39 @@ def _look_ahead(m: Machine, s: State, out: Out, core, row, line, pc, home):
 
 
 @small
-def _quick(m: Machine, s: State, core, row, line, store):
-    """A load or store of a line where it was last found; False where there is more to do than count and use it."""
+def _noted(m: Machine, s: State, core, row, line):
+    """The place where a line was found last, if it is there still and its use is no more than a new age; else -1."""
     place = s.hint[m.hints[row * m.rule[CORES] + core] + (line & m.row[u(row)].mask)]
-    if s.tag[place] != line or s.flag[place] & AHEAD_OF_USE or m.row[u(row)].slow:
-        return False
-    if store:
-        if m.rule[CORES] > 1 or not m.row[u(row)].write_back:
-            return False
-        s.flag[place] |= DIRTY
-    s.counts[row * COUNTS + HITS + store] += 1
+    there = s.tag[place] == line and (s.flag[place] & AHEAD_OF_USE) == 0 and m.row[u(row)].slow == 0
+    return np.int64(place) if there else -1
+
+
+@small
+def _count(s: State, row, place, cause):
+    """Count a hit and age the line."""
+    s.counts[row * COUNTS + HITS + cause] += 1
     s.clock[0] += 1
     s.age[place] = s.clock[0]
+
+
+@small
+def _quick(m: Machine, s: State, core, address, kind):
+    """A load or store that finds its page and its line where they were last; False where there is more to do."""
+    buffer, row = m.first[DATA_TLB], m.first[DATA]
+    page = 0
+    if buffer >= 0:
+        page = _noted(m, s, core, buffer, address >> m.rule[PAGE_SHIFT])
+    place = _noted(m, s, core, row, address >> m.rule[LINE_SHIFT])
+    if page < 0 or place < 0:
+        return False
+    if kind == STORE:
+        if m.rule[CORES] > 1 or m.row[u(row)].write_back == 0:
+            return False
+        s.flag[place] |= DIRTY
+    if buffer >= 0:
+        _count(s, buffer, page, 0)
+    _count(s, row, place, kind)
+    s.total[ACCESS_CLOCKS] += m.row[u(row)].latency
     return True
 
 
@@ -458,9 +480,6 @@ def _access(m: Machine, s: State, x: Stretch, n, out: Out):
 def run(machine, state, stretch, start, requests):
     """Take accesses from ``start`` on until they end or ``requests`` have no room for more; where it stopped."""
     m, s, x, out = addresses_of(machine), addresses_of(state), addresses_of(stretch), addresses_of(requests)
-    row = m.first[DATA]
-    untranslated = m.first[DATA_TLB] < 0
-    latency = m.row[u(row)].latency
     for n in range(start, stretch.kind.size):
         if m.rule[RECORDS] and out.filled[0] + MARGIN > requests.address.size:
             return n
@@ -468,8 +487,6 @@ def run(machine, state, stretch, start, requests):
         work = x.instructions[n] * m.rule[PER_INSTRUCTION]
         s.now[core] += work
         s.program[core] += work
-        if untranslated and kind != FETCH and _quick(m, s, core, row, x.address[n] >> m.rule[LINE_SHIFT], kind):
-            s.total[ACCESS_CLOCKS] += latency
-        else:
+        if kind == FETCH or not _quick(m, s, core, x.address[n], kind):
             _access(m, s, x, n, out)
     return stretch.kind.size

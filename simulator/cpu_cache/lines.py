@@ -47,11 +47,14 @@ def _search(m: Machine, s: State, row, core, line):
     at = row * m.rule[CORES] + core
     ways = m.row[u(row)].ways
     first = m.begin[at] + set_of(m, row, line) * ways
-    for place in range(first, first + ways):
-        if s.tag[place] == line:
-            s.hint[m.hints[at] + (line & m.row[u(row)].mask)] = place
-            return place
-    return -1
+    found = 0
+    for k in range(ways):
+        found |= k + 1 if s.tag[first + k] == line else 0
+    if found == 0:
+        return -1
+    place = first + found - 1
+    s.hint[m.hints[at] + (line & m.row[u(row)].mask)] = place
+    return place
 
 
 @small
@@ -95,12 +98,10 @@ def use(m: Machine, s: State, row, place):
 @step
 def _oldest(s: State, first, ways):
     """The first of the ways with the least age; that of an empty way is -1."""
-    oldest, least = first, s.age[first]
-    for place in range(first + 1, first + ways):
-        age = s.age[place]
-        oldest = place if age < least else oldest
-        least = min(age, least)
-    return oldest
+    least = s.age[first] << 16
+    for k in range(1, ways):
+        least = min(least, (s.age[first + k] << 16) | k)
+    return first + (least & 0xFFFF)
 
 
 @step
