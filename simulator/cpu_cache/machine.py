@@ -25,8 +25,8 @@ TICKS: Final = 64
 
 ROW: Final = np.dtype([
     (name, np.int64) for name in (
-        "sets", "ways", "base", "set_base", "policy", "hashed", "fold", "inclusion", "write_back", "allocate", "latency",
-        "next", "shared", "rule", "degree", "by_page", "entries", "table", "mask", "slow",
+        "sets", "ways", "base", "set_base", "policy", "hashed", "fold", "inclusion", "write_back", "allocate",
+        "latency", "next", "shared", "rule", "degree", "by_page", "entries", "table", "mask", "slow",
     )
 ])  # fmt: skip
 """A kind of cache. ``mask``: of the places noted for each copy; ``slow``: a hit takes more than counting a use."""
