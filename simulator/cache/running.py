@@ -10,7 +10,7 @@ import numpy.typing as npt
 from hw_configs.problems import bad_input
 from hw_configs.settings import Settings
 from simulator.cache.replacement.nodes import Events, grown, make_nodes
-from simulator.cache.replacement.policy import Policy
+from simulator.cache.replacement.policy import POLICIES, Policy
 
 __all__ = ["MAX_CAPACITY", "RunningCache"]
 
@@ -33,6 +33,10 @@ class RunningCache:
         self._nodes = make_nodes(capacity, seed, policy.ranked, policy.extra, policy.times)
         policy.start(self._nodes, settings if settings is not None else policy.settings())
         self._held = 0
+        self._beside = tuple(
+            RunningCache(POLICIES.get(name), capacity, seed=seed + at)
+            for at, name in enumerate(policy.beside)
+        )
 
     def run(
         self,
@@ -49,7 +53,8 @@ class RunningCache:
         events = Events(
             np.empty(len(nodes), np.uint8), np.empty(room, np.int32), np.empty(room, np.int32), np.zeros(1, np.int64)
         )  # fmt: skip
-        self.policy.kernel(self._nodes, nodes, sizes, hints, events)
+        told = tuple(cache.run(nodes, sizes, count, hints) for cache in self._beside) or hints
+        self.policy.kernel(self._nodes, nodes, sizes, told, events)
         left = int(events.total[0])
         self._held += int(np.count_nonzero(events.what == 1)) - left
         return events._replace(left=events.left[:left], left_at=events.left_at[:left])

@@ -20,6 +20,7 @@ from simulator.cpu_cache.machine import (
     LINE_SHIFT,
     NODE_CORES,
     PAGE_SHIFT,
+    RECORDS,
     Built,
     Options,
     State,
@@ -101,7 +102,7 @@ class CacheRun:
         self.instructions += int(accesses.instructions.sum())
         at = 0
         while at < stretch.kind.size:
-            room = ROOM + MARGIN
+            room = ROOM + MARGIN if self.built.machine.rule[RECORDS] else 1
             none = np.zeros(room, np.int64)
             out = Out(none, np.zeros(room, np.uint8), np.zeros(room, np.int64), np.zeros(1, np.int64))
             at = int(run(self.built.machine, self.state, stretch, at, out))

@@ -13,21 +13,21 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from numpy import uint64 as u
 
+from hw_configs.compiled import compiled
+from hw_configs.kernel_addresses import addresses_of
 from simulator.cpu_cache.lines import drop, find, put, use
 from simulator.cpu_cache.machine import (
     ACCESS_CLOCKS,
     AHEAD,
     AHEAD_OF_USE,
-    ALLOCATE,
-    BY_PAGE,
     CACHES,
     CORES,
+    COUNTS,
     DATA,
     DATA_TLB,
-    DEGREE,
     DIRTY,
-    ENTRIES,
     EVICTED,
     EVICTED_DIRTY,
     EXCLUSIVE,
@@ -35,18 +35,15 @@ from simulator.cpu_cache.machine import (
     FETCH_TLB,
     FETCHED,
     HITS,
-    INCLUSION,
     INCLUSIVE,
     INVALIDATED,
     ISSUED,
     LATE,
-    LATENCY,
     LINE_SHIFT,
     MEMORY,
     MEMORY_THROUGH,
     MEMORY_WRITES,
     MISSES,
-    NEXT,
     NEXT_LINE,
     NODE_CORES,
     OUTSTANDING,
@@ -55,11 +52,8 @@ from simulator.cpu_cache.machine import (
     RECORDS,
     REMOTE,
     REMOTE_READS,
-    RULE,
-    SHARED,
     STORE,
     STREAM,
-    TABLE,
     TABLES,
     TAKEN_BACK,
     TICKS,
@@ -69,7 +63,6 @@ from simulator.cpu_cache.machine import (
     WALK_CLOCKS,
     WALK_LEVELS,
     WALKS,
-    WRITE_BACK,
     WRITTEN_MISSED,
     WRITTEN_TO,
     Machine,
@@ -118,20 +111,20 @@ def _to_memory(m: Machine, s: State, out: Out, core, line, write):
 def _recall(m: Machine, s: State, row, core, line):
     """Take a line back from all nearer caches of the cores that share a copy of ``row``; whether one was dirty."""
     dirty = 0
-    shared = m.row[row, SHARED]
+    shared = m.row[u(row)].shared
     first = core // shared * shared
+    last = min(first + shared, m.rule[CORES])
     for near in range(m.rule[CACHES]):
-        below = m.row[near, NEXT]
+        below = m.row[u(near)].next
         while below >= 0 and below != row:
-            below = m.row[below, NEXT]
+            below = m.row[u(below)].next
         if below == row:
-            last = min(first + shared, m.rule[CORES]) - 1
-            for copy in range(first // m.row[near, SHARED], last // m.row[near, SHARED] + 1):
-                place = find(m, s, near, copy, line)
+            for user in range(first, last, m.row[u(near)].shared):
+                place = find(m, s, near, user, line)
                 if place >= 0:
-                    s.counts[near, TAKEN_BACK] += 1
+                    s.counts[near * COUNTS + TAKEN_BACK] += 1
                     if s.flag[place] & AHEAD_OF_USE:
-                        s.counts[near, USELESS] += 1
+                        s.counts[near * COUNTS + USELESS] += 1
                     dirty |= s.flag[place] & DIRTY
                     drop(s, place)
     return dirty
@@ -140,14 +133,14 @@ def _recall(m: Machine, s: State, row, core, line):
 @step
 def _gone(m: Machine, s: State, row, core, line, flag):
     """Count a line that gave way at a row; whether it is dirty, nearer copies included."""
-    s.counts[row, EVICTED] += 1
+    s.counts[row * COUNTS + EVICTED] += 1
     if flag & AHEAD_OF_USE:
-        s.counts[row, USELESS] += 1
+        s.counts[row * COUNTS + USELESS] += 1
     dirty = flag & DIRTY
-    if m.row[row, INCLUSION] == INCLUSIVE:
+    if m.row[u(row)].inclusion == INCLUSIVE:
         dirty |= _recall(m, s, row, core, line)
     if dirty:
-        s.counts[row, EVICTED_DIRTY] += 1
+        s.counts[row * COUNTS + EVICTED_DIRTY] += 1
     return dirty
 
 
@@ -159,28 +152,27 @@ def _put_down(m: Machine, s: State, out: Out, core, row, line, dirty):
     it is placed without a look behind, since all its bytes are there. A write-through level passes it on.
     """
     while row >= 0:
-        exclusive = m.row[row, INCLUSION] == EXCLUSIVE
+        exclusive = m.row[u(row)].inclusion == EXCLUSIVE
         if not dirty and not exclusive:
             return
-        copy = core // m.row[row, SHARED]
-        place = find(m, s, row, copy, line)
+        place = find(m, s, row, core, line)
         if dirty:
-            s.counts[row, WRITTEN_TO] += 1
+            s.counts[row * COUNTS + WRITTEN_TO] += 1
             if place < 0:
-                s.counts[row, WRITTEN_MISSED] += 1
-        stays = dirty if m.row[row, WRITE_BACK] else 0
+                s.counts[row * COUNTS + WRITTEN_MISSED] += 1
+        stays = dirty if m.row[u(row)].write_back else 0
         if place >= 0:
             s.flag[place] |= stays
             if stays or not dirty:
                 return
         elif stays or exclusive:
-            _, old, old_flag = put(m, s, row, copy, line, stays)
+            _, old, old_flag = put(m, s, row, core, line, stays)
             if dirty and not stays:
-                _put_through(m, s, out, core, m.row[row, NEXT], line)
+                _put_through(m, s, out, core, m.row[u(row)].next, line)
             if old < 0:
                 return
             line, dirty = old, _gone(m, s, row, core, old, old_flag)
-        row = m.row[row, NEXT]
+        row = m.row[u(row)].next
     if dirty:
         s.total[MEMORY_WRITES] += 1
         _to_memory(m, s, out, core, line, 1)
@@ -190,14 +182,14 @@ def _put_down(m: Machine, s: State, out: Out, core, row, line, dirty):
 def _put_through(m: Machine, s: State, out: Out, core, row, line):
     """A dirty line passes a write-through level: the first write-back level that has it takes it, else memory."""
     while row >= 0:
-        place = find(m, s, row, core // m.row[row, SHARED], line)
-        s.counts[row, WRITTEN_TO] += 1
+        place = find(m, s, row, core, line)
+        s.counts[row * COUNTS + WRITTEN_TO] += 1
         if place < 0:
-            s.counts[row, WRITTEN_MISSED] += 1
-        elif m.row[row, WRITE_BACK]:
+            s.counts[row * COUNTS + WRITTEN_MISSED] += 1
+        elif m.row[u(row)].write_back:
             s.flag[place] |= DIRTY
             return
-        row = m.row[row, NEXT]
+        row = m.row[u(row)].next
     s.total[MEMORY_WRITES] += 1
     _to_memory(m, s, out, core, line, 1)
 
@@ -205,27 +197,27 @@ def _put_through(m: Machine, s: State, out: Out, core, row, line):
 @step
 def _place(m: Machine, s: State, out: Out, core, row, line, flag):
     """Put a line into a row that misses it, and down what gives way; its place."""
-    place, old, old_flag = put(m, s, row, core // m.row[row, SHARED], line, flag)
+    place, old, old_flag = put(m, s, row, core, line, flag)
     if old >= 0:
         dirty = _gone(m, s, row, core, old, old_flag)
-        _put_down(m, s, out, core, m.row[row, NEXT], old, dirty)
+        _put_down(m, s, out, core, m.row[u(row)].next, old, dirty)
     return place
 
 
 @small
 def _hit(m: Machine, s: State, row, core, place, cause):
     """Count a hit and use the line; clocks until its data is there."""
-    s.counts[row, HITS + cause] += 1
-    clocks = m.row[row, LATENCY]
+    s.counts[row * COUNTS + HITS + cause] += 1
+    clocks = m.row[u(row)].latency
     if cause != AHEAD:
         found = 1
         if s.flag[place] & AHEAD_OF_USE:
             s.flag[place] &= ~AHEAD_OF_USE
             found = 3
-            s.counts[row, USEFUL] += 1
+            s.counts[row * COUNTS + USEFUL] += 1
             waiting = (s.ready[place] - s.now[core] + TICKS - 1) // TICKS
             if waiting > clocks:
-                s.counts[row, LATE] += 1
+                s.counts[row * COUNTS + LATE] += 1
                 clocks = waiting
         if cause != WALK:
             s.seen[row] = found
@@ -235,73 +227,72 @@ def _hit(m: Machine, s: State, row, core, place, cause):
 
 @step
 def _bring(m: Machine, s: State, out: Out, core, row, line, cause, home):
-    """Bring a line that ``row`` misses from the nearest level behind it, or memory; its place, and in ``chain`` clocks.
+    """Bring a line that ``row`` misses from the nearest level behind it, or memory; its place and clocks.
 
     Every level on the way that is not exclusive keeps a copy. A line found in an exclusive level leaves it, and its
     dirtiness goes to the first level that it is placed in.
     """
-    found = m.row[row, NEXT]
+    found = m.row[u(row)].next
     dirty = clocks = remote = 0
     while found >= 0:
-        place = find(m, s, found, core // m.row[found, SHARED], line)
+        place = find(m, s, found, core, line)
         if place >= 0:
             clocks = _hit(m, s, found, core, place, cause)
-            if m.row[found, INCLUSION] == EXCLUSIVE:
+            if m.row[u(found)].inclusion == EXCLUSIVE:
                 dirty = s.flag[place] & DIRTY
                 drop(s, place)
             break
-        s.counts[found, MISSES + cause] += 1
+        s.counts[found * COUNTS + MISSES + cause] += 1
         if cause != AHEAD and cause != WALK:
             s.seen[found] = 2
-        found = m.row[found, NEXT]
+        found = m.row[u(found)].next
     if found < 0:
         s.total[cause] += 1
-        remote = 1 if home != core // m.rule[NODE_CORES] else 0
+        node = core // m.rule[NODE_CORES] if core >= m.rule[NODE_CORES] else 0
+        remote = 1 if home != node else 0
         s.total[REMOTE_READS] += remote
         clocks = m.rule[REMOTE] if remote else m.rule[MEMORY]
         _to_memory(m, s, out, core, line, 0)
-    s.chain[2] = clocks
     # Deepest first.
     while True:
         deepest = row
-        while m.row[deepest, NEXT] != found:
-            deepest = m.row[deepest, NEXT]
-        if deepest == row or m.row[deepest, INCLUSION] != EXCLUSIVE:
-            flag = dirty if m.row[deepest, WRITE_BACK] else 0
+        while m.row[u(deepest)].next != found:
+            deepest = m.row[u(deepest)].next
+        if deepest == row or m.row[u(deepest)].inclusion != EXCLUSIVE:
+            flag = dirty if m.row[u(deepest)].write_back else 0
             place = _place(m, s, out, core, deepest, line, flag)
             if dirty and not flag:
-                _put_through(m, s, out, core, m.row[deepest, NEXT], line)
+                _put_through(m, s, out, core, m.row[u(deepest)].next, line)
             dirty = 0
             if deepest == row:
-                return place
+                return place, clocks
         found = deepest
 
 
 @small
 def _read(m: Machine, s: State, out: Out, core, row, line, cause, home):
     """A load, fetch or step of a walk; its clocks."""
-    place = find(m, s, row, core // m.row[row, SHARED], line)
+    place = find(m, s, row, core, line)
     if place >= 0:
         return _hit(m, s, row, core, place, cause)
-    s.counts[row, MISSES + cause] += 1
+    s.counts[row * COUNTS + MISSES + cause] += 1
     if cause != WALK:
         s.seen[row] = 2
-    _bring(m, s, out, core, row, line, cause, home)
-    return s.chain[2]
+    return _bring(m, s, out, core, row, line, cause, home)[1]
 
 
 @step
 def _disown(m: Machine, s: State, core, line):
     """A store takes the line from every cache that the storing core doesn't use."""
     for row in range(m.rule[CACHES]):
-        own = core // m.row[row, SHARED]
-        for copy in range((m.rule[CORES] - 1) // m.row[row, SHARED] + 1):
-            if copy != own:
-                place = find(m, s, row, copy, line)
+        shared = m.row[u(row)].shared
+        for user in range(0, m.rule[CORES], shared):
+            if not user <= core < user + shared:
+                place = find(m, s, row, user, line)
                 if place >= 0:
-                    s.counts[row, INVALIDATED] += 1
+                    s.counts[row * COUNTS + INVALIDATED] += 1
                     if s.flag[place] & AHEAD_OF_USE:
-                        s.counts[row, USELESS] += 1
+                        s.counts[row * COUNTS + USELESS] += 1
                     drop(s, place)
 
 
@@ -311,25 +302,24 @@ def _write(m: Machine, s: State, out: Out, core, line, home):
     row, clocks = m.first[DATA], 0
     while row >= 0:
         waited = 0
-        place = find(m, s, row, core // m.row[row, SHARED], line)
+        place = find(m, s, row, core, line)
         if place >= 0:
             waited = _hit(m, s, row, core, place, STORE)
         else:
-            s.counts[row, MISSES + STORE] += 1
+            s.counts[row * COUNTS + MISSES + STORE] += 1
             s.seen[row] = 2
-            if m.row[row, ALLOCATE]:
-                place = _bring(m, s, out, core, row, line, STORE, home)
-                waited = s.chain[2]
+            if m.row[u(row)].allocate:
+                place, waited = _bring(m, s, out, core, row, line, STORE, home)
         if clocks == 0:
             clocks = waited
-        if place >= 0 and m.row[row, WRITE_BACK]:
+        if place >= 0 and m.row[u(row)].write_back:
             s.flag[place] |= DIRTY
             break
-        row = m.row[row, NEXT]
+        row = m.row[u(row)].next
     if row < 0:
         s.total[MEMORY_THROUGH] += 1
         _to_memory(m, s, out, core, line, 1)
-    return max(clocks, m.row[m.first[DATA], LATENCY])
+    return max(clocks, m.row[u(m.first[DATA])].latency)
 
 
 @small
@@ -344,11 +334,11 @@ def _translate(m: Machine, s: State, out: Out, core, address, fetch):
     while found >= 0:
         place = find(m, s, found, core, page)
         if place >= 0:
-            s.counts[found, HITS + cause] += 1
+            s.counts[found * COUNTS + HITS + cause] += 1
             use(m, s, found, place)
             break
-        s.counts[found, MISSES + cause] += 1
-        found = m.row[found, NEXT]
+        s.counts[found * COUNTS + MISSES + cause] += 1
+        found = m.row[u(found)].next
     clocks = 0
     if found < 0:
         s.total[WALKS] += 1
@@ -360,19 +350,19 @@ def _translate(m: Machine, s: State, out: Out, core, address, fetch):
     row = first
     while row != found:
         put(m, s, row, core, page, 0)
-        row = m.row[row, NEXT]
+        row = m.row[u(row)].next
     return clocks
 
 
 @step
 def _ask_ahead(m: Machine, s: State, out: Out, core, row, line, home):
     """Bring a line into a row before it is asked for, unless it is there."""
-    if find(m, s, row, core // m.row[row, SHARED], line) >= 0:
+    if find(m, s, row, core, line) >= 0:
         return
-    s.counts[row, ISSUED] += 1
-    place = _bring(m, s, out, core, row, line, AHEAD, home)
+    s.counts[row * COUNTS + ISSUED] += 1
+    place, clocks = _bring(m, s, out, core, row, line, AHEAD, home)
     s.flag[place] |= AHEAD_OF_USE
-    s.ready[place] = s.now[core] + s.chain[2] * TICKS
+    s.ready[place] = s.now[core] + clocks * TICKS
 
 
 @step
@@ -382,77 +372,121 @@ def _step_of(m: Machine, s: State, row, core, line, pc):
     A stride is kept in the entry that its key falls on; a stream (lines of one page in one direction) in the entry
     used longest ago. Both are sure after two equal steps.
     """
-    page = line >> (12 - m.rule[LINE_SHIFT])
-    key = page if m.row[row, BY_PAGE] or m.row[row, RULE] == STREAM else pc
-    entries = m.row[row, ENTRIES]
-    start = m.row[row, TABLE] + core // m.row[row, SHARED] * entries
-    at = start + key % entries
-    if m.row[row, RULE] == STREAM:
+    r = m.row[u(row)]
+    key = line >> (12 - m.rule[LINE_SHIFT]) if r.by_page or r.rule == STREAM else pc
+    start = r.table + core // r.shared * r.entries
+    at = start + key % r.entries
+    if r.rule == STREAM:
         at = start
-        for k in range(start, start + entries):
-            if s.table[k, 0] == key:
+        for k in range(start, start + r.entries):
+            if s.table[u(k)].key == key:
                 at = k
                 break
-            if s.table[k, 4] < s.table[at, 4]:
+            if s.table[u(k)].age < s.table[u(at)].age:
                 at = k
         s.clock[0] += 1
-        s.table[at, 4] = s.clock[0]
-    if s.table[at, 0] != key:
-        s.table[at, 0], s.table[at, 1], s.table[at, 2], s.table[at, 3] = key, line, 0, 0
+        s.table[u(at)].age = s.clock[0]
+    entry = s.table[u(at)]
+    if entry.key != key:
+        entry.key, entry.line, entry.moved, entry.times = key, line, 0, 0
         return 0
-    moved = line - s.table[at, 1]
-    if m.row[row, RULE] == STREAM and moved:
+    moved = line - entry.line
+    if r.rule == STREAM and moved:
         moved = 1 if moved > 0 else -1
     if moved:
-        s.table[at, 3] = min(s.table[at, 3] + 1, 3) if moved == s.table[at, 2] else 1
-        s.table[at, 1], s.table[at, 2] = line, moved
-    return s.table[at, 2] if s.table[at, 3] >= 2 else 0
+        entry.times = min(entry.times + 1, 3) if moved == entry.moved else 1
+        entry.line, entry.moved = line, moved
+    return entry.moved if entry.times >= 2 else 0
 
 
 @step
 def _look_ahead(m: Machine, s: State, out: Out, core, row, line, pc, home):
     """What a row's prefetcher does after a demand access that it saw."""
     moved = 1 if s.seen[row] > 1 else 0
-    if m.row[row, RULE] != NEXT_LINE:
+    if m.row[u(row)].rule != NEXT_LINE:
         moved = _step_of(m, s, row, core, line, pc)
     if moved:
         shift = 12 - m.rule[LINE_SHIFT]
-        for k in range(1, m.row[row, DEGREE] + 1):
+        for k in range(1, m.row[u(row)].degree + 1):
             ahead = line + k * moved
             if ahead >= 0 and ahead >> shift == line >> shift:
                 _ask_ahead(m, s, out, core, row, ahead, home)
 
 
+@small
+def _noted(m: Machine, s: State, core, row, line):
+    """The place where a line was found last, if it is there still and its use is no more than a new age; else -1."""
+    place = s.hint[m.hints[row * m.rule[CORES] + core] + (line & m.row[u(row)].mask)]
+    there = s.tag[place] == line and (s.flag[place] & AHEAD_OF_USE) == 0 and m.row[u(row)].slow == 0
+    return np.int64(place) if there else -1
+
+
+@small
+def _count(s: State, row, place, cause):
+    """Count a hit and age the line."""
+    s.counts[row * COUNTS + HITS + cause] += 1
+    s.clock[0] += 1
+    s.age[place] = s.clock[0]
+
+
+@small
+def _quick(m: Machine, s: State, core, address, kind):
+    """A load or store that finds its page and its line where they were last; False where there is more to do."""
+    buffer, row = m.first[DATA_TLB], m.first[DATA]
+    page = 0
+    if buffer >= 0:
+        page = _noted(m, s, core, buffer, address >> m.rule[PAGE_SHIFT])
+    place = _noted(m, s, core, row, address >> m.rule[LINE_SHIFT])
+    if page < 0 or place < 0:
+        return False
+    if kind == STORE:
+        if m.rule[CORES] > 1 or m.row[u(row)].write_back == 0:
+            return False
+        s.flag[place] |= DIRTY
+    if buffer >= 0:
+        _count(s, buffer, page, 0)
+    _count(s, row, place, kind)
+    s.total[ACCESS_CLOCKS] += m.row[u(row)].latency
+    return True
+
+
 @step
-def run(m: Machine, s: State, x: Stretch, start, out: Out):
-    """Take accesses from ``start`` on until they end or ``out`` has no room for another; where it stopped."""
-    ahead = False
+def _access(m: Machine, s: State, x: Stretch, n, out: Out):
+    """One access that is no quick hit."""
+    core, kind, line, home = x.core[n], x.kind[n], x.address[n] >> m.rule[LINE_SHIFT], x.home[n]
     for row in range(m.rule[CACHES]):
-        ahead = ahead or m.row[row, RULE] != 0
-    for n in range(start, x.kind.size):
-        if m.rule[RECORDS] and out.filled[0] + MARGIN > out.address.size:
+        s.seen[row] = 0
+    fetch = kind == FETCH
+    first = m.first[FETCHED] if fetch else m.first[DATA]
+    clocks = _translate(m, s, out, core, x.address[n], fetch)
+    if kind == STORE:
+        if m.rule[CORES] > 1:
+            _disown(m, s, core, line)
+        clocks += _write(m, s, out, core, line, home)
+    else:
+        clocks += _read(m, s, out, core, first, line, kind, home)
+    s.total[ACCESS_CLOCKS] += clocks
+    more = clocks - m.row[u(first)].latency
+    if more:
+        s.now[core] += more * TICKS // m.rule[OUTSTANDING]
+    row = first
+    while row >= 0:
+        if m.row[u(row)].rule and s.seen[row]:
+            _look_ahead(m, s, out, core, row, line, x.pc[n], home)
+        row = m.row[u(row)].next
+
+
+@compiled(error_model="numpy", no_rewrites=True, _nrt=False)
+def run(machine, state, stretch, start, requests):
+    """Take accesses from ``start`` on until they end or ``requests`` have no room for more; where it stopped."""
+    m, s, x, out = addresses_of(machine), addresses_of(state), addresses_of(stretch), addresses_of(requests)
+    for n in range(start, stretch.kind.size):
+        if m.rule[RECORDS] and out.filled[0] + MARGIN > requests.address.size:
             return n
-        core, kind, line, home = x.core[n], x.kind[n], x.address[n] >> m.rule[LINE_SHIFT], x.home[n]
+        core, kind = x.core[n], x.kind[n]
         work = x.instructions[n] * m.rule[PER_INSTRUCTION]
         s.now[core] += work
         s.program[core] += work
-        if ahead:
-            for row in range(m.rule[CACHES]):
-                s.seen[row] = 0
-        first = m.first[FETCHED] if kind == FETCH else m.first[DATA]
-        clocks = _translate(m, s, out, core, x.address[n], kind == FETCH)
-        if kind == STORE:
-            if m.rule[CORES] > 1:
-                _disown(m, s, core, line)
-            clocks += _write(m, s, out, core, line, home)
-        else:
-            clocks += _read(m, s, out, core, first, line, kind, home)
-        s.total[ACCESS_CLOCKS] += clocks
-        s.now[core] += (clocks - m.row[first, LATENCY]) * TICKS // m.rule[OUTSTANDING]
-        if ahead:
-            row = first
-            while row >= 0:
-                if m.row[row, RULE] and s.seen[row]:
-                    _look_ahead(m, s, out, core, row, line, x.pc[n], home)
-                row = m.row[row, NEXT]
-    return x.kind.size
+        if kind == FETCH or not _quick(m, s, core, x.address[n], kind):
+            _access(m, s, x, n, out)
+    return stretch.kind.size

@@ -8,20 +8,16 @@ MMIX constants), drawn only when every way is taken. SRRIP keeps two bits (Jalee
 
 from __future__ import annotations
 
+import numpy as np
+from numpy import uint64 as u
+
 from simulator.cpu_cache.machine import (
-    BASE,
+    CORES,
     FIFO,
-    FOLD,
-    HASHED,
-    HINT,
     LRU,
-    POLICY,
     RANDOM,
-    SET_BASE,
-    SETS,
     SRRIP,
     TREE,
-    WAYS,
     Machine,
     State,
 )
@@ -33,40 +29,49 @@ __all__ = ["drop", "find", "put", "set_of", "use"]
 @small
 def set_of(m: Machine, row, line):
     """The set of a line in each copy of a row."""
+    r = m.row[u(row)]
     folded = line
-    if m.row[row, HASHED]:
-        rest = line >> m.row[row, FOLD]
+    if r.hashed:
+        rest = line >> r.fold
         while rest:
             folded ^= rest
-            rest >>= m.row[row, FOLD]
-    sets = m.row[row, SETS]
-    if sets & (sets - 1):
-        return folded % sets
-    return folded & (sets - 1)
+            rest >>= r.fold
+    if r.sets & (r.sets - 1):
+        return folded % r.sets
+    return folded & (r.sets - 1)
+
+
+@step
+def _search(m: Machine, s: State, row, core, line):
+    """Look a line up in its set and note where it is."""
+    at = row * m.rule[CORES] + core
+    ways = m.row[u(row)].ways
+    first = m.begin[at] + set_of(m, row, line) * ways
+    found = 0
+    for k in range(ways):
+        found |= k + 1 if s.tag[first + k] == line else 0
+    if found == 0:
+        return -1
+    place = first + found - 1
+    s.hint[m.hints[at] + (line & m.row[u(row)].mask)] = place
+    return place
 
 
 @small
-def find(m: Machine, s: State, row, copy, line):
-    """The place of a line in the arrays, -1 where it is not. Where a line was found last is looked at first."""
-    hint = m.row[row, HINT] + copy
-    held = s.hint[hint]
-    if s.tag[held] == line:
-        return held
-    ways = m.row[row, WAYS]
-    first = m.row[row, BASE] + (copy * m.row[row, SETS] + set_of(m, row, line)) * ways
-    for place in range(first, first + ways):
-        if s.tag[place] == line:
-            s.hint[hint] = place
-            return place
-    return -1
+def find(m: Machine, s: State, row, core, line):
+    """The place of a line in a core's copy of a row, -1 where it is not. The place noted last is looked at first."""
+    place = s.hint[m.hints[row * m.rule[CORES] + core] + (line & m.row[u(row)].mask)]
+    if s.tag[place] != line:
+        return _search(m, s, row, core, line)
+    return np.int64(place)
 
 
 @step
 def _point_away(m: Machine, s: State, row, place):
     """Turn the tree's bits on the way to a place away from it."""
-    ways = m.row[row, WAYS]
-    inside = (place - m.row[row, BASE]) % ways
-    group = m.row[row, SET_BASE] + (place - m.row[row, BASE]) // ways
+    ways = m.row[u(row)].ways
+    inside = (place - m.row[u(row)].base) % ways
+    group = m.row[u(row)].set_base + (place - m.row[u(row)].base) // ways
     node, half = 1, ways >> 1
     bits = s.tree[group]
     while half:
@@ -80,7 +85,7 @@ def _point_away(m: Machine, s: State, row, place):
 @small
 def use(m: Machine, s: State, row, place):
     """A line was used."""
-    policy = m.row[row, POLICY]
+    policy = m.row[u(row)].policy
     if policy == LRU:
         s.clock[0] += 1
         s.age[place] = s.clock[0]
@@ -91,14 +96,23 @@ def use(m: Machine, s: State, row, place):
 
 
 @step
-def _victim(m: Machine, s: State, row, first):
-    """The place of a set that gives way."""
-    ways, policy = m.row[row, WAYS], m.row[row, POLICY]
+def _oldest(s: State, first, ways):
+    """The first of the ways with the least age; that of an empty way is -1."""
+    least = s.age[first] << 16
+    for k in range(1, ways):
+        least = min(least, (s.age[first + k] << 16) | k)
+    return first + (least & 0xFFFF)
+
+
+@step
+def _other_victim(m: Machine, s: State, row, first):
+    """The place of a set that gives way where not the oldest does."""
+    ways, policy = m.row[u(row)].ways, m.row[u(row)].policy
     for place in range(first, first + ways):
         if s.tag[place] == -1:
             return place
     if policy == TREE:
-        bits = s.tree[m.row[row, SET_BASE] + (first - m.row[row, BASE]) // ways]
+        bits = s.tree[m.row[u(row)].set_base + (first - m.row[u(row)].base) // ways]
         node = 1
         while node < ways:
             node = 2 * node + ((bits >> node) & 1)
@@ -106,30 +120,26 @@ def _victim(m: Machine, s: State, row, first):
     if policy == RANDOM:
         s.clock[1] = s.clock[1] * 6364136223846793005 + 1442695040888963407
         return first + ((s.clock[1] >> 33) & 0x3FFFFFFF) % ways
-    if policy == SRRIP:
-        while True:
-            for place in range(first, first + ways):
-                if s.age[place] >= 3:
-                    return place
-            for place in range(first, first + ways):
-                s.age[place] += 1
-    oldest = first
-    for place in range(first, first + ways):
-        if s.age[place] < s.age[oldest]:
-            oldest = place
-    return oldest
+    while True:
+        for place in range(first, first + ways):
+            if s.age[place] >= 3:
+                return place
+        for place in range(first, first + ways):
+            s.age[place] += 1
 
 
 @step
-def put(m: Machine, s: State, row, copy, line, flag):
-    """Place a line that is not there; the place, and in ``chain`` the line that gave way (-1: none) and its flags."""
-    ways = m.row[row, WAYS]
-    first = m.row[row, BASE] + (copy * m.row[row, SETS] + set_of(m, row, line)) * ways
-    place = _victim(m, s, row, first)
-    old, old_flag = s.tag[place], s.flag[place]
-    s.tag[place], s.flag[place], s.ready[place] = line, flag, 0
-    policy = m.row[row, POLICY]
-    if policy in (LRU, FIFO):
+def put(m: Machine, s: State, row, core, line, flag):
+    """Place a line that is not there; the place, the line that gave way (-1: none) and its flags."""
+    at = row * m.rule[CORES] + core
+    ways, policy = m.row[u(row)].ways, m.row[u(row)].policy
+    first = m.begin[at] + set_of(m, row, line) * ways
+    aged = policy in (LRU, FIFO)
+    place = _oldest(s, first, ways) if aged else _other_victim(m, s, row, first)
+    old, old_flag = s.tag[place], np.int64(s.flag[place])
+    s.tag[place], s.flag[place] = line, flag
+    s.hint[m.hints[at] + (line & m.row[u(row)].mask)] = place
+    if aged:
         s.clock[0] += 1
         s.age[place] = s.clock[0]
     elif policy == TREE:

@@ -23,9 +23,17 @@ Ints = npt.NDArray[np.int64]
 TICKS: Final = 64
 """Of a clock: time inside the kernel is whole ticks."""
 
-(SETS, WAYS, BASE, SET_BASE, POLICY, HASHED, FOLD, INCLUSION, WRITE_BACK, ALLOCATE, LATENCY, NEXT, SHARED, RULE, DEGREE,
- BY_PAGE, ENTRIES, TABLE, HINT) = range(19)  # fmt: skip
-"""Columns of a row."""
+ROW: Final = np.dtype([
+    (name, np.int64) for name in (
+        "sets", "ways", "base", "set_base", "policy", "hashed", "fold", "inclusion", "write_back", "allocate",
+        "latency", "next", "shared", "rule", "degree", "by_page", "entries", "table", "mask", "slow",
+    )
+])  # fmt: skip
+"""A kind of cache. ``mask``: of the places noted for each copy; ``slow``: a hit takes more than counting a use."""
+ENTRY: Final = np.dtype([(name, np.int64) for name in ("key", "line", "moved", "times", "age")])
+"""Of a prefetcher: what it is kept by, last line, step, times seen."""
+NOTED: Final = 1 << 16
+"""Places noted for one copy of a cache, at most."""
 LRU, TREE, FIFO, RANDOM, SRRIP = range(5)
 NEITHER, INCLUSIVE, EXCLUSIVE = range(3)
 NO_RULE, NEXT_LINE, STRIDE, STREAM = range(4)
@@ -52,6 +60,7 @@ DIRTY, AHEAD_OF_USE = 1, 2
 TABLES: Final = 1 << 62
 """Byte address where page tables begin; addresses of programs lie below."""
 _POLICIES: Final = {"lru": LRU, "tree-plru": TREE, "fifo": FIFO, "random": RANDOM, "srrip": SRRIP}
+_FIELDS: Final = ROW.names or ()
 _INCLUSIONS: Final = {"none": NEITHER, "inclusive": INCLUSIVE, "exclusive": EXCLUSIVE}
 _RULES: Final = {"next-line": NEXT_LINE, "stride": STRIDE, "stream": STREAM}
 
@@ -75,18 +84,23 @@ class Options:
 
 
 class Machine(NamedTuple):
-    """Rows of caches, then of translation buffers (columns above); where paths begin; rules of the whole."""
+    """Rows of caches, then of translation buffers; where paths begin; rules of the whole.
 
-    row: Ints
+    ``begin`` and ``hints``: the first line, and the first noted place, of the copy that a core uses (row x cores).
+    """
+
+    row: npt.NDArray[np.void]
     first: Ints
     rule: Ints
+    begin: Ints
+    hints: Ints
 
 
 class State(NamedTuple):
     """What changes: lines with flags, ages and the tick they arrive; clocks of cores; prefetchers; counters."""
 
     tag: Ints
-    flag: Ints
+    flag: npt.NDArray[np.uint8]
     age: Ints
     ready: Ints
     tree: Ints
@@ -96,14 +110,12 @@ class State(NamedTuple):
     """Tick of each core."""
     program: Ints
     """Tick of each core if nothing ever missed."""
-    table: Ints
-    """Rows of prefetchers: key, last line, step, times seen, age."""
+    table: npt.NDArray[np.void]
+    """Entries of prefetchers."""
     seen: Ints
     """What the access at hand found at each row: 0 nothing, 1 hit, 2 miss, 3 first use of a prefetched line."""
-    chain: Ints
-    """The row where a line was found, its dirtiness, the clocks that took, whether it came from another node."""
-    hint: Ints
-    """Where each copy of each row found a line last."""
+    hint: npt.NDArray[np.int32]
+    """Where each copy of each row found or placed a line last, by the line's lowest bits."""
     counts: Ints
     total: Ints
 
@@ -117,7 +129,7 @@ class Built:
     lines: int
     sets: int
     tables: int
-    copies: int
+    noted: int
     seed: int
 
 
@@ -131,7 +143,7 @@ def build_machine(device: CpuCache, options: Options) -> Built:
     outstanding = options.outstanding or device.outstanding_misses
     if not 1 <= outstanding <= 1024:
         raise bad_input(f"found {outstanding}; expected 1 to 1024", path="--outstanding")
-    rows: dict[str, list[int]] = {}
+    rows: dict[str, dict[str, int]] = {}
     for name, level in device.caches().items():
         rows[name] = _cache_row(device, level, options.prefetch)
     huge = page == "huge"
@@ -153,38 +165,38 @@ def build_machine(device: CpuCache, options: Options) -> Built:
     rule[CACHES], rule[RECORDS] = len(device.caches()), int(options.records)
     at = {name: index for index, name in enumerate(names)}
     first = [at["l1d"], at.get("l1i", at["l1d"]), at.get("dtlb", -1), at.get("itlb", at.get("dtlb", -1))]
-    machine = Machine(
-        np.array(list(rows.values()), np.int64), np.array(first, np.int64), np.array(rule, np.int64)
-    )
+    table = np.array([tuple(row.values()) for row in rows.values()], ROW)
+    machine = Machine(table, np.array(first, np.int64), np.array(rule, np.int64), *_copies(table, cores))
     return Built(machine, names, sizes[0], sizes[1], sizes[2], sizes[3], options.seed)
 
 
-def _cache_row(device: CpuCache, level: CacheLevel, prefetch: bool) -> list[int]:
-    row = [0] * 19
+def _cache_row(device: CpuCache, level: CacheLevel, prefetch: bool) -> dict[str, int]:
+    row = dict.fromkeys(_FIELDS, 0)
     sets = device.sets(level)
-    row[SETS], row[WAYS], row[POLICY] = sets, level.ways, _POLICIES[level.policy]
-    row[HASHED], row[FOLD] = int(level.index == "hashed"), max((sets - 1).bit_length(), 1)
-    row[INCLUSION], row[WRITE_BACK] = _INCLUSIONS[level.inclusion], int(level.write == "back")
-    row[ALLOCATE], row[LATENCY], row[NEXT] = int(level.write_allocate), level.latency, -1
-    row[SHARED] = level.shared_by
+    row["sets"], row["ways"], row["policy"] = sets, level.ways, _POLICIES[level.policy]
+    row["hashed"], row["fold"] = int(level.index == "hashed"), max((sets - 1).bit_length(), 1)
+    row["inclusion"], row["write_back"] = _INCLUSIONS[level.inclusion], int(level.write == "back")
+    row["allocate"], row["latency"], row["next"] = int(level.write_allocate), level.latency, -1
+    row["shared"] = level.shared_by
+    row["slow"] = int(level.policy != "lru")
     ahead = level.prefetch
     if ahead is not None and prefetch:
-        row[RULE], row[DEGREE], row[ENTRIES] = _RULES[ahead.rule], ahead.degree, ahead.entries
-        row[BY_PAGE] = int(ahead.by == "page")
+        row["rule"], row["degree"], row["entries"] = _RULES[ahead.rule], ahead.degree, ahead.entries
+        row["by_page"], row["slow"] = int(ahead.by == "page"), 1
     return row
 
 
-def _tlb_row(buffer: TlbLevel, huge: bool) -> list[int]:
-    row = [0] * 19
+def _tlb_row(buffer: TlbLevel, huge: bool) -> dict[str, int]:
+    row = dict.fromkeys(_FIELDS, 0)
     own = huge and buffer.huge_entries is not None
     entries = buffer.huge_entries if own and buffer.huge_entries is not None else buffer.entries
     ways = (buffer.huge_ways or entries) if own else buffer.ways
-    row[SETS], row[WAYS], row[POLICY], row[FOLD] = entries // ways, ways, LRU, 1
-    row[NEXT], row[SHARED], row[WRITE_BACK] = -1, 1, 1
+    row["sets"], row["ways"], row["policy"], row["fold"] = entries // ways, ways, LRU, 1
+    row["next"], row["shared"], row["write_back"] = -1, 1, 1
     return row
 
 
-def _chain(rows: dict[str, list[int]], names: tuple[str, ...], device: CpuCache) -> None:
+def _chain(rows: dict[str, dict[str, int]], names: tuple[str, ...], device: CpuCache) -> None:
     """Where each row's misses go."""
     at = {name: index for index, name in enumerate(names)}
     following = {"l1i": "l2", "l1d": "l2", "l2": "l3", "dtlb": "l2_tlb", "itlb": "l2_itlb"}
@@ -192,40 +204,50 @@ def _chain(rows: dict[str, list[int]], names: tuple[str, ...], device: CpuCache)
         if after == "l2_itlb" and device.l2_itlb is None:
             after = "l2_tlb"
         if name in rows:
-            rows[name][NEXT] = at.get(after, -1)
+            rows[name]["next"] = at.get(after, -1)
 
 
-def _place(rows: dict[str, list[int]], cores: int) -> list[int]:
+def _place(rows: dict[str, dict[str, int]], cores: int) -> list[int]:
     """Give each row its part of the state; lines, sets, entries of prefetchers and copies of all rows."""
     lines = sets = tables = held = 0
     for row in rows.values():
-        copies = -(-cores // row[SHARED])
-        row[BASE], row[SET_BASE], row[TABLE], row[HINT] = lines, sets, tables, held
-        lines += copies * row[SETS] * row[WAYS]
-        sets += copies * row[SETS]
-        tables += copies * row[ENTRIES]
-        held += copies
+        copies = -(-cores // row["shared"])
+        row["base"], row["set_base"], row["table"] = lines, sets, tables
+        row["mask"] = min(1 << (row["sets"] * row["ways"]).bit_length(), NOTED) - 1
+        lines += copies * row["sets"] * row["ways"]
+        sets += copies * row["sets"]
+        tables += copies * row["entries"]
+        held += copies * (row["mask"] + 1)
     return [lines, sets, tables, held]
+
+
+def _copies(row: npt.NDArray[np.void], cores: int) -> tuple[Ints, Ints]:
+    """For each row and core where the lines and the noted places of the core's copy begin."""
+    copy = np.arange(cores) // row["shared"][:, None]
+    noted = (-(-cores // row["shared"])) * (row["mask"] + 1)
+    begin: Ints = row["base"][:, None] + copy * (row["sets"] * row["ways"])[:, None]
+    hints: Ints = (np.cumsum(noted) - noted)[:, None] + copy * (row["mask"] + 1)[:, None]
+    return begin.reshape(-1), hints.reshape(-1)
 
 
 def new_state(built: Built) -> State:
     """Empty caches at tick 0."""
     rows, cores = len(built.names), int(built.machine.rule[CORES])
-    table = np.zeros((max(built.tables, 1), 5), np.int64)
-    table[:, 0] = -1
+    table = np.zeros(max(built.tables, 1), ENTRY)
+    table["key"] = -1
     return State(
-        np.full(built.lines, -1, np.int64), np.zeros(built.lines, np.int64), np.full(built.lines, -1, np.int64),
+        np.full(built.lines, -1, np.int64), np.zeros(built.lines, np.uint8), np.full(built.lines, -1, np.int64),
         np.zeros(built.lines, np.int64), np.zeros(built.sets, np.int64), np.array([0, built.seed], np.int64),
-        np.zeros(cores, np.int64), np.zeros(cores, np.int64), table, np.zeros(rows, np.int64), np.zeros(4, np.int64),
-        _first_places(built), np.zeros((rows, COUNTS), np.int64), np.zeros(TOTALS, np.int64),
+        np.zeros(cores, np.int64), np.zeros(cores, np.int64), table, np.zeros(rows, np.int64), _first_places(built),
+        np.zeros((rows, COUNTS), np.int64), np.zeros(TOTALS, np.int64),
     )  # fmt: skip
 
 
-def _first_places(built: Built) -> Ints:
-    """Where each copy of each row begins."""
-    held = np.zeros(built.copies, np.int64)
-    ends = [*built.machine.row[1:, HINT].tolist(), built.copies]
-    for row, end in zip(built.machine.row.tolist(), ends, strict=True):
-        copies = np.arange(end - row[HINT], dtype=np.int64)
-        held[row[HINT] : end] = row[BASE] + copies * row[SETS] * row[WAYS]
+def _first_places(built: Built) -> npt.NDArray[np.int32]:
+    """Where each copy of each row begins, for each place that it notes."""
+    held = np.zeros(built.noted, np.int32)
+    machine = built.machine
+    cores = int(machine.rule[CORES])
+    for at, (begin, hint) in enumerate(zip(machine.begin.tolist(), machine.hints.tolist(), strict=True)):
+        held[hint : hint + int(machine.row["mask"][at // cores]) + 1] = begin
     return held

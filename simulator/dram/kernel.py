@@ -21,7 +21,7 @@ import numpy as np
 from numpy import uint64 as u
 
 from hw_configs.compiled import compiled, inlined
-from simulator.dram.addresses import addresses_of
+from hw_configs.kernel_addresses import addresses_of
 from simulator.dram.bank_lists import (
     apply,
     close_bank,

@@ -731,6 +731,90 @@ class Discard(Marking):
             super().evict(size)
 
 
+class Flush(Slow):
+    def start(self) -> None:
+        self.safe: list[int] = []  # used longest ago first
+
+    def told(self, thing: int, hint: int) -> None:
+        if thing in self.safe:
+            self.safe.remove(thing)
+        if hint:
+            self.safe.append(thing)
+
+    def hit(self, thing: int, hint: int) -> None:
+        self.told(thing, hint)
+
+    def enter(self, thing: int, size: int, hint: int) -> None:
+        self.held[thing] = size
+        self.told(thing, hint)
+
+    def evict(self, size: int) -> None:
+        if self.safe:
+            del self.held[self.safe.pop(0)]
+        else:
+            self.held.clear()
+
+
+class Noted(dict[int, int]):
+    """What a cache holds, and in which order things left it."""
+
+    def __init__(self) -> None:
+        self.left: list[int] = []
+
+    def __delitem__(self, thing: int) -> None:
+        self.left.append(thing)
+        super().__delitem__(thing)
+
+
+class Robust(Slow):
+    """Follows one of two caches; ``both`` and ``alone``: what is held with it and without it, oldest first."""
+
+    def start(self) -> None:
+        seed = self.settings.get("seed", 1)
+        self.minds = Discard(self.capacity, seed=seed), Marking(self.capacity, seed=seed + 1)
+        for mind in self.minds:
+            mind.held = Noted()
+        self.misses = [0, 0]
+        self.followed = self.changes = 0
+        self.both: list[int] = []
+        self.alone: list[int] = []
+
+    def request(self, thing: int, size: int, hint: int = 0) -> bool:
+        for at, mind in enumerate(self.minds):
+            assert isinstance(mind.held, Noted)
+            mind.held.left = []
+            self.misses[at] += not mind.request(thing, size, hint)
+            if at == self.followed:
+                for left in mind.held.left:
+                    if left in self.both:
+                        self.both.remove(left)
+                        self.alone.append(left)
+        there = self.minds[self.followed].held
+        hit = thing in self.held
+        if hit or thing in there:
+            for held in (self.both, self.alone):
+                if thing in there and thing in held:
+                    held.remove(thing)
+            while not hit and self.used() + size > self.capacity:
+                del self.held[(self.alone or self.both).pop(0)]
+            self.held.setdefault(thing, size)
+            if thing in there:
+                self.both.append(thing)
+        self.choose()
+        return hit
+
+    def choose(self) -> None:
+        worse, better = self.misses[self.followed], self.misses[1 - self.followed]
+        if worse > self.settings.get("trust", 1.5) * better + len(self.held):
+            self.followed = 1 - self.followed
+            self.changes += 1
+            there = self.minds[self.followed].held
+            out = [thing for thing in self.both if thing not in there]
+            self.both = [thing for thing in self.both if thing in there]
+            self.both += [thing for thing in self.alone if thing in there]
+            self.alone = [thing for thing in self.alone if thing not in there] + out
+
+
 class Phase(Slow):
     def start(self) -> None:
         self.dice = Dice(self.settings.get("seed", 1))
@@ -812,8 +896,9 @@ class PredictiveMarker(Belady):
 
 SLOW: Final[dict[str, Callable[..., Slow]]] = {
     "2q": TwoQ, "arc": Arc, "belady": Belady, "belady-size": BeladySize, "blind-oracle": Belady, "clock": Clock,
-    "discard-predictions": Discard, "fifo": Fifo, "gdsf": Gdsf, "lfu": Lfu, "lirs": Lirs, "lru": Lru, "lru-k": LruK,
-    "marking": Marking, "mq": Mq, "phase-predictions": Phase, "predictive-marker": PredictiveMarker, "random": Random,
-    "s3-fifo": S3Fifo, "sieve": Sieve, "slru": Slru,
+    "discard-predictions": Discard, "fifo": Fifo, "flush-predictions": Flush, "gdsf": Gdsf, "lfu": Lfu, "lirs": Lirs,
+    "lru": Lru, "lru-k": LruK, "marking": Marking, "mq": Mq, "phase-predictions": Phase,
+    "predictive-marker": PredictiveMarker, "random": Random, "robust-discard": Robust, "s3-fifo": S3Fifo,
+    "sieve": Sieve, "slru": Slru,
 }  # fmt: skip
 """Every policy by its registered name."""

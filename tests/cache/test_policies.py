@@ -11,12 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hw_configs.problems import InputError
-from simulator.cache.hints import NEVER, next_uses
+from simulator.cache.hints import NEVER, discard_bits, next_uses
 from simulator.cache.objects import Objects
 from simulator.cache.replacement.nodes import ADMITTED, HIT, Events
 from simulator.cache.replacement.policy import POLICIES
 from simulator.cache.running import RunningCache
-from tests.cache.slow import SLOW, Slow
+from tests.cache.slow import SLOW, Robust, Slow
 from workloads.cache_trace import open_pattern
 
 NAMES = sorted(POLICIES)
@@ -24,7 +24,7 @@ BUILTIN = [name for name in NAMES if name in SLOW]
 SETTINGS: dict[str, dict[str, Any]] = {
     "clock": {"bits": 2}, "lru-k": {"k": 3}, "mq": {"lifetime": 7, "queues": 3, "ghost": 0.5}, "slru": {"segments": 2},
     "2q": {"a_in": 0.6, "a_out": 0.3}, "s3-fifo": {"small": 0.3, "ghost": 0.4, "threshold": 1}, "lirs": {"hir": 0.3},
-    "belady-size": {"samples": 3},
+    "belady-size": {"samples": 3}, "robust-discard": {"trust": 1.0},
 }  # fmt: skip
 
 
@@ -145,6 +145,37 @@ def test_nothing_beats_belady(name: str, data: Any) -> None:
     ]
     # LIRS, as libCacheSim has it, can hold an object more than its size.
     assert misses[0] >= misses[1] or name == "lirs"
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_robust_discard_stays_near_the_better_of_its_two(data: Any) -> None:
+    things = data.draw(st.lists(st.integers(0, 6), min_size=1, max_size=200))
+    hints = hints_of("robust-discard", things, data.draw)
+    capacity, trust = data.draw(st.integers(1, 5)), data.draw(st.sampled_from([1.0, 1.5, 3.0]))
+    twin = Robust(capacity, trust=trust)
+    misses = sum(not twin.request(thing, 1, hint) for thing, hint in zip(things, hints, strict=True))
+    assert misses <= (1 + trust) * min(twin.misses) + capacity * (twin.changes + 1)
+    if not twin.changes:
+        assert misses == twin.misses[0]
+
+
+@pytest.mark.parametrize("name", ["flush-predictions", "discard-predictions"])
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_right_discard_bits_reach_the_optimum_and_a_wrong_one_costs_little(name: str, data: Any) -> None:
+    things = data.draw(st.lists(st.integers(0, 8), min_size=1, max_size=120))
+    nodes, ones = Objects().nodes_of(np.array(things, np.int64)), np.ones(len(things), np.int64)
+    capacity = data.draw(st.integers(2, 6))
+    true = discard_bits(nodes, ones, capacity)
+    wrong = np.array(data.draw(st.lists(st.booleans(), min_size=len(things), max_size=len(things))))
+    fewest = int((run_kernel("belady", capacity, (things, ones, next_uses(nodes)), []).what != HIT).sum())
+    assert int((run_kernel(name, capacity, (things, ones, true), []).what != HIT).sum()) == fewest
+    if name == "flush-predictions":
+        told = np.where(wrong, 1 - true, true)
+        misses = int((run_kernel(name, capacity, (things, ones, told), []).what != HIT).sum())
+        kept, dropped = int((wrong & (true == 1)).sum()), int((wrong & (true == 0)).sum())
+        assert misses <= fewest + (capacity - 1) * kept + dropped
 
 
 @settings(max_examples=60, deadline=None)

@@ -30,7 +30,8 @@ class Policy:
     ``start(nodes, settings)`` writes the policy's figures into an empty one and raises ``InputError`` for a capacity
     that it cannot work with. ``ranked``, ``extra`` and ``times`` ask for arrays of the nodes. ``stack``: with objects
     of one size, a larger cache holds all that a smaller one does.
-    ``exact``: the hint is the future itself, not a prediction of it.
+    ``exact``: the hint is the future itself, not a prediction of it. ``beside``: policies that run on the same
+    requests; the kernel gets what became of each (a tuple of ``Events``) in place of the hints.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Policy:
     stack: bool = False
     exact: bool = False
     random: bool = False
+    beside: tuple[str, ...] = ()
 
 
 def insist(nodes: Nodes, bytes_: int, what: str, name: str) -> None:
@@ -65,6 +67,7 @@ POLICIES: Final[Registry[Policy]] = Registry(
         "clock": "simulator.cache.replacement.clock:CLOCK",
         "discard-predictions": "simulator.cache.replacement.discard_predictions:DISCARD_PREDICTIONS",
         "fifo": "simulator.cache.replacement.fifo:FIFO",
+        "flush-predictions": "simulator.cache.replacement.flush_predictions:FLUSH_PREDICTIONS",
         "gdsf": "simulator.cache.replacement.gdsf:GDSF",
         "lfu": "simulator.cache.replacement.lfu:LFU",
         "lirs": "simulator.cache.replacement.lirs:LIRS",
@@ -75,6 +78,7 @@ POLICIES: Final[Registry[Policy]] = Registry(
         "phase-predictions": "simulator.cache.replacement.phase_predictions:PHASE_PREDICTIONS",
         "predictive-marker": "simulator.cache.replacement.predictive_marker:PREDICTIVE_MARKER",
         "random": "simulator.cache.replacement.random:RANDOM",
+        "robust-discard": "simulator.cache.replacement.robust_discard:ROBUST_DISCARD",
         "s3-fifo": "simulator.cache.replacement.s3_fifo:S3_FIFO",
         "sieve": "simulator.cache.replacement.sieve:SIEVE",
         "slru": "simulator.cache.replacement.slru:SLRU",
