@@ -60,6 +60,7 @@ VALIDATORS: Final[Registry[Validator]] = Registry(
         "flash": "offchip.validation.flash:run",
         "gpu": "offchip.validation.gpu:run",
         "offload": "offchip.validation.offload:run",
+        "serving": "offchip.validation.serving:run",
         "schedule": "offchip.validation.schedule:run",
         "pim": "offchip.validation.pim:run",
     },

@@ -86,12 +86,18 @@ class Exchanges:
                 else _WORK[exchange.kind](bytes=exchange.size, group=exchange.ranks)
             )  # fmt: skip
             operator = Operator("exchange", work, (), ())
-            return self._wires.seconds_alone(self._wires.rounds(operator, devices[: 2 if exchange.kind == "send" else None]))
+            if exchange.kind == "send":
+                devices = devices[:2]
+            return self._wires.seconds_alone(self._wires.rounds(operator, devices))
         return self._library(exchange)
 
-    def _library(self, exchange: Exchange) -> float:
+    def across_nodes(self, exchange: Exchange) -> float:
+        """Seconds of an exchange between devices of different nodes, over one network port each."""
+        return self._library(exchange, across=True) if exchange.size > 0 else 0.0
+
+    def _library(self, exchange: Exchange, across: bool = False) -> float:
         constants = shipped_constants()
-        across = exchange.ranks > self.per_node
+        across = across or exchange.ranks > self.per_node
         nvlink = self._bandwidth > PCIE_PORT
         wire = "network" if across else "peer" if nvlink else "host"
         bandwidth = constants.network_bandwidth(self._sheet.generation) if across else self._bandwidth
