@@ -128,7 +128,10 @@ def settings_of(engine: str, version: str) -> EngineSettings:
     if engine not in MEMORY:
         raise bad_input(f"unknown engine {engine!r}; known: {', '.join(MEMORY)}")
     return EngineSettings(
-        engine=engine, version=version, max_num_batched_tokens=constants_of(engine, version).token_budget, gpu_memory_utilization=MEMORY[engine]
+        engine=engine,
+        version=version,
+        max_num_batched_tokens=constants_of(engine, version).token_budget,
+        gpu_memory_utilization=MEMORY[engine],
     )
 
 

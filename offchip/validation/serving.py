@@ -4,7 +4,8 @@ Each row is played as a closed loop on one replica (:mod:`.serving_loop`), or, w
 their own, as two pools in balance (:mod:`.serving_pools`). Lengths: where all rows of a chip, model and engine version
 have the three pairs that InferenceMAX uses (1024/1024, 1024/8192, 8192/1024), they are drawn from 0.8 to 1.0 of
 the nominal; else they are exact. A row is ok with TPOT within 15 % and TTFT within 25 %; its error is TPOT's. Rows of
-``exclude.csv`` are run too and counted apart (group ``rows``: clean, doubtful). ``peer.csv``, where it stands beside, gives the
+``exclude.csv`` are run too and counted apart (group ``rows``: clean, doubtful). ``peer.csv``, where it stands beside,
+gives the
 group ``peer``: whether ours or the peer's TPOT is nearer.
 """
 
@@ -28,9 +29,9 @@ from offchip.validation.served_models import layout_of, machine, served_model, s
 from offchip.validation.serving_loop import HOST, Loop, Means, means_of
 from offchip.validation.serving_pools import Pool, pools_means
 from simulator.serving.capacity import Capacity, capacity_of
+from simulator.serving.device_share import Exchange
 from simulator.serving.engine_constants import EngineConstants, constants_of
 from simulator.serving.exchange_time import Exchanges
-from simulator.serving.device_share import Exchange
 from simulator.serving.price_tables import PriceTables
 from simulator.serving.pricing import make_pricer
 from simulator.serving.settings import Layout

@@ -4,8 +4,10 @@
 first come first served. Policies: ``mixed`` steps decode everybody and fill the token budget with prefill chunks (vLLM
 v1, TensorRT-LLM); else prefills go first and alone (SGLang's default). A request is admitted when the cache has
 room for its prompt and answer. Requests pass a
-serial front end (HTTP, tokeniser) before they reach the queue, which keeps equal requests from running in step for ever;
-a stream that is sent a few tokens at a time shows its first token so many tokens late (``held_tokens``). Steps in which nothing changes but the contexts are taken together, priced in their
+serial front end (HTTP, tokeniser) before they reach the queue, which keeps equal requests from running in step for
+ever;
+a stream that is sent a few tokens at a time shows its first token so many tokens late (``held_tokens``). Steps in
+which nothing changes but the contexts are taken together, priced in their
 middle. The exact schedulers are another module's (:mod:`simulator.serving`); this one is for tables of means.
 """
 
@@ -61,7 +63,7 @@ class Entries(NamedTuple):
     tokens: Ints
     context: Ints
     drafts: Ints
-    count: Ints
+    used: Ints
 
 
 class Means(NamedTuple):
@@ -80,12 +82,12 @@ def _seconds(
     price_step(t, tokens, context, drafts, sampled, out)
     device = out[0] * (host[6] if out[5] > 0 else host[5])
     software = 1e-6 * (host[0] + host[1] * out[4] + host[2] * out[5])
-    return device + software - host[7] * min(device, software)
+    return float(device + software - host[7] * min(device, software))
 
 
 @compiled
 def _schedule(r: Requests, loop: Loop, running: int, filling: bool, entry: Entries) -> float:
-    """The entries of the next step; returns how many tokens are sampled. Their number goes to ``entry.count``."""
+    """The entries of the next step; returns how many tokens are sampled. Their number goes to ``entry.used``."""
     entries, budget, sampled = 0, loop.budget, 0.0
     if loop.mixed or not filling:
         for i in range(running):
@@ -107,14 +109,14 @@ def _schedule(r: Requests, loop: Loop, running: int, filling: bool, entry: Entri
                 budget -= part
                 if r.filled[one] + part == r.prompt[one]:
                     sampled += 1.0
-    entry.count[0] = entries
+    entry.used[0] = entries
     return sampled
 
 
 @compiled
 def _advance(r: Requests, entry: Entries, steps: int, now: float, times: Array) -> None:
     """Give each entry of a step its tokens; note first tokens."""
-    for i in range(entry.count[0]):
+    for i in range(entry.used[0]):
         one = entry.request[i]
         if r.filled[one] >= r.prompt[one]:
             r.made[one] += steps
@@ -126,10 +128,10 @@ def _advance(r: Requests, entry: Entries, steps: int, now: float, times: Array) 
 
 
 @compiled
-def _steps(r: Requests, loop: Loop, entry: Entries, until: float) -> int:
+def _steps(r: Requests, entry: Entries, until: float) -> int:
     """Decode steps that can be taken together: until a request ends, and ``until`` steps at most."""
     steps = STRIDE
-    for i in range(entry.count[0]):
+    for i in range(entry.used[0]):
         one = entry.request[i]
         steps = min(steps, r.output[one] - r.made[one])
     return max(1, min(steps, int(until) + 1 if until < STRIDE else STRIDE))
@@ -175,7 +177,7 @@ def closed_loop(
             if r.filled[r.active[i]] < r.prompt[r.active[i]]:
                 filling = True
         sampled = _schedule(r, loop, running, filling, entry)
-        count = entry.count[0]
+        count = entry.used[0]
         took = _seconds(
             t, entry.tokens[:count], entry.context[:count], entry.drafts[:count], sampled, host, out
         )
@@ -184,7 +186,7 @@ def closed_loop(
             until = 1e9
             if next_at < 1e29:
                 until = (next_at - now) / took
-            steps = _steps(r, loop, entry, until)
+            steps = _steps(r, entry, until)
             if steps > 8:
                 for i in range(count):
                     entry.context[i] += steps // 2
@@ -224,7 +226,8 @@ def run_loop(tables: PriceTables, loop: Loop, host: Array, lengths: tuple[Ints, 
         prompt, output, zeros, zeros.copy(), np.zeros(most, np.int64),
         np.zeros(min(loop.clients, n) + 1, np.int64),
     )  # fmt: skip
-    entry = Entries(*(np.zeros(most, np.int64) for _ in range(4)), np.zeros(1, np.int64))
+    columns = np.zeros((4, most), np.int64)
+    entry = Entries(columns[0], columns[1], columns[2], columns[3], np.zeros(1, np.int64))
     times = np.zeros((4, n))
     closed_loop(tables, requests, own, host, entry, times, np.zeros(6))
     between = (times[2] - times[1]) / np.maximum(1, output - 1)
@@ -232,7 +235,9 @@ def run_loop(tables: PriceTables, loop: Loop, host: Array, lengths: tuple[Ints, 
     tpot = (times[2] + 1e-6 * host[8] - first) / np.maximum(1, output - 1)
     span = float(times[2].max())
     return Means(
-        1e3 * float((first - times[0]).mean()), 1e3 * float(tpot.mean()), float(output.sum()) / max(span, 1e-12)
+        1e3 * float((first - times[0]).mean()),
+        1e3 * float(tpot.mean()),
+        float(output.sum()) / max(span, 1e-12),
     )
 
 

@@ -1,8 +1,11 @@
 """Prefill and decode on workers of their own, in balance: closed forms over the price of steps.
 
-Of ``clients`` requests in flight some wait for or are in prefill, the others decode. Requests pass at one rate: what the
-prefill workers can do at most, and what the decoding ones finish. Either prefill is the narrow place, and the rest of the
-clients queue before it, or decoding is, and all but those in prefill decode. Caches travel over one network port a device
+Of ``clients`` requests in flight some wait for or are in prefill, the others decode. Requests pass at one rate: what
+the
+prefill workers can do at most, and what the decoding ones finish. Either prefill is the narrow place, and the rest of
+the
+clients queue before it, or decoding is, and all but those in prefill decode. Caches travel over one network port a
+device
 (:meth:`simulator.serving.exchange_time.Exchanges.across_nodes`).
 """
 
@@ -37,9 +40,7 @@ class Pool:
 def _step(pool: Pool, tokens: int, context: int, count: int, host: Array, prefill: bool) -> float:
     out = np.zeros(6)
     ones = np.ones(count, np.int64)
-    price_step(
-        pool.tables, tokens * ones, context * ones, np.zeros(count, np.int64), float(count), out
-    )
+    price_step(pool.tables, tokens * ones, context * ones, np.zeros(count, np.int64), float(count), out)
     device = out[0] * host[6 if prefill else 5]
     software = 1e-6 * (host[0] + host[1] * count + host[2] * out[5])
     return float(device + software - host[7] * min(device, software))

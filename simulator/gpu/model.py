@@ -92,9 +92,7 @@ class GpuModel:
         """
         return self.costs([operator], node, memory)[0]
 
-    def costs(
-        self, operators: Sequence[Operator], node: Node, memory: MemorySpace
-    ) -> list[OperatorCost]:
+    def costs(self, operators: Sequence[Operator], node: Node, memory: MemorySpace) -> list[OperatorCost]:
         """The costs of many operators, each as :meth:`cost` gives it, with one call of a kernel per family."""
         if not isinstance(node.device, Gpu):
             raise bad_input(f"{node.name!r} is no GPU")

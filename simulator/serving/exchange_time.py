@@ -3,7 +3,8 @@
 ``library``: NCCL as :mod:`simulator.gpu.collective` prices it, or, for an all-reduce inside a node, the kernel that
 serving engines bring along, whichever is quicker. That kernel reads every peer's buffer over NVLink at once (one
 shot: ``size x (n - 1)`` bytes on a device's port), or reduces and gathers in two shots of ``1 / n`` of it; its latency
-is the constant ``one_shot_us`` of :mod:`simulator.serving.engine_constants`. ``wires``: messages on the system's wires as
+is the constant ``one_shot_us`` of :mod:`simulator.serving.engine_constants`. ``wires``: messages on the system's
+wires as
 ``offchip simulate`` puts them, at ``analytic`` fidelity.
 """
 

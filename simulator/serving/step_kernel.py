@@ -63,7 +63,7 @@ def _place(points: Array, at: float) -> float:
     low = 0
     while low + 1 < last and points[low + 1] <= at:
         low += 1
-    return low + np.log(at / points[low]) / np.log(points[low + 1] / points[low])
+    return float(low + np.log(at / points[low]) / np.log(points[low + 1] / points[low]))
 
 
 @compiled
@@ -90,7 +90,7 @@ def _attend(row: Array, own: Array, constants: Array, row_out: Array, pairs: flo
     width = f[D] if f[LATENT] > 0 else f[D] + f[DV]
     moved = keys * f[HK] * width * f[CB]
     row_out[0, 1] = flops * own[JFLOP]
-    return max(row_out[0, 0], max(flops / own[PEAK], moved / own[RATE])) + own[LAUNCH]
+    return float(max(row_out[0, 0], max(flops / own[PEAK], moved / own[RATE])) + own[LAUNCH])
 
 
 @compiled
@@ -121,7 +121,9 @@ def _decodes(t: PriceTables, tokens: Ints, context: Ints, drafts: Ints, share: f
         row[0, WIN] = 0.0
         row[0, Q] = queries
         row[0, B], row[0, KV] = here, total / count
-        seconds = _attend(row, own, t.decode_constants, found, here * queries * total / count, here * total / count)
+        seconds = _attend(
+            row, own, t.decode_constants, found, here * queries * total / count, here * total / count
+        )
         joules = found[0, 1] + found[0, 2] * own[JBYTE] + t.layout[6] * seconds
         if longest > total / count:
             row[0, B], row[0, KV] = 1.0, longest
@@ -191,9 +193,7 @@ def _chunks(t: PriceTables, tokens: Ints, context: Ints, drafts: Ints, share: fl
 
 
 @compiled
-def price_step(
-    t: PriceTables, tokens: Ints, context: Ints, drafts: Ints, sampled: float, out: Array
-) -> None:
+def price_step(t: PriceTables, tokens: Ints, context: Ints, drafts: Ints, sampled: float, out: Array) -> None:
     """Device seconds and the rest of :data:`PRICE_COLUMNS` of a step to ``out``.
 
     A request decodes where its tokens are one and its drafts; else its tokens are a chunk of a prefill. Requests lie
@@ -241,7 +241,9 @@ def price_step(
     out[0], out[1] = seconds, one[1] + send
     busy = t.layout[5] / (t.layout[1] if t.layout[1] > 1.0 else 1.0)
     # Each device does its share of the layers for every micro-batch.
-    out[2] = one[2] * busy * min(t.layout[1], max(1.0, decodes + chunks)) + t.layout[4] * t.layout[5] * seconds
+    out[2] = (
+        one[2] * busy * min(t.layout[1], max(1.0, decodes + chunks)) + t.layout[4] * t.layout[5] * seconds
+    )
     out[3] = one[3]
     out[4] = decodes + chunks
     out[5] = chunk_tokens
