@@ -39,6 +39,8 @@ BOUNDS: Final = {
     "reply_us": (0.0, 200000.0), "held_tokens": (0.0, 40.0),
 }  # fmt: skip
 MOST: Final = 60
+CROSS_MOST: Final = 16
+"""Rows of a fit that leaves a model or a chip out: there are many of them."""
 ROUNDS: Final = 3
 LIMIT_ERROR: Final = 3.0
 """|log| beyond which a row counts no further: a run that waited for something else."""
@@ -81,11 +83,13 @@ def loss(rows: Sequence[Prepared], engine: EngineConstants) -> float:
     return float(np.minimum(np.abs(logs(rows, engine)), LIMIT_ERROR).mean(axis=0).sum())
 
 
-def fit(rows: Sequence[Prepared], start: EngineConstants, rounds: int = ROUNDS) -> EngineConstants:
+def fit(
+    rows: Sequence[Prepared], start: EngineConstants, rounds: int = ROUNDS, most: int = MOST
+) -> EngineConstants:
     """Coordinate search: each constant in turn, over ever finer steps."""
     if not rows:
         return start
-    step = max(1, len(rows) // MOST)
+    step = max(1, len(rows) // most)
     chosen = list(rows)[::step]
     best, least = start, loss(chosen, start)
     for turn in range(rounds):
@@ -125,17 +129,30 @@ def of_range(rows: Sequence[Prepared], engine: str, since: str) -> list[Prepared
     ]  # fmt: skip
 
 
+def neutral(own: EngineConstants) -> EngineConstants:
+    """Constants that no row went into, to begin a search that leaves rows out."""
+    return replace(
+        own, step_us=500.0, sequence_us=10.0, chunk_token_us=0.0, request_us=2000.0, prompt_token_us=0.5,
+        kernel_factor=1.0, prefill_factor=1.0, overlap=0.0, reply_us=20000.0, held_tokens=0.0,
+    )  # fmt: skip
+
+
 def cross(rows: Sequence[Prepared], found: dict[tuple[str, str], EngineConstants], column: str) -> None:
-    """The error on each model's (or chip's) rows with constants that none of them went into."""
+    """The error on each model's (or chip's) rows with constants that none of them went into.
+
+    Where a range of versions was measured on nothing else, it takes those of the engine's other range, fitted without
+    the model or chip as well; else neutral ones.
+    """
     whole = []
     for value in sorted({p.row[column] for p in rows}):
         made = []
         for (engine, since), own in found.items():
-            mine = of_range(rows, engine, since)
-            left = [p for p in mine if p.row[column] == value]
-            rest = [p for p in mine if p.row[column] != value]
-            if left:
-                made.append(logs(left, fit(rest, own, rounds=2) if rest else constants_of(engine)))
+            left = [p for p in of_range(rows, engine, since) if p.row[column] == value]
+            if not left:
+                continue
+            others = [p for p in rows if p.row["backend"] == engine and p.row[column] != value]
+            rest = [p for p in of_range(rows, engine, since) if p.row[column] != value] or others
+            made.append(logs(left, fit(rest, neutral(own), rounds=2, most=CROSS_MOST)))
         report(f"without {column} {value}", np.concatenate(made))
         whole += made
     report(f"every {column} left out once", np.concatenate(whole))
@@ -148,6 +165,9 @@ def main(
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--write", action="store_true", help="write simulator/serving/engine_constants.json")
+    parser.add_argument(
+        "--kept", action="store_true", help="take the constants that are there instead of fitting"
+    )
     parser.add_argument("--cross", action="store_true", help="leave each model and each chip out in turn")
     asked = parser.parse_args(argv)
     rows = load(asked.folder, {} if known is None else known)
