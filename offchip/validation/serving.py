@@ -202,8 +202,11 @@ def _judged(
         other = float(peer) / expected["tpot_ms"] - 1
         groups = {**groups, "nearer": "ours" if abs(tpot) <= abs(other) else "peer"}
         note += f"; the peer's TPOT {100 * other:+.0f} %"
+    figures = {"tpot": tpot, "ttft": ttft}
+    if peer:
+        figures |= {"tpot where the peer answers": tpot, "tpot of the peer": other}
     ok = abs(tpot) <= OK_TPOT and abs(ttft) <= OK_TTFT
-    return RowResult(row["id"], expected, ours, seconds, "ok" if ok else "off", tpot, note, groups)
+    return RowResult(row["id"], expected, ours, seconds, "ok" if ok else "off", tpot, note, groups, figures)
 
 
 def _column(path: Path, name: str) -> dict[str, str]:
