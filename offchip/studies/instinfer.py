@@ -305,7 +305,7 @@ def _missing() -> list[ClaimResult]:
 
 
 def _vllm_tokens_per_s(requests: int) -> float:
-    """Tokens a second of vLLM with everything in the memory of the GPU: what does not fit waits, or is preempted and computed again."""
+    """Tokens a second of vLLM in the GPU's memory: what does not fit waits, or is preempted and computed again."""
     token = cache_bytes(MODEL)
     room = 0.9 * usable_bytes("a6000") - weight_bytes(MODEL)
     space = KvSpace(int(room / (16 * token)), 16, 16.0 * token)
