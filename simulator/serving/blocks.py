@@ -20,7 +20,7 @@ from hw_configs.compiled import compiled
 __all__ = ["demand", "fits", "look_up", "pages_at", "release", "rewind", "take"]
 
 
-@compiled
+@compiled(_nrt=False)
 def _mixed(x):
     """SplitMix64's finaliser (Steele et al., OOPSLA 2014)."""
     x = (x ^ (x >> u(30))) * u(0xBF58476D1CE4E5B9)
@@ -28,7 +28,7 @@ def _mixed(x):
     return x ^ (x >> u(31))
 
 
-@compiled
+@compiled(_nrt=False)
 def rewind(s, r):
     """Put a request's chain of keys at its first token. Under another adapter all keys are others."""
     q = s.requests[r]
@@ -38,7 +38,7 @@ def rewind(s, r):
     q.high = u(0x13198A2E03707344)
 
 
-@compiled
+@compiled(_nrt=False)
 def _next_key(s, r):
     """Move a request's chain of keys on by one block."""
     q = s.requests[r]
@@ -64,7 +64,7 @@ def _next_key(s, r):
         left -= length
 
 
-@compiled
+@compiled(_nrt=False)
 def _slot(s, low, high):
     """Place of a key in the index, or the empty place where it would go."""
     mask = s.engine[0].mask
@@ -76,7 +76,7 @@ def _slot(s, low, high):
         place = (place + 1) & mask
 
 
-@compiled
+@compiled(_nrt=False)
 def _enter(s, b, low, high):
     """Put a block into the index, behind those that stand under its key already."""
     new = s.blocks[b]
@@ -98,7 +98,7 @@ def _enter(s, b, low, high):
     s.blocks[head].same_previous = b
 
 
-@compiled
+@compiled(_nrt=False)
 def _leave(s, b):
     """Take a block out of the index."""
     old = s.blocks[b]
@@ -126,7 +126,7 @@ def _leave(s, b):
     s.slots[hole] = 0
 
 
-@compiled
+@compiled(_nrt=False)
 def _unlink(s, b):
     block = s.blocks[b]
     s.blocks[block.previous].next = block.next
@@ -134,7 +134,7 @@ def _unlink(s, b):
     s.engine[0].free -= 1
 
 
-@compiled
+@compiled(_nrt=False)
 def _link_behind(s, b, before):
     block = s.blocks[b]
     after = s.blocks[before].next
@@ -145,7 +145,7 @@ def _link_behind(s, b, before):
     s.engine[0].free += 1
 
 
-@compiled
+@compiled(_nrt=False)
 def look_up(s, r):
     """Blocks at the beginning of a request that the index holds; they stand in ``hits`` then.
 
@@ -176,7 +176,7 @@ def look_up(s, r):
     return found
 
 
-@compiled
+@compiled(_nrt=False)
 def pages_at(s, base, tokens):
     """Pages that a request holds while tokens ``base`` to ``tokens`` of it are computed."""
     total = 0
@@ -190,14 +190,14 @@ def pages_at(s, base, tokens):
     return total
 
 
-@compiled
+@compiled(_nrt=False)
 def demand(s, base, tokens):
     """Blocks, or pages, of a request whose tokens ``base`` to ``tokens`` are computed."""
     e = s.engine[0]
     return -(-tokens // e.block) if e.paged != 0 else pages_at(s, base, tokens)
 
 
-@compiled
+@compiled(_nrt=False)
 def _parked(s, hits):
     """Of the blocks found, those that nobody holds."""
     parked = 0
@@ -207,7 +207,7 @@ def _parked(s, hits):
     return parked
 
 
-@compiled
+@compiled(_nrt=False)
 def fits(s, r, base, tokens, hits, watermark, whole):
     """Whether a request's tokens up to ``tokens`` fit beside ``watermark`` blocks that stay free.
 
@@ -223,7 +223,7 @@ def fits(s, r, base, tokens, hits, watermark, whole):
     return max(0, need) + aside <= e.free
 
 
-@compiled
+@compiled(_nrt=False)
 def take(s, r, base, tokens, hits, full):
     """Give a request its hits and blocks for tokens up to ``tokens``; enter the blocks that ``full`` tokens fill."""
     e = s.engine[0]
@@ -258,7 +258,7 @@ def take(s, r, base, tokens, hits, full):
             q.entered += 1
 
 
-@compiled
+@compiled(_nrt=False)
 def release(s, r):
     """Take a request's hold off all its blocks, last first; without a holder they are free."""
     e = s.engine[0]

@@ -14,7 +14,7 @@ from simulator.serving.records import AWAY, RUNNING, WAITING
 __all__ = ["pull", "push", "push_back", "start_running", "stop_running", "take_out"]
 
 
-@compiled
+@compiled(_nrt=False)
 def _before(s, a, b):
     x = s.requests[a]
     y = s.requests[b]
@@ -25,7 +25,7 @@ def _before(s, a, b):
     return a < b
 
 
-@compiled
+@compiled(_nrt=False)
 def _up(s, place):
     queue = s.queue
     r = queue[place]
@@ -35,7 +35,7 @@ def _up(s, place):
     queue[place] = r
 
 
-@compiled
+@compiled(_nrt=False)
 def _down(s, place):
     queue = s.queue
     n = s.engine[0].waiting
@@ -53,7 +53,7 @@ def _down(s, place):
     queue[place] = r
 
 
-@compiled
+@compiled(_nrt=False)
 def _insert(s, r):
     e = s.engine[0]
     s.requests[r].state = WAITING
@@ -62,7 +62,7 @@ def _insert(s, r):
     _up(s, e.waiting - 1)
 
 
-@compiled
+@compiled(_nrt=False)
 def push(s, r, order):
     """A request comes to the queue; ``order`` is its priority, of no meaning under first come, first served."""
     e = s.engine[0]
@@ -73,7 +73,7 @@ def push(s, r, order):
     _insert(s, r)
 
 
-@compiled
+@compiled(_nrt=False)
 def push_back(s, r):
     """A preempted request comes back to the queue: to its very front, or to its place by priority."""
     e = s.engine[0]
@@ -83,7 +83,7 @@ def push_back(s, r):
     _insert(s, r)
 
 
-@compiled
+@compiled(_nrt=False)
 def take_out(s, place):
     """Take the request at a place of the heap out of the queue."""
     e = s.engine[0]
@@ -95,7 +95,7 @@ def take_out(s, place):
         _up(s, place)
 
 
-@compiled
+@compiled(_nrt=False)
 def pull(s, r):
     """Take a request out of the queue, wherever it stands."""
     place = 0
@@ -104,7 +104,7 @@ def pull(s, r):
     take_out(s, place)
 
 
-@compiled
+@compiled(_nrt=False)
 def start_running(s, r):
     """Put a request at the end of the running list and give it a row of the table."""
     e = s.engine[0]
@@ -116,7 +116,7 @@ def start_running(s, r):
     q.row = s.rows[e.rows]
 
 
-@compiled
+@compiled(_nrt=False)
 def stop_running(s, place):
     """Take a request out of the running list, whose order is kept; its row is free."""
     e = s.engine[0]

@@ -20,7 +20,7 @@ _KNOWN = int(Reserve.KNOWN)
 _WHOLE = int(Reserve.WHOLE)
 
 
-@compiled
+@compiled(_nrt=False)
 def schedule(s):
     """Decide a step: its entries stand in ``entries``, preempted and admitted requests in theirs."""
     e = s.engine[0]
@@ -45,23 +45,23 @@ def schedule(s):
         q.prefill = q.computed < q.known
 
 
-@compiled
+@compiled(_nrt=False)
 def _room(e):
     return min(e.tokens_left, e.inputs_left - e.draft_slots)
 
 
-@compiled
+@compiled(_nrt=False)
 def _capped(e, n):
     return e.cap if 0 < e.cap < n else n
 
 
-@compiled
+@compiled(_nrt=False)
 def _top(e, tokens):
     """Tokens for which there must be blocks when ``tokens`` are computed."""
     return min(tokens + e.lookahead, e.max_len)
 
 
-@compiled
+@compiled(_nrt=False)
 def _put(s, r, n, first, padded):
     """Schedule a request with ``n`` tokens."""
     e = s.engine[0]
@@ -81,7 +81,7 @@ def _put(s, r, n, first, padded):
     e.inputs_left -= n + e.draft_slots
 
 
-@compiled
+@compiled(_nrt=False)
 def _running_pass(s):
     e = s.engine[0]
     place = 0
@@ -103,7 +103,7 @@ def _running_pass(s):
         place += 1
 
 
-@compiled
+@compiled(_nrt=False)
 def _victim(s):
     """Place in the running list of the request to preempt."""
     e = s.engine[0]
@@ -118,7 +118,7 @@ def _victim(s):
     return worst
 
 
-@compiled
+@compiled(_nrt=False)
 def _unschedule(s, r):
     """Take a victim out of the step, if it stands there already; its budget comes back."""
     e = s.engine[0]
@@ -134,7 +134,7 @@ def _unschedule(s, r):
     return True
 
 
-@compiled
+@compiled(_nrt=False)
 def _preempt(s, place):
     """Send a running request back to the queue, its blocks given up or, with ``swap``, moved to the host."""
     e = s.engine[0]
@@ -158,7 +158,7 @@ def _preempt(s, place):
     e.preempted += 1
 
 
-@compiled
+@compiled(_nrt=False)
 def _quiet(s):
     """Whether none of the requests that run in this step computed a part of its prompt when it ran last."""
     inside = 0
@@ -167,7 +167,7 @@ def _quiet(s):
     return inside == 0
 
 
-@compiled
+@compiled(_nrt=False)
 def _promised(s):
     """Blocks that running requests do not hold yet and come to hold by their last token."""
     total = 0
@@ -177,7 +177,7 @@ def _promised(s):
     return total
 
 
-@compiled
+@compiled(_nrt=False)
 def _whole(s, r):
     """Blocks that must be there before a request is admitted, hits included; 0: no more than it takes."""
     e = s.engine[0]
@@ -190,7 +190,7 @@ def _whole(s, r):
     return 0
 
 
-@compiled
+@compiled(_nrt=False)
 def _waiting_pass(s):
     e = s.engine[0]
     ran = e.entries
@@ -224,7 +224,7 @@ def _waiting_pass(s):
         _put(s, r, n, 0, padded)
 
 
-@compiled
+@compiled(_nrt=False)
 def _admit(s, r, base, hits):
     """Move the head of the queue to the end of the running list, with ``base`` tokens computed."""
     e = s.engine[0]
@@ -244,7 +244,7 @@ def _admit(s, r, base, hits):
     q.entered = hits
 
 
-@compiled
+@compiled(_nrt=False)
 def _come_back(s, r):
     """Free the places on the host of a request that was moved there."""
     e = s.engine[0]
@@ -254,7 +254,7 @@ def _come_back(s, r):
     e.host_in += moved
 
 
-@compiled
+@compiled(_nrt=False)
 def complete(s, accepted, got, finished):
     """The step has run. Fills ``got`` (tokens of each entry, -1: none) and ``finished``; returns how many ended."""
     e = s.engine[0]
@@ -287,7 +287,7 @@ def complete(s, accepted, got, finished):
     return ended
 
 
-@compiled
+@compiled(_nrt=False)
 def _sweep(s):
     """Take what has ended out of the running list."""
     e = s.engine[0]
@@ -303,7 +303,7 @@ def _sweep(s):
     e.running = kept
 
 
-@compiled
+@compiled(_nrt=False)
 def drop(s, r):
     """Forget a request wherever it stands; its part in a step that runs is void."""
     e = s.engine[0]
