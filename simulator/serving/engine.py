@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hw_configs.problems import InfeasibleError
+from simulator.serving.host import HostTier
 from simulator.serving.line import push
 from simulator.serving.pages import pages_of
 from simulator.serving.passes import complete, drop, schedule
@@ -41,6 +42,7 @@ class Engine:
         self._space = space
         self._state: State = make_state(requests, rules, space.blocks, space.groups)
         self._engine = self._state.engine[0]
+        self.host = HostTier(self._state, space)
 
     @property
     def state(self) -> State:
@@ -96,16 +98,21 @@ class Engine:
         return peak
 
     def schedule(self) -> ScheduledStep:
-        """Decide the next step."""
+        """Decide the next step. Raises ``InfeasibleError`` where the engine stands still for ever."""
+        came, went = self.host.bytes_in, self.host.bytes_out
         schedule(self._state)
         e = self._engine
+        if e["entries"] == e["preempted"] == e["running"] == 0 < e["waiting"]:
+            # Nothing that could still happen would let it in.
+            raise InfeasibleError(
+                f"request {self._state.queue[0]} waits for ever: it asks for more than a step of {e['budget']} tokens"
+            )
         entries = self._state.entries[: e["entries"]]
-        size = self._space.block_bytes
         request = entries["request"].copy()
         return ScheduledStep(
             request, entries["tokens"].copy(), entries["context"].copy(), entries["drafts"].copy(),
             entries["samples"] != 0, self._requests.adapter[request],
-            float(e["moved_in"]) * size, float(e["moved_out"]) * size,
+            self.host.bytes_in - came, self.host.bytes_out - went,
         )  # fmt: skip
 
     def complete(self, accepted: Ints) -> StepOutcome:

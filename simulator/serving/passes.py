@@ -9,7 +9,7 @@ where they differ they say so in :class:`simulator.serving.rules.Rules`.
 from __future__ import annotations
 
 from hw_configs.compiled import compiled
-from simulator.serving.blocks import demand, fits, look_up, release, take
+from simulator.serving.blocks import demand, fits, look_up, release, rewind, take
 from simulator.serving.line import pull, push_back, start_running, stop_running, take_out
 from simulator.serving.records import AWAY, RUNNING
 from simulator.serving.rules import Reserve
@@ -29,8 +29,6 @@ def schedule(s):
     e.entries = 0
     e.preempted = 0
     e.admitted = 0
-    e.moved_in = 0
-    e.moved_out = 0
     inside = e.running + e.waiting
     e.cap = e.threshold if inside > 1 else 0
     if e.cap > 0 and e.adaptive != 0:
@@ -146,7 +144,7 @@ def _preempt(s, place):
         q.kept = q.computed
         e.host_free -= moved
         e.host_out += moved
-        e.moved_out += moved
+        e.states_out += 1
     release(s, r)
     stop_running(s, place)
     q.computed = 0
@@ -213,7 +211,7 @@ def _waiting_pass(s):
         n = min(n, _room(e))
         top = _top(e, base + n)
         if e.take == _WHOLE:
-            top = max(top, _top(e, q.prompt + q.end - 1))
+            top = max(top, _top(e, q.prompt + q.end - 1 + e.drafts))
         elif e.take == _KNOWN:
             top = max(top, _top(e, q.known))
         watermark = e.watermark if e.running > 0 else 0
@@ -237,21 +235,21 @@ def _admit(s, r, base, hits):
     take_out(s, 0)
     start_running(s, r)
     if q.kept > 0:
-        _come_back(s, r)
-        e.moved_in += demand(s, q.kept, q.kept)
+        rewind(s, r)
+        e.host_in += _leave_host(s, r)
+        e.states_in += 1
         q.kept = 0
     q.computed = base
     q.entered = hits
 
 
 @compiled(_nrt=False)
-def _come_back(s, r):
-    """Free the places on the host of a request that was moved there."""
-    e = s.engine[0]
+def _leave_host(s, r):
+    """Free the places on the host of a request that was moved there; returns how many."""
     q = s.requests[r]
     moved = demand(s, q.kept, q.kept)
-    e.host_free += moved
-    e.host_in += moved
+    s.engine[0].host_free += moved
+    return moved
 
 
 @compiled(_nrt=False)
@@ -319,6 +317,6 @@ def drop(s, r):
     elif q.state != AWAY:
         pull(s, r)
         if q.kept > 0:
-            _come_back(s, r)
+            _leave_host(s, r)
     q.kept = 0
     q.entry = -1

@@ -1,9 +1,10 @@
 """A radix tree of prefixes: which tokens, from the beginning of a sequence on, lie in the cache.
 
 The tree and its eviction are SGLang's (``python/sglang/srt/mem_cache/radix_cache.py``; Zheng et al., "SGLang:
-Efficient Execution of Structured Language Model Programs", NeurIPS 2024, section 3): an edge holds a run of tokens, a look-up finds
-the longest prefix in whole pages and splits an edge where it ends, leaves that no request holds are evicted in order of
-least recent use. Tokens stand as runs of streams, so that a look-up costs by runs and not by tokens.
+Efficient Execution of Structured Language Model Programs", NeurIPS 2024, section 3): an edge holds a run of tokens,
+a look-up finds the longest prefix in whole pages and splits an edge where it ends, leaves that no request holds are
+evicted in order of least recent use. Tokens stand as runs of streams, so that a look-up costs by runs and not by
+tokens.
 """
 
 from __future__ import annotations

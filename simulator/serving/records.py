@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from simulator.serving.rules import PageGroup, Rules
+from simulator.serving.rules import PageGroup, Reserve, Rules
 from workloads.requests import Requests
 
 __all__ = ["AWAY", "RUNNING", "WAITING", "State", "make_state"]
@@ -34,7 +34,7 @@ ENGINE: Final = np.dtype(
         "i8",
         "budget max_seqs block max_len chunked caching priority threshold adaptive reserve watermark drafts lookahead "
         "draft_slots drop_last swap gate take blocks paged tokens_left inputs_left cap running waiting entries "
-        "preempted admitted free keys front back rows host_free host_in host_out moved_in moved_out mask",
+        "preempted admitted free keys front back rows host_free host_in host_out states_in states_out mask",
     )
 )
 """Settings, then what is left of a step's budgets, then counts. Tokens or blocks; flags are 0 or 1."""
@@ -96,6 +96,8 @@ def make_state(requests: Requests, rules: Rules, blocks: int, groups: tuple[Page
     longest = min(longest + rules.drafts + rules.lookahead, rules.max_model_len)
     width = -(-longest // rules.block_size) + 1 if paged else 1
     engine = np.zeros(1, ENGINE)
+    # Pages behind a window are given back as a prompt goes on, so that they are never taken for all of it.
+    take = int(rules.take) if paged or rules.take == Reserve.WHOLE else 0
     settings = {
         "budget": rules.max_num_batched_tokens, "max_seqs": seqs, "block": rules.block_size,
         "max_len": rules.max_model_len, "chunked": rules.chunked, "caching": rules.caching and paged,
@@ -103,7 +105,7 @@ def make_state(requests: Requests, rules: Rules, blocks: int, groups: tuple[Page
         "adaptive": rules.adaptive, "reserve": int(rules.reserve),
         "watermark": int(rules.watermark * (blocks + 1)), "drafts": rules.drafts, "lookahead": rules.lookahead,
         "draft_slots": rules.draft_slots, "drop_last": rules.drop_last_hit_block, "swap": rules.swap,
-        "gate": rules.batch_at_once, "take": int(rules.take), "blocks": blocks, "paged": paged, "free": blocks,
+        "gate": rules.batch_at_once, "take": take, "blocks": blocks, "paged": paged, "free": blocks,
         "rows": seqs, "host_free": rules.host_blocks,
     }  # fmt: skip
     for name, value in settings.items():

@@ -68,10 +68,10 @@ class Rules:
     """Whose blocks a request is given at admission."""
 
     def __post_init__(self) -> None:
-        least = 1 + self.drafts + self.draft_slots
+        least = 1 + self.draft_slots
         if self.max_num_batched_tokens < least:
             raise bad_input(
-                f"found {self.max_num_batched_tokens}; expected {least} or more: a token, its drafts and their slots",
+                f"found {self.max_num_batched_tokens}; expected {least} or more: a token and its slots for drafts",
                 path="engine.max_num_batched_tokens",
             )
 

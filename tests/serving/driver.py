@@ -6,9 +6,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from serving.plain_scheduler import PlainScheduler
+MOST_STEPS = 1500
 
-MOST_STEPS = 5000
+
+class EndlessError(Exception):
+    """Two requests preempt one another for ever, in the engine and in the oracle alike."""
 
 
 def drafts_accepted(request, outputs, drafts):
@@ -72,9 +74,8 @@ def whole_answers(requests, max_model_len):
     return np.minimum(requests.output_tokens, max_model_len - requests.prompt_tokens)
 
 
-def in_step_with_the_oracle(scheduler, requests, settings, blocks, block_size):
+def in_step_with_the_oracle(scheduler, requests, settings, oracle, blocks):
     """Every decision of a scheduler equals the oracle's; returns the run."""
-    oracle = PlainScheduler(requests, settings, blocks, block_size)
     outcome, added, now = Run(), 0, 0
     made = np.zeros(requests.count, np.int64)
     while added < requests.count or oracle.running or oracle.queue:
@@ -98,10 +99,13 @@ def in_step_with_the_oracle(scheduler, requests, settings, blocks, block_size):
         assert done.finished.tolist() == oracle.complete(right)
         made[done.request] += done.tokens
         assert scheduler.free_blocks == len(oracle.pool.free)
+        outcome.copied_in_bytes += ours.copied_in_bytes
+        outcome.copied_out_bytes += ours.copied_out_bytes
         outcome.preemptions += len(oracle.preempted)
         outcome.hits += sum(hit for _, hit, _ in oracle.admitted)
         now += 1
-        assert now < MOST_STEPS
+        if now >= MOST_STEPS:
+            raise EndlessError
     assert scheduler.free_blocks == blocks
     assert scheduler.running + scheduler.waiting == 0
     assert made.tolist() == whole_answers(requests, settings.max_model_len).tolist()

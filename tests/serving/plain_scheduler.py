@@ -196,8 +196,7 @@ class PlainScheduler:
             if len(self.running) >= (cfg.max_num_active_seqs or cfg.max_num_seqs):
                 return
             job = self.queue[0]
-            hits = self.pool.find(job.tokens, self.drop)
-            H = len(hits) * self.pool.size
+            hits, H = self.found(job)
             n = job.known - H
             padded = False
             if self.S > 0 and n == 1 and not in_prefill and (ran or H > 0):
@@ -216,8 +215,13 @@ class PlainScheduler:
                 return
             self.queue.pop(0)
             self.running.append(job)
-            self.admitted.append((job.number, H, job.resumed))
+            self.admitted.append((job.number, len(hits) * self.pool.size, job.resumed))
             self.put(job, n, 0, padded)
+
+    def found(self, job):
+        """Blocks of a waiting request that are there, and the tokens that it needs not compute."""
+        hits = self.pool.find(job.tokens, self.drop)
+        return hits, len(hits) * self.pool.size
 
     def allocate(self, job, n, hits, admission=False):
         """4.4"""

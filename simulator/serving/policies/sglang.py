@@ -7,7 +7,7 @@ shortest answers are retracted, until 20 more steps have room, and wait behind a
 seen. A prompt enters the tree when it is computed, an answer when it ends.
 
 Source: SGLang 0.5, ``python/sglang/srt/managers/schedule_policy.py`` (``PrefillAdder``), ``schedule_batch.py``
-(``retract_decode``), ``scheduler.py``, ``mem_cache/radix_cache.py``, ``environ.py``; its policy ``fcfs``, without overlap
+(``retract_decode``), ``scheduler.py``, ``mem_cache/radix_cache.py``, ``environ.py``; its policy ``fcfs``, no overlap
 and mixed chunks. ``max_num_batched_tokens`` is its ``chunked_prefill_size``, ``block_tokens`` its ``page_size``.
 """
 
@@ -281,15 +281,15 @@ class Sglang:
         """Send back requests with the shortest answers, the longest prompts of them first."""
         order = np.lexsort((running, self._requests.prompt_tokens[running], -self._outputs[running])).tolist()
         while len(order) > 1:
-            left = running[order]
-            need = int(self._lacks(left, self._next(left) + RETRACT_STEPS - 1).sum())
+            stays = running[order]
+            need = int(self._lacks(stays, self._next(stays) + RETRACT_STEPS - 1).sum())
             if self._retracted and need <= self._room():
                 break
             r = int(running[order.pop()])
             self._retracted.append(r)
             self._release(r)
             self._again.add(r)
-        left = running[np.sort(order)]
+        left: Ints = running[np.sort(order)]
         self._running = left
         self._queue += self._retracted
         self._full = False
