@@ -93,13 +93,14 @@ def advance_engine(state, tables, desk, horizon):
                 return IDLE
         if clock.rows >= len(desk.steps):
             return FULL
-        if not _begin(state, tables, desk):
+        if not _begin(state, desk):
             return IDLE
+        _price(state, tables, desk)
 
 
-@compiled
-def _begin(state, tables, desk):
-    """Schedule and price a step at the clock's time; whether there is one."""
+@compiled(_nrt=False)
+def _begin(state, desk):
+    """Schedule a step at the clock's time; whether there is one."""
     e = state.engine[0]
     clock = desk.clock[0]
     if e.running + e.waiting == 0:
@@ -121,12 +122,12 @@ def _begin(state, tables, desk):
         tries += 1
         if not some or tries >= TRIES:
             return False
-    _price(state, tables, desk)
     return True
 
 
 @compiled
 def _price(state, tables, desk):
+    """Price the step that is scheduled, and write its row."""
     e = state.engine[0]
     clock = desk.clock[0]
     n = e.entries
@@ -168,7 +169,7 @@ def _price(state, tables, desk):
     clock.step = 1
 
 
-@compiled
+@compiled(_nrt=False)
 def _deliver(state, desk):
     """The step under way has ended: tokens go to clients."""
     e = state.engine[0]
