@@ -2,8 +2,8 @@
 
     python benchmarks/cpu_cache.py [--accesses N]
 
-Ours is wall time of one core after compilation, reading the arrays included. pycachesim runs three levels of LRU, with
-loads handed to it as one iterable; the oracle is the plain Python of tests/cpu_cache. Then one line for each
+All is processor time of one core; ours after compilation, reading the arrays included. pycachesim runs three levels of
+LRU, with loads handed to it as one iterable; the oracle is the plain Python of tests/cpu_cache. Then one line for each
 shipped device with prefetchers and translation, and one for each format of trace file.
 """
 
@@ -33,12 +33,12 @@ LEVELS = ((64, 8), (1024, 8), (8192, 16))
 
 
 def seconds(work: Callable[[], Any], repeats: int = 3) -> float:
-    """The shortest of a few runs."""
+    """The processor time of the shortest of a few runs."""
     best = float("inf")
     for _ in range(repeats):
-        started = time.perf_counter()
+        started = time.process_time()
         work()
-        best = min(best, time.perf_counter() - started)
+        best = min(best, time.process_time() - started)
     return best
 
 

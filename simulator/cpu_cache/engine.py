@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from hw_configs.cpu_cache import CpuCache
 from hw_configs.problems import bad_input
-from simulator.cpu_cache.kernel import MARGIN, Out, Stretch, run
+from simulator.cpu_cache.kernel import MARGIN, Out, Stretch, run, survey
 from simulator.cpu_cache.machine import (
     CORES,
     LINE_SHIFT,
@@ -95,11 +95,17 @@ class CacheRun:
     def feed(self, accesses: Accesses) -> Iterator[Requests]:
         """Take accesses in order; what goes to memory, with ticks of the program as arrivals."""
         running = int(self.built.machine.rule[CORES])
-        if accesses.core.size and int(accesses.core.max()) >= running:
-            raise bad_input(f"core {int(accesses.core.max())} of {running}, counted from 0", path="--copies")
-        stretch = self._in_lines(accesses)
+        # One layout of arrays, so that the kernels are compiled once.
+        accesses = Accesses(*(np.ascontiguousarray(part, np.int64) for part in accesses))
+        shift = int(self.built.machine.rule[LINE_SHIFT])
+        cut, instructions, most = survey(
+            accesses.address, accesses.size, accesses.instructions, accesses.core, shift
+        )
+        if most >= running:
+            raise bad_input(f"core {most} of {running}, counted from 0", path="--copies")
+        stretch = self._in_lines(accesses, bool(cut))
         self.accesses += accesses.kind.size
-        self.instructions += int(accesses.instructions.sum())
+        self.instructions += int(instructions)
         at = 0
         while at < stretch.kind.size:
             room = ROOM + MARGIN if self.built.machine.rule[RECORDS] else 1
@@ -110,19 +116,17 @@ class CacheRun:
             if filled:
                 yield Requests(out.address[:filled], out.write[:filled], out.tick[:filled])
 
-    def _in_lines(self, accesses: Accesses) -> Stretch:
-        """The accesses cut at the ends of lines."""
+    def _in_lines(self, accesses: Accesses, cut: bool) -> Stretch:
+        """The accesses, cut at the ends of lines where one of them goes beyond."""
         shift = int(self.built.machine.rule[LINE_SHIFT])
         kind, address, size, pc, instructions, core = accesses
-        if bool((((address + size - 1) ^ address) >> shift).any()):
+        if cut:
             lines, which = split_ranges(address, size, 1 << shift)
             first = np.ones(which.size, np.bool_)
             first[1:] = which[1:] != which[:-1]
             kind, address, pc, core = kind[which], lines << shift, pc[which], core[which]
             instructions = np.where(first, instructions[which], 0)
-        # One layout of arrays, so that the kernel is compiled once.
-        parts = [np.ascontiguousarray(part) for part in (kind, address, pc, instructions, core)]
-        return Stretch(parts[0], parts[1], parts[2], parts[3], parts[4], self.pages.homes(address, core))
+        return Stretch(kind, address, pc, instructions, core, self.pages.homes(address, core))
 
     def result(self, trace: str) -> CpuCacheResult:
         """What was found so far."""

@@ -5,7 +5,7 @@ and its line brought in from where it was found: the rule of each step stands at
 see the demand accesses of their level once the access is over. Write-backs from a nearer level are no use of a line.
 """
 
-# mypy: disable-error-code="no-untyped-def, untyped-decorator"
+# mypy: disable-error-code="no-untyped-def, untyped-decorator, call-arg, var-annotated"
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ from simulator.cpu_cache.machine import (
 )
 from simulator.cpu_cache.step import small, step
 
-__all__ = ["MARGIN", "Out", "Stretch", "run"]
+__all__ = ["MARGIN", "Out", "Stretch", "run", "survey"]
 
 Ints = npt.NDArray[np.int64]
 MARGIN = 1024
@@ -448,6 +448,17 @@ def _quick(m: Machine, s: State, core, address, kind):
     _count(s, row, place, kind)
     s.total[ACCESS_CLOCKS] += m.row[u(row)].latency
     return True
+
+
+@compiled(_nrt=False)
+def survey(address, size, instructions, core, shift):
+    """Of accesses, in one pass: how many end in another line than they begin in, instructions, the largest core."""
+    cut = total = most = 0
+    for n in range(address.size):
+        cut += (((address[n] + size[n] - 1) ^ address[n]) >> shift) != 0
+        total += instructions[n]
+        most = max(most, core[n])
+    return cut, total, most
 
 
 @step

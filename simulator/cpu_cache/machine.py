@@ -210,10 +210,12 @@ def _chain(rows: dict[str, dict[str, int]], names: tuple[str, ...], device: CpuC
 def _place(rows: dict[str, dict[str, int]], cores: int) -> list[int]:
     """Give each row its part of the state; lines, sets, entries of prefetchers and copies of all rows."""
     lines = sets = tables = held = 0
-    for row in rows.values():
+    for name, row in rows.items():
         copies = -(-cores // row["shared"])
         row["base"], row["set_base"], row["table"] = lines, sets, tables
-        row["mask"] = min(1 << (row["sets"] * row["ways"]).bit_length(), NOTED) - 1
+        # Behind the first level most looks are misses, for which the whole set is read anyhow.
+        nearest = name in ("l1i", "l1d", "itlb", "dtlb")
+        row["mask"] = min(1 << (row["sets"] * row["ways"]).bit_length(), NOTED) - 1 if nearest else 0
         lines += copies * row["sets"] * row["ways"]
         sets += copies * row["sets"]
         tables += copies * row["entries"]
