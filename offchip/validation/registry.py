@@ -36,6 +36,8 @@ class RowResult:
     note: str = ""
     groups: Mapping[str, str] = field(default_factory=dict)
     """Names under which a summary counts the row, such as ``{"class": "gemm16", "gpu": "T4"}``."""
+    figures: Mapping[str, float] = field(default_factory=dict)
+    """Relative errors of further figures, ours or another model's, that a summary shows beside ``error``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +62,7 @@ VALIDATORS: Final[Registry[Validator]] = Registry(
         "flash": "offchip.validation.flash:run",
         "gpu": "offchip.validation.gpu:run",
         "offload": "offchip.validation.offload:run",
+        "serving": "offchip.validation.serving:run",
         "schedule": "offchip.validation.schedule:run",
         "scheduler": "offchip.validation.scheduler:run",
         "pim": "offchip.validation.pim:run",

@@ -11,6 +11,8 @@ from typing import Final
 
 from hw_configs.library import catalog, load_system
 from hw_configs.problems import bad_input
+from hw_configs.system import System
+from simulator.serving.engine_constants import constants_of
 from simulator.serving.pricing import ServedModel
 from simulator.serving.settings import EngineSettings, Layout
 from workloads import models
@@ -18,7 +20,7 @@ from workloads.huggingface import read_config
 from workloads.transformer.formats import Format
 from workloads.workload import WorkloadOptions
 
-__all__ = ["BUDGETS", "MIXED", "SYSTEMS", "Side", "layout_of", "served_model", "settings_of", "system_of"]
+__all__ = ["SYSTEMS", "Side", "layout_of", "served_model", "settings_of", "system_of"]
 
 SYSTEMS: Final = {
     "h100": "dgx-h100", "h200": "dgx-h200", "b200": "dgx-b200", "b300": "dgx-b300", "gb200": "gb200-nvl72",
@@ -37,11 +39,6 @@ ENDINGS: Final = re.compile(
     r"-(fp8|nvfp4|fp4|mxfp4|bf16|instruct|block|dynamic|v2|2507|thinking|static|pertensor)$"
 )
 QUANTISED: Final = {"fp8": "fp8", "fp8_block": "fp8", "fp4": "nvfp4", "nvfp4": "nvfp4", "mxfp4": "mxfp4"}
-BUDGETS: Final = {"vllm": 8192, "sglang": 8192, "trtllm": 8192}
-"""Tokens of a step by default: vLLM's server on GPUs of 70 GB and more, SGLang's chunk of a prefill, TensorRT-LLM's
-``max_num_tokens``."""
-MIXED: Final = {"vllm": True, "sglang": False, "trtllm": True}
-"""Whether a step holds prefills and decodes: SGLang runs prefills alone by default."""
 MEMORY: Final = {"vllm": 0.92, "sglang": 0.9, "trtllm": 0.9}
 """Share of device memory that an engine uses by default."""
 
@@ -128,14 +125,17 @@ def layout_of(row: Mapping[str, str], prefix: str = "") -> Layout:
 
 def settings_of(engine: str, version: str) -> EngineSettings:
     """An engine's defaults."""
-    if engine not in BUDGETS:
-        raise bad_input(f"unknown engine {engine!r}; known: {', '.join(BUDGETS)}")
+    if engine not in MEMORY:
+        raise bad_input(f"unknown engine {engine!r}; known: {', '.join(MEMORY)}")
     return EngineSettings(
-        engine=engine, version=version, max_num_batched_tokens=BUDGETS[engine], gpu_memory_utilization=MEMORY[engine]
+        engine=engine,
+        version=version,
+        max_num_batched_tokens=constants_of(engine, version).token_budget,
+        gpu_memory_utilization=MEMORY[engine],
     )
 
 
 @cache
-def machine(name: str) -> object:
+def machine(name: str) -> System:
     """A system, loaded once."""
     return load_system(name)

@@ -31,7 +31,12 @@ def _part(results: Sequence[RowResult]) -> dict[str, Any]:
     import numpy as np
 
     errors = np.abs([result.error for result in results if result.error is not None]) * 100
+    figures = {}
+    for name in dict.fromkeys(name for result in results for name in result.figures):
+        off = np.abs([result.figures[name] for result in results if name in result.figures]) * 100
+        figures[name] = {"rows": len(off), "mean": float(np.mean(off)), "median": float(np.median(off))}
     return {
+        **({"figures_pct": figures} if figures else {}),
         "rows": len(results),
         "verdicts": {v: sum(result.verdict == v for result in results) for v in get_args(Verdict)},
         "error_pct": {

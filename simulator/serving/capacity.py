@@ -1,7 +1,9 @@
 """How much cache a replica has: device memory less weights, work space and what the engine leaves alone.
 
-``gpu_memory_utilization`` of the whole device memory is the engine's (vLLM's rule); SGLang's ``mem_fraction_static`` and
-TensorRT-LLM's free fraction mean the same here. Of it go the weights of the fullest device (tables and heads divided as the
+``gpu_memory_utilization`` of the whole device memory is the engine's (vLLM's rule); SGLang's ``mem_fraction_static``
+and
+TensorRT-LLM's free fraction mean the same here. Of it go the weights of the fullest device (tables and heads divided
+as the
 layout says), the activations of the largest step, and what CUDA graphs keep. The rest is cache: keys and values of full
 attention in blocks, the windows of local layers up to their window, states of recurrences per request.
 """
@@ -33,7 +35,8 @@ GRAPH_RESERVE: Final = 1.5e9
 """Bytes that captured CUDA graphs, NCCL buffers and the library work spaces keep: assumption, the order of what engines
 print at their start."""
 PIECES: Final = 6.0
-"""Activations of the model's width that live at once in a step, per token: residual, normed, and a product's two sides."""
+"""Activations of the model's width that live at once in a step, per token: residual, normed, and a product's two
+sides."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +136,7 @@ def capacity_of(model: ServedModel, system: System, layout: Layout, settings: En
     need = cache_need(model.decoder, model.precision.cache, layout)
     devices, groups = layout.devices, layout.attention_dp
     block = need.token_bytes * settings.block_size
-    # Windows and states are set aside for as many requests as may run; the rest is blocks. Groups have caches of their own.
+    # Windows and states are set aside for as many requests as may run; the rest is blocks.
     aside = min(0.5 * left, need.sequence_bytes * settings.max_num_seqs / groups) if need.token_bytes else 0.0
     blocks = int((left - aside) / block) * groups if block else 1 << 40
     space = KvSpace(

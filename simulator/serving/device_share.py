@@ -29,7 +29,7 @@ __all__ = ["Exchange", "Shared", "check_layout", "device_operators", "expert_gro
 
 _AXES: Final[dict[str, SplitAxis]] = {
     axis: axis for axis in ("column", "row", "head", "split", "vocab", "replicated")
-}  # type: ignore[assignment]
+}
 
 
 class Exchange(NamedTuple):

@@ -23,10 +23,16 @@ class EngineConstants:
     """Constants of an engine from version ``since`` on. Microseconds, or factors on device time.
 
     A step's host time is ``step_us`` and ``sequence_us`` a request and ``chunk_token_us`` a prefill token; the share
-    ``overlap`` of the shorter of host and device passes beside the longer. ``kernel_factor``: device time of a step over
-    that of the kernel model; ``prefill_factor``: the same for steps with prefill chunks. A request's first token comes
-    ``request_us`` and ``prompt_token_us`` a prompt token later than its step ends (HTTP, tokenising, detokenising).
-    ``eager_launch_us``: host time of a kernel's launch where no CUDA graph has it.
+    ``overlap`` of the shorter of host and device passes beside the longer. ``kernel_factor``: device time of a step
+    over
+    that of the kernel model; ``prefill_factor``: the same for steps with prefill chunks. A request passes a front end
+    that
+    takes ``request_us`` and ``prompt_token_us`` a prompt token, one request after another (HTTP, tokeniser); its
+    tokens reach
+    the client ``reply_us`` after the step, and the first with ``held_tokens`` after it (streaming in intervals).
+    ``eager_launch_us``: host time of a kernel's launch where no CUDA graph has it (assumption). ``token_budget``:
+    tokens of
+    a step; ``mixed``: whether prefills and decodes share steps.
     """
 
     since: str
@@ -38,16 +44,29 @@ class EngineConstants:
     kernel_factor: float
     prefill_factor: float
     overlap: float
+    reply_us: float
+    held_tokens: float
     eager_launch_us: float
+    token_budget: int
+    mixed: bool
     rows: int
     source: str
 
     def describe(self) -> dict[str, str]:
         """Each figure with its unit and source."""
-        units = {"kernel_factor": "times", "prefill_factor": "times", "overlap": "share"}
+        units = {
+            "kernel_factor": "times",
+            "prefill_factor": "times",
+            "overlap": "share",
+            "held_tokens": "tokens",
+            "token_budget": "tokens",
+            "mixed": "",
+        }
         figures = [n for n in type(self).__dataclass_fields__ if n not in ("since", "rows", "source")]
         return {
-            name: f"{getattr(self, name):g} {units.get(name, 'us')} ({self.source}, {self.rows} rows)"
+            name: f"{getattr(self, name):g} {units.get(name, 'us')} ({self.source}, {self.rows} rows)".replace(
+                "  ", " "
+            )
             for name in figures
         }
 

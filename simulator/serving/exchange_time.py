@@ -3,7 +3,8 @@
 ``library``: NCCL as :mod:`simulator.gpu.collective` prices it, or, for an all-reduce inside a node, the kernel that
 serving engines bring along, whichever is quicker. That kernel reads every peer's buffer over NVLink at once (one
 shot: ``size x (n - 1)`` bytes on a device's port), or reduces and gathers in two shots of ``1 / n`` of it; its latency
-is the constant ``one_shot_us`` of :mod:`simulator.serving.engine_constants`. ``wires``: messages on the system's wires as
+is the constant ``one_shot_us`` of :mod:`simulator.serving.engine_constants`. ``wires``: messages on the system's
+wires as
 ``offchip simulate`` puts them, at ``analytic`` fidelity.
 """
 
@@ -86,14 +87,18 @@ class Exchanges:
                 else _WORK[exchange.kind](bytes=exchange.size, group=exchange.ranks)
             )  # fmt: skip
             operator = Operator("exchange", work, (), ())
-            return self._wires.seconds_alone(
-                self._wires.rounds(operator, devices[: 2 if exchange.kind == "send" else None])
-            )
+            if exchange.kind == "send":
+                devices = devices[:2]
+            return self._wires.seconds_alone(self._wires.rounds(operator, devices))
         return self._library(exchange)
 
-    def _library(self, exchange: Exchange) -> float:
+    def across_nodes(self, exchange: Exchange) -> float:
+        """Seconds of an exchange between devices of different nodes, over one network port each."""
+        return self._library(exchange, across=True) if exchange.size > 0 else 0.0
+
+    def _library(self, exchange: Exchange, across: bool = False) -> float:
         constants = shipped_constants()
-        across = exchange.ranks > self.per_node
+        across = across or exchange.ranks > self.per_node
         nvlink = self._bandwidth > PCIE_PORT
         wire = "network" if across else "peer" if nvlink else "host"
         bandwidth = constants.network_bandwidth(self._sheet.generation) if across else self._bandwidth

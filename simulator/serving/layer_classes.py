@@ -55,7 +55,7 @@ def layer_classes(decoder: Decoder) -> LayerClasses:
     short: list[Layer] = []
     times: list[int] = []
     for pair in ordered:
-        before, own = pair
+        before = pair[0]
         if before is not None and (not short or _kind(short[-1]) != before):
             _append(short, times, before, 0)
         _append(short, times, decoder.layers[first[pair]], pairs.count(pair), decoder)

@@ -94,10 +94,8 @@ class _Builder:
 
     def step(self, phase: Phase, count: int, context: int) -> list[Shared]:
         """Operators of ``count`` decodes at a context, or of one prefill of the last ``count`` tokens of one."""
-        if phase == "decode":
-            step = Step(count, 1, context, context, decode=True)
-        else:
-            step = Step(1, count, context, context)
+        decode = Step(count, 1, context, context, decode=True)
+        step = decode if phase == "decode" else Step(1, count, context, context)
         return list(device_operators(self.classes, self.precision, step, self.layout))
 
 
@@ -252,7 +250,8 @@ def _attention(builder: _Builder, phase: Phase, context: int) -> tuple[Array, Ar
     rows, own = [], []
     for shared, times in kinds.values():
         operator = shared.operator
-        assert operator is not None and isinstance(operator.work, Attention)
+        assert operator is not None
+        assert isinstance(operator.work, Attention)
         work = operator.work
         plain = replace(operator, work=replace(work, window=0, chunk=0, top_k=0))
         rows.append(attention_line(Request(lowered(plain), sheet, setup), constants))

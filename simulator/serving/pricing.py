@@ -1,7 +1,9 @@
 """Steps priced for a model on a machine under a layout: the :class:`~simulator.serving.step.StepPricer` of serving.
 
-``make_pricer`` builds the tables once (:mod:`simulator.serving.price_tables`); ``price`` then takes microseconds. To the
-device's time come the engine's host time (:mod:`simulator.serving.engine_constants`), draft tokens, adapters, and copies
+``make_pricer`` builds the tables once (:mod:`simulator.serving.price_tables`); ``price`` then takes microseconds. To
+the
+device's time come the engine's host time (:mod:`simulator.serving.engine_constants`), draft tokens, adapters, and
+copies
 of cache over the host's wire.
 """
 
@@ -14,8 +16,8 @@ import numpy as np
 
 from hw_configs.problems import bad_input
 from hw_configs.system import MemorySpace, Node, System
-from simulator.gpu.model import GPU
 from simulator.gpu.constants import shipped_constants
+from simulator.gpu.model import GPU
 from simulator.serving.device_share import check_layout
 from simulator.serving.engine_constants import EngineConstants, constants_of, one_shot_us
 from simulator.serving.exchange_time import Exchanges, gpus_of
@@ -165,7 +167,8 @@ def make_pricer(
 ) -> Pricer:
     """A pricer of a model on the GPUs of a system; ``InputError`` for layouts that it cannot have.
 
-    ``collectives``: ``library`` as engines run them, ``wires`` as ``offchip simulate`` does. With multi-token prediction
+    ``collectives``: ``library`` as engines run them, ``wires`` as ``offchip simulate`` does. With multi-token
+    prediction
     or EAGLE the draft is the model's last layer with its output projection; a draft model runs whole on one device
     of each group.
     """

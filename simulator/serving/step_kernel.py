@@ -63,7 +63,7 @@ def _place(points: Array, at: float) -> float:
     low = 0
     while low + 1 < last and points[low + 1] <= at:
         low += 1
-    return low + np.log(at / points[low]) / np.log(points[low + 1] / points[low])
+    return float(low + np.log(at / points[low]) / np.log(points[low + 1] / points[low]))
 
 
 @compiled
@@ -90,7 +90,7 @@ def _attend(row: Array, own: Array, constants: Array, row_out: Array, pairs: flo
     width = f[D] if f[LATENT] > 0 else f[D] + f[DV]
     moved = keys * f[HK] * width * f[CB]
     row_out[0, 1] = flops * own[JFLOP]
-    return max(row_out[0, 0], max(flops / own[PEAK], moved / own[RATE])) + own[LAUNCH]
+    return float(max(row_out[0, 0], max(flops / own[PEAK], moved / own[RATE])) + own[LAUNCH])
 
 
 @compiled
