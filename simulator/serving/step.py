@@ -66,6 +66,6 @@ class StepCost(NamedTuple):
 class StepPricer(Protocol):
     """Says what steps take; the same step always takes the same."""
 
-    def price(self, step: ScheduledStep) -> StepCost:
+    def price(self, step: ScheduledStep, /) -> StepCost:
         """The cost of a step that schedules at least one request."""
         ...
