@@ -1,9 +1,11 @@
 """Step after step of one engine in one compiled function: schedule, price, deliver, note.
 
 It does what :mod:`simulator.serving.cluster` does of a worker between two events from outside, and leaves the same
-columns to the last bit. It knows engines by rules (:class:`~simulator.serving.engine.Engine`) and the pricer from tables
-without drafts, adapters or copies.
+columns to the last bit. It knows engines by rules (:class:`~simulator.serving.engine.Engine`) and the pricer from
+tables without drafts, adapters or copies.
 """
+
+# mypy: disable-error-code="no-untyped-def"
 
 from __future__ import annotations
 
@@ -16,7 +18,7 @@ from hw_configs.compiled import compiled
 from simulator.serving.passes import complete, schedule
 from simulator.serving.step_kernel import price_step
 
-__all__ = ["CLOCK", "HOST", "IDLE", "FULL", "PENDING", "STEP", "Desk", "advance_engine"]
+__all__ = ["CLOCK", "FULL", "HOST", "IDLE", "PENDING", "STEP", "Desk", "advance_engine"]
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -31,7 +33,15 @@ TRIES: Final = 64
 """As the workers of the loop have it: preemptions in a row without a step."""
 
 CLOCK: Final = np.dtype(
-    [("now", "f8"), ("end", "f8"), ("step", "i8"), ("rows", "i8"), ("gaps", "i8"), ("ended", "i8"), ("worker", "i8")]
+    [
+        ("now", "f8"),
+        ("end", "f8"),
+        ("step", "i8"),
+        ("rows", "i8"),
+        ("gaps", "i8"),
+        ("ended", "i8"),
+        ("worker", "i8"),
+    ]
 )
 """Time of the last event; end of the step under way (``step`` 1); what stands in the buffers; the worker's number."""
 HOST: Final = np.dtype([
@@ -48,7 +58,7 @@ STEP: Final = np.dtype([
 
 
 class Desk(NamedTuple):
-    """What a worker writes on. Of all requests: first five; of this worker: the rest."""
+    """What a worker writes on. Of all requests: the first four; of this worker: the rest."""
 
     first_s: Floats
     last_s: Floats

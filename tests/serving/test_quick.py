@@ -22,7 +22,8 @@ from workloads.requests.description import draw_requests, read_description
 
 def drawn(seed: int, count: int, law: str, more: str = "") -> Requests:
     text = (
-        f"requests: {count}\nprompt: {{kind: uniform, low: 1, high: 700}}\noutput: {{kind: uniform, low: 1, high: 60}}\n"
+        f"requests: {count}\nprompt: {{kind: uniform, low: 1, high: 700}}\n"
+        "output: {kind: uniform, low: 1, high: 60}\n"
         f"arrivals: {law}\n{more}"
     )
     return draw_requests(read_description("quick.yaml", text), seed)
@@ -46,7 +47,12 @@ def with_blocks(made: Service, blocks: int) -> Service:
     )
 
 
-LAWS = ["{kind: poisson, rate: 30 /s}", "{kind: at-once}", "{kind: constant, rate: 1 /s}", "{kind: bursts, size: 9, every: 2 s}"]
+LAWS = [
+    "{kind: poisson, rate: 30 /s}",
+    "{kind: at-once}",
+    "{kind: constant, rate: 1 /s}",
+    "{kind: bursts, size: 9, every: 2 s}",
+]
 PREFIX = "shared_prefix: {levels: [{tokens: 64, children: 2}, {tokens: 40, children: 3}]}"
 
 
