@@ -3,9 +3,10 @@
 ./dev bench serving            one replica, and a plain loop in Python beside it
 ./dev bench serving all        also 100,000 requests on 16 replicas
 
-ShareGPT-like requests to Llama-3-8B on H100, at a rate that one replica just keeps up with. Vidur (PyPI) installs
-without its profiles and its simulator, so that the comparison is a plain event loop: the same decisions (first come
-first served, chunks within the budget, whole blocks) with a dictionary per request and a linear price.
+ShareGPT-like requests to Llama-3-8B on H100, at a rate that one replica just keeps up with. Vidur 0.0.26 (PyPI)
+installs without profiles, and without the module ``vidur.cli`` with which its ``vidur-data`` would fetch them, so
+that it cannot run here. Beside ours stands a plain event loop: first come first served, chunks within the budget,
+blocks for the whole answer, a dictionary per request, a linear price.
 """
 
 from __future__ import annotations
@@ -25,7 +26,12 @@ from workloads.requests.description import draw_requests, read_description
 from workloads.requests.sources import RequestSource
 
 RATE = 6.0
-TEXT = "requests: {count}\nprompt: sharegpt\noutput: sharegpt\nlongest: 8192\narrivals: {{kind: poisson, rate: {rate} /s}}"
+TEXT = """requests: {count}
+prompt: sharegpt
+output: sharegpt
+longest: 8192
+arrivals: {{kind: poisson, rate: {rate} /s}}
+"""
 
 
 def source_of(count: int, rate: float) -> RequestSource:

@@ -1,8 +1,8 @@
 """A service run worker by worker between the times at which requests are sent, each stretch in one compiled call.
 
-For what most studies ask: workers that serve alike (or one), engines by rules with the pricer from tables, nobody failing,
-no drafts, adapters or copies, requests sent at stated times. The record is that of :mod:`simulator.serving.cluster` to the
-last bit; a test holds the two against each other.
+For what most studies ask: workers that serve alike (or one), engines by rules with the pricer from tables, nobody
+failing, no drafts, adapters or copies, requests sent at stated times. The record is that of
+:mod:`simulator.serving.cluster` to the last bit; a test holds the two against each other.
 """
 
 from __future__ import annotations
@@ -17,7 +17,14 @@ import numpy.typing as npt
 from simulator.serving.engine import Engine
 from simulator.serving.pricing import Pricer
 from simulator.serving.quick_kernel import CLOCK, FULL, HOST, STEP, Desk, advance_engine
-from simulator.serving.record import RequestColumns, ServiceRecord, StepColumns, TokenGaps, TransferColumns
+from simulator.serving.record import (
+    Growing,
+    RequestColumns,
+    ServiceRecord,
+    StepColumns,
+    TokenGaps,
+    TransferColumns,
+)
 from simulator.serving.replica import Worker
 from simulator.serving.routing import ROUTERS, Pool
 from simulator.serving.service import Service
@@ -27,6 +34,7 @@ from workloads.requests import Requests
 __all__ = ["QuickRun", "can_be_quick"]
 
 Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
 STEPS: Final = 1 << 13
 """Steps of a worker between two looks at its buffers."""
 TOLD: Final = 50
@@ -58,7 +66,9 @@ def _no_requests(requests: Requests) -> Requests:
 class _Stretch:
     """One worker's engine, clock and buffers."""
 
-    def __init__(self, worker: Worker, number: int, requests: Requests, shared: tuple[Any, ...]) -> None:
+    def __init__(
+        self, worker: Worker, number: int, requests: Requests, shared: tuple[Floats, Floats, Floats, Ints]
+    ) -> None:
         engine, pricer = worker.make(requests, worker.settings, worker.space), worker.pricer
         assert isinstance(engine, Engine)
         assert isinstance(pricer, Pricer)
@@ -68,11 +78,12 @@ class _Stretch:
         clock["worker"] = number
         for name in HOST.names or ():
             host[name] = _host(pricer, name)
-        ints = [np.zeros(most, np.int64) for _ in range(4)]
+        room = 4 * STEPS + 2 * most
+        tokens, context, drafts, got = (np.zeros(most, np.int64) for _ in range(4))
         self.desk = Desk(
-            *shared, host, clock, np.zeros(STEPS, STEP), np.zeros(4 * STEPS + 2 * most),
-            np.zeros(4 * STEPS + 2 * most, np.int64), np.zeros(requests.count + 1, np.int64), *ints,
-            np.zeros(len(PRICE_COLUMNS)),
+            *shared, host=host, clock=clock, steps=np.zeros(STEPS, STEP), gap_s=np.zeros(room),
+            gap_count=np.zeros(room, np.int64), ended=np.zeros(requests.count + 1, np.int64), tokens=tokens,
+            context=context, drafts=drafts, got=got, out=np.zeros(len(PRICE_COLUMNS)),
         )  # fmt: skip
         self.clock = clock[0]
         self.at_work = 0
@@ -190,17 +201,15 @@ class QuickRun:
         rows = np.concatenate([part for worker in self.workers for part in worker.steps])
         rows = rows[np.lexsort((rows["replica"], rows["start_s"]))]
         steps = StepColumns(*(np.ascontiguousarray(rows[column.name]) for column in fields(StepColumns)))
-        n, none = self.requests.count, np.zeros(0, np.int64)
+        n = self.requests.count
         delivered, preempted, cached, last = (row.copy() for row in self.counts)
         columns = RequestColumns(
             self.sent_s, self.scheduled_s, self.first_s, self.last_s, delivered, preempted, cached, last, last.copy(),
             np.zeros(n, np.int64), np.zeros(n),
         )  # fmt: skip
-        empty = {"Floats": np.zeros(0), "Ints": none}
-        transfers = TransferColumns(*(empty[str(column.type)] for column in fields(TransferColumns)))
         workers, end = self.service.workers, max((float(w.clock["now"]) for w in self.workers), default=0.0)
         return ServiceRecord(
-            columns, steps, transfers, self._gaps(), tuple(w.name for w in workers),
+            columns, steps, Growing(TransferColumns).done(), self._gaps(), tuple(w.name for w in workers),
             tuple(max(len(w.devices), 1) for w in workers), end, 0, (0.0,) * len(workers),
         )  # fmt: skip
 

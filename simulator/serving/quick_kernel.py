@@ -1,9 +1,11 @@
 """Step after step of one engine in one compiled function: schedule, price, deliver, note.
 
 It does what :mod:`simulator.serving.cluster` does of a worker between two events from outside, and leaves the same
-columns to the last bit. It knows engines by rules (:class:`~simulator.serving.engine.Engine`) and the pricer from tables
-without drafts, adapters or copies.
+columns to the last bit. It knows engines by rules (:class:`~simulator.serving.engine.Engine`) and the pricer from
+tables without drafts, adapters or copies.
 """
+
+# mypy: disable-error-code="no-untyped-def"
 
 from __future__ import annotations
 
@@ -56,7 +58,7 @@ STEP: Final = np.dtype([
 
 
 class Desk(NamedTuple):
-    """What a worker writes on. Of all requests: first five; of this worker: the rest."""
+    """What a worker writes on. Of all requests: the first four; of this worker: the rest."""
 
     first_s: Floats
     last_s: Floats

@@ -22,7 +22,8 @@ from workloads.requests.description import draw_requests, read_description
 
 def drawn(seed: int, count: int, law: str, more: str = "") -> Requests:
     text = (
-        f"requests: {count}\nprompt: {{kind: uniform, low: 1, high: 700}}\noutput: {{kind: uniform, low: 1, high: 60}}\n"
+        f"requests: {count}\nprompt: {{kind: uniform, low: 1, high: 700}}\n"
+        "output: {kind: uniform, low: 1, high: 60}\n"
         f"arrivals: {law}\n{more}"
     )
     return draw_requests(read_description("quick.yaml", text), seed)
