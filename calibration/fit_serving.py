@@ -181,9 +181,8 @@ def main(
                 p for p in mine if even(p.row["id"]) is half
             ]
             start = next(e for e in _sets(engine) if e.since == since)
-            own = replace(
-                fit(choose(True), start), source="fitted by calibration/fit_serving.py on public clean rows"
-            )
+            fitted = start if asked.kept else fit(choose(True), start)
+            own = replace(fitted, source="fitted by calibration/fit_serving.py on public clean rows")
             found[engine, since] = own
             inside.append(logs(choose(True), own))
             outside.append(logs(choose(False), own))
