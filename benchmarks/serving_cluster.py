@@ -49,8 +49,12 @@ class Columns:
         self.queue.append(request)
 
     def drop(self, request: int) -> None:
-        """Not needed here."""
-        raise NotImplementedError
+        """Forget a request, wherever it stands."""
+        if request in self.queue:
+            self.queue.remove(request)
+        kept = self.run != request
+        self.free_blocks += self._blocks(request) * int((~kept).sum())
+        self.run, self.context, self.left = self.run[kept], self.context[kept], self.left[kept]
 
     def _blocks(self, request: int) -> int:
         return -(-int(self.prompt[request] + self.output[request]) // self.space.block_tokens)

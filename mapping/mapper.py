@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Final, Protocol, TypeGuard
 
 from hw_configs.problems import InputError, Problem, bad_input, nearest
 from hw_configs.registry import Registry
+from hw_configs.settings import Answer, Model, NoSettings, Settings, read_settings
 from hw_configs.system import System
-from mapping.settings import Answer, Model, NoSettings, Settings, read_settings
 from simulator.plan import Plan
 from workloads.graph import Graph
 

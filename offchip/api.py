@@ -12,9 +12,9 @@ from typing import Final, Unpack, overload
 
 from hw_configs import library
 from hw_configs.problems import InputError, Problem, bad_input
+from hw_configs.settings import Settings
 from hw_configs.system import System
 from mapping.scheduling.execution import is_schedule_file, schedule_planner
-from mapping.settings import Settings
 from offchip.run_options import Options, RunOptions, WorkloadChoices, split_options, workload_options
 from simulator.check import Violation
 from simulator.check import check as check_plan

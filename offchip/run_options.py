@@ -11,10 +11,10 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Final, TypedDict
 
 from hw_configs.problems import InputError, Problem, bad_input, nearest
+from hw_configs.settings import Settings
 from hw_configs.system import System
 from hw_configs.typed_fields import wrong_types
 from mapping.mapper import MapperOptions, PlanWriter, default_mapper, mapper_settings, plan_writer
-from mapping.settings import Settings
 from offchip.keywords import insist_on_known
 from simulator.cost.collective import AUTO, CHOICES
 from simulator.cost.model import COST_MODELS, DEFAULT_COST_MODEL

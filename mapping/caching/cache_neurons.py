@@ -17,6 +17,7 @@ from typing import Final
 
 from hw_configs.device import ComputationalStorage, Flash
 from hw_configs.problems import InputError, bad_input
+from hw_configs.settings import Settings, Share, count, flag, name_of, share, size_or_share
 from hw_configs.system import Node, System
 from mapping.caching.activation_statistics import ActivationStatistics, fitted_concentration
 from mapping.caching.dram_budget import (
@@ -31,7 +32,6 @@ from mapping.mapper import MapperOptions
 from mapping.offload.mapper_policy import answer_by_plan
 from mapping.offload.policy import OffloadAnswer, OffloadRequest
 from mapping.placement.single_device import candidates, refuse_communication
-from mapping.settings import Settings, Share, count, flag, name_of, share, size_or_share
 from simulator.plan import Compute, Division, Home, Plan, PlanNotes, Task, Transfer
 from simulator.rewrite.divide import part_name
 from workloads.graph import Graph, Operator, Role

@@ -15,12 +15,12 @@ from typing import Any, Final, Literal
 
 from hw_configs.device import Accelerator, Pim
 from hw_configs.problems import InfeasibleError, Problem, bad_input
+from hw_configs.settings import Settings, flag, word
 from hw_configs.system import Node, System
 from hw_configs.units import format_quantity
 from mapping.layout.choose import Bench, Choice, Objective, cache_choices, fit_rows, weight_choices
 from mapping.mapper import MapperOptions
 from mapping.placement.single_device import refuse_communication
-from mapping.settings import Settings, flag, word
 from simulator.pim.asic import operator_stages
 from simulator.pim.operators import host_of
 from simulator.pim.pricing import Pricer

@@ -15,13 +15,13 @@ from dataclasses import dataclass, field
 from typing import Final, Literal
 
 from hw_configs.problems import InfeasibleError, InputError, bad_input
+from hw_configs.settings import Settings, count, flag, share, word
 from hw_configs.system import Node, System
 from mapping.offload.block_policy import BlockPolicy, shape_of_graph
 from mapping.offload.block_schedule import FORMS, Form
 from mapping.offload.machine_rates import block_machine, capacities_of, graph_rates
 from mapping.offload.placement_lp import FILL, PlacementResult, best_policy
 from mapping.placement.single_device import refuse_communication
-from mapping.settings import Settings, count, flag, share, word
 from simulator.plan import Compute, Division, Home, Pieces, Plan, PlanNotes, Task, Transfer
 from simulator.rewrite.divide import append_name, part_name
 from workloads.graph import Graph, Operator, Role

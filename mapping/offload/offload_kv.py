@@ -15,6 +15,7 @@ from typing import Final
 
 from hw_configs.device import ComputationalStorage, Flash
 from hw_configs.problems import InfeasibleError, bad_input
+from hw_configs.settings import Settings, count, name_of, share, size, word
 from hw_configs.system import Node, System
 from mapping.liveness import footprint
 from mapping.mapper import MapperOptions
@@ -30,7 +31,6 @@ from mapping.placement.kv_store import (
     choose_placement,
 )
 from mapping.placement.single_device import candidates, refuse_communication, too_large
-from mapping.settings import Settings, count, name_of, share, size, word
 from simulator.csd.endurance import tokens_until_wear_out
 from simulator.plan import Compute, Division, Home, Pieces, Plan, PlanNotes, Sparsity, Task, Transfer
 from simulator.rewrite.divide import append_name, part_name

@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from hw_configs.problems import InputError, Problem
+from hw_configs.settings import Model, NoSettings, Settings
 from hw_configs.shown import Table
 from hw_configs.system import System
 from mapping.mapper import OffloadSolver, settings_as
-from mapping.settings import Model, NoSettings, Settings
 from simulator.cost.model import DEFAULT_COST_MODEL
 from simulator.plan import Plan
 from workloads.graph import Graph

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from typing import Final
 
 from hw_configs.problems import InfeasibleError, InputError, bad_input
+from hw_configs.settings import Settings, count, name_of, size
 from hw_configs.system import MemorySpace, Node, System
 from mapping.liveness import footprint
 from mapping.mapper import MapperOptions
 from mapping.placement.single_device import candidates, too_large
-from mapping.settings import Settings, count, name_of, size
 from simulator.plan import Compute, Home, Plan, PlanNotes, Task, Transfer
 from workloads.graph import Graph, Operator, Role
 

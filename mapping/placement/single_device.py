@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from typing import Final
 
 from hw_configs.problems import InfeasibleError, bad_input
+from hw_configs.settings import Settings, name_of
 from hw_configs.system import Node, System
 from mapping.liveness import Footprint, footprint
 from mapping.mapper import MapperOptions
-from mapping.settings import Settings, name_of
 from simulator.cost.collective import COLLECTIVE_KINDS
 from simulator.plan import Compute, Home, Plan
 from simulator.system.memory import memory_report

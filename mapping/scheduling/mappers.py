@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from hw_configs.problems import InfeasibleError, NoAnswerError
+from hw_configs.settings import Settings, name_of, seconds, word
 from hw_configs.system import System
 from mapping.mapper import MapperOptions
 from mapping.scheduling.baselines import BASELINES
 from mapping.scheduling.lowering import LoweredNotes, scratchpad_of, to_plan
 from mapping.scheduling.problem import Weights, problem_from_graph
 from mapping.scheduling.result import Schedule, ScheduleResult
-from mapping.settings import Settings, name_of, seconds, word
 from simulator.plan import Plan
 from workloads.graph import Graph
 

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from hw_configs.problems import InfeasibleError
+from hw_configs.settings import Settings, count, name_of, seconds, word
 from hw_configs.system import System
 from mapping.mapper import MapperOptions
 from mapping.scheduling.baselines import BASELINES
@@ -25,7 +26,6 @@ from mapping.scheduling.lowering import LoweredNotes, scratchpad_of, to_plan
 from mapping.scheduling.problem import ScheduleProblem, Weights, problem_from_graph
 from mapping.scheduling.result import ScheduleResult
 from mapping.scheduling.solving import solve
-from mapping.settings import Settings, count, name_of, seconds, word
 from simulator.plan import Plan, Tiling
 from simulator.rewrite.tile import most_parts, tile_graph
 from simulator.rewrite.views import without_views

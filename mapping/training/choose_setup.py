@@ -14,8 +14,8 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from hw_configs.problems import InfeasibleError, InputError, bad_input
+from hw_configs.settings import Settings, count, share, word
 from mapping.offload.policy import OffloadRequest
-from mapping.settings import Settings, count, share, word
 from mapping.training.estimate import Estimator, RankStep
 from mapping.training.plan import executable
 from mapping.training.pricing import Prices

@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from hw_configs.problems import InfeasibleError, bad_input
+from hw_configs.settings import Settings, count, size
 from hw_configs.units import format_quantity
 from mapping.offload.policy import OffloadAnswer, OffloadRequest, Table
-from mapping.settings import Settings, count, size
 from mapping.training.estimate import Estimator
 from mapping.training.pricing import Prices
 from mapping.training.recompute.chain import best_schedule

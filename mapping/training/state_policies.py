@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import ClassVar, Final
 
 from hw_configs.problems import bad_input
+from hw_configs.settings import Settings, count, flag, word
 from hw_configs.units import format_quantity
 from mapping.offload.policy import OffloadAnswer, OffloadRequest, Table
-from mapping.settings import Settings, count, flag, word
 from mapping.training.estimate import Estimator
 from mapping.training.pricing import Prices
 from mapping.training.setup import TrainingSetup

@@ -35,8 +35,8 @@ def show_mapper(
     as_json: Annotated[bool, typer.Option("--json", help="one JSON object on standard output")] = False,
 ) -> None:
     """Show a mapper and its settings: name, range, unit, default, meaning."""
+    from hw_configs.settings import settings_of
     from mapping.mapper import MAPPERS, settings_class
-    from mapping.settings import settings_of
     from offchip.cli.output import print_json, print_table
 
     mapper = MAPPERS.get(name)
@@ -70,8 +70,8 @@ _ASKED = {
 
 def mapper_entry(mapper: Mapper) -> dict[str, Any]:
     """What a mapper is, as plain data; its settings come from the class that it declares."""
+    from hw_configs.settings import settings_of
     from mapping.mapper import answers_offload, settings_class, writes_plans
-    from mapping.settings import settings_of
 
     answers = ["plan"] if writes_plans(mapper) else []
     entry: dict[str, Any] = {"does": mapper.DESCRIPTION, "answers": answers}

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypedDict, Unpack
 
 from hw_configs.problems import InputError, Problem, bad_input, nearest
+from hw_configs.settings import Settings
 from hw_configs.shown import Shown, Table
 from hw_configs.typed_fields import wrong_types
 from hw_configs.units import format_quantity
-from mapping.settings import Settings
 from offchip.keywords import from_keywords
 from simulator.cost.model import DEFAULT_COST_MODEL
 

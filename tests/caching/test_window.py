@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from hw_configs.device import Flash
 from hw_configs.library import load_device, load_system
 from hw_configs.problems import InfeasibleError, InputError
+from hw_configs.settings import read_settings
 from mapping.caching.activation_statistics import (
     ActivationStatistics,
     counted_statistics,
@@ -22,7 +23,6 @@ from mapping.caching.activation_statistics import (
 from mapping.caching.cache_neurons import MAPPER, CacheNeuronsSettings
 from mapping.caching.dram_budget import choose_window, sparse_model, window_choice
 from mapping.mapper import MapperOptions
-from mapping.settings import read_settings
 from offchip import api
 from simulator.check import check
 from simulator.rewrite.apply import rewrite

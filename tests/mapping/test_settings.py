@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from hw_configs.problems import InputError
+from hw_configs.settings import Settings, Share, read_settings, settings_of
 from mapping.caching.cache_neurons import CacheNeuronsSettings
 from mapping.mapper import (
     MAPPERS,
@@ -25,7 +26,6 @@ from mapping.notes import typed_notes
 from mapping.offload.block_plan import BlockSettings
 from mapping.offload.offload_kv import OffloadKvSettings
 from mapping.offload.stream_weights import StreamWeightsNotes, StreamWeightsSettings
-from mapping.settings import Settings, Share, read_settings, settings_of
 from mapping.training.choose_setup import TrainingSettings
 from simulator.plan_file import plan_from_json
 

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from hw_configs.library import load_system
+from hw_configs.settings import read_settings
 from hw_configs.system import System
 from mapping.mapper import MapperOptions, offload_solver
 from mapping.offload.offload_kv import MAPPER, OffloadKvSettings
 from mapping.offload.policy import OffloadRequest, check_request
-from mapping.settings import read_settings
 from offchip import api
 from offchip.sweep.machine import Machines
 from simulator.check import check

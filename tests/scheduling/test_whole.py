@@ -436,11 +436,11 @@ def test_baselines_tell_what_they_are() -> None:
 
 
 def test_mappers_write_the_schedule_and_its_proof(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from hw_configs.settings import read_settings
     from mapping.mapper import MapperOptions
     from mapping.scheduling.mappers import MAPPER, STATIC_ARENA, BaselineSettings, ScheduleSettings
     from mapping.scheduling.tiling import MAPPER as TILED
     from mapping.scheduling.tiling import TiledSettings
-    from mapping.settings import read_settings
 
     def options(kind: Any, **values: object) -> MapperOptions:
         return MapperOptions(settings=read_settings(kind, values))

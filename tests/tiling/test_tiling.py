@@ -5,11 +5,11 @@ import dataclasses
 import pytest
 
 from hw_configs.problems import InfeasibleError, InputError
+from hw_configs.settings import read_settings
 from mapping.mapper import MapperOptions, plan_writer
 from mapping.scheduling import BASELINES, least_budget, problem_from_graph, solve
 from mapping.scheduling.lowering import to_plan
 from mapping.scheduling.tiling import TiledSettings, fit_tiles, improve_tiles
-from mapping.settings import read_settings
 from offchip import api
 from simulator.check import check
 from simulator.rewrite.apply import rewrite
