@@ -31,7 +31,7 @@ def engine_settings(draw, **fixed):
     chunked = draw(st.booleans())
     least = 1 + (spec.tokens + spec.draft_slots if spec else 0)
     values = {
-        "max_num_batched_tokens": draw(st.integers(max(least, 4), 24)) if chunked else MAX_LEN + 4,
+        "max_num_batched_tokens": draw(st.integers(max(least, 4), 24)) if chunked else 0,
         "max_num_seqs": draw(st.integers(1, 6)),
         "max_num_active_seqs": draw(st.sampled_from([0, 0, 2, 3])),
         "max_model_len": draw(st.sampled_from([MAX_LEN, MAX_LEN, 20])),
@@ -45,6 +45,9 @@ def engine_settings(draw, **fixed):
         "watermark": draw(st.sampled_from([0.0, 0.0, 0.1, 0.25])),
         "speculation": spec,
     }
+    if not chunked:
+        # A little more than one prompt needs, so that some have to wait for a step of their own.
+        values["max_num_batched_tokens"] = values["max_model_len"] + 4
     return EngineSettings(**{**values, **fixed})
 
 

@@ -113,7 +113,7 @@ BROKEN = {
     "prompts cut though they may not": (
         "if not cfg.enable_chunked_prefill and",
         "if False and",
-        {"enable_chunked_prefill": False, "max_num_batched_tokens": 52},
+        {"enable_chunked_prefill": False, "max_model_len": 20, "max_num_batched_tokens": 24},
     ),
     "outputs not entered": (
         "min(job.computed + n, job.known) // pool.size",
