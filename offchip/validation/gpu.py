@@ -1,4 +1,4 @@
-"""Validation kind ``gpu``: measured operators (``operators.csv``) and, on request, whole models.
+"""Validation kind ``gpu``: measured operators (``operators.csv``, ``kernels.csv``) and, on request, whole models.
 
 Each row is predicted on the GPU that it names and compared as the source timed it (see ``timing.py``). A row
 is ok when the error is at most 20 %; attention and communication, whose sources differ most, have 25 %.
@@ -24,6 +24,7 @@ from workloads.operator_table import TableRow, read_operator_table
 
 __all__ = ["OK_WITHIN", "run"]
 
+TABLES: Final = ("operators.csv", "kernels.csv")
 OK_WITHIN: Final = {"attention": 0.25, "collective": 0.25, "other": 0.20}
 """Largest relative error of an ok row, by family of operators."""
 
@@ -35,11 +36,11 @@ def run(folder: Path, rows: str, options: Options) -> Iterator[RowResult]:
 
         yield from run_end_to_end(find_file(folder, "end_to_end.csv"), rows, options)
         return
-    table = read_operator_table(find_file(folder, "operators.csv"))
+    table = [row for file in _tables(folder) for row in read_operator_table(file).rows]
     gpus = ReferenceGpus(_hardware(folder))
     model = COST_MODELS.get(options.cost_model or DEFAULT_COST_MODEL)
-    _warm_up(table.rows, gpus, model)
-    for row in table.rows:
+    _warm_up(table, gpus, model)
+    for row in table:
         if not fnmatch.fnmatchcase(row.id, rows):
             continue
         expected = {} if row.measured_us is None else {"median_us": row.measured_us}
@@ -92,6 +93,15 @@ def _warm_up(rows: Sequence[TableRow], gpus: ReferenceGpus, model: CostModel) ->
                 predict_row(row, gpu, model)
 
 
+def _tables(folder: Path) -> list[Path]:
+    """The tables of the folder, of which one is enough; ``InputError`` where there is none."""
+    found = []
+    for name in TABLES:
+        with contextlib.suppress(InputError):
+            found.append(find_file(folder, name))
+    return found or [find_file(folder, TABLES[0])]
+
+
 def _hardware(folder: Path) -> Path | None:
     try:
         return find_file(folder, "hardware.csv")
@@ -106,6 +116,6 @@ def _group(row: TableRow) -> dict[str, str]:
 def _tolerance(name: str) -> float:
     if name.startswith("attention"):
         return OK_WITHIN["attention"]
-    if name in ("all_reduce", "send", "other_collective", "between_nodes"):
+    if name.removeprefix("engine_") in ("all_reduce", "send", "other_collective", "between_nodes"):
         return OK_WITHIN["collective"]
     return OK_WITHIN["other"]

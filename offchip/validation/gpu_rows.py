@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 
 import numpy as np
 
@@ -21,7 +22,7 @@ from simulator.cost.roofline import COMMUNICATION_KINDS
 from simulator.gpu import collective
 from simulator.gpu.lowering import lowered
 from simulator.gpu.model import GpuModel
-from simulator.gpu.rows import Request, predict
+from simulator.gpu.rows import Prediction, Request, predict
 from workloads.graph import Operator
 from workloads.operator_table import TableRow
 
@@ -45,7 +46,7 @@ def predict_gpu_rows(rows: Sequence[tuple[TableRow, ReferenceGpu]], model: GpuMo
     """Predictions of rows on their GPUs, in order; computing rows are priced together, family by family."""
     found: list[GpuRow | None] = [None] * len(rows)
     requests: list[Request] = []
-    places: list[int] = []
+    places: list[tuple[int, int]] = []
     for index, (row, gpu) in enumerate(rows):
         if row.operator is None:
             found[index] = GpuRow(note=row.problem)
@@ -54,15 +55,25 @@ def predict_gpu_rows(rows: Sequence[tuple[TableRow, ReferenceGpu]], model: GpuMo
         else:
             try:
                 sheet = model.sheet(gpu.node, gpu.memory)
-                operator = lowered(_with_residency(row.operator, row))
-                requests.append(Request(operator, sheet, model.constants.setup(row.timing)))
-                places.append(index)
+                setup = model.constants.setup(row.timing)
+                run = [lowered(_with_residency(part, row)) for part in (row.operator, *row.then)]
+                requests += [Request(operator, sheet, setup) for operator in run]
+                places.append((index, len(run)))
             except InputError as error:
                 told = "; ".join(problem.message for problem in error.problems)
                 found[index] = GpuRow(note=f"{row.op}: {told}")
-    for index, done in zip(places, predict(requests, model.constants), strict=True):
-        found[index] = GpuRow(done.seconds, done.launch_s, done.compute_j + done.memory_j, done.bound_by)
+    done = iter(predict(requests, model.constants))
+    for index, count in places:
+        found[index] = _in_turn(list(islice(done, count)))
     return [row for row in found if row is not None]
+
+
+def _in_turn(parts: Sequence[Prediction]) -> GpuRow:
+    """What kernels take one after another; the longest says what bounds them."""
+    longest = max(parts, key=lambda part: part.seconds)
+    joules = sum(part.compute_j + part.memory_j for part in parts)
+    seconds, launch = sum(part.seconds for part in parts), sum(part.launch_s for part in parts)
+    return GpuRow(seconds, launch, joules, longest.bound_by)
 
 
 def _with_residency(operator: Operator, row: TableRow) -> Operator:

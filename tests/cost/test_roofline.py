@@ -245,12 +245,13 @@ def test_long_rows_are_read_again_once_they_overflow_the_cache() -> None:
 
 
 def test_narrow_weights_move_fewer_bytes() -> None:
-    from workloads.operator_table import OPS, _Cells
+    from workloads.operator_table import OPS
+    from workloads.operator_table.cells import Cells
 
     node, memory = place(gpu())
     seconds = {}
     for weight in ("fp16", "int8", "int4"):
-        cells = _Cells({"dtype": "fp16", "weight_dtype": weight}, {"m": 1, "n": 8192, "k": 8192})
+        cells = Cells({"dtype": "fp16", "weight_dtype": weight}, {"m": 1, "n": 8192, "k": 8192})
         built = OPS["gemm"](cells)
         op = Operator("x", built.work, (), (), beside_read=built.read_bytes, beside_written=built.write_bytes)
         seconds[weight] = ROOFLINE.cost(op, node, memory).seconds

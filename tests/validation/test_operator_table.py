@@ -143,7 +143,7 @@ def test_columns_of_others_and_a_byte_order_mark_pass(tmp_path: Path) -> None:
 
 
 def test_every_operator_name_builds_an_operator() -> None:
-    from workloads.operator_table import _Cells
+    from workloads.operator_table.cells import Cells
     from workloads.operators import KINDS
 
     shape = dict.fromkeys(
@@ -152,7 +152,7 @@ def test_every_operator_name_builds_an_operator() -> None:
         8,
     )  # fmt: skip
     for name, rule in OPS.items():
-        built = rule(_Cells({"dtype": "bf16"}, shape))
+        built = rule(Cells({"dtype": "bf16"}, shape))
         assert built.work.kind in KINDS, name
         assert built.work.flops >= 0
         assert built.read_bytes > 0
