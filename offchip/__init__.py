@@ -22,7 +22,7 @@ Plans with proofs
 
 Traces through one device
     :func:`trace_cache`, :func:`trace_cpu_cache`, :func:`trace_pages`, :func:`trace_dram`, :func:`trace_flash`,
-    :func:`trace_pim`
+    :func:`trace_pim`, :func:`trace_gpu`
 
 Stores of knowledge
     :func:`trace_search`, :func:`trace_bank`: queries against vectors; memories beside a model

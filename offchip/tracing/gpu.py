@@ -102,7 +102,7 @@ def trace_gpu(
 
     >>> result = trace_gpu("stream:16000000:rounds=2", "a100-80gb", l1=False)
     >>> result.l2_read_sectors, round(result.l2_hit_rate, 2)
-    (1000000, 0.75)
+    (1000000, 0.5)
     """
     chosen = from_keywords(GpuTraceOptions, options)
     gpu, memory = _gpu(str(hw))

@@ -98,7 +98,7 @@ class GpuMemoryRun:
         while done < part[0].size:
             room = ROOM + MARGIN if records else MARGIN + 1
             out = Out(np.zeros(room, np.int64), np.zeros(room, np.uint8), np.zeros(1, np.int64))
-            done = int(run(self.built.machine, self.state, self.window, *part[:4], done, out))
+            done = int(run(self.built.machine, self.state, self.window, GpuAccesses(*part), done, out))
             held.append(out)
         begin = self.seconds
         self._time(part, self.state.counts - before)

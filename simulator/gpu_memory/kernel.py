@@ -79,7 +79,7 @@ from simulator.gpu_memory.machine import (
     Window,
 )
 from simulator.gpu_memory.step import small
-from workloads.gpu_trace.trace import LOAD, STORE
+from workloads.gpu_trace.trace import LOAD, STORE, GpuAccesses
 
 __all__ = ["MARGIN", "PIECE_LINES", "Out", "bits", "flush", "home_of", "run", "set_of"]
 
@@ -415,14 +415,15 @@ def _masks(m: Machine, line, start, end):
 
 
 @compiled(error_model="numpy", no_rewrites=True, _nrt=False)
-def run(m: Machine, s: State, w: Window, kind: Ints, address: Ints, size: Ints, sm: Ints, start, out: Out):
+def run(m: Machine, s: State, w: Window, asked: GpuAccesses, start, out: Out):
     """Take accesses from ``start`` until all are done or ``out`` is nearly full; the first one not taken."""
     f = m.figure
     room = out.address.size - MARGIN
+    kind, address, size = asked.kind, asked.address, asked.size
     for n in range(start, kind.size):
         if f[RECORDS] and out.filled[0] > room:
             return n
-        what, who, first, end = kind[n], sm[n], address[n], address[n] + size[n]
+        what, who, first, end = kind[n], asked.sm[n], address[n], address[n] + size[n]
         s.counts[LOADS if what == LOAD else STORES if what == STORE else ATOMICS] += 1
         s.counts[BYTES_ASKED] += size[n]
         w.l1_bytes[who] += size[n]

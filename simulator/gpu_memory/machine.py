@@ -123,7 +123,7 @@ def build_machine(gpu: Gpu, options: Options, memory_latency_s: float) -> Built:
     page = options.page or int(path.page)
     if page & (page - 1) or not line <= page <= 2**34:
         raise bad_input(f"found {page} bytes; expected a power of two of {line} to 2^34", path="--page")
-    outstanding = options.outstanding or path.outstanding
+    outstanding = path.outstanding if options.outstanding is None else options.outstanding
     if not 1 <= outstanding <= 65536:
         raise bad_input(f"found {outstanding}; expected 1 to 65536", path="--outstanding")
     f = np.zeros(25, np.int64)
@@ -153,7 +153,7 @@ def build_machine(gpu: Gpu, options: Options, memory_latency_s: float) -> Built:
                 f"found {first}:{size}; expected an address and bytes of 1 or more", path="--persist"
             )
         f[PERSIST_FIRST], f[PERSIST_LAST] = first >> f[LINE_SHIFT], (first + size - 1) >> f[LINE_SHIFT]
-    f[PERSIST_WAYS] = int(path.l2_ways * path.persisting)
+    f[PERSIST_WAYS] = max(int(path.l2_ways * path.persisting), 1)
     f[HOST], f[RECORDS] = int(options.host), int(options.records)
     return Built(
         Machine(f), outstanding, l1_sets * path.l1_ways * line, gpu.clock, path.l1_bytes_per_clock,

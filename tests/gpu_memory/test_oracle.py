@@ -13,6 +13,7 @@ from simulator.gpu_memory import machine as at
 from simulator.gpu_memory.kernel import MARGIN, Out, flush, run
 from simulator.gpu_memory.machine import Machine, new_state, new_window
 from tests.gpu_memory.oracle import Oracle, Path
+from workloads.gpu_trace import GpuAccesses
 
 Access = tuple[int, int, int, int]
 
@@ -58,7 +59,7 @@ def differences(p: Path, accesses: list[Access]) -> list[str]:
     state, window = new_state(machine), new_window(machine)
     columns = [np.ascontiguousarray(c) for c in np.array(accesses, np.int64).reshape(-1, 4).T]
     out = Out(np.zeros(1 << 14, np.int64), np.zeros(1 << 14, np.uint8), np.zeros(1, np.int64))
-    done = run(machine, state, window, *columns, 0, out)
+    done = run(machine, state, window, GpuAccesses(*columns, columns[0] * 0), 0, out)
     assert done == len(accesses), MARGIN
     plain = Oracle(p).run(accesses)
     found = [
@@ -95,7 +96,7 @@ def paths(draw: st.DrawFn) -> Path:
         sms=draw(small), line=line, sector=sector, l1_sets=draw(st.integers(0, 3)), l1_ways=draw(small),
         write_back=draw(st.booleans()), l2_sets=draw(st.integers(1, 7)), l2_ways=draw(small),
         partitions=draw(st.integers(1, 3)), slices=draw(small), tlb=draw(small), tlb2_sets=draw(small),
-        tlb2_ways=draw(small), persist=persist, persist_ways=draw(st.integers(0, 3)), host=draw(st.booleans()),
+        tlb2_ways=draw(small), persist=persist, persist_ways=draw(st.integers(1, 3)), host=draw(st.booleans()),
     )  # fmt: skip
 
 
@@ -151,7 +152,7 @@ class Line:
 @pytest.mark.parametrize(
     "change",
     [
-        {"write_back": False}, {"persist": None}, {"persist_ways": 2}, {"l2_ways": 2}, {"l1_ways": 4}, {"l1_sets": 3},
+        {"write_back": False}, {"persist": None}, {"persist_ways": 3}, {"l2_ways": 2}, {"l1_ways": 4}, {"l1_sets": 3},
         {"partitions": 1}, {"slices": 3}, {"page": 8192}, {"tlb": 3}, {"tlb2_ways": 1}, {"l1_latency": 11},
         {"l2_latency": 101}, {"memory_latency": 501}, {"tlb_latency": 31}, {"walk_latency": 71}, {"sector": 64},
     ],
