@@ -2,8 +2,9 @@
 
 In each instant, steps end first, then transfers arrive, workers fail or come back, and requests are sent; after all of
 that, idle workers that have something to do begin a step, in the order of their numbers. So one input has one outcome,
-to the last bit. Tokens that a client has are never delivered again: a request whose worker failed begins anew
-elsewhere, and what it gives a second time is not counted.
+to the last bit. Tokens that a client has are never delivered again: a request whose worker failed goes on elsewhere
+with them as a part of its prompt; where a scheduler does not know that, it begins anew and what it gives a second time
+is not counted.
 """
 
 from __future__ import annotations
@@ -65,7 +66,7 @@ class _Answers:
     def __init__(self, requests: Requests, keep_gaps: bool) -> None:
         n = requests.count
         self.produced = np.zeros(n, np.int64)
-        """Tokens since the request last began anew."""
+        """Tokens since the request last began anew, with those that its client had then, if it went on from them."""
         self.delivered = np.zeros(n, np.int64)
         self.first_s, self.last_s = np.full(n, np.nan), np.full(n, np.nan)
         self.gaps = GapCounter(keep_gaps)
@@ -123,6 +124,8 @@ class _Run:
         self.router = ROUTERS.get(service.router)(requests, service.options)
         self.decode_router = ROUTERS.get(service.decode_router)(requests, service.options)
         self.parked: list[int] = []
+        self.had = np.zeros(n, np.int64)
+        """Tokens of each request's answer that are a part of its prompt since its worker failed."""
         self.touched: set[int] = set()
         self.done, self.lost_tokens = 0, 0
         self.steps = Growing(StepColumns)
@@ -167,7 +170,11 @@ class _Run:
 
     def deliver(self, request: int, worker: int) -> None:
         """A request comes to a decode worker with its cache and first token."""
-        self._place(request, worker, int(self.requests.prompt_tokens[request]))
+        self._place(request, worker, self.prompt_of(request))
+
+    def prompt_of(self, request: int) -> int:
+        """Tokens that are computed as its prompt: of a retried request, with what its client has."""
+        return int(self.requests.prompt_tokens[request] + self.had[request])
 
     def expect(self, request: int, worker: int, sign: int) -> None:
         """A request's cache is on its way to a worker, or no longer."""
@@ -196,7 +203,7 @@ class _Run:
         return Pool(numbers, requests, tokens)
 
     def _place(self, request: int, worker: int, brought: int) -> None:
-        self.replicas[worker].add(request, float(self.sent_s[request]), brought)
+        self.replicas[worker].add(request, float(self.sent_s[request]), brought, int(self.had[request]))
         self._weigh(request, worker, 1)
         self.touched.add(worker)
 
@@ -280,7 +287,11 @@ class _Run:
         self._weigh(request, worker, -1)
         if prefill or not self.service.apart:
             self.first_worker[request] = worker
-        if prefill and self.handover is not None and int(self.requests.output_tokens[request]) > 1:
+        if (
+            prefill
+            and self.handover is not None
+            and self.requests.output_tokens[request] > self.had[request] + 1
+        ):
             self.handover.computed(request, worker)
             return
         self.last_worker[request] = worker
@@ -312,8 +323,10 @@ class _Run:
 
     def _again(self, request: int) -> None:
         self.retries[request] += 1
-        self.lost_tokens += int(self.answers.produced[request])
-        self.answers.produced[request] = 0
+        had = int(self.answers.delivered[request])
+        self.had[request] = had if had and all(r.can_resume(request, had) for r in self.replicas) else 0
+        self.lost_tokens += int(self.answers.produced[request] - self.had[request])
+        self.answers.produced[request] = self.had[request]
         self.answers.again = True
         self.loop.at(self.loop.now + self.service.retry_s, Rank.SEND, partial(self._route, request))
 

@@ -43,6 +43,8 @@ class Engine:
         self._state: State = make_state(requests, rules, space.blocks, space.groups)
         self._engine = self._state.engine[0]
         self.host = HostTier(self._state, space)
+        self._before: dict[int, tuple[int, int]] = {}
+        """Of requests that come with a part of their answer: its tokens, and how many of them count as answered."""
 
     @property
     def state(self) -> State:
@@ -54,24 +56,45 @@ class Engine:
         q = self._state.requests[request]
         if q["state"] != AWAY:
             raise ValueError(f"request {request} is in the system already")
-        peak = self._peak(request)
-        prompt = int(self._requests.prompt_tokens[request])
-        q["known"], q["peak"], q["entry"] = prompt, peak, -1
-        for name in ("computed", "drafts", "outputs", "prefill", "resumed", "held", "entered", "kept"):
+        had, answered = self._before.pop(request, (0, 0))
+        peak = self._peak(request, had)
+        known = int(self._requests.prompt_tokens[request]) + had
+        q["known"], q["peak"], q["entry"] = known, peak, -1
+        for name in ("computed", "drafts", "prefill", "resumed", "held", "entered", "kept"):
             q[name] = 0
+        q["outputs"] = answered
         q["arrival"] = self._requests.arrival_s[request] if arrival_s is None else arrival_s
         push(self._state, request, int(self._requests.priority[request]))
 
-    def _last(self, request: int) -> int:
+    def can_resume(self, request: int, tokens: int) -> bool:
+        """Whether a request could be computed here with so many tokens of its answer as a part of its prompt."""
+        try:
+            self._peak(request, tokens)
+        except InfeasibleError:
+            return False
+        return True
+
+    def resume(self, request: int, tokens: int, answered: int) -> None:
+        """See :class:`simulator.serving.replica.Resumes`."""
+        self._before[request] = (tokens, answered)
+        s = self._state
+        width = -(-self._last(request, tokens) // self._rules.block_size) + 1
+        if not self._space.groups and width > s.table.shape[1]:
+            # A prefill worker's table is as wide as prompts, of which this one has become longer.
+            more = width - s.table.shape[1]
+            table = np.pad(s.table, ((0, 0), (0, more)))
+            self._state = s._replace(table=table, hits=np.zeros(width, np.int64))
+
+    def _last(self, request: int, had: int) -> int:
         """Tokens of a request whose keys and values come to be there, drafts included."""
         rules, requests = self._rules, self._requests
-        tokens = int(requests.prompt_tokens[request] + requests.output_tokens[request])
+        tokens = int(requests.prompt_tokens[request]) + max(int(requests.output_tokens[request]), had + 1)
         return min(tokens - 1 + rules.drafts + rules.lookahead, rules.max_model_len)
 
-    def _peak(self, request: int) -> int:
-        """Blocks or pages that a request comes to hold."""
+    def _peak(self, request: int, had: int = 0) -> int:
+        """Blocks or pages that a request comes to hold; ``had``: tokens of its answer that count as prompt."""
         rules, space = self._rules, self._space
-        prompt, last = int(self._requests.prompt_tokens[request]), self._last(request)
+        prompt, last = int(self._requests.prompt_tokens[request]) + had, self._last(request, had)
         if prompt >= rules.max_model_len:
             raise InfeasibleError(
                 f"request {request} has a prompt of {prompt} tokens; the engine takes "
