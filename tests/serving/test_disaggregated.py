@@ -45,12 +45,13 @@ def holds(requests, service, record) -> None:
     columns, transfers = record.requests, record.transfers
     assert columns.tokens.tolist() == requests.output_tokens.tolist()
     assert record.gaps.total == int((columns.tokens - 1).sum())
-    more = requests.output_tokens > 1
+    # The last token of a retried request may be the one that its new prefill worker gives.
+    more = (requests.output_tokens > 1) & (columns.retries == 0)
     arrived = transfers.lost == 0
     counts = np.bincount(transfers.request[arrived], minlength=requests.count)
     assert (counts >= more).all()
     if not service.failures:
-        assert counts.tolist() == more.astype(int).tolist()
+        assert counts.tolist() == (requests.output_tokens > 1).astype(int).tolist()
     size = service.workers[0].space.block_bytes
     which = transfers.request[arrived]
     blocks = -(-requests.prompt_tokens[which] // 4)
