@@ -11,7 +11,6 @@ import numpy as np
 import numpy.typing as npt
 
 from hw_configs.problems import InfeasibleError
-from simulator.serving.host import HostTier
 from simulator.serving.line import push
 from simulator.serving.pages import pages_of
 from simulator.serving.passes import complete, drop, schedule
@@ -19,6 +18,7 @@ from simulator.serving.records import AWAY, State, make_state
 from simulator.serving.rules import Reserve, Rules
 from simulator.serving.scheduler import Admission, KvSpace
 from simulator.serving.step import ScheduledStep, StepOutcome
+from simulator.serving.tiers import TIERS, CacheTier
 from workloads.requests import Requests
 
 __all__ = ["Engine", "NewBlocks"]
@@ -42,7 +42,7 @@ class Engine:
         self._space = space
         self._state: State = make_state(requests, rules, space.blocks, space.groups)
         self._engine = self._state.engine[0]
-        self.host = HostTier(self._state, space)
+        self.host, self.drive = (CacheTier(self._state, space, name) for name in TIERS)
         self._before: dict[int, tuple[int, int]] = {}
         """Of requests that come with a part of their answer: its tokens, and how many of them count as answered."""
 
@@ -122,7 +122,7 @@ class Engine:
 
     def schedule(self) -> ScheduledStep:
         """Decide the next step. Raises ``InfeasibleError`` where the engine stands still for ever."""
-        came, went = self.host.bytes_in, self.host.bytes_out
+        before = self._moved()
         schedule(self._state)
         e = self._engine
         if e["entries"] == e["preempted"] == e["running"] == 0 < e["waiting"]:
@@ -135,8 +135,12 @@ class Engine:
         return ScheduledStep(
             request, entries["tokens"].copy(), entries["context"].copy(), entries["drafts"].copy(),
             entries["samples"] != 0, self._requests.adapter[request],
-            self.host.bytes_in - came, self.host.bytes_out - went,
+            *(now - then for now, then in zip(self._moved(), before, strict=True)),
         )  # fmt: skip
+
+    def _moved(self) -> tuple[float, float, float, float]:
+        """Bytes from and to the host, from and to drives, since the engine began."""
+        return self.host.bytes_in, self.host.bytes_out, self.drive.bytes_in, self.drive.bytes_out
 
     def complete(self, accepted: Ints) -> StepOutcome:
         """The step has run; placeholder drafts are never accepted, whatever ``accepted`` says of them."""

@@ -52,6 +52,10 @@ class Places(Protocol):
         """Tokens that a prefill worker computes for a request before the one that it answers."""
         ...
 
+    def may_go(self, request: int, worker: int) -> bool:
+        """Whether a worker can answer a request, and has a place for it."""
+        ...
+
     def look(self, worker: int) -> None:
         """A worker may be able to begin a step."""
         ...
@@ -196,7 +200,7 @@ class Handover:
         return -(-tokens // self.places.replicas[worker].worker.space.block_tokens)
 
     def _room(self, worker: int, request: int) -> bool:
-        if not self.places.alive[worker]:
+        if not self.places.alive[worker] or not self.places.may_go(request, worker):
             return False
         replica, booked = self.places.replicas[worker], self.booked_blocks[worker]
         if not replica.group and not booked:

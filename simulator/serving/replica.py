@@ -87,6 +87,8 @@ class Worker:
     """Parts in which its cache can leave while later ones are computed."""
     speed: float = 1.0
     """Routers divide its load by this: how fast it is beside others of a mixed pool."""
+    most_requests: int = 0
+    """Requests that may be there at once, waiting or running; further ones wait before the router. 0: any number."""
 
     @property
     def acceptance(self) -> float:
