@@ -48,6 +48,9 @@ def serve(
     drive_cache: Annotated[
         str, typer.Option(metavar="DRIVE:SIZE", help="and drives behind it: a device, or the system's group")
     ] = "",
+    mapper: Annotated[
+        str, typer.Option(help="price steps by its plans on the whole machine; see 'offchip mappers'")
+    ] = "",
     strict: Annotated[
         bool,
         typer.Option(
@@ -84,7 +87,7 @@ def serve(
         routing=routing, prefill_workers=prefill_workers, decode_workers=decode_workers, fail=tuple(fail or ()),
         slo=slo, dtype=dtype, kv_dtype=kv_dtype, seed=seed, strict=strict, host_cache=host_cache,
         drive_cache=drive_cache, attention_hw=attention_hw, attention_workers=attention_workers,
-        attention_wire=attention_wire, attention_batches=attention_batches, pools=pools,
+        attention_wire=attention_wire, attention_batches=attention_batches, pools=pools, mapper=mapper,
     )  # fmt: skip
     if describe:
         _describe(model, hw, asked, requests, as_json)

@@ -20,6 +20,7 @@ from hw_configs.system import System
 from hw_configs.units import UnitError, format_quantity, parse_quantity
 from offchip.serving.machines import Machine, joined
 from offchip.serving.options import ServeOptions
+from offchip.serving.planned import PlannedCapacity, check_planned, default_mapper, make_planned
 from offchip.serving.pools import PoolAsked, options_of
 from offchip.serving.speeds import with_speeds
 from offchip.serving.tier_sizes import CacheTiers, tiers_of
@@ -28,6 +29,7 @@ from simulator.serving.apart_model import AttentionWorkers, apart_capacity, make
 from simulator.serving.capacity import Capacity, capacity_of
 from simulator.serving.engine_constants import EngineConstants, constants_of
 from simulator.serving.exchange_time import gpus_of
+from simulator.serving.grid_pricer import GridPricer
 from simulator.serving.presets import Preset, engine_settings, preset
 from simulator.serving.pricing import Adapters, Pricer, ServedModel, make_pricer
 from simulator.serving.replica import Worker
@@ -62,16 +64,23 @@ class Part:
     served: Served
     preset: Preset
     settings: EngineSettings
-    capacity: Capacity
-    pricer: Pricer | AttentionApart
+    capacity: Capacity | PlannedCapacity
+    pricer: Pricer | AttentionApart | GridPricer
     constants: EngineConstants
     attention: AttentionWorkers | None = None
     tiers: CacheTiers = field(default_factory=CacheTiers)
 
     @property
     def devices(self) -> int:
-        """GPUs of a worker that hold weights."""
+        """GPUs of a worker that hold weights; of a machine that a mapper divides all that compute."""
+        if self.planned:
+            return len(self.pool.system.workers())
         return self.pool.asked.layout.devices
+
+    @property
+    def planned(self) -> bool:
+        """Whether each worker has a whole machine that a mapper divides."""
+        return isinstance(self.pricer, GridPricer)
 
     @property
     def groups(self) -> int:
@@ -215,6 +224,11 @@ def _pools(hw: str | Path | System | None, asked: ServeOptions) -> list[PoolAske
 def _part(model: str | Path, pool: PoolAsked, requests: Requests) -> Part:
     """The price and the cache of a pool's workers."""
     asked, system = pool.asked, pool.system
+    mapper = asked.mapper or ("" if system.of_kind("gpu") else default_mapper(system))
+    if mapper:
+        return _planned_part(
+            model, replace(pool, asked=replace(asked, mapper=mapper)), bool(requests.adapters)
+        )
     gpus = gpus_of(system)
     served = load_served(model, asked.dtype, asked.kv_dtype)
     base = preset(
@@ -249,6 +263,24 @@ def _part(model: str | Path, pool: PoolAsked, requests: Requests) -> Part:
     capacity = replace(capacity, space=_with_tiers(space, tiers, asked.dp))
     return Part(pool, served, base, settings, capacity, pricer, constants_of(asked.engine, asked.version), attention,
                 tiers)  # fmt: skip
+
+
+def _planned_part(model: str | Path, pool: PoolAsked, adapters: bool) -> Part:
+    """The same for workers of which each has a whole machine that a mapper divides."""
+    asked, system = pool.asked, pool.system
+    served = load_served(model, asked.dtype, asked.kv_dtype)
+    memory = max((space.capacity_bytes for space in system.memories.values()), default=0)
+    base = preset(asked.engine, memory)
+    settings = _settings(base, asked, served)
+    SCHEDULERS.get(settings.scheduler)
+    check_planned(asked, adapters, settings)
+    if set(pool.roles) != {"both"}:
+        raise bad_input(
+            f"{pool.name}: plans of a mapper have no links that caches could cross", path="--pools"
+        )
+    constants = constants_of(asked.engine, asked.version)
+    pricer, capacity = make_planned(model, served.model, system, asked, settings, constants, asked.mapper)
+    return Part(pool, served, base, settings, capacity, pricer, constants)
 
 
 def _attention(asked: ServeOptions) -> AttentionWorkers | None:
@@ -325,6 +357,9 @@ def _places(
     if asked.pool_file is not None:
         return _places_of_pools(parts, asked.apart)
     part = parts[0]
+    if part.planned:
+        count = asked.workers
+        return [[()] * count], None, [f"{count} machines like this one"] if count > 1 else []
     gpus = [node.name for node in gpus_of(part.pool.system)]
     each, need = part.devices, part.devices * asked.workers
     if asked.apart and need > len(gpus):
@@ -349,6 +384,9 @@ def _places_of_pools(
     places: list[list[tuple[str, ...]]] = []
     notes: list[str] = []
     for part in parts:
+        if part.planned:
+            places.append([()] * len(part.pool.roles))
+            continue
         holder = part.pool.system if part.attention is None else part.attention.system
         each = part.devices if part.attention is None else part.attention.count
         gpus = [node.name for node in gpus_of(holder)]
@@ -380,7 +418,7 @@ def _worker(part: Part, name: str, role: Any, devices: tuple[str, ...]) -> Worke
 
 def _worker_facts(worker: Worker, part: Part) -> WorkerFacts:
     """What of a worker goes into the answer: its price is its devices', or their share of the machine's."""
-    rate, power = _rate_and_idle(part.pool.system, part.devices)
+    rate, power = _rate_and_idle(part.pool.system, part.devices, part.planned)
     devices = part.devices
     if part.attention is not None:
         more, idle = _rate_and_idle(part.attention.system, part.attention.count)
@@ -393,8 +431,14 @@ def _worker_facts(worker: Worker, part: Part) -> WorkerFacts:
     )  # fmt: skip
 
 
-def _rate_and_idle(system: System, devices: int) -> tuple[float | None, float]:
-    """Dollars a second of so many GPUs of a system, if stated, and their idle power."""
+def _rate_and_idle(system: System, devices: int, planned: bool = False) -> tuple[float | None, float]:
+    """Dollars a second of so many GPUs of a system, or of all of it, if stated, and their idle power."""
+    if planned:
+        computing = system.workers()
+        idle = sum(
+            power.idle for node in computing if (power := getattr(node.device, "power", None)) is not None
+        )
+        return system.price_rate, idle
     gpus = gpus_of(system)
     device = gpus[0].device
     rate = getattr(device, "price_rate", None)

@@ -24,7 +24,7 @@ MOST_WORKERS: Final = 4096
 MOST_BATCHES: Final = 16
 OF_A_POOL: Final = (
     "tp", "pp", "ep", "dp", "replicas", "prefill_workers", "decode_workers", "host_cache", "drive_cache",
-    "attention_hw", "attention_workers", "attention_wire",
+    "attention_hw", "attention_workers", "attention_wire", "mapper",
 )  # fmt: skip
 """Options that pools have of their own."""
 
@@ -41,7 +41,8 @@ class ServeOptions:
     of preempted requests: ``64GiB``, ``DRIVE:1TiB``. ``attention_hw``, ``attention_workers``, ``attention_wire``,
     ``attention_batches``: attention apart from the rest, on so many devices of each worker, over a link by name or a
     bandwidth, with so many batches in turn. ``pools``: workers of unlike hardware (:mod:`offchip.serving.pools`), in
-    place of a machine and a layout.
+    place of a machine and a layout. ``mapper``: steps cost what the plans of this mapper do on the whole machine;
+    without GPUs ``pim`` or ``single-device`` where none is named.
     """
 
     engine: str = "vllm"
@@ -67,6 +68,7 @@ class ServeOptions:
     attention_workers: int = 0
     attention_wire: str = ""
     attention_batches: int = 2
+    mapper: str = ""
     pools: Pools | Sequence[object] | Mapping[str, object] | str | Path | None = None
 
     def __post_init__(self) -> None:
@@ -154,6 +156,8 @@ class ServeOptions:
     def describe_layout(self) -> str:
         """The layout in words."""
         words = [f"tp {self.tp}"]
+        if self.mapper:
+            words = [f"plans by {self.mapper}"]
         if self.attention_workers:
             words.append(f"attention apart on {self.attention_workers} {Path(self.attention_hw).stem}")
         words += [f"{name} {getattr(self, name)}" for name in ("pp", "ep", "dp") if getattr(self, name) > 1]
@@ -191,6 +195,7 @@ class ServeChoices(TypedDict, total=False):
     attention_workers: int
     attention_wire: str
     attention_batches: int
+    mapper: str
     pools: Pools | Sequence[object] | Mapping[str, object] | str | Path | None
 
 

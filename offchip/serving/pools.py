@@ -36,6 +36,7 @@ _OPTIONS: Final = (
     "kv_dtype",
     "host_cache",
     "drive_cache",
+    "mapper",
 )
 """Keys of a pool that are options of ``offchip serve``."""
 Number = Annotated[int, Field(ge=1, le=MOST_WORKERS)]
@@ -94,6 +95,7 @@ class Pool(Config):
     kv_dtype: str | None = None
     max_concurrency: Annotated[int, Field(ge=1, le=2**31)] | None = None
     """Requests at one worker at a time; further ones wait before the router."""
+    mapper: str | None = None
     network: Network | None = None
     attention: AttentionPart | None = None
     host_cache: str | None = None

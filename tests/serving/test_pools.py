@@ -161,7 +161,7 @@ def test_wrong_pools_say_where(
     ("text", "told"),
     [
         (APART.replace("role: decode", "role: decode, kv_dtype: fp8"), "expected one type"),
-        (APART.replace("h100-sxm", "tpu-v4i-card"), "has no GPU"),
+        (APART.replace("h100-sxm", "tpu-v4i-card"), "prompts: plans of a mapper have no links"),
     ],
 )
 def test_pools_that_do_not_go_together(

@@ -188,8 +188,8 @@ def test_what_writes_no_tokens_cannot_be_served(cli: Callable[..., Any], spec: P
     assert len(outcome.err.splitlines()) == 1
 
 
-def test_a_system_without_gpus_and_wrong_keywords_are_refused() -> None:
-    with pytest.raises(InputError):
+def test_a_machine_without_room_and_wrong_keywords_are_refused() -> None:
+    with pytest.raises(InfeasibleError, match="128 MiB usable"):
         offchip.serve("llama-3-8b", "tpu-v4i-card", described().requests)
     with pytest.raises(InputError, match="did you mean 'replicas'"):
         offchip.serve("llama-3-8b", "h100-sxm", described().requests, replica=2)  # type: ignore[call-arg]
