@@ -38,8 +38,8 @@ class Cost(NamedTuple):
 class GridPricer:
     """Prices steps from ``decode(requests, context)`` and ``prefill(tokens)``, each point asked once.
 
-    Both raise ``InfeasibleError`` where a point does not fit the machine: a step between that does is priced from the
-    points that fit, attention in proportion to the requests.
+    Both raise ``InfeasibleError`` where a point does not fit the machine; a step near it is priced in line with the
+    points that fit.
     """
 
     def __init__(
@@ -102,38 +102,33 @@ class GridPricer:
         short = LEAST_CONTEXT
         while 2 * short <= context:
             short *= 2
-        u = (requests - few) / few
-        v = max(context - short, 0.0) / short
-        corner = self._decode(few, short)
-        if corner is None:
-            raise InfeasibleError(f"{requests} requests at {context:.0f} tokens do not fit the machine")
-        longer = self._longer(few, short, corner) if v else Cost(0.0, 0.0)
-        found = corner.plus(longer, v)
-        if u:
-            more = self._more(few, many, short, corner)
-            found = found.plus(more, u)
-            if v:
-                there = self._decode(many, 2 * short)
-                # Where it does not fit: what a longer context adds grows with the requests.
-                both = there.plus(corner.plus(longer).plus(more), -1.0) if there is not None else longer
-                found = found.plus(both, u * v)
+        u, v = (requests - few) / few, max(context - short, 0.0) / short
+        found = Cost(0.0, 0.0)
+        for batch, at, share in (
+            (few, short, (1 - u) * (1 - v)), (many, short, u * (1 - v)), (few, 2 * short, (1 - u) * v),
+            (many, 2 * short, u * v),
+        ):  # fmt: skip
+            if share:
+                found = found.plus(self._at(batch, at), share)
         return found
 
-    def _longer(self, requests: int, context: int, here: Cost) -> Cost:
-        """What twice the context adds."""
-        there = self._decode(requests, 2 * context)
-        if there is not None:
-            return there.plus(here, -1.0)
-        before = self._decode(requests, context // 2) if context > LEAST_CONTEXT else None
-        return here if before is None else Cost(0.0, 0.0).plus(here.plus(before, -1.0), 2.0)
+    def _at(self, requests: int, context: int) -> Cost:
+        """A point of the grid; where it does not fit, in line with points of fewer requests, or of shorter contexts.
 
-    def _more(self, few: int, many: int, context: int, here: Cost) -> Cost:
-        """What twice the requests add."""
-        there = self._decode(many, context)
-        if there is not None:
-            return there.plus(here, -1.0)
-        before = self._decode(few // 2, context) if few > 1 else None
-        return here if before is None else Cost(0.0, 0.0).plus(here.plus(before, -1.0), 2.0)
+        Requests that share prefixes come to more tokens than there is room for.
+        """
+        here = self._decode(requests, context)
+        if here is not None:
+            return here
+        if requests > 1:
+            half = self._at(requests // 2, context)
+            quarter = self._at(requests // 4, context) if requests > 2 else Cost(0.0, 0.0)
+            return half.plus(half.plus(quarter, -1.0), 2.0 if requests > 2 else 1.0)
+        if context <= LEAST_CONTEXT:
+            raise InfeasibleError(f"a request of {context} tokens does not fit the machine")
+        half = self._at(1, context // 2)
+        quarter = self._at(1, context // 4) if context > 2 * LEAST_CONTEXT else half
+        return half.plus(half.plus(quarter, -1.0), 2.0)
 
     def fits(self, requests: int, context: int) -> bool:
         """Whether so many requests of a context fit the machine."""

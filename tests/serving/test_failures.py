@@ -147,3 +147,26 @@ def test_what_no_longer_fits_in_one_step_begins_anew() -> None:
     record = run_service(make_requests([20], [30]), Service(workers, failures=(Failure(0, 0.2),)))
     assert record.requests.tokens.tolist() == [30]
     assert record.lost_tokens > 4
+
+
+class Forgets(Resuming):
+    """Is told of a part of the answer, and gives it again."""
+
+    def add(self, request: int, arrival_s=None) -> None:
+        self.had.pop(request, None)
+        super().add(request, arrival_s)
+
+
+class Skips(Resuming):
+    """Takes one token more for answered than there is."""
+
+    def resume(self, request: int, tokens: int, answered: int) -> None:
+        super().resume(request, tokens, answered + 1)
+
+
+@pytest.mark.parametrize("make", [Forgets, Skips])
+def test_a_token_twice_or_never_is_noticed(make) -> None:
+    workers = (worker("a", make=make), worker("b", make=make))
+    service = Service(workers, failures=(Failure(0, 0.03),), retry_s=0.005)
+    record = run_service(make_requests([8], [4]), service)
+    assert record.requests.tokens.tolist() != [4]

@@ -68,10 +68,11 @@ def test_every_decision_is_the_oracles(name):
     assert (seen["hits"] == 0) == (name in ("orca", "static"))
 
 
-def test_swapping_is_the_oracles_and_what_goes_comes_back():
+def swapping_holds(plain, most):
+    """The engine's swapping is a plain one's, and what goes comes back; what was seen."""
     seen = {"host": 0, "drive": 0, "recomputed": 0}
 
-    @settings(max_examples=250, deadline=None, derandomize=True)
+    @settings(max_examples=most, deadline=None, derandomize=True)
     @given(
         engine_settings(swap=True, speculation=None),
         request_tables(),
@@ -84,7 +85,7 @@ def test_swapping_is_the_oracles_and_what_goes_comes_back():
         size, blocks = chosen.block_size, least_blocks(requests, chosen) + spare
         space = KvSpace(blocks, size, 8.0, sequence_bytes=1.0, host_blocks=host, drive_blocks=drive)
         scheduler = SCHEDULERS.get("vllm")(requests, chosen, space)
-        oracle = PlainSwap(requests, chosen, blocks, size, tiers=(host, drive))
+        oracle = plain(requests, chosen, blocks, size, tiers=(host, drive))
         try:
             outcome = in_step_with_the_oracle(scheduler, requests, chosen, oracle, blocks)
         except EndlessError:
@@ -104,9 +105,43 @@ def test_swapping_is_the_oracles_and_what_goes_comes_back():
         seen["recomputed"] += outcome.preemptions if host == drive == 0 else 0
 
     holds()
+    return seen
+
+
+def test_swapping_is_the_oracles_and_what_goes_comes_back():
+    seen = swapping_holds(PlainSwap, 400)
     assert seen["host"] > 50
     assert seen["drive"] > 20
     assert seen["recomputed"] > 5
+
+
+class DrivesFirst(PlainSwap):
+    def preempt(self, victim):
+        self.tiers.reverse()
+        super().preempt(victim)
+        self.tiers.reverse()
+
+
+class KeepsPlaces(PlainSwap):
+    def allocate(self, job, n, hits, admission=False):
+        rooms = list(self.tiers)
+        got = super().allocate(job, n, hits, admission)
+        self.tiers = rooms
+        return got
+
+
+class HalfOfIt(PlainSwap):
+    def preempt(self, victim):
+        super().preempt(victim)
+        if victim.number in self.kept:
+            tokens, tier = self.kept[victim.number]
+            self.kept[victim.number] = max(tokens // 2, 1), tier
+
+
+@pytest.mark.parametrize("broken", [DrivesFirst, KeepsPlaces, HalfOfIt])
+def test_a_broken_tier_is_noticed(broken):
+    with pytest.raises((AssertionError, ExceptionGroup)):
+        swapping_holds(broken, 400)
 
 
 @pytest.mark.parametrize("name", ["host", "drive"])
