@@ -1,11 +1,11 @@
-"""The L2 under a tiled product: a set-associative simulator of tile accesses, and its closed form.
+"""Operand bytes that a tiled product reads from DRAM: by playing its tiles through the L2, and in closed form.
 
-A product's thread blocks run in waves, in the order of the library's rasterisation: columns of ``swizzle``
-tiles. Every k-step, each running block reads a tile of either operand. The simulator plays that trace, at the
-grain of operand tiles, against a set-associative cache with LRU replacement and counts the tiles that miss.
-The closed form says: a wave needs each distinct panel once; panels stay for the next wave when both operands'
-panels of a wave fit, and the whole operand stays when it fits beside the other's panel.
-:func:`closed_form_error` gives the difference on one shape; docs/gpu-model.md has its distribution.
+A product's thread blocks run in waves, in the order of the library's rasterisation: columns of eight rows of tiles.
+Every step of the reduction, each running block reads a tile of either operand. Played, these tiles go through the
+partitions of the L2 in lines of 4 KiB (:mod:`simulator.gpu_memory`). The closed form says: a wave needs each distinct
+panel once; panels stay for the next wave when both operands' panels of a wave fit, and the whole operand stays when it
+fits beside the other's panel. :func:`closed_form_error` gives the difference on one shape; docs/gpu-model.md has its
+distribution.
 """
 
 from __future__ import annotations
@@ -13,24 +13,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-import numpy as np
-from numpy.typing import NDArray
+from simulator.gpu_memory.coarse import read_bytes
+from workloads.gpu_trace.kernels import SWIZZLE, Launch, generate_kernel
 
-from hw_configs.compiled import compiled
+__all__ = ["TileProduct", "closed_form_bytes", "closed_form_error", "simulated_bytes"]
 
-__all__ = ["TileProduct", "closed_form_bytes", "closed_form_error", "lru_misses", "simulated_bytes"]
-
-Ints = NDArray[np.int64]
-WAYS: Final = 16
-MAX_ACCESSES: Final = 200_000_000
+MAX_TILES: Final = 50_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class TileProduct:
-    """A product (m x k)(k x n) in tiles bm x bn x bk, ``concurrent`` thread blocks at a time.
-
-    ``swizzle`` is how many tile rows one column of the rasterisation spans; sizes in elements.
-    """
+    """A product (m x k)(k x n) in tiles bm x bn x bk, ``concurrent`` thread blocks at a time; sizes in elements."""
 
     m: int
     n: int
@@ -40,7 +33,6 @@ class TileProduct:
     bk: int
     concurrent: int
     element_bytes: int = 2
-    swizzle: int = 8
 
     @property
     def rows(self) -> int:
@@ -57,89 +49,36 @@ class TileProduct:
         """Steps of the reduction."""
         return -(-self.k // self.bk)
 
+    @property
+    def tiles_read(self) -> int:
+        """Tiles that all blocks read, each time that they do."""
+        return 2 * self.rows * self.columns * self.steps
+
     def tile_bytes(self) -> tuple[int, int]:
         """Bytes of one operand tile: left, right."""
         return self.bm * self.bk * self.element_bytes, self.bn * self.bk * self.element_bytes
 
 
-@compiled
-def _place(block: int, rows: int, columns: int, swizzle: int) -> tuple[int, int]:
-    """Tile row and column of a thread block: columns of ``swizzle`` rows, walked row by row."""
-    band = block // (swizzle * columns)
-    height = min(swizzle, rows - band * swizzle)
-    inside = block - band * swizzle * columns
-    return band * swizzle + inside % height, inside // height
+def simulated_bytes(product: TileProduct, l2_bytes: float, partitions: int = 1) -> float:
+    """Operand bytes read from DRAM, by playing every tile. ``l2_bytes``: of all partitions together.
 
-
-@compiled
-def _touch(key: int, sets: int, ways: int, tags: Ints, ages: Ints, clock: int) -> bool:
-    """Access a tile; True when it misses. Sets are chosen by a multiplicative hash, replacement is LRU."""
-    base = ((key * 0x9E3779B1) & 0x7FFFFFFF) % sets * ways
-    oldest = base
-    for way in range(base, base + ways):
-        if tags[way] == key:
-            ages[way] = clock
-            return False
-        if ages[way] < ages[oldest]:
-            oldest = way
-    tags[oldest] = key
-    ages[oldest] = clock
-    return True
-
-
-@compiled
-def _play(
-    rows: int, columns: int, steps: int, concurrent: int, swizzle: int, sets: int, ways: int
-) -> tuple[int, int]:
-    tags = np.full(sets * ways, -1, dtype=np.int64)
-    ages = np.zeros(sets * ways, dtype=np.int64)
-    left = right = clock = 0
-    total = rows * columns
-    for start in range(0, total, concurrent):
-        for step in range(steps):
-            for block in range(start, min(start + concurrent, total)):
-                row, column = _place(block, rows, columns, swizzle)
-                clock += 1
-                if _touch((row * steps + step) * 2, sets, ways, tags, ages, clock):
-                    left += 1
-                if _touch((column * steps + step) * 2 + 1, sets, ways, tags, ages, clock):
-                    right += 1
-    return left, right
-
-
-@compiled
-def lru_misses(trace: Ints, sets: int, ways: int) -> int:
-    """Misses of a trace of block numbers (at least 0) in a set-associative LRU cache."""
-    tags = np.full(sets * ways, -1, dtype=np.int64)
-    ages = np.zeros(sets * ways, dtype=np.int64)
-    misses = 0
-    for i in range(len(trace)):
-        if _touch(trace[i], sets, ways, tags, ages, i + 1):
-            misses += 1
-    return misses
-
-
-def simulated_bytes(product: TileProduct, l2_bytes: float) -> float:
-    """Operand bytes read from DRAM, by simulation of every tile access.
-
-    Raises ``ValueError`` for a product of more than 200 million accesses.
+    Raises ``ValueError`` for a product of more than fifty million tiles.
     """
-    left, right = product.tile_bytes()
-    if product.rows * product.columns * product.steps * 2 > MAX_ACCESSES:
-        raise ValueError("the product has too many tile accesses to simulate; take larger tiles")
-    grain = (left + right) / 2
-    sets = max(1, int(l2_bytes / grain / WAYS))
-    missed = _play(
-        product.rows, product.columns, product.steps, product.concurrent, product.swizzle, sets, WAYS
+    p = product
+    if p.tiles_read > MAX_TILES:
+        raise ValueError("the product has too many tiles to play; take larger ones")
+    text = (
+        f"matmul:{p.m}:{p.n}:{p.k}:tile_m={p.bm}:tile_n={p.bn}:tile_k={p.bk}:bytes={p.element_bytes}"
+        ":order=swizzle:tiled=1:stores=0"
     )
-    return float(missed[0] * left + missed[1] * right)
+    return float(read_bytes(generate_kernel(text, Launch(p.concurrent)), l2_bytes, partitions))
 
 
 def closed_form_bytes(product: TileProduct, l2_bytes: float) -> float:
-    """The same in closed form."""
+    """The same in closed form, for an L2 of one partition."""
     p = product
     depth = p.steps * p.bk * p.element_bytes
-    height = min(p.swizzle, p.rows)
+    height = min(SWIZZLE, p.rows)
     wide = max(1, min(p.columns, p.concurrent // height))
     a_panel, b_panel = height * p.bm * depth, wide * p.bn * depth
     bands = -(-p.rows // height)

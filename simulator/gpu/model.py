@@ -9,7 +9,6 @@ traffic. Devices that are no GPUs have models of their own (:mod:`simulator.cost
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any, Final
 
 from hw_configs.device import Gpu
@@ -33,7 +32,7 @@ class GpuModel:
     """See the module's first lines. ``constants`` None means those of the package.
 
     ``timing`` names the setup under which :meth:`cost` prices an operator; with ``simulate_l2`` it plays the tiles of
-    products through the L2 instead of trusting the closed form.
+    products and attention, and rows that are looked up, through the L2 instead of trusting closed forms.
     """
 
     def __init__(
@@ -114,10 +113,8 @@ class GpuModel:
     ) -> OperatorCost:
         """What a prediction costs, never below the data sheet's roofs."""
         assert isinstance(node.device, Gpu)
-        if self._simulate_l2 and found.choice:
-            played = with_simulated_l2(request, self.constants, found.choice)
-            if played is not None:
-                found = replace(found, kernel_s=played[0] * operator.work.share, dram_bytes=played[1])
+        if self._simulate_l2:
+            found = with_simulated_l2(request, self.constants, found)
         # The closed forms count tiles; the data-sheet roof holds whatever they say, for bytes that move.
         arithmetic, traffic = roof_seconds(operator, node.device.compute, memory)
         cold = operator.residency not in ("hot", "previous")

@@ -20,6 +20,7 @@ from simulator.gather.packets import COMPLETION_BYTES
 from simulator.gpu_memory import machine as at
 from simulator.gpu_memory.kernel import MARGIN, PIECE_LINES, Out, flush, run
 from simulator.gpu_memory.machine import Built, Options, State, Window, build_machine, new_state, new_window
+from simulator.gpu_memory.pieces import in_pieces
 from simulator.gpu_memory.result import GpuMemoryResult, Stretch
 from simulator.gpu_memory.timing import BOUNDS, Rates, time_of
 from workloads.gpu_trace.trace import GpuAccesses, GpuTrace
@@ -85,7 +86,7 @@ class GpuMemoryRun:
         if taken[3].size and not 0 <= int(taken[3].min()) <= int(taken[3].max()) < sms:
             raise bad_input(f"multiprocessor {int(taken[3].max())} of {sms}, counted from 0", path="sm")
         self.accesses += taken[0].size
-        pieces = _in_pieces(taken, PIECE_LINES << int(f[at.LINE_SHIFT]))
+        pieces = in_pieces(taken, PIECE_LINES << int(f[at.LINE_SHIFT]))
         for start in range(0, pieces[0].size, STRETCH):
             yield from self._stretch([part[start : start + STRETCH] for part in pieces])
 
@@ -158,20 +159,6 @@ class GpuMemoryRun:
             else self.memory.read_bandwidth + self.memory.write_bandwidth,
             bound_s=dict(self.bound_s), stretches=tuple(self.stretches),
         )  # fmt: skip
-
-
-def _in_pieces(taken: list[Ints], most: int) -> list[Ints]:
-    """The accesses, those of more than ``most`` bytes cut at multiples of ``most``."""
-    kind, address, size, sm, time_ns = taken
-    if not size.size or int(size.max()) <= most // 2:
-        return taken
-    first = address // most
-    counts = (address + size - 1) // most - first + 1
-    which = np.repeat(np.arange(size.size, dtype=np.int64), counts)
-    step = np.arange(which.size, dtype=np.int64) - np.repeat(np.cumsum(counts) - counts, counts)
-    begin = np.maximum((first[which] + step) * most, address[which])
-    end = np.minimum((first[which] + step + 1) * most, (address + size)[which])
-    return [kind[which], begin, end - begin, sm[which], time_ns[which]]
 
 
 def simulate_gpu_memory(

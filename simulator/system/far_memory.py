@@ -2,8 +2,8 @@
 
 Zero-copy: each line of 128 bytes that a warp reads is one request over PCIe, whose answer has a header of its own;
 requests in flight are bounded by the link's tags (:mod:`simulator.gather.packets`). Unified memory: a fault brings a
-block of 64 KiB, faults are served in batches (:mod:`simulator.page_cache.unified`); the rate is what that engine does on
-a range that is read in order.
+block of 64 KiB, faults are served in batches (:mod:`simulator.page_cache.unified`); the rate is what that engine does
+on a range that is read in order.
 """
 
 from __future__ import annotations

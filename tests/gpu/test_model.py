@@ -80,6 +80,20 @@ def test_a_simulated_l2_agrees_where_everything_fits_and_is_near_where_not() -> 
         assert simulated == pytest.approx(closed, rel=0.1)
 
 
+def test_attention_and_lookups_are_played_too() -> None:
+    """Prompts whose keys outgrow the L2 read them again; rows that end inside a sector bring all of it."""
+    gpu = reference("t4")
+    played = GPU.with_simulated_l2()
+    long = attention(8, 32, 32, 4096, 4096)
+    closed, simulated = (model.predict_rows([long], gpu.node, gpu.memory)[0] for model in (GPU, played))
+    assert closed == simulated
+    costs = [model.cost(long, gpu.node, gpu.memory) for model in (GPU, played)]
+    assert costs[1].seconds >= costs[0].seconds
+    lookup = operator_of("embedding", 0.0, 40 * 100000, 40 * 100000, "fp16", m=100000, n=20)
+    costs = [model.cost(lookup, gpu.node, gpu.memory) for model in (GPU, played)]
+    assert costs[1].seconds >= costs[0].seconds
+
+
 def test_an_lstm_runs_step_by_step() -> None:
     operator = operator_of(
         "recurrent",

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from hw_configs.problems import bad_input, nearest
 from hw_configs.whole_number import integer
-from workloads.gpu_trace.trace import LOAD, STORE, GpuAccesses
+from workloads.gpu_trace.trace import LOAD, MAX_ACCESS, STORE, GpuAccesses
 from workloads.memory_trace.generators import splitmix64
 
 __all__ = ["KERNELS", "ORDERS", "KernelTrace", "Launch", "block_order", "generate_kernel"]
@@ -108,19 +108,28 @@ def block_order(order: str, rows: int, columns: int, blocks: Ints) -> tuple[Ints
 
 
 def _matmul(p: _Asked) -> Iterator[Chunk]:
-    """C = A B, all row by row: each block loads a tile of A and of B per step, and stores its tile of C at the end."""
+    """C = A B, all row by row: each block loads a tile of A and of B per step, and stores its tile of C at the end.
+
+    ``tiled``: the operands lie tile by tile, whole tiles at the edges too, and a tile is asked for as one run.
+    """
     m, n, k, e = p["m"], p["n"], p["k"], p["bytes"]
     bm, bn, bk = p["tile_m"], p["tile_n"], p["tile_k"]
-    a, b, c = _bases(m * k * e, k * n * e, m * n * e)
     rows, columns = -(-m // bm), -(-n // bn)
+    deepest = -(-k // bk)
+    a, b, c = _bases(rows * bm * deepest * bk * e, columns * bn * deepest * bk * e, m * n * e)
     for blocks in p.launch.waves(rows * columns):
         sm = blocks % p.launch.sms
         at = block_order(ORDERS[p["order"]], rows, columns, blocks)
         for step in range(0, k, bk):
             deep = min(bk, k - step)
+            if p["tiled"]:
+                yield _chunk(LOAD, a + (at[0] * deepest + step // bk) * bm * bk * e, bm * bk * e, sm)
+                yield _chunk(LOAD, b + (at[1] * deepest + step // bk) * bn * bk * e, bn * bk * e, sm)
+                continue
             yield from _tile(LOAD, a, at[0] * bm, step, (bm, deep), (m, k, e), sm)
             yield from _tile(LOAD, b, np.full_like(at[1], step), at[1] * bn, (deep, bn), (k, n, e), sm)
-        yield from _tile(STORE, c, at[0] * bm, at[1] * bn, (bm, bn), (m, n, e), sm)
+        if p["stores"]:
+            yield from _tile(STORE, c, at[0] * bm, at[1] * bn, (bm, bn), (m, n, e), sm)
 
 
 def _tile(
@@ -146,35 +155,53 @@ def _tile(
 
 
 def _attention(p: _Asked) -> Iterator[Chunk]:
-    """One block per sequence, head and tile of queries: queries, then keys and values block by block, then outputs."""
-    batch, heads, kv_heads, q, kv, dim = (
-        p[x] for x in ("batch", "heads", "kv_heads", "q_len", "kv_len", "head_dim")
-    )
-    e, tile, keys = p["bytes"], p["tile_q"], p["tile_k"]
-    row, kv_row = heads * dim * e, kv_heads * dim * e
-    queries, k_base, v_base, out = _bases(
-        batch * q * row, batch * kv * kv_row, batch * kv * kv_row, batch * q * row
-    )
-    tiles = -(-q // tile)
+    """One block per sequence, head and tile of queries: queries, then keys and values block by block, then outputs.
+
+    ``tiled``: each head's rows lie together, in whole tiles, and a tile is asked for as one run.
+    """
+    batch, heads, kv_heads, q, kv = (p[x] for x in ("batch", "heads", "kv_heads", "q_len", "kv_len"))
+    tile, keys, wide = p["tile_q"], p["tile_k"], p["head_dim"] * p["bytes"]
+    tiles, turns = -(-q // tile), -(-kv // keys)
+    asked, cached = batch * tiles * tile * heads * wide, batch * turns * keys * kv_heads * wide
+    queries, k_base, v_base, out = _bases(asked, cached, cached, asked)
     for blocks in p.launch.waves(batch * heads * tiles):
         sm = blocks % p.launch.sms
         head, at, sequence = blocks // tiles % heads, blocks % tiles, blocks // (tiles * heads)
-        inside = at[:, None] * tile + np.arange(tile, dtype=np.int64)
-        kept = inside < q
-        own = (sequence[:, None] * q + inside) * row + head[:, None] * dim * e
-        where = np.broadcast_to(sm[:, None], inside.shape)
-        yield from _runs(LOAD, (queries + own)[kept], dim * e, where[kept])
+        own = _RowsOf(sequence, head, at, (tile, q, heads, wide))
+        yield from own.accesses(LOAD, queries, sm, p["tiled"])
         last = np.minimum((at + 1) * tile, q) + (kv - q) if p["causal"] else np.full_like(at, kv)
-        for step in range(0, kv, keys):
-            token = np.broadcast_to(step + np.arange(keys, dtype=np.int64), (blocks.size, keys))
-            seen = (token < kv) & (step < last)[:, None]
-            shared = (sequence[:, None] * kv + token) * kv_row + (head // (heads // kv_heads))[
-                :, None
-            ] * dim * e
-            side = np.broadcast_to(sm[:, None], token.shape)
+        for turn in range(turns):
+            mine = turn * keys < last
+            group = head[mine] // (heads // kv_heads)
+            shared = _RowsOf(sequence[mine], group, np.full_like(group, turn), (keys, kv, kv_heads, wide))
             for base in (k_base, v_base):
-                yield from _runs(LOAD, (base + shared)[seen], dim * e, side[seen])
-        yield from _runs(STORE, (out + own)[kept], dim * e, where[kept])
+                yield from shared.accesses(LOAD, base, sm[mine], p["tiled"])
+        yield from own.accesses(STORE, out, sm, p["tiled"])
+
+
+@dataclass(frozen=True, slots=True)
+class _RowsOf:
+    """Tile ``at`` of a head's rows in a sequence, for each block. ``shape``: rows of a tile, rows, heads, bytes."""
+
+    sequence: Ints
+    head: Ints
+    at: Ints
+    shape: tuple[int, int, int, int]
+
+    def accesses(self, kind: int, base: int, sm: Ints, tiled: int) -> Iterator[Chunk]:
+        """The rows of the tiles one by one, as they lie between those of other heads; or a run a tile."""
+        tile, rows, heads, wide = self.shape
+        if tiled:
+            tiles = -(-rows // tile)
+            number = (self.sequence * heads + self.head) * tiles + self.at
+            for part in range(0, tile * wide, MAX_ACCESS):
+                size = min(tile * wide - part, MAX_ACCESS)
+                yield _chunk(kind, base + number * tile * wide + part, size, sm)
+            return
+        inside = self.at[:, None] * tile + np.arange(tile, dtype=np.int64)
+        kept = inside < rows
+        start = ((self.sequence[:, None] * rows + inside) * heads + self.head[:, None]) * wide
+        yield from _runs(kind, (base + start)[kept], wide, np.broadcast_to(sm[:, None], inside.shape)[kept])
 
 
 def _paged_attention(p: _Asked) -> Iterator[Chunk]:
@@ -298,12 +325,14 @@ def _matmul_span(p: _Asked) -> int:
 
 KERNELS: Final[dict[str, _Kernel]] = {
     "matmul": _Kernel(
-        ("m", "n", "k"), {"tile_m": 128, "tile_n": 128, "tile_k": 32, "bytes": 2, "order": 0}, _matmul, _matmul_span,
+        ("m", "n", "k"),
+        {"tile_m": 128, "tile_n": 128, "tile_k": 32, "bytes": 2, "order": 0, "tiled": 0, "stores": 1},
+        _matmul, _matmul_span,
         "a tiled product; order: row, column or swizzle",
     ),
     "attention": _Kernel(
         ("batch", "heads", "kv_heads", "q_len", "kv_len", "head_dim"),
-        {"tile_q": 128, "tile_k": 64, "bytes": 2, "causal": 1}, _attention,
+        {"tile_q": 128, "tile_k": 64, "bytes": 2, "causal": 1, "tiled": 0}, _attention,
         lambda p: 2 * p["batch"] * p["head_dim"] * p["bytes"]
         * (p["q_len"] * p["heads"] + p["kv_len"] * p["kv_heads"]),
         "flash attention, tile of queries by tile of queries",
@@ -329,7 +358,7 @@ KERNELS: Final[dict[str, _Kernel]] = {
     ),
 }  # fmt: skip
 """The kernels by name."""
-_ZERO_ALLOWED: Final = frozenset({"order", "causal", "tile", "copy", "seed"})
+_ZERO_ALLOWED: Final = frozenset({"order", "causal", "tile", "tiled", "stores", "copy", "seed"})
 
 
 @dataclass(frozen=True)
