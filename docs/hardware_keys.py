@@ -67,7 +67,7 @@ def _words(annotation: Any) -> str:
         return ", ".join(f"`{value}`" for value in inner)
     if origin is typing.Annotated:
         return _words(inner[0])
-    if origin is list:
+    if origin in (list, tuple):
         return f"list of {_words(inner[0])}"
     if origin is dict:
         return f"names with {_words(inner[1])}"
