@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import csv
 import fnmatch
-import json
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from hw_configs.problems import InputError, OffchipError, Problem, bad_input
 from offchip.validation import eager_steps
 from offchip.validation.reference_gpu import machine_of
 from offchip.validation.registry import Options, RowResult
+from simulator.serving.host_time import measured_as
 from workloads import models
 
 __all__ = ["ENGINES", "MODELS", "Step", "figures_of", "run_end_to_end", "step_of"]
@@ -72,8 +72,9 @@ class Step:
 
 
 def _host_ms(engine: str) -> float:
-    constants = json.loads((Path(__file__).parent / "host_constants.json").read_text(encoding="utf-8"))
-    return float(constants[engine]["host_ms"]) if engine in constants else 0.0
+    """Milliseconds per layer and sequence that were fitted on the rows of that source's engine."""
+    found = measured_as(engine)
+    return found.layer_s * 1e3 if found is not None else 0.0
 
 
 ENGINES: Final = {
