@@ -92,7 +92,7 @@ def known_name(text: str) -> str | None:
 def _spellings() -> dict[str, str]:
     """Every name and alias of devices and systems as :func:`spelling` has it; names go before aliases."""
     entries = [entry for entry in catalog().values() if entry.kind in ("device", "system")]
-    found = {}
+    found: dict[str, str] = {}
     for entry in entries:
         found.setdefault(spelling(entry.name), entry.name)
     for entry in entries:

@@ -1,20 +1,53 @@
 """Prices of devices and machines change within months, so one that names its source names its date as well.
 
-A bare price is its author's own: what a machine's owner pays needs no source.
+A bare price is its author's own: what a machine's owner pays needs no source. :func:`rent` is what an hour of a device
+costs: its rent, or its list price spread over the years that it is used.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any, Final
 
 from hw_configs.problems import Problem
 from hw_configs.yaml_file import Document
 
-__all__ = ["undated_prices"]
+__all__ = ["YEARS_OF_USE", "Rent", "rent", "undated_prices"]
 
 _PRICES: Final = ("price", "price_rate")
 _EXAMPLE: Final = '{value: 2.5 USD/h, source: "list price of a cloud", date: 2025-06}'
+
+
+YEARS_OF_USE: Final = 3.0
+"""Years over which a bought board is written off; an assumption (clouds write servers off over three to six)."""
+SECONDS_A_YEAR: Final = 365.25 * 24 * 3600
+
+
+@dataclass(frozen=True, slots=True)
+class Rent:
+    """Dollars per second of a device, and in words what they follow from."""
+
+    usd_per_s: float
+    basis: str
+    written_off: bool = False
+    """Whether it follows from a list price and an assumed time of use."""
+
+
+def rent(device: object) -> Rent | None:
+    """What a device costs while it is used: its rent, else its list price over :data:`YEARS_OF_USE`; None for neither.
+
+    >>> from types import SimpleNamespace
+    >>> round(rent(SimpleNamespace(price_rate=None, price=2000.0)).usd_per_s * 3600, 4)
+    0.076
+    """
+    rate, price = getattr(device, "price_rate", None), getattr(device, "price", None)
+    if rate is not None:
+        return Rent(rate, "price_rate of the device")
+    if price is None:
+        return None
+    words = f"list price of {price:,.0f} USD over {YEARS_OF_USE:g} years of use (an assumption), without power or host"
+    return Rent(price / (YEARS_OF_USE * SECONDS_A_YEAR), words, True)
 
 
 def undated_prices(document: Document) -> list[Problem]:
