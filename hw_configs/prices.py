@@ -39,7 +39,7 @@ def rent(device: object) -> Rent | None:
 
     >>> from types import SimpleNamespace
     >>> round(rent(SimpleNamespace(price_rate=None, price=2000.0)).usd_per_s * 3600, 4)
-    0.076
+    0.0761
     """
     rate, price = getattr(device, "price_rate", None), getattr(device, "price", None)
     if rate is not None:
