@@ -12,7 +12,19 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from hw_configs import cache, csd, device, flash, gpu_architecture, link, pim, scratchpad, system, vector_unit
+from hw_configs import (
+    cache,
+    csd,
+    device,
+    flash,
+    gpu_architecture,
+    gpu_memory_path,
+    link,
+    pim,
+    scratchpad,
+    system,
+    vector_unit,
+)
 from hw_configs.catalog import catalog
 from hw_configs.config import field_quantity
 from hw_configs.library import load_device
@@ -22,7 +34,8 @@ PAGE = Path(__file__).with_name("hardware.md")
 START, END = "<!-- keys: written by hardware_keys.py -->\n", "<!-- end of keys -->\n"
 CHIPS, CHIPS_END = "<!-- chips: written by hardware_keys.py -->\n", "<!-- end of chips -->\n"
 MODELS: tuple[type[BaseModel], ...] = (
-    device.Gpu, gpu_architecture.GpuArchitecture, gpu_architecture.AttentionKernel, device.Cpu,
+    device.Gpu, gpu_architecture.GpuArchitecture, gpu_architecture.AttentionKernel,
+    gpu_memory_path.GpuMemoryPath, device.Cpu,
     device.Pim, pim.PimUnits, pim.PimBuffers, pim.PimRules, pim.PimRuleChoice,
     pim.PimEnergy, device.Flash, device.ComputationalStorage, csd.AttentionEngine, device.Accelerator,
     scratchpad.Scratchpad, vector_unit.VectorUnit, device.Nic, device.Switch, device.ObjectCache, cache.CacheLevel,

@@ -26,6 +26,7 @@ from hw_configs.config import (
     SizeOrZero,
     parse,
 )
+from hw_configs.gpu_memory_path import GpuMemoryPath
 from hw_configs.problems import InputError, bad_input, nearest
 from hw_configs.yaml_file import Document
 
@@ -110,6 +111,8 @@ class GpuArchitecture(Config):
     """Per direction, from a board to its peers in the usual machine; left out where boards talk over the host."""
     host_bandwidth: Bandwidth | None = None
     """Per direction, between a board and its host in the usual machine."""
+    memory_path: GpuMemoryPath = GpuMemoryPath()
+    """From its multiprocessors to memory, access by access (``offchip trace gpu``)."""
     attention: AttentionKernel
     attention_unsplit: AttentionKernel | None = None
     """The kernel for sequences of unlike lengths whose keys are not split; left out where it is the same."""

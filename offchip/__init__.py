@@ -22,7 +22,7 @@ Plans with proofs
 
 Traces through one device
     :func:`trace_cache`, :func:`trace_cpu_cache`, :func:`trace_pages`, :func:`trace_dram`, :func:`trace_flash`,
-    :func:`trace_pim`
+    :func:`trace_pim`, :func:`trace_gpu`
 
 Stores of knowledge
     :func:`trace_search`, :func:`trace_bank`: queries against vectors; memories beside a model
@@ -75,6 +75,7 @@ if TYPE_CHECKING:
     from offchip.tracing.dram import trace_dram as trace_dram
     from offchip.tracing.flash import trace_flash as trace_flash
     from offchip.tracing.gather import trace_gather as trace_gather
+    from offchip.tracing.gpu import trace_gpu as trace_gpu
     from offchip.tracing.pages import trace_pages as trace_pages
     from offchip.tracing.pim import trace_pim as trace_pim
     from offchip.tracing.search import trace_search as trace_search
@@ -102,6 +103,7 @@ __all__ = [
     "trace_dram",
     "trace_flash",
     "trace_gather",
+    "trace_gpu",
     "trace_pages",
     "trace_pim",
     "trace_search",
@@ -132,6 +134,7 @@ _WHERE: Final = {
     "trace_flash": "offchip.tracing.flash",
     "trace_pages": "offchip.tracing.pages",
     "trace_gather": "offchip.tracing.gather",
+    "trace_gpu": "offchip.tracing.gpu",
     "trace_pim": "offchip.tracing.pim",
     "trace_search": "offchip.tracing.search",
     "validate": "offchip.reference_rows",

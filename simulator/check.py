@@ -109,6 +109,8 @@ def _below_zero(task: Task) -> Iterator[Violation]:
         for name, value in (("chunk_bytes", task.chunk_bytes), ("readers", task.readers)):
             if value < 0:
                 yield Violation(task.name, f"has {name} {value}, which is below zero")
+        if task.faults and task.chunk_bytes:
+            yield Violation(task.name, "comes on faults, which know no chunk_bytes")
 
 
 def _unknown_in_task(task: Task, graph: Graph, system: System) -> Iterator[Violation]:
@@ -122,6 +124,8 @@ def _unknown_in_task(task: Task, graph: Graph, system: System) -> Iterator[Viola
             yield Violation(task.name, f"copies from {task.source!r} to itself")
         elif {task.source, task.target} <= system.memories.keys():
             yield from _unreachable(task, system, task.source, task.target)
+            if task.faults and system.nodes[task.target].device.kind != "gpu":
+                yield Violation(task.name, f"comes on faults into {task.target!r}, which is no GPU's memory")
         made: tuple[str, ...] = (task.tensor,)
     else:
         if isinstance(task, Compute) and task.source and not task.streamed:

@@ -67,8 +67,9 @@ class Compute:
     """Copies (tensor, memory) dropped once this task and their users so far have finished."""
     addresses: Mapping[str, int] = field(default_factory=dict, kw_only=True)
     streamed: tuple[str, ...] = field(default=(), kw_only=True)
-    """Inputs that a scratchpad machine takes from the memory ``source`` while it computes, by a path beside its
-    scratchpad (weights through a FIFO): no copy is made of them."""
+    """Inputs that come from the memory ``source`` while the task computes, and of which no copy is made: into a
+    scratchpad machine by a path beside its scratchpad (weights through a FIFO), into a GPU in requests over its link
+    (zero-copy)."""
     source: str = field(default="", kw_only=True)
 
 
@@ -91,6 +92,8 @@ class Transfer:
     """Of a transfer from a drive: the bytes that lie together on it. 0: all of the tensor."""
     readers: int = field(default=0, kw_only=True)
     """Reads of such chunks in flight; 0: as many as :data:`simulator.system.costs.CHUNK_READERS`."""
+    faults: bool = field(default=False, kw_only=True)
+    """Whether a GPU's page faults bring it (unified memory), instead of a copy engine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,7 +273,7 @@ class Plan:
 TASK_FIELDS: Final[dict[str, type]] = {
     "name": str, "kind": str, "stream": str, "operator": str, "device": str, "tensor": str, "source": str,
     "target": str, "group": list, "after": list, "frees": list, "addresses": dict, "streamed": list, "chunk_bytes": int,
-    "readers": int,
+    "readers": int, "faults": bool,
 }  # fmt: skip
 """The keys of tasks in a file, in the order in which they are written, and the type of each."""
 

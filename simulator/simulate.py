@@ -293,7 +293,7 @@ class _Books:
             line.device.append(task.target if isinstance(task, Transfer) else task.device)
             path = None
             if isinstance(task, Transfer):
-                path = self.costs.path(task.source, task.target, task.chunk_bytes, task.readers)
+                path = self.costs.path_of(task)
             line.bound_by.append(path.narrowest if path is not None else "link")
             line.launch.append(0.0)
             line.flops.append(0.0)
@@ -315,7 +315,8 @@ class _Books:
             self.read[task.source] += record.moved_bytes
             spent = record.moved_bytes * self.costs.joules_per_byte(task.source, written=False)
             self.memory_energy[task.source] = self.memory_energy.get(task.source, 0.0) + spent
-        self.read[memory] += cost.read_bytes
+        over_link = record.moved_bytes if self.system.nodes[task.device].device.kind == "gpu" else 0.0
+        self.read[memory] += max(cost.read_bytes - over_link, 0.0)
         self.written[memory] += cost.write_bytes
         self.compute_energy[task.device] = self.compute_energy.get(task.device, 0.0) + cost.compute_energy_j
         if cost.usage is not None:

@@ -4,6 +4,10 @@ The device keeps the weights of as many operators as fit beside caches and activ
 from the largest memory it has a path to. A copy engine prefetches in program order while the device
 computes; ``ahead`` bounds how many streamed operators are in flight or waiting, two being a double buffer.
 Streamed copies are dropped after use, so that the same plan serves every step.
+
+``access`` says how a GPU gets at what is not in its memory: a copy engine brings it ahead of use; kernels read it in
+requests over the link, and no copy is made (zero-copy); or page faults bring it once the kernel before has ended
+(unified memory).
 """
 
 from __future__ import annotations
@@ -12,7 +16,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from hw_configs.problems import InfeasibleError, InputError, bad_input
-from hw_configs.settings import Settings, count, name_of, size
+from hw_configs.settings import Settings, count, name_of, size, word
 from hw_configs.system import MemorySpace, Node, System
 from mapping.liveness import footprint
 from mapping.mapper import MapperOptions
@@ -33,15 +37,17 @@ class StreamWeightsSettings(Settings):
     ahead: int = count(2, "streamed operators in flight or waiting", least=1, most=1000, unit="operators")
     device: str | None = name_of("the device to use", absent="the first that computes")
     limit: int | None = size(None, "device memory to use", absent="all")
+    access: str = word("copy", "how a GPU gets at weights elsewhere", ("copy", "zero-copy", "unified"))
 
 
 @dataclass(frozen=True)
 class StreamWeightsNotes(PlanNotes):
-    """How much is streamed, from where, and how many operators ahead."""
+    """How much is streamed, from where, how many operators ahead, and how."""
 
     streamed_bytes: int
     streamed_from: str
     ahead: int
+    access: str
 
 
 class StreamWeights:
@@ -57,7 +63,12 @@ class StreamWeights:
         device_memory = system.memories[node.memory or node.name]
         store = _store(system, node, device_memory)
         usable = min(device_memory.usable_bytes, chosen.limit or device_memory.usable_bytes)
-        streamed = choose_streamed(graph, usable, chosen.ahead)
+        if chosen.access != "copy" and node.device.kind != "gpu":
+            found = f"{node.name!r} is no GPU, and copies what it streams"
+            raise bad_input(found, path="--set access")
+        # Requests over the link need no room; faults bring one operator's weights at a time.
+        ahead = {"copy": chosen.ahead, "zero-copy": 0, "unified": 1}[chosen.access]
+        streamed = choose_streamed(graph, usable, ahead)
         if streamed is None:
             if usable < device_memory.usable_bytes:
                 raise InfeasibleError(f"{graph.name} does not run in {usable} bytes of {device_memory.name}")
@@ -68,7 +79,8 @@ class StreamWeights:
                 f"{graph.name} does not fit: {moved} bytes of weights must be streamed, and {store.name} "
                 f"has {store.usable_bytes}"
             )
-        return _write(graph, system, node, device_memory.name, store.name, streamed, chosen.ahead)
+        way = _Way(node, device_memory.name, store.name, ahead, chosen.access)
+        return _write(graph, system, streamed, way)
 
 
 MAPPER: Final = StreamWeights()
@@ -128,43 +140,54 @@ def spread(size: dict[str, int], share: float) -> list[str]:
     return chosen
 
 
-def _write(
-    graph: Graph,
-    system: System,
-    node: Node,
-    memory: str,
-    store: str,
-    streamed: dict[str, tuple[str, ...]],
-    ahead: int,
-) -> Plan:
+@dataclass(frozen=True, slots=True)
+class _Way:
+    """What computes, in which memory, and how weights come from the memory ``store``."""
+
+    node: Node
+    memory: str
+    store: str
+    ahead: int
+    access: str
+
+
+def _write(graph: Graph, system: System, streamed: dict[str, tuple[str, ...]], way: _Way) -> Plan:
     outside = {weight for weights in streamed.values() for weight in weights}
     homes = {
-        name: (Home(store if name in outside else memory),)
+        name: (Home(way.store if name in outside else way.memory),)
         for name in graph.tensors
         if name not in graph.producer
     }
     tasks: list[Task] = []
     users: list[str] = []
+    before = ""
     for op in graph.operators:
-        for weight in streamed.get(op.name, ()):
+        weights = streamed.get(op.name, ())
+        if way.access != "zero-copy":
             # The buffer's slot is free once the operator `ahead` streams before this one has run.
-            after = (users[-ahead],) if len(users) >= ahead else ()
-            tasks.append(
-                Transfer(
-                    f"stream {weight}",
-                    f"{store}->{memory}",
-                    tensor=weight,
-                    source=store,
-                    target=memory,
-                    after=after,
-                )
-            )
-        if op.name in streamed:
+            after = (users[-way.ahead],) if len(users) >= way.ahead else ()
+            if way.access == "unified" and before:
+                after = (before,)
+            tasks += [_transfer(weight, way, after) for weight in weights]
+        if weights:
             users.append(op.name)
-        tasks.append(_compute(op, node))
-    notes = StreamWeightsNotes(sum(graph.tensors[w].size_bytes for w in outside), store, ahead)
+        tasks.append(_compute(op, way, weights))
+        before = op.name
+    moved = sum(graph.tensors[w].size_bytes for w in outside)
+    notes = StreamWeightsNotes(moved, way.store, way.ahead, way.access)
     return Plan(graph.name, system.name, "stream-weights", tuple(tasks), homes, notes=notes)
 
 
-def _compute(operator: Operator, node: Node) -> Task:
-    return Compute(operator.name, f"{node.name}.compute", operator=operator.name, device=node.name)
+def _transfer(weight: str, way: _Way, after: tuple[str, ...]) -> Task:
+    return Transfer(
+        f"stream {weight}", f"{way.store}->{way.memory}", tensor=weight, source=way.store, target=way.memory,
+        after=after, faults=way.access == "unified",
+    )  # fmt: skip
+
+
+def _compute(operator: Operator, way: _Way, weights: tuple[str, ...]) -> Task:
+    here = way.access == "zero-copy" and bool(weights)
+    return Compute(
+        operator.name, f"{way.node.name}.compute", operator=operator.name, device=way.node.name,
+        streamed=weights if here else (), source=way.store if here else "",
+    )  # fmt: skip

@@ -87,6 +87,7 @@ _group(
         "dram": "trace_dram:trace_dram",
         "flash": "trace_flash:trace_flash",
         "gather": "trace_gather:trace_gather",
+        "gpu": "trace_gpu:trace_gpu",
         "pages": "trace_pages:trace_pages",
         "pim": "trace_pim:trace_pim",
         "search": "trace_search:trace_search",

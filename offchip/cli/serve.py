@@ -18,7 +18,7 @@ __all__ = ["serve"]
 
 def serve(
     model: Annotated[str, typer.Argument(help="built-in language model or config.json")],
-    hw: Annotated[str, typer.Option("--hw", help="system or device: a name or a YAML file")],
+    hw: Annotated[str | None, typer.Option("--hw", help="system or device: a name or a YAML file")] = None,
     requests: Annotated[
         Path | None, typer.Option(help="a description (YAML) or a trace; not needed for --describe")
     ] = None,
@@ -37,6 +37,26 @@ def serve(
     prefill_workers: Annotated[int, typer.Option(help="workers for prompts alone")] = 0,
     decode_workers: Annotated[int, typer.Option(help="workers for answers alone")] = 0,
     fail: Annotated[list[str] | None, typer.Option(help="WORKER@TIME[:RETURN], such as 0@30s:60s")] = None,
+    pools: Annotated[
+        Path | None, typer.Option(help="workers of unlike hardware, in place of --hw: a YAML file")
+    ] = None,
+    attention_hw: Annotated[str, typer.Option(help="attention apart from the rest: its devices")] = "",
+    attention_workers: Annotated[int, typer.Option(help="so many of them for each worker")] = 0,
+    attention_wire: Annotated[str, typer.Option(help="a link's name, or such as '50 GB/s'")] = "",
+    attention_batches: Annotated[int, typer.Option(help="that take turns")] = 2,
+    host_cache: Annotated[str, typer.Option(help="host memory of a worker for caches, such as 64GiB")] = "",
+    drive_cache: Annotated[
+        str, typer.Option(metavar="DRIVE:SIZE", help="and drives behind it: a device, or the system's group")
+    ] = "",
+    mapper: Annotated[
+        str, typer.Option(help="price steps by its plans on the whole machine; see 'offchip mappers'")
+    ] = "",
+    strict: Annotated[
+        bool,
+        typer.Option(
+            "--strict", help="refuse requests that can never be answered, in place of rejecting them"
+        ),
+    ] = False,
     slo: Annotated[str, typer.Option(help="limits: ttft=200ms,tpot=30ms,e2e=10s,attainment=90%")] = "",
     find_rate: Annotated[
         bool, typer.Option("--find-rate", help="the largest rate within the limits")
@@ -65,7 +85,9 @@ def serve(
     asked = ServeOptions(
         engine=engine, version=version, settings=_settings(setting), tp=tp, pp=pp, ep=ep, dp=dp, replicas=replicas,
         routing=routing, prefill_workers=prefill_workers, decode_workers=decode_workers, fail=tuple(fail or ()),
-        slo=slo, dtype=dtype, kv_dtype=kv_dtype, seed=seed,
+        slo=slo, dtype=dtype, kv_dtype=kv_dtype, seed=seed, strict=strict, host_cache=host_cache,
+        drive_cache=drive_cache, attention_hw=attention_hw, attention_workers=attention_workers,
+        attention_wire=attention_wire, attention_batches=attention_batches, pools=pools, mapper=mapper,
     )  # fmt: skip
     if describe:
         _describe(model, hw, asked, requests, as_json)
@@ -88,7 +110,7 @@ def serve(
 
 
 def _serve(
-    model: str, hw: str, source: RequestSource, asked: ServeOptions, out: Path | None, as_json: bool
+    model: str, hw: str | None, source: RequestSource, asked: ServeOptions, out: Path | None, as_json: bool
 ) -> None:
     from offchip.cli.output import print_json, print_tables, progress
     from offchip.serving.build import deploy
@@ -109,7 +131,7 @@ def _serve(
 
 def _rate(
     model: str,
-    hw: str,
+    hw: str | None,
     source: RequestSource,
     asked: ServeOptions,
     tolerance: float,
@@ -131,7 +153,7 @@ def _rate(
 
 def _layouts(
     model: str,
-    hw: str,
+    hw: str | None,
     source: RequestSource,
     asked: ServeOptions,
     gpus: int,
@@ -150,7 +172,7 @@ def _layouts(
         _write(tried.best.result, out, as_json)
 
 
-def _describe(model: str, hw: str, asked: ServeOptions, requests: Path | None, as_json: bool) -> None:
+def _describe(model: str, hw: str | None, asked: ServeOptions, requests: Path | None, as_json: bool) -> None:
     from offchip.cli.output import print_json, print_tables
     from offchip.serving.build import deploy
     from offchip.serving.describe import describe
@@ -158,11 +180,12 @@ def _describe(model: str, hw: str, asked: ServeOptions, requests: Path | None, a
     from workloads.requests import make_requests
 
     served = source_of(requests, asked.seed).requests if requests is not None else make_requests([1], [1])
-    found = describe(deploy(model, hw, asked, served))
+    deployment = deploy(model, hw, asked, served)
+    found = [describe(deployment, number) for number in range(len(deployment.parts))]
     if as_json:
-        print_json(found.as_json())
+        print_json(found[0].as_json() if len(found) == 1 else [one.as_json() for one in found])
     else:
-        print_tables(found.shown_tables())
+        print_tables([table for one in found for table in one.shown_tables()])
 
 
 def _write(result: Any, out: Path | None, as_json: bool, probes: Any = ()) -> None:

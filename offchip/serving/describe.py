@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from hw_configs.shown import Shown, Table
-from offchip.serving.build import Deployment, rent_of
-from simulator.serving.exchange_time import gpus_of
+from hw_configs.units import format_quantity
+from offchip.serving.build import Deployment, Part, rent_of
 
 __all__ = ["Description", "describe"]
 
@@ -39,9 +39,27 @@ class Description(Shown):
         )
 
 
-def describe(deployment: Deployment) -> Description:
-    """What a deployment runs with."""
-    asked, base, settings = deployment.asked, deployment.preset, deployment.settings
+def _tiers(part: Part) -> dict[str, str]:
+    """Places in slower memories."""
+    space, found = part.capacity.space, {}
+    for name, blocks in (("host cache", space.host_blocks), ("drive cache", space.drive_blocks)):
+        if blocks:
+            size = format_quantity(float(round(blocks * space.block_bytes)), "size")
+            found[name] = f"{size}: {blocks} blocks, for requests that are preempted"
+    return found
+
+
+def _dollars(part: Part) -> str:
+    """What a GPU costs an hour, and what that follows from."""
+    system = part.pool.system
+    cost = rent_of(system) if system.of_kind("gpu") else None
+    return "no price stated" if cost is None else f"{cost.usd_per_s * 3600:.4g} USD/h a GPU ({cost.basis})"
+
+
+def describe(deployment: Deployment, number: int = 0) -> Description:
+    """What a deployment's pool runs with; one without pools has one."""
+    part = deployment.parts[number]
+    asked, base, settings = part.pool.asked, part.preset, part.settings
     rows = []
     for name in type(settings).__dataclass_fields__:
         default = base.defaults.get(name)
@@ -49,21 +67,16 @@ def describe(deployment: Deployment) -> Description:
         if name in asked.settings or any(key.startswith(f"{name}.") for key in asked.settings):
             source = "given"
         elif name == "max_model_len":
-            source = f"{deployment.served.model.name}: the longest sequence of its config"
+            source = f"{part.served.model.name}: the longest sequence of its config"
         elif name in ("engine", "version"):
             source = f"given; defaults of {base.version}"
         else:
             source = f"{base.version}, {default.source}" if default is not None else "off, as in vLLM"
         rows.append((name, str(value) if value not in ("", None) else "-", source))
-    pricer: Any = deployment.service.workers[0].pricer
+    pricer: Any = part.pricer
     return Description(
-        f"{deployment.served.model.name} on {deployment.system.name}, {asked.engine}, {asked.describe_layout()}",
-        tuple(rows), tuple(deployment.capacity.describe().items()),
-        (*pricer.describe().items(), ("dollars", _dollars(deployment))),
+        f"{part.pool.name and part.pool.name + ': '}{part.served.model.name} on {part.pool.system.name}, "
+        f"{asked.engine}, {asked.describe_layout()}",
+        tuple(rows), tuple((part.capacity.describe() | _tiers(part)).items()),
+        (*pricer.describe().items(), ("dollars", _dollars(part))),
     )  # fmt: skip
-
-
-def _dollars(deployment: Deployment) -> str:
-    """What a device costs an hour, and what that follows from."""
-    cost = rent_of(deployment.system, gpus_of(deployment.system))
-    return "no price stated" if cost is None else f"{cost.usd_per_s * 3600:.4g} USD/h a device ({cost.basis})"

@@ -106,13 +106,15 @@ def _divisors(number: int) -> list[int]:
 
 def best_layout(
     model: str | Path,
-    hw: str | Path | System,
+    hw: str | Path | System | None,
     source: RequestSource,
     asked: ServeOptions,
     gpus: int,
     report: Reporter = silent,
 ) -> LayoutsTried:
     """Serve the requests with every layout of so many GPUs. ``InfeasibleError`` where none has room."""
+    if asked.pools is not None or asked.attention_workers:
+        raise bad_input("cannot stand beside pools or attention apart", path="--best-layout")
     if asked.apart:
         raise bad_input("cannot stand beside workers for prefill and decode", path="--best-layout")
     if not 1 <= gpus <= 1024:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Final, TypedDict
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, TypedDict
 
 from hw_configs.problems import InputError, Problem, bad_input, nearest
 from hw_configs.typed_fields import wrong_types
@@ -16,7 +17,16 @@ from simulator.serving.slo import Slo, parse_slo
 
 __all__ = ["ServeChoices", "ServeOptions", "parse_failure"]
 
+if TYPE_CHECKING:
+    from offchip.serving.pools import Pools
+
 MOST_WORKERS: Final = 4096
+MOST_BATCHES: Final = 16
+OF_A_POOL: Final = (
+    "tp", "pp", "ep", "dp", "replicas", "prefill_workers", "decode_workers", "host_cache", "drive_cache",
+    "attention_hw", "attention_workers", "attention_wire", "mapper",
+)  # fmt: skip
+"""Options that pools have of their own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +36,13 @@ class ServeOptions:
     ``settings``: of the engine, by name (``--set``). ``tp``, ``pp``, ``ep``, ``dp``: devices that share each product,
     stages, groups of experts, groups of data-parallel attention. ``prefill_workers`` and ``decode_workers``: both above
     0 puts prefill and decode apart. ``fail``: ``WORKER@TIME[:RETURN]``, such as ``0@30s:60s``. ``slo``: such as
-    ``ttft=200ms,tpot=30ms,attainment=90%``. ``seed``: in place of the description's own.
+    ``ttft=200ms,tpot=30ms,attainment=90%``. ``seed``: in place of the description's own. ``strict``: refuse requests
+    that can never be answered in place of rejecting them. ``host_cache``, ``drive_cache``: of each worker, for caches
+    of preempted requests: ``64GiB``, ``DRIVE:1TiB``. ``attention_hw``, ``attention_workers``, ``attention_wire``,
+    ``attention_batches``: attention apart from the rest, on so many devices of each worker, over a link by name or a
+    bandwidth, with so many batches in turn. ``pools``: workers of unlike hardware (:mod:`offchip.serving.pools`), in
+    place of a machine and a layout. ``mapper``: steps cost what the plans of this mapper do on the whole machine;
+    without GPUs ``pim`` or ``single-device`` where none is named.
     """
 
     engine: str = "vllm"
@@ -45,6 +61,15 @@ class ServeOptions:
     dtype: str | None = None
     kv_dtype: str | None = None
     seed: int | None = None
+    strict: bool = False
+    host_cache: str = ""
+    drive_cache: str = ""
+    attention_hw: str = ""
+    attention_workers: int = 0
+    attention_wire: str = ""
+    attention_batches: int = 2
+    mapper: str = ""
+    pools: Pools | Sequence[object] | Mapping[str, object] | str | Path | None = None
 
     def __post_init__(self) -> None:
         problems = wrong_types(self)
@@ -57,7 +82,8 @@ class ServeOptions:
         if self.engine not in ENGINES:
             raise bad_input(f"found {self.engine!r}; known: {', '.join(ENGINES)}", path="--engine",
                             suggestion=nearest(self.engine, ENGINES))  # fmt: skip
-        least = {"tp": 1, "pp": 1, "ep": 1, "dp": 1, "replicas": 1, "prefill_workers": 0, "decode_workers": 0}
+        least = {"tp": 1, "pp": 1, "ep": 1, "dp": 1, "replicas": 1, "prefill_workers": 0, "decode_workers": 0,
+                 "attention_workers": 0}  # fmt: skip
         problems = [
             Problem(
                 f"found {getattr(self, name)}; expected {low} to {MOST_WORKERS}",
@@ -72,21 +98,37 @@ class ServeOptions:
         elif self.prefill_workers and self.replicas > 1:
             problems.append(Problem("stands beside workers for prefill and decode; give the number of each",
                                     path="--replicas"))  # fmt: skip
+        problems += _apart_problems(self)
         if self.seed is not None and not 0 <= self.seed < 2**32:
             problems.append(Problem(f"found {self.seed}; expected 0 to {2**32 - 1}", path="--seed"))
         problems += _unknown_to_engine(self)
         if problems:
             raise InputError(problems)
+        if self.pools is not None:
+            from offchip.serving.pools import pools_of
+
+            object.__setattr__(self, "pools", pools_of(self.pools))
         _ = self.limits, self.failures
 
     @property
     def apart(self) -> bool:
         """Whether prefill and decode are on different workers."""
+        if self.pool_file is not None:
+            return self.pool_file.pools[0].role != "both"
         return self.prefill_workers > 0
+
+    @property
+    def pool_file(self) -> Pools | None:
+        """The pools, read."""
+        from offchip.serving.pools import Pools
+
+        return self.pools if isinstance(self.pools, Pools) else None
 
     @property
     def workers(self) -> int:
         """Number of workers."""
+        if self.pool_file is not None:
+            return self.pool_file.workers
         return self.prefill_workers + self.decode_workers if self.apart else self.replicas
 
     @property
@@ -114,6 +156,10 @@ class ServeOptions:
     def describe_layout(self) -> str:
         """The layout in words."""
         words = [f"tp {self.tp}"]
+        if self.mapper:
+            words = [f"plans by {self.mapper}"]
+        if self.attention_workers:
+            words.append(f"attention apart on {self.attention_workers} {Path(self.attention_hw).stem}")
         words += [f"{name} {getattr(self, name)}" for name in ("pp", "ep", "dp") if getattr(self, name) > 1]
         kind = (
             f"{self.prefill_workers} prefill and {self.decode_workers} decode workers"
@@ -142,6 +188,38 @@ class ServeChoices(TypedDict, total=False):
     dtype: str | None
     kv_dtype: str | None
     seed: int | None
+    strict: bool
+    host_cache: str
+    drive_cache: str
+    attention_hw: str
+    attention_workers: int
+    attention_wire: str
+    attention_batches: int
+    mapper: str
+    pools: Pools | Sequence[object] | Mapping[str, object] | str | Path | None
+
+
+def _apart_problems(asked: ServeOptions) -> list[Problem]:
+    """What does not go together with attention apart, or with pools."""
+    problems = []
+    given = (bool(asked.attention_hw), asked.attention_workers > 0, bool(asked.attention_wire))
+    if any(given) and not all(given):
+        problems.append(Problem("go together: attention apart needs its devices, their number and a wire",
+                                path="--attention-hw, --attention-workers, --attention-wire"))  # fmt: skip
+    if any(given) and asked.prefill_workers:
+        problems.append(Problem("stands beside workers for prefill and decode; a pools file puts both apart",
+                                path="--attention-hw"))  # fmt: skip
+    if not 1 <= asked.attention_batches <= MOST_BATCHES:
+        problems.append(Problem(f"found {asked.attention_batches}; expected 1 to {MOST_BATCHES}",
+                                path="--attention-batches"))  # fmt: skip
+    if asked.pools is not None:
+        fresh = {f.name: f.default for f in fields(ServeOptions)}
+        problems += [
+            Problem("cannot stand beside --pools, whose pools say it", path=f"--{name.replace('_', '-')}")
+            for name in OF_A_POOL
+            if getattr(asked, name) != fresh[name]
+        ]
+    return problems
 
 
 def _unknown_to_engine(asked: ServeOptions) -> list[Problem]:

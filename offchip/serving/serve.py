@@ -7,15 +7,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Unpack
 
-from hw_configs.problems import bad_input
+import numpy as np
+
+from hw_configs.problems import InputError, Problem, bad_input
 from hw_configs.system import System
 from hw_configs.units import format_quantity
 from offchip.keywords import from_keywords
 from offchip.progress import Reporter, silent
-from offchip.serving.build import Deployment, deploy, refuse_too_long
+from offchip.serving.build import Deployment, deploy
 from offchip.serving.options import ServeChoices, ServeOptions
 from simulator.serving.cluster import run_service
 from simulator.serving.result import ServingResult
+from simulator.serving.taken import refusals
 from workloads.requests import Requests
 from workloads.requests.sources import RequestSource, load_requests
 
@@ -24,13 +27,15 @@ if TYPE_CHECKING:
 
 __all__ = ["find_serving_rate", "run", "serve", "source_of", "too_short"]
 
+MOST_TOLD: Final = 5
+"""Requests that can never be answered that are named."""
 ENOUGH: Final = 10
 """Median answers that arrivals must last for a load to count as lasting."""
 
 
 def serve(
     model: str | Path,
-    hw: str | Path | System,
+    hw: str | Path | System | None,
     requests: str | Path | Requests,
     *,
     report: Reporter = silent,
@@ -71,13 +76,33 @@ def run(
     requests: Requests | None = None,
     advance: Callable[[int], None] | None = None,
 ) -> ServingResult:
-    """Run a deployment; ``requests`` in place of the source's, such as the same ones at another rate."""
+    """Run a deployment; ``requests`` in place of the source's, such as the same ones at another rate.
+
+    Requests that no worker can ever answer are rejected, each with its reason, and the others served. ``InputError``
+    where there are no others, or with the option ``strict``.
+    """
     served = requests if requests is not None else source.requests
-    refuse_too_long(served, deployment)
-    record = run_service(served, deployment.service, advance)
+    refused = refusals(served, deployment.service.workers)
+    if refused and (deployment.asked.strict or len(refused) == served.count):
+        raise InputError(_too_long(served, refused))
+    if refused:
+        kept = np.ones(served.count, np.bool_)
+        kept[list(refused)] = False
+        record = run_service(served.part(kept), deployment.service, advance).with_rejected(kept, refused)
+    else:
+        record = run_service(served, deployment.service, advance)
     own = source.description.seed if source.description is not None else 0
     facts = deployment.facts(served, own if source.seed is None else source.seed, source.notes)
     return ServingResult(record, served, facts, deployment.asked.limits)
+
+
+def _too_long(requests: Requests, refused: dict[int, str]) -> list[Problem]:
+    """A line for each of the first requests that can never be answered."""
+    more = f" ({len(refused)} requests can never be answered)" if len(refused) > 1 else ""
+    return [
+        Problem(f"found {why}{more if place == 0 else ''}", requests.name, path=f"request {request}")
+        for place, (request, why) in enumerate(list(refused.items())[:MOST_TOLD])
+    ]
 
 
 def find_serving_rate(

@@ -5,26 +5,29 @@ Lamina, arXiv:2405.01814. Llama-3-70B on two H100 and four H20 against four H100
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cache
 from typing import Final, NamedTuple
 
 import numpy as np
 
 from hw_configs.library import load_link, load_system
-from offchip.api import simulate
-from offchip.studies.phase_times import cache_bytes, phase_times, usable_bytes, weight_bytes
+from offchip.serving.build import load_served
 from offchip.studies.study import Claim, ClaimResult, Outcome, Study, StudyTable, compare
-from simulator.serving.apart import AttentionApart, AttentionWire
-from simulator.serving.step import ScheduledStep, StepCost
+from simulator.serving.apart import AttentionApart
+from simulator.serving.apart_model import AttentionWorkers, apart_capacity, make_attention_apart
+from simulator.serving.capacity import Capacity, capacity_of
+from simulator.serving.pricing import Pricer, make_pricer
+from simulator.serving.settings import EngineSettings, Layout
+from simulator.serving.step import ScheduledStep
 
 __all__ = ["STUDY"]
 
 MODEL: Final = "llama-3-70b"
-LAYERS, WIDTH, GROUP = 80, 8192, 8
+LAYERS: Final = 80
 MODEL_WORKERS, ATTENTION_WORKERS, ALONE = 2, 4, 4
 SHARE: Final = 0.9
 """Of the device memory: what an engine uses, vLLM's default of the time."""
+SETTINGS: Final = EngineSettings(gpu_memory_utilization=SHARE)
 ALPHA, AT_ONCE = 0.2, 300
 _PAPER: Final = "Lamina, arXiv:2405.01814"
 _LATER: Final = "Lamina, arXiv:2405.01814, later version"
@@ -49,48 +52,29 @@ TRACES: Final = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Fixed:
-    """A price that is known."""
-
-    seconds: float
-
-    def price(self, _step: ScheduledStep) -> StepCost:
-        """The same for every step of the batch it was made for."""
-        return StepCost(self.seconds, self.seconds, 0.0, 0.0, 0.0)
-
-
 @cache
-def others(batch: int, devices: int) -> float:
-    """Seconds of a decode step's operators but attention on so many H100, exchanges within."""
-    step = simulate(
-        MODEL,
-        "dgx-h100",
-        phase="decode",
-        batch=batch,
-        prompt=1,
-        dtype="fp16",
-        tp=devices,
-        fidelity="analytic",
-    )
-    return step.makespan_s
+def both() -> tuple[AttentionApart, Capacity, Pricer, Capacity]:
+    """Both machines as ``offchip serve`` builds them: attention apart, then four H100; each with its cache."""
+    link = load_link("roce-400")
+    workers = AttentionWorkers(load_system("h20"), ATTENTION_WORKERS, link.bandwidth, link.latency)
+    model, node, settings = load_served(MODEL, "fp16").model, load_system("dgx-h100"), SETTINGS
+    apart, alone = Layout(tp=MODEL_WORKERS), Layout(tp=ALONE)
+    return (
+        make_attention_apart(model, node, apart, settings, workers),
+        apart_capacity(model, node, apart, settings, workers), make_pricer(model, node, alone, settings),
+        capacity_of(model, node, alone, settings),
+    )  # fmt: skip
 
 
-def attention(device: str, batch: int, context: int, devices: int) -> float:
-    """Seconds of all layers' attention, heads divided over devices; long batches by their share of a short one."""
-    some = min(batch, 32)
-    return phase_times(MODEL, device, "decode", some, context).attention_s * batch / some / devices
+def fits(capacity: Capacity, context: int) -> int:
+    """Requests of so many tokens whose cache fits."""
+    return capacity.space.blocks // -(-context // capacity.space.block_tokens)
 
 
-def fits(device: str, devices: int, held: float, context: int) -> int:
-    """Requests of so many tokens whose cache fits beside ``held`` bytes."""
-    return int((devices * SHARE * usable_bytes(device) - held) / (context * cache_bytes(MODEL)))
-
-
-def step_of(batch: int) -> ScheduledStep:
-    """A decode step of so many requests."""
+def step_of(batch: int, context: int) -> ScheduledStep:
+    """A decode step of so many requests with so many tokens in the cache."""
     one = np.ones(batch, np.int64)
-    return ScheduledStep(np.arange(batch), one, one, 0 * one, one > 0, -one)
+    return ScheduledStep(np.arange(batch), one, context * one, 0 * one, one > 0, -one)
 
 
 class Point(NamedTuple):
@@ -106,29 +90,21 @@ class Point(NamedTuple):
 def point(trace: Trace) -> Point:
     """Both machines with as many requests as fit."""
     context = trace.context
-    alone = fits("h100-sxm", ALONE, weight_bytes(MODEL), context)
-    alone_s = others(alone, ALONE) + attention("h100-sxm", alone, context, ALONE)
-    half = fits("h20", ATTENTION_WORKERS, 0.0, context) // 2
-    link = load_link("roce-400")
-    wire = AttentionWire(
-        bytes_per_s=MODEL_WORKERS * link.bandwidth, latency_s=link.latency,
-        out_bytes=2.0 * WIDTH * (1 + 2 / GROUP), back_bytes=2.0 * WIDTH,
-    )  # fmt: skip
-    prices = (
-        Fixed(others(half, MODEL_WORKERS)),
-        Fixed(attention("h20", half, context, ATTENTION_WORKERS)),
-    )
-    seconds = AttentionApart(*prices, wire, LAYERS).price_groups([step_of(half)] * 2).seconds
-    passed = 2 * half * LAYERS * (wire.out_bytes + wire.back_bytes) / seconds
+    apart, cache, whole, whole_cache = both()
+    alone = fits(whole_cache, context)
+    alone_s = whole.price(step_of(alone, context)).seconds
+    half = fits(cache, context) // 2
+    seconds = apart.price_groups([step_of(half, context)] * 2).seconds
+    passed = 2 * half * LAYERS * (apart.wire.out_bytes + apart.wire.back_bytes) / seconds
     return Point(2 * half, 2 * half / seconds, alone, alone / alone_s, passed)
 
 
 def needed_rate(context: int) -> float:
     """Bytes per second with which the transfers of 300 requests take :data:`ALPHA` of a step."""
-    size = LAYERS * AT_ONCE * 2.0 * WIDTH * (2 + 2 / GROUP)
-    return size / (
-        ALPHA * (others(AT_ONCE, MODEL_WORKERS) + attention("h20", AT_ONCE, context, ATTENTION_WORKERS))
-    )
+    apart = both()[0]
+    step = step_of(AT_ONCE, context)
+    size = LAYERS * AT_ONCE * (apart.wire.out_bytes + apart.wire.back_bytes)
+    return size / (ALPHA * (apart.model.price(step).seconds + apart.attention.price(step).seconds))
 
 
 def _price(device: str) -> float:
@@ -149,9 +125,9 @@ def _run() -> Outcome:
     batches = float(np.mean([p.batch / p.batch_alone for p in points.values()]))
     method = (
         f"{MODEL} in FP16: decode steps with as many requests as the cache holds at {SHARE:.0%} of memory, "
-        "contexts of the "
-        "traces' mean prompt and half an answer. All but attention on 2 H100 (tensor parallel), attention's "
-        "heads over 4 "
+        "contexts of the traces' mean prompt and half an answer. Priced and placed as `offchip serve` does it, with "
+        "the host time of vLLM's newest constants on both sides. All but attention on 2 H100 (tensor parallel), "
+        "attention's heads over 4 "
         "H20, two batches in turn, 400 Gb/s a H100; against 4 H100 with everything."
     )
     differences = (

@@ -59,9 +59,9 @@ def service_figures() -> tuple[str, ...]:
         for time in times
     ]
     return (
-        "duration_s", "requests", "finished", "kept", "prompt_tokens", "output_tokens", "cached_prompt_tokens",
-        "preemptions", "preempted_requests", "retries", "lost_tokens", "steps", "transfers", "attainment",
-        "cache_hit_share", *names, "requests_per_s", "input_tokens_per_s", "output_tokens_per_s",
+        "duration_s", "requests", "rejected", "finished", "kept", "prompt_tokens", "output_tokens",
+        "cached_prompt_tokens", "preemptions", "preempted_requests", "retries", "lost_tokens", "steps", "transfers",
+        "attainment", "cache_hit_share", *names, "requests_per_s", "input_tokens_per_s", "output_tokens_per_s",
         "goodput_requests_per_s", "goodput_tokens_per_s", "device_busy", "host_share", "batch", "cache", "cache_peak",
         "energy_j", "idle_energy_j", "dollars", "energy_j_per_million_tokens", "dollars_per_million_tokens",
     )  # fmt: skip

@@ -10,6 +10,7 @@ from hw_configs.problems import InputError, bad_input
 from hw_configs.typed_fields import wrong_types
 from offchip.keywords import from_keywords
 from offchip.progress import Reporter, silent, upto
+from offchip.tracing.quantity import option_quantity
 
 if TYPE_CHECKING:
     from simulator.flash.drive import Drive
@@ -126,32 +127,18 @@ def trace_pages(
 
         drive, write_rate = _drive(str(chosen.drive), extent_of(requests))
         policy = CachePolicy(
-            memory_bytes=int(_quantity(chosen.memory or "", "size", "--memory")),
-            page_bytes=int(_quantity(chosen.page, "size", "--page")),
-            read_ahead_bytes=int(_quantity(chosen.read_ahead, "size", "--read-ahead")),
+            memory_bytes=int(option_quantity(chosen.memory or "", "size", "--memory")),
+            page_bytes=int(option_quantity(chosen.page, "size", "--page")),
+            read_ahead_bytes=int(option_quantity(chosen.read_ahead, "size", "--read-ahead")),
             replacement=chosen.replacement, refault=chosen.refault, background_ratio=chosen.background_ratio,
-            dirty_ratio=chosen.dirty_ratio, expire_s=_quantity(chosen.expire, "time", "--expire"),
-            interval_s=_quantity(chosen.interval, "time", "--interval"),
-            touch_ns=round(_quantity(chosen.touch_time, "time", "--touch-time") * 1e9), write_bytes_per_s=write_rate,
+            dirty_ratio=chosen.dirty_ratio, expire_s=option_quantity(chosen.expire, "time", "--expire"),
+            interval_s=option_quantity(chosen.interval, "time", "--interval"),
+            touch_ns=round(option_quantity(chosen.touch_time, "time", "--touch-time") * 1e9),
+            write_bytes_per_s=write_rate,
         )  # fmt: skip
         return simulate_page_cache(
             policy, drive, requests, outstanding=chosen.outstanding, seed=chosen.seed, progress=upto(tally)
         )
-
-
-def _quantity(text: str, dimension: str, option: str) -> float:
-    from hw_configs.units import UnitError, parse_quantity
-
-    try:
-        value = parse_quantity(text, dimension)
-    except UnitError as error:
-        raise bad_input(str(error), path=option) from None
-    most = 2.0**50 if dimension == "size" else 1e6
-    if not 0 <= value <= most:
-        raise bad_input(
-            f"found {text!r}; expected no less than zero and no more than any machine has", path=option
-        )
-    return value
 
 
 def _requests(text: str, chosen: PageTraceOptions) -> BlockTrace:
@@ -162,7 +149,7 @@ def _requests(text: str, chosen: PageTraceOptions) -> BlockTrace:
     if not Path(text[:255]).exists() and (
         head in FILE_PATTERNS or (rest and "/" not in head and "." not in head)
     ):
-        return generate_file_pattern(text, int(_quantity(chosen.block_size, "size", "--block-size")))
+        return generate_file_pattern(text, int(option_quantity(chosen.block_size, "size", "--block-size")))
     return open_block_trace(text, chosen.format)
 
 
@@ -193,10 +180,10 @@ def _unified(chosen: PageTraceOptions) -> UnifiedMemory:
         found = f"{str(chosen.gpu)!r} is no GPU with a memory of its own"
         raise bad_input(found, path="--gpu")
     own = device.memory.usable_bytes
-    memory = own if chosen.memory is None else int(_quantity(chosen.memory, "size", "--memory"))
+    memory = own if chosen.memory is None else int(option_quantity(chosen.memory, "size", "--memory"))
     return UnifiedMemory(
         name=device.name, memory_bytes=memory, bandwidth_bytes_per_s=device.memory.bandwidth,
         link_bytes_per_s=load_link(str(chosen.link)).bandwidth, group=chosen.group, batch=chosen.batch,
-        batch_s=_quantity(chosen.batch_time, "time", "--batch-time"), prefetch=chosen.prefetch,
+        batch_s=option_quantity(chosen.batch_time, "time", "--batch-time"), prefetch=chosen.prefetch,
         pin_after=chosen.pin_after, read_mostly=chosen.read_mostly,
     )  # fmt: skip

@@ -1,7 +1,7 @@
 """What a scratchpad machine cannot do, whatever a plan says: read by the checker of plans.
 
-Operands flow past a scratchpad only on a machine that has one, only to be read, and from a memory that a path
-joins to it. As many transfers are under way at once as there are DMA engines.
+Operands flow past a memory only on a machine with a scratchpad or on a GPU, only to be read, and from a memory that a
+path joins to it. As many transfers are under way at once as there are DMA engines.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ __all__ = ["beyond_engines", "cannot_stream"]
 
 def cannot_stream(task: Compute, operator: Operator, node: Node, system: System) -> Iterator[str]:
     """Why a compute task cannot take its ``streamed`` operands from its ``source``."""
-    if not node.scratchpad:
-        yield f"streams operands into {task.device!r}, which works in no scratchpad"
+    if not node.scratchpad and node.device.kind != "gpu":
+        yield f"streams operands into {task.device!r}, which is no GPU and works in no scratchpad"
     elif task.source not in system.memories or task.source == node.memory:
         near = nearest(task.source, system.memories)
         hint = f" (did you mean {near!r}?)" if near else ""

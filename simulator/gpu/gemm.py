@@ -38,6 +38,7 @@ COLUMNS: Final = (
     "m", "n", "k", "batch", "a_bytes", "w_bytes", "o_bytes", "sms", "clock", "rate", "bandwidth", "l2",
     "shared", "sharing", "rotation", "library", "splits", "tdp", "idle", "j_flop", "j_byte", "k_padding",
     "resident", "before_bytes", "reread_bytes", "tile_sms", "accumulators", "l2_bytes_per_clock",
+    "scale_block", "vector_rate",
 )  # fmt: skip
 """Inputs of a row. ``rotation``: weight tensors that a benchmark cycles through one activation (0: cold).
 ``library``: share of the arithmetic rate that the library generation reaches. ``splits``: whether the
@@ -46,8 +47,9 @@ reduction may be split. ``resident``: share of the left operand that no DRAM rea
 traffic of a kernel that prepares the activation (quantises it to 8 bits). ``reread_bytes``: operand bytes that DRAM
 gives more than once, where a simulation of the L2 knows them; below zero the closed form says. ``tile_sms``:
 multiprocessors that work on a tile of 128 rows and more together. ``accumulators``: bytes of accumulators that a
-multiprocessor holds."""
-M, N, K, B, EA, EW, EO, SMS, CLK, RATE, BW, L2, SHARED, SHARING, ROT, LIB, MAXS, TDP, IDLE, JF, JB, KPAD, RES, BEFORE, REREAD, TILESMS, ACC, L2CLK = range(28)  # fmt: skip  # noqa: E501
+multiprocessor holds. ``scale_block``: steps of the reduction between two scalings of the sums, a multiply-add per
+element of the tile on the vector units; 0: none."""
+M, N, K, B, EA, EW, EO, SMS, CLK, RATE, BW, L2, SHARED, SHARING, ROT, LIB, MAXS, TDP, IDLE, JF, JB, KPAD, RES, BEFORE, REREAD, TILESMS, ACC, L2CLK, SCALE, VRATE = range(30)  # fmt: skip  # noqa: E501
 CONSTANTS: Final = (
     "e0", "feed", "feed_exponent", "overlap", "wave_cycles", "latency_us", "l2_share", "reduce_cycles",
     "quantisation", "epilogue", "memory_overlap", "access", "l2_rate", "store",
@@ -131,6 +133,8 @@ def gemm_rows(rows: Array, constants: Array, tiles: Array, splits: Array, out: A
                 turns = np.ceil(per)
                 share = x[QUANT] * turns + (1 - x[QUANT]) * max(per, 1.0)
                 compute = share * 2 * bm * bn * depth / (rate * e)
+                if f[SCALE] > 0:
+                    compute += turns * bm * bn * np.ceil(depth / f[SCALE]) * 2.0 / (f[VRATE] * clk)
                 column = live_m * f[EA] + live_n * f[EW]
                 fetched = column * depth * shared_fetch
                 # The pipeline has room for whole tiles; of it, the rows that are there are in flight.

@@ -19,7 +19,7 @@ from simulator.gpu.power import operation_joules
 from simulator.gpu.sheet import ATTENTION_KERNELS, GpuSheet
 from workloads.dtypes import BITS
 from workloads.graph import Operator
-from workloads.operators import Activation, Attention, GroupedProduct, Product, Rows
+from workloads.operators import Activation, Attention, GroupedProduct, Product, Quantize, Rows
 
 __all__ = ["FAMILIES", "Prediction", "Request", "family_of", "predict"]
 
@@ -120,7 +120,7 @@ def gemm_line(request: Request, constants: Constants) -> list[float]:
         resident_share(operator, left_bytes, batch * m * k * element),
         3.0 * batch * m * k if family == "tensor8" and setup.cache_write else 0.0, -1.0,
         float(sheet.architecture.multiprocessors_per_tile), sheet.architecture.accumulator_bytes,
-        float(sheet.architecture.l2_bytes_per_clock),
+        float(sheet.architecture.l2_bytes_per_clock), float(work.scale_block), sheet.rate("fp32", matrix=False),
     ]  # fmt: skip
 
 
@@ -231,13 +231,24 @@ def memory_line(request: Request, constants: Constants) -> list[float]:
     if isinstance(operator.work, Rows) and operator.work.m * operator.work.n > 1:
         m, n = float(operator.work.m), float(operator.work.n)
     elements = m * n * element
+    read = operator.read_bytes
+    if isinstance(operator.work, Quantize) and operator.work.dynamic and not operator.work.per_token:
+        read *= 2  # the largest magnitude of all comes first
     residency = operator.residency
     previous = residency in ("hot", "previous") or (not residency and setup.previous)
     return [
-        m, n, operator.read_bytes / elements, operator.write_bytes / elements, element, sheet.sms, sheet.clock,
+        m, n, read / elements, operator.write_bytes / elements, element, sheet.sms, sheet.clock,
         sheet.bandwidth * constants.memory_share(sheet.memory), sheet.l2_visible_bytes, float(previous),
-        float(operator.kind in ROW_KINDS), float(sheet.architecture.l2_bytes_per_clock),
+        float(reduces_rows(operator)), float(sheet.architecture.l2_bytes_per_clock),
     ]  # fmt: skip
+
+
+def reduces_rows(operator: Operator) -> bool:
+    """Whether a thread block reduces over each row before it writes it."""
+    work = operator.work
+    if isinstance(work, Quantize):
+        return work.dynamic and work.per_token and not work.block
+    return operator.kind in ROW_KINDS
 
 
 def memory_constants(request: Request, constants: Constants) -> Array:

@@ -16,6 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from hw_configs.problems import bad_input
+from hw_configs.units import format_quantity
 from simulator.serving.step import ScheduledStep, StepCost, StepPricer
 
 __all__ = ["ApartTimes", "AttentionApart", "AttentionWire"]
@@ -67,6 +68,16 @@ class AttentionApart:
     wire: AttentionWire
     layers: int
     model_sets: int = 1
+
+    def describe(self) -> dict[str, str]:
+        """What decides a price: the model workers' figures, and the wire."""
+        own: dict[str, str] = getattr(self.model, "describe", dict)()
+        rate, wire = format_quantity(self.wire.bytes_per_s, "bandwidth"), self.wire
+        return {
+            **own,
+            "attention apart": f"{rate} each way, {format_quantity(wire.latency_s, 'time')} a transfer; "
+            f"{wire.out_bytes:g} B out and {wire.back_bytes:g} B back for a token and layer",
+        }
 
     def price(self, step: ScheduledStep) -> StepCost:
         """The cost of one batch's step alone."""

@@ -57,9 +57,12 @@ class Capacity:
     weights: float
     activations: float
     reserve: float
+    adapters: float
     cache: float
     need: CacheNeed
     space: KvSpace
+    cache_device: str = ""
+    """Where the cache lies, if it is apart from the weights."""
 
     def describe(self) -> dict[str, str]:
         """Each part with what it is."""
@@ -68,7 +71,9 @@ class Capacity:
             "weights": f"{_size(self.weights)} on the fullest device",
             "activations": f"{_size(self.activations)} for the largest step (assumption: {PIECES:g} widths a token)",
             "reserve": f"{_size(self.reserve)} for CUDA graphs and libraries (assumption)",
-            "cache": f"{_size(self.cache)}: {self.space.blocks} blocks of {self.space.block_tokens} tokens",
+            **({"adapters": f"{_size(self.adapters)}, all of them resident"} if self.adapters else {}),
+            "cache": f"{_size(self.cache)}{self.cache_device and f' on each {self.cache_device}'}: "
+            f"{self.space.blocks} blocks of {self.space.block_tokens} tokens",
         }
 
 
@@ -119,18 +124,26 @@ def cache_need(decoder: Decoder, dtype: str, layout: Layout) -> CacheNeed:
     return CacheNeed(token / stages, sequence / stages)
 
 
-def capacity_of(model: ServedModel, system: System, layout: Layout, settings: EngineSettings) -> Capacity:
-    """The cache of a replica. ``InfeasibleError`` with the bytes where weights and work space leave none."""
+def capacity_of(
+    model: ServedModel, system: System, layout: Layout, settings: EngineSettings, adapter_bytes: float = 0.0
+) -> Capacity:
+    """The cache of a replica. ``InfeasibleError`` with the bytes where weights and work space leave none.
+
+    ``adapter_bytes``: of all adapters together, divided as the products that they stand beside.
+    """
     node = gpus_of(system)[0]
     memory = system.memories[node.memory or node.name]
     usable = min(settings.gpu_memory_utilization * memory.capacity_bytes, float(memory.usable_bytes))
     weights = weight_bytes(model, layout)
     activations = PIECES * 2.0 * model.decoder.hidden * settings.max_num_batched_tokens
-    left = usable - weights - activations - GRAPH_RESERVE
+    adapters = adapter_bytes / (layout.tp * layout.pp)
+    left = usable - weights - activations - GRAPH_RESERVE - adapters
     if left <= 0:
         raise InfeasibleError(
             f"{model.name} does not fit on {node.name} under tp {layout.tp}, pp {layout.pp}: weights "
-            f"{_size(weights)}, activations {_size(activations)}, reserve {_size(GRAPH_RESERVE)}; the "
+            f"{_size(weights)}, activations {_size(activations)}, reserve {_size(GRAPH_RESERVE)}"
+            + (f", adapters {_size(adapters)}" if adapters else "")
+            + "; the "
             f"engine has {_size(usable)} of it: short by {_size(-left)}"
         )
     need = cache_need(model.decoder, model.precision.cache, layout)
@@ -149,6 +162,7 @@ def capacity_of(model: ServedModel, system: System, layout: Layout, settings: En
         weights,
         activations,
         GRAPH_RESERVE,
+        adapters,
         left,
         need,
         space,

@@ -2,8 +2,9 @@
 
 In each instant, steps end first, then transfers arrive, workers fail or come back, and requests are sent; after all of
 that, idle workers that have something to do begin a step, in the order of their numbers. So one input has one outcome,
-to the last bit. Tokens that a client has are never delivered again: a request whose worker failed begins anew
-elsewhere, and what it gives a second time is not counted.
+to the last bit. Tokens that a client has are never delivered again: a request whose worker failed goes on elsewhere
+with them as a part of its prompt; where a scheduler does not know that, it begins anew and what it gives a second time
+is not counted.
 """
 
 from __future__ import annotations
@@ -28,11 +29,12 @@ from simulator.serving.record import (
     StepColumns,
     TransferColumns,
 )
-from simulator.serving.replica import Replica, Worker, WorkerStep
+from simulator.serving.replica import Replica, WorkerStep
 from simulator.serving.routing import ROUTERS, Pool
 from simulator.serving.sending import Sender
 from simulator.serving.service import Failure, Service, in_order
-from simulator.serving.views import decode_view, prefill_view
+from simulator.serving.taken import bounds_of
+from simulator.serving.views import seen_by
 from workloads.requests import Requests
 
 __all__ = ["run_service"]
@@ -52,11 +54,17 @@ def run_service(
     then is the record: requests without all their tokens were not answered.
     Raises ``InfeasibleError`` where some can never end: longer than a worker's memory, or no worker left.
     """
-    if can_be_quick(requests, service):
+    bound = any(worker.most_requests for worker in service.workers)
+    if not bound and can_be_quick(requests, service) and not _bounded(requests, service):
         record = QuickRun(requests, service).run(advance)
         if record is not None:
             return record
     return _Run(requests, service).run(advance)
+
+
+def _bounded(requests: Requests, service: Service) -> bool:
+    """Whether some worker can't answer what another can."""
+    return any(mask is not None for mask in bounds_of(requests, service.workers))
 
 
 class _Answers:
@@ -65,7 +73,7 @@ class _Answers:
     def __init__(self, requests: Requests, keep_gaps: bool) -> None:
         n = requests.count
         self.produced = np.zeros(n, np.int64)
-        """Tokens since the request last began anew."""
+        """Tokens since the request last began anew, with those that its client had then, if it went on from them."""
         self.delivered = np.zeros(n, np.int64)
         self.first_s, self.last_s = np.full(n, np.nan), np.full(n, np.nan)
         self.gaps = GapCounter(keep_gaps)
@@ -106,7 +114,7 @@ class _Run:
         self.sender = Sender(requests, self.loop, self._sent)
         self.answers = _Answers(requests, service.keep_gaps)
         self.replicas = [
-            Replica(worker, _seen_by(worker, requests), (service.seed, number))
+            Replica(worker, seen_by(worker.role, requests), (service.seed, number))
             for number, worker in enumerate(service.workers)
         ]
         self.alive = [True] * len(self.replicas)
@@ -123,8 +131,15 @@ class _Run:
         self.router = ROUTERS.get(service.router)(requests, service.options)
         self.decode_router = ROUTERS.get(service.decode_router)(requests, service.options)
         self.parked: list[int] = []
+        """Requests for which no worker is up, or has a place, in order."""
+        self.freed = False
+        """Whether a place has become free since they were looked at."""
+        self.takes = bounds_of(requests, service.workers)
+        self.had = np.zeros(n, np.int64)
+        """Tokens of each request's answer that are a part of its prompt since its worker failed."""
         self.touched: set[int] = set()
         self.done, self.lost_tokens = 0, 0
+        self.moved = [0.0, 0.0, 0.0, 0.0]
         self.steps = Growing(StepColumns)
         self.row = [0] * len(self.replicas)
         self.handover = Handover(service, requests, self.loop, self) if service.apart else None
@@ -167,11 +182,20 @@ class _Run:
 
     def deliver(self, request: int, worker: int) -> None:
         """A request comes to a decode worker with its cache and first token."""
-        self._place(request, worker, int(self.requests.prompt_tokens[request]))
+        self._place(request, worker, self.prompt_of(request))
+
+    def prompt_of(self, request: int) -> int:
+        """Tokens that are computed as its prompt: of a retried request, with what its client has."""
+        return int(self.requests.prompt_tokens[request] + self.had[request])
 
     def expect(self, request: int, worker: int, sign: int) -> None:
         """A request's cache is on its way to a worker, or no longer."""
         self._weigh(request, worker, sign)
+
+    def may_go(self, request: int, worker: int) -> bool:
+        """Whether a worker can answer a request, and has a place for it."""
+        mask, most = self.takes[worker], self.service.workers[worker].most_requests
+        return (mask is None or bool(mask[request])) and (not most or self.load[0, worker] < most)
 
     def look(self, worker: int) -> None:
         """The worker may be able to begin a step."""
@@ -181,10 +205,19 @@ class _Run:
 
     def _sent(self, request: int) -> None:
         self.sent_s[request] = self.loop.now
+        self._unpark()
         self._route(request)
 
+    def _unpark(self) -> None:
+        """Those that wait before the router try again, in order, where a place has become free."""
+        if self.freed:
+            self.freed = False
+            parked, self.parked = self.parked, []
+            for request in parked:
+                self._route(request)
+
     def _route(self, request: int) -> None:
-        up = [worker for worker in self.first_pool if self.alive[worker]]
+        up = [worker for worker in self.first_pool if self.alive[worker] and self.may_go(request, worker)]
         if not up:
             self.parked.append(request)
             return
@@ -196,18 +229,21 @@ class _Run:
         return Pool(numbers, requests, tokens)
 
     def _place(self, request: int, worker: int, brought: int) -> None:
-        self.replicas[worker].add(request, float(self.sent_s[request]), brought)
+        self.replicas[worker].add(request, float(self.sent_s[request]), brought, int(self.had[request]))
         self._weigh(request, worker, 1)
         self.touched.add(worker)
 
     def _weigh(self, request: int, worker: int, sign: int) -> None:
         self.load[0, worker] += sign
         self.load[1, worker] += sign * int(self.requests.prompt_tokens[request])
+        if sign < 0 and self.parked:
+            self.freed = True
 
     # Steps.
 
     def _settle(self) -> None:
         """Everything of this instant is known: begin what can begin."""
+        self._unpark()
         if self.handover is not None:
             self.handover.settle()
         while self.touched:
@@ -243,6 +279,8 @@ class _Run:
         cost, tokens, prefill, sequences = step.cost, 0, 0, 0
         drafting = replica.worker.settings.speculation is not None
         for group in step.groups:
+            for place, size in enumerate(group[-4:]):
+                self.moved[place] += size
             decode = (
                 group.samples
                 & (group.tokens - group.drafts == 1)
@@ -280,7 +318,11 @@ class _Run:
         self._weigh(request, worker, -1)
         if prefill or not self.service.apart:
             self.first_worker[request] = worker
-        if prefill and self.handover is not None and int(self.requests.output_tokens[request]) > 1:
+        if (
+            prefill
+            and self.handover is not None
+            and self.requests.output_tokens[request] > self.had[request] + 1
+        ):
             self.handover.computed(request, worker)
             return
         self.last_worker[request] = worker
@@ -312,17 +354,18 @@ class _Run:
 
     def _again(self, request: int) -> None:
         self.retries[request] += 1
-        self.lost_tokens += int(self.answers.produced[request])
-        self.answers.produced[request] = 0
+        had = int(self.answers.delivered[request])
+        self.had[request] = had if had and all(r.can_resume(request, had) for r in self.replicas) else 0
+        self.lost_tokens += int(self.answers.produced[request] - self.had[request])
+        self.answers.produced[request] = self.had[request]
         self.answers.again = True
         self.loop.at(self.loop.now + self.service.retry_s, Rank.SEND, partial(self._route, request))
 
     def _back(self, worker: int) -> None:
         self.alive[worker] = True
         self.down[worker] += self.loop.now - self.down_at.pop(worker)
-        parked, self.parked = self.parked, []
-        for request in parked:
-            self._route(request)
+        self.freed = True
+        self._unpark()
 
     # The end.
 
@@ -340,10 +383,5 @@ class _Run:
         rows = self.handover.rows if self.handover is not None else Growing(TransferColumns)
         return ServiceRecord(
             columns, self.steps.done(), rows.done(), answers.gaps.done(), tuple(w.name for w in workers),
-            tuple(max(len(w.devices), 1) for w in workers), now, self.lost_tokens, tuple(self.down),
+            tuple(max(len(w.devices), 1) for w in workers), now, self.lost_tokens, tuple(self.down), tuple(self.moved),
         )  # fmt: skip
-
-
-def _seen_by(worker: Worker, requests: Requests) -> Requests:
-    views = {"prefill": prefill_view, "decode": decode_view}
-    return views[worker.role](requests) if worker.role in views else requests

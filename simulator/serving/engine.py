@@ -11,7 +11,6 @@ import numpy as np
 import numpy.typing as npt
 
 from hw_configs.problems import InfeasibleError
-from simulator.serving.host import HostTier
 from simulator.serving.line import push
 from simulator.serving.pages import pages_of
 from simulator.serving.passes import complete, drop, schedule
@@ -19,6 +18,7 @@ from simulator.serving.records import AWAY, State, make_state
 from simulator.serving.rules import Reserve, Rules
 from simulator.serving.scheduler import Admission, KvSpace
 from simulator.serving.step import ScheduledStep, StepOutcome
+from simulator.serving.tiers import TIERS, CacheTier
 from workloads.requests import Requests
 
 __all__ = ["Engine", "NewBlocks"]
@@ -42,7 +42,9 @@ class Engine:
         self._space = space
         self._state: State = make_state(requests, rules, space.blocks, space.groups)
         self._engine = self._state.engine[0]
-        self.host = HostTier(self._state, space)
+        self.host, self.drive = (CacheTier(self._state, space, name) for name in TIERS)
+        self._before: dict[int, tuple[int, int]] = {}
+        """Of requests that come with a part of their answer: its tokens, and how many of them count as answered."""
 
     @property
     def state(self) -> State:
@@ -54,24 +56,45 @@ class Engine:
         q = self._state.requests[request]
         if q["state"] != AWAY:
             raise ValueError(f"request {request} is in the system already")
-        peak = self._peak(request)
-        prompt = int(self._requests.prompt_tokens[request])
-        q["known"], q["peak"], q["entry"] = prompt, peak, -1
-        for name in ("computed", "drafts", "outputs", "prefill", "resumed", "held", "entered", "kept"):
+        had, answered = self._before.pop(request, (0, 0))
+        peak = self._peak(request, had)
+        known = int(self._requests.prompt_tokens[request]) + had
+        q["known"], q["peak"], q["entry"] = known, peak, -1
+        for name in ("computed", "drafts", "prefill", "resumed", "held", "entered", "kept"):
             q[name] = 0
+        q["outputs"] = answered
         q["arrival"] = self._requests.arrival_s[request] if arrival_s is None else arrival_s
         push(self._state, request, int(self._requests.priority[request]))
 
-    def _last(self, request: int) -> int:
+    def can_resume(self, request: int, tokens: int) -> bool:
+        """Whether a request could be computed here with so many tokens of its answer as a part of its prompt."""
+        try:
+            self._peak(request, tokens)
+        except InfeasibleError:
+            return False
+        return True
+
+    def resume(self, request: int, tokens: int, answered: int) -> None:
+        """See :class:`simulator.serving.replica.Resumes`."""
+        self._before[request] = (tokens, answered)
+        s = self._state
+        width = -(-self._last(request, tokens) // self._rules.block_size) + 1
+        if not self._space.groups and width > s.table.shape[1]:
+            # A prefill worker's table is as wide as prompts, of which this one has become longer.
+            more = width - s.table.shape[1]
+            table = np.pad(s.table, ((0, 0), (0, more)))
+            self._state = s._replace(table=table, hits=np.zeros(width, np.int64))
+
+    def _last(self, request: int, had: int) -> int:
         """Tokens of a request whose keys and values come to be there, drafts included."""
         rules, requests = self._rules, self._requests
-        tokens = int(requests.prompt_tokens[request] + requests.output_tokens[request])
+        tokens = int(requests.prompt_tokens[request]) + max(int(requests.output_tokens[request]), had + 1)
         return min(tokens - 1 + rules.drafts + rules.lookahead, rules.max_model_len)
 
-    def _peak(self, request: int) -> int:
-        """Blocks or pages that a request comes to hold."""
+    def _peak(self, request: int, had: int = 0) -> int:
+        """Blocks or pages that a request comes to hold; ``had``: tokens of its answer that count as prompt."""
         rules, space = self._rules, self._space
-        prompt, last = int(self._requests.prompt_tokens[request]), self._last(request)
+        prompt, last = int(self._requests.prompt_tokens[request]) + had, self._last(request, had)
         if prompt >= rules.max_model_len:
             raise InfeasibleError(
                 f"request {request} has a prompt of {prompt} tokens; the engine takes "
@@ -99,7 +122,7 @@ class Engine:
 
     def schedule(self) -> ScheduledStep:
         """Decide the next step. Raises ``InfeasibleError`` where the engine stands still for ever."""
-        came, went = self.host.bytes_in, self.host.bytes_out
+        before = self._moved()
         schedule(self._state)
         e = self._engine
         if e["entries"] == e["preempted"] == e["running"] == 0 < e["waiting"]:
@@ -112,8 +135,12 @@ class Engine:
         return ScheduledStep(
             request, entries["tokens"].copy(), entries["context"].copy(), entries["drafts"].copy(),
             entries["samples"] != 0, self._requests.adapter[request],
-            self.host.bytes_in - came, self.host.bytes_out - went,
+            *(now - then for now, then in zip(self._moved(), before, strict=True)),
         )  # fmt: skip
+
+    def _moved(self) -> tuple[float, float, float, float]:
+        """Bytes from and to the host, from and to drives, since the engine began."""
+        return self.host.bytes_in, self.host.bytes_out, self.drive.bytes_in, self.drive.bytes_out
 
     def complete(self, accepted: Ints) -> StepOutcome:
         """The step has run; placeholder drafts are never accepted, whatever ``accepted`` says of them."""

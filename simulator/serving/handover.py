@@ -48,6 +48,14 @@ class Places(Protocol):
         """A request has come to a decode worker with its cache."""
         ...
 
+    def prompt_of(self, request: int) -> int:
+        """Tokens that a prefill worker computes for a request before the one that it answers."""
+        ...
+
+    def may_go(self, request: int, worker: int) -> bool:
+        """Whether a worker can answer a request, and has a place for it."""
+        ...
+
     def look(self, worker: int) -> None:
         """A worker may be able to begin a step."""
         ...
@@ -188,11 +196,11 @@ class Handover:
         self.places.look(booking.worker)
 
     def _blocks(self, request: int, worker: int) -> int:
-        tokens = int(self.requests.prompt_tokens[request]) + 1
+        tokens = self.places.prompt_of(request) + 1
         return -(-tokens // self.places.replicas[worker].worker.space.block_tokens)
 
     def _room(self, worker: int, request: int) -> bool:
-        if not self.places.alive[worker]:
+        if not self.places.alive[worker] or not self.places.may_go(request, worker):
             return False
         replica, booked = self.places.replicas[worker], self.booked_blocks[worker]
         if not replica.group and not booked:
@@ -201,7 +209,9 @@ class Handover:
 
     def _open(self, request: int, source: int) -> _Transfer | None:
         """A transfer to a worker with room, which is booked; None while there is none."""
-        if int(self.requests.output_tokens[request]) == 1 or (self.queue and self.queue[0] != request):
+        prompt = self.places.prompt_of(request)
+        left = int(self.requests.prompt_tokens[request] + self.requests.output_tokens[request]) - prompt
+        if left == 1 or (self.queue and self.queue[0] != request):
             return None
         free = [worker for worker in self.decoders if self._room(worker, request)]
         if not free:
@@ -210,10 +220,7 @@ class Handover:
         blocks = self._blocks(request, target)
         self.booked[request] = _Booking(target, blocks)
         self.booked_blocks[target] += blocks
-        space, prompt = (
-            self.places.replicas[source].worker.space,
-            int(self.requests.prompt_tokens[request]),
-        )
+        space = self.places.replicas[source].worker.space
         size = -(-prompt // space.block_tokens) * space.block_bytes + space.sequence_bytes
         transfer = _Transfer(
             request, source, target, self.places.lives[target],

@@ -134,7 +134,7 @@ def _unschedule(s, r):
 
 @compiled(_nrt=False)
 def _preempt(s, place):
-    """Send a running request back to the queue, its blocks given up or, with ``swap``, moved to the host."""
+    """Send a running request back to the queue, its blocks given up or, with ``swap``, moved to a slower memory."""
     e = s.engine[0]
     r = s.running[place]
     q = s.requests[r]
@@ -144,7 +144,14 @@ def _preempt(s, place):
         q.kept = q.computed
         e.host_free -= moved
         e.host_out += moved
-        e.states_out += 1
+        e.host_states_out += 1
+        q.tier = 0
+    elif 0 < moved <= e.drive_free:
+        q.kept = q.computed
+        e.drive_free -= moved
+        e.drive_out += moved
+        e.drive_states_out += 1
+        q.tier = 1
     release(s, r)
     stop_running(s, place)
     q.computed = 0
@@ -236,19 +243,28 @@ def _admit(s, r, base, hits):
     start_running(s, r)
     if q.kept > 0:
         rewind(s, r)
-        e.host_in += _leave_host(s, r)
-        e.states_in += 1
+        moved = _leave_tier(s, r)
+        if q.tier == 0:
+            e.host_in += moved
+            e.host_states_in += 1
+        else:
+            e.drive_in += moved
+            e.drive_states_in += 1
         q.kept = 0
     q.computed = base
     q.entered = hits
 
 
 @compiled(_nrt=False)
-def _leave_host(s, r):
-    """Free the places on the host of a request that was moved there; returns how many."""
+def _leave_tier(s, r):
+    """Free the places of a request in the slower memory that it was moved to; returns how many."""
+    e = s.engine[0]
     q = s.requests[r]
     moved = demand(s, q.kept, q.kept)
-    s.engine[0].host_free += moved
+    if q.tier == 0:
+        e.host_free += moved
+    else:
+        e.drive_free += moved
     return moved
 
 
@@ -317,6 +333,6 @@ def drop(s, r):
     elif q.state != AWAY:
         pull(s, r)
         if q.kept > 0:
-            _leave_host(s, r)
+            _leave_tier(s, r)
     q.kept = 0
     q.entry = -1

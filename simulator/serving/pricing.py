@@ -9,13 +9,16 @@ of cache over the host's wire.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal
 
 import numpy as np
 
-from hw_configs.problems import bad_input
+from hw_configs.problems import InputError, bad_input
 from hw_configs.system import MemorySpace, Node, System
+from hw_configs.units import format_quantity
 from simulator.gpu.constants import shipped_constants
 from simulator.gpu.model import GPU
 from simulator.serving.device_share import check_layout
@@ -26,10 +29,11 @@ from simulator.serving.price_tables import PriceTables, build_tables
 from simulator.serving.settings import EngineSettings, Layout
 from simulator.serving.step import ScheduledStep, StepCost
 from simulator.serving.step_kernel import PRICE_COLUMNS, price_step
+from workloads.requests.table import ATTENTION_TARGETS
 from workloads.transformer.formats import Precision
-from workloads.transformer.shape import Decoder
+from workloads.transformer.shape import Attention, Decoder, Layer
 
-__all__ = ["Adapters", "Pricer", "ServedModel", "make_pricer"]
+__all__ = ["Adapters", "CopyRates", "Pricer", "ServedModel", "host_bandwidth", "make_pricer"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,20 +57,76 @@ class Adapters:
     elements: int = 0
     products: int = 4
 
-    @classmethod
-    def on(cls, model: ServedModel, rank: int = 16) -> Adapters:
-        """Adapters of a rank on queries, keys, values and outputs of all attention layers of a model."""
-        from workloads.transformer.shape import Attention
+    @property
+    def size_bytes(self) -> float:
+        """Bytes of one adapter, in 16 bits an element."""
+        return 2.0 * self.elements
 
-        hidden, elements = model.decoder.hidden, 0
+    @classmethod
+    def on(cls, model: ServedModel, rank: int = 16, targets: Sequence[str] = ATTENTION_TARGETS) -> Adapters:
+        """Adapters of a rank on the products that ``targets`` names (:data:`ADAPTER_TARGETS`), in all layers.
+
+        ``InputError`` where a model has none of a target, or has experts there.
+        """
+        elements, missing = 0, set(targets)
         for layer in model.decoder.layers:
-            mixer = layer.mixer
-            if isinstance(mixer, Attention):
-                q, kv = mixer.heads * mixer.head_dim, mixer.kv_heads * mixer.head_dim
-                elements += rank * (4 * hidden + 2 * q + 2 * kv)
-        if not elements:
-            raise bad_input(f"{model.name} has no grouped-query attention to put adapters on")
-        return cls(rank=rank, elements=elements)
+            sizes = _target_sizes(layer, model.decoder.hidden)
+            elements += sum(rank * sum(sizes[target]) for target in targets if target in sizes)
+            missing -= set(sizes)
+        if missing:
+            raise bad_input(
+                f"{model.name} has no {', '.join(sorted(missing))} of attention with grouped queries or of a plain "
+                "feed-forward part to put adapters on", path="adapters.targets",
+            )  # fmt: skip
+        return cls(rank=rank, elements=elements, products=len(targets))
+
+
+def _target_sizes(layer: Layer, hidden: int) -> dict[str, tuple[int, int]]:
+    """Inputs and outputs of the products of a layer that adapters may stand beside."""
+    sizes: dict[str, tuple[int, int]] = {}
+    mixer, mlp = layer.mixer, layer.mlp
+    if isinstance(mixer, Attention):
+        keys, values = mixer.kv_heads * mixer.head_dim, mixer.kv_heads * mixer.v_head_dim
+        sizes |= {"q_proj": (hidden, mixer.heads * mixer.head_dim), "k_proj": (hidden, keys)}
+        sizes |= {"v_proj": (hidden, values), "o_proj": (mixer.heads * mixer.v_head_dim, hidden)}
+    if mlp is not None:
+        sizes |= {"up_proj": (hidden, mlp.intermediate), "down_proj": (mlp.intermediate, hidden)}
+        if mlp.gated:
+            sizes["gate_proj"] = (hidden, mlp.intermediate)
+    return sizes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CopyRates:
+    """Bytes per second by which caches come and go: the device's wire to the host, and drives behind it."""
+
+    host: float
+    """Each way."""
+    drive_read: float = 0.0
+    drive_write: float = 0.0
+    drive_source: str = ""
+
+    def describe(self) -> dict[str, str]:
+        """The rates in words."""
+        rate = partial(format_quantity, dimension="bandwidth")
+        told = {"host copies": f"{rate(self.host)} each way, the narrowest of wires and memory"}
+        if self.drive_source:
+            told["drive copies"] = (
+                f"{rate(self.drive_read)} read, {rate(self.drive_write)} written ({self.drive_source})"
+            )
+        return told
+
+    def seconds(self, step: ScheduledStep) -> float:
+        """Seconds of a step's copies: all pass the host's wire, those of drives the drives too; the slowest decides."""
+        if not (step.copied_in_bytes or step.copied_out_bytes or step.drive_in_bytes or step.drive_out_bytes):
+            return 0.0
+        times = [
+            (step.copied_in_bytes + step.drive_in_bytes) / self.host,
+            (step.copied_out_bytes + step.drive_out_bytes) / self.host,
+        ]
+        if step.drive_in_bytes or step.drive_out_bytes:
+            times += [step.drive_in_bytes / self.drive_read, step.drive_out_bytes / self.drive_write]
+        return max(times)
 
 
 class Pricer:
@@ -80,10 +140,10 @@ class Pricer:
         *,
         draft: PriceTables | None = None,
         adapter_s: tuple[float, float, float] = (0.0, 0.0, 0.0),
-        host_bandwidth: float = 0.0,
+        copies: CopyRates | None = None,
     ) -> None:
         self.tables, self.engine, self.settings = tables, engine, settings
-        self._draft, self._adapter, self._host_bandwidth = draft, adapter_s, host_bandwidth
+        self._draft, self._adapter, self.copies = draft, adapter_s, copies or CopyRates(host=float("inf"))
         self._out = np.zeros(len(PRICE_COLUMNS))
 
     def price(self, step: ScheduledStep) -> StepCost:
@@ -99,8 +159,7 @@ class Pricer:
             device += self._verification(step, sampled)
         device += self._draft_seconds(step)
         device += self._adapter_seconds(step)
-        if step.copied_in_bytes or step.copied_out_bytes:
-            device += max(step.copied_in_bytes, step.copied_out_bytes) / self._host_bandwidth
+        device += self.copies.seconds(step)
         host = self.host_seconds(requests, chunk, kernels)
         factor = self.engine.prefill_factor if chunk else self.engine.kernel_factor
         device *= factor
@@ -151,6 +210,7 @@ class Pricer:
             "tables": f"{len(t.points)} points from 1 to {t.points[-1]:g} tokens, linear between them",
             "attention": f"{len(t.decode_rows)} kinds of layers, by the attention kernel's model in every step",
             "all-reduce": f"the quicker of NCCL and the engine's own kernel ({one_shot_us():g} us, assumption)",
+            **self.copies.describe(),
             **self.engine.describe(),
         }
 
@@ -163,6 +223,7 @@ def make_pricer(
     *,
     adapters: Adapters | None = None,
     draft_model: ServedModel | None = None,
+    drive: tuple[float, float, str] | None = None,
     collectives: Literal["library", "wires"] = "library",
 ) -> Pricer:
     """A pricer of a model on the GPUs of a system; ``InputError`` for layouts that it cannot have.
@@ -170,7 +231,7 @@ def make_pricer(
     ``collectives``: ``library`` as engines run them, ``wires`` as ``offchip simulate`` does. With multi-token
     prediction
     or EAGLE the draft is the model's last layer with its output projection; a draft model runs whole on one device
-    of each group.
+    of each group. ``drive``: bytes per second read and written of the drives behind the host, and what they are.
     """
     settings = settings or EngineSettings()
     check_layout(layout, any(layer.experts is not None for layer in model.decoder.layers))
@@ -185,7 +246,7 @@ def make_pricer(
         tables, constants_of(settings.engine, settings.version), settings,
         draft=_draft_tables(model, draft_model, settings, layout, node, memory, exchanges),
         adapter_s=_adapter_seconds(adapters, model, layout, node, memory),
-        host_bandwidth=_host_bandwidth(system, node),
+        copies=_copy_rates(system, node, drive),
     )  # fmt: skip
 
 
@@ -224,19 +285,24 @@ def _adapter_seconds(
     return 2 * adapters.products * layers * launch, 2.0 * own / rate, 2.0 * own / flops
 
 
-def _host_bandwidth(system: System, node: Node) -> float:
-    """Bytes per second between a GPU and the host, from the system; the GPU's own memory where it has no host."""
-    from hw_configs.device import Gpu
+def _copy_rates(system: System, node: Node, drive: tuple[float, float, str] | None) -> CopyRates:
+    host = host_bandwidth(system, node)
+    own = system.memories[node.memory or node.name].read_bandwidth
+    read, write, source = drive or (0.0, 0.0, "")
+    return CopyRates(host=host or own, drive_read=read, drive_write=write, drive_source=source)
 
+
+def host_bandwidth(system: System, node: Node) -> float:
+    """Bytes per second between a GPU and a memory of the host, from the system's wires; 0 where it has none."""
     own = node.memory or node.name
     best = 0.0
     for name, memory in system.memories.items():
-        if name == own or isinstance(system.nodes[name].device, Gpu):
+        if name == own or system.nodes[name].device.kind not in ("dram", "cpu"):
             continue
         try:
             route = system.route(own, name)
-        except Exception:
+        except InputError:
             continue
-        del memory
-        best = max(best, min((system.wires[w].link.bandwidth for w, _ in route), default=0.0))
-    return best or system.memories[own].read_bandwidth
+        wires = min((system.wires[w].link.bandwidth for w, _ in route), default=float("inf"))
+        best = max(best, min(wires, memory.read_bandwidth))
+    return best

@@ -7,7 +7,7 @@ packed arrays, so that no Python object is kept per token or per step.
 from __future__ import annotations
 
 from array import array
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Final
 
 import numpy as np
@@ -155,6 +155,24 @@ class ServiceRecord:
     """Tokens that were computed again after failures, beyond those delivered."""
     down_s: tuple[float, ...] = ()
     """Seconds that each worker was down until the end."""
+    moved_bytes: tuple[float, ...] = (0.0, 0.0, 0.0, 0.0)
+    """Cache bytes that came from the host's memory, went there, came from drives, went there."""
+    rejected: dict[int, str] = field(default_factory=dict)
+    """Requests that no worker could ever answer, and why."""
+
+    def with_rejected(self, kept: npt.NDArray[np.bool_], rejected: dict[int, str]) -> ServiceRecord:
+        """The record of all requests, of which those where ``kept`` holds were served and the others rejected."""
+        place = np.flatnonzero(kept)
+        columns = {}
+        for name, own in self.requests.to_dict().items():
+            none = -1 if name in ("replica", "prefill_replica") else 0
+            columns[name] = np.full(len(kept), np.nan if own.dtype.kind == "f" else none, own.dtype)
+            columns[name][place] = own
+        transfers = replace(self.transfers, request=place[self.transfers.request])
+        gaps = replace(self.gaps, request=place[self.gaps.request])
+        return replace(
+            self, requests=RequestColumns(**columns), transfers=transfers, gaps=gaps, rejected=rejected
+        )
 
     def to_bytes(self) -> bytes:
         """Every column one after another: two runs are the same when these are."""

@@ -34,20 +34,22 @@ ENGINE: Final = np.dtype(
         "i8",
         "budget max_seqs block max_len chunked caching priority threshold adaptive reserve watermark drafts lookahead "
         "draft_slots drop_last swap gate take blocks paged tokens_left inputs_left cap running waiting entries "
-        "preempted admitted free keys front back rows host_free host_in host_out states_in states_out mask",
+        "preempted admitted free keys front back rows host_free host_in host_out host_states_in host_states_out "
+        "drive_free drive_in drive_out drive_states_in drive_states_out mask",
     )
 )
 """Settings, then what is left of a step's budgets, then counts. Tokens or blocks; flags are 0 or 1."""
 REQUEST: Final = np.dtype(
     _fields(
         "i8",
-        "prompt end peak known computed drafts outputs state prefill resumed row held entered kept entry",
+        "prompt end peak known computed drafts outputs state prefill resumed row held entered kept tier entry",
     )
     + _fields("i8", "segment offset order")
     + _fields("f8", "arrival")
     + _fields("u8", "low high")
 )
-"""``end``: answer tokens; ``peak``: blocks it can come to hold; ``kept``: computed tokens that lie on the host;
+"""``end``: answer tokens; ``peak``: blocks it can come to hold; ``kept``: computed tokens that lie on the host
+(``tier`` 0) or on drives (1);
 ``entered``: blocks in the index; ``segment``, ``offset``, ``low``, ``high``: where the chain of keys stands."""
 BLOCK: Final = np.dtype(
     _fields("i8", "previous next holders indexed same_previous same_next") + _fields("u8", "low high")
@@ -106,7 +108,7 @@ def make_state(requests: Requests, rules: Rules, blocks: int, groups: tuple[Page
         "watermark": int(rules.watermark * (blocks + 1)), "drafts": rules.drafts, "lookahead": rules.lookahead,
         "draft_slots": rules.draft_slots, "drop_last": rules.drop_last_hit_block, "swap": rules.swap,
         "gate": rules.batch_at_once, "take": take, "blocks": blocks, "paged": paged, "free": blocks,
-        "rows": seqs, "host_free": rules.host_blocks,
+        "rows": seqs, "host_free": rules.host_blocks, "drive_free": rules.drive_blocks,
     }  # fmt: skip
     for name, value in settings.items():
         engine[name] = value

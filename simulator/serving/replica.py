@@ -19,7 +19,7 @@ from simulator.serving.settings import EngineSettings
 from simulator.serving.step import ScheduledStep, StepCost, StepOutcome, StepPricer
 from workloads.requests import Requests
 
-__all__ = ["GroupPricer", "Replica", "TakesCaches", "Worker", "WorkerStep", "nothing_scheduled"]
+__all__ = ["GroupPricer", "Replica", "Resumes", "TakesCaches", "Worker", "WorkerStep", "nothing_scheduled"]
 
 Ints = npt.NDArray[np.int64]
 Role = Literal["both", "prefill", "decode"]
@@ -49,6 +49,25 @@ class TakesCaches(Protocol):
         ...
 
 
+@runtime_checkable
+class Resumes(Protocol):
+    """A scheduler that goes on with an answer that another worker began: the tokens so far are a part of the prompt.
+
+    At one without this a request whose worker failed begins anew.
+    """
+
+    def can_resume(self, request: int, tokens: int) -> bool:
+        """Whether the request fits with so many tokens of its answer in its prompt."""
+        ...
+
+    def resume(self, request: int, tokens: int, answered: int) -> None:
+        """``tokens`` of the answer follow the prompt, ``answered`` of which the request need not answer any more.
+
+        Called before ``add``. The two differ at a prefill worker, whose requests answer one token each time.
+        """
+        ...
+
+
 @dataclass(frozen=True)
 class Worker:
     """What a worker is. ``devices``: nodes of the service's system that hold its cache, needed for transfers alone.
@@ -68,6 +87,8 @@ class Worker:
     """Parts in which its cache can leave while later ones are computed."""
     speed: float = 1.0
     """Routers divide its load by this: how fast it is beside others of a mixed pool."""
+    most_requests: int = 0
+    """Requests that may be there at once, waiting or running; further ones wait before the router. 0: any number."""
 
     @property
     def acceptance(self) -> float:
@@ -120,10 +141,21 @@ class Replica:
         self.brought.clear()
         self.step = None
 
-    def add(self, request: int, sent_s: float, brought: int = 0) -> None:
-        """A request sent at ``sent_s`` has come; the keys and values of its first ``brought`` tokens with it."""
+    def can_resume(self, request: int, tokens: int) -> bool:
+        """Whether a request could go on here after so many tokens of its answer."""
+        first = self.schedulers[0]
+        return isinstance(first, Resumes) and first.can_resume(request, tokens)
+
+    def add(self, request: int, sent_s: float, brought: int = 0, had: int = 0) -> None:
+        """A request sent at ``sent_s`` has come; the keys and values of its first ``brought`` tokens with it.
+
+        ``had``: tokens of its answer that its client has already.
+        """
         group = min(range(len(self.loads)), key=self.loads.__getitem__)
         scheduler = self.schedulers[group]
+        if had:
+            assert isinstance(scheduler, Resumes)
+            scheduler.resume(request, had, 0 if self.worker.role == "prefill" else had)
         if brought and isinstance(scheduler, TakesCaches):
             scheduler.receive(request, brought)
         elif brought:

@@ -29,6 +29,9 @@ Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 
 PERCENTILES: Final = (50.0, 90.0, 95.0, 99.0, 99.9)
+MOST_TOLD: Final = 5
+"""Rejected requests that a summary names."""
+MOST_REJECTED_JSON: Final = 1000
 ENERGY_UNIT: Final = 1e6
 """Tokens to which energy and dollars are put in relation."""
 
@@ -174,12 +177,12 @@ class ServingResult(Shown):
 
     @property
     def stopped(self) -> bool:
-        """Whether the run was interrupted: a whole one answers every request."""
-        return not bool(self.served.finished.all())
+        """Whether the run was interrupted: a whole one answers every request that was not rejected."""
+        return int(self.served.finished.sum()) + len(self.record.rejected) < self.requests.count
 
     @property
     def attainment(self) -> float:
-        """Share of all requests that were answered within the limits and their deadlines."""
+        """Share of all requests, rejected ones among them, that were answered within the limits and their deadlines."""
         return float(self.served.kept.mean()) if len(self.served.kept) else 0.0
 
     @cached_property
@@ -251,8 +254,9 @@ class ServingResult(Shown):
         """Requests asked and answered, tokens, preemptions, tokens from caches, retries, steps."""
         rows = self.record.requests
         return {
-            "requests": self.requests.count, "finished": int(self.served.finished.sum()),
-            "kept": int(self.served.kept.sum()), "prompt_tokens": int(self.requests.prompt_tokens.sum()),
+            "requests": self.requests.count, "rejected": len(self.record.rejected),
+            "finished": int(self.served.finished.sum()), "kept": int(self.served.kept.sum()),
+            "prompt_tokens": int(self.requests.prompt_tokens.sum()),
             "output_tokens": int(rows.tokens.sum()), "cached_prompt_tokens": int(rows.cached_prompt_tokens.sum()),
             "preemptions": int(rows.preemptions.sum()), "preempted_requests": int((rows.preemptions > 0).sum()),
             "retries": int(rows.retries.sum()), "lost_tokens": self.record.lost_tokens,
@@ -288,6 +292,13 @@ class ServingResult(Shown):
             "latency_s": {name: spread.as_json() for name, spread in self.latency.items()},
             "throughput": self.throughput, "utilisation": self.utilisation, "cost": self.cost,
             "cache_hit_share": self.cache_hit_share, "notes": list(facts.notes),
+            "moved_bytes": dict(
+                zip(("host_in", "host_out", "drive_in", "drive_out"), self.record.moved_bytes, strict=True)
+            ),
+            "rejected": [
+                {"request": request, "reason": reason}
+                for request, reason in list(self.record.rejected.items())[:MOST_REJECTED_JSON]
+            ],
         }  # fmt: skip
 
     def request_columns(self) -> dict[str, npt.NDArray[Any]]:
@@ -298,6 +309,7 @@ class ServingResult(Shown):
             "output_tokens": asked.output_tokens, "priority": asked.priority, "adapter": asked.adapter,
             **self.record.requests.to_dict(),
         }  # fmt: skip
+        columns["rejected"] = np.isin(columns["request"], list(self.record.rejected))
         for name in ("finished", "queue_s", "prefill_s", "decode_s", "ttft_s", "tpot_s", "e2e_s", "kept"):
             columns[name] = getattr(served, name)
         return columns
@@ -333,6 +345,15 @@ class ServingResult(Shown):
             *self._workers_table(),
         )
 
+    def rejections(self) -> list[str]:
+        """How many requests were rejected, and the first of them with their reasons."""
+        rejected = self.record.rejected
+        if not rejected:
+            return []
+        first = [f"request {request}: {why}" for request, why in list(rejected.items())[:MOST_TOLD]]
+        more = [f"and {len(rejected) - MOST_TOLD} more"] if len(rejected) > MOST_TOLD else []
+        return [f"{len(rejected)} of {self.requests.count} requests can never be answered", *first, *more]
+
     def _totals(self, counts: Mapping[str, int]) -> list[tuple[object, ...]]:
         through, use, cost = self.throughput, self.utilisation, self.cost
         rows: list[tuple[object, ...]] = [
@@ -341,6 +362,7 @@ class ServingResult(Shown):
                            f"{through['output_tokens_per_s']:.4g} tokens/s out, "
                            f"{through['input_tokens_per_s']:.4g} tokens/s in"),
         ]  # fmt: skip
+        rows += [("rejected", text) for text in self.rejections()]
         if not self.slo.empty or np.isfinite(self.requests.deadline_s).any():
             within = f"{self.attainment:.1%} of requests, {through['goodput_requests_per_s']:.4g} requests/s"
             rows.append(("within " + (str(self.slo) if not self.slo.empty else "their deadlines"), within))
@@ -350,6 +372,12 @@ class ServingResult(Shown):
             ("KV cache", f"{use['cache']:.1%} held, peak {use['cache_peak']:.1%}; {self.cache_hit_share:.1%} of prompt "
                          f"tokens found there; {counts['preemptions']} preemptions"),
         ]  # fmt: skip
+        back, away, drive_back, drive_away = (
+            format_quantity(float(b), "size") for b in self.record.moved_bytes
+        )
+        if any(self.record.moved_bytes):
+            rows.append(("moved caches", f"{away} to the host and {back} back; {drive_away} to drives and {drive_back} "
+                         "back"))  # fmt: skip
         each = cost["energy_j_per_million_tokens"]
         if each is not None:
             rows.append(("energy", f"{format_quantity(each, 'energy')} per million tokens"))

@@ -62,6 +62,8 @@ class Rules:
     swap: bool = False
     host_blocks: int = 0
     """Blocks."""
+    drive_blocks: int = 0
+    """Blocks."""
     batch_at_once: bool = False
     """Admit only while nothing ran before the step."""
     take: Reserve = Reserve.CHUNK
@@ -76,7 +78,7 @@ class Rules:
             )
 
 
-def rules_of(settings: EngineSettings, block_size: int, host_blocks: int = 0) -> Rules:
+def rules_of(settings: EngineSettings, block_size: int, host_blocks: int = 0, drive_blocks: int = 0) -> Rules:
     """The rules that settings give, as vLLM understands them. ``block_size``: tokens of a block of the cache."""
     spec = settings.speculation
     return Rules(
@@ -97,6 +99,7 @@ def rules_of(settings: EngineSettings, block_size: int, host_blocks: int = 0) ->
         drop_last_hit_block=bool(spec and spec.drop_last_hit_block),
         swap=settings.swap,
         host_blocks=host_blocks,
+        drive_blocks=drive_blocks,
     )
 
 

@@ -27,9 +27,9 @@ class KvSpace(NamedTuple):
     """Cache memory of one replica. ``blocks``: whole blocks of ``block_tokens`` that requests can have (no null block).
 
     ``block_bytes`` on all devices of the replica together; ``sequence_bytes``: states that a request has whatever its
-    length. ``host_blocks``: places in a slower memory to swap or offload to. ``groups``: where layers differ in what
-    they keep, or memory is mapped in pages of its own; then ``blocks`` counts such pages, and prefixes are not shared
-    (:mod:`simulator.serving.pages`).
+    length. ``host_blocks``, ``drive_blocks``: places in slower memories to swap or offload to. ``groups``: where layers
+    differ in what they keep, or memory is mapped in pages of its own; then ``blocks`` counts such pages, and prefixes
+    are not shared (:mod:`simulator.serving.pages`).
     """
 
     blocks: int
@@ -38,6 +38,7 @@ class KvSpace(NamedTuple):
     sequence_bytes: float = 0.0
     host_blocks: int = 0
     groups: tuple[PageGroup, ...] = ()
+    drive_blocks: int = 0
 
 
 class Admission(NamedTuple):

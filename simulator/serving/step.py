@@ -34,9 +34,13 @@ class ScheduledStep(NamedTuple):
     adapter: Ints
     """Adapter of each; -1: none."""
     copied_in_bytes: float = 0.0
-    """Cache bytes that must come from another memory before the step (swap, offloaded blocks)."""
+    """Cache bytes that must come from the host's memory before the step (swap, offloaded blocks)."""
     copied_out_bytes: float = 0.0
-    """Cache bytes that leave for another memory in this step."""
+    """Cache bytes that leave for the host's memory in this step."""
+    drive_in_bytes: float = 0.0
+    """Cache bytes that must come from drives before the step."""
+    drive_out_bytes: float = 0.0
+    """Cache bytes that leave for drives in this step."""
 
 
 class StepOutcome(NamedTuple):

@@ -12,7 +12,14 @@ import numpy as np
 
 from workloads.requests import Requests
 
-__all__ = ["decode_view", "prefill_view"]
+__all__ = ["decode_view", "prefill_view", "seen_by"]
+
+
+def seen_by(role: str, requests: Requests) -> Requests:
+    """Requests as a worker of a role sees them."""
+    if role == "prefill":
+        return prefill_view(requests)
+    return decode_view(requests) if role == "decode" else requests
 
 
 def prefill_view(requests: Requests) -> Requests:

@@ -76,7 +76,7 @@ class _Closed:
             self._record(index, TaskRecord(task, ready, end, cost, streamed))
         else:
             size = float(self.graph.tensors[task.tensor].size_bytes)
-            path = self.costs.path(task.source, task.target, task.chunk_bytes, task.readers)
+            path = self.costs.path_of(task)
             began = ready + path.latency_s
             end = began + self._carry(path.load, size, began)
             self._record(index, TaskRecord(task, ready, end, None, size, size))

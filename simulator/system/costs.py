@@ -18,7 +18,9 @@ from simulator.cost.collective import ALGORITHMS, AUTO, CHOICES, schedule
 from simulator.cost.model import CostModel, OperatorCost
 from simulator.flash.patterns import DrivePattern, drive_rate
 from simulator.link.flows import Load
+from simulator.plan import Transfer
 from simulator.system.drives import MeasuredRates, drive_ports, engine_drives, flash_bandwidth
+from simulator.system.far_memory import faulted_bytes_per_s, zero_copy_bytes_per_s
 from simulator.system.ports import MemoryPorts, together
 from workloads.graph import Operator
 from workloads.operators import CollectiveWork, Message
@@ -104,6 +106,7 @@ class CostTable:
         self._operators: dict[tuple[int, str], tuple[Operator, OperatorCost]] = {}
         self._paths: dict[tuple[str, str, int, int], Path] = {}
         self._stream_paths: dict[tuple[str, str], Path] = {}
+        self._faulted_paths: dict[tuple[str, str], Path] = {}
         self._device_ways: dict[str, tuple[Load, Load]] = {}
         self._rounds: dict[tuple[str, int, tuple[str, ...]], tuple[Round, ...]] = {}
         self._kernels: Mapping[str, Kernel] = {}
@@ -133,6 +136,20 @@ class CostTable:
             self._operators[key] = known
         return known[1]
 
+    def faulted_path(self, source: str, target: str) -> Path:
+        """The path of what a GPU's page faults bring."""
+        if (source, target) not in self._faulted_paths:
+            rate = faulted_bytes_per_s(self.system, source, target)
+            found = self._path(source, target)
+            self._faulted_paths[source, target] = self._at_most(found, f"{target}:faults", rate)
+        return self._faulted_paths[source, target]
+
+    def path_of(self, task: Transfer) -> Path:
+        """The path of a transfer, as it says that it moves."""
+        if task.faults:
+            return self.faulted_path(task.source, task.target)
+        return self.path(task.source, task.target, task.chunk_bytes, task.readers)
+
     def path(self, source: str, target: str, chunk_bytes: int = 0, readers: int = 0) -> Path:
         """The path of a copy from one memory to another; ``InputError`` when no link joins them.
 
@@ -148,8 +165,12 @@ class CostTable:
     def stream_path(self, source: str, device: str) -> Path:
         """The path of operands that flow from a memory into a device past the device's own memory."""
         if (source, device) not in self._stream_paths:
-            memory = self.system.nodes[device].memory or device
-            self._stream_paths[source, device] = self._path(source, memory, enter=False)
+            node = self.system.nodes[device]
+            found = self._path(source, node.memory or device, enter=False)
+            if node.device.kind == "gpu":
+                rate = zero_copy_bytes_per_s(self.system, source, device)
+                found = self._at_most(found, f"{device}:requests", rate)
+            self._stream_paths[source, device] = found
         return self._stream_paths[source, device]
 
     def traffic(self, device: str, cost: OperatorCost, streamed_bytes: float = 0.0) -> Traffic | None:
@@ -254,6 +275,13 @@ class CostTable:
         rate = drive_rate(device, DrivePattern("read", "random", chunk_bytes, readers))
         name = f"{source}:read {readers} x {chunk_bytes} B"
         self.capacity[name] = rate.bandwidth_bytes_per_s
+        return self._with_narrowest({**path.load, name: 1.0}, path.latency_s)
+
+    def _at_most(self, path: Path, name: str, rate: float | None) -> Path:
+        """The path with one more resource of so many bytes per second, if any."""
+        if rate is None:
+            return path
+        self.capacity[name] = rate
         return self._with_narrowest({**path.load, name: 1.0}, path.latency_s)
 
     def _find_rounds(self, kind: str, size: int, devices: tuple[str, ...]) -> tuple[Round, ...]:

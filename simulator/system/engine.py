@@ -198,7 +198,7 @@ class _Run:
     def _transfer(self, index: int, task: Transfer) -> Steps:
         start = self.env.now
         size = self.graph.tensors[task.tensor].size_bytes
-        path = self.costs.path(task.source, task.target, task.chunk_bytes, task.readers)
+        path = self.costs.path_of(task)
         yield self.env.timeout(path.latency_s)
         yield self.network.start(path.load, size)
         self.records[index] = TaskRecord(task, start, self.env.now, None, float(size), float(size))

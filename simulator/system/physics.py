@@ -19,6 +19,7 @@ from hw_configs.device import ComputationalStorage
 from hw_configs.problems import PhysicsError
 from hw_configs.system import MemorySpace, Node, System
 from simulator.cost.model import peak_rate
+from simulator.link.flows import Load
 from simulator.plan import Compute, Transfer
 from simulator.system.costs import CostTable
 from simulator.system.drives import flash_bandwidth
@@ -156,23 +157,22 @@ def _bytes_not_conserved(run: PhaseRun, graph: Graph, costs: CostTable) -> Itera
     system = costs.system
     expected: dict[str, float] = {}
 
-    def moved(source: str, target: str, size: float, chunk: int = 0, readers: int = 0) -> None:
-        for resource, weight in costs.path(source, target, chunk, readers).load.items():
+    def moved(load: Load, size: float) -> None:
+        for resource, weight in load.items():
             expected[resource] = expected.get(resource, 0.0) + size * weight
 
     for record in run.records:
         task = record.task
         if task.kind == "transfer":
-            moved(task.source, task.target, record.moved_bytes, task.chunk_bytes, task.readers)
+            moved(costs.path_of(task).load, record.moved_bytes)
         elif task.kind == "compute":
             if task.streamed:
-                for resource, weight in costs.stream_path(task.source, task.device).load.items():
-                    expected[resource] = expected.get(resource, 0.0) + record.moved_bytes * weight
+                moved(costs.stream_path(task.source, task.device).load, record.moved_bytes)
         elif task.device == task.group[0]:
             memory = {device: system.nodes[device].memory or device for device in task.group}
             for round_ in costs.rounds(graph.operator_by_name[task.operator], task.group):
                 for source, target, size in round_.sends:
-                    moved(memory[source], memory[target], size)
+                    moved(costs.path(memory[source], memory[target]).load, size)
     for resource in {**expected, **run.carried_bytes}:
         carried = run.carried_bytes.get(resource, 0.0)
         if not math.isclose(carried, expected.get(resource, 0.0), rel_tol=1e-9, abs_tol=1):

@@ -82,6 +82,9 @@ def price(g: SimpleNamespace, c: SimpleNamespace, bm: int, bn: int, split: int) 
     live_m, live_n = min(bm, g.m if bm <= 32 else max(g.m, bm / 2)), min(bn, g.n)
     rounds = c.quantisation * turns + (1 - c.quantisation) * max(per, 1)
     compute = rounds * 2 * bm * bn * depth / (g.rate * g.clock * g.library * tile_efficiency(g, c, bm, bn))
+    if g.scale_block:
+        # One multiply-add per sum and block of scales: vector_rate / 2 of them a cycle.
+        compute += turns * bm * bn * math.ceil(depth / g.scale_block) / (g.vector_rate / 2) / g.clock
     shared_fetch = 0.5 + 0.5 / g.sharing if g.sharing > 1 and min(bm, bn) >= 128 else 1.0
     fetched = (live_m * g.a_bytes + live_n * g.w_bytes) * depth * shared_fetch
     filled = (live_m * g.a_bytes + live_n * g.w_bytes) / (bm * g.a_bytes + bn * g.w_bytes)

@@ -6,7 +6,19 @@ from pathlib import Path
 
 import pytest
 
-from hw_configs import cache, csd, device, flash, gpu_architecture, link, pim, scratchpad, system, vector_unit
+from hw_configs import (
+    cache,
+    csd,
+    device,
+    flash,
+    gpu_architecture,
+    gpu_memory_path,
+    link,
+    pim,
+    scratchpad,
+    system,
+    vector_unit,
+)
 from hw_configs.config import Config
 from hw_configs.library import check_file
 
@@ -35,6 +47,7 @@ def test_every_model_of_the_schema_has_a_table():
             device,
             flash,
             gpu_architecture,
+            gpu_memory_path,
             link,
             pim,
             system,

@@ -98,6 +98,39 @@ def test_nothing_is_streamed_when_all_fits() -> None:
     assert all(task.kind == "compute" for task in plan.tasks)
 
 
+@pytest.mark.parametrize("fidelity", ["event", "analytic"])
+def test_weights_elsewhere_are_read_over_the_link_or_by_faults(fidelity: str) -> None:
+    """Requests need no room; faults bring a kernel's weights once the one before has ended; neither beats the link."""
+    graph = graph_of("gpt2")
+    usable = footprint(graph).bytes - round(graph.bytes_by_role()[Role.WEIGHT] * 0.4)
+    system = with_gpu_memory(offchip.load_system("workstation"), usable)
+    link = system.wires["pcie:gpu-cpu"].link
+    seconds = {}
+    for access in ("copy", "zero-copy", "unified"):
+        settings = mapper_settings("stream-weights", {"access": access, "ahead": "1"}, "plan")
+        plan = plan_writer("stream-weights").plan(graph, system, MapperOptions(settings=settings))
+        assert check(plan, graph, system) == []
+        result = offchip.simulate(one(graph), system, plan=plan, fidelity=fidelity)
+        moved = int(plan.notes.streamed_bytes)
+        assert result.wires["pcie:gpu-cpu"].bytes_backward == moved
+        assert result.memories["gpu"].peak_bytes <= usable
+        assert result.makespan_s >= moved / link.bandwidth
+        seconds[access] = result.makespan_s / moved
+        kinds = {task.kind for task in plan.tasks}
+        assert kinds == ({"compute"} if access == "zero-copy" else {"compute", "transfer"})
+    assert seconds["unified"] > seconds["copy"]
+
+
+def test_only_a_gpu_reads_over_its_link() -> None:
+    settings = mapper_settings("stream-weights", {"access": "zero-copy", "device": "cpu"}, "plan")
+    with pytest.raises(InputError, match="--set access: 'cpu' is no GPU"):
+        plan_writer("stream-weights").plan(
+            graph_of("gpt2"), offchip.load_system("workstation"), MapperOptions(settings=settings)
+        )
+    with pytest.raises(InputError, match="did you mean 'zero-copy'"):
+        mapper_settings("stream-weights", {"access": "zerocopy"}, "plan")
+
+
 @pytest.mark.parametrize("ahead", ["0", "-1", "two", "1001", ""])
 def test_a_wrong_depth_is_told(ahead: str) -> None:
     with pytest.raises(InputError, match=r"--set ahead: found .*whole number"):

@@ -144,6 +144,26 @@ class Counts:
             del table[request]
 
 
+class Resuming(Counts):
+    """The same; a request whose worker failed comes with the tokens of its answer so far."""
+
+    def __init__(self, requests, settings: EngineSettings, space: KvSpace) -> None:
+        super().__init__(requests, settings, space)
+        self.had: dict[int, tuple[int, int]] = {}
+
+    def can_resume(self, request: int, tokens: int) -> bool:
+        return tokens % 5 != 4  # Some requests are as if they did not fit.
+
+    def resume(self, request: int, tokens: int, answered: int) -> None:
+        self.had[request] = (tokens, answered)
+
+    def add(self, request: int, arrival_s=None) -> None:
+        super().add(request, arrival_s)
+        tokens, answered = self.had.pop(request, (0, 0))
+        self.known[request] += tokens
+        self.answer[request] = answered
+
+
 class Receiving(Counts):
     """The same; what was computed elsewhere is there when a request is admitted, and costs no budget."""
 

@@ -32,6 +32,8 @@ class Run:
     widest: int = 0
     copied_in_bytes: float = 0.0
     copied_out_bytes: float = 0.0
+    drive_in_bytes: float = 0.0
+    drive_out_bytes: float = 0.0
 
 
 def run(scheduler, requests, blocks, check=lambda scheduler, step: None):
@@ -53,6 +55,8 @@ def run(scheduler, requests, blocks, check=lambda scheduler, step: None):
         outcome.preemptions += len(scheduler.preempted)
         outcome.copied_in_bytes += step.copied_in_bytes
         outcome.copied_out_bytes += step.copied_out_bytes
+        outcome.drive_in_bytes += step.drive_in_bytes
+        outcome.drive_out_bytes += step.drive_out_bytes
         outcome.widest = max(outcome.widest, len(step.request))
         right = [drafts_accepted(r, made[r], d) for r, d in zip(step.request, step.drafts, strict=True)]
         done = scheduler.complete(np.array(right, np.int64))
@@ -101,6 +105,8 @@ def in_step_with_the_oracle(scheduler, requests, settings, oracle, blocks):
         assert scheduler.free_blocks == len(oracle.pool.free)
         outcome.copied_in_bytes += ours.copied_in_bytes
         outcome.copied_out_bytes += ours.copied_out_bytes
+        outcome.drive_in_bytes += ours.drive_in_bytes
+        outcome.drive_out_bytes += ours.drive_out_bytes
         outcome.preemptions += len(oracle.preempted)
         outcome.hits += sum(hit for _, hit, _ in oracle.admitted)
         now += 1

@@ -32,7 +32,7 @@ def plain_service(requests, service) -> Seen:
     busy: list[tuple[float, object] | None] = [None] * len(workers)
     up = [True] * len(workers)
     produced, ended = [0] * n, [math.inf] * n
-    state = ["unsent"] * n
+    state, had = ["unsent"] * n, [0] * n
     again: list[tuple[float, int, int]] = []
     ready: list[int] = [math.nan] * n
     parked: list[int] = []
@@ -63,6 +63,8 @@ def plain_service(requests, service) -> Seen:
             chosen = last_chosen = (later or pool)[0]
         else:
             chosen = min(pool, key=lambda w: (len(here[w]) / workers[w].speed, w))
+        if had[i]:
+            made[chosen].resume(i, had[i], had[i])
         made[chosen].add(i)
         here[chosen].append(i)
 
@@ -96,7 +98,9 @@ def plain_service(requests, service) -> Seen:
             w = failure.worker
             up[w], busy[w] = False, None
             for i in sorted(here[w]):
-                produced[i] = 0
+                # What the client has goes on as a part of the prompt, where that can be everywhere.
+                goes_on = all(hasattr(m, "resume") and m.can_resume(i, seen.tokens[i]) for m in made)
+                had[i] = produced[i] = seen.tokens[i] if goes_on else 0
                 seen.retries[i] += 1
                 order += 1
                 again.append((now + service.retry_s, order, i))

@@ -69,32 +69,36 @@ class PlainMaxUtilization(PlainScheduler):
 
 
 class PlainSwap(PlainScheduler):
-    """A preempted request's computed tokens wait on the host, if there is room, and come back with it."""
+    """A preempted request's computed tokens wait in the first memory with room for all, and come back with it."""
 
-    def __init__(self, *args, host):
+    def __init__(self, *args, tiers):
         super().__init__(*args)
-        self.host, self.kept, self.moved, self.times = host, {}, [0, 0], 0
+        self.tiers, self.kept = list(tiers), {}
+        self.moved, self.times = [[0, 0] for _ in tiers], [0 for _ in tiers]
 
     def preempt(self, victim):
         blocks = math.ceil(victim.computed / self.pool.size)
-        if 0 < blocks <= self.host:
-            self.host -= blocks
-            self.kept[victim.number] = victim.computed
-            self.moved[0] += blocks
-            self.times += 1
+        for tier, room in enumerate(self.tiers):
+            if 0 < blocks <= room:
+                self.tiers[tier] -= blocks
+                self.kept[victim.number] = victim.computed, tier
+                self.moved[tier][0] += blocks
+                self.times[tier] += 1
+                break
         super().preempt(victim)
 
     def found(self, job):
         if job.number in self.kept:
-            return [], self.kept[job.number]
+            return [], self.kept[job.number][0]
         return super().found(job)
 
     def allocate(self, job, n, hits, admission=False):
         got = super().allocate(job, n, hits, admission)
         if got and admission and job.number in self.kept:
-            blocks = math.ceil(self.kept.pop(job.number) / self.pool.size)
-            self.host += blocks
-            self.moved[1] += blocks
+            tokens, tier = self.kept.pop(job.number)
+            blocks = math.ceil(tokens / self.pool.size)
+            self.tiers[tier] += blocks
+            self.moved[tier][1] += blocks
         return got
 
 

@@ -38,3 +38,14 @@ def test_capacity_is_what_weights_leave_and_says_what_is_missing() -> None:
     assert narrow.space.blocks >= 2 * found.space.blocks
     with pytest.raises(InfeasibleError, match=r"does not fit on gpu0 .* short by .*GiB"):
         capacity_of(served("llama-3.1-405b"), system, Layout(tp=2), settings)
+
+
+def test_adapters_take_memory_from_the_cache() -> None:
+    model, system, settings = served("llama-3-8b"), load_system("h100-sxm"), EngineSettings()
+    without, with_them = (capacity_of(model, system, Layout(), settings, size) for size in (0.0, 20 * 2**30))
+    assert without.cache - with_them.cache == 20 * 2**30
+    assert "all of them resident" in with_them.describe()["adapters"]
+    split = capacity_of(model, load_system("dgx-h100"), Layout(tp=2), settings, 20 * 2**30)
+    assert split.adapters == 10 * 2**30
+    with pytest.raises(InfeasibleError, match="adapters 80 GiB"):
+        capacity_of(model, system, Layout(), settings, 80 * 2**30)

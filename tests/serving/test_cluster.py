@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 from hw_configs.problems import InfeasibleError, InputError
 from simulator.serving.cluster import run_service
 from simulator.serving.record import TokenGaps
+from simulator.serving.scheduler import SCHEDULERS
 from simulator.serving.service import Failure, Service
 from simulator.serving.settings import EngineSettings, Speculation
 from simulator.serving.step import StepCost, StepOutcome
-from tests.serving.counts import Affine, Counts, worker
+from tests.serving.counts import Affine, Counts, Resuming, worker
 from tests.serving.plain_cluster import plain_service
 from workloads.requests import make_requests
 
@@ -37,9 +38,10 @@ def request_tables(draw, most=24):
 @st.composite
 def services(draw, failing=True):
     count = draw(st.integers(1, 4))
+    make = draw(st.sampled_from([Counts, Resuming, SCHEDULERS.get("vllm"), SCHEDULERS.get("sglang")]))
     workers = tuple(
         worker(
-            f"w{i}", blocks=draw(st.integers(30, 70)), budget=draw(st.sampled_from([7, 32, 200])),
+            f"w{i}", make=make, blocks=draw(st.integers(30, 70)), budget=draw(st.sampled_from([7, 32, 200])),
             pricer=Affine(draw(st.sampled_from([0.0101, 0.0503])), 0.00107), speed=draw(st.sampled_from([1.0, 2.0])),
         )
         for i in range(count)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import offchip
@@ -14,6 +14,7 @@ from offchip.validation.end_to_end import ENGINES
 from simulator.serving.engine_constants import constants_of
 from simulator.serving.host_time import HOST_ENGINES, HostTime, host_time, measured_as
 
+RELAXED = settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
 STEP = {"phase": "decode", "prompt": 64}
 
 
@@ -23,6 +24,7 @@ def plain_step(device: float, host: float, overlap: float) -> float:
     return longer + (1 - overlap) * shorter
 
 
+@RELAXED
 @given(st.floats(0, 10), st.floats(0, 10), st.floats(0, 1))
 def test_a_step_is_the_longer_and_what_does_not_pass_beside_it(
     device: float, host: float, overlap: float
@@ -33,6 +35,7 @@ def test_a_step_is_the_longer_and_what_does_not_pass_beside_it(
     assert max(device, host) - 1e-12 <= step <= device + host + 1e-12
 
 
+@RELAXED
 @given(st.integers(1, 100), st.integers(1, 256), st.integers(0, 8192), st.sampled_from(HOST_ENGINES[1:]))
 def test_more_work_never_takes_the_host_less(layers: int, sequences: int, tokens: int, engine: str) -> None:
     own = host_time(engine)

@@ -68,47 +68,89 @@ def test_every_decision_is_the_oracles(name):
     assert (seen["hits"] == 0) == (name in ("orca", "static"))
 
 
-def test_swapping_is_the_oracles_and_what_goes_comes_back():
-    seen = {"moved": 0, "recomputed": 0}
+def swapping_holds(plain, most):
+    """The engine's swapping is a plain one's, and what goes comes back; what was seen."""
+    seen = {"host": 0, "drive": 0, "recomputed": 0}
 
-    @settings(max_examples=250, deadline=None, derandomize=True)
+    @settings(max_examples=most, deadline=None, derandomize=True)
     @given(
         engine_settings(swap=True, speculation=None),
         request_tables(),
         st.integers(0, 8),
         st.sampled_from([0, 4, 50]),
+        st.sampled_from([0, 3, 50]),
     )
-    def holds(chosen, requests, spare, host):
+    def holds(chosen, requests, spare, host, drive):
         assume(requests.prompt_tokens.max() < chosen.max_model_len)
         size, blocks = chosen.block_size, least_blocks(requests, chosen) + spare
-        space = KvSpace(blocks, size, 8.0, sequence_bytes=1.0, host_blocks=host)
+        space = KvSpace(blocks, size, 8.0, sequence_bytes=1.0, host_blocks=host, drive_blocks=drive)
         scheduler = SCHEDULERS.get("vllm")(requests, chosen, space)
-        oracle = PlainSwap(requests, chosen, blocks, size, host=host)
+        oracle = plain(requests, chosen, blocks, size, tiers=(host, drive))
         try:
             outcome = in_step_with_the_oracle(scheduler, requests, chosen, oracle, blocks)
         except EndlessError:
             assert chosen.policy == "priority"
             return
-        tier = scheduler.host
-        assert tier.free == tier.blocks == host
-        assert outcome.copied_out_bytes == outcome.copied_in_bytes == tier.bytes_out == tier.bytes_in
-        assert tier.bytes_out == 8 * oracle.moved[0] + oracle.times
-        assert oracle.moved[0] == oracle.moved[1]
-        seen["moved"] += oracle.moved[0]
-        seen["recomputed"] += outcome.preemptions if host == 0 else 0
-        assert host > 0 or tier.bytes_out == 0
+        copied = (
+            (outcome.copied_out_bytes, outcome.copied_in_bytes),
+            (outcome.drive_out_bytes, outcome.drive_in_bytes),
+        )
+        for place, (tier, most) in enumerate(((scheduler.host, host), (scheduler.drive, drive))):
+            assert tier.free == tier.blocks == most
+            assert copied[place] == (tier.bytes_out, tier.bytes_in)
+            assert tier.bytes_out == tier.bytes_in == 8 * oracle.moved[place][0] + oracle.times[place]
+            assert oracle.moved[place][0] == oracle.moved[place][1]
+            seen[tier.name] += oracle.moved[place][0]
+            assert most > 0 or tier.bytes_out == 0
+        seen["recomputed"] += outcome.preemptions if host == drive == 0 else 0
 
     holds()
-    assert seen["moved"] > 50
+    return seen
+
+
+def test_swapping_is_the_oracles_and_what_goes_comes_back():
+    seen = swapping_holds(PlainSwap, 400)
+    assert seen["host"] > 50
+    assert seen["drive"] > 20
     assert seen["recomputed"] > 5
 
 
-def test_a_host_tier_counts_places_and_bytes():
-    requests = make_requests([4], [2])
+class DrivesFirst(PlainSwap):
+    def preempt(self, victim):
+        self.tiers.reverse()
+        super().preempt(victim)
+        self.tiers.reverse()
+
+
+class KeepsPlaces(PlainSwap):
+    def allocate(self, job, n, hits, admission=False):
+        rooms = list(self.tiers)
+        got = super().allocate(job, n, hits, admission)
+        self.tiers = rooms
+        return got
+
+
+class HalfOfIt(PlainSwap):
+    def preempt(self, victim):
+        super().preempt(victim)
+        if victim.number in self.kept:
+            tokens, tier = self.kept[victim.number]
+            self.kept[victim.number] = max(tokens // 2, 1), tier
+
+
+@pytest.mark.parametrize("broken", [DrivesFirst, KeepsPlaces, HalfOfIt])
+def test_a_broken_tier_is_noticed(broken):
+    with pytest.raises((AssertionError, ExceptionGroup)):
+        swapping_holds(broken, 400)
+
+
+@pytest.mark.parametrize("name", ["host", "drive"])
+def test_a_tier_counts_places_and_bytes(name):
+    requests, places = make_requests([4], [2]), {f"{name}_blocks": 3}
     scheduler = SCHEDULERS.get("vllm")(
-        requests, EngineSettings(max_model_len=16), KvSpace(4, 4, 10.0, host_blocks=3)
+        requests, EngineSettings(max_model_len=16), KvSpace(4, 4, 10.0, **places)
     )
-    tier = scheduler.host
+    tier = getattr(scheduler, name)
     assert tier.put(2)
     assert not tier.put(2)
     assert (tier.free, tier.bytes_out, tier.bytes_in) == (1, 20.0, 0.0)

@@ -173,3 +173,43 @@ def test_the_description_names_every_constant_and_its_rows() -> None:
     told = known("llama-3-8b").describe()
     assert {"tables", "attention", "step_us", "overlap", "kernel_factor"} <= set(told)
     assert "rows" in told["step_us"]
+
+
+def test_copies_pass_the_wire_and_the_drives() -> None:
+    """By hand: 57.2 GB/s to the host of a DGX H100, a drive of 2 GB/s read and 1 GB/s written."""
+    model, system = served("llama-3-8b"), load_system("dgx-h100")
+    priced = make_pricer(model, system, Layout(), EngineSettings(), drive=(2e9, 1e9, "a drive"))
+    one = step([(1, 1000, 0)])
+    wire = priced.copies.host
+    assert 50e9 < wire < 64e9
+    base = priced.copies.seconds(one)
+    assert base == 0.0
+    for changes, seconds in (
+        ({"copied_in_bytes": 1e9}, 1e9 / wire), ({"copied_out_bytes": 2e9, "copied_in_bytes": 1e9}, 2e9 / wire),
+        ({"drive_in_bytes": 1e9}, 0.5), ({"drive_out_bytes": 1e9}, 1.0),
+        ({"drive_in_bytes": 1e9, "drive_out_bytes": 1e9}, 1.0),
+        ({"copied_in_bytes": 100e9, "drive_in_bytes": 1e9}, 101e9 / wire),
+    ):  # fmt: skip
+        assert priced.copies.seconds(one._replace(**changes)) == pytest.approx(seconds)
+    assert "1 GB/s written (a drive)" in priced.describe()["drive copies"]
+
+
+def test_adapters_follow_rank_and_targets() -> None:
+    """Llama-3-8B by hand: 4,096 wide, 4,096 of queries, 1,024 of keys and of values, 14,336 inside, 32 layers."""
+    model, system = served("llama-3-8b"), load_system("h100-sxm")
+    small, attention = Adapters.on(model, 8), 4 * 4096 + 2 * 4096 + 2 * 1024
+    assert small.elements == 32 * 8 * attention
+    every = Adapters.on(
+        model, 64, ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+    )
+    assert every.elements == 32 * 64 * (attention + 3 * (4096 + 14336))
+    assert every.size_bytes == 2 * every.elements
+    adapted = step([(1, 1000, 0)] * 8)._replace(adapter=np.arange(8))
+    times = [
+        make_pricer(model, system, Layout(), EngineSettings(), adapters=one).price(adapted).device_s
+        for one in (small, Adapters.on(model, 64), every)
+    ]
+    assert times == sorted(times)
+    assert times[2] > 1.05 * times[0]
+    with pytest.raises(InputError, match="has no down_proj, gate_proj, up_proj of attention"):
+        Adapters.on(served("qwen3-30b-a3b"), 8, ("gate_proj", "up_proj", "down_proj"))

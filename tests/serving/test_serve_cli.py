@@ -139,7 +139,8 @@ WRONG: list[tuple[tuple[object, ...], int, str]] = [
     (("--ep", 2, "--tp", 2), 2, "llama-3-8b has no experts"),
     (("--ep", 2, "--tp", 4), 2, "vllm knows expert parallelism"),
     (("--prefill-workers", 8, "--decode-workers", 8), 2, "found 16 workers of 1 GPUs; the machine has 8"),
-    (("--set", "max_model_len=300"), 2, "expected at most 300, the model's length"),
+    (("--set", "max_model_len=300", "--strict"), 2, "expected at most 300, the model's length"),
+    (("--set", "max_model_len=30"), 2, "(40 requests can never be answered)"),
     (("--find-rate",), 2, "a search needs limits"),
     (("--best-layout",), 2, "go together"),
     (("--fail", "0@3"), 2, "without a unit"),
@@ -164,11 +165,16 @@ def test_requests_longer_than_the_cache_are_named_and_weights_without_room_say_t
     long = tmp_path / "long.yaml"
     long.write_text("requests: 3\nprompt: {kind: choice, tokens: [100, 120000]}\noutput: 10\nseed: 4\n")
     command = ("serve", "llama-3.1-8b", "--requests", long, "--hw")
-    outcome = cli(*command, "h100-sxm", "--set", "gpu_memory_utilization=0.25")
+    tight = (*command, "h100-sxm", "--set", "gpu_memory_utilization=0.25")
+    outcome = cli(*tight, "--strict")
     assert outcome.code == 2
     assert "tokens of prompt and 10 of answer; expected at most" in outcome.err
     assert "blocks of the KV cache hold" in outcome.err
     assert "request " in outcome.err
+    served = cli(*tight)
+    assert served.code == 0
+    assert "2 of 3 requests can never be answered" in served.out
+    assert "blocks of the KV cache hold" in served.out
     outcome = cli("serve", "llama-3-70b", "--requests", long, "--hw", "h100-sxm")
     assert outcome.code == 3
     assert "GiB" in outcome.err
@@ -182,8 +188,8 @@ def test_what_writes_no_tokens_cannot_be_served(cli: Callable[..., Any], spec: P
     assert len(outcome.err.splitlines()) == 1
 
 
-def test_a_system_without_gpus_and_wrong_keywords_are_refused() -> None:
-    with pytest.raises(InputError):
+def test_a_machine_without_room_and_wrong_keywords_are_refused() -> None:
+    with pytest.raises(InfeasibleError, match="128 MiB usable"):
         offchip.serve("llama-3-8b", "tpu-v4i-card", described().requests)
     with pytest.raises(InputError, match="did you mean 'replicas'"):
         offchip.serve("llama-3-8b", "h100-sxm", described().requests, replica=2)  # type: ignore[call-arg]
@@ -339,7 +345,11 @@ def test_the_figures_of_a_service_are_those_that_spaces_know() -> None:
 def test_examples_are_read() -> None:
     folder = Path(__file__).parents[2] / "examples"
     for path in folder.glob("serving-*.yaml"):
-        if path.name == "serving-space.yaml":
+        if path.name == "serving-pools.yaml":
+            from offchip.serving.pools import read_pools
+
+            assert read_pools(path).workers > 1
+        elif path.name == "serving-space.yaml":
             from offchip.sweep.space_file import load_space
 
             assert load_space(path).axes

@@ -59,7 +59,6 @@ def test_dollars_follow_from_rent_or_from_a_list_price_over_years(tmp_path):
     from hw_configs.library import load_device, load_system
     from hw_configs.prices import YEARS_OF_USE, rent
     from offchip.serving.build import rent_of
-    from simulator.serving.exchange_time import gpus_of
 
     rented, bought, neither = (load_device(name) for name in ("h200", "rtx-5090", "a40"))
     assert rent(rented).usd_per_s == rented.price_rate
@@ -72,4 +71,4 @@ def test_dollars_follow_from_rent_or_from_a_list_price_over_years(tmp_path):
     path = tmp_path / "box.yaml"
     path.write_text(text + "price_rate: 16 USD/h\n", encoding="utf-8")
     box = load_system(path)
-    assert rent_of(box, gpus_of(box)).usd_per_s * 3600 == pytest.approx(2.0)
+    assert rent_of(box).usd_per_s * 3600 == pytest.approx(2.0)

@@ -146,8 +146,11 @@ BAD: dict[str, tuple[Plan, str, str]] = {
     "kernel of an unknown operator": (
         replace(GOOD, kernels={"frist": {}}), "kernels.frist", "unknown operator (did you mean 'first'?)",
     ),
-    "streams without a scratchpad": (
-        with_task("first", streamed=("w",), source="host"), "first", "streams operands into 'gpu0'",
+    "streams from its own memory": (
+        with_task("first", streamed=("w",), source="gpu0"), "first", "streams from 'gpu0', which is no memory outside",
+    ),
+    "faults of chunks": (
+        with_task("move b to gpu1", faults=True, chunk_bytes=4), "move b to gpu1", "comes on faults, which know no",
     ),
     "placed where it is not": (
         inserted(

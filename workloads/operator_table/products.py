@@ -15,7 +15,11 @@ def _gemm(c: Cells) -> Built:
     weight = c.weight_dtype
     read = batch * (c.size(m * k) + c.size(k * n, weight))
     write = batch * c.size(m * n, c.output_dtype())
-    return Built(Product(m=m, n=n, k=k, batch=batch, weight_dtype=c.narrow(weight)), read, write)
+    return Built(
+        Product(m=m, n=n, k=k, batch=batch, weight_dtype=c.narrow(weight), scale_block=c.scale_block),
+        read,
+        write,
+    )
 
 
 def _conv(c: Cells) -> Built:

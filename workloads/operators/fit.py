@@ -31,7 +31,7 @@ from workloads.operators import (
     Work,
 )
 from workloads.operators.parse import FieldProblem
-from workloads.operators.rows import Activation, Loss, Norm, Reduce
+from workloads.operators.rows import Activation, Loss, Norm, Quantize, Reduce
 
 if TYPE_CHECKING:
     from workloads.graph import Tensor
@@ -392,8 +392,12 @@ def _rows(work: Rows, operands: _Operands) -> Iterator[FieldProblem]:
     if need not in {_elements(tensor) for tensor in allowed} | totals:
         yield _sized(work, ("m", "n"), allowed[0])
         return
+    if isinstance(work, Quantize) and work.block > work.n:
+        yield _wrong(work, "block", f"at most the {work.n} elements of a row")
     if isinstance(work, TopK) and work.k > work.n:
         yield _wrong(work, "k", f"at most the {work.n} elements of a row")
+    if isinstance(work, Quantize) and operands.outputs:
+        yield from _stored_as(work.to_dtype, "to_dtype", operands.outputs[:1])
     if isinstance(work, Norm) and work.adds >= max(1, len(operands.all)):
         yield _wrong(work, "adds", f"fewer than its {len(operands.all)} tensors")
     if isinstance(work, Activation) and work.gated and strict and operands.inputs:

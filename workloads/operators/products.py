@@ -10,6 +10,10 @@ from workloads.operators.work import Work, count, flag, named, number
 __all__ = ["CONVOLUTION_WAYS", "Convolution", "GroupedProduct", "Product"]
 
 _OF_A_PLAN: Final = "tells a plan how the columns may be divided; the time follows from n"
+_SCALES: Final = (
+    "elements along the sum that share one scale of either operand, which is applied before the sum goes on; 0: none "
+    "inside the sum (a scale per row, column or tensor is applied once to the result)"
+)
 _FOLDED: Final = "the operators an engine folds into the epilogue cost no pass over memory"
 CONVOLUTION_WAYS: Final = ("implicit_gemm", "im2col", "im2win", "winograd")
 
@@ -26,6 +30,7 @@ class Product(Work):
     k: int = count("elements", "length of the sums", least=0)
     batch: int = count("products", "independent products, each with its own right operand", 1, least=0)
     weight_dtype: str = named("element type the right operand is stored in; empty: that of the arithmetic")
+    scale_block: int = count("elements", _SCALES, 0, 0)
     weight_bytes: float = number(
         "B", "stored bytes of the right operand of one product, where no element type says it (sparse formats); 0: "
         "by its element type", 0.0,
@@ -69,6 +74,7 @@ class GroupedProduct(Work):
         "experts", "experts that some token reaches, on average, whose weights are read; 0: all", 0.0
     )
     weight_dtype: str = named("element type the weights are stored in; empty: that of the arithmetic")
+    scale_block: int = count("elements", _SCALES, 0, 0)
     heads: int = count("heads", "query heads among the columns", 0, 0, _OF_A_PLAN)
     kv_heads: int = count("heads", "key and value heads among the columns", 0, 0, _OF_A_PLAN)
 

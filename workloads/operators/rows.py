@@ -19,6 +19,7 @@ __all__ = [
     "Norm",
     "Optimizer",
     "Pool",
+    "Quantize",
     "Reduce",
     "Resize",
     "Rotary",
@@ -59,6 +60,21 @@ class Norm(Rows):
     adds: int = count("tensors", "tensors added to the input in the same pass", 0, 0)
     activation: str = named("non-linearity applied in the same pass", without_effect=_NAME)
     vectorised: bool = flag("the kernel moves several elements per thread", True)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quantize(Rows):
+    """Rows of activations into a narrower element type, with their scales.
+
+    A dynamic scale follows from the largest magnitude it covers: that of a block of a row, of a row (``per_token``),
+    or of the whole tensor, which has to be read twice. A static one is known beforehand.
+    """
+
+    kind: ClassVar[str] = "quantize"
+    to_dtype: str = named("element type of the result", "fp8", (), "bytes are those of its tensors")
+    block: int = count("elements", "elements of a row that share a scale; 0: all of them", 0, 0)
+    dynamic: bool = flag("scales are found in the values, not known beforehand", True)
+    per_token: bool = flag("each row has a scale of its own (or one per block), not the whole tensor", True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

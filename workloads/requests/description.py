@@ -71,13 +71,31 @@ class Deadline(Config):
     per_token: Latency = 0.0
 
 
+Target = Literal["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+
+
+def _attention() -> list[Target]:
+    return ["q_proj", "k_proj", "v_proj", "o_proj"]
+
+
 class Adapters(Config):
-    """``count`` adapters; ``share`` of the requests use one, the k-th with weight k to the power of minus ``skew``."""
+    """``count`` adapters; ``share`` of the requests use one, the k-th with weight k to the power of minus ``skew``.
+
+    All have ``rank`` and stand beside the products that ``targets`` names.
+    """
 
     count: Annotated[int, Field(ge=1, le=1_000_000)]
     share: Annotated[float, Field(ge=0, le=1)] = 1.0
     skew: Annotated[float, Field(ge=0, le=10)] = 0.0
+    rank: Annotated[int, Field(ge=1, le=4096)] = 16
+    targets: Annotated[list[Target], Field(min_length=1)] = Field(default_factory=_attention)
     name: str = "adapter"
+
+    @model_validator(mode="after")
+    def _once(self) -> Adapters:
+        twice = [name for name in self.targets if self.targets.count(name) > 1]
+        refuse((("targets",), f"{twice[0]!r} is named twice") if twice else None)
+        return self
 
 
 class Trace(Config):
@@ -274,6 +292,7 @@ class _Draws:
             chosen = rng.choice(law.count, count, p=weights / weights.sum())
             marks["adapter"] = np.where(rng.random(count) < law.share, chosen, -1)
             marks["adapters"] = tuple(f"{law.name}-{k}" for k in range(law.count))
+            marks["adapter_rank"], marks["adapter_targets"] = law.rank, tuple(law.targets)
         return marks
 
 

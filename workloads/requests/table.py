@@ -8,7 +8,7 @@ of a session holds the answers before it. Different streams differ in every toke
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -16,11 +16,14 @@ import numpy.typing as npt
 
 from hw_configs.problems import bad_input
 
-__all__ = ["MAX_TOKENS", "Requests", "make_requests"]
+__all__ = ["ADAPTER_TARGETS", "ATTENTION_TARGETS", "MAX_TOKENS", "Requests", "make_requests"]
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 
+ATTENTION_TARGETS: Final = ("q_proj", "k_proj", "v_proj", "o_proj")
+ADAPTER_TARGETS: Final = (*ATTENTION_TARGETS, "gate_proj", "up_proj", "down_proj")
+"""Products of a layer that an adapter may stand beside, by their names in model files."""
 MAX_TOKENS: Final = 1 << 31
 """Tokens of one prompt or answer at most."""
 
@@ -52,6 +55,10 @@ class Requests:
     after: Ints
     think_s: Floats
     adapters: tuple[str, ...] = ()
+    adapter_rank: int = 16
+    """Rank of every adapter."""
+    adapter_targets: tuple[str, ...] = ATTENTION_TARGETS
+    """Products that adapters stand beside."""
     clients: int = 0
     name: str = "requests"
 
@@ -91,6 +98,39 @@ class Requests:
             raise bad_input("arrivals and think times are finite and not negative", file=self.name)
         if (self.after >= np.arange(n)).any():
             raise bad_input("a request can only come after an earlier one", file=self.name)
+
+    def part(self, kept: npt.NDArray[np.bool_]) -> Requests:
+        """The requests where ``kept`` holds, in their order, renumbered.
+
+        One that comes after a request that is left out comes after that one's own predecessor, both think times
+        later; without one, at its predecessor's arrival and its think time.
+        """
+        number = np.cumsum(kept) - 1
+        after, think, arrival = self.after.copy(), self.think_s.copy(), self.arrival_s.copy()
+        for i in np.flatnonzero(self.after >= 0).tolist():
+            before = after[i]
+            if not kept[before]:
+                # Predecessors stand earlier, so that theirs is settled already.
+                after[i] = after[before]
+                if after[i] < 0:
+                    arrival[i] = max(arrival[i], arrival[before] + think[i])
+                think[i] += think[before]
+        lengths = np.diff(self.segment_begin)
+        inside = np.repeat(kept, lengths)
+        columns = {name: getattr(self, name)[kept] for name in _PER_REQUEST}
+        linked = after[kept]
+        columns |= {
+            "after": np.where(linked >= 0, number[linked], -1),
+            "think_s": think[kept],
+            "arrival_s": arrival[kept],
+        }
+        return replace(
+            self, **columns, segment_begin=np.concatenate(([0], np.cumsum(lengths[kept]))),
+            segment_stream=self.segment_stream[inside], segment_tokens=self.segment_tokens[inside],
+        )  # fmt: skip
+
+
+_PER_REQUEST: Final = ("prompt_tokens", "output_tokens", "output_stream", "priority", "deadline_s", "adapter")
 
 
 def make_requests(

@@ -72,6 +72,8 @@ class Sglang:
         """Tokens of each request at its end."""
         self._shared = np.zeros(n, np.int64)
         """Of these, tokens that lie in the tree."""
+        self._before: dict[int, tuple[int, int]] = {}
+        """Of requests that come with a part of their answer: its tokens, and how many of them count as answered."""
         self._node: dict[int, Node] = {}
         self._again: set[int] = set()
         self._queue: list[int] = []
@@ -129,10 +131,28 @@ class Sglang:
                 f"request {request} needs {most + self._drafts} tokens and a page of {self._page} to be admitted; the "
                 f"cache has {capacity} ({self._space.blocks * self._space.block_bytes:.0f} bytes)"
             )
+        had, answered = self._before.pop(request, (0, 0))
         self._inside.add(request)
-        self._known[request] = prompt
-        self._outputs[request] = 0
+        self._known[request] = prompt + had
+        self._outputs[request] = answered
+        self._final[request] = self._end_of(request, had)
         self._queue.append(request)
+
+    def _end_of(self, request: int, had: int) -> int:
+        """Tokens of a request at its end, where ``had`` of its answer come with its prompt."""
+        r = self._requests
+        tokens = int(r.prompt_tokens[request]) + max(int(r.output_tokens[request]), had + 1)
+        return min(tokens, self._settings.max_model_len)
+
+    def can_resume(self, request: int, tokens: int) -> bool:
+        """Whether a request could be computed here with so many tokens of its answer as a part of its prompt."""
+        known, most = int(self._requests.prompt_tokens[request]) + tokens, self._end_of(request, tokens)
+        room = self._space.blocks * self._page
+        return known < self._settings.max_model_len and most + self._drafts + self._page < room
+
+    def resume(self, request: int, tokens: int, answered: int) -> None:
+        """See :class:`simulator.serving.replica.Resumes`."""
+        self._before[request] = (tokens, answered)
 
     def _room(self) -> int:
         return self._free + self.tree.size - self.tree.held

@@ -24,6 +24,8 @@ def make(requests: Requests, settings: EngineSettings, space: KvSpace) -> Engine
     """The scheduler of one replica."""
     refuse(settings, VLLM_ALONE)
     rules = replace(
-        rules_of(settings, space.block_tokens, space.host_blocks), reserve=Reserve.KNOWN, take=Reserve.KNOWN
+        rules_of(settings, space.block_tokens, space.host_blocks, space.drive_blocks),
+        reserve=Reserve.KNOWN,
+        take=Reserve.KNOWN,
     )
     return Engine(requests, rules, space)

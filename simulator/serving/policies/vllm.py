@@ -18,4 +18,6 @@ __all__ = ["make"]
 
 def make(requests: Requests, settings: EngineSettings, space: KvSpace) -> Engine:
     """The scheduler of one replica."""
-    return Engine(requests, rules_of(settings, space.block_tokens, space.host_blocks), space)
+    return Engine(
+        requests, rules_of(settings, space.block_tokens, space.host_blocks, space.drive_blocks), space
+    )
