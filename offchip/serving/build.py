@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from hw_configs.files import load_link
+from hw_configs.prices import Rent, rent
 from hw_configs.problems import InfeasibleError, InputError, bad_input, nearest
 from hw_configs.system import System
 from hw_configs.units import UnitError, format_quantity, parse_quantity
@@ -40,7 +41,7 @@ from simulator.serving.service import Service
 from simulator.serving.settings import EngineSettings
 from workloads.requests import Requests
 
-__all__ = ["Deployment", "Part", "deploy", "load_served"]
+__all__ = ["Deployment", "Part", "deploy", "load_served", "rent_of"]
 
 UNBOUNDED: Final = 1 << 20
 """Tokens of a model that states no bound."""
@@ -191,6 +192,7 @@ def deploy(
         tuple(workers), asked.routing, RouterOptions(seed=asked.seed or 0), system=system, failures=asked.failures,
         seed=asked.seed or 0,
     )  # fmt: skip
+    notes.extend(_written_off(parts))
     return Deployment(service, asked, parts, tuple(facts), tuple(notes))
 
 
@@ -431,6 +433,20 @@ def _worker_facts(worker: Worker, part: Part) -> WorkerFacts:
     )  # fmt: skip
 
 
+def _written_off(parts: Sequence[Part]) -> list[str]:
+    """What is to be said of dollars that follow from a list price."""
+    costs = [rent_of(part.pool.system) for part in parts if part.pool.system.of_kind("gpu")]
+    return sorted({f"dollars: {cost.basis}" for cost in costs if cost is not None and cost.written_off})
+
+
+def rent_of(system: System) -> Rent | None:
+    """What a GPU of a machine costs: its share of the machine's rent, else its own; None where nothing is stated."""
+    gpus = gpus_of(system)
+    if system.price_rate is not None:
+        return Rent(system.price_rate / len(gpus), "its share of the system's price_rate")
+    return rent(gpus[0].device)
+
+
 def _rate_and_idle(system: System, devices: int, planned: bool = False) -> tuple[float | None, float]:
     """Dollars a second of so many GPUs of a system, or of all of it, if stated, and their idle power."""
     if planned:
@@ -441,11 +457,12 @@ def _rate_and_idle(system: System, devices: int, planned: bool = False) -> tuple
         return system.price_rate, idle
     gpus = gpus_of(system)
     device = gpus[0].device
-    rate = getattr(device, "price_rate", None)
-    if system.price_rate is not None:
-        rate = system.price_rate / len(gpus)
+    cost = rent_of(system)
     power = getattr(device, "power", None)
-    return None if rate is None else rate * devices, power.idle * devices if power is not None else 0.0
+    return (
+        None if cost is None else cost.usd_per_s * devices,
+        power.idle * devices if power is not None else 0.0,
+    )
 
 
 def _plain(settings: EngineSettings) -> Mapping[str, object]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from hw_configs.shown import Shown, Table
 from hw_configs.units import format_quantity
-from offchip.serving.build import Deployment, Part
+from offchip.serving.build import Deployment, Part, rent_of
 
 __all__ = ["Description", "describe"]
 
@@ -49,6 +49,13 @@ def _tiers(part: Part) -> dict[str, str]:
     return found
 
 
+def _dollars(part: Part) -> str:
+    """What a GPU costs an hour, and what that follows from."""
+    system = part.pool.system
+    cost = rent_of(system) if system.of_kind("gpu") else None
+    return "no price stated" if cost is None else f"{cost.usd_per_s * 3600:.4g} USD/h a GPU ({cost.basis})"
+
+
 def describe(deployment: Deployment, number: int = 0) -> Description:
     """What a deployment's pool runs with; one without pools has one."""
     part = deployment.parts[number]
@@ -70,5 +77,6 @@ def describe(deployment: Deployment, number: int = 0) -> Description:
     return Description(
         f"{part.pool.name and part.pool.name + ': '}{part.served.model.name} on {part.pool.system.name}, "
         f"{asked.engine}, {asked.describe_layout()}",
-        tuple(rows), tuple((part.capacity.describe() | _tiers(part)).items()), tuple(pricer.describe().items()),
+        tuple(rows), tuple((part.capacity.describe() | _tiers(part)).items()),
+        (*pricer.describe().items(), ("dollars", _dollars(part))),
     )  # fmt: skip
