@@ -31,7 +31,8 @@ class Service:
 
     With workers of role ``prefill`` and ``decode``, the first compute prompts and first tokens and send the cache over
     ``system``'s links, ``layers``: each layer's while the next is computed; ``end``: all of it after the prompt.
-    ``retry_s``: seconds until the requests of a failed worker are sent again.
+    ``first_token``: the client has it when the ``prefill`` worker has computed it, or with the second, from the worker
+    for ``decode``, as engines send it whose decode worker answers the client. ``retry_s``: seconds until the requests of a failed worker are sent again.
     """
 
     workers: tuple[Worker, ...]
@@ -40,6 +41,7 @@ class Service:
     decode_router: str = "least-loaded"
     system: System | None = None
     transfer: Literal["layers", "end"] = "layers"
+    first_token: Literal["prefill", "decode"] = "prefill"
     failures: tuple[Failure, ...] = ()
     retry_s: float = 0.0
     seed: int = 0
@@ -85,6 +87,9 @@ class Service:
             problems.append(
                 Problem(f"found {self.transfer!r}; expected layers or end", path="service.transfer")
             )
+        if self.first_token not in ("prefill", "decode"):
+            words = f"found {self.first_token!r}; expected prefill or decode"
+            problems.append(Problem(words, path="service.first_token"))
         if self.apart and (self.system is None or not all(worker.devices for worker in self.workers)):
             words = "prefill and decode apart need a system, and the devices of each worker in it"
             problems.append(Problem(words, path="service.system"))
