@@ -26,6 +26,7 @@ from simulator.serving.quick_kernel import (
     DECODE,
     FULL,
     HOST,
+    MORE,
     PENDING,
     PREFILL,
     STEP,
@@ -143,7 +144,7 @@ class QuickLoop(ServiceLoop):
         if self.done == self.requests.count:
             return inf
         watch = self.handover is not None and bool(self.handover.queue)
-        code = FULL
+        code = MORE
         while code not in (PENDING, STOPPED):
             if code == FULL:
                 self._make_room()
@@ -220,15 +221,20 @@ class QuickLoop(ServiceLoop):
 
     def _begin(self, worker: int) -> None:
         member = self.replicas[worker]
+        if self.handover is None:
+            # Nobody looks at workers before the next call, which begins with this.
+            self.clerk["now"] = self.loop.now
+            self.clock["over"][worker] = 1
+            return
         prefill = member.worker.role == "prefill"
-        if prefill and self.handover is not None and not self.handover.may_begin(worker):
+        if prefill and not self.handover.may_begin(worker):
             return
         if self.clerk["rows"] >= len(self.desk.steps):
             self._make_room()
         self.clerk["now"] = self.loop.now
         begun = begin_step(self.crew, self.desk, worker)
         self._take_admitted()
-        if begun and prefill and self.handover is not None:
+        if begun and prefill:
             member.step = self._as_step(worker)
             self.handover.step_begun(worker, member.step)
 

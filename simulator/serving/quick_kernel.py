@@ -100,12 +100,20 @@ def advance_crew(crew, desk, horizon, most, ends, watch):
     """Run steps that end by the horizon (seconds), at most ``most``; a code says why it stopped.
 
     ``ends``: stop where a request ends. ``watch``: stop at the instant after one in which a decode worker may have
-    got room. An instant on the horizon is stopped at in any case.
+    got room. Workers whose ``over`` is set begin a step first, in the instant ``now``. An instant on the horizon is stopped at in any case.
     """
     clerk = desk.clerk[0]
     workers = len(desk.clock)
     left = most
     while True:
+        if clerk.rows + workers > len(desk.steps) or clerk.gaps + workers * len(desk.tokens) > len(desk.gap_s):
+            return FULL
+        if clerk.admitted + workers * len(desk.tokens) > len(desk.admitted):
+            return FULL
+        for w in range(workers):
+            if desk.clock[w].over != 0:
+                left -= 1
+                begin_step(crew, desk, w)
         first = np.inf
         for w in range(workers):
             if desk.clock[w].step != 0 and desk.clock[w].end < first:
@@ -114,10 +122,6 @@ def advance_crew(crew, desk, horizon, most, ends, watch):
             return PENDING
         if left <= 0:
             return MORE
-        if clerk.rows + workers > len(desk.steps) or clerk.gaps + workers * len(desk.tokens) > len(desk.gap_s):
-            return FULL
-        if clerk.admitted + workers * len(desk.tokens) > len(desk.admitted):
-            return FULL
         clerk.now = first
         stop = first == horizon or (watch and clerk.moved != 0)
         clerk.moved = 0
@@ -127,11 +131,6 @@ def advance_crew(crew, desk, horizon, most, ends, watch):
             for w in range(workers):
                 desk.clock[w].over = 0
             return STOPPED
-        clerk.over = 0
-        for w in range(workers):
-            if desk.clock[w].over != 0:
-                left -= 1
-                begin_step(crew, desk, w)
 
 
 @compiled
