@@ -1,7 +1,9 @@
 """The engines of several workers in one piece of memory, so that one compiled function can run any of them.
 
+A worker has one engine, or one for each of its groups.
+
 Each record of an engine (:class:`~simulator.serving.records.State`) lies in one flat array with those of the other
-workers, and the tables of prices in another; a table of places says where each worker's are. What several workers
+engines, and the tables of prices in another; a table of places says where each engine's are. What several engines
 read and none writes (the requests' segments) lies there once.
 """
 
@@ -27,7 +29,7 @@ Floats = npt.NDArray[np.float64]
 
 
 class Crew(NamedTuple):
-    """Memory of all workers. ``places``: worker, record, then where it begins, its rows and its columns (0: flat)."""
+    """Memory of all engines. ``places``: engine, record, then where it begins, its rows and its columns (0: flat)."""
 
     memory: State
     places: Ints
@@ -35,29 +37,33 @@ class Crew(NamedTuple):
     price_places: Ints
     """Tables, array, then where it begins and its three lengths (0: no such axis)."""
     kind: Ints
-    """Which tables each worker's are."""
+    """Which tables each engine's are."""
+    first: Ints
+    """Number of each worker's first engine; one more than there are workers."""
 
 
-def make_crew(engines: Sequence[Engine], tables: Sequence[PriceTables]) -> Crew:
-    """Move the engines' records together; the engines go on with them where they are."""
+def make_crew(workers: Sequence[Sequence[Engine]], tables: Sequence[PriceTables]) -> Crew:
+    """Move the records of the workers' engines together; the engines go on with them where they are."""
+    engines = [engine for own in workers for engine in own]
+    first = np.cumsum([0, *(len(own) for own in workers)])
     places = np.zeros((len(engines), len(State._fields), 3), np.int64)
     memory = []
     for field, name in enumerate(State._fields):
         arrays = [getattr(engine.state, name) for engine in engines]
         flat, begins = _together(arrays)
-        for worker, (array, begin) in enumerate(zip(arrays, begins, strict=True)):
-            places[worker, field, : 1 + array.ndim] = (begin, *array.shape)
-            engines[worker].move(name, flat[begin : begin + array.size].reshape(array.shape))
+        for number, (array, begin) in enumerate(zip(arrays, begins, strict=True)):
+            places[number, field, : 1 + array.ndim] = (begin, *array.shape)
+            engines[number].move(name, flat[begin : begin + array.size].reshape(array.shape))
         memory.append(flat)
     different: list[PriceTables] = []
     kind = np.zeros(len(engines), np.int64)
     for worker, own in enumerate(tables):
         known = [place for place, other in enumerate(different) if other is own]
-        kind[worker] = known[0] if known else len(different)
+        kind[first[worker] : first[worker + 1]] = known[0] if known else len(different)
         if not known:
             different.append(own)
     prices, price_places = _prices(different)
-    return Crew(State(*memory), places, prices, price_places, kind)
+    return Crew(State(*memory), places, prices, price_places, kind, first)
 
 
 def _together(arrays: Sequence[npt.NDArray[Any]]) -> tuple[npt.NDArray[Any], list[int]]:
@@ -93,10 +99,10 @@ def _cut(array, place):
 
 
 @compiled
-def state_of(crew, worker):
-    """One worker's records, as its engine has them."""
+def state_of(crew, engine):
+    """One engine's records."""
     m = crew.memory
-    p = crew.places[worker]
+    p = crew.places[engine]
     table = m.table[p[4, 0] : p[4, 0] + p[4, 1] * p[4, 2]].reshape((p[4, 1], p[4, 2]))
     return State(
         _cut(m.engine, p[0]), _cut(m.requests, p[1]), _cut(m.blocks, p[2]), _cut(m.slots, p[3]), table,
@@ -124,10 +130,10 @@ def _cube(prices, place):
 
 
 @compiled
-def tables_of(crew, worker):
-    """One worker's tables of prices."""
+def tables_of(crew, engine):
+    """The tables of prices of an engine's steps."""
     f = crew.prices
-    p = crew.price_places[crew.kind[worker]]
+    p = crew.price_places[crew.kind[engine]]
     return PriceTables(
         _flat(f, p[0]), _cube(f, p[1]), _table(f, p[2]), _table(f, p[3]), _table(f, p[4]), _table(f, p[5]),
         _flat(f, p[6]), _flat(f, p[7]), _table(f, p[8]), _cube(f, p[9]), _cube(f, p[10]), _flat(f, p[11]),

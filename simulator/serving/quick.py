@@ -61,7 +61,7 @@ def can_be_quick(requests: Requests, service: Service) -> bool:
 
 def _plain(worker: Worker, requests: Requests) -> bool:
     settings = worker.settings
-    if worker.groups != 1 or worker.space.host_blocks or settings.swap or settings.speculation is not None:
+    if worker.space.host_blocks or settings.swap or settings.speculation is not None:
         return False
     nobody = make_requests([], [], name=requests.name)
     return type(worker.pricer) is Pricer and type(worker.make(nobody, settings, worker.space)) is Engine
@@ -71,20 +71,40 @@ class Member:
     """A worker of the crew, as the loop and the handover know workers."""
 
     def __init__(self, worker: Worker, requests: Requests) -> None:
-        engine, pricer = worker.make(requests, worker.settings, worker.space), worker.pricer
-        assert isinstance(engine, Engine)
+        pricer, space = worker.pricer, worker.space._replace(blocks=worker.space.blocks // worker.groups)
         assert isinstance(pricer, Pricer)
-        self.worker, self.engine, self.tables = worker, engine, pricer.tables
+        self.worker = worker
+        self.engines: list[Engine] = []
+        for _ in range(worker.groups):
+            engine = worker.make(requests, worker.settings, space)
+            assert isinstance(engine, Engine)
+            self.engines.append(engine)
+        self.tables = pricer.tables if worker.groups == 1 else pricer.group_tables
         self.host = [_host(pricer, name) for name in HOST.names or ()]
-        self.group = 0
-        """Requests that are here."""
+        self.loads = [0] * worker.groups
+        self.group: dict[int, int] = {}
+        """Requests that are here, and the group that each is in."""
         self.step: WorkerStep | None = None
         """Of a prefill worker: its step under way."""
 
     def progress(self) -> Progress:
         """What waits, runs and is free."""
-        engine = self.engine
-        return Progress(engine.waiting, engine.running, engine.free_blocks)
+        engines = self.engines
+        return Progress(
+            sum(engine.waiting for engine in engines), sum(engine.running for engine in engines),
+            sum(engine.free_blocks for engine in engines),
+        )  # fmt: skip
+
+    def add(self, request: int, sent_s: float) -> None:
+        """A request has come; it goes to the group with the fewest."""
+        group = min(range(len(self.loads)), key=self.loads.__getitem__)
+        self.engines[group].add(request, sent_s)
+        self.group[request] = group
+        self.loads[group] += 1
+
+    def ended(self, request: int) -> None:
+        """A request has had its last token here."""
+        self.loads[self.group.pop(request)] -= 1
 
 
 def _host(pricer: Pricer, name: str) -> float:
@@ -104,13 +124,13 @@ class QuickLoop(ServiceLoop):
         super().__init__(requests, service)
         workers, n, answers = len(service.workers), requests.count, self.answers
         self.crew = make_crew(
-            [member.engine for member in self.replicas], [member.tables for member in self.replicas]
+            [member.engines for member in self.replicas], [member.tables for member in self.replicas]
         )
         clock, host = np.zeros(workers, CLOCK), np.zeros(workers, HOST)
         for number, member in enumerate(self.replicas):
             clock["role"][number] = ROLES[member.worker.role]
             host[number] = tuple(member.host)
-        most = max(len(member.engine.state.entries) for member in self.replicas) + 1
+        most = max(sum(len(e.state.entries) + 1 for e in member.engines) for member in self.replicas)
         counts = np.zeros((4, n), np.int64)
         counts[3] = self.answers.held
         # Nobody is told of a request's end where nothing follows from it but that it is done.
@@ -137,7 +157,8 @@ class QuickLoop(ServiceLoop):
     def _stuck(self) -> None:
         for number, member in enumerate(self.replicas):
             if self._idle(number):
-                member.engine.schedule()
+                for engine in member.engines:
+                    engine.schedule()
 
     def _until(self, horizon: float) -> float:
         """Run steps up to a time; the instant in which something outside of them happens."""
@@ -186,7 +207,7 @@ class QuickLoop(ServiceLoop):
         pairs = zip(self.desk.ended[:ended].tolist(), self.desk.ended_by[:ended].tolist(), strict=True)
         for request, worker in pairs:
             member = self.replicas[worker]
-            member.group -= 1
+            member.ended(request)
             self._ended_here(request, worker, member.worker.role == "prefill")
 
     def _look_at_ends(self) -> None:
@@ -203,21 +224,19 @@ class QuickLoop(ServiceLoop):
                 self.handover.step_ended(worker, member.step)
                 member.step = None
             while at < ended and by[at] == worker:
-                member.group -= 1
+                member.ended(requests[at])
                 self._ended_here(requests[at], worker, prefill)
                 at += 1
             self.touched.add(worker)
 
     def _add(self, request: int, worker: int, brought: int) -> None:
-        member = self.replicas[worker]
         if brought:
             self.desk.counts[2, request] = brought
             self.clock["brought"][worker] += 1
-        member.engine.add(request, float(self.sent_s[request]))
-        member.group += 1
+        self.replicas[worker].add(request, float(self.sent_s[request]))
 
     def _idle(self, worker: int) -> bool:
-        return not self.clock["step"][worker] and self.replicas[worker].group > 0
+        return not self.clock["step"][worker] and bool(self.replicas[worker].group)
 
     def _begin(self, worker: int) -> None:
         member = self.replicas[worker]
@@ -240,13 +259,15 @@ class QuickLoop(ServiceLoop):
 
     def _as_step(self, worker: int) -> WorkerStep:
         """What the handover looks at of a prefill worker's step."""
-        state, row = self.replicas[worker].engine.state, self.desk.steps[self.clock["row"][worker]]
-        entries = state.entries[: state.engine[0]["entries"]]
-        request, tokens, context = (entries[name].copy() for name in ("request", "tokens", "context"))
-        none = np.zeros(len(request), np.int64)
-        step = ScheduledStep(request, tokens, context, none, none > 0, none)
+        row = self.desk.steps[self.clock["row"][worker]]
+        groups = []
+        for engine in self.replicas[worker].engines:
+            entries = engine.state.entries[: engine.state.engine[0]["entries"]]
+            request, tokens, context = (entries[name].copy() for name in ("request", "tokens", "context"))
+            none = np.zeros(len(request), np.int64)
+            groups.append(ScheduledStep(request, tokens, context, none, none > 0, none))
         cost = StepCost(*(float(row[name]) for name in ("seconds", "device_s", "host_s", "communication_s", "joules")))
-        return WorkerStep(cost, [step], [none])
+        return WorkerStep(cost, groups, [group.drafts for group in groups])
 
     def _steps(self) -> StepColumns:
         rows = self.desk.steps[: self.clerk["rows"]]

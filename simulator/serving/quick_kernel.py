@@ -100,7 +100,8 @@ def advance_crew(crew, desk, horizon, most, ends, watch):
     """Run steps that end by the horizon (seconds), at most ``most``; a code says why it stopped.
 
     ``ends``: stop where a request ends. ``watch``: stop at the instant after one in which a decode worker may have
-    got room. Workers whose ``over`` is set begin a step first, in the instant ``now``. An instant on the horizon is stopped at in any case.
+    got room. An instant on the horizon is stopped at in any case. Workers whose ``over`` is set begin a step first,
+    in the instant ``now``.
     """
     clerk = desk.clerk[0]
     workers = len(desk.clock)
@@ -147,7 +148,8 @@ def _end_steps(crew, desk):
                 next_one = w
         if next_one < 0:
             return seen
-        _deliver(state_of(crew, next_one), desk, next_one)
+        for g in range(crew.first[next_one], crew.first[next_one + 1]):
+            _deliver(state_of(crew, g), desk, next_one)
         desk.over[clerk.over] = next_one
         clerk.over += 1
         desk.clock[next_one].step = 0
@@ -158,53 +160,96 @@ def _end_steps(crew, desk):
 
 @compiled
 def begin_step(crew, desk, worker):
-    """Schedule and price a worker's next step now; whether there is one."""
-    desk.clock[worker].over = 0
-    state = state_of(crew, worker)
-    n = _schedule(state, desk, worker)
-    if n == 0:
-        return False
-    _price(state, tables_of(crew, worker), desk, worker, n)
-    return True
+    """Schedule and price a worker's next step now, of all its groups; whether there is one."""
+    clock = desk.clock[worker]
+    clerk = desk.clerk[0]
+    clock.over = 0
+    low, high = crew.first[worker], crew.first[worker + 1]
+    row = desk.steps[clerk.rows]
+    _begin_row(row, worker, clerk.now)
+    tries = 0
+    while tries < TRIES:
+        scheduled, preempted = 0, 0
+        for g in range(low, high):
+            state = state_of(crew, g)
+            _schedule(state, desk, worker)
+            scheduled += state.engine[0].entries
+            preempted += state.engine[0].preempted
+            n = _entries(state, desk, clock)
+            if n > 0:
+                _price(state, tables_of(crew, g), desk, worker, n, row)
+        if row.sequences > 0:
+            _end_row(crew, desk, worker, row)
+            return True
+        for g in range(low, high):
+            complete(state_of(crew, g), desk.drafts, desk.got, desk.ended[clerk.ended :])
+        if scheduled > 0:
+            continue
+        if preempted == 0:
+            return False
+        tries += 1
+    return False
 
 
 @compiled(_nrt=False)
 def _schedule(state, desk, worker):
-    """Schedule a step at the clock's time; how many of its entries compute something."""
+    """Schedule a group's step at the clock's time, and note whom it admits and preempts."""
     e = state.engine[0]
     clerk = desk.clerk[0]
     clock = desk.clock[worker]
-    if e.running + e.waiting == 0:
-        return 0
-    tries = 0
-    while tries < TRIES:
-        schedule(state)
-        for k in range(e.preempted):
-            desk.counts[0, state.preempted[k]] += 1
-            if desk.counts[2, state.preempted[k]] > 0:
-                desk.counts[2, state.preempted[k]] = 0
-                clock.brought -= 1
-        for k in range(e.admitted):
-            note = state.admitted[k]
-            if np.isnan(desk.scheduled_s[note.request]):
-                desk.scheduled_s[note.request] = clerk.now
-                desk.counts[1, note.request] = note.hit
-            if clock.role == DECODE:
-                desk.admitted[clerk.admitted] = note.request
-                clerk.admitted += 1
-        if e.preempted + e.admitted > 0:
-            clerk.moved = 1
-        scheduled, some = e.entries, e.preempted > 0
-        n = _entries(state, desk, clock)
-        if n > 0:
-            return n
-        complete(state, desk.drafts, desk.got, desk.ended[clerk.ended :])
-        if scheduled > 0:
-            continue
-        if not some:
-            return 0
-        tries += 1
-    return 0
+    schedule(state)
+    for k in range(e.preempted):
+        desk.counts[0, state.preempted[k]] += 1
+        if desk.counts[2, state.preempted[k]] > 0:
+            desk.counts[2, state.preempted[k]] = 0
+            clock.brought -= 1
+    for k in range(e.admitted):
+        note = state.admitted[k]
+        if np.isnan(desk.scheduled_s[note.request]):
+            desk.scheduled_s[note.request] = clerk.now
+            desk.counts[1, note.request] = note.hit
+        if clock.role == DECODE:
+            desk.admitted[clerk.admitted] = note.request
+            clerk.admitted += 1
+    if e.preempted + e.admitted > 0:
+        clerk.moved = 1
+
+
+@compiled(_nrt=False)
+def _begin_row(row, worker, now):
+    row.replica = worker
+    row.start_s = now
+    row.seconds = -1.0
+    row.joules = 0.0
+    row.tokens = 0
+    row.prefill_tokens = 0
+    row.sequences = 0
+    row.delivered = 0
+    row.lost = 0
+
+
+@compiled
+def _end_row(crew, desk, worker, row):
+    """Sums over the groups, and when the step ends."""
+    clock = desk.clock[worker]
+    clerk = desk.clerk[0]
+    low, high = crew.first[worker], crew.first[worker + 1]
+    row.waiting = 0
+    row.running = 0
+    row.free_blocks = 0
+    for g in range(low, high):
+        e = state_of(crew, g).engine[0]
+        row.waiting += e.waiting
+        row.running += e.running
+        row.free_blocks += e.free
+    if high - low > 1:
+        row.joules /= high - low
+    clock.row = clerk.rows
+    clock.end = clerk.now + row.seconds
+    clock.step = 1
+    clerk.rows += 1
+    clerk.made += 1
+    clock.made = clerk.made
 
 
 @compiled(_nrt=False)
@@ -236,11 +281,8 @@ def _entries(state, desk, clock):
 
 
 @compiled
-def _price(state, tables, desk, worker, n):
-    """Price the step that is scheduled, and write its row."""
-    e = state.engine[0]
-    clock = desk.clock[worker]
-    clerk = desk.clerk[0]
+def _price(state, tables, desk, worker, n, row):
+    """Price the group's step that is scheduled into a row, which lasts as long as the longest group's."""
     sampled, decoded, whole = 0, 0, 0
     for k in range(n):
         entry = state.entries[desk.got[k]]
@@ -257,28 +299,16 @@ def _price(state, tables, desk, worker, n):
     factor = host.prefill_factor if out[5] != 0.0 else host.kernel_factor
     device = out[0] * factor
     beside = host.overlap * min(device, took)
-    row = desk.steps[clerk.rows]
-    row.replica = worker
-    row.start_s = clerk.now
-    row.seconds = device + took - beside
-    row.device_s = device
-    row.host_s = took
-    row.communication_s = out[1] * factor
-    row.joules = out[2]
-    row.tokens = whole
-    row.prefill_tokens = whole - decoded
-    row.sequences = n
-    row.waiting = e.waiting
-    row.running = e.running
-    row.free_blocks = e.free
-    row.delivered = 0
-    row.lost = 0
-    clock.row = clerk.rows
-    clock.end = clerk.now + row.seconds
-    clock.step = 1
-    clerk.rows += 1
-    clerk.made += 1
-    clock.made = clerk.made
+    seconds = device + took - beside
+    if seconds > row.seconds:
+        row.seconds = seconds
+        row.device_s = device
+        row.host_s = took
+        row.communication_s = out[1] * factor
+    row.joules += out[2]
+    row.tokens += whole
+    row.prefill_tokens += whole - decoded
+    row.sequences += n
 
 
 @compiled(_nrt=False)
@@ -326,7 +356,7 @@ def _deliver(state, desk, worker):
     clerk.ended += ended
     if ended > 0:
         clerk.moved = 1
-    desk.steps[clock.row].delivered = delivered
+    desk.steps[clock.row].delivered += delivered
 
 
 @compiled(_nrt=False)

@@ -31,16 +31,16 @@ def drawn(seed: int, count: int, law: str, more: str = "") -> Requests:
 
 
 @cache
-def deployed(scheduler: str, routing: str, replicas: int) -> Service:
+def deployed(scheduler: str, routing: str, replicas: int, groups: int = 1) -> Service:
     settings = {"scheduler": scheduler, "max_num_seqs": 16, "max_num_batched_tokens": 1024}
-    asked = ServeOptions(replicas=replicas, routing=routing, settings=settings)
+    asked = ServeOptions(replicas=replicas, routing=routing, settings=settings, dp=groups)
     return deploy("llama-3-8b", "h100-sxm", asked, drawn(0, 1, LAWS[0])).service
 
 
 @cache
-def apart(scheduler: str, prefill: int, decode: int) -> Service:
+def apart(scheduler: str, prefill: int, decode: int, groups: int = 1) -> Service:
     settings = {"scheduler": scheduler, "max_num_seqs": 16, "max_num_batched_tokens": 1024}
-    asked = ServeOptions(prefill_workers=prefill, decode_workers=decode, settings=settings)
+    asked = ServeOptions(prefill_workers=prefill, decode_workers=decode, dp=groups, settings=settings)
     return deploy("llama-3-8b", "dgx-h100", asked, drawn(0, 1, LAWS[0])).service
 
 
@@ -96,28 +96,28 @@ PHASES = [Phase.explicit, Phase.reuse, Phase.generate]
 
 @given(
     st.integers(0, 10_000), st.integers(1, 60), st.sampled_from(LAWS), st.sampled_from([60, 200, 10_000]),
-    st.sampled_from([1, 3]), st.sampled_from(ENGINES),
+    st.sampled_from([(1, 1), (3, 1), (1, 2), (2, 3)]), st.sampled_from(ENGINES),
     st.sampled_from(["round-robin", "least-loaded", "power-of-two", "prefix-aware"]), st.sampled_from(FOLLOWS),
 )  # fmt: skip
 @settings(deadline=None, max_examples=60, phases=PHASES)
 def test_the_quick_run_is_the_loop(
-    seed: int, count: int, law: str, blocks: int, replicas: int, scheduler: str, routing: str, follows: str
+    seed: int, count: int, law: str, blocks: int, workers: tuple[int, int], scheduler: str, routing: str, follows: str
 ) -> None:
     if follows and "clients" in law:
         follows = ""
     requests = drawn(seed, count, law, PREFIX + follows)
-    same(requests, with_blocks(deployed(scheduler, routing, replicas), blocks))
+    same(requests, with_blocks(deployed(scheduler, routing, *workers), blocks * workers[1]))
 
 
 @given(
     st.integers(0, 10_000), st.integers(1, 40), st.sampled_from(LAWS), st.sampled_from([60, 120, 10_000]),
-    st.sampled_from([60, 120, 10_000]), st.sampled_from([(1, 1), (2, 1), (1, 3), (2, 2)]),
+    st.sampled_from([60, 120, 10_000]), st.sampled_from([(1, 1, 1), (2, 1, 1), (1, 3, 1), (2, 2, 1), (1, 2, 2)]),
     st.sampled_from(["vllm", "trtllm-guaranteed-no-evict", "trtllm-max-utilization"]), st.sampled_from(FOLLOWS),
     st.sampled_from(["layers", "end"]), st.sampled_from(["prefill", "decode"]),
 )  # fmt: skip
 @settings(deadline=None, max_examples=60, phases=PHASES)
 def test_prefill_and_decode_apart_are_the_loop(
-    seed: int, count: int, law: str, before: int, behind: int, workers: tuple[int, int], scheduler: str,
+    seed: int, count: int, law: str, before: int, behind: int, workers: tuple[int, int, int], scheduler: str,
     follows: str, transfer: str, first_token: str,
 ) -> None:  # fmt: skip
     if follows and "clients" in law:
@@ -125,7 +125,7 @@ def test_prefill_and_decode_apart_are_the_loop(
     requests = drawn(seed, count, law, PREFIX + follows)
     made = apart(scheduler, *workers)
     blocks = {"prefill": before, "decode": behind}
-    each = tuple(replace(w, space=w.space._replace(blocks=blocks[w.role])) for w in made.workers)
+    each = tuple(replace(w, space=w.space._replace(blocks=blocks[w.role] * w.groups)) for w in made.workers)
     same(requests, replace(made, workers=each, transfer=transfer, first_token=first_token))  # type: ignore[arg-type]
 
 
