@@ -90,6 +90,13 @@ class Pricer:
         self._draft, self._adapter, self._host_bandwidth = draft, adapter_s, host_bandwidth
         self._out = np.zeros(len(PRICE_COLUMNS))
 
+    def with_engine(self, engine: EngineConstants) -> Pricer:
+        """The same tables with another engine's constants."""
+        return Pricer(
+            self.tables, engine, self.settings, draft=self._draft, adapter_s=self._adapter,
+            host_bandwidth=self._host_bandwidth,
+        )  # fmt: skip
+
     def price_groups(self, steps: Sequence[ScheduledStep]) -> StepCost:
         """The cost of one step of groups of data-parallel attention, each with its own requests.
 

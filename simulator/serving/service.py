@@ -12,7 +12,7 @@ from hw_configs.system import System
 from simulator.serving.replica import Worker
 from simulator.serving.routing import ROUTERS, RouterOptions
 
-__all__ = ["Failure", "Service"]
+__all__ = ["Failure", "FrontEnd", "Service"]
 
 _ROLES: Final = ("both", "prefill", "decode")
 
@@ -23,6 +23,15 @@ class Failure(NamedTuple):
     worker: int
     at_s: float
     back_s: float = inf
+
+
+class FrontEnd(NamedTuple):
+    """What requests pass one after another before a worker sees them (HTTP, tokeniser)."""
+
+    request_s: float
+    """Seconds of each request."""
+    token_s: float
+    """Seconds of each prompt token."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +53,7 @@ class Service:
     first_token: Literal["prefill", "decode"] = "prefill"
     failures: tuple[Failure, ...] = ()
     retry_s: float = 0.0
+    front_end: FrontEnd = FrontEnd(0.0, 0.0)
     seed: int = 0
     keep_gaps: bool = False
     """Whether every gap between tokens is kept, not only how often each length came."""
@@ -87,6 +97,8 @@ class Service:
             problems.append(
                 Problem(f"found {self.transfer!r}; expected layers or end", path="service.transfer")
             )
+        if not all(isfinite(cost) and cost >= 0 for cost in self.front_end):
+            problems.append(Problem("expected 0 s or more", path="service.front_end"))
         if self.first_token not in ("prefill", "decode"):
             words = f"found {self.first_token!r}; expected prefill or decode"
             problems.append(Problem(words, path="service.first_token"))

@@ -114,6 +114,8 @@ class ServiceLoop:
         self.first_pool = service.of_role("both", "prefill")
         self.router = ROUTERS.get(service.router)(requests, service.options)
         self.decode_router = ROUTERS.get(service.decode_router)(requests, service.options)
+        self.passed_s = 0.0
+        """When the front end is done with all that was sent so far."""
         self.parked: list[int] = []
         self.touched: set[int] = set()
         self.done, self.lost_tokens = 0, 0
@@ -186,7 +188,13 @@ class ServiceLoop:
 
     def _sent(self, request: int) -> None:
         self.sent_s[request] = self.loop.now
-        self._route(request)
+        front = self.service.front_end
+        work = front.request_s + front.token_s * int(self.requests.prompt_tokens[request])
+        if work > 0:
+            self.passed_s = max(self.passed_s, self.loop.now) + work
+            self.loop.at(self.passed_s, Rank.SEND, partial(self._route, request))
+        else:
+            self._route(request)
 
     def _route(self, request: int) -> None:
         up = [worker for worker in self.first_pool if self.alive[worker]]

@@ -1,0 +1,109 @@
+"""A measured closed loop as a service: workers, engine settings and requests of a row, run by the loop that
+``offchip serve`` runs.
+
+Requests pass the engine's front end one after another; where prefill and decode are apart, the worker that decodes
+answers the client, caches go over one network port a GPU, and prompts' lengths are drawn as in an aggregated row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Final, Literal, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from hw_configs.compose import compose
+from hw_configs.config import parse
+from hw_configs.system import System, SystemFile
+from hw_configs.yaml_file import read_yaml_text
+from simulator.serving.cluster import run_service
+from simulator.serving.engine_constants import EngineConstants
+from simulator.serving.pricing import Pricer
+from simulator.serving.replica import Worker
+from simulator.serving.scheduler import SCHEDULERS, KvSpace
+from simulator.serving.service import FrontEnd, Service
+from simulator.serving.settings import EngineSettings, Layout
+from workloads.requests import Requests, make_requests
+
+__all__ = ["Means", "Pool", "closed_loop", "means_of"]
+
+PER_CLIENT: Final = 10
+"""Requests that a client sends, as InferenceMAX does."""
+
+
+class Means(NamedTuple):
+    """Means over all requests, in milliseconds, and output tokens per second."""
+
+    ttft_ms: float
+    tpot_ms: float
+    tokens_per_s: float
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Workers that are alike: how many, what each is, its cache, and the price of its steps."""
+
+    role: Literal["both", "prefill", "decode"]
+    count: int
+    layout: Layout
+    settings: EngineSettings
+    space: KvSpace
+    pricer: Pricer
+    layers: int
+
+
+def closed_loop(clients: int, prompt: int, output: int, spread: float, seed: int = 0) -> Requests:
+    """Requests of a run; lengths even from ``1 - spread`` of the nominal to all of it."""
+    count = PER_CLIENT * max(clients, 1)
+    random = np.random.default_rng(seed)
+    lengths = [
+        np.maximum(2, np.floor(size * (1.0 - spread * random.random(count)) + 0.5)).astype(np.int64)
+        for size in (prompt, output)
+    ]
+    return replace(make_requests(*lengths), clients=clients)
+
+
+def means_of(pools: Sequence[Pool], gpu: str, engine: EngineConstants, requests: Requests) -> Means:
+    """Means of a run on these workers with an engine's constants."""
+    record = run_service(requests, _service(pools, gpu, engine)).requests
+    output = record.tokens
+    between = (record.last_token_s - record.first_token_s) / np.maximum(1, output - 1)
+    reply = 1e-6 * engine.reply_us
+    first = record.first_token_s + reply + np.minimum(engine.held_tokens, output / 2) * between
+    tpot = (record.last_token_s + reply - first) / np.maximum(1, output - 1)
+    span = float(record.last_token_s.max())
+    return Means(
+        1e3 * float((first - record.arrival_s).mean()), 1e3 * float(tpot.mean()), float(output.sum()) / max(span, 1e-12)
+    )
+
+
+def _service(pools: Sequence[Pool], gpu: str, engine: EngineConstants) -> Service:
+    workers, used = [], 0
+    for pool in pools:
+        pricer = pool.pricer.with_engine(engine)
+        for number in range(pool.count):
+            devices = tuple(f"gpu{used + i}" for i in range(pool.layout.devices))
+            used += len(devices)
+            workers.append(Worker(
+                f"{pool.role} {number}", SCHEDULERS.get(pool.settings.scheduler), pool.settings, pool.space, pricer,
+                groups=pool.layout.attention_dp, role=pool.role, devices=devices, layers=pool.layers,
+            ))  # fmt: skip
+    apart = len(pools) > 1
+    return Service(
+        tuple(workers), router="least-loaded", system=fleet(gpu, used) if apart else None, first_token="decode",
+        front_end=FrontEnd(1e-6 * engine.request_us, 1e-6 * engine.prompt_token_us),
+    )  # fmt: skip
+
+
+@cache
+def fleet(gpu: str, count: int) -> System:
+    """So many GPUs of a kind, each with a port of 400 Gb/s to one network."""
+    text = (
+        f"name: {count}-{gpu}\ndevices:\n  gpu: {{use: {gpu}, count: {max(count, 2)}}}\n  network: {{use: ib-switch}}\n"
+        "links:\n  - {use: ib-ndr, between: [gpu, network]}\n"
+    )
+    document = read_yaml_text(text, "fleet")
+    return compose(parse(SystemFile, document), document)
