@@ -39,8 +39,8 @@ ENDINGS: Final = re.compile(
     r"-(fp8|nvfp4|fp4|mxfp4|bf16|instruct|block|dynamic|v2|2507|thinking|static|pertensor)$"
 )
 QUANTISED: Final = {"fp8": "fp8", "fp8_block": "fp8", "fp4": "nvfp4", "nvfp4": "nvfp4", "mxfp4": "mxfp4"}
-SCHEDULER: Final = {"vllm": "vllm", "trtllm": "trtllm-guaranteed-no-evict", "sglang": "sglang"}
-"""Engines' own policies."""
+SCHEDULER: Final = {"vllm": "vllm", "trtllm": "trtllm-guaranteed-no-evict", "sglang": "prefill-first"}
+"""Engines' own policies; SGLang's as it is where no two prompts share a prefix."""
 MEMORY: Final = {"vllm": 0.92, "sglang": 0.9, "trtllm": 0.9}
 """Share of device memory that an engine uses by default."""
 

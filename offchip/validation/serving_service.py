@@ -68,7 +68,7 @@ def closed_loop(clients: int, prompt: int, output: int, spread: float, seed: int
 
 def means_of(pools: Sequence[Pool], gpu: str, engine: EngineConstants, requests: Requests) -> Means:
     """Means of a run on these workers with an engine's constants."""
-    record = run_service(requests, _service(pools, gpu, engine)).requests
+    record = run_service(requests, _service(pools, gpu, engine, requests)).requests
     output = record.tokens
     between = (record.last_token_s - record.first_token_s) / np.maximum(1, output - 1)
     reply = 1e-6 * engine.reply_us
@@ -80,22 +80,33 @@ def means_of(pools: Sequence[Pool], gpu: str, engine: EngineConstants, requests:
     )
 
 
-def _service(pools: Sequence[Pool], gpu: str, engine: EngineConstants) -> Service:
-    workers, used = [], 0
+def _service(pools: Sequence[Pool], gpu: str, engine: EngineConstants, requests: Requests) -> Service:
+    workers: list[Worker] = []
+    longest = int((requests.prompt_tokens + requests.output_tokens).max())
     for pool in pools:
         pricer = pool.pricer.with_engine(engine)
+        # A worker's GPUs each carry an equal part, at once: one of them, with its part, stands for all.
+        space = pool.space._replace(
+            blocks=min(pool.space.blocks, _most_blocks(pool, requests.clients, longest)),
+            block_bytes=pool.space.block_bytes / pool.layout.devices,
+        )
         for number in range(pool.count):
-            devices = tuple(f"gpu{used + i}" for i in range(pool.layout.devices))
-            used += len(devices)
             workers.append(Worker(
-                f"{pool.role} {number}", SCHEDULERS.get(pool.settings.scheduler), pool.settings, pool.space, pricer,
-                groups=pool.layout.attention_dp, role=pool.role, devices=devices, layers=pool.layers,
+                f"{pool.role} {number}", SCHEDULERS.get(pool.settings.scheduler), pool.settings, space, pricer,
+                groups=pool.layout.attention_dp, role=pool.role, devices=(f"gpu{len(workers)}",), layers=pool.layers,
             ))  # fmt: skip
     apart = len(pools) > 1
     return Service(
-        tuple(workers), router="least-loaded", system=fleet(gpu, used) if apart else None, first_token="decode",
+        tuple(workers), router="least-loaded", system=fleet(gpu, len(workers)) if apart else None, first_token="decode",
         front_end=FrontEnd(1e-6 * engine.request_us, 1e-6 * engine.prompt_token_us),
     )  # fmt: skip
+
+
+def _most_blocks(pool: Pool, clients: int, longest: int) -> int:
+    """Blocks beyond which a worker has no use for more: room for all clients and a step in every group."""
+    size = pool.space.block_tokens
+    step = -(-pool.settings.max_num_batched_tokens // size)
+    return pool.layout.attention_dp * (clients * (longest // size + 2) + 2 * step)
 
 
 @cache

@@ -90,7 +90,7 @@ def same(requests: Requests, wanted: Service) -> None:
     assert (ours.end_s, ours.workers, ours.devices) == (theirs.end_s, theirs.workers, theirs.devices)
 
 
-ENGINES = ["vllm", "orca", "static", "trtllm-guaranteed-no-evict", "trtllm-max-utilization"]
+ENGINES = ["vllm", "orca", "prefill-first", "static", "trtllm-guaranteed-no-evict", "trtllm-max-utilization"]
 PHASES = [Phase.explicit, Phase.reuse, Phase.generate]
 
 
@@ -112,7 +112,7 @@ def test_the_quick_run_is_the_loop(
 @given(
     st.integers(0, 10_000), st.integers(1, 40), st.sampled_from(LAWS), st.sampled_from([60, 120, 10_000]),
     st.sampled_from([60, 120, 10_000]), st.sampled_from([(1, 1, 1), (2, 1, 1), (1, 3, 1), (2, 2, 1), (1, 2, 2)]),
-    st.sampled_from(["vllm", "trtllm-guaranteed-no-evict", "trtllm-max-utilization"]), st.sampled_from(FOLLOWS),
+    st.sampled_from(["vllm", "prefill-first", "trtllm-guaranteed-no-evict", "trtllm-max-utilization"]), st.sampled_from(FOLLOWS),
     st.sampled_from(["layers", "end"]), st.sampled_from(["prefill", "decode"]),
 )  # fmt: skip
 @settings(deadline=None, max_examples=60, phases=PHASES)
