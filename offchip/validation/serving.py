@@ -1,7 +1,7 @@
 """Validation kind ``serving``: measured closed-loop runs of engines (``serving.csv``), row by row.
 
-Each row is played as a closed loop on one replica (:mod:`.serving_loop`), or, where prefill and decode have workers of
-their own, as two pools in balance (:mod:`.serving_pools`). Lengths: where all rows of a chip, model and engine version
+Each row is played as a closed loop: on one replica with steps of decode taken together (:mod:`.serving_loop`), or, where
+prefill and decode have workers of their own, by the loop of a service (:mod:`.serving_service`). Lengths: where all rows of a chip, model and engine version
 have the three pairs that InferenceMAX uses (1024/1024, 1024/8192, 8192/1024), they are drawn from 0.8 to 1.0 of
 the nominal; else they are exact. A row is ok with TPOT within 15 % and TTFT within 25 %; its error is TPOT's. Rows of
 ``exclude.csv`` are run too and counted apart (group ``rows``: clean, doubtful). ``peer.csv``, where it stands beside,
@@ -19,16 +19,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
+import numpy as np
+import numpy.typing as npt
+
 from hw_configs.problems import InputError, OffchipError, Problem, bad_input
 from offchip.validation.registry import Options, RowResult, find_file
 from offchip.validation.served_models import engine_version, layout_of, machine, served_model, settings_of, system_of
-from offchip.validation.serving_service import Means, Pool, closed_loop, means_of
+from offchip.validation.serving_loop import HOST, Loop, Means, run_loop
+from offchip.validation.serving_service import Pool, closed_loop, lengths_of, means_of
 from simulator.serving.capacity import Capacity, capacity_of
 from simulator.serving.engine_constants import EngineConstants, constants_of
 from simulator.serving.exchange_time import gpus_of
 from simulator.serving.pricing import Pricer, make_pricer
 
-__all__ = ["OK_TPOT", "OK_TTFT", "Prepared", "prepare", "read_rows", "run"]
+__all__ = ["OK_TPOT", "OK_TTFT", "Prepared", "host_array", "prepare", "read_rows", "run"]
 
 OK_TPOT: Final = 0.15
 OK_TTFT: Final = 0.25
@@ -55,8 +59,23 @@ class Prepared:
 
     def predict(self, engine: EngineConstants) -> Means:
         """Means of the row's run with an engine's constants."""
+        pool = self.pools[0]
+        if len(self.pools) == 1:
+            tokens = float(pool.space.blocks) * pool.space.block_tokens
+            loop = Loop(self.clients, engine.token_budget, pool.settings.max_num_seqs, tokens, engine.mixed)
+            lengths = lengths_of(self.clients, self.prompt, self.output, self.spread)
+            return run_loop(pool.pricer.tables, loop, host_array(engine), lengths)
+        return self.serve(engine)
+
+    def serve(self, engine: EngineConstants) -> Means:
+        """The same by the loop of a service, every step by itself."""
         requests = closed_loop(self.clients, self.prompt, self.output, self.spread)
         return means_of(self.pools, self.gpu, engine, requests)
+
+
+def host_array(engine: EngineConstants) -> npt.NDArray[np.float64]:
+    """An engine's constants in the order of :data:`.serving_loop.HOST`."""
+    return np.array([float(getattr(engine, name)) for name in HOST])
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import Final, Literal, NamedTuple
+from typing import Final, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,7 @@ from hw_configs.compose import compose
 from hw_configs.config import parse
 from hw_configs.system import System, SystemFile
 from hw_configs.yaml_file import read_yaml_text
+from offchip.validation.serving_loop import Means
 from simulator.serving.cluster import run_service
 from simulator.serving.engine_constants import EngineConstants
 from simulator.serving.pricing import Pricer
@@ -28,18 +29,11 @@ from simulator.serving.service import FrontEnd, Service
 from simulator.serving.settings import EngineSettings, Layout
 from workloads.requests import Requests, make_requests
 
-__all__ = ["Means", "Pool", "closed_loop", "means_of"]
+Ints = npt.NDArray[np.int64]
+__all__ = ["Pool", "closed_loop", "lengths_of", "means_of"]
 
 PER_CLIENT: Final = 10
 """Requests that a client sends, as InferenceMAX does."""
-
-
-class Means(NamedTuple):
-    """Means over all requests, in milliseconds, and output tokens per second."""
-
-    ttft_ms: float
-    tpot_ms: float
-    tokens_per_s: float
 
 
 @dataclass(frozen=True)
@@ -55,15 +49,20 @@ class Pool:
     layers: int
 
 
-def closed_loop(clients: int, prompt: int, output: int, spread: float, seed: int = 0) -> Requests:
-    """Requests of a run; lengths even from ``1 - spread`` of the nominal to all of it."""
+def lengths_of(clients: int, prompt: int, output: int, spread: float, seed: int = 0) -> tuple[Ints, Ints]:
+    """Prompt and output tokens of ten requests a client, even from ``1 - spread`` of the nominal to all of it."""
     count = PER_CLIENT * max(clients, 1)
     random = np.random.default_rng(seed)
-    lengths = [
+    drawn = [
         np.maximum(2, np.floor(size * (1.0 - spread * random.random(count)) + 0.5)).astype(np.int64)
         for size in (prompt, output)
     ]
-    return replace(make_requests(*lengths), clients=clients)
+    return drawn[0], drawn[1]
+
+
+def closed_loop(clients: int, prompt: int, output: int, spread: float) -> Requests:
+    """The requests of a run."""
+    return replace(make_requests(*lengths_of(clients, prompt, output, spread)), clients=clients)
 
 
 def means_of(pools: Sequence[Pool], gpu: str, engine: EngineConstants, requests: Requests) -> Means:
@@ -72,7 +71,9 @@ def means_of(pools: Sequence[Pool], gpu: str, engine: EngineConstants, requests:
     output = record.tokens
     between = (record.last_token_s - record.first_token_s) / np.maximum(1, output - 1)
     reply = 1e-6 * engine.reply_us
-    first = record.first_token_s + reply + np.minimum(engine.held_tokens, output / 2) * between
+    # Workers that decode alone send the first token at once.
+    held = engine.held_tokens if len(pools) == 1 else 0.0
+    first = record.first_token_s + reply + np.minimum(held, output / 2) * between
     tpot = (record.last_token_s + reply - first) / np.maximum(1, output - 1)
     span = float(record.last_token_s.max())
     return Means(
@@ -97,8 +98,8 @@ def _service(pools: Sequence[Pool], gpu: str, engine: EngineConstants, requests:
             ))  # fmt: skip
     apart = len(pools) > 1
     return Service(
-        tuple(workers), router="least-loaded", system=fleet(gpu, len(workers)) if apart else None, first_token="decode",
-        front_end=FrontEnd(1e-6 * engine.request_us, 1e-6 * engine.prompt_token_us),
+        tuple(workers), router="least-loaded", transfer="end", system=fleet(gpu, len(workers)) if apart else None, first_token="decode",
+        handover_s=1e-6 * engine.handover_us, front_end=FrontEnd(1e-6 * engine.request_us, 1e-6 * engine.prompt_token_us),
     )  # fmt: skip
 
 

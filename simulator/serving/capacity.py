@@ -123,10 +123,20 @@ def capacity_of(model: ServedModel, system: System, layout: Layout, settings: En
     """The cache of a replica. ``InfeasibleError`` with the bytes where weights and work space leave none."""
     node = gpus_of(system)[0]
     memory = system.memories[node.memory or node.name]
-    usable = min(settings.gpu_memory_utilization * memory.capacity_bytes, float(memory.usable_bytes))
+    share, whole = settings.gpu_memory_utilization, float(memory.usable_bytes)
     weights = weight_bytes(model, layout)
     activations = PIECES * 2.0 * model.decoder.hidden * settings.max_num_batched_tokens
-    left = usable - weights - activations - GRAPH_RESERVE
+    beside = weights + activations + GRAPH_RESERVE
+    usable = min(share * memory.capacity_bytes, whole)
+    left = usable - beside
+    if settings.engine == "trtllm":
+        # Its share is of what the rest leaves free.
+        left = share * (whole - beside)
+        usable = left + beside
+    elif settings.engine == "sglang":
+        # Its share is of weights and cache alone; the rest has to fit beside it.
+        left = min(usable - weights, whole - beside)
+        usable = left + beside
     if left <= 0:
         raise InfeasibleError(
             f"{model.name} does not fit on {node.name} under tp {layout.tp}, pp {layout.pp}: weights "

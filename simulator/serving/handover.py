@@ -83,7 +83,7 @@ class Handover:
     def __init__(self, service: Service, requests: Requests, loop: EventLoop, places: Places) -> None:
         assert service.system is not None
         self.service, self.requests, self.loop, self.places = service, requests, loop, places
-        self.wires = Wires(service.system, loop)
+        self.wires = Wires(service.system, loop, service.handover_s)
         self.decoders = service.of_role("decode")
         self.queue: deque[int] = deque()
         """Requests whose prompts are computed and whose target has no room yet, in order."""

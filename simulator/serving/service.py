@@ -41,7 +41,8 @@ class Service:
     With workers of role ``prefill`` and ``decode``, the first compute prompts and first tokens and send the cache over
     ``system``'s links, ``layers``: each layer's while the next is computed; ``end``: all of it after the prompt.
     ``first_token``: the client has it when the ``prefill`` worker has computed it, or with the second, from the worker
-    for ``decode``, as engines send it whose decode worker answers the client. ``retry_s``: seconds until the requests of a failed worker are sent again.
+    for ``decode``, as engines send it whose decode worker answers the client. ``handover_s``: seconds from a cache's arrival until the worker
+    for decode knows of it. ``front_end``: what requests pass before they are routed. ``retry_s``: seconds until the requests of a failed worker are sent again.
     """
 
     workers: tuple[Worker, ...]
@@ -53,6 +54,7 @@ class Service:
     first_token: Literal["prefill", "decode"] = "prefill"
     failures: tuple[Failure, ...] = ()
     retry_s: float = 0.0
+    handover_s: float = 0.0
     front_end: FrontEnd = FrontEnd(0.0, 0.0)
     seed: int = 0
     keep_gaps: bool = False
@@ -97,8 +99,9 @@ class Service:
             problems.append(
                 Problem(f"found {self.transfer!r}; expected layers or end", path="service.transfer")
             )
-        if not all(isfinite(cost) and cost >= 0 for cost in self.front_end):
-            problems.append(Problem("expected 0 s or more", path="service.front_end"))
+        for name, costs in (("front_end", self.front_end), ("handover_s", (self.handover_s,))):
+            if not all(isfinite(cost) and cost >= 0 for cost in costs):
+                problems.append(Problem("expected 0 s or more", path=f"service.{name}"))
         if self.first_token not in ("prefill", "decode"):
             words = f"found {self.first_token!r}; expected prefill or decode"
             problems.append(Problem(words, path="service.first_token"))

@@ -38,8 +38,9 @@ class Wires:
     A transfer over several pairs of devices goes in equal parts and is there when the last part is.
     """
 
-    def __init__(self, system: System, loop: EventLoop) -> None:
-        self.system, self.loop = system, loop
+    def __init__(self, system: System, loop: EventLoop, after_s: float = 0.0) -> None:
+        """``after_s``: seconds after the last byte until somebody is told."""
+        self.system, self.loop, self.after_s = system, loop, after_s
         self.table = CostTable(system, COST_MODELS.get("roofline-peak"))
         self.network = FlowNetwork(loop, self.table.capacity)
 
@@ -66,7 +67,7 @@ class Wires:
     def _part(self, left: list[int], latency_s: float, arrived: Callable[[], None], _: object) -> None:
         left[0] -= 1
         if not left[0]:
-            self.loop.at(self.loop.now + latency_s, Rank.FLOW, arrived)
+            self.loop.at(self.loop.now + latency_s + self.after_s, Rank.FLOW, arrived)
 
     def joules(self, sources: Sequence[str], targets: Sequence[str], size_bytes: float) -> float:
         """Energy of a transfer: wires, the memory that is read and the one that is written."""
