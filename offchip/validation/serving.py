@@ -24,7 +24,14 @@ import numpy.typing as npt
 
 from hw_configs.problems import InputError, OffchipError, Problem, bad_input
 from offchip.validation.registry import Options, RowResult, find_file
-from offchip.validation.served_models import engine_version, layout_of, machine, served_model, settings_of, system_of
+from offchip.validation.served_models import (
+    engine_version,
+    layout_of,
+    machine,
+    served_model,
+    settings_of,
+    system_of,
+)
 from offchip.validation.serving_loop import HOST, Loop, Means, run_loop
 from offchip.validation.serving_service import Pool, closed_loop, lengths_of, means_of
 from simulator.serving.capacity import Capacity, capacity_of
@@ -173,7 +180,9 @@ def run(folder: Path, rows: str, options: Options) -> Iterator[RowResult]:
         }  # fmt: skip
         start = time.perf_counter()
         try:
-            engine = constants_of(row["backend"], engine_version(row["backend"], row.get("backend_version", "")))
+            engine = constants_of(
+                row["backend"], engine_version(row["backend"], row.get("backend_version", ""))
+            )
             means = prepare(row, _group(row) in drawn, known).predict(engine)
         except OffchipError as error:
             note = str(error).partition("\n")[0]

@@ -77,7 +77,9 @@ def means_of(pools: Sequence[Pool], gpu: str, engine: EngineConstants, requests:
     tpot = (record.last_token_s + reply - first) / np.maximum(1, output - 1)
     span = float(record.last_token_s.max())
     return Means(
-        1e3 * float((first - record.arrival_s).mean()), 1e3 * float(tpot.mean()), float(output.sum()) / max(span, 1e-12)
+        1e3 * float((first - record.arrival_s).mean()),
+        1e3 * float(tpot.mean()),
+        float(output.sum()) / max(span, 1e-12),
     )
 
 

@@ -102,7 +102,9 @@ class Pricer:
 
         All groups take as long as the longest: engines pad the others to its tokens, so that one graph runs on all.
         """
-        costs = [self._price(step, self.group_tables, self._group_draft) for step in steps if len(step.request)]
+        costs = [
+            self._price(step, self.group_tables, self._group_draft) for step in steps if len(step.request)
+        ]
         longest = max(costs, key=lambda cost: cost.seconds)
         # Of each cost the joules are those of all devices.
         return longest._replace(joules=sum(cost.joules for cost in costs) / len(steps))

@@ -266,7 +266,9 @@ class QuickLoop(ServiceLoop):
             request, tokens, context = (entries[name].copy() for name in ("request", "tokens", "context"))
             none = np.zeros(len(request), np.int64)
             groups.append(ScheduledStep(request, tokens, context, none, none > 0, none))
-        cost = StepCost(*(float(row[name]) for name in ("seconds", "device_s", "host_s", "communication_s", "joules")))
+        cost = StepCost(
+            *(float(row[name]) for name in ("seconds", "device_s", "host_s", "communication_s", "joules"))
+        )
         return WorkerStep(cost, groups, [group.drafts for group in groups])
 
     def _steps(self) -> StepColumns:
@@ -278,9 +280,11 @@ class QuickLoop(ServiceLoop):
 
     def _gaps(self) -> TokenGaps:
         self._make_room()
-        values, counts = _counted(*(np.concatenate(parts) for parts in zip(*self.gaps, strict=True))) if (
-            self.gaps
-        ) else (np.zeros(0), np.zeros(0, np.int64))
+        values, counts = (
+            _counted(*(np.concatenate(parts) for parts in zip(*self.gaps, strict=True)))
+            if (self.gaps)
+            else (np.zeros(0), np.zeros(0, np.int64))
+        )
         return TokenGaps(values, counts)
 
 

@@ -20,7 +20,19 @@ from simulator.serving.crew import state_of, tables_of
 from simulator.serving.passes import complete, schedule
 from simulator.serving.step_kernel import price_step
 
-__all__ = ["CLERK", "CLOCK", "FULL", "HOST", "MORE", "PENDING", "STEP", "STOPPED", "Desk", "advance_crew", "begin_step"]
+__all__ = [
+    "CLERK",
+    "CLOCK",
+    "FULL",
+    "HOST",
+    "MORE",
+    "PENDING",
+    "STEP",
+    "STOPPED",
+    "Desk",
+    "advance_crew",
+    "begin_step",
+]
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -40,8 +52,7 @@ PREFILL: Final = 1
 DECODE: Final = 2
 
 CLERK: Final = np.dtype(
-    [("now", "f8")]
-    + [(n, "i8") for n in ("rows", "gaps", "ended", "over", "admitted", "made", "moved")]
+    [("now", "f8")] + [(n, "i8") for n in ("rows", "gaps", "ended", "over", "admitted", "made", "moved")]
 )
 """Time of the last instant; how much stands in the columns and lists of :class:`Desk`; steps begun so far; whether room
 may have come free in the instant before."""
@@ -107,7 +118,9 @@ def advance_crew(crew, desk, horizon, most, ends, watch):
     workers = len(desk.clock)
     left = most
     while True:
-        if clerk.rows + workers > len(desk.steps) or clerk.gaps + workers * len(desk.tokens) > len(desk.gap_s):
+        if clerk.rows + workers > len(desk.steps) or clerk.gaps + workers * len(desk.tokens) > len(
+            desk.gap_s
+        ):
             return FULL
         if clerk.admitted + workers * len(desk.tokens) > len(desk.admitted):
             return FULL

@@ -130,9 +130,7 @@ class ServiceLoop:
         """From the first event to the last token."""
         return self._run(advance, lambda horizon: horizon)
 
-    def _run(
-        self, advance: Callable[[int], None] | None, until: Callable[[float], float]
-    ) -> ServiceRecord:
+    def _run(self, advance: Callable[[int], None] | None, until: Callable[[float], float]) -> ServiceRecord:
         for failure in in_order(self.service.failures):
             self.loop.at(failure.at_s, Rank.FAILURE, partial(self._fail, failure))
         self.sender.begin()

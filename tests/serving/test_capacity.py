@@ -38,3 +38,21 @@ def test_capacity_is_what_weights_leave_and_says_what_is_missing() -> None:
     assert narrow.space.blocks >= 2 * found.space.blocks
     with pytest.raises(InfeasibleError, match=r"does not fit on gpu0 .* short by .*GiB"):
         capacity_of(served("llama-3.1-405b"), system, Layout(tp=2), settings)
+
+
+def test_engines_divide_memory_in_their_own_ways() -> None:
+    """vLLM's share is of the whole, TensorRT-LLM's of what the rest leaves free, SGLang's of weights and cache."""
+    system, model = load_system("dgx-h100"), served("llama-3-8b")
+    total = float(system.memories["gpu0"].usable_bytes)
+    whole = float(system.memories["gpu0"].capacity_bytes)
+    found = {
+        engine: capacity_of(
+            model, system, Layout(), EngineSettings(engine=engine, gpu_memory_utilization=0.8)
+        )
+        for engine in ("vllm", "trtllm", "sglang")
+    }
+    own = found["vllm"]
+    rest = own.weights + own.activations + own.reserve
+    assert own.cache == pytest.approx(0.8 * whole - rest)
+    assert found["trtllm"].cache == pytest.approx(0.8 * (total - rest))
+    assert found["sglang"].cache == pytest.approx(0.8 * whole - own.weights)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import cache
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from offchip.serving.build import deploy
 from offchip.serving.options import ServeOptions
 from simulator.serving import quick
 from simulator.serving.quick import QuickLoop, can_be_quick
+from simulator.serving.quick_kernel import advance_crew
 from simulator.serving.service import Service
 from simulator.serving.service_loop import ServiceLoop
 from workloads.requests import Requests
@@ -64,7 +66,11 @@ LAWS = [
     "{kind: closed-loop, clients: 7}",
     "{kind: closed-loop, clients: 5, think: 0.5 s}",
 ]
-FOLLOWS = ["", "\nsessions: {turns: 3}", "\nsessions: {turns: {kind: uniform, low: 1, high: 4}, think: {mean: 2 s}}"]
+FOLLOWS = [
+    "",
+    "\nsessions: {turns: 3}",
+    "\nsessions: {turns: {kind: uniform, low: 1, high: 4}, think: {mean: 2 s}}",
+]
 PREFIX = "shared_prefix: {levels: [{tokens: 64, children: 2}, {tokens: 40, children: 3}]}"
 
 
@@ -101,7 +107,14 @@ PHASES = [Phase.explicit, Phase.reuse, Phase.generate]
 )  # fmt: skip
 @settings(deadline=None, max_examples=60, phases=PHASES)
 def test_the_quick_run_is_the_loop(
-    seed: int, count: int, law: str, blocks: int, workers: tuple[int, int], scheduler: str, routing: str, follows: str
+    seed: int,
+    count: int,
+    law: str,
+    blocks: int,
+    workers: tuple[int, int],
+    scheduler: str,
+    routing: str,
+    follows: str,
 ) -> None:
     if follows and "clients" in law:
         follows = ""
@@ -112,7 +125,8 @@ def test_the_quick_run_is_the_loop(
 @given(
     st.integers(0, 10_000), st.integers(1, 40), st.sampled_from(LAWS), st.sampled_from([60, 120, 10_000]),
     st.sampled_from([60, 120, 10_000]), st.sampled_from([(1, 1, 1), (2, 1, 1), (1, 3, 1), (2, 2, 1), (1, 2, 2)]),
-    st.sampled_from(["vllm", "prefill-first", "trtllm-guaranteed-no-evict", "trtllm-max-utilization"]), st.sampled_from(FOLLOWS),
+    st.sampled_from(["vllm", "prefill-first", "trtllm-guaranteed-no-evict", "trtllm-max-utilization"]),
+    st.sampled_from(FOLLOWS),
     st.sampled_from(["layers", "end"]), st.sampled_from(["prefill", "decode"]),
 )  # fmt: skip
 @settings(deadline=None, max_examples=60, phases=PHASES)
@@ -127,6 +141,26 @@ def test_prefill_and_decode_apart_are_the_loop(
     blocks = {"prefill": before, "decode": behind}
     each = tuple(replace(w, space=w.space._replace(blocks=blocks[w.role] * w.groups)) for w in made.workers)
     same(requests, replace(made, workers=each, transfer=transfer, first_token=first_token))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("broken", ["ends", "watch"])
+def test_a_call_that_stops_too_rarely_is_noticed(monkeypatch: pytest.MonkeyPatch, broken: str) -> None:
+    """Without the stop at a request's end, or at freed room, the record is another one."""
+
+    def deaf(crew: Any, desk: Any, horizon: float, most: int, ends: bool, watch: bool) -> int:
+        return advance_crew(crew, desk, horizon, most, ends and broken != "ends", watch and broken != "watch")
+
+    requests = drawn(3, 60, "{kind: closed-loop, clients: 20}")
+    made = apart("vllm", 1, 1)
+    blocks = {"prefill": 400, "decode": 80}
+    tight = replace(
+        made,
+        workers=tuple(replace(w, space=w.space._replace(blocks=blocks[w.role])) for w in made.workers),
+    )
+    same(requests, tight)
+    monkeypatch.setattr(quick, "advance_crew", deaf)
+    with pytest.raises((AssertionError, InfeasibleError, KeyError)):
+        same(requests, tight)
 
 
 def test_small_buffers_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,4 +24,6 @@ def make(requests: Requests, settings: EngineSettings, space: KvSpace) -> Engine
     """The scheduler of one replica."""
     refuse(settings, ("swap", *VLLM_ALONE))
     rules = rules_of(settings, space.block_tokens)
-    return Engine(requests, replace(rules, reserve=Reserve.WHOLE, take=Reserve.KNOWN, prefill_alone=True), space)
+    return Engine(
+        requests, replace(rules, reserve=Reserve.WHOLE, take=Reserve.KNOWN, prefill_alone=True), space
+    )
