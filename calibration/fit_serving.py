@@ -145,7 +145,8 @@ def of_range(rows: Sequence[Prepared], engine: str, since: str) -> list[Prepared
     """The rows of an engine whose constants are those of a range."""
     return [
         p for p in rows
-        if p.row["backend"] == engine and constants_of(engine, engine_version(engine, p.row["backend_version"])).since == since
+        if p.row["backend"] == engine
+        and constants_of(engine, engine_version(engine, p.row["backend_version"])).since == since
     ]  # fmt: skip
 
 

@@ -1,12 +1,12 @@
 """Validation kind ``serving``: measured closed-loop runs of engines (``serving.csv``), row by row.
 
-Each row is played as a closed loop: on one replica with steps of decode taken together (:mod:`.serving_loop`), or, where
-prefill and decode have workers of their own, by the loop of a service (:mod:`.serving_service`). Lengths: where all rows of a chip, model and engine version
-have the three pairs that InferenceMAX uses (1024/1024, 1024/8192, 8192/1024), they are drawn from 0.8 to 1.0 of
-the nominal; else they are exact. A row is ok with TPOT within 15 % and TTFT within 25 %; its error is TPOT's. Rows of
-``exclude.csv`` are run too and counted apart (group ``rows``: clean, doubtful). ``peer.csv``, where it stands beside,
-gives the
-group ``peer``: whether ours or the peer's TPOT is nearer.
+Each row is played as a closed loop: on one replica with steps of decode taken together
+(:mod:`.serving_loop`), or, where prefill and decode have workers of their own, by the loop of a service
+(:mod:`.serving_service`). Lengths: where all rows of a chip, model and engine version have the three pairs that
+InferenceMAX uses (1024/1024, 1024/8192, 8192/1024), they are drawn from 0.8 to 1.0 of the nominal; else they are exact.
+A row is ok with TPOT within 15 % and TTFT within 25 %; its error is TPOT's. Rows of ``exclude.csv`` are run too and
+counted apart (group ``rows``: clean, doubtful). ``peer.csv``, where it stands beside, gives the group ``peer``:
+whether ours or the peer's TPOT is nearer.
 """
 
 from __future__ import annotations

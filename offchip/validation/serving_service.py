@@ -100,9 +100,14 @@ def _service(pools: Sequence[Pool], gpu: str, engine: EngineConstants, requests:
             ))  # fmt: skip
     apart = len(pools) > 1
     return Service(
-        tuple(workers), router="least-loaded", transfer="end", system=fleet(gpu, len(workers)) if apart else None, first_token="decode",
-        handover_s=1e-6 * engine.handover_us, front_end=FrontEnd(1e-6 * engine.request_us, 1e-6 * engine.prompt_token_us),
-    )  # fmt: skip
+        tuple(workers),
+        router="least-loaded",
+        transfer="end",
+        system=fleet(gpu, len(workers)) if apart else None,
+        first_token="decode",
+        handover_s=1e-6 * engine.handover_us,
+        front_end=FrontEnd(1e-6 * engine.request_us, 1e-6 * engine.prompt_token_us),
+    )
 
 
 def _most_blocks(pool: Pool, clients: int, longest: int) -> int:

@@ -1,10 +1,9 @@
 """How much cache a replica has: device memory less weights, work space and what the engine leaves alone.
 
-``gpu_memory_utilization`` of the whole device memory is the engine's (vLLM's rule); SGLang's ``mem_fraction_static``
-and
-TensorRT-LLM's free fraction mean the same here. Of it go the weights of the fullest device (tables and heads divided
-as the
-layout says), the activations of the largest step, and what CUDA graphs keep. The rest is cache: keys and values of full
+``gpu_memory_utilization`` is of the whole device memory in vLLM, of what all else leaves free in TensorRT-LLM (its
+``free_gpu_memory_fraction``), and of weights and cache alone in SGLang (its ``mem_fraction_static``). Weights are those
+of the fullest device (tables and heads divided as the layout says); activations of the
+largest step and what CUDA graphs keep go too. The rest is cache: keys and values of full
 attention in blocks, the windows of local layers up to their window, states of recurrences per request.
 """
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import fields
-from functools import partial
 from math import inf
 from typing import Any, Final
 
@@ -107,6 +106,10 @@ class Member:
         self.loads[self.group.pop(request)] -= 1
 
 
+def _ints(count: int) -> Ints:
+    return np.zeros(count, np.int64)
+
+
 def _host(pricer: Pricer, name: str) -> float:
     if name == "launch_us":
         return 0.0 if pricer.settings.cuda_graphs else pricer.engine.eager_launch_us
@@ -135,19 +138,19 @@ class QuickLoop(ServiceLoop):
         counts[3] = self.answers.held
         # Nobody is told of a request's end where nothing follows from it but that it is done.
         self.ends = bool(requests.clients or service.apart or (requests.after >= 0).any())
-        ints = partial(np.zeros, dtype=np.int64)
         room = workers * most * 2
         self.desk = Desk(
             answers.first_s, answers.last_s, self.scheduled_s, answers.produced, answers.delivered, counts,
             clock=clock, host=host, clerk=np.zeros(1, CLERK), steps=np.zeros(STEPS + workers, STEP),
-            gap_s=np.zeros(room + STEPS), gap_count=ints(room + STEPS), ended=ints(2 * n + most),
-            ended_by=ints(2 * n + most), admitted=ints(room + STEPS), over=ints(workers), tokens=ints(most),
-            context=ints(most), drafts=ints(most), got=ints(most), out=np.zeros(len(PRICE_COLUMNS)),
+            gap_s=np.zeros(room + STEPS), gap_count=_ints(room + STEPS), ended=_ints(2 * n + most),
+            ended_by=_ints(2 * n + most), admitted=_ints(room + STEPS), over=_ints(workers), tokens=_ints(most),
+            context=_ints(most), drafts=_ints(most), got=_ints(most), out=np.zeros(len(PRICE_COLUMNS)),
         )  # fmt: skip
         self.clerk, self.clock = self.desk.clerk[0], clock
         self.gaps: list[tuple[Floats, Ints]] = []
 
     def _replica(self, number: int, worker: Worker, requests: Requests) -> Any:
+        del number
         return Member(worker, requests)
 
     def run(self, advance: Callable[[int], None] | None = None) -> Any:

@@ -105,7 +105,8 @@ def make_state(requests: Requests, rules: Rules, blocks: int, groups: tuple[Page
         "adaptive": rules.adaptive, "reserve": int(rules.reserve),
         "watermark": int(rules.watermark * (blocks + 1)), "drafts": rules.drafts, "lookahead": rules.lookahead,
         "draft_slots": rules.draft_slots, "drop_last": rules.drop_last_hit_block, "swap": rules.swap,
-        "gate": rules.batch_at_once, "alone": rules.prefill_alone, "take": take, "blocks": blocks, "paged": paged, "free": blocks,
+        "gate": rules.batch_at_once, "alone": rules.prefill_alone,
+        "take": take, "blocks": blocks, "paged": paged, "free": blocks,
         "rows": seqs, "host_free": rules.host_blocks,
     }  # fmt: skip
     for name, value in settings.items():

@@ -34,6 +34,9 @@ class FrontEnd(NamedTuple):
     """Seconds of each prompt token."""
 
 
+NO_FRONT_END: Final = FrontEnd(0.0, 0.0)
+
+
 @dataclass(frozen=True)
 class Service:
     """Workers and what stands between them and their requests.
@@ -41,8 +44,9 @@ class Service:
     With workers of role ``prefill`` and ``decode``, the first compute prompts and first tokens and send the cache over
     ``system``'s links, ``layers``: each layer's while the next is computed; ``end``: all of it after the prompt.
     ``first_token``: the client has it when the ``prefill`` worker has computed it, or with the second, from the worker
-    for ``decode``, as engines send it whose decode worker answers the client. ``handover_s``: seconds from a cache's arrival until the worker
-    for decode knows of it. ``front_end``: what requests pass before they are routed. ``retry_s``: seconds until the requests of a failed worker are sent again.
+    for ``decode``, as engines send it whose decode worker answers the client. ``handover_s``: seconds from a cache's
+    arrival until the worker for decode knows of it. ``front_end``: what requests pass before they are routed.
+    ``retry_s``: seconds until the requests of a failed worker are sent again.
     """
 
     workers: tuple[Worker, ...]
@@ -55,7 +59,7 @@ class Service:
     failures: tuple[Failure, ...] = ()
     retry_s: float = 0.0
     handover_s: float = 0.0
-    front_end: FrontEnd = FrontEnd(0.0, 0.0)
+    front_end: FrontEnd = NO_FRONT_END
     seed: int = 0
     keep_gaps: bool = False
     """Whether every gap between tokens is kept, not only how often each length came."""
