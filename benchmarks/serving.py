@@ -2,6 +2,7 @@
 
 ./dev bench serving            one replica, and a plain loop in Python beside it
 ./dev bench serving all        also 100,000 requests on 16 replicas
+./dev bench serving quick      compiled steps beside the loop that takes each by itself, in one run
 
 ShareGPT-like requests to Llama-3-8B on H100, at a rate that one replica just keeps up with. Vidur 0.0.26 (PyPI)
 installs without profiles, and without the module ``vidur.cli`` with which its ``vidur-data`` would fetch them, so
@@ -21,6 +22,8 @@ import numpy as np
 from offchip.serving.build import deploy
 from offchip.serving.options import ServeOptions
 from offchip.serving.serve import run
+from simulator.serving.quick import QuickLoop
+from simulator.serving.service_loop import ServiceLoop
 from workloads.requests import Requests
 from workloads.requests.description import draw_requests, read_description
 from workloads.requests.sources import RequestSource
@@ -100,7 +103,47 @@ def plain(requests: Requests, budget: int = 8192, blocks: int = 29117) -> tuple[
     return time.perf_counter() - begin, steps
 
 
+QUICK = {
+    "closed loop, 8 clients": (300, "longest: 8192\narrivals: {kind: closed-loop, clients: 8}\n", {}),
+    "closed loop, 64 clients": (2000, "longest: 8192\narrivals: {kind: closed-loop, clients: 64}\n", {}),
+    "closed loop, 512 clients": (4000, "longest: 8192\narrivals: {kind: closed-loop, clients: 512}\n", {}),
+    "sessions": (
+        1000,
+        "arrivals: {kind: poisson, rate: 5 /s}\nsessions: {turns: 3, think: {mean: 5 s}}\n",
+        {},
+    ),
+    "prefill and decode apart, 128 clients": (
+        2000,
+        "longest: 8192\narrivals: {kind: closed-loop, clients: 128}\n",
+        {"prefill_workers": 2, "decode_workers": 2},
+    ),
+}
+LENGTHS = (
+    "prompt: {kind: lognormal, median: 120, sigma: 1.0, high: 2000}\n"
+    "output: {kind: lognormal, median: 180, sigma: 0.7, high: 1000}\n"
+)
+
+
+def quick() -> None:
+    """Microseconds a step of both loops over the same services."""
+    for name, (count, text, options) in QUICK.items():
+        requests = draw_requests(read_description("benchmark.yaml", f"requests: {count}\n{LENGTHS}{text}"), 1)
+        service = deploy("llama-3-8b", "dgx-h100", ServeOptions(**options), requests).service  # type: ignore[arg-type]
+        QuickLoop(requests, service).run()  # kernels are compiled
+        taken = []
+        for loop in (QuickLoop, ServiceLoop):
+            begin = time.perf_counter()
+            steps = len(loop(requests, service).run().steps)
+            taken.append(1e6 * (time.perf_counter() - begin) / steps)
+        print(
+            f"{name}: {steps} steps, {taken[0]:.1f} us a step, the loop {taken[1]:.1f}: {taken[1] / taken[0]:.1f} times"
+        )
+
+
 def main() -> None:
+    if "quick" in sys.argv[1:]:
+        quick()
+        return
     ours(200, 1)  # kernels are compiled
     taken = ours(10_000, 1)
     beside, steps = plain(source_of(10_000, RATE).requests)

@@ -23,11 +23,12 @@ import numpy as np
 
 from hw_configs.output_file import replacing
 from hw_configs.problems import OffchipError
+from offchip.validation.served_models import engine_version
 from offchip.validation.serving import Prepared, drawn_groups, prepare, read_rows
 from simulator.serving import engine_constants
 from simulator.serving.capacity import Capacity
 from simulator.serving.engine_constants import EngineConstants, constants_of
-from simulator.serving.price_tables import PriceTables
+from simulator.serving.pricing import Pricer
 
 OUT: Final = Path(engine_constants.__file__).with_name("engine_constants.json")
 RANGES: Final = {"vllm": ("0", "0.14"), "sglang": ("0", "0.5.6"), "trtllm": ("0", "1.1")}
@@ -38,6 +39,7 @@ BOUNDS: Final = {
     "prompt_token_us": (0.0, 5.0), "kernel_factor": (0.8, 1.4), "prefill_factor": (0.8, 1.8), "overlap": (0.0, 1.0),
     "reply_us": (0.0, 200000.0), "held_tokens": (0.0, 40.0),
 }  # fmt: skip
+HANDOVER_MS: Final = (0.0, 10.0, 20.0, 30.0, 40.0, 50.0, 60.0, 80.0, 100.0, 150.0, 200.0, 300.0, 400.0, 600.0)
 MOST: Final = 60
 CROSS_MOST: Final = 16
 """Rows of a fit that leaves a model or a chip out: there are many of them."""
@@ -51,14 +53,14 @@ def even(identity: str) -> bool:
     return hashlib.sha256(identity.encode()).digest()[0] % 2 == 0
 
 
-def load(folder: Path, known: dict[object, tuple[PriceTables, Capacity]]) -> list[Prepared]:
-    """Clean aggregated rows that can be run."""
+def load(folder: Path, known: dict[object, tuple[Pricer, Capacity]], mode: str = "agg") -> list[Prepared]:
+    """Clean rows of a mode (agg: aggregated, disagg: prefill and decode apart) that can be run."""
     with (folder / "exclude.csv").open(encoding="utf-8") as stream:
         doubtful = {cells["id"] for cells in csv.DictReader(stream)}
     rows = read_rows(folder / "serving.csv")
     drawn, found = drawn_groups(rows), []
     for row in rows:
-        if row["id"] in doubtful or row["mode"] != "agg":
+        if row["id"] in doubtful or row["mode"] != mode:
             continue
         group = (row["gpu"], row["model"], row["backend"], row["backend_version"])
         try:
@@ -105,10 +107,28 @@ def fit(
                 low if turn == 0 else own,
             ):
                 tried = replace(best, **{name: float(np.round(min(max(value, low), high), 4))})
+                if tried == best:
+                    continue
                 found = loss(chosen, tried)
                 if found < least - 1e-6:
                     best, least = tried, found
     return replace(best, rows=len(chosen))
+
+
+def fit_handover(rows: Sequence[Prepared], engine: EngineConstants) -> EngineConstants:
+    """``handover_us`` from rows with prefill and decode apart, at the other constants' values.
+
+    To first order it adds to every request's time to first token. Of a grid the least value counts whose mean
+    |log(predicted / measured)| is within a hundredth of the smallest: there are few such rows.
+    """
+    if not rows:
+        return engine
+    none = replace(engine, handover_us=0.0)
+    ours = np.array([p.predict(none).ttft_ms for p in rows])
+    theirs = np.array([float(p.row["ttft_ms"]) for p in rows])
+    off = [np.minimum(np.abs(np.log((ours + added) / theirs)), LIMIT_ERROR).mean() for added in HANDOVER_MS]
+    chosen = next(added for added, error in zip(HANDOVER_MS, off, strict=True) if error <= 1.01 * min(off))
+    return replace(engine, handover_us=1e3 * chosen)
 
 
 def report(name: str, made: np.ndarray) -> None:
@@ -125,7 +145,8 @@ def of_range(rows: Sequence[Prepared], engine: str, since: str) -> list[Prepared
     """The rows of an engine whose constants are those of a range."""
     return [
         p for p in rows
-        if p.row["backend"] == engine and constants_of(engine, p.row["backend_version"]).since == since
+        if p.row["backend"] == engine
+        and constants_of(engine, engine_version(engine, p.row["backend_version"])).since == since
     ]  # fmt: skip
 
 
@@ -159,7 +180,7 @@ def cross(rows: Sequence[Prepared], found: dict[tuple[str, str], EngineConstants
 
 
 def main(
-    known: dict[object, tuple[PriceTables, Capacity]] | None = None, argv: Sequence[str] | None = None
+    known: dict[object, tuple[Pricer, Capacity]] | None = None, argv: Sequence[str] | None = None
 ) -> None:
     """Fit, print, and write the constants if asked to."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -170,7 +191,9 @@ def main(
     )
     parser.add_argument("--cross", action="store_true", help="leave each model and each chip out in turn")
     asked = parser.parse_args(argv)
-    rows = load(asked.folder, {} if known is None else known)
+    tables = {} if known is None else known
+    rows = load(asked.folder, tables)
+    apart = [] if asked.kept else load(asked.folder, tables, "disagg")
     found: dict[tuple[str, str], EngineConstants] = {}
     inside: list[np.ndarray] = []
     outside: list[np.ndarray] = []
@@ -182,6 +205,7 @@ def main(
             ]
             start = next(e for e in _sets(engine) if e.since == since)
             fitted = start if asked.kept else fit(choose(True), start)
+            fitted = fit_handover([p for p in of_range(apart, engine, since) if even(p.row["id"])], fitted)
             own = replace(fitted, source="fitted by calibration/fit_serving.py on public clean rows")
             found[engine, since] = own
             inside.append(logs(choose(True), own))

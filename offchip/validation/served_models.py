@@ -21,7 +21,7 @@ from workloads.huggingface import read_config
 from workloads.transformer.formats import Format
 from workloads.workload import WorkloadOptions
 
-__all__ = ["Side", "layout_of", "served_model", "settings_of", "system_of"]
+__all__ = ["Side", "engine_version", "layout_of", "served_model", "settings_of", "system_of"]
 
 SAME_SHAPE: Final = {
     "deepseek-r1": "deepseek-v3", "deepseek-v3.1": "deepseek-v3", "deepseek-v3-0324": "deepseek-v3",
@@ -35,6 +35,8 @@ ENDINGS: Final = re.compile(
     r"-(fp8|nvfp4|fp4|mxfp4|bf16|instruct|block|dynamic|v2|2507|thinking|static|pertensor)$"
 )
 QUANTISED: Final = {"fp8": "fp8", "fp8_block": "fp8", "fp4": "nvfp4", "nvfp4": "nvfp4", "mxfp4": "mxfp4"}
+SCHEDULER: Final = {"vllm": "vllm", "trtllm": "trtllm-guaranteed-no-evict", "sglang": "prefill-first"}
+"""Engines' own policies; SGLang's as it is where no two prompts share a prefix."""
 MEMORY: Final = {"vllm": 0.92, "sglang": 0.9, "trtllm": 0.9}
 """Share of device memory that an engine uses by default."""
 
@@ -119,15 +121,37 @@ def layout_of(row: Mapping[str, str], prefix: str = "") -> Layout:
     return Layout(tp=tp, pp=max(1, number("pp")), attention_dp=dp, moe_tp=moe_tp, moe_ep=moe_ep)
 
 
-def settings_of(engine: str, version: str) -> EngineSettings:
-    """An engine's defaults."""
+def engine_version(engine: str, version: str) -> str:
+    """The version of the engine that a row's label means.
+
+    TensorRT-LLM "0.8.1" with prefill and decode apart is the tag of Dynamo 0.8.1's containers, which hold
+    TensorRT-LLM 1.2; TensorRT-LLM 0.8 of 2024 knows neither B200 nor DeepSeek-V3.
+
+    >>> engine_version("trtllm", "0.8.1.post1")
+    '1.2'
+    """
+    return "1.2" if engine == "trtllm" and version.startswith("0.8.1") else version
+
+
+def settings_of(engine: str, version: str, layout: Layout) -> EngineSettings:
+    """An engine's defaults; of runs that share no prefix, prefixes are not looked for.
+
+    Tokens of a step and requests that run are those of each group of data-parallel attention; SGLang divides its
+    chunk by their number.
+    """
     if engine not in MEMORY:
         raise bad_input(f"unknown engine {engine!r}; known: {', '.join(MEMORY)}")
+    version = engine_version(engine, version)
+    budget = constants_of(engine, version).token_budget
+    if engine == "sglang":
+        budget = max(budget // layout.attention_dp, 1)
     return EngineSettings(
         engine=engine,
         version=version,
-        max_num_batched_tokens=constants_of(engine, version).token_budget,
+        scheduler=SCHEDULER[engine],
+        max_num_batched_tokens=budget,
         gpu_memory_utilization=MEMORY[engine],
+        enable_prefix_caching=False,
     )
 
 

@@ -1,12 +1,12 @@
 """Validation kind ``serving``: measured closed-loop runs of engines (``serving.csv``), row by row.
 
-Each row is played as a closed loop on one replica (:mod:`.serving_loop`), or, where prefill and decode have workers of
-their own, as two pools in balance (:mod:`.serving_pools`). Lengths: where all rows of a chip, model and engine version
-have the three pairs that InferenceMAX uses (1024/1024, 1024/8192, 8192/1024), they are drawn from 0.8 to 1.0 of
-the nominal; else they are exact. A row is ok with TPOT within 15 % and TTFT within 25 %; its error is TPOT's. Rows of
-``exclude.csv`` are run too and counted apart (group ``rows``: clean, doubtful). ``peer.csv``, where it stands beside,
-gives the
-group ``peer``: whether ours or the peer's TPOT is nearer.
+Each row is played as a closed loop: on one replica with steps of decode taken together
+(:mod:`.serving_loop`), or, where prefill and decode have workers of their own, by the loop of a service
+(:mod:`.serving_service`). Lengths: where all rows of a chip, model and engine version have the three pairs that
+InferenceMAX uses (1024/1024, 1024/8192, 8192/1024), they are drawn from 0.8 to 1.0 of the nominal; else they are exact.
+A row is ok with TPOT within 15 % and TTFT within 25 %; its error is TPOT's. Rows of ``exclude.csv`` are run too and
+counted apart (group ``rows``: clean, doubtful). ``peer.csv``, where it stands beside, gives the group ``peer``:
+whether ours or the peer's TPOT is nearer.
 """
 
 from __future__ import annotations
@@ -17,24 +17,27 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from hw_configs.problems import InputError, OffchipError, Problem, bad_input
-from hw_configs.system import System
 from offchip.validation.registry import Options, RowResult, find_file
-from offchip.validation.served_models import layout_of, machine, served_model, settings_of, system_of
-from offchip.validation.serving_loop import HOST, Loop, Means, means_of
-from offchip.validation.serving_pools import Pool, pools_means
+from offchip.validation.served_models import (
+    engine_version,
+    layout_of,
+    machine,
+    served_model,
+    settings_of,
+    system_of,
+)
+from offchip.validation.serving_loop import HOST, Loop, Means, run_loop
+from offchip.validation.serving_service import Pool, closed_loop, lengths_of, means_of
 from simulator.serving.capacity import Capacity, capacity_of
-from simulator.serving.device_share import Exchange
 from simulator.serving.engine_constants import EngineConstants, constants_of
-from simulator.serving.exchange_time import Exchanges
-from simulator.serving.price_tables import PriceTables
-from simulator.serving.pricing import make_pricer
-from simulator.serving.settings import Layout
+from simulator.serving.exchange_time import gpus_of
+from simulator.serving.pricing import Pricer, make_pricer
 
 __all__ = ["OK_TPOT", "OK_TTFT", "Prepared", "host_array", "prepare", "read_rows", "run"]
 
@@ -45,6 +48,8 @@ DRAWN: Final = frozenset({(1024, 1024), (1024, 8192), (8192, 1024)})
 SPREAD: Final = 0.2
 COLUMNS: Final = ("id", "gpu", "model", "precision", "backend", "mode", "isl", "osl", "ttft_ms", "tpot_ms")
 Row = Mapping[str, str]
+Known = dict[object, tuple[Pricer, Capacity]]
+"""Tables and cache by all that they follow from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,19 +61,23 @@ class Prepared:
     prompt: int
     output: int
     spread: float
+    gpu: str
     pools: tuple[Pool, ...]
-    transfer_s: float = 0.0
 
     def predict(self, engine: EngineConstants) -> Means:
         """Means of the row's run with an engine's constants."""
-        host = host_array(engine)
-        if len(self.pools) == 2:
-            return pools_means(
-                self.pools[0], self.pools[1], self.clients, self.prompt, self.output, host, self.transfer_s
-            )
         pool = self.pools[0]
-        loop = Loop(self.clients, engine.token_budget, pool.running, pool.cache_tokens, engine.mixed)
-        return means_of(pool.tables, loop, host, self.prompt, self.output, self.spread)
+        if len(self.pools) == 1:
+            tokens = float(pool.space.blocks) * pool.space.block_tokens
+            loop = Loop(self.clients, engine.token_budget, pool.settings.max_num_seqs, tokens, engine.mixed)
+            lengths = lengths_of(self.clients, self.prompt, self.output, self.spread)
+            return run_loop(pool.pricer.tables, loop, host_array(engine), lengths)
+        return self.serve(engine)
+
+    def serve(self, engine: EngineConstants) -> Means:
+        """The same by the loop of a service, every step by itself."""
+        requests = closed_loop(self.clients, self.prompt, self.output, self.spread)
+        return means_of(self.pools, self.gpu, engine, requests)
 
 
 def host_array(engine: EngineConstants) -> npt.NDArray[np.float64]:
@@ -112,56 +121,44 @@ def _group(row: Row) -> tuple[str, ...]:
     return row["gpu"], row["model"], row["backend"], row.get("backend_version", "")
 
 
-def prepare(row: Row, drawn: bool, known: dict[object, tuple[PriceTables, Capacity]]) -> Prepared:
+def prepare(row: Row, drawn: bool, known: Known) -> Prepared:
     """Model, machine and layout of a row; ``known`` keeps tables between rows. ``OffchipError`` in words."""
     clients = int(float(row.get("concurrency") or 0))
     prompt, output = int(float(row["isl"])), int(float(row["osl"]))
-    spread = SPREAD if drawn else 0.0
+    spread, gpu = SPREAD if drawn else 0.0, gpus_of(machine(system_of(row["gpu"])))[0].device.name
     if row["mode"] == "agg":
         clients = clients or int(float(row.get("batch_size") or 0)) * max(
             1, int(float(row.get("attention_dp_size") or 1))
         )
         if clients < 1:
             raise bad_input("the row states neither concurrency nor batch size")
-        pool = _pool(row, layout_of(row), 1, known)
-        return Prepared(row, clients, prompt, output, spread, (pool,))
+        return Prepared(row, clients, prompt, output, spread, gpu, (_pool(row, "both", 1, known),))
     sides = []
-    for side in ("prefill_", "decode_"):
-        workers = int(float(row.get(f"{side}num_workers") or 0))
+    for role in ("prefill", "decode"):
+        workers = int(float(row.get(f"{role}_num_workers") or 0))
         if workers < 1:
-            raise bad_input(f"the row does not state {side}num_workers")
-        sides.append(_pool(row, layout_of(row, side), workers, known))
+            raise bad_input(f"the row does not state {role}_num_workers")
+        sides.append(_pool(row, role, workers, known))
     if clients < 1:
         batch = int(float(row.get("decode_batch_size") or 0))
-        clients = batch * sides[1].workers
+        clients = batch * sides[1].count
     if clients < 1:
         raise bad_input("the row states neither concurrency nor the decode side's batch size")
-    return Prepared(row, clients, prompt, output, spread, tuple(sides), _transfer_seconds(row, prompt))
+    return Prepared(row, clients, prompt, output, spread, gpu, tuple(sides))
 
 
-def _pool(row: Row, layout: Layout, workers: int, known: dict[object, tuple[PriceTables, Capacity]]) -> Pool:
-    key = (row["gpu"], row["model"], row["precision"], row["backend"], layout)
-    settings = settings_of(row["backend"], row.get("backend_version", ""))
+def _pool(row: Row, role: Literal["both", "prefill", "decode"], workers: int, known: Known) -> Pool:
+    layout = layout_of(row, "" if role == "both" else f"{role}_")
+    settings = settings_of(row["backend"], row.get("backend_version", ""), layout)
+    key = (row["gpu"], row["model"], row["precision"], settings, layout)
+    model = served_model(row["model"], row["precision"])
     if key not in known:
-        model, system = served_model(row["model"], row["precision"]), machine(system_of(row["gpu"]))
+        system = machine(system_of(row["gpu"]))
         space = capacity_of(model, system, layout, settings)
-        known[key] = make_pricer(model, system, layout, settings).tables, space
-    tables, capacity = known[key]
-    tokens = float(capacity.space.blocks) * capacity.space.block_tokens
-    return Pool(tables, workers, settings.max_num_seqs, tokens)
-
-
-def _transfer_seconds(row: Row, prompt: int) -> float:
-    """Cache of one prompt over the machine's network port between two nodes."""
-    from simulator.serving.capacity import cache_need
-
-    model, system = served_model(row["model"], row["precision"]), machine(system_of(row["gpu"]))
-    side = layout_of(row, "prefill_")
-    need = cache_need(model.decoder, model.precision.cache, side)
-    exchanges: System = system
-    pair = Exchanges(exchanges, 0.0)
-    size = int(need.token_bytes * prompt + need.sequence_bytes)
-    return pair.across_nodes(Exchange("send", size, 2))
+        known[key] = make_pricer(model, system, layout, settings), space
+    pricer, capacity = known[key]
+    layers = max(len(model.decoder.layers) // layout.pp, 1)
+    return Pool(role, workers, layout, settings, capacity.space, pricer, layers)
 
 
 def run(folder: Path, rows: str, options: Options) -> Iterator[RowResult]:
@@ -171,7 +168,7 @@ def run(folder: Path, rows: str, options: Options) -> Iterator[RowResult]:
     listed = read_rows(path)
     doubtful = set(_column(path.with_name("exclude.csv"), "rule"))
     peer = _column(path.with_name("peer.csv"), "pred_tpot_ms")
-    drawn, known = drawn_groups(listed), dict[object, tuple[PriceTables, Capacity]]()
+    drawn, known = drawn_groups(listed), Known()
     for row in listed:
         if not fnmatch.fnmatchcase(row["id"], rows):
             continue
@@ -183,7 +180,9 @@ def run(folder: Path, rows: str, options: Options) -> Iterator[RowResult]:
         }  # fmt: skip
         start = time.perf_counter()
         try:
-            engine = constants_of(row["backend"], row.get("backend_version", ""))
+            engine = constants_of(
+                row["backend"], engine_version(row["backend"], row.get("backend_version", ""))
+            )
             means = prepare(row, _group(row) in drawn, known).predict(engine)
         except OffchipError as error:
             note = str(error).partition("\n")[0]

@@ -22,7 +22,7 @@ from hw_configs.compiled import compiled
 from simulator.serving.price_tables import PriceTables
 from simulator.serving.step_kernel import price_step
 
-__all__ = ["HOST", "Loop", "Means", "means_of", "run_loop"]
+__all__ = ["HOST", "Loop", "Means", "run_loop"]
 
 Array = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -239,16 +239,3 @@ def run_loop(tables: PriceTables, loop: Loop, host: Array, lengths: tuple[Ints, 
         1e3 * float(tpot.mean()),
         float(output.sum()) / max(span, 1e-12),
     )
-
-
-def means_of(
-    tables: PriceTables, loop: Loop, host: Array, prompt: int, output: int, spread: float, seed: int = 0
-) -> Means:
-    """Means of ten requests a client, lengths even from ``1 - spread`` of the nominal to all of it."""
-    count = max(10, 10 * loop.clients)
-    random = np.random.default_rng(seed)
-    lengths = tuple(
-        np.maximum(2, np.floor(size * (1.0 - spread * random.random(count)) + 0.5)).astype(np.int64)
-        for size in (prompt, output)
-    )
-    return run_loop(tables, loop, host, (lengths[0], lengths[1]))

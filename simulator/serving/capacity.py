@@ -1,10 +1,9 @@
 """How much cache a replica has: device memory less weights, work space and what the engine leaves alone.
 
-``gpu_memory_utilization`` of the whole device memory is the engine's (vLLM's rule); SGLang's ``mem_fraction_static``
-and
-TensorRT-LLM's free fraction mean the same here. Of it go the weights of the fullest device (tables and heads divided
-as the
-layout says), the activations of the largest step, and what CUDA graphs keep. The rest is cache: keys and values of full
+``gpu_memory_utilization`` is of the whole device memory in vLLM, of what all else leaves free in TensorRT-LLM (its
+``free_gpu_memory_fraction``), and of weights and cache alone in SGLang (its ``mem_fraction_static``). Weights are those
+of the fullest device (tables and heads divided as the layout says); activations of the
+largest step and what CUDA graphs keep go too. The rest is cache: keys and values of full
 attention in blocks, the windows of local layers up to their window, states of recurrences per request.
 """
 
@@ -133,11 +132,21 @@ def capacity_of(
     """
     node = gpus_of(system)[0]
     memory = system.memories[node.memory or node.name]
-    usable = min(settings.gpu_memory_utilization * memory.capacity_bytes, float(memory.usable_bytes))
+    share, whole = settings.gpu_memory_utilization, float(memory.usable_bytes)
     weights = weight_bytes(model, layout)
     activations = PIECES * 2.0 * model.decoder.hidden * settings.max_num_batched_tokens
     adapters = adapter_bytes / (layout.tp * layout.pp)
-    left = usable - weights - activations - GRAPH_RESERVE - adapters
+    beside = weights + activations + GRAPH_RESERVE + adapters
+    usable = min(share * memory.capacity_bytes, whole)
+    left = usable - beside
+    if settings.engine == "trtllm":
+        # Its share is of what the rest leaves free.
+        left = share * (whole - beside)
+        usable = left + beside
+    elif settings.engine == "sglang":
+        # Its share is of weights and cache alone; the rest has to fit beside it.
+        left = min(usable - weights, whole - beside)
+        usable = left + beside
     if left <= 0:
         raise InfeasibleError(
             f"{model.name} does not fit on {node.name} under tp {layout.tp}, pp {layout.pp}: weights "

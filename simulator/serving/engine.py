@@ -5,7 +5,7 @@ It keeps the records, hands them to the compiled passes and shows what they deci
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -50,6 +50,12 @@ class Engine:
     def state(self) -> State:
         """The records, for kernels that run many steps at once."""
         return self._state
+
+    def move(self, name: str, array: npt.NDArray[Any]) -> None:
+        """Go on with a record where it has been moved to."""
+        self._state = self._state._replace(**{name: array})
+        self._engine = self._state.engine[0]
+        self.host, self.drive = (CacheTier(self._state, self._space, name) for name in TIERS)
 
     def add(self, request: int, arrival_s: float | None = None) -> None:
         """A request has arrived, at ``arrival_s`` (else its own). Raises ``InfeasibleError`` if it can never fit."""

@@ -30,6 +30,8 @@ class EngineConstants:
     takes ``request_us`` and ``prompt_token_us`` a prompt token, one request after another (HTTP, tokeniser); its
     tokens reach
     the client ``reply_us`` after the step, and the first with ``held_tokens`` after it (streaming in intervals).
+    ``handover_us``: where prefill and decode are apart, from a cache's arrival until the worker for decode may begin
+    (the router's second request, the connection between the two).
     ``eager_launch_us``: host time of a kernel's launch where no CUDA graph has it (assumption). ``token_budget``:
     tokens of
     a step; ``mixed``: whether prefills and decodes share steps.
@@ -46,6 +48,7 @@ class EngineConstants:
     overlap: float
     reply_us: float
     held_tokens: float
+    handover_us: float
     eager_launch_us: float
     token_budget: int
     mixed: bool

@@ -9,6 +9,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable
 from enum import IntEnum
+from math import inf
 from typing import Any
 
 __all__ = ["EventLoop", "Rank"]
@@ -63,11 +64,23 @@ class EventLoop:
         """A signal that somebody fires."""
         return _Signal(self)
 
-    def run(self, over: Callable[[], bool], settle: Callable[[], None]) -> None:
-        """Go from instant to instant until it is over or nothing is left; ``settle`` after all of an instant."""
+    def run(
+        self,
+        over: Callable[[], bool],
+        settle: Callable[[], None],
+        until: Callable[[float], float] = lambda horizon: horizon,
+    ) -> None:
+        """Go from instant to instant until it is over or nothing is left; ``settle`` after all of an instant.
+
+        ``until`` is told when the next thing that was announced happens (infinity: nothing was), and says which
+        instant comes next: that, or an earlier one at which something happens that nobody had to announce.
+        """
         heap = self._heap
-        while heap and not over():
-            self.now = heap[0][0]
-            while heap and heap[0][0] == self.now:
+        while not over():
+            now = until(heap[0][0] if heap else inf)
+            if now == inf:
+                return
+            self.now = now
+            while heap and heap[0][0] == now:
                 heapq.heappop(heap)[3]()
             settle()

@@ -22,7 +22,7 @@ from simulator.serving.events import EventLoop, Rank
 from simulator.serving.record import Growing, TransferColumns
 from simulator.serving.replica import Replica, WorkerStep
 from simulator.serving.service import Service
-from simulator.serving.wires import Wires
+from simulator.serving.wires import Sending, Wires
 from workloads.requests import Requests
 
 __all__ = ["Handover"]
@@ -91,7 +91,7 @@ class Handover:
     def __init__(self, service: Service, requests: Requests, loop: EventLoop, places: Places) -> None:
         assert service.system is not None
         self.service, self.requests, self.loop, self.places = service, requests, loop, places
-        self.wires = Wires(service.system, loop)
+        self.wires = Wires(service.system, loop, service.handover_s)
         self.decoders = service.of_role("decode")
         self.queue: deque[int] = deque()
         """Requests whose prompts are computed and whose target has no room yet, in order."""
@@ -138,13 +138,15 @@ class Handover:
 
     def step_ended(self, worker: int, step: WorkerStep) -> None:
         """A prefill step is over: the rest of what it computed leaves."""
+        parts = []
         for group in step.groups:
             for request in group.request.tolist():
                 transfer = self.under_way.get(request)
                 if transfer is not None and transfer.source == worker and not transfer.closed:
                     size = transfer.bytes * transfer.sent_tokens / transfer.prompt - transfer.sent_bytes
                     transfer.closed = transfer.sent_tokens >= transfer.prompt
-                    self._send(transfer, size)
+                    parts.append((transfer, size))
+        self._send(parts)
 
     def computed(self, request: int, worker: int) -> None:
         """A request has its first token and needs a decode worker."""
@@ -157,14 +159,16 @@ class Handover:
 
     def settle(self) -> None:
         """Begin the transfers for which there is room now, in order."""
+        parts = []
         while self.queue:
             request = self.queue[0]
             transfer = self._open(request, self.held[request].worker)
             if transfer is None:
-                return
+                break
             self.queue.popleft()
             transfer.closed, transfer.sent_tokens = True, transfer.prompt
-            self._send(transfer, transfer.bytes)
+            parts.append((transfer, transfer.bytes))
+        self._send(parts)
 
     def admitted(self, request: int) -> None:
         """A decode worker's scheduler has taken the request's blocks."""
@@ -239,15 +243,18 @@ class Handover:
     def _send_early(self, worker: int, life: int, parts: list[tuple[_Transfer, float]]) -> None:
         if self.places.lives[worker] != life or not self.places.alive[worker]:
             return
-        for transfer, size in parts:
-            self._send(transfer, size)
+        self._send(parts)
 
-    def _send(self, transfer: _Transfer, size: float) -> None:
-        transfer.parts += 1
-        transfer.sent_bytes += size
-        replicas = self.places.replicas
-        ends = replicas[transfer.source].worker.devices, replicas[transfer.target].worker.devices
-        self.wires.send(*ends, size, partial(self._arrived, transfer))
+    def _send(self, parts: list[tuple[_Transfer, float]]) -> None:
+        """Bytes of transfers leave now."""
+        replicas, sendings = self.places.replicas, []
+        for transfer, size in parts:
+            transfer.parts += 1
+            transfer.sent_bytes += size
+            ends = replicas[transfer.source].worker.devices, replicas[transfer.target].worker.devices
+            sendings.append(Sending(*ends, size, partial(self._arrived, transfer)))
+        if sendings:
+            self.wires.send_all(sendings)
 
     def _arrived(self, transfer: _Transfer) -> None:
         transfer.parts -= 1

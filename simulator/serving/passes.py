@@ -18,6 +18,7 @@ __all__ = ["complete", "drop", "schedule"]
 
 _KNOWN = int(Reserve.KNOWN)
 _WHOLE = int(Reserve.WHOLE)
+_ALL, _PROMPTS, _ANSWERS = 0, 1, 2
 
 
 @compiled(_nrt=False)
@@ -34,9 +35,11 @@ def schedule(s):
     if e.cap > 0 and e.adaptive != 0:
         e.cap = max(e.cap, e.budget // inside)
     idle = e.running == 0
-    _running_pass(s)
+    _running_pass(s, _PROMPTS if e.alone != 0 else _ALL)
     if e.preempted == 0 and (idle or e.gate == 0):
         _waiting_pass(s)
+    if e.alone != 0 and e.entries == 0 and e.preempted == 0:
+        _running_pass(s, _ANSWERS)
     for k in range(e.entries):
         q = s.requests[s.entries[k].request]
         q.computed += s.entries[k].tokens
@@ -80,12 +83,15 @@ def _put(s, r, n, first, padded):
 
 
 @compiled(_nrt=False)
-def _running_pass(s):
+def _running_pass(s, whom):
     e = s.engine[0]
     place = 0
     while place < e.running and e.tokens_left > 0 and e.inputs_left > e.draft_slots:
         r = s.running[place]
         q = s.requests[r]
+        if whom != _ALL and (q.outputs > 0 and q.known - q.computed == 1) != (whom == _ANSWERS):
+            place += 1
+            continue
         n = min(_capped(e, q.known + q.drafts - q.computed), _room(e), e.max_len - q.computed - 1)
         top = _top(e, q.computed + n)
         while q.state == RUNNING and not fits(s, r, q.computed, top, 0, 0, 0):

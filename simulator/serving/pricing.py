@@ -143,21 +143,46 @@ class Pricer:
         copies: CopyRates | None = None,
     ) -> None:
         self.tables, self.engine, self.settings = tables, engine, settings
+        self.group_tables = _of_one_group(tables)
+        """For steps of one group of data-parallel attention, where each has a scheduler of its own."""
+        self._group_draft = _of_one_group(draft) if draft is not None else None
         self._draft, self._adapter, self.copies = draft, adapter_s, copies or CopyRates(host=float("inf"))
         self._out = np.zeros(len(PRICE_COLUMNS))
 
+    def with_engine(self, engine: EngineConstants) -> Pricer:
+        """The same tables with another engine's constants."""
+        return Pricer(
+            self.tables, engine, self.settings, draft=self._draft, adapter_s=self._adapter,
+            copies=self.copies,
+        )  # fmt: skip
+
+    def price_groups(self, steps: Sequence[ScheduledStep]) -> StepCost:
+        """The cost of one step of groups of data-parallel attention, each with its own requests.
+
+        All groups take as long as the longest: engines pad the others to its tokens, so that one graph runs on all.
+        """
+        costs = [
+            self._price(step, self.group_tables, self._group_draft) for step in steps if len(step.request)
+        ]
+        longest = max(costs, key=lambda cost: cost.seconds)
+        # Of each cost the joules are those of all devices.
+        return longest._replace(joules=sum(cost.joules for cost in costs) / len(steps))
+
     def price(self, step: ScheduledStep) -> StepCost:
-        """The cost of a step that schedules at least one request."""
+        """The cost of a step that schedules at least one request; its requests lie evenly on the layout's groups."""
+        return self._price(step, self.tables, self._draft)
+
+    def _price(self, step: ScheduledStep, tables: PriceTables, draft: PriceTables | None) -> StepCost:
         if not len(step.request):
             raise bad_input("a step without requests has no price")
         out = self._out
         sampled = float(np.count_nonzero(step.samples))
-        price_step(self.tables, step.tokens, step.context, step.drafts, sampled, out)
+        price_step(tables, step.tokens, step.context, step.drafts, sampled, out)
         device, exchange, joules, kernels, requests, chunk = out.tolist()
         if step.drafts.any():
             # A verified token needs its logits too: the price above has those of one token a request.
-            device += self._verification(step, sampled)
-        device += self._draft_seconds(step)
+            device += self._verification(tables, step, sampled)
+        device += self._draft_seconds(draft, step)
         device += self._adapter_seconds(step)
         device += self.copies.seconds(step)
         host = self.host_seconds(requests, chunk, kernels)
@@ -172,18 +197,18 @@ class Pricer:
         launched = 0.0 if self.settings.cuda_graphs else e.eager_launch_us * kernels
         return 1e-6 * (e.step_us + e.sequence_us * requests + e.chunk_token_us * chunk_tokens + launched)
 
-    def _verification(self, step: ScheduledStep, sampled: float) -> float:
+    def _verification(self, tables: PriceTables, step: ScheduledStep, sampled: float) -> float:
         from simulator.serving.step_kernel import interpolate
 
         few, many = np.zeros(4), np.zeros(4)
-        interpolate(self.tables.points, self.tables.tables[4], sampled, few)
-        interpolate(self.tables.points, self.tables.tables[4], sampled + float(step.drafts.sum()), many)
+        interpolate(tables.points, tables.tables[4], sampled, few)
+        interpolate(tables.points, tables.tables[4], sampled + float(step.drafts.sum()), many)
         return float(many[0] - few[0])
 
-    def _draft_seconds(self, step: ScheduledStep) -> float:
+    def _draft_seconds(self, draft: PriceTables | None, step: ScheduledStep) -> float:
         """The draft's steps: one for each of the most draft tokens of a request, over all that draft."""
         speculation = self.settings.speculation
-        if self._draft is None or speculation is None:
+        if draft is None or speculation is None:
             return 0.0
         drafting = step.samples
         count = int(np.count_nonzero(drafting))
@@ -192,7 +217,7 @@ class Pricer:
         out = np.zeros(len(PRICE_COLUMNS))
         ones = np.ones(count, np.int64)
         after = (step.context + step.tokens)[drafting]
-        price_step(self._draft, ones, after, np.zeros(count, np.int64), float(count), out)
+        price_step(draft, ones, after, np.zeros(count, np.int64), float(count), out)
         return speculation.tokens * float(out[0])
 
     def _adapter_seconds(self, step: ScheduledStep) -> float:
@@ -213,6 +238,12 @@ class Pricer:
             **self.copies.describe(),
             **self.engine.describe(),
         }
+
+
+def _of_one_group(tables: PriceTables) -> PriceTables:
+    layout = tables.layout.copy()
+    layout[0] = 1.0
+    return tables._replace(layout=layout)
 
 
 def make_pricer(

@@ -33,7 +33,7 @@ ENGINE: Final = np.dtype(
     _fields(
         "i8",
         "budget max_seqs block max_len chunked caching priority threshold adaptive reserve watermark drafts lookahead "
-        "draft_slots drop_last swap gate take blocks paged tokens_left inputs_left cap running waiting entries "
+        "draft_slots drop_last swap gate alone take blocks paged tokens_left inputs_left cap running waiting entries "
         "preempted admitted free keys front back rows host_free host_in host_out host_states_in host_states_out "
         "drive_free drive_in drive_out drive_states_in drive_states_out mask",
     )
@@ -107,8 +107,8 @@ def make_state(requests: Requests, rules: Rules, blocks: int, groups: tuple[Page
         "adaptive": rules.adaptive, "reserve": int(rules.reserve),
         "watermark": int(rules.watermark * (blocks + 1)), "drafts": rules.drafts, "lookahead": rules.lookahead,
         "draft_slots": rules.draft_slots, "drop_last": rules.drop_last_hit_block, "swap": rules.swap,
-        "gate": rules.batch_at_once, "take": take, "blocks": blocks, "paged": paged, "free": blocks,
-        "rows": seqs, "host_free": rules.host_blocks, "drive_free": rules.drive_blocks,
+        "gate": rules.batch_at_once, "alone": rules.prefill_alone,
+        "take": take, "blocks": blocks, "paged": paged, "free": blocks, "rows": seqs, "host_free": rules.host_blocks, "drive_free": rules.drive_blocks,
     }  # fmt: skip
     for name, value in settings.items():
         engine[name] = value

@@ -19,7 +19,9 @@ from simulator.serving.settings import EngineSettings
 from simulator.serving.step import ScheduledStep, StepCost, StepOutcome, StepPricer
 from workloads.requests import Requests
 
-__all__ = ["GroupPricer", "Replica", "Resumes", "TakesCaches", "Worker", "WorkerStep", "nothing_scheduled"]
+__all__ = [
+    "GroupPricer", "Progress", "Replica", "Resumes", "TakesCaches", "Worker", "WorkerStep", "nothing_scheduled",
+]  # fmt: skip
 
 Ints = npt.NDArray[np.int64]
 Role = Literal["both", "prefill", "decode"]
@@ -107,7 +109,7 @@ class WorkerStep(NamedTuple):
     """Of every entry that was scheduled, also where all of its tokens had been brought."""
 
 
-class _Progress(NamedTuple):
+class Progress(NamedTuple):
     """How many requests wait and run, and blocks that no request holds."""
 
     waiting: int
@@ -164,14 +166,14 @@ class Replica:
         self.group[request] = group
         self.loads[group] += 1
 
-    def progress(self) -> _Progress:
+    def progress(self) -> Progress:
         """Sums over the groups."""
         waiting = running = free = 0
         for scheduler in self.schedulers:
             waiting += scheduler.waiting
             running += scheduler.running
             free += scheduler.free_blocks
-        return _Progress(waiting, running, free)
+        return Progress(waiting, running, free)
 
     def begin(self) -> WorkerStep | None:
         """Schedule the next step and price it; None: nothing can run until something happens."""

@@ -66,6 +66,8 @@ class Rules:
     """Blocks."""
     batch_at_once: bool = False
     """Admit only while nothing ran before the step."""
+    prefill_alone: bool = False
+    """A step computes prompts or answers, never both, and prompts as long as there are any that fit."""
     take: Reserve = Reserve.CHUNK
     """Whose blocks a request is given at admission."""
 

@@ -104,6 +104,7 @@ SCHEDULERS: Final[Registry[MakeScheduler]] = Registry(
     "offchip.schedulers",
     {
         "orca": "simulator.serving.policies.orca:make",
+        "prefill-first": "simulator.serving.policies.prefill_first:make",
         "sglang": "simulator.serving.policies.sglang:make",
         "static": "simulator.serving.policies.static:make",
         "trtllm-guaranteed-no-evict": "simulator.serving.policies.trtllm_guaranteed_no_evict:make",

@@ -12,7 +12,7 @@ from hw_configs.system import System
 from simulator.serving.replica import Worker
 from simulator.serving.routing import ROUTERS, RouterOptions
 
-__all__ = ["Failure", "Service"]
+__all__ = ["Failure", "FrontEnd", "Service"]
 
 _ROLES: Final = ("both", "prefill", "decode")
 
@@ -25,12 +25,27 @@ class Failure(NamedTuple):
     back_s: float = inf
 
 
+class FrontEnd(NamedTuple):
+    """What requests pass one after another before a worker sees them (HTTP, tokeniser)."""
+
+    request_s: float
+    """Seconds of each request."""
+    token_s: float
+    """Seconds of each prompt token."""
+
+
+NO_FRONT_END: Final = FrontEnd(0.0, 0.0)
+
+
 @dataclass(frozen=True)
 class Service:
     """Workers and what stands between them and their requests.
 
     With workers of role ``prefill`` and ``decode``, the first compute prompts and first tokens and send the cache over
     ``system``'s links, ``layers``: each layer's while the next is computed; ``end``: all of it after the prompt.
+    ``first_token``: the client has it when the ``prefill`` worker has computed it, or with the second, from the worker
+    for ``decode``, as engines send it whose decode worker answers the client. ``handover_s``: seconds from a cache's
+    arrival until the worker for decode knows of it. ``front_end``: what requests pass before they are routed.
     ``retry_s``: seconds until the requests of a failed worker are sent again.
     """
 
@@ -40,8 +55,11 @@ class Service:
     decode_router: str = "least-loaded"
     system: System | None = None
     transfer: Literal["layers", "end"] = "layers"
+    first_token: Literal["prefill", "decode"] = "prefill"
     failures: tuple[Failure, ...] = ()
     retry_s: float = 0.0
+    handover_s: float = 0.0
+    front_end: FrontEnd = NO_FRONT_END
     seed: int = 0
     keep_gaps: bool = False
     """Whether every gap between tokens is kept, not only how often each length came."""
@@ -85,6 +103,12 @@ class Service:
             problems.append(
                 Problem(f"found {self.transfer!r}; expected layers or end", path="service.transfer")
             )
+        for name, costs in (("front_end", self.front_end), ("handover_s", (self.handover_s,))):
+            if not all(isfinite(cost) and cost >= 0 for cost in costs):
+                problems.append(Problem("expected 0 s or more", path=f"service.{name}"))
+        if self.first_token not in ("prefill", "decode"):
+            words = f"found {self.first_token!r}; expected prefill or decode"
+            problems.append(Problem(words, path="service.first_token"))
         if self.apart and (self.system is None or not all(worker.devices for worker in self.workers)):
             words = "prefill and decode apart need a system, and the devices of each worker in it"
             problems.append(Problem(words, path="service.system"))

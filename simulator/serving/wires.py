@@ -12,7 +12,7 @@ from simulator.link.flows import FlowNetwork
 from simulator.serving.events import EventLoop, Rank
 from simulator.system.costs import CostTable, Path
 
-__all__ = ["Wires"]
+__all__ = ["Sending", "Wires"]
 
 
 class _Shard(NamedTuple):
@@ -23,14 +23,24 @@ class _Shard(NamedTuple):
     share: float
 
 
+class Sending(NamedTuple):
+    """Bytes from a worker's devices to another's, and whom to tell that the last of them is there."""
+
+    sources: Sequence[str]
+    targets: Sequence[str]
+    size_bytes: float
+    arrived: Callable[[], None]
+
+
 class Wires:
     """Transfers between devices of a system, by max-min fair shares of wires and memory ports.
 
     A transfer over several pairs of devices goes in equal parts and is there when the last part is.
     """
 
-    def __init__(self, system: System, loop: EventLoop) -> None:
-        self.system, self.loop = system, loop
+    def __init__(self, system: System, loop: EventLoop, after_s: float = 0.0) -> None:
+        """``after_s``: seconds after the last byte until somebody is told."""
+        self.system, self.loop, self.after_s = system, loop, after_s
         self.table = CostTable(system, COST_MODELS.get("roofline-peak"))
         self.network = FlowNetwork(loop, self.table.capacity)
 
@@ -38,17 +48,26 @@ class Wires:
         self, sources: Sequence[str], targets: Sequence[str], size_bytes: float, arrived: Callable[[], None]
     ) -> None:
         """Begin a transfer now; ``arrived`` is called when its last byte is there."""
-        paths = [(self._path(shard.source, shard.target), shard.share) for shard in _shards(sources, targets)]
-        latency = max(path.latency_s for path, _ in paths)
-        left = [len(paths)]
-        signals = self.network.start_all([(path.load, size_bytes * share) for path, share in paths])
-        for signal in signals:
-            signal.callbacks.append(partial(self._part, left, latency, arrived))
+        self.send_all([Sending(sources, targets, size_bytes, arrived)])
+
+    def send_all(self, sendings: Sequence[Sending]) -> None:
+        """Begin several transfers now, so that their rates are found once."""
+        flows, ends = [], []
+        for sending in sendings:
+            paths = [
+                (self._path(shard.source, shard.target), shard.share)
+                for shard in _shards(sending.sources, sending.targets)
+            ]
+            latency, left = max(path.latency_s for path, _ in paths), [len(paths)]
+            flows += [(path.load, sending.size_bytes * share) for path, share in paths]
+            ends += [partial(self._part, left, latency, sending.arrived)] * len(paths)
+        for signal, end in zip(self.network.start_all(flows), ends, strict=True):
+            signal.callbacks.append(end)
 
     def _part(self, left: list[int], latency_s: float, arrived: Callable[[], None], _: object) -> None:
         left[0] -= 1
         if not left[0]:
-            self.loop.at(self.loop.now + latency_s, Rank.FLOW, arrived)
+            self.loop.at(self.loop.now + latency_s + self.after_s, Rank.FLOW, arrived)
 
     def joules(self, sources: Sequence[str], targets: Sequence[str], size_bytes: float) -> float:
         """Energy of a transfer: wires, the memory that is read and the one that is written."""

@@ -51,6 +51,24 @@ class PlainStatic(PlainOrca):
             super().waiting_pass()
 
 
+class PlainPrefillFirst(PlainReserved):
+    """Prompts alone as long as there are any, else answers."""
+
+    def only(self, answers):
+        everyone = self.running
+        self.running = [j for j in everyone if (j.outputs > 0 and j.known - j.computed == 1) == answers]
+        super().running_pass()
+        self.running = everyone
+
+    def running_pass(self):
+        self.only(False)
+
+    def waiting_pass(self):
+        super().waiting_pass()
+        if not self.step:
+            self.only(True)
+
+
 class PlainMaxUtilization(PlainScheduler):
     """vLLM's rules; a prompt's blocks are taken as a whole."""
 

@@ -49,3 +49,21 @@ def test_adapters_take_memory_from_the_cache() -> None:
     assert split.adapters == 10 * 2**30
     with pytest.raises(InfeasibleError, match="adapters 80 GiB"):
         capacity_of(model, system, Layout(), settings, 80 * 2**30)
+
+
+def test_engines_divide_memory_in_their_own_ways() -> None:
+    """vLLM's share is of the whole, TensorRT-LLM's of what the rest leaves free, SGLang's of weights and cache."""
+    system, model = load_system("dgx-h100"), served("llama-3-8b")
+    total = float(system.memories["gpu0"].usable_bytes)
+    whole = float(system.memories["gpu0"].capacity_bytes)
+    found = {
+        engine: capacity_of(
+            model, system, Layout(), EngineSettings(engine=engine, gpu_memory_utilization=0.8)
+        )
+        for engine in ("vllm", "trtllm", "sglang")
+    }
+    own = found["vllm"]
+    rest = own.weights + own.activations + own.reserve
+    assert own.cache == pytest.approx(0.8 * whole - rest)
+    assert found["trtllm"].cache == pytest.approx(0.8 * (total - rest))
+    assert found["sglang"].cache == pytest.approx(0.8 * whole - own.weights)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -13,7 +14,7 @@ from hw_configs.library import load_system
 from hw_configs.problems import InputError
 from simulator.serving.apart import AttentionApart, AttentionWire
 from simulator.serving.cluster import run_service
-from simulator.serving.service import Failure, Service
+from simulator.serving.service import Failure, FrontEnd, Service
 from simulator.serving.step import ScheduledStep
 from simulator.serving.views import decode_view, prefill_view
 from simulator.serving.wires import Wires
@@ -117,6 +118,25 @@ def test_a_transfer_by_hand() -> None:
         assert columns.last_token_s[0] == pytest.approx(0.018 + columns.transfer_s[0] + 2 * 0.011)
         assert record.transfers.begin_s[0] == (pytest.approx(0.018) if transfer == "end" else 0.0)
         assert record.transfers.joules[0] > 0
+
+
+def test_a_worker_for_decode_that_answers_the_client_by_hand() -> None:
+    """The first token comes with the second; a front end and the handover add what they take."""
+    requests = make_requests([8, 8], [3, 1], [0.0, 100.0])
+    plain = run_service(requests, split(transfer="end", block_bytes=450e6)).requests
+    told = replace(
+        split(transfer="end", block_bytes=450e6),
+        first_token="decode",
+        handover_s=0.5,
+        front_end=FrontEnd(0.1, 0.05),
+    )
+    late = run_service(requests, told).requests
+    # 0.1 s and 8 tokens of 0.05 s before the prompt, 0.5 s behind the wire, then the step of the second token.
+    assert late.first_token_s[0] == pytest.approx(0.5 + 0.018 + plain.transfer_s[0] + 0.5 + 0.011)
+    assert late.last_token_s[0] == pytest.approx(late.first_token_s[0] + 0.011)
+    assert late.tokens.tolist() == [3, 1]
+    # A request for one token has no decode worker to wait for.
+    assert late.first_token_s[1] == pytest.approx(100.5 + 0.018)
 
 
 class _Clock:

@@ -9,7 +9,14 @@ from hypothesis import strategies as st
 
 from hw_configs.problems import InfeasibleError, InputError
 from serving.driver import EndlessError, in_step_with_the_oracle, run, whole_answers
-from serving.plain_policies import PlainMaxUtilization, PlainOrca, PlainReserved, PlainStatic, PlainSwap
+from serving.plain_policies import (
+    PlainMaxUtilization,
+    PlainOrca,
+    PlainPrefillFirst,
+    PlainReserved,
+    PlainStatic,
+    PlainSwap,
+)
 from serving.strategies import engine_settings, request_tables
 from simulator.serving.rules import UNLIMITED
 from simulator.serving.scheduler import SCHEDULERS, KvSpace
@@ -22,11 +29,12 @@ NEUTRAL = {
 }  # fmt: skip
 ORACLES = {
     "orca": PlainOrca,
+    "prefill-first": PlainPrefillFirst,
     "static": PlainStatic,
     "trtllm-guaranteed-no-evict": PlainReserved,
     "trtllm-max-utilization": PlainMaxUtilization,
 }
-NEVER_EVICT = ("orca", "static", "trtllm-guaranteed-no-evict")
+NEVER_EVICT = ("orca", "prefill-first", "static", "trtllm-guaranteed-no-evict")
 
 
 def least_blocks(requests, chosen):

@@ -156,6 +156,16 @@ def test_energy_grows_with_work_and_stays_under_the_power_limit() -> None:
     assert many.joules <= 700 * many.device_s * 1.05
 
 
+def test_groups_with_schedulers_of_their_own_take_what_an_even_step_takes() -> None:
+    """Equal groups are the step whose requests lie evenly on them; one with more to do holds the others up."""
+    model, system = served("qwen3-30b-a3b", "fp8"), load_system("dgx-h100")
+    pricer = make_pricer(model, system, Layout(tp=1, attention_dp=4, moe_tp=1, moe_ep=4), EngineSettings())
+    one, even = step([(1, 999, 0)] * 8), step([(1, 999, 0)] * 32)
+    assert pricer.price_groups([one] * 4).device_s == pytest.approx(pricer.price(even).device_s)
+    assert pricer.price_groups([one] * 4).joules == pytest.approx(pricer.price(even).joules)
+    assert pricer.price_groups([even, one, one, one]).device_s > pricer.price_groups([one] * 4).device_s
+
+
 def test_experts_apart_and_groups_of_attention() -> None:
     model, system = served("qwen3-30b-a3b", "fp8"), load_system("dgx-h100")
     together = make_pricer(model, system, Layout(tp=4), EngineSettings())

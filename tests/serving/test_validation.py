@@ -12,8 +12,8 @@ import pytest
 from hw_configs.problems import InputError
 from offchip.validation import serving
 from offchip.validation.registry import VALIDATORS, Options
-from offchip.validation.served_models import built_in, layout_of
-from offchip.validation.serving_loop import Loop, run_loop
+from offchip.validation.served_models import built_in, engine_version, layout_of
+from offchip.validation.serving_loop import Loop, Means, run_loop
 from simulator.serving.engine_constants import constants_of
 from tests.serving.plain_pricing import pricer
 
@@ -122,3 +122,57 @@ def test_slower_engines_are_slower() -> None:
     slow = replace(own, kernel_factor=2 * own.kernel_factor, prefill_factor=2 * own.prefill_factor)
     assert prepared.predict(slow).tpot_ms > prepared.predict(own).tpot_ms
     assert prepared.predict(slow).ttft_ms > prepared.predict(own).ttft_ms
+
+
+def test_steps_taken_together_are_the_engine_s_own_within_a_hundredth() -> None:
+    """The loop of tables against the loop of a service, which takes every step by itself."""
+    chosen = [r for r in rows() if r["mode"] == "agg" and int(float(r["attention_dp_size"] or 1)) == 1]
+    known: serving.Known = {}
+    checked = 0
+    for row in chosen:
+        clients = int(float(row["concurrency"] or row["batch_size"] or 0))
+        if not 0 < clients <= 64 or float(row["osl"]) > 2048:
+            continue
+        prepared = serving.prepare(row, False, known)
+        own = constants_of(row["backend"], row["backend_version"])
+        fast, exact = prepared.predict(own), prepared.serve(own)
+        assert fast.tpot_ms == pytest.approx(exact.tpot_ms, rel=0.01)
+        assert fast.ttft_ms == pytest.approx(exact.ttft_ms, rel=0.02)
+        checked += 1
+        if checked == 4:
+            break
+    assert checked == 4
+
+
+APART = {
+    "id": "a", "gpu": "H100-SXM", "model": "meta-llama/Llama-3.1-8B", "precision": "fp8", "backend": "trtllm",
+    "backend_version": "1.2.0", "mode": "disagg", "isl": "1000", "osl": "100", "concurrency": "8",
+    "prefill_num_workers": "1", "prefill_tp_size": "1", "decode_num_workers": "2", "decode_tp_size": "1",
+    "ttft_ms": "1", "tpot_ms": "1",
+}  # fmt: skip
+
+
+def test_a_run_with_prefill_apart_is_a_service() -> None:
+    known: serving.Known = {}
+    own = constants_of("trtllm", "1.2.0")
+
+    def means(**change: object) -> Means:
+        engine = replace(own, **{k: v for k, v in change.items() if k in ("handover_us", "held_tokens")})  # type: ignore[arg-type]
+        row = APART | {k: str(v) for k, v in change.items() if k in APART}
+        return serving.prepare(row, False, known).predict(engine)
+
+    plain = means(handover_us=0.0)
+    # The cache's way over the network and the second token come before the client has the first.
+    assert plain.ttft_ms > 1e-3 * own.reply_us
+    assert means(handover_us=50_000.0).ttft_ms == pytest.approx(plain.ttft_ms + 50.0, rel=0.05)
+    assert means(handover_us=0.0, concurrency=64).ttft_ms > 2 * plain.ttft_ms
+    assert (
+        means(handover_us=0.0, concurrency=64, prefill_num_workers=4).ttft_ms
+        < means(handover_us=0.0, concurrency=64).ttft_ms
+    )
+    assert means(handover_us=0.0, held_tokens=10.0) == plain
+
+
+def test_a_label_of_a_container_is_the_engine_in_it() -> None:
+    assert engine_version("trtllm", "0.8.1.post3") == "1.2"
+    assert engine_version("sglang", "0.5.8.post1") == "0.5.8.post1"
