@@ -1,19 +1,23 @@
-"""Attention in one kernel: FlashAttention-2 and -3, Blackwell's kernels, split-KV decoding, paged caches.
+"""Attention in one kernel: FlashAttention-2 and -3, Blackwell's kernels, split-KV decoding, paged and latent caches.
 
 A thread block takes a tile of query rows and walks over the keys in blocks. One block of keys costs two products
 on the matrix unit, operand reads of shared memory, and the exponentials of the scores (16 per cycle and
 multiprocessor on most GPUs; the rest of softmax is a multiple of them, fitted). FlashAttention-2 does them one
 after the other; later kernels overlap them (Shah et al., FlashAttention-3, arXiv:2407.08608). To it comes a
 latency per block of keys, and a fixed one per tile (fill, normalise, store): few or short tiles are bound by
-those, not by any rate.
+those, not by any rate. As many thread blocks work on a multiprocessor as its shared memory holds tiles.
 
 Prefill: tiles of one head and sequence; a causal tile walks only to its diagonal. Time is the largest of the
 total work spread over multiprocessors, the longest tile alone, and the waves. Decode: all query heads of a
 KV head share one tile; the keys are split into the number of parts that is quickest (at most 32, the limit that
 serving engines set under CUDA graphs; parts may stay empty), and a second kernel combines them. FlashAttention-2 splits
 only where query heads share a KV head, and then copies queries and outputs into that order: there alone more query
-heads can be quicker than as many as KV heads. Kernels of serving engines also write the new keys and values into the
-paged cache first. An operator lasts at least its energy over what the board's limit leaves.
+heads can be quicker than as many as KV heads. Where the layer has a window, however long, it does neither, and every
+query head is a tile of its own (flash_api.cpp, ``seqlenq_ngroups_swapped``). Kernels of serving engines also write the
+new keys and values into the paged cache first. An operator lasts at least its energy over what the board's limit leaves.
+
+Latent attention is the same kernel with constants of its own: absorbed, one KV head of 576 elements whose first 512
+are the values; expanded, as many KV heads as query heads, of 192 and 128.
 """
 
 from __future__ import annotations
@@ -26,32 +30,38 @@ from numpy.typing import NDArray
 from hw_configs.compiled import compiled
 from simulator.gpu.power import within_power
 
-__all__ = ["COLUMNS", "CONSTANTS", "attention_rows"]
+__all__ = ["COLUMNS", "CONSTANTS", "KERNELS", "attention_rows"]
 
 Array = NDArray[np.float64]
+KERNELS: Final = ("fa2", "fa3", "blackwell", "flashinfer", "triton")
+"""Kernels under whose names latencies are fitted (``calibrated_as`` of an architecture's attention kernels)."""
 COLUMNS: Final = (
     "batch", "heads", "kv_heads", "head_dim", "v_head_dim", "q_len", "kv_len", "causal", "window", "bytes",
     "sms", "clock", "rate", "bandwidth", "l2", "split_kv", "cache_write", "warm", "decode", "tdp", "idle",
     "j_flop", "j_byte", "page", "latent", "calibration", "query_tile", "grouped_query_tile", "key_block",
     "instruction_rows", "blocks_at_once", "overlaps_exponentials", "splits_only_groups", "exponentials_per_clock",
-    "l2_bytes_per_clock", "shared_bytes_per_clock", "cache_bytes",
+    "l2_bytes_per_clock", "shared_bytes_per_clock", "cache_bytes", "windowed", "splits_keys", "shared_bytes",
+    "quantises",
 )  # fmt: skip
 """Inputs of a row. ``cache_write``: whether new keys and values are written to a paged cache. ``warm``:
 whether the same cache was read just before (a benchmark's repetitions). ``window``: keys a query sees at most,
 0 for all. ``page``: tokens per page of the cache, 0 for a contiguous one. ``latent``: whether values are a
 part of the cached keys (absorbed multi-head latent attention), which are then read once. ``calibration``: place of
-the kernel's fitted latencies among ``fa2``, ``fa3``, ``blackwell``. From ``query_tile`` on, figures of the
+the kernel's fitted latencies among :data:`KERNELS`. From ``query_tile`` on, figures of the
 architecture and its kernel (:mod:`hw_configs.gpu_architecture`); ``blocks_at_once`` is per multiprocessor.
 ``bytes`` are those of an element that is computed with, ``cache_bytes`` of one in the cache, which is widened on
-its way to the matrix unit."""
-B, HQ, HK, D, DV, Q, KV, CAUSAL, WIN, EB, SMS, CLK, RATE, BW, L2, SPLIT, WRITE, WARM, DECODE, TDP, IDLE, JF, JB, PAGE, LATENT, CALIBRATION, QTILE, GQTILE, KEYS, IROWS, ATONCE, OVERLAPS, GROUPED, EXP, L2RATE, SHARED, CB = range(37)  # fmt: skip  # noqa: E501
+its way to the matrix unit. ``windowed``: whether the layer has a window, longer than the keys or not. ``splits_keys``:
+whether decoding divides the keys of a sequence. ``quantises``: whether operands are first made narrow, by a kernel of
+its own."""
+B, HQ, HK, D, DV, Q, KV, CAUSAL, WIN, EB, SMS, CLK, RATE, BW, L2, SPLIT, WRITE, WARM, DECODE, TDP, IDLE, JF, JB, PAGE, LATENT, CALIBRATION, QTILE, GQTILE, KEYS, IROWS, ATONCE, OVERLAPS, GROUPED, EXP, L2RATE, SHARED, CB, WINDOWED, SPLITS, SMEM, QUANTISES = range(41)  # fmt: skip  # noqa: E501
+_PER_KERNEL: Final = ("tile_cycles", "block_cycles", "softmax")
 CONSTANTS: Final = (
-    "tile_cycles_fa2", "tile_cycles_fa3", "tile_cycles_blackwell",
-    "block_cycles_fa2", "block_cycles_fa3", "block_cycles_blackwell",
-    "matrix_share", "feed", "softmax", "overlap_serial", "overlap_async", "combine_us", "reorder_us",
-    "memory_overlap", "l2_share", "access",
+    *(f"{name}_{kernel}" for name in _PER_KERNEL for kernel in KERNELS),
+    "matrix_share", "feed", "overlap_serial", "overlap_async", "combine_cycles", "reorder_cycles", "swap_cycles",
+    "memory_overlap", "l2_share", "access", "quantise_cycles",
 )  # fmt: skip
-TILE, BLOCK, MATRIX, FEED, SOFTMAX, SERIAL, ASYNC, COMBINE, REORDER, MEMOVER, L2SHARE, ACCESS = 0, 3, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15  # fmt: skip  # noqa: E501
+TILE, BLOCK, SOFTMAX = (len(KERNELS) * place for place in range(3))
+MATRIX, FEED, SERIAL, ASYNC, COMBINE, REORDER, SWAP, MEMOVER, L2SHARE, ACCESS, QUANTISE = range(15, 26)
 MAX_SPLITS: Final = 32.0
 RESULTS: Final = 4
 PAGE_LOOKUP_CYCLES: Final = 8.0
@@ -79,17 +89,21 @@ def attention_rows(rows: Array, constants: Array, out: Array) -> None:
         keys = f[KEYS]
         if f[PAGE] > 0 and f[PAGE] < keys:
             per_block += PAGE_LOOKUP_CYCLES * (keys / f[PAGE] - 1) / clk
-        occupancy, query_tile = f[ATONCE], f[QTILE]
+        query_tile = f[QTILE]
         l2_rate = sms * clk * f[L2RATE]
         group = hq / hk
-        together = decode and f[SPLIT] > 0
+        # A kernel that copies queries into the order of their KV heads does not do so under a window.
+        together = decode and f[SPLIT] > 0 and (f[GROUPED] == 0 or f[WINDOWED] == 0)
         heads, query_rows = hq, q
         if together:
             heads, query_rows, query_tile = hk, q * group, f[GQTILE]
+        width = d if f[LATENT] > 0 else d + dv
+        held = query_tile * d * eb + keys * width * cb
+        occupancy = min(f[ATONCE], max(1.0, np.floor(f[SMEM] / held)))
         tiles = b * heads * np.ceil(query_rows / query_tile)
         matrix = 2 * query_tile * keys * (d + dv) / (f[RATE] * x[MATRIX])
         feed = query_tile / f[IROWS] * keys * (d + dv) * eb / f[SHARED] * x[FEED]
-        exponent = query_tile * keys / f[EXP] * x[SOFTMAX]
+        exponent = query_tile * keys / f[EXP] * x[SOFTMAX + own]
         p = x[ASYNC] if f[OVERLAPS] > 0 else x[SERIAL]
         work = ((matrix + feed) ** p + exponent**p) ** (1 / p) / clk
         blocks = np.ceil(kv / keys)
@@ -107,12 +121,11 @@ def attention_rows(rows: Array, constants: Array, out: Array) -> None:
             mean = min(mean, inside)
             blocks = min(blocks, inside)
         rate = f[BW] * x[ACCESS]
-        width = d if f[LATENT] > 0 else d + dv
         cache_bytes = b * hk * kv * width * cb
         query_bytes = b * hq * q * (d + dv) * eb
-        extra = 0.0
+        extra = x[QUANTISE] / clk if f[QUANTISES] > 0 else 0.0
         if f[WRITE] > 0:
-            extra = 2 * b * hk * q * width * cb / rate
+            extra += 2 * b * hk * q * width * cb / rate
         hit = 0.0
         if f[WARM] > 0:
             l2 = f[L2] * x[L2SHARE]
@@ -123,10 +136,12 @@ def attention_rows(rows: Array, constants: Array, out: Array) -> None:
         splits = 1.0
         if together:
             cap = MAX_SPLITS
-            if f[GROUPED] > 0 and group <= 1:
+            if f[SPLITS] == 0 or (f[GROUPED] > 0 and group <= 1):
                 cap = 1.0
-            if f[GROUPED] > 0 and group > 1 and b > 1 and hk > 1:
-                extra += 2 * x[REORDER] * 1e-6 + 2 * query_bytes / rate
+            if f[GROUPED] > 0 and group > 1:
+                extra += x[SWAP] / clk
+                if b > 1 and hk > 1:
+                    extra += 2 * x[REORDER] / clk + 2 * query_bytes / rate
             seconds = 1e30
             busy = 0.0
             s = 1.0
@@ -139,7 +154,7 @@ def attention_rows(rows: Array, constants: Array, out: Array) -> None:
                 total = (chain**o + spread**o + memory**o) ** (1 / o)
                 if s > 1:
                     partial = s * b * hq * q * dv * 4.0
-                    total += x[COMBINE] * 1e-6 + 2 * partial / (l2_rate / 2)
+                    total += x[COMBINE] / clk + 2 * partial / (l2_rate / 2)
                 if total < seconds:
                     seconds, splits, busy = total, s, chain
                 s *= 2.0

@@ -13,10 +13,11 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from hw_configs.gpu_architecture import AttentionKernel
 from simulator.gpu import attention, gemm, memory_bound
 from simulator.gpu.constants import Constants, Setup
 from simulator.gpu.power import operation_joules
-from simulator.gpu.sheet import ATTENTION_KERNELS, GpuSheet
+from simulator.gpu.sheet import GpuSheet, contiguous
 from workloads.dtypes import BITS
 from workloads.graph import Operator
 from workloads.operators import Activation, Attention, GroupedProduct, Product, Rows
@@ -24,7 +25,8 @@ from workloads.operators import Activation, Attention, GroupedProduct, Product, 
 __all__ = ["FAMILIES", "Prediction", "Request", "family_of", "predict"]
 
 Array = NDArray[np.float64]
-FAMILIES: Final = ("tensor16", "tensor8", "simt32", "attention_decode", "attention_prefill", "memory_bound")
+ATTENTION_FAMILIES: Final = ("attention_decode", "attention_prefill", "latent_decode", "latent_prefill")
+FAMILIES: Final = ("tensor16", "tensor8", "simt32", *ATTENTION_FAMILIES, "memory_bound")
 BOUNDS: Final = ("compute", "memory", "l2", "latency")
 ATTENTION_BOUNDS: Final = ("compute", "memory", "exp units", "latency")
 MEMORY_BOUNDS: Final = ("compute", "memory", "l2", "latency")
@@ -82,7 +84,13 @@ def family_of(operator: Operator) -> str:
             return "tensor8"
         return "simt32" if operator.dtype in WIDE else "tensor16"
     if kind == "attention":
-        return "attention_decode" if _attention(operator).q_len == 1 else "attention_prefill"
+        work = _attention(operator)
+        if work.latent:
+            return "latent_decode"
+        if work.value_dim < work.head_dim:
+            return "latent_prefill"
+        # An encoder's sequence of one token runs its kernel for whole sequences.
+        return "attention_decode" if work.q_len == 1 and (work.causal or work.kv_len > 1) else "attention_prefill"
     return "memory_bound"
 
 
@@ -196,22 +204,40 @@ def attention_line(request: Request, constants: Constants) -> list[float]:
     operator, sheet, setup = request.operator, request.sheet, request.setup
     work = _attention(operator)
     seen, split = seen_by(work), work.split_kv
-    kernel, chip = sheet.attention_kernel(split), sheet.architecture
+    element, cached = size(operator.dtype), size(work.kv_dtype or operator.dtype)
+    kernel, chip = attention_kernel_of(request), sheet.architecture
     warm = operator.residency == "hot" or (not operator.residency and setup.rotation > 0)
+    expanded = family_of(operator) == "latent_prefill"
+    quantises = kernel.computes_narrow and cached < element and sheet.computes(work.kv_dtype)
+    if expanded and not quantises:
+        cached = element  # keys and values are fresh results; only the latents are stored narrow
+    cached_at_all = split and not expanded and not contiguous(work)
+    family = "tensor8" if quantises else "tensor16"
+    keys = kernel.key_block
+    if kernel.key_elements is not None:
+        keys = max(16, min(keys, kernel.key_elements >> max(0, work.head_dim - 1).bit_length()))
     return [
         seen.sequences, float(work.heads), float(work.kv_heads), float(work.head_dim), float(work.value_dim),
-        seen.q_len, seen.kv_len, float(work.causal), seen.window, size(operator.dtype),
-        sheet.sms, sheet.clock, sheet.rate(operator.dtype),
+        seen.q_len, seen.kv_len, float(work.causal), seen.window, element,
+        sheet.sms, sheet.clock, sheet.rate(work.kv_dtype if quantises else operator.dtype),
         sheet.bandwidth * constants.memory_share(sheet.memory), sheet.l2_visible_bytes,
-        float(split), float(setup.cache_write and split), float(warm), float(work.q_len == 1), sheet.tdp, sheet.idle,
-        flop_joules("tensor16", sheet, constants), sheet.joule_per_byte, float(work.page), float(work.latent),
-        float(ATTENTION_KERNELS.index(kernel.calibrated_as)),
-        float(kernel.query_tile), float(kernel.grouped_query_tile), float(kernel.key_block),
+        float(split), float(setup.cache_write and cached_at_all), float(warm),
+        float(work.q_len == 1 and not contiguous(work)), sheet.tdp, sheet.idle,
+        flop_joules(family, sheet, constants), sheet.joule_per_byte, float(work.page), float(work.latent),
+        float(attention.KERNELS.index(kernel.calibrated_as)),
+        float(kernel.query_tile), float(kernel.grouped_query_tile), float(keys),
         float(kernel.instruction_rows), float(kernel.blocks_per_multiprocessor),
         float(kernel.overlaps_exponentials), float(kernel.splits_only_groups), float(chip.exponentials_per_clock),
         float(chip.l2_bytes_per_clock), float(chip.shared_bytes_per_clock),
-        size(work.kv_dtype or operator.dtype),
+        cached, float(work.window > 0), float(kernel.splits_keys), sheet.shared_bytes, float(quantises),
     ]  # fmt: skip
+
+
+def attention_kernel_of(request: Request) -> AttentionKernel:
+    """The kernel that runs a request's attention."""
+    work = _attention(request.operator)
+    narrow = size(work.kv_dtype or request.operator.dtype) < min(2.0, size(request.operator.dtype))
+    return request.sheet.attention_kernel_for(work, narrow)
 
 
 def memory_class(operator: Operator) -> str:
@@ -270,7 +296,7 @@ def _family(family: str, requests: list[Request], constants: Constants) -> list[
         own = np.array([memory_constants(r, constants) for r in requests])
         memory_bound.memory_bound_rows(lines, own, out)
         names: tuple[str, ...] = MEMORY_BOUNDS
-    elif family.startswith("attention"):
+    elif family in ATTENTION_FAMILIES:
         lines = np.array([attention_line(r, constants) for r in requests])
         attention.attention_rows(lines, constants.array(family, attention.CONSTANTS), out)
         names = ATTENTION_BOUNDS
@@ -317,10 +343,14 @@ def launch_key(family: str, request: Request) -> str:
     """The entry of a setup's launch table that an operator takes."""
     if family == "memory_bound":
         return f"memory_bound/{memory_class(request.operator)}"
-    if family.startswith("attention"):
-        if not _attention(request.operator).split_kv:
+    if family in ATTENTION_FAMILIES:
+        work = _attention(request.operator)
+        if not work.split_kv:
             return "attention_alone"
-        own = f"{family}/{request.sheet.architecture.attention.calibrated_as}"
+        name = attention_kernel_of(request).calibrated_as
+        if contiguous(work) and f"{family}/{name}/contiguous" in request.setup.launch_kcycles:
+            return f"{family}/{name}/contiguous"
+        own = f"{family}/{name}"
         return own if own in request.setup.launch_kcycles else family
     return family
 
