@@ -37,6 +37,7 @@ TARGET: Final = ROOT / "simulator" / "gpu" / "constants.json"
 FAMILIES: Final = ATTENTION_FAMILIES
 _STARTS: Final = {
     "tile_cycles": (6000.0, 500.0, 40000.0), "block_cycles": (1000.0, 20.0, 12000.0), "softmax": (1.5, 1.0, 6.0),
+    "energy": (1.2, 1.0, 2.0),
 }  # fmt: skip
 ATTENTION: Final[Limits] = {
     **{f"{name}_{kernel}": limits for name, limits in _STARTS.items() for kernel in attention.KERNELS},
@@ -44,7 +45,8 @@ ATTENTION: Final[Limits] = {
     "overlap_serial": (1.2, 1.0, 6.0), "overlap_async": (3.0, 1.0, 8.0), "combine_cycles": (5000.0, 500.0, 20000.0),
     "reorder_cycles": (5000.0, 500.0, 20000.0), "swap_cycles": (2000.0, 100.0, 8000.0),
     "memory_overlap": (4.0, 1.0, 8.0), "l2_share": (0.6, 0.2, 1.0), "access": (0.97, 0.7, 1.0),
-    "quantise_cycles": (1500.0, 100.0, 12000.0),
+    "quantise_cycles": (1500.0, 100.0, 12000.0), "quantise_elements": (2.0, 0.2, 40.0),
+    "token_cycles": (200.0, 10.0, 3000.0),
 }  # fmt: skip
 LAUNCH: Final = (12.0, 1.0, 40.0)
 """Thousands of cycles."""
@@ -120,7 +122,7 @@ def _held(family: str, seen: set[int]) -> list[tuple[float, float, float]]:
 def _take_means(x: Array, limits: Sequence[tuple[float, float, float]], names: Sequence[str]) -> None:
     """Kernels without rows take the geometric mean of the others; contiguous launches too."""
     size = len(attention.KERNELS)
-    groups = [range(start, start + size) for start in (attention.TILE, attention.BLOCK, attention.SOFTMAX)]
+    groups = [range(start, start + size) for start in (attention.TILE, attention.BLOCK, attention.SOFTMAX, attention.ENERGY)]
     first = len(ATTENTION)
     groups += [range(first + at, first + at + size) for at in range(0, len(names), size)]
     for group in groups:

@@ -72,6 +72,8 @@ class AttentionKernel(Config):
     that order (FlashAttention-2)."""
     splits_keys: bool = True
     """Whether decoding divides the keys of a sequence among thread blocks at all."""
+    packs_groups: bool = False
+    """Whether query heads that share a KV head share tiles in prefill too."""
     computes_narrow: bool = False
     """Whether it computes in the 8 bits of a narrow cache where the matrix units can, instead of widening."""
 

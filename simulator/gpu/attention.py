@@ -41,7 +41,7 @@ COLUMNS: Final = (
     "j_flop", "j_byte", "page", "latent", "calibration", "query_tile", "grouped_query_tile", "key_block",
     "instruction_rows", "blocks_at_once", "overlaps_exponentials", "splits_only_groups", "exponentials_per_clock",
     "l2_bytes_per_clock", "shared_bytes_per_clock", "cache_bytes", "windowed", "splits_keys", "shared_bytes",
-    "quantises",
+    "quantises", "packs_groups",
 )  # fmt: skip
 """Inputs of a row. ``cache_write``: whether new keys and values are written to a paged cache. ``warm``:
 whether the same cache was read just before (a benchmark's repetitions). ``window``: keys a query sees at most,
@@ -51,21 +51,36 @@ the kernel's fitted latencies among :data:`KERNELS`. From ``query_tile`` on, fig
 architecture and its kernel (:mod:`hw_configs.gpu_architecture`); ``blocks_at_once`` is per multiprocessor.
 ``bytes`` are those of an element that is computed with, ``cache_bytes`` of one in the cache, which is widened on
 its way to the matrix unit. ``windowed``: whether the layer has a window, longer than the keys or not. ``splits_keys``:
-whether decoding divides the keys of a sequence. ``quantises``: whether operands are first made narrow, by a kernel of
-its own."""
-B, HQ, HK, D, DV, Q, KV, CAUSAL, WIN, EB, SMS, CLK, RATE, BW, L2, SPLIT, WRITE, WARM, DECODE, TDP, IDLE, JF, JB, PAGE, LATENT, CALIBRATION, QTILE, GQTILE, KEYS, IROWS, ATONCE, OVERLAPS, GROUPED, EXP, L2RATE, SHARED, CB, WINDOWED, SPLITS, SMEM, QUANTISES = range(41)  # fmt: skip  # noqa: E501
-_PER_KERNEL: Final = ("tile_cycles", "block_cycles", "softmax")
+whether decoding divides the keys of a sequence. ``quantises``: whether new queries, keys and values are first made
+narrow, by kernels of their own. ``packs_groups``: whether query heads that share a KV head share tiles in prefill too."""
+B, HQ, HK, D, DV, Q, KV, CAUSAL, WIN, EB, SMS, CLK, RATE, BW, L2, SPLIT, WRITE, WARM, DECODE, TDP, IDLE, JF, JB, PAGE, LATENT, CALIBRATION, QTILE, GQTILE, KEYS, IROWS, ATONCE, OVERLAPS, GROUPED, EXP, L2RATE, SHARED, CB, WINDOWED, SPLITS, SMEM, QUANTISES, PACKS = range(42)  # fmt: skip  # noqa: E501
+_PER_KERNEL: Final = ("tile_cycles", "block_cycles", "softmax", "energy")
 CONSTANTS: Final = (
     *(f"{name}_{kernel}" for name in _PER_KERNEL for kernel in KERNELS),
     "matrix_share", "feed", "overlap_serial", "overlap_async", "combine_cycles", "reorder_cycles", "swap_cycles",
-    "memory_overlap", "l2_share", "access", "quantise_cycles",
+    "memory_overlap", "l2_share", "access", "quantise_cycles", "quantise_elements",
+    "token_cycles",
 )  # fmt: skip
-TILE, BLOCK, SOFTMAX = (len(KERNELS) * place for place in range(3))
-MATRIX, FEED, SERIAL, ASYNC, COMBINE, REORDER, SWAP, MEMOVER, L2SHARE, ACCESS, QUANTISE = range(15, 26)
+TILE, BLOCK, SOFTMAX, ENERGY = (len(KERNELS) * place for place in range(4))
+MATRIX, FEED, SERIAL, ASYNC, COMBINE, REORDER, SWAP, MEMOVER, L2SHARE, ACCESS, QUANTISE, QUANTUM, TOKEN = range(20, 33)
 MAX_SPLITS: Final = 32.0
 RESULTS: Final = 4
 PAGE_LOOKUP_CYCLES: Final = 8.0
 """Reading one entry of the block table, overlapped with the loads of the page before: assumption."""
+
+
+@compiled
+def causal_blocks(before: float, blocks: float, turns: float, keys: float, queries: float) -> float:
+    """Blocks of keys that all tiles of a head walk over: each up to its last query's own key.
+
+    ``before``: keys before the first query; ``queries`` of a tile (a part of one where heads share a tile). Counted
+    block by block: the tiles that reach it are those whose last query stands behind its first key.
+    """
+    whole = np.floor(before / keys)
+    total = whole * turns
+    for j in range(int(whole), int(blocks)):
+        total += turns - min(max(np.floor((j * keys - before) / queries), 0.0), turns - 1)
+    return float(total)
 
 
 @compiled
@@ -94,9 +109,11 @@ def attention_rows(rows: Array, constants: Array, out: Array) -> None:
         group = hq / hk
         # A kernel that copies queries into the order of their KV heads does not do so under a window.
         together = decode and f[SPLIT] > 0 and (f[GROUPED] == 0 or f[WINDOWED] == 0)
-        heads, query_rows = hq, q
+        heads, query_rows, rows_of_query = hq, q, 1.0
         if together:
             heads, query_rows, query_tile = hk, q * group, f[GQTILE]
+        elif f[PACKS] > 0:
+            heads, query_rows, rows_of_query = hk, q * group, group
         width = d if f[LATENT] > 0 else d + dv
         held = query_tile * d * eb + keys * width * cb
         occupancy = min(f[ATONCE], max(1.0, np.floor(f[SMEM] / held)))
@@ -108,24 +125,23 @@ def attention_rows(rows: Array, constants: Array, out: Array) -> None:
         work = ((matrix + feed) ** p + exponent**p) ** (1 / p) / clk
         blocks = np.ceil(kv / keys)
         mean = blocks
-        if f[CAUSAL] > 0 and q > 1:
-            before = kv - q
-            turns = np.ceil(q / query_tile)
-            mean = 0.0
-            for i in range(int(turns)):
-                last = min(before + (i + 1) * query_tile, kv)
-                mean += np.ceil(last / keys)
-            mean /= turns
+        turns = np.ceil(query_rows / query_tile)
+        if f[CAUSAL] > 0 and q > 1 and not together:
+            mean = causal_blocks(kv - q, blocks, turns, keys, query_tile / rows_of_query) / turns
         if f[WIN] > 0 and not decode:
-            inside = np.ceil((f[WIN] + query_tile) / keys)
+            inside = np.ceil((f[WIN] + query_tile / rows_of_query) / keys)
             mean = min(mean, inside)
             blocks = min(blocks, inside)
         rate = f[BW] * x[ACCESS]
         cache_bytes = b * hk * kv * width * cb
         query_bytes = b * hq * q * (d + dv) * eb
-        extra = x[QUANTISE] / clk if f[QUANTISES] > 0 else 0.0
+        extra = 0.0
+        if f[QUANTISES] > 0:
+            extra += x[QUANTISE] / clk
         if f[WRITE] > 0:
-            extra += 2 * b * hk * q * width * cb / rate
+            # One thread block per token; converting to narrow elements costs it arithmetic.
+            token = x[TOKEN] + (hk * width / x[QUANTUM] if f[QUANTISES] > 0 else 0.0)
+            extra += max(2 * b * hk * q * width * cb / rate, b * q * token / (sms * clk))
         hit = 0.0
         if f[WARM] > 0:
             l2 = f[L2] * x[L2SHARE]
@@ -168,7 +184,7 @@ def attention_rows(rows: Array, constants: Array, out: Array) -> None:
             seconds = (max(compute, busy) ** o + memory**o) ** (1 / o)
         flops = 2 * b * hq * q * mean * keys * (d + dv)
         written = moved * (1 - hit) + (2 * b * hk * q * width * cb if f[WRITE] > 0 else 0.0)
-        out[r, 0] = within_power(seconds, flops * f[JF] + written * f[JB], f[TDP] - f[IDLE]) + extra
+        out[r, 0] = within_power(seconds, flops * f[JF] * x[ENERGY + own] + written * f[JB], f[TDP] - f[IDLE]) + extra
         bound = 3.0
         if memory >= max(compute, busy):
             bound = 1.0

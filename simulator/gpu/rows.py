@@ -208,18 +208,19 @@ def attention_line(request: Request, constants: Constants) -> list[float]:
     kernel, chip = attention_kernel_of(request), sheet.architecture
     warm = operator.residency == "hot" or (not operator.residency and setup.rotation > 0)
     expanded = family_of(operator) == "latent_prefill"
-    quantises = kernel.computes_narrow and cached < element and sheet.computes(work.kv_dtype)
-    if expanded and not quantises:
+    narrow = kernel.computes_narrow and cached < element and sheet.computes(work.kv_dtype)
+    quantises = narrow or (cached < element and split and not expanded and not work.latent)
+    if expanded and not narrow:
         cached = element  # keys and values are fresh results; only the latents are stored narrow
     cached_at_all = split and not expanded and not contiguous(work)
-    family = "tensor8" if quantises else "tensor16"
+    family = "tensor8" if narrow else "tensor16"
     keys = kernel.key_block
     if kernel.key_elements is not None:
         keys = max(16, min(keys, kernel.key_elements >> max(0, work.head_dim - 1).bit_length()))
     return [
         seen.sequences, float(work.heads), float(work.kv_heads), float(work.head_dim), float(work.value_dim),
         seen.q_len, seen.kv_len, float(work.causal), seen.window, element,
-        sheet.sms, sheet.clock, sheet.rate(work.kv_dtype if quantises else operator.dtype),
+        sheet.sms, sheet.clock, sheet.rate(work.kv_dtype if narrow else operator.dtype),
         sheet.bandwidth * constants.memory_share(sheet.memory), sheet.l2_visible_bytes,
         float(split), float(setup.cache_write and cached_at_all), float(warm),
         float(work.q_len == 1 and not contiguous(work)), sheet.tdp, sheet.idle,
@@ -229,7 +230,7 @@ def attention_line(request: Request, constants: Constants) -> list[float]:
         float(kernel.instruction_rows), float(kernel.blocks_per_multiprocessor),
         float(kernel.overlaps_exponentials), float(kernel.splits_only_groups), float(chip.exponentials_per_clock),
         float(chip.l2_bytes_per_clock), float(chip.shared_bytes_per_clock),
-        cached, float(work.window > 0), float(kernel.splits_keys), sheet.shared_bytes, float(quantises),
+        cached, float(work.window > 0), float(kernel.splits_keys), sheet.shared_bytes, float(quantises), float(kernel.packs_groups),
     ]  # fmt: skip
 
 
