@@ -121,6 +121,9 @@ class GpuArchitecture(Config):
     """Per direction, from a board to its peers in the usual machine; left out where boards talk over the host."""
     host_bandwidth: Bandwidth | None = None
     """Per direction, between a board and its host in the usual machine."""
+    linear_attention: Literal["fused_hopper", "fused_blackwell", "triton"] = "triton"
+    """The kernel of a gated delta rule's prefill: fused ones keep the state on a multiprocessor, Triton's pass it
+    through memory. Other rules run in Triton everywhere."""
     attention: AttentionKernel
     attention_unsplit: AttentionKernel | None = None
     """The kernel for sequences of unlike lengths whose keys are not split; left out where it is the same."""

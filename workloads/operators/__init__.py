@@ -20,6 +20,7 @@ from workloads.operators.communication import (
     ReduceScatter,
     Send,
 )
+from workloads.operators.linear_attention import LinearAttention
 from workloads.operators.products import Convolution, GroupedProduct, Product
 from workloads.operators.rows import (
     Activation,
@@ -47,7 +48,7 @@ from workloads.operators.work import FieldInfo, FieldValue, Work, fields_of
 __all__ = [
     "KINDS", "Activation", "AllGather", "AllReduce", "AllToAll", "Attention", "Broadcast", "CollectiveWork",
     "Convolution",
-    "Copy", "Custom", "Elementwise", "Embedding", "FieldInfo", "FieldValue", "Gather", "GroupedProduct", "Loss",
+    "Copy", "Custom", "Elementwise", "Embedding", "FieldInfo", "FieldValue", "Gather", "GroupedProduct", "LinearAttention", "Loss",
     "Message", "Norm", "Optimizer", "Pool", "Product", "Receive", "Recurrence", "Reduce", "ReduceScatter", "Resize",
     "Rotary", "Rows", "Scatter", "Send", "Softmax", "TopK", "View", "Work", "causal_pairs", "fields_of",
 ]  # fmt: skip
@@ -56,7 +57,7 @@ KINDS: Final[dict[str, type[Work]]] = {
     kind.kind: kind
     for kind in (
         Product, GroupedProduct, Attention, Convolution, Norm, Softmax, Activation, Elementwise, Rotary, Embedding,
-        Gather, Scatter, TopK, Pool, Reduce, Resize, Copy, View, Recurrence, Loss, Optimizer, AllReduce, AllGather,
+        Gather, Scatter, TopK, Pool, Reduce, Resize, Copy, View, Recurrence, LinearAttention, Loss, Optimizer, AllReduce, AllGather,
         ReduceScatter, AllToAll, Broadcast, Send, Receive, Custom,
     )
 }  # fmt: skip
