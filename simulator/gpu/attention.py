@@ -33,7 +33,7 @@ from simulator.gpu.power import within_power
 __all__ = ["COLUMNS", "CONSTANTS", "KERNELS", "attention_rows"]
 
 Array = NDArray[np.float64]
-KERNELS: Final = ("fa2", "fa3", "blackwell", "flashinfer", "triton")
+KERNELS: Final = ("fa2", "fa2_dense", "fa3", "blackwell", "flashinfer", "triton")
 """Kernels under whose names latencies are fitted (``calibrated_as`` of an architecture's attention kernels)."""
 COLUMNS: Final = (
     "batch", "heads", "kv_heads", "head_dim", "v_head_dim", "q_len", "kv_len", "causal", "window", "bytes",
@@ -62,7 +62,9 @@ CONSTANTS: Final = (
     "token_cycles",
 )  # fmt: skip
 TILE, BLOCK, SOFTMAX, ENERGY = (len(KERNELS) * place for place in range(4))
-MATRIX, FEED, SERIAL, ASYNC, COMBINE, REORDER, SWAP, MEMOVER, L2SHARE, ACCESS, QUANTISE, QUANTUM, TOKEN = range(20, 33)
+MATRIX, FEED, SERIAL, ASYNC, COMBINE, REORDER, SWAP, MEMOVER, L2SHARE, ACCESS, QUANTISE, QUANTUM, TOKEN = range(  # fmt: skip
+    4 * len(KERNELS), 4 * len(KERNELS) + 13
+)
 MAX_SPLITS: Final = 32.0
 RESULTS: Final = 4
 PAGE_LOOKUP_CYCLES: Final = 8.0
@@ -138,6 +140,9 @@ def attention_rows(rows: Array, constants: Array, out: Array) -> None:
         extra = 0.0
         if f[QUANTISES] > 0:
             extra += x[QUANTISE] / clk
+            if f[WRITE] == 0:
+                # Queries, keys and values are made narrow before the kernel, not on their way into a cache.
+                extra += b * q * (hq * d + hk * (d + dv)) / (sms * clk * x[QUANTUM])
         if f[WRITE] > 0:
             # One thread block per token; converting to narrow elements costs it arithmetic.
             token = x[TOKEN] + (hk * width / x[QUANTUM] if f[QUANTISES] > 0 else 0.0)

@@ -19,7 +19,8 @@ from simulator.cost.model import peak_rate
 from simulator.cost.roofline import ROOFLINE
 from simulator.gpu.constants import shipped_constants
 from simulator.gpu.rows import Request, predict
-from simulator.gpu.sheet import ATTENTION_KERNELS, GpuSheet, gpu_sheet
+from simulator.gpu.attention import KERNELS
+from simulator.gpu.sheet import GpuSheet, gpu_sheet
 from tests.gpu.sheets import attention, product, reference
 from tests.typed import operator_of
 
@@ -156,7 +157,7 @@ def test_shipped_architectures_name_constants_that_were_fitted() -> None:
     }
     assert named - {None} == measured
     assert all(
-        f"tile_cycles_{name}" in shipped_constants().data["attention_decode"] for name in ATTENTION_KERNELS
+        f"tile_cycles_{name}" in shipped_constants().data["attention_decode"] for name in KERNELS
     )
 
 
