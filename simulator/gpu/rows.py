@@ -17,7 +17,7 @@ from hw_configs.gpu_architecture import AttentionKernel
 from simulator.gpu import attention, gemm, linear_attention, memory_bound
 from simulator.gpu.constants import Constants, Setup
 from simulator.gpu.power import operation_joules
-from simulator.gpu.sheet import GpuSheet, contiguous
+from simulator.gpu.sheet import GpuSheet, contiguous, expanded
 from workloads.dtypes import BITS
 from workloads.graph import Operator
 from workloads.operators import (
@@ -102,7 +102,7 @@ def family_of(operator: Operator) -> str:
         work = _attention(operator)
         if work.latent:
             return "latent_decode"
-        if work.value_dim < work.head_dim:
+        if expanded(work):
             return "latent_prefill"
         # An encoder's sequence of one token runs its kernel for whole sequences.
         return "attention_decode" if work.q_len == 1 and (work.causal or work.kv_len > 1) else "attention_prefill"
@@ -221,12 +221,11 @@ def attention_line(request: Request, constants: Constants) -> list[float]:
     seen, split = seen_by(work), work.split_kv
     element, cached = size(operator.dtype), size(work.kv_dtype or operator.dtype)
     kernel, chip = attention_kernel_of(request), sheet.architecture
-    expanded = family_of(operator) == "latent_prefill"
     narrow = kernel.computes_narrow and cached < element and sheet.computes(work.kv_dtype)
-    quantises = narrow or (cached < element and split and not expanded and not work.latent)
-    if expanded and not narrow:
+    cached_at_all = split and not expanded(work) and not contiguous(work)
+    quantises = setup.cache_write and (narrow or (cached < element and cached_at_all and not work.latent))
+    if expanded(work) and not narrow:
         cached = element  # keys and values are fresh results; only the latents are stored narrow
-    cached_at_all = split and not expanded and not contiguous(work)
     family = "tensor8" if narrow else "tensor16"
     keys = kernel.key_block
     if kernel.key_elements is not None:

@@ -17,7 +17,7 @@ from hw_configs.system import MemorySpace
 from simulator.cost.model import peak_rate, rate_among
 from workloads.operators import Attention
 
-__all__ = ["GpuSheet", "contiguous", "gpu_sheet", "memory_key"]
+__all__ = ["GpuSheet", "contiguous", "expanded", "gpu_sheet", "memory_key"]
 
 KIB: Final = 1024.0
 LEAST_SHARED: Final = 32 * KIB
@@ -70,7 +70,7 @@ class GpuSheet:
         Attention over all of a short-lived sequence (an encoder's, of vision or text) has no cache and its own kernel.
         """
         chip = self.architecture
-        if work.latent or work.value_dim != work.head_dim:
+        if work.latent or expanded(work):
             chosen = chip.attention_latent if work.latent else chip.attention_expanded
             return chosen or chip.attention
         if not work.split_kv:
@@ -99,6 +99,11 @@ class GpuSheet:
 def contiguous(work: Attention) -> bool:
     """Whether all keys are the queries' own tokens and in no cache, as in an encoder."""
     return not work.causal and work.q_len == work.kv_len
+
+
+def expanded(work: Attention) -> bool:
+    """Whether keys and values were expanded from latents: a head of each for every query head, keys the longer ones."""
+    return not work.latent and work.kv_heads == work.heads and work.value_dim < work.head_dim
 
 
 def memory_key(technology: str, generation: str) -> str:

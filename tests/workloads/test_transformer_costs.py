@@ -242,7 +242,7 @@ def test_a_state_does_not_grow_with_the_context() -> None:
     assert cache_bytes(short) == state + 100 * attention
     assert cache_bytes(long) == state + 10_000 * attention
     step = short.operator_by_name["layers.0.attention.attend"]
-    assert step.kind == "recurrent"
+    assert step.kind == "linear_attention"
     assert step.read_bytes > 32 * 128 * 128 * 4
     assert step.flops == 7 * 32 * 128 * 128
     first = published("qwen3-next-80b-a3b", phase="prefill", prompt=64)
