@@ -122,7 +122,10 @@ def _held(family: str, seen: set[int]) -> list[tuple[float, float, float]]:
 def _take_means(x: Array, limits: Sequence[tuple[float, float, float]], names: Sequence[str]) -> None:
     """Kernels without rows take the geometric mean of the others; contiguous launches too."""
     size = len(attention.KERNELS)
-    groups = [range(start, start + size) for start in (attention.TILE, attention.BLOCK, attention.SOFTMAX, attention.ENERGY)]
+    groups = [
+        range(start, start + size)
+        for start in (attention.TILE, attention.BLOCK, attention.SOFTMAX, attention.ENERGY)
+    ]
     first = len(ATTENTION)
     groups += [range(first + at, first + at + size) for at in range(0, len(names), size)]
     for group in groups:
@@ -145,7 +148,9 @@ def report(rows: Sequence[Sample], predicted: Array, title: str, key: Callable[[
     for name in sorted({key(s) for s in rows}):
         mine = [i for i, s in enumerate(rows) if key(s) == name]
         e = errors[mine]
-        figures = f"{e.mean():7.1f} {np.median(e):7.1f} {np.quantile(e, 0.95):7.1f} {np.median(ratio[mine]):6.2f}"
+        figures = (
+            f"{e.mean():7.1f} {np.median(e):7.1f} {np.quantile(e, 0.95):7.1f} {np.median(ratio[mine]):6.2f}"
+        )
         print(f"{name:70s} {len(mine):5d} {figures}")
 
 

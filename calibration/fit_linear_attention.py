@@ -86,14 +86,14 @@ def fit_linear_attention(rows: Sequence[Sample], data: dict[str, Any], family: s
             setup["launch_kcycles"][name] = rounded(kilocycles)
 
 
-def _free(
-    limits: Limits, launches: Limits, keys: Sequence[str]
-) -> list[tuple[float, float, float]]:
+def _free(limits: Limits, launches: Limits, keys: Sequence[str]) -> list[tuple[float, float, float]]:
     """Limits in which constants that no row can tell are held at their start."""
     made = []
     for name, limit in {**limits, **launches}.items():
         kernel = next((k for k in linear_attention.KERNELS if name.endswith(k)), "")
-        held = (kernel and f"linear_attention/{kernel}" not in keys) or (name in launches and name not in keys)
+        held = (kernel and f"linear_attention/{kernel}" not in keys) or (
+            name in launches and name not in keys
+        )
         made.append((limit[0],) * 3 if held else limit)
     return made
 

@@ -48,8 +48,9 @@ class AttentionKernel(Config):
     """The fused attention kernel that libraries run on an architecture: its tiles, and what it overlaps."""
 
     calibrated_as: Literal["fa2", "fa2_dense", "fa3", "blackwell", "flashinfer", "triton"]
-    """The kernel whose fitted latencies per tile and block it takes: FlashAttention-2 over a paged cache and over
-    whole sequences, FlashAttention-3, the kernels of Blackwell's tensor memory, FlashInfer's for Ampere and Ada, or the engines' own in Triton."""
+    """The kernel whose fitted latencies per tile and block it takes: FlashAttention-2 over a paged cache or over whole
+    sequences, FlashAttention-3, the kernels of Blackwell's tensor memory, FlashInfer's for Ampere and Ada, or the
+    engines' own in Triton."""
     query_tile: Count
     """Query rows of one thread block."""
     grouped_query_tile: Count

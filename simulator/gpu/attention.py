@@ -14,7 +14,7 @@ serving engines set under CUDA graphs; parts may stay empty), and a second kerne
 only where query heads share a KV head, and then copies queries and outputs into that order: there alone more query
 heads can be quicker than as many as KV heads. Where the layer has a window, however long, it does neither, and every
 query head is a tile of its own (flash_api.cpp, ``seqlenq_ngroups_swapped``). Kernels of serving engines also write the
-new keys and values into the paged cache first. An operator lasts at least its energy over what the board's limit leaves.
+new keys and values into the paged cache first. An operator lasts at least its energy over what the limit leaves.
 
 Latent attention is the same kernel with constants of its own: absorbed, one KV head of 576 elements whose first 512
 are the values; expanded, as many KV heads as query heads, of 192 and 128.
@@ -52,7 +52,7 @@ architecture and its kernel (:mod:`hw_configs.gpu_architecture`); ``blocks_at_on
 ``bytes`` are those of an element that is computed with, ``cache_bytes`` of one in the cache, which is widened on
 its way to the matrix unit. ``windowed``: whether the layer has a window, longer than the keys or not. ``splits_keys``:
 whether decoding divides the keys of a sequence. ``quantises``: whether new queries, keys and values are first made
-narrow, by kernels of their own. ``packs_groups``: whether query heads that share a KV head share tiles in prefill too."""
+narrow, by kernels of their own. ``packs_groups``: whether query heads of a KV head share tiles in prefill too."""
 B, HQ, HK, D, DV, Q, KV, CAUSAL, WIN, EB, SMS, CLK, RATE, BW, L2, SPLIT, WRITE, WARM, DECODE, TDP, IDLE, JF, JB, PAGE, LATENT, CALIBRATION, QTILE, GQTILE, KEYS, IROWS, ATONCE, OVERLAPS, GROUPED, EXP, L2RATE, SHARED, CB, WINDOWED, SPLITS, SMEM, QUANTISES, PACKS = range(42)  # fmt: skip  # noqa: E501
 _PER_KERNEL: Final = ("tile_cycles", "block_cycles", "softmax", "energy")
 CONSTANTS: Final = (
@@ -62,9 +62,9 @@ CONSTANTS: Final = (
     "token_cycles",
 )  # fmt: skip
 TILE, BLOCK, SOFTMAX, ENERGY = (len(KERNELS) * place for place in range(4))
-MATRIX, FEED, SERIAL, ASYNC, COMBINE, REORDER, SWAP, MEMOVER, L2SHARE, ACCESS, QUANTISE, QUANTUM, TOKEN = range(  # fmt: skip
-    4 * len(KERNELS), 4 * len(KERNELS) + 13
-)
+_SHARED: Final = len(KERNELS) * len(_PER_KERNEL)
+MATRIX, FEED, SERIAL, ASYNC, COMBINE, REORDER, SWAP, MEMOVER = range(_SHARED, _SHARED + 8)
+L2SHARE, ACCESS, QUANTISE, QUANTUM, TOKEN = range(_SHARED + 8, _SHARED + 13)
 MAX_SPLITS: Final = 32.0
 RESULTS: Final = 4
 PAGE_LOOKUP_CYCLES: Final = 8.0
@@ -72,16 +72,18 @@ PAGE_LOOKUP_CYCLES: Final = 8.0
 
 
 @compiled
-def causal_blocks(before: float, blocks: float, turns: float, keys: float, queries: float) -> float:
+def causal_blocks(
+    before: float, blocks: float, turns: float, keys: float, rows: float, group: float
+) -> float:
     """Blocks of keys that all tiles of a head walk over: each up to its last query's own key.
 
-    ``before``: keys before the first query; ``queries`` of a tile (a part of one where heads share a tile). Counted
+    ``before``: keys before the first query; a tile has so many ``rows``, ``group`` to a query. Counted
     block by block: the tiles that reach it are those whose last query stands behind its first key.
     """
     whole = np.floor(before / keys)
     total = whole * turns
     for j in range(int(whole), int(blocks)):
-        total += turns - min(max(np.floor((j * keys - before) / queries), 0.0), turns - 1)
+        total += turns - min(max(np.floor((j * keys - before) * group / rows), 0.0), turns - 1)
     return float(total)
 
 
@@ -129,7 +131,7 @@ def attention_rows(rows: Array, constants: Array, out: Array) -> None:
         mean = blocks
         turns = np.ceil(query_rows / query_tile)
         if f[CAUSAL] > 0 and q > 1 and not together:
-            mean = causal_blocks(kv - q, blocks, turns, keys, query_tile / rows_of_query) / turns
+            mean = causal_blocks(kv - q, blocks, turns, keys, query_tile, rows_of_query) / turns
         if f[WIN] > 0 and not decode:
             inside = np.ceil((f[WIN] + query_tile / rows_of_query) / keys)
             mean = min(mean, inside)
@@ -189,7 +191,9 @@ def attention_rows(rows: Array, constants: Array, out: Array) -> None:
             seconds = (max(compute, busy) ** o + memory**o) ** (1 / o)
         flops = 2 * b * hq * q * mean * keys * (d + dv)
         written = moved * (1 - hit) + (2 * b * hk * q * width * cb if f[WRITE] > 0 else 0.0)
-        out[r, 0] = within_power(seconds, flops * f[JF] * x[ENERGY + own] + written * f[JB], f[TDP] - f[IDLE]) + extra
+        out[r, 0] = (
+            within_power(seconds, flops * f[JF] * x[ENERGY + own] + written * f[JB], f[TDP] - f[IDLE]) + extra
+        )
         bound = 3.0
         if memory >= max(compute, busy):
             bound = 1.0

@@ -38,7 +38,9 @@ COLUMNS: Final = (
 """Inputs of a row. ``state_elements``: of one head's state; ``token_bytes``: of a token's operands and result over all
 heads; ``state_bytes``: of one element of a state; ``chunk``: tokens taken at once, 1 for one after another;
 ``chunk_flops``: of one whole chunk of one head; ``warm``: whether the same operands were used just before."""
-B, S, H, STATE, TOKEN, SB, CHUNK, FLOPS, SMS, CLK, RATE, BW, L2, L2RATE, WARM, KERNEL, TDP, IDLE, JF, JB = range(20)
+B, S, H, STATE, TOKEN, SB, CHUNK, FLOPS, SMS, CLK, RATE, BW, L2, L2RATE, WARM, KERNEL, TDP, IDLE, JF, JB = (
+    range(20)
+)
 CONSTANTS: Final = (
     *(f"{name}_{kernel}" for name in ("fill_cycles", "step_cycles") for kernel in KERNELS),
     "matrix_share", "token_passes", "state_passes", "overlap", "decode_cycles", "l2_share", "access",

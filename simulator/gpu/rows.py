@@ -105,7 +105,11 @@ def family_of(operator: Operator) -> str:
         if expanded(work):
             return "latent_prefill"
         # An encoder's sequence of one token runs its kernel for whole sequences.
-        return "attention_decode" if work.q_len == 1 and (work.causal or work.kv_len > 1) else "attention_prefill"
+        return (
+            "attention_decode"
+            if work.q_len == 1 and (work.causal or work.kv_len > 1)
+            else "attention_prefill"
+        )
     return "memory_bound"
 
 
@@ -243,7 +247,8 @@ def attention_line(request: Request, constants: Constants) -> list[float]:
         float(kernel.instruction_rows), float(kernel.blocks_per_multiprocessor),
         float(kernel.overlaps_exponentials), float(kernel.splits_only_groups), float(chip.exponentials_per_clock),
         float(chip.l2_bytes_per_clock), float(chip.shared_bytes_per_clock),
-        cached, float(work.window > 0), float(kernel.splits_keys), sheet.shared_bytes, float(quantises), float(kernel.packs_groups),
+        cached, float(work.window > 0), float(kernel.splits_keys), sheet.shared_bytes, float(quantises),
+        float(kernel.packs_groups),
     ]  # fmt: skip
 
 
@@ -360,7 +365,9 @@ def _family(family: str, requests: list[Request], constants: Constants) -> list[
         names = ATTENTION_BOUNDS
     elif family == "linear_attention":
         lines = np.array([linear_line(r, constants) for r in requests])
-        linear_attention.linear_attention_rows(lines, constants.array(family, linear_attention.CONSTANTS), out)
+        linear_attention.linear_attention_rows(
+            lines, constants.array(family, linear_attention.CONSTANTS), out
+        )
         names = BOUNDS
     elif family == "short_convolution":
         lines = np.array([convolution_line(r, constants) for r in requests])
@@ -420,13 +427,13 @@ def launch_key(family: str, request: Request) -> str:
         own = f"{family}/{name}"
         return own if own in request.setup.launch_kcycles else family
     if family == "linear_attention":
-        work = request.operator.work
-        assert isinstance(work, LinearAttention)
-        return f"{family}/{linear_kernel(request) if work.chunk > 1 else 'decode'}"
+        linear = request.operator.work
+        assert isinstance(linear, LinearAttention)
+        return f"{family}/{linear_kernel(request) if linear.chunk > 1 else 'decode'}"
     if family == "short_convolution":
-        work = request.operator.work
-        assert isinstance(work, Convolution)
-        return f"{family}/{'update' if work.out_width == 1 else 'prefill'}"
+        convolution = request.operator.work
+        assert isinstance(convolution, Convolution)
+        return f"{family}/{'update' if convolution.out_width == 1 else 'prefill'}"
     return family
 
 

@@ -78,7 +78,11 @@ class GpuSheet:
         if contiguous(work):
             return chip.attention_contiguous or chip.attention
         chosen = (chip.attention_narrow if narrow else None) or chip.attention
-        if chosen.head_sizes and work.head_dim not in chosen.head_sizes and chip.attention_fallback is not None:
+        if (
+            chosen.head_sizes
+            and work.head_dim not in chosen.head_sizes
+            and chip.attention_fallback is not None
+        ):
             return chip.attention_fallback
         return chosen
 

@@ -284,7 +284,7 @@ class _Splitter:
 
 
 def _is_latent(tensor: Tensor, work: Work) -> bool:
-    """Whether a cache holds latents, which all heads share and every rank therefore keeps whole: it has no side of heads.
+    """Whether a cache holds latents, which all heads share, so that every rank keeps them whole: no side is of heads.
 
     (batch, tokens, width), read by attention or by the product that expands it.
     """

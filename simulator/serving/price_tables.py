@@ -267,7 +267,11 @@ def _attention(builder: _Builder, phase: Phase, context: int) -> tuple[Array, Ar
         ])  # fmt: skip
     width = len(attention.COLUMNS)
     count = len(attention.CONSTANTS)
-    return np.array(rows).reshape(-1, width), np.array(own).reshape(-1, OWN), np.array(fitted).reshape(-1, count)
+    return (
+        np.array(rows).reshape(-1, width),
+        np.array(own).reshape(-1, OWN),
+        np.array(fitted).reshape(-1, count),
+    )
 
 
 def _flop_joules(family: str, builder: _Builder) -> float:

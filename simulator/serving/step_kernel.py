@@ -127,7 +127,9 @@ def _decodes(t: PriceTables, tokens: Ints, context: Ints, drafts: Ints, share: f
         joules = found[0, 1] + found[0, 2] * own[JBYTE] + t.layout[6] * seconds
         if longest > total / count:
             row[0, B], row[0, KV] = 1.0, longest
-            seconds = max(seconds, _attend(row, own, t.decode_constants[a], found, queries * longest, longest))
+            seconds = max(
+                seconds, _attend(row, own, t.decode_constants[a], found, queries * longest, longest)
+            )
         out[0] += own[TIMES] * seconds
         out[2] += own[TIMES] * joules
         out[3] += own[TIMES]

@@ -211,9 +211,7 @@ def test_shipped_architectures_name_constants_that_were_fitted() -> None:
         if entry.kind == "device" and entry.path.parent.name == "gpu"
     }
     assert named - {None} == measured
-    assert all(
-        f"tile_cycles_{name}" in shipped_constants().data["attention_decode"] for name in KERNELS
-    )
+    assert all(f"tile_cycles_{name}" in shipped_constants().data["attention_decode"] for name in KERNELS)
 
 
 def test_a_new_architecture_and_chip_are_two_files_and_run_end_to_end(tmp_path: Path) -> None:

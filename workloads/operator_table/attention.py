@@ -48,7 +48,7 @@ _LATENT, _ROTARY, _NOPE, _VALUE = 512, 64, 128, 128
 
 
 def _latent_prefill(c: Cells) -> Built:
-    """Keys and values of each head, expanded from the latents before the kernel: ordinary attention over 192 and 128."""
+    """Keys and values of each head, expanded from the latents before the kernel: attention over 192 and 128."""
     batch, heads, q_len = c("batch", 1), c("heads"), c("q_len")
     kv_len, key = c("kv_len", q_len), _NOPE + _ROTARY
     if q_len > kv_len:

@@ -369,7 +369,7 @@ def _recurrence(work: Recurrence, operands: _Operands) -> Iterator[FieldProblem]
 
 
 def _linear_attention(work: LinearAttention, operands: _Operands) -> Iterator[FieldProblem]:
-    """Tokens by the heads' values in some tensor; a state, where there is one, has as many elements as the fields say."""
+    """Tokens by the heads' values in some tensor; a state has as many elements as the fields say, of their type."""
     most = max(operands.sizes())
     tokens = work.batch * work.sequence
     if tokens * work.heads * work.value_dim > most:

@@ -1,11 +1,11 @@
 """Linear attention: keys and values are summed into one matrix per head, which queries read.
 
 A decode step takes one token after another (a chunk of 1): decay the state, correct and add the token, read it out. A
-prefill takes a chunk of tokens at once, so that all of it are products of matrices: inside a chunk, attention under a causal mask;
-between chunks, the state.
+prefill takes a chunk of tokens at once, so that all of it are products of matrices: inside a chunk, attention under a
+causal mask; between chunks, the state.
 
-- ``delta``: the gated delta rule (Gated DeltaNet, arXiv:2412.06464; in chunks as DeltaNet, arXiv:2406.06484, section 3):
-  a token overwrites what the state holds under its key. The corrections of a chunk solve a triangular system.
+- ``delta``: the gated delta rule (Gated DeltaNet, arXiv:2412.06464; chunks as in DeltaNet, arXiv:2406.06484, section
+  3): a token overwrites what the state holds under its key. The corrections of a chunk solve a triangular system.
 - ``decay``: Mamba-2 and gated linear attention (arXiv:2405.21060, section 6): a token is added.
 """
 
@@ -53,7 +53,9 @@ class LinearAttention(Work):
         if self.chunk == 1:
             return float(self.sequence) * self.state_elements * self.token_operations
         whole, rest = divmod(self.sequence, self.chunk)
-        return float(self.batch) * (whole * self.chunk_flops(self.chunk) + (self.chunk_flops(rest) if rest else 0.0))
+        return float(self.batch) * (
+            whole * self.chunk_flops(self.chunk) + (self.chunk_flops(rest) if rest else 0.0)
+        )
 
     @property
     def token_operations(self) -> int:

@@ -107,7 +107,8 @@ def read_nemotron_h(f: Fields, model_type: str) -> Decoder:
         kernel=f.integer("conv_kernel", "mamba_d_conv", default=4, most=64),
         conv_channels=inner + 2 * groups * state, gate=inner, controls=mamba_heads, vectors=3 * mamba_heads,
         norm=inner, rule="decay",
-        chunk=f.integer("chunk_size", "mamba_chunk_size", default=SSM_CHUNK, most=1 << 16), conv_bias=f.flag("use_conv_bias", "mamba_conv_bias", default=True),
+        chunk=f.integer("chunk_size", "mamba_chunk_size", default=SSM_CHUNK, most=1 << 16),
+        conv_bias=f.flag("use_conv_bias", "mamba_conv_bias", default=True),
         projection_bias=f.flag("use_bias", default=False),
     )  # fmt: skip
     act = activation(f, "mlp_hidden_act", default="relu2")
