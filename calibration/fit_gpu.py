@@ -91,8 +91,8 @@ def fit_all(
 ) -> dict[str, Any]:
     """All constants from these rows; with ``wanted``, those of other families may stay at their start.
 
-    To attention come the rows of engines' kernels (``fit_attention.py``, ``fit_linear_attention.py``), those of the chip
-    ``without`` left out.
+    To attention come the rows of engines' kernels (``fit_attention.py``, ``fit_linear_attention.py``) but for those
+    of the chip ``without``.
     """
     data = starting_point()
     fit_memory_share(rows, data)

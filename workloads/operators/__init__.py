@@ -47,18 +47,18 @@ from workloads.operators.work import FieldInfo, FieldValue, Work, fields_of
 
 __all__ = [
     "KINDS", "Activation", "AllGather", "AllReduce", "AllToAll", "Attention", "Broadcast", "CollectiveWork",
-    "Convolution",
-    "Copy", "Custom", "Elementwise", "Embedding", "FieldInfo", "FieldValue", "Gather", "GroupedProduct",
-    "LinearAttention", "Loss", "Message", "Norm", "Optimizer", "Pool", "Product", "Receive", "Recurrence", "Reduce", "ReduceScatter", "Resize",
-    "Rotary", "Rows", "Scatter", "Send", "Softmax", "TopK", "View", "Work", "causal_pairs", "fields_of",
+    "Convolution", "Copy", "Custom", "Elementwise", "Embedding", "FieldInfo", "FieldValue", "Gather",
+    "GroupedProduct", "LinearAttention", "Loss", "Message", "Norm", "Optimizer", "Pool", "Product", "Receive",
+    "Recurrence", "Reduce", "ReduceScatter", "Resize", "Rotary", "Rows", "Scatter", "Send", "Softmax", "TopK",
+    "View", "Work", "causal_pairs", "fields_of",
 ]  # fmt: skip
 
 KINDS: Final[dict[str, type[Work]]] = {
     kind.kind: kind
     for kind in (
         Product, GroupedProduct, Attention, Convolution, Norm, Softmax, Activation, Elementwise, Rotary, Embedding,
-        Gather, Scatter, TopK, Pool, Reduce, Resize, Copy, View, Recurrence, LinearAttention, Loss, Optimizer, AllReduce,
-        AllGather, ReduceScatter, AllToAll, Broadcast, Send, Receive, Custom,
+        Gather, Scatter, TopK, Pool, Reduce, Resize, Copy, View, Recurrence, LinearAttention, Loss, Optimizer,
+        AllReduce, AllGather, ReduceScatter, AllToAll, Broadcast, Send, Receive, Custom,
     )
 }  # fmt: skip
 """Every operator kind by the name that files give it, as the field's operator tables do."""
