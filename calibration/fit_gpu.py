@@ -3,7 +3,8 @@
     python -m calibration.fit_gpu            # fit and write simulator/gpu/constants.json
     python -m calibration.fit_gpu --cross    # and leave each GPU out in turn; write docs/gpu-model.md
 
-Reads ``tests/reference/gpu/operators.csv`` and the shipped device files. End-to-end measurements are never
+Reads ``tests/reference/gpu/operators.csv``, for attention ``tests/reference/kernels/kernels.csv`` too, and the shipped
+device files. End-to-end measurements are never
 read. Each constant is global, or belongs to a memory technology, a GPU generation, a kernel library or a way
 to measure. Each (GPU, source) weighs with its row count to the power 0.7; ``search.py`` has the loss and the search.
 """
@@ -21,8 +22,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration import gpu_report
-from calibration.fit_attention import ATTENTION, fit_attention
+from calibration import fit_attention, fit_linear_attention, gpu_report
 from calibration.fit_gpu_collective import COLLECTIVE, collective_lines, fit_collectives
 from calibration.fit_memory_bound import MEMORY, fit_memory_bound, fit_memory_share
 from calibration.fit_products import GEMM, fit_products
@@ -78,23 +78,32 @@ def starting_point() -> dict[str, Any]:
     }
     for family in ("tensor16", "tensor8", "simt32"):
         data[family] = {name: limit[0] for name, limit in GEMM.items()}
-    for family in ("attention_decode", "attention_prefill"):
-        data[family] = {name: limit[0] for name, limit in ATTENTION.items()}
+    for family in fit_attention.FAMILIES:
+        data[family] = {name: limit[0] for name, limit in fit_attention.ATTENTION.items()}
     for name in memory_bound.CLASSES:
         data[f"memory_bound/{name}"] = {key: limit[0] for key, limit in MEMORY.items()}
     data["collective"] = {name: limit[0] for name, limit in COLLECTIVE.items()}
     return data
 
 
-def fit_all(rows: Sequence[Sample], wanted: frozenset[str] = frozenset()) -> dict[str, Any]:
-    """All constants from these rows; with ``wanted``, those of other families may stay at their start."""
+def fit_all(
+    rows: Sequence[Sample], wanted: frozenset[str] = frozenset(), without: str = ""
+) -> dict[str, Any]:
+    """All constants from these rows; with ``wanted``, those of other families may stay at their start.
+
+    To attention come the rows of engines' kernels (``fit_attention.py``, ``fit_linear_attention.py``) but for those
+    of the chip ``without``.
+    """
     data = starting_point()
     fit_memory_share(rows, data)
     if not wanted or wanted & {"tensor16", "tensor8", "simt32"}:
         fit_products(rows, data)
-    for family in ("attention_decode", "attention_prefill"):
+    engines = [s for s in samples(fit_attention.KERNEL_ROWS) if s.chip != without]
+    for family in fit_attention.FAMILIES:
         if not wanted or family in wanted:
-            fit_attention(rows, data, family)
+            fit_attention.fit_attention([*rows, *engines], data, family)
+    for family in fit_linear_attention.FAMILIES:
+        fit_linear_attention.fit_linear_attention(engines, data, family)
     if not wanted or "memory_bound" in wanted:
         fit_memory_bound(rows, data)
     if not wanted or "collective" in wanted:
@@ -168,7 +177,7 @@ def cross_validate(rows: Sequence[Sample]) -> Array:
     for chip in sorted({s.chip for s in rows}):
         held = [i for i, s in enumerate(rows) if s.chip == chip]
         wanted = frozenset(family_of_sample(rows[i]) for i in held)
-        data = fit_all([s for s in rows if s.chip != chip], wanted)
+        data = fit_all([s for s in rows if s.chip != chip], wanted, chip)
         out[held] = predicted_us([rows[i] for i in held], data)
         print(f"left out {chip}", file=sys.stderr)
     return out

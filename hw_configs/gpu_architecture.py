@@ -48,15 +48,21 @@ Ratio = Annotated[float, Field(gt=0, le=100)]
 class AttentionKernel(Config):
     """The fused attention kernel that libraries run on an architecture: its tiles, and what it overlaps."""
 
-    calibrated_as: Literal["fa2", "fa3", "blackwell"]
-    """The kernel whose fitted latencies per tile and block it takes: FlashAttention-2, FlashAttention-3, or the
-    kernels of Blackwell's tensor memory."""
+    calibrated_as: Literal["fa2", "fa2_dense", "fa3", "blackwell", "flashinfer", "triton"]
+    """The kernel whose fitted latencies per tile and block it takes: FlashAttention-2 over a paged cache or over whole
+    sequences, FlashAttention-3, the kernels of Blackwell's tensor memory, FlashInfer's for Ampere and Ada, or the
+    engines' own in Triton."""
     query_tile: Count
     """Query rows of one thread block."""
     grouped_query_tile: Count
     """Query rows of one thread block in decoding, where the query heads of a KV head share it."""
     key_block: Count
-    """Keys that a tile takes up at a time."""
+    """Keys that a tile takes up at a time, at most."""
+    key_elements: Count | None = None
+    """Elements of such a block of keys at most, the head size rounded up to a power of two: longer heads then have
+    fewer keys in a block. Left out: ``key_block`` holds for every head size."""
+    head_sizes: list[Count] = Field(default_factory=list)
+    """Head sizes that it is built for; ``attention_fallback`` runs others. Left out: any."""
     instruction_rows: Count
     """Query rows that one matrix instruction serves with one read of shared memory."""
     blocks_per_multiprocessor: Count
@@ -66,6 +72,12 @@ class AttentionKernel(Config):
     splits_only_groups: bool
     """Whether decoding splits the keys only where query heads share a KV head, and copies queries and outputs into
     that order (FlashAttention-2)."""
+    splits_keys: bool = True
+    """Whether decoding divides the keys of a sequence among thread blocks at all."""
+    packs_groups: bool = False
+    """Whether query heads that share a KV head share tiles in prefill too."""
+    computes_narrow: bool = False
+    """Whether it computes in the 8 bits of a narrow cache where the matrix units can, instead of widening."""
 
 
 class GpuArchitecture(Config):
@@ -113,9 +125,22 @@ class GpuArchitecture(Config):
     """Per direction, between a board and its host in the usual machine."""
     memory_path: GpuMemoryPath = GpuMemoryPath()
     """From its multiprocessors to memory, access by access (``offchip trace gpu``)."""
+    linear_attention: Literal["fused_hopper", "fused_blackwell", "triton"] = "triton"
+    """The kernel of a gated delta rule's prefill: fused ones keep the state on a multiprocessor, Triton's pass it
+    through memory. Other rules run in Triton everywhere."""
     attention: AttentionKernel
     attention_unsplit: AttentionKernel | None = None
     """The kernel for sequences of unlike lengths whose keys are not split; left out where it is the same."""
+    attention_narrow: AttentionKernel | None = None
+    """The kernel over a cache of 8-bit elements; left out where it is the same."""
+    attention_contiguous: AttentionKernel | None = None
+    """The kernel of encoders, whose keys are in no cache; left out where it is the same."""
+    attention_fallback: AttentionKernel | None = None
+    """The kernel for head sizes that the others are not built for; left out where they take all."""
+    attention_latent: AttentionKernel | None = None
+    """The kernel over latents that are keys and values in one; left out where it is that of ``attention``."""
+    attention_expanded: AttentionKernel | None = None
+    """The kernel over keys and values expanded from latents (prefill); left out where it is that of ``attention``."""
 
 
 def architecture_document(reference: str, folder: Path | None) -> Document:

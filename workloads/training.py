@@ -38,7 +38,7 @@ from workloads.operators.traffic import NO_PARTS
 
 __all__ = ["training_step"]
 
-PRODUCTS: Final = frozenset({"matmul", "grouped_matmul", "conv", "recurrent"})
+PRODUCTS: Final = frozenset({"matmul", "grouped_matmul", "conv", "recurrent", "linear_attention"})
 """Kinds whose backward pass is a product per operand."""
 
 ATTENTION_BACKWARD: Final = 2.5

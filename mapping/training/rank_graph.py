@@ -33,7 +33,9 @@ def training_graph(setup: TrainingSetup) -> Graph:
     graph = rotate_in_place(_loaded(setup.model, options))
     if setup.ulysses * setup.context == 1:
         return graph
-    unfit = next((op.name for op in graph.operators if op.kind in ("recurrent", "scan")), None)
+    unfit = next(
+        (op.name for op in graph.operators if op.kind in ("recurrent", "linear_attention", "scan")), None
+    )
     if unfit is not None:
         raise bad_input(
             f"{setup.model} has {unfit!r}, a recurrence, which cannot divide a sequence", path="--set"

@@ -45,6 +45,8 @@ def lowered(operator: Operator) -> Lowered | None:
         return _convolution(work)
     if isinstance(work, operators.Attention):
         return _attention(work)
+    if isinstance(work, operators.LinearAttention):
+        return _linear_attention(work)
     if isinstance(work, operators.Recurrence):
         return None
     return Lowered((), work.flops)
@@ -59,6 +61,18 @@ def _convolution(work: operators.Convolution) -> Lowered:
         rows = work.batch * work.out_height * work.out_width
         product = Product(rows, inputs * window, outputs, work.groups)
     return Lowered((product,), either=work.groups > 1 and inputs == 1)
+
+
+def _linear_attention(work: operators.LinearAttention) -> Lowered:
+    """Scores and mixing inside chunks, reading and adding to the states; what else there is runs on vector lanes."""
+    tokens = min(work.sequence, work.chunk)
+    chunks = work.batch * -(-work.sequence // work.chunk)
+    heads, key, value = chunks * work.heads, work.key_dim, work.value_dim
+    products = [Product(tokens, key, value, heads), Product(key, tokens, value, heads)]
+    if work.chunk > 1:
+        products += [Product(tokens, key, tokens, heads), Product(tokens, tokens, value, heads)]
+    done = 2.0 * sum(product.multiply_adds for product in products)
+    return Lowered(tuple(products), max(0.0, work.flops - done))
 
 
 def _attention(work: operators.Attention) -> Lowered:

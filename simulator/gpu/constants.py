@@ -21,6 +21,8 @@ __all__ = ["Constants", "Setup", "shipped_constants"]
 
 Array = NDArray[np.float64]
 LAUNCHES: Final = ("matmul", "attention", "other")
+SAME_METHOD: Final = {"cuda-graph-mean": "graph-mean"}
+"""Names of one timing method in different tables."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +64,7 @@ class Constants:
     def setup(self, timing: str) -> Setup:
         """The setup of a timing method; an unknown one is taken as kernels in a graph with cold weights."""
         setups = self.data["setups"]
-        own = setups.get(timing, setups["default"])
+        own = setups.get(SAME_METHOD.get(timing, timing), setups["default"])
         return Setup(
             own["launch_us"], own["launch_kcycles"], own["host_us"], own["rotation"], own["library"], own["previous"],
             own["vectorised"], own["eager"], own["cache_write"],

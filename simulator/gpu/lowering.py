@@ -18,6 +18,8 @@ __all__ = ["lowered"]
 def lowered(operator: Operator) -> Operator:
     """The operator as a product, attention or memory-bound kernel."""
     work = operator.work
+    if isinstance(work, Convolution) and short(work):
+        return operator
     if isinstance(work, Convolution):
         return as_product(operator, work)
     if isinstance(work, Recurrence):
@@ -25,6 +27,11 @@ def lowered(operator: Operator) -> Operator:
     if isinstance(work, Custom):
         return replace(operator, work=Elementwise(extra_flops=work.flops))
     return operator
+
+
+def short(work: Convolution) -> bool:
+    """Whether it is a convolution along one side with a filter per channel, which has a kernel of its own."""
+    return work.depthwise and work.height == work.kernel_h == 1 and not work.transposed
 
 
 def _recurrence(operator: Operator, work: Recurrence) -> Operator:

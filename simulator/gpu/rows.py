@@ -13,18 +13,32 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from simulator.gpu import attention, gemm, memory_bound
+from hw_configs.gpu_architecture import AttentionKernel
+from simulator.gpu import attention, gemm, linear_attention, memory_bound
 from simulator.gpu.constants import Constants, Setup
 from simulator.gpu.power import operation_joules
-from simulator.gpu.sheet import ATTENTION_KERNELS, GpuSheet
+from simulator.gpu.sheet import GpuSheet, contiguous, expanded
 from workloads.dtypes import BITS
 from workloads.graph import Operator
-from workloads.operators import Activation, Attention, GroupedProduct, Product, Quantize, Rows
+from workloads.operators import (
+    Activation,
+    Attention,
+    Convolution,
+    GroupedProduct,
+    LinearAttention,
+    Product,
+    Quantize,
+    Rows,
+)
 
 __all__ = ["FAMILIES", "Prediction", "Request", "family_of", "predict"]
 
 Array = NDArray[np.float64]
-FAMILIES: Final = ("tensor16", "tensor8", "simt32", "attention_decode", "attention_prefill", "memory_bound")
+ATTENTION_FAMILIES: Final = ("attention_decode", "attention_prefill", "latent_decode", "latent_prefill")
+FAMILIES: Final = (
+    "tensor16", "tensor8", "simt32", *ATTENTION_FAMILIES, "linear_attention", "short_convolution",
+    "memory_bound",
+)  # fmt: skip
 BOUNDS: Final = ("compute", "memory", "l2", "latency")
 ATTENTION_BOUNDS: Final = ("compute", "memory", "exp units", "latency")
 MEMORY_BOUNDS: Final = ("compute", "memory", "l2", "latency")
@@ -77,12 +91,26 @@ class Prediction:
 def family_of(operator: Operator) -> str:
     """The family whose kernel prices an operator."""
     kind = operator.kind
-    if kind in ("matmul", "grouped_matmul", "conv", "recurrent"):
+    if kind == "linear_attention":
+        return kind
+    if kind == "conv":
+        return "short_convolution"
+    if kind in ("matmul", "grouped_matmul", "recurrent"):
         if operator.dtype in NARROW:
             return "tensor8"
         return "simt32" if operator.dtype in WIDE else "tensor16"
     if kind == "attention":
-        return "attention_decode" if _attention(operator).q_len == 1 else "attention_prefill"
+        work = _attention(operator)
+        if work.latent:
+            return "latent_decode"
+        if expanded(work):
+            return "latent_prefill"
+        # An encoder's sequence of one token runs its kernel for whole sequences.
+        return (
+            "attention_decode"
+            if work.q_len == 1 and (work.causal or work.kv_len > 1)
+            else "attention_prefill"
+        )
     return "memory_bound"
 
 
@@ -127,7 +155,7 @@ def gemm_line(request: Request, constants: Constants) -> list[float]:
 def flop_joules(family: str, sheet: GpuSheet, constants: Constants) -> float:
     """J per FLOP of a family: on matrix units, or on vector units for FP32 and memory-bound operators."""
     table = constants.data["energy_pj"]
-    if family in ("simt32", "memory_bound"):
+    if family in ("simt32", "memory_bound", "short_convolution"):
         return operation_joules(table["simt32"], sheet.architecture.process_energy, sheet.clock)
     return operation_joules(
         table["tensor8" if family == "tensor8" else "tensor16"],
@@ -196,22 +224,84 @@ def attention_line(request: Request, constants: Constants) -> list[float]:
     operator, sheet, setup = request.operator, request.sheet, request.setup
     work = _attention(operator)
     seen, split = seen_by(work), work.split_kv
-    kernel, chip = sheet.attention_kernel(split), sheet.architecture
-    warm = operator.residency == "hot" or (not operator.residency and setup.rotation > 0)
+    element, cached = size(operator.dtype), size(work.kv_dtype or operator.dtype)
+    kernel, chip = attention_kernel_of(request), sheet.architecture
+    narrow = kernel.computes_narrow and cached < element and sheet.computes(work.kv_dtype)
+    cached_at_all = split and not expanded(work) and not contiguous(work)
+    quantises = setup.cache_write and (narrow or (cached < element and cached_at_all and not work.latent))
+    if expanded(work) and not narrow:
+        cached = element  # keys and values are fresh results; only the latents are stored narrow
+    family = "tensor8" if narrow else "tensor16"
+    keys = kernel.key_block
+    if kernel.key_elements is not None:
+        keys = max(16, min(keys, kernel.key_elements >> max(0, work.head_dim - 1).bit_length()))
     return [
         seen.sequences, float(work.heads), float(work.kv_heads), float(work.head_dim), float(work.value_dim),
-        seen.q_len, seen.kv_len, float(work.causal), seen.window, size(operator.dtype),
-        sheet.sms, sheet.clock, sheet.rate(operator.dtype),
+        seen.q_len, seen.kv_len, float(work.causal), seen.window, element,
+        sheet.sms, sheet.clock, sheet.rate(work.kv_dtype if narrow else operator.dtype),
         sheet.bandwidth * constants.memory_share(sheet.memory), sheet.l2_visible_bytes,
-        float(split), float(setup.cache_write and split), float(warm), float(work.q_len == 1), sheet.tdp, sheet.idle,
-        flop_joules("tensor16", sheet, constants), sheet.joule_per_byte, float(work.page), float(work.latent),
-        float(ATTENTION_KERNELS.index(kernel.calibrated_as)),
-        float(kernel.query_tile), float(kernel.grouped_query_tile), float(kernel.key_block),
+        float(split), float(setup.cache_write and cached_at_all), float(_warm(request)),
+        float(work.q_len == 1 and not contiguous(work)), sheet.tdp, sheet.idle,
+        flop_joules(family, sheet, constants), sheet.joule_per_byte, float(work.page), float(work.latent),
+        float(attention.KERNELS.index(kernel.calibrated_as)),
+        float(kernel.query_tile), float(kernel.grouped_query_tile), float(keys),
         float(kernel.instruction_rows), float(kernel.blocks_per_multiprocessor),
         float(kernel.overlaps_exponentials), float(kernel.splits_only_groups), float(chip.exponentials_per_clock),
         float(chip.l2_bytes_per_clock), float(chip.shared_bytes_per_clock),
-        size(work.kv_dtype or operator.dtype),
+        cached, float(work.window > 0), float(kernel.splits_keys), sheet.shared_bytes, float(quantises),
+        float(kernel.packs_groups),
     ]  # fmt: skip
+
+
+def attention_kernel_of(request: Request) -> AttentionKernel:
+    """The kernel that runs a request's attention."""
+    work = _attention(request.operator)
+    narrow = size(work.kv_dtype or request.operator.dtype) < min(2.0, size(request.operator.dtype))
+    return request.sheet.attention_kernel_for(work, narrow)
+
+
+def linear_line(request: Request, constants: Constants) -> list[float]:
+    """The inputs of :func:`simulator.gpu.linear_attention.linear_attention_rows`."""
+    operator, sheet = request.operator, request.sheet
+    work = operator.work
+    assert isinstance(work, LinearAttention)
+    heads = float(work.heads)
+    flops = float(work.token_operations * work.key_dim * work.value_dim)
+    if work.chunk > 1:
+        flops = work.chunk_flops(work.chunk) / heads
+    return [
+        float(work.batch), float(work.sequence), heads, float(work.key_dim * work.value_dim),
+        work.token_elements * size(operator.dtype), size(work.state_dtype), float(work.chunk), flops,
+        sheet.sms, sheet.clock, sheet.rate(operator.dtype), sheet.bandwidth * constants.memory_share(sheet.memory),
+        sheet.l2_visible_bytes, float(sheet.architecture.l2_bytes_per_clock), float(_warm(request)),
+        float(linear_attention.KERNELS.index(linear_kernel(request))), sheet.tdp, sheet.idle,
+        flop_joules("tensor16", sheet, constants), sheet.joule_per_byte,
+    ]  # fmt: skip
+
+
+def linear_kernel(request: Request) -> str:
+    """The kernel that runs a prefill of linear attention; fused ones know the delta rule alone."""
+    work = request.operator.work
+    assert isinstance(work, LinearAttention)
+    return request.sheet.architecture.linear_attention if work.rule == "delta" else "triton"
+
+
+def convolution_line(request: Request, constants: Constants) -> list[float]:
+    """The inputs of :func:`simulator.gpu.linear_attention.short_convolution_rows`."""
+    operator, sheet = request.operator, request.sheet
+    work = operator.work
+    assert isinstance(work, Convolution)
+    return [
+        float(work.out_width), float(operator.read_bytes), float(operator.write_bytes), sheet.sms, sheet.clock,
+        sheet.bandwidth * constants.memory_share(sheet.memory), sheet.l2_visible_bytes,
+        float(sheet.architecture.l2_bytes_per_clock), float(_warm(request)),
+    ]  # fmt: skip
+
+
+def _warm(request: Request) -> bool:
+    """Whether the same operands were used just before: a benchmark's repetitions, or so the operator says."""
+    residency = request.operator.residency
+    return residency == "hot" or (not residency and request.setup.rotation > 0)
 
 
 def memory_class(operator: Operator) -> str:
@@ -281,10 +371,21 @@ def _family(family: str, requests: list[Request], constants: Constants) -> list[
         own = np.array([memory_constants(r, constants) for r in requests])
         memory_bound.memory_bound_rows(lines, own, out)
         names: tuple[str, ...] = MEMORY_BOUNDS
-    elif family.startswith("attention"):
+    elif family in ATTENTION_FAMILIES:
         lines = np.array([attention_line(r, constants) for r in requests])
         attention.attention_rows(lines, constants.array(family, attention.CONSTANTS), out)
         names = ATTENTION_BOUNDS
+    elif family == "linear_attention":
+        lines = np.array([linear_line(r, constants) for r in requests])
+        linear_attention.linear_attention_rows(
+            lines, constants.array(family, linear_attention.CONSTANTS), out
+        )
+        names = BOUNDS
+    elif family == "short_convolution":
+        lines = np.array([convolution_line(r, constants) for r in requests])
+        own = constants.array(family, linear_attention.CONVOLUTION_CONSTANTS)
+        linear_attention.short_convolution_rows(lines, own, out)
+        names = BOUNDS
     else:
         lines = np.array([gemm_line(r, constants) for r in requests])
         gemm.gemm_rows(lines, constants.array(family, gemm.CONSTANTS), gemm.TILES, gemm.SPLITS, out)
@@ -328,11 +429,23 @@ def launch_key(family: str, request: Request) -> str:
     """The entry of a setup's launch table that an operator takes."""
     if family == "memory_bound":
         return f"memory_bound/{memory_class(request.operator)}"
-    if family.startswith("attention"):
-        if not _attention(request.operator).split_kv:
+    if family in ATTENTION_FAMILIES:
+        work = _attention(request.operator)
+        if not work.split_kv:
             return "attention_alone"
-        own = f"{family}/{request.sheet.architecture.attention.calibrated_as}"
+        name = attention_kernel_of(request).calibrated_as
+        if contiguous(work) and f"{family}/{name}/contiguous" in request.setup.launch_kcycles:
+            return f"{family}/{name}/contiguous"
+        own = f"{family}/{name}"
         return own if own in request.setup.launch_kcycles else family
+    if family == "linear_attention":
+        linear = request.operator.work
+        assert isinstance(linear, LinearAttention)
+        return f"{family}/{linear_kernel(request) if linear.chunk > 1 else 'decode'}"
+    if family == "short_convolution":
+        convolution = request.operator.work
+        assert isinstance(convolution, Convolution)
+        return f"{family}/{'update' if convolution.out_width == 1 else 'prefill'}"
     return family
 
 

@@ -15,14 +15,13 @@ from hw_configs.gpu_architecture import AttentionKernel, GpuArchitecture
 from hw_configs.problems import bad_input
 from hw_configs.system import MemorySpace
 from simulator.cost.model import peak_rate, rate_among
+from workloads.operators import Attention
 
-__all__ = ["ATTENTION_KERNELS", "GpuSheet", "gpu_sheet", "memory_key"]
+__all__ = ["GpuSheet", "contiguous", "expanded", "gpu_sheet", "memory_key"]
 
 KIB: Final = 1024.0
 LEAST_SHARED: Final = 32 * KIB
 """Shared memory of a multiprocessor whose unified cache leaves less."""
-ATTENTION_KERNELS: Final = ("fa2", "fa3", "blackwell")
-"""Names under which constants of attention kernels are fitted."""
 _BYTE_ENERGY: Final = {"HBM": 31e-12, "GDDR5": 112e-12, "GDDR": 60e-12, "LPDDR": 40e-12}
 """J per byte where the data sheet file has none; the sources stand in the shipped device files."""
 
@@ -61,9 +60,31 @@ class GpuSheet:
         return self.l2_bytes / self.architecture.l2_partitions
 
     def attention_kernel(self, split: bool) -> AttentionKernel:
-        """The attention kernel that runs, with or without splitting of keys."""
+        """The attention kernel that runs over a 16-bit paged cache, with or without splitting of keys."""
         unsplit = self.architecture.attention_unsplit
         return self.architecture.attention if split or unsplit is None else unsplit
+
+    def attention_kernel_for(self, work: Attention, narrow: bool) -> AttentionKernel:
+        """The kernel that runs an operator; ``narrow``: the cache's elements have 8 bits where others have 16.
+
+        Attention over all of a short-lived sequence (an encoder's, of vision or text) has no cache and its own kernel.
+        """
+        chip = self.architecture
+        if work.latent or expanded(work):
+            chosen = chip.attention_latent if work.latent else chip.attention_expanded
+            return chosen or chip.attention
+        if not work.split_kv:
+            return self.attention_kernel(False)
+        if contiguous(work):
+            return chip.attention_contiguous or chip.attention
+        chosen = (chip.attention_narrow if narrow else None) or chip.attention
+        if (
+            chosen.head_sizes
+            and work.head_dim not in chosen.head_sizes
+            and chip.attention_fallback is not None
+        ):
+            return chip.attention_fallback
+        return chosen
 
     def rate(self, dtype: str, matrix: bool = True) -> float:
         """FLOPs per cycle and multiprocessor of an element type; ``InputError`` where nothing can do its work."""
@@ -73,6 +94,20 @@ class GpuSheet:
                 f"{self.name!r} has no rate for {dtype} arithmetic, nor for a type that can do it"
             )
         return rate
+
+    def computes(self, dtype: str) -> bool:
+        """Whether its matrix units have a rate of their own for an element type."""
+        return self.matrix_rate.get(dtype, 0.0) > 0
+
+
+def contiguous(work: Attention) -> bool:
+    """Whether all keys are the queries' own tokens and in no cache, as in an encoder."""
+    return not work.causal and work.q_len == work.kv_len
+
+
+def expanded(work: Attention) -> bool:
+    """Whether keys and values were expanded from latents: a head of each for every query head, keys the longer ones."""
+    return not work.latent and work.kv_heads == work.heads and work.value_dim < work.head_dim
 
 
 def memory_key(technology: str, generation: str) -> str:

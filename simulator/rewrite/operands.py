@@ -22,6 +22,7 @@ from workloads.operators import (
     Convolution,
     Embedding,
     GroupedProduct,
+    LinearAttention,
     Optimizer,
     Product,
     Recurrence,
@@ -134,6 +135,8 @@ def divided_fields(work: Work, axis: str) -> tuple[str, ...]:
         return ("in_channels", "out_channels", "groups") if work.depthwise else ("out_channels",)
     if isinstance(work, Recurrence):
         return ("heads", "kv_heads", "hidden", "input_size", "flops_per_token")
+    if isinstance(work, LinearAttention):
+        return ("heads", "kv_heads")
     if axis == "column":
         return ("n", "heads", "kv_heads")
     if axis == "head" and isinstance(work, Product) and work.batch > 1:
@@ -147,6 +150,6 @@ def divided_fields(work: Work, axis: str) -> tuple[str, ...]:
 
 def heads_of(work: Work) -> tuple[int, int]:
     """Query heads, and key and value heads, that the work is made of; 0 where it does not say."""
-    if isinstance(work, Product | GroupedProduct | Attention | Softmax | Recurrence):
+    if isinstance(work, Product | GroupedProduct | Attention | Softmax | Recurrence | LinearAttention):
         return work.heads, work.kv_heads
     return 0, 0

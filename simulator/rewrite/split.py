@@ -24,7 +24,18 @@ from simulator.cost.collective import COLLECTIVE_KINDS
 from simulator.plan import Split
 from simulator.rewrite.operands import divided_fields, heads_of, in_proportion, itemised, reduced
 from workloads.graph import Graph, Operator, Role, Tensor
-from workloads.operators import AllGather, AllReduce, CollectiveWork, Embedding, Message, Receive, Send, Work
+from workloads.operators import (
+    AllGather,
+    AllReduce,
+    Attention,
+    CollectiveWork,
+    Embedding,
+    Message,
+    Product,
+    Receive,
+    Send,
+    Work,
+)
 
 __all__ = ["split_graph"]
 
@@ -202,6 +213,8 @@ class _Splitter:
 
     def _share_of(self, name: str, operator: Operator, split: Split) -> float:
         ranks, kv_heads = len(split.devices), heads_of(operator.work)[1]
+        if _is_latent(self.graph.tensors[name], operator.work):
+            return 1.0
         if self.graph.tensors[name].role is Role.KV_CACHE and kv_heads:
             return max(1.0, kv_heads / ranks) / kv_heads
         return _rank_share(operator, split)
@@ -268,6 +281,14 @@ class _Splitter:
             beside_read=round(operator.beside_read * share),
             beside_written=round(operator.beside_written * share),
         )
+
+
+def _is_latent(tensor: Tensor, work: Work) -> bool:
+    """Whether a cache holds latents, which all heads share, so that every rank keeps them whole: no side is of heads.
+
+    (batch, tokens, width), read by attention or by the product that expands it.
+    """
+    return tensor.is_cache and len(tensor.shape) == 3 and isinstance(work, Attention | Product)
 
 
 def _work_of_a_rank(work: Work, split: Split, share: float) -> Work:

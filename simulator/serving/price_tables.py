@@ -34,13 +34,16 @@ from workloads.transformer.formats import Precision
 from workloads.transformer.shape import LatentAttention
 from workloads.transformer.step import Step
 
-__all__ = ["COLUMNS", "GROUPS", "PriceTables", "build_tables", "grid"]
+__all__ = ["COLUMNS", "GROUPS", "OWN", "PriceTables", "build_tables", "grid"]
 
 Array = npt.NDArray[np.float64]
 GROUPS: Final = ("token", "decode", "chunk", "position", "sample")
 TOKEN, DECODE, CHUNK, POSITION, SAMPLE = range(5)
 COLUMNS: Final = ("seconds", "exchange_s", "joules", "kernels")
 PROBE: Final = 8
+OWN: Final = 8
+"""Figures that a step's kernel adds to a class of attention layers."""
+WINDOWED: Final = attention.COLUMNS.index("windowed")
 PROBE_CONTEXT: Final = 96
 Phase = Literal["decode", "prefill"]
 
@@ -50,7 +53,8 @@ class PriceTables(NamedTuple):
 
     ``decode_rows`` and ``prefill_rows``: inputs of the attention kernel, one a class of attention layers; ``*_own``:
     limit of keys that a query sees (0: none), length of chunks (0: none), layers, launch seconds, FLOP/s of the data
-    sheet, bytes/s of the data sheet, joules per FLOP, joules per byte. ``moving``: number of decode requests or chunk
+    sheet, bytes/s of the data sheet, joules per FLOP, joules per byte. ``*_constants``: of the kernel that runs each
+    class. ``moving``: number of decode requests or chunk
     tokens, context, columns: operators beside attention that follow both (an indexer's scores).
     """
 
@@ -69,7 +73,7 @@ class PriceTables(NamedTuple):
     """Attention groups, stages, send seconds per token, send seconds, idle watts of a device, devices, active share of
     power, and the sparse limit beyond which prefill takes the absorbed form (0: none)."""
     sparse: Array
-    """Rows and own figures of absorbed prefill, side by side; empty where there is none."""
+    """Rows, own figures and constants of absorbed prefill, side by side; empty where there is none."""
 
 
 def grid(most: int) -> Array:
@@ -128,19 +132,15 @@ def build_tables(
             for m in points
         ]
         _fill(builder, tables, steps, wanted)
-    decode_rows, decode_own = _attention(builder, "decode", PROBE_CONTEXT)
-    prefill_rows, prefill_own = _attention(builder, "prefill", PROBE_CONTEXT)
+    decode_rows, decode_own, decode_constants = _attention(builder, "decode", PROBE_CONTEXT)
+    prefill_rows, prefill_own, prefill_constants = _attention(builder, "prefill", PROBE_CONTEXT)
     limit = _indexed(classes)
     sparse = np.zeros((0, 0))
     if limit:
-        rows, own = _attention(builder, "prefill", 2 * limit)
-        sparse = np.concatenate((rows, own), axis=1)
+        sparse = np.concatenate(_attention(builder, "prefill", 2 * limit), axis=1)
     moving_points, moving_decode, moving_prefill = _moving(builder, moving, limit)
-    constants = shipped_constants()
     return PriceTables(
-        points, tables, decode_rows, decode_own, prefill_rows, prefill_own,
-        constants.array("attention_decode", attention.CONSTANTS),
-        constants.array("attention_prefill", attention.CONSTANTS),
+        points, tables, decode_rows, decode_own, prefill_rows, prefill_own, decode_constants, prefill_constants,
         moving_points, moving_decode, moving_prefill, _layout_figures(builder, limit), sparse,
     )  # fmt: skip
 
@@ -236,8 +236,8 @@ def _costs(builder: _Builder, shared: Iterable[Shared]) -> list[Array]:
     return columns
 
 
-def _attention(builder: _Builder, phase: Phase, context: int) -> tuple[Array, Array]:
-    """Inputs of the attention kernel for each kind of attention layer, and what the step's kernel adds to them."""
+def _attention(builder: _Builder, phase: Phase, context: int) -> tuple[Array, Array, Array]:
+    """Inputs of the attention kernel for each kind of attention layer, what the step's kernel adds, its constants."""
     from simulator.gpu.lowering import lowered
 
     constants = shipped_constants()
@@ -247,14 +247,17 @@ def _attention(builder: _Builder, phase: Phase, context: int) -> tuple[Array, Ar
         if _is_attention(shared) and shared.times and shared.operator is not None:
             known = kinds.get(shared.operator.work)
             kinds[shared.operator.work] = (shared, shared.times + (known[1] if known else 0))
-    rows, own = [], []
+    rows, own, fitted = [], [], []
     for shared, times in kinds.values():
         operator = shared.operator
         assert operator is not None
         assert isinstance(operator.work, Attention)
         work = operator.work
         plain = replace(operator, work=replace(work, window=0, chunk=0, top_k=0))
-        rows.append(attention_line(Request(lowered(plain), sheet, setup), constants))
+        line = attention_line(Request(lowered(plain), sheet, setup), constants)
+        line[WINDOWED] = float(work.window > 0)
+        rows.append(line)
+        fitted.append(constants.array(family_of(plain), attention.CONSTANTS))
         launch = GPU.predict_rows([plain], builder.node, builder.memory)[0].launch_s
         limits = [size for size in (work.window, work.top_k) if size]
         peak = peak_rate(builder.node.device.compute, operator.kind, operator.dtype)  # type: ignore[union-attr]
@@ -263,7 +266,12 @@ def _attention(builder: _Builder, phase: Phase, context: int) -> tuple[Array, Ar
             builder.memory.read_bandwidth, _flop_joules(family_of(plain), builder), sheet.joule_per_byte,
         ])  # fmt: skip
     width = len(attention.COLUMNS)
-    return np.array(rows).reshape(-1, width), np.array(own).reshape(-1, 8)
+    count = len(attention.CONSTANTS)
+    return (
+        np.array(rows).reshape(-1, width),
+        np.array(own).reshape(-1, OWN),
+        np.array(fitted).reshape(-1, count),
+    )
 
 
 def _flop_joules(family: str, builder: _Builder) -> float:

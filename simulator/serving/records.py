@@ -108,7 +108,8 @@ def make_state(requests: Requests, rules: Rules, blocks: int, groups: tuple[Page
         "watermark": int(rules.watermark * (blocks + 1)), "drafts": rules.drafts, "lookahead": rules.lookahead,
         "draft_slots": rules.draft_slots, "drop_last": rules.drop_last_hit_block, "swap": rules.swap,
         "gate": rules.batch_at_once, "alone": rules.prefill_alone,
-        "take": take, "blocks": blocks, "paged": paged, "free": blocks, "rows": seqs, "host_free": rules.host_blocks, "drive_free": rules.drive_blocks,
+        "take": take, "blocks": blocks, "paged": paged, "free": blocks, "rows": seqs,
+        "host_free": rules.host_blocks, "drive_free": rules.drive_blocks,
     }  # fmt: skip
     for name, value in settings.items():
         engine[name] = value

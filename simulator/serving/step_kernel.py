@@ -10,7 +10,7 @@ import numpy.typing as npt
 from hw_configs.compiled import compiled
 from simulator.gpu import attention
 from simulator.gpu.attention import attention_rows
-from simulator.serving.price_tables import PriceTables
+from simulator.serving.price_tables import OWN, PriceTables
 
 __all__ = ["PRICE_COLUMNS", "interpolate", "price_step"]
 
@@ -122,12 +122,14 @@ def _decodes(t: PriceTables, tokens: Ints, context: Ints, drafts: Ints, share: f
         row[0, Q] = queries
         row[0, B], row[0, KV] = here, total / count
         seconds = _attend(
-            row, own, t.decode_constants, found, here * queries * total / count, here * total / count
+            row, own, t.decode_constants[a], found, here * queries * total / count, here * total / count
         )
         joules = found[0, 1] + found[0, 2] * own[JBYTE] + t.layout[6] * seconds
         if longest > total / count:
             row[0, B], row[0, KV] = 1.0, longest
-            seconds = max(seconds, _attend(row, own, t.decode_constants, found, queries * longest, longest))
+            seconds = max(
+                seconds, _attend(row, own, t.decode_constants[a], found, queries * longest, longest)
+            )
         out[0] += own[TIMES] * seconds
         out[2] += own[TIMES] * joules
         out[3] += own[TIMES]
@@ -153,9 +155,10 @@ def _chunks(t: PriceTables, tokens: Ints, context: Ints, drafts: Ints, share: fl
     mean = total / count
     reach = pairs / total + (mean - 1) / 2
     here = max(1.0, count * share)
-    rows, figures = t.prefill_rows, t.prefill_own
+    rows, figures, fitted = t.prefill_rows, t.prefill_own, t.prefill_constants
     if t.layout[7] > 0 and reach > t.layout[7]:
-        rows, figures = t.sparse[:, :_WIDTH], t.sparse[:, _WIDTH:]
+        rows, figures = t.sparse[:, :_WIDTH], t.sparse[:, _WIDTH : _WIDTH + OWN]
+        fitted = t.sparse[:, _WIDTH + OWN :]
     row, found = np.zeros((1, _WIDTH)), np.zeros((1, 5))
     for a in range(rows.shape[0]):
         own = figures[a]
@@ -178,7 +181,7 @@ def _chunks(t: PriceTables, tokens: Ints, context: Ints, drafts: Ints, share: fl
             if row[0, WIN] > 0:
                 seen = min(seen, n * row[0, WIN])
             read = min(keys, own[LIMIT] + n - 1) if row[0, WIN] > 0 else keys
-            took = _attend(row, own, t.prefill_constants, found, batch * seen, batch * read)
+            took = _attend(row, own, fitted[a], found, batch * seen, batch * read)
             if attempt == 0:
                 joules = found[0, 1] + found[0, 2] * own[JBYTE] + t.layout[6] * took
             seconds = max(seconds, took)

@@ -17,11 +17,14 @@ from hw_configs.library import catalog, load_device, load_system
 from offchip.validation.reference_gpu import usual_wires
 from simulator.cost.model import peak_rate
 from simulator.cost.roofline import ROOFLINE
+from simulator.gpu.attention import KERNELS
 from simulator.gpu.constants import shipped_constants
 from simulator.gpu.rows import Request, predict
-from simulator.gpu.sheet import ATTENTION_KERNELS, GpuSheet, gpu_sheet
+from simulator.gpu.sheet import GpuSheet, gpu_sheet
 from tests.gpu.sheets import attention, product, reference
 from tests.typed import operator_of
+from workloads.graph import Operator
+from workloads.operators import LinearAttention
 
 Price = tuple[float, ...]
 
@@ -42,7 +45,7 @@ def prices(architecture: GpuArchitecture) -> Price:
         product(8192, 8192, 8192), product(300, 14336, 4096), product(2048, 2048, 2048, "fp32"),
         product(16, 4096, 1024), product(128, 128, 4096, batch=64),
         attention(4, 32, 8, 4096, 4096), attention(2, 32, 32, 1, 3000), attention(64, 32, 8, 1, 3000),
-        attention(4, 64, 1, 1, 3000, 64), lone, unsplit,
+        attention(4, 64, 1, 1, 3000, 64), lone, unsplit, *others().values(),
         operator_of("norm", 1.0, 2 * 100 * 4096, 2 * 100 * 4096, "bf16", m=100, n=4096),
     ]  # fmt: skip
     hot = [replace(op, residency="hot") for op in operators]
@@ -51,6 +54,21 @@ def prices(architecture: GpuArchitecture) -> Price:
         constants,
     )
     return tuple(x for p in found for x in (p.kernel_s, p.launch_s, p.compute_j))
+
+
+def others() -> dict[str, Operator]:
+    """Operators with attention kernels of their own, and linear attention."""
+    plain, whole = attention(4, 32, 8, 2048, 2048), attention(4, 16, 16, 2048, 2048, 72, causal=False)
+    latent = attention(64, 64, 1, 1, 8192, 576)
+    expanded = attention(2, 64, 64, 2048, 2048, 192)
+    linear = LinearAttention(batch=2, sequence=4096, heads=32, kv_heads=16, key_dim=128, value_dim=128)
+    return {
+        "attention_narrow": replace(plain, work=replace(plain.work, kv_dtype="fp8")),  # type: ignore[call-arg]
+        "attention_contiguous": whole,
+        "attention_latent": replace(latent, work=replace(latent.work, latent=True, v_head_dim=512)),  # type: ignore[call-arg]
+        "attention_expanded": replace(expanded, work=replace(expanded.work, v_head_dim=128)),  # type: ignore[call-arg]
+        "linear_attention": Operator("linear", linear, ("a",), ("b",), dtype="bf16", beside_read=1 << 20),
+    }
 
 
 def hopper(**changes: Any) -> GpuArchitecture:
@@ -66,11 +84,12 @@ def kernel(which: str, **changes: Any) -> dict[str, Any]:
 OTHER: dict[str, Any] = {
     "calibrated_as": "Volta", "exponentials_per_clock": 4, "l2_bytes_per_clock": 16, "shared_bytes_per_clock": 16,
     "l1_reserved": "120 KiB", "accumulator_bytes": "16 KiB", "l2_partitions": 1, "operand_sharing": 1,
-    "multiprocessors_per_tile": 2, "process_energy": 3.0, "matrix_process_energy": 3.0,
+    "multiprocessors_per_tile": 2, "process_energy": 3.0, "matrix_process_energy": 3.0, "linear_attention": "triton",
 }  # fmt: skip
 OTHER_KERNEL: dict[str, Any] = {
     "calibrated_as": "blackwell", "query_tile": 256, "grouped_query_tile": 16, "key_block": 32, "instruction_rows": 8,
-    "blocks_per_multiprocessor": 4, "overlaps_exponentials": False, "splits_only_groups": True,
+    "blocks_per_multiprocessor": 4, "overlaps_exponentials": False, "splits_only_groups": True, "key_elements": 4096,
+    "splits_keys": False, "packs_groups": False, "computes_narrow": True,
 }  # fmt: skip
 ELSEWHERE = {
     "matrix_operations_per_clock": "what rates are possible (tests/hw_configs/test_possible.py)",
@@ -81,13 +100,18 @@ ELSEWHERE = {
     "host_bandwidth": "the same",
     "attention": "its own fields, below",
     "attention_unsplit": "its own fields, below",
+    "attention_narrow": "test_a_kernel_for_other_operators_moves_their_price",
+    "attention_contiguous": "the same",
+    "attention_fallback": "test_a_head_size_that_a_kernel_is_not_built_for_goes_to_another",
+    "attention_latent": "test_a_kernel_for_other_operators_moves_their_price",
+    "attention_expanded": "the same",
 }
 ABOUT = {"kind", "name", "description", "source"}
 
 
 def test_every_field_is_tried() -> None:
     assert set(OTHER) | set(ELSEWHERE) | ABOUT == set(GpuArchitecture.model_fields)
-    assert set(OTHER_KERNEL) == set(AttentionKernel.model_fields)
+    assert set(OTHER_KERNEL) | {"head_sizes"} == set(AttentionKernel.model_fields)
 
 
 @pytest.mark.parametrize("field", sorted(OTHER))
@@ -103,8 +127,40 @@ def test_a_changed_attention_kernel_moves_a_price(field: str) -> None:
 def test_the_kernel_without_split_is_one_of_its_own() -> None:
     assert prices(hopper(**kernel("attention_unsplit", query_tile=64))) != prices(hopper())
     sheet: Callable[[bool], AttentionKernel] = sheet_of("h100-sxm").attention_kernel
-    assert (sheet(True).calibrated_as, sheet(False).calibrated_as) == ("fa3", "fa2")
-    assert sheet_of("a100-80gb").attention_kernel(False).calibrated_as == "fa2"
+    assert (sheet(True).calibrated_as, sheet(False).calibrated_as) == ("fa3", "fa2_dense")
+    assert sheet_of("a100-80gb").attention_kernel(False).calibrated_as == "fa2_dense"
+
+
+KINDS = ("attention_narrow", "attention_contiguous", "attention_latent", "attention_expanded")
+
+
+@pytest.mark.parametrize("which", KINDS)
+def test_a_kernel_for_other_operators_moves_their_price(which: str) -> None:
+    given = kernel("attention", query_tile=32, grouped_query_tile=32)["attention"]
+    changed = sheet_with(hopper(**{which: given}))
+    plain = sheet_with(hopper(**{which: None}))
+    for name, operator in others().items():
+        moved = seconds(operator, changed) != seconds(operator, plain)
+        assert moved == (name == which), name
+
+
+def test_a_head_size_that_a_kernel_is_not_built_for_goes_to_another() -> None:
+    slow = kernel("attention", query_tile=32, grouped_query_tile=32)["attention"]
+    with_sizes = hopper(**kernel("attention", head_sizes=[64, 128]), attention_fallback=slow)
+    for size, elsewhere in ((128, False), (96, True)):
+        operator = attention(4, 32, 8, 2048, 2048, size)
+        moved = seconds(operator, sheet_with(with_sizes)) != seconds(operator, sheet_with(hopper()))
+        assert moved == elsewhere
+
+
+def seconds(operator: Operator, sheet: GpuSheet) -> float:
+    constants = shipped_constants()
+    return predict([Request(operator, sheet, constants.setup("default"))], constants)[0].kernel_s
+
+
+def sheet_with(architecture: GpuArchitecture) -> GpuSheet:
+    gpu = reference("h100-sxm")
+    return replace(gpu_sheet(gpu.gpu, gpu.memory), architecture=architecture)
 
 
 def sheet_of(name: str) -> GpuSheet:
@@ -155,9 +211,7 @@ def test_shipped_architectures_name_constants_that_were_fitted() -> None:
         if entry.kind == "device" and entry.path.parent.name == "gpu"
     }
     assert named - {None} == measured
-    assert all(
-        f"tile_cycles_{name}" in shipped_constants().data["attention_decode"] for name in ATTENTION_KERNELS
-    )
+    assert all(f"tile_cycles_{name}" in shipped_constants().data["attention_decode"] for name in KERNELS)
 
 
 def test_a_new_architecture_and_chip_are_two_files_and_run_end_to_end(tmp_path: Path) -> None:

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from simulator.gpu.attention import causal_blocks
 from simulator.gpu.constants import shipped_constants
-from simulator.gpu.rows import Prediction, Request, predict
+from simulator.gpu.rows import Prediction, Request, attention_kernel_of, predict
 from simulator.gpu.sheet import GpuSheet
 from tests.gpu.sheets import ALL, NAMES, attention, scaled, sheet
 from workloads.graph import Operator
@@ -29,7 +30,7 @@ def run(operator: Operator, on: GpuSheet, timing: str = "default") -> Prediction
     return predict([Request(operator, on, constants.setup(timing))], constants)[0]
 
 
-def changed(operator: Operator, residency: str = "", **fields: int | bool) -> Operator:
+def changed(operator: Operator, residency: str = "", **fields: int | bool | str) -> Operator:
     return replace(operator, residency=residency, work=replace(operator.work, **fields))
 
 
@@ -197,3 +198,105 @@ def test_a_latent_cache_is_read_once_for_keys_and_values() -> None:
     share = run(latent, on).dram_bytes / run(whole, on).dram_bytes
     assert share == pytest.approx(576 / (576 + 512), rel=0.02)
     assert run(latent, on).kernel_s <= run(whole, on).kernel_s
+
+
+def latent(batch: int, heads: int, kv_len: int, cache: str = "") -> Operator:
+    """A decode step over latents of 512 and 64 elements."""
+    return changed(
+        attention(batch, heads, 1, 1, kv_len, dim=576), v_head_dim=512, latent=True, kv_dtype=cache
+    )
+
+
+def expanded(batch: int, heads: int, q_len: int, kv_len: int, cache: str = "") -> Operator:
+    return changed(attention(batch, heads, heads, q_len, kv_len, dim=192), v_head_dim=128, kv_dtype=cache)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.integers(1, 256), st.sampled_from([2, 16, 64, 128]), lengths, st.integers(1, 20000), every_gpu, timings,
+    st.booleans(), st.sampled_from(["", "fp8"]),
+)  # fmt: skip
+def test_longer_contexts_of_latents_never_take_less(
+    batch: int, heads: int, length: int, more: int, gpu: str, timing: str, decode: bool, cache: str
+) -> None:
+    if decode:
+        before, after = latent(batch, heads, length, cache), latent(batch, heads, length + more, cache)
+    else:
+        before, after = (expanded(batch, heads, 64, 64 + past, cache) for past in (length, length + more))
+    took = run(before, sheet(gpu), timing).kernel_s
+    assert run(after, sheet(gpu), timing).kernel_s >= took * (1 - 1e-9)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.integers(1, 512), st.sampled_from([2, 16, 64, 128]), lengths, every_gpu, st.booleans())
+def test_narrower_latents_never_take_longer(
+    batch: int, heads: int, length: int, gpu: str, decode: bool
+) -> None:
+    wide, narrow = (
+        run(
+            latent(batch, heads, length, cache) if decode else expanded(batch, heads, length, length, cache),
+            sheet(gpu),
+        )
+        for cache in ("", "fp8")
+    )
+    assert narrow.kernel_s <= wide.kernel_s * (1 + 1e-9)
+
+
+@settings(max_examples=400, deadline=None)
+@given(shapes(), every_gpu)
+def test_a_narrower_cache_never_takes_longer_in_the_same_kernel(shape: dict[str, Any], gpu: str) -> None:
+    """Ampere and Ada have another kernel over 8-bit caches, which measurements show slower in prefill."""
+    wide = of(shape)
+    narrow = changed(wide, residency=shape["residency"], kv_dtype="fp8")
+    requests = [Request(op, sheet(gpu), shipped_constants().setup("default")) for op in (wide, narrow)]
+    assume(attention_kernel_of(requests[0]).calibrated_as == attention_kernel_of(requests[1]).calibrated_as)
+    assert run(narrow, sheet(gpu)).kernel_s <= run(wide, sheet(gpu)).kernel_s * (1 + 1e-9)
+
+
+@pytest.mark.parametrize("gpu", ALL)
+@pytest.mark.parametrize("heads", [(32, 8), (64, 4)])
+def test_a_cache_of_half_the_bytes_makes_a_large_decode_quicker(gpu: str, heads: tuple[int, int]) -> None:
+    wide = attention(128, *heads, 1, 16384)
+    narrow = run(changed(wide, kv_dtype="fp8"), sheet(gpu))
+    bound = 0.75 if narrow.bound_by == "memory" else 1.0  # boards with little arithmetic are bound by that
+    assert narrow.kernel_s < bound * run(wide, sheet(gpu)).kernel_s
+
+
+@settings(deadline=None)
+@given(
+    st.integers(0, 3000),
+    st.integers(1, 600),
+    st.integers(1, 8),
+    st.sampled_from([16, 64, 128]),
+    st.integers(0, 3),
+)
+def test_blocks_of_a_causal_prefill_equal_a_count_tile_by_tile(
+    before: int, q: int, group: int, keys: int, tile: int
+) -> None:
+    rows = (16, 64, 128, 192)[tile]
+    turns = -(-q * group // rows)
+    total = sum(-(-min(before + -(-(i + 1) * rows // group), before + q) // keys) for i in range(turns))
+    blocks = -(-(before + q) // keys)
+    assert causal_blocks(before, blocks, turns, keys, rows, group) == total
+
+
+def test_flashattention_2_neither_groups_nor_splits_under_a_window() -> None:
+    """However long the window is: each query head walks over the keys by itself."""
+    for name in ("a100-80gb", "l40s"):
+        grouped = attention(4, 32, 4, 1, 4096)
+        windowed = changed(grouped, window=1 << 20)
+        assert run(windowed, sheet(name)).kernel_s > 2 * run(grouped, sheet(name)).kernel_s
+    for name in ("h100-sxm", "b200"):
+        grouped = attention(4, 32, 4, 1, 4096)
+        assert (
+            run(changed(grouped, window=1 << 20), sheet(name)).kernel_s == run(grouped, sheet(name)).kernel_s
+        )
+
+
+def test_a_kernel_that_does_not_split_latents_takes_as_long_as_its_longest_sequence() -> None:
+    """TensorRT-LLM on Ampere and Ada: measured times of one and of sixteen sequences are equal."""
+    for name in ("a100-80gb", "l40s"):
+        few, many = (run(latent(batch, 32, 16384), sheet(name)).kernel_s for batch in (1, 16))
+        assert many < 1.1 * few
+    few, many = (run(latent(batch, 32, 65536), sheet("h100-sxm")).kernel_s for batch in (1, 64))
+    assert many > 8 * few

@@ -224,3 +224,21 @@ def test_stages_hold_equal_runs_of_layers(pp: int) -> None:
     assert [layer for held in layers.values() for layer in sorted(held)] == list(range(32))
     counts = [len(held) for held in layers.values()]
     assert max(counts) - min(counts) <= 1
+
+
+@pytest.mark.parametrize("ranks", [2, 8])
+@pytest.mark.parametrize("phase", ["prefill", "decode"])
+def test_latents_are_whole_on_every_rank(ranks: int, phase: str) -> None:
+    """All heads share them: a rank keeps, writes and reads all of its sequences' latents, whatever its heads."""
+    options = {"phase": phase, "batch": 2, "prompt": 64, **({"chunk": 32} if phase == "prefill" else {})}
+    graph = offchip.load_model("deepseek-v3", **options).phases[-1].graph
+    parts = check_graph(divided(graph, ranks))
+    cache = graph.tensors["layers.0.attention.latent_cache"]
+    whole, mine = (g.operator_by_name for g in (graph, parts))
+    for rank in range(ranks):
+        assert parts.tensors[f"{cache.name}@{rank}"].size_bytes == cache.size_bytes
+        for name in ("k_up", "attend"):
+            one, part = whole[f"layers.0.attention.{name}"], mine[f"layers.0.attention.{name}@{rank}"]
+            if cache.name in one.inputs:
+                read = one.reads[one.inputs.index(cache.name)]
+                assert part.reads[part.inputs.index(f"{cache.name}@{rank}")] == read > 0

@@ -14,6 +14,7 @@ from workloads.operators import (
     Convolution,
     Embedding,
     GroupedProduct,
+    LinearAttention,
     Norm,
     Optimizer,
     Pool,
@@ -72,6 +73,10 @@ KINDS = {
     "optimizer": (Optimizer(parameters=512, states=2), weights((8, 64)), []),
     "recurrence": (Recurrence(batch=2, sequence=5, hidden=16, flops_per_token=9.0), tensors((5, 2, 16)),
                    tensors((5, 1, 2, 16))),
+    "linear": (
+        LinearAttention(batch=2, sequence=5, heads=4, kv_heads=2, key_dim=8, value_dim=16),
+        [*tensors((10, 96)), *tensors((2, 4, 8, 16), role=Role.KV_CACHE, dtype="fp32")], tensors((10, 64)),
+    ),
     "gather": (AllGather(bytes=4096, group=4), tensors((512,)), tensors((2048,))),
 }  # fmt: skip
 LIES = [
@@ -89,6 +94,8 @@ LIES = [
     ("experts", "active", 9), ("experts", "expected_groups", 9.0),
     ("norm", "m", 80), ("norm", "n", 1), ("norm", "adds", 9), ("gated", "m", 16), ("pool", "n", 80),
     ("lookup", "m", 9), ("topk", "m", 800), ("topk", "k", 65), ("optimizer", "parameters", 513),
+    ("linear", "sequence", 5000), ("linear", "heads", 400), ("linear", "key_dim", 16),
+    ("linear", "state_dtype", "bf16"),
     ("recurrence", "sequence", 5000), ("recurrence", "hidden", 1600), ("gather", "bytes", 1 << 30),
 ]  # fmt: skip
 

@@ -242,7 +242,7 @@ def test_a_state_does_not_grow_with_the_context() -> None:
     assert cache_bytes(short) == state + 100 * attention
     assert cache_bytes(long) == state + 10_000 * attention
     step = short.operator_by_name["layers.0.attention.attend"]
-    assert step.kind == "recurrent"
+    assert step.kind == "linear_attention"
     assert step.read_bytes > 32 * 128 * 128 * 4
     assert step.flops == 7 * 32 * 128 * 128
     first = published("qwen3-next-80b-a3b", phase="prefill", prompt=64)
@@ -308,3 +308,15 @@ def test_a_decode_step_is_quick_to_build() -> None:
         phases[index]
         seconds.append(perf_counter() - start)
     assert min(seconds) < 0.005
+
+
+def test_chunks_of_a_latent_prefill_read_the_past_from_the_cache() -> None:
+    """No bytes of no tensor: keys and values are expanded from the cache's latents and the new ones."""
+    options = WorkloadOptions(phase="prefill", prompt=256, chunk=128)
+    first, later = (phase.graph for phase in models.build("deepseek-v3", options).phases)
+    cache = "layers.0.attention.latent_cache"
+    for part in ("k_up", "v_up"):
+        plain, past = (graph.operator_by_name[f"layers.0.attention.{part}"] for graph in (first, later))
+        assert cache not in plain.inputs
+        assert past.reads[past.inputs.index(cache)] == 512 * 128 * 2
+        assert past.beside_read == 0

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Final
 from hw_configs.problems import InputError, Problem, bad_input, nearest
 from hw_configs.whole_number import decimal
 from workloads.graph import Operator
-from workloads.operator_table import attention, collectives, experts, products, rows
+from workloads.operator_table import attention, collectives, experts, linear_attention, products, rows
 from workloads.operator_table.cells import Built, Cells, Rule, UnfitError
 from workloads.operators import Activation, CollectiveWork, Message, Norm, Rotary
 
@@ -202,7 +202,7 @@ def _figure(text: str) -> float | None:
 
 
 OPS: Final[dict[str, Rule]] = {
-    **products.OPS, **experts.OPS, **attention.OPS, **rows.OPS, **collectives.OPS,
+    **products.OPS, **experts.OPS, **attention.OPS, **linear_attention.OPS, **rows.OPS, **collectives.OPS,
 }  # fmt: skip
 """Operator names of a table and what they mean."""
 

@@ -20,6 +20,7 @@ from workloads.operators.communication import (
     ReduceScatter,
     Send,
 )
+from workloads.operators.linear_attention import LinearAttention
 from workloads.operators.products import Convolution, GroupedProduct, Product
 from workloads.operators.rows import (
     Activation,
@@ -47,18 +48,18 @@ from workloads.operators.work import FieldInfo, FieldValue, Work, fields_of
 
 __all__ = [
     "KINDS", "Activation", "AllGather", "AllReduce", "AllToAll", "Attention", "Broadcast", "CollectiveWork",
-    "Convolution",
-    "Copy", "Custom", "Elementwise", "Embedding", "FieldInfo", "FieldValue", "Gather", "GroupedProduct", "Loss",
-    "Message", "Norm", "Optimizer", "Pool", "Product", "Quantize", "Receive", "Recurrence", "Reduce", "ReduceScatter",
-    "Resize", "Rotary", "Rows", "Scatter", "Send", "Softmax", "TopK", "View", "Work", "causal_pairs", "fields_of",
+    "Convolution", "Copy", "Custom", "Elementwise", "Embedding", "FieldInfo", "FieldValue", "Gather",
+    "GroupedProduct", "LinearAttention", "Loss", "Message", "Norm", "Optimizer", "Pool", "Product", "Quantize",
+    "Receive", "Recurrence", "Reduce", "ReduceScatter", "Resize", "Rotary", "Rows", "Scatter", "Send", "Softmax", "TopK",
+    "View", "Work", "causal_pairs", "fields_of",
 ]  # fmt: skip
 
 KINDS: Final[dict[str, type[Work]]] = {
     kind.kind: kind
     for kind in (
         Product, GroupedProduct, Attention, Convolution, Norm, Quantize, Softmax, Activation, Elementwise, Rotary,
-        Embedding, Gather, Scatter, TopK, Pool, Reduce, Resize, Copy, View, Recurrence, Loss, Optimizer, AllReduce, AllGather,
-        ReduceScatter, AllToAll, Broadcast, Send, Receive, Custom,
+        Embedding, Gather, Scatter, TopK, Pool, Reduce, Resize, Copy, View, Recurrence, LinearAttention, Loss, Optimizer,
+        AllReduce, AllGather, ReduceScatter, AllToAll, Broadcast, Send, Receive, Custom,
     )
 }  # fmt: skip
 """Every operator kind by the name that files give it, as the field's operator tables do."""

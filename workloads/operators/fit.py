@@ -20,6 +20,7 @@ from workloads.operators import (
     Custom,
     Embedding,
     GroupedProduct,
+    LinearAttention,
     Message,
     Optimizer,
     Product,
@@ -98,6 +99,8 @@ def _problems(work: Work, operands: _Operands) -> Iterator[FieldProblem]:
         yield from _convolution(work, operands)
     elif isinstance(work, Attention):
         yield from _attention(work, operands)
+    elif isinstance(work, LinearAttention):
+        yield from _linear_attention(work, operands)
     elif isinstance(work, Recurrence):
         yield from _recurrence(work, operands)
     elif isinstance(work, Rows):
@@ -363,6 +366,23 @@ def _recurrence(work: Recurrence, operands: _Operands) -> Iterator[FieldProblem]
                 work, wrong, f"batch x sequence x {field} of at most {most}, the largest tensor's elements"
             )
             return
+
+
+def _linear_attention(work: LinearAttention, operands: _Operands) -> Iterator[FieldProblem]:
+    """Tokens by the heads' values in some tensor; a state has as many elements as the fields say, of their type."""
+    most = max(operands.sizes())
+    tokens = work.batch * work.sequence
+    if tokens * work.heads * work.value_dim > most:
+        wrong = "sequence" if tokens > most else "heads"
+        told = f"batch x sequence x heads x value_dim of at most {most}, the largest tensor's elements"
+        yield _wrong(work, wrong, told)
+        return
+    for tensor in operands.inputs:
+        if tensor.is_cache and len(tensor.shape) == 4 and prod(tensor.shape) != work.state_elements:
+            told = f"batch x heads x key_dim x value_dim of {prod(tensor.shape)}, the elements of {tensor.name!r}"
+            yield _wrong(work, "key_dim", told)
+        if tensor.is_cache and len(tensor.shape) == 4 and tensor.dtype != work.state_dtype:
+            yield _wrong(work, "state_dtype", f"{tensor.dtype}, the element type of {tensor.name!r}")
 
 
 def _is_part(work: Rows, tensor: Tensor) -> bool:

@@ -15,7 +15,6 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from workloads.dtypes import size_bytes
 from workloads.graph import Role
 from workloads.operators import Attention, Norm, Product, Rotary, TopK
 from workloads.transformer.shape import Indexer, LatentAttention
@@ -36,13 +35,14 @@ class _Sources(NamedTuple):
 
 
 class _Form(NamedTuple):
-    """Expanded or absorbed attention: the cache it updates, key-value heads, and elements of a key and a value."""
+    """Expanded or absorbed attention: the cache it updates, key-value heads, elements of a key and a value, choice."""
 
     cache: str
     kv_heads: int
     qk: int
     v: int
     top_k: int
+    absorbed: bool
 
 
 def write_latent_attention(
@@ -157,7 +157,7 @@ def _expanded(w: GraphWriter, step: Step, spec: LatentAttention, sources: _Sourc
     """Keys and values of every token of the context, then ordinary multi-head attention."""
     query, rotated, latent, cache, chosen = sources
     heads, rows = spec.heads, step.batch * step.context
-    past_bytes = size_bytes(step.batch * step.past * spec.kv_rank, w.precision.cache)
+    past = (cache, step.batch * step.past * spec.kv_rank) if cache and step.past else None
     parts = {}
     for part, size in (("k_up", spec.nope_dim), ("v_up", spec.v_head_dim)):
         parts[part] = w.linear(
@@ -169,7 +169,7 @@ def _expanded(w: GraphWriter, step: Step, spec: LatentAttention, sources: _Sourc
                 spec.kv_rank,
                 module=f"{module}.kv_b_proj",
                 tp="column",
-                beside_read=past_bytes,
+                past=past,
                 heads=heads,
                 kv_heads=heads,
             ),
@@ -190,7 +190,7 @@ def _expanded(w: GraphWriter, step: Step, spec: LatentAttention, sources: _Sourc
             inputs,
             out,
             used,
-            _Form(cache, kv_heads=heads, qk=qk, v=spec.v_head_dim, top_k=0),
+            _Form(cache, kv_heads=heads, qk=qk, v=spec.v_head_dim, top_k=0, absorbed=False),
         )
 
     w.write_moving(attend, step)
@@ -238,7 +238,7 @@ def _absorbed(w: GraphWriter, step: Step, spec: LatentAttention, sources: _Sourc
         }  # fmt: skip
         _emit_attention(
             writer, at, spec, (absorbed, rotated, latent, cache, chosen), mixed, used,
-            _Form(cache, kv_heads=1, qk=qk, v=spec.kv_rank, top_k=top_k),
+            _Form(cache, kv_heads=1, qk=qk, v=spec.kv_rank, top_k=top_k, absorbed=True),
         )  # fmt: skip
 
     w.write_moving(attend, step)
@@ -266,7 +266,8 @@ def _emit_attention(
     cache = form.cache
     work = Attention(
         batch=step.batch, heads=spec.heads, kv_heads=form.kv_heads, head_dim=form.qk, v_head_dim=form.v,
-        q_len=step.new, kv_len=step.context, causal=True, top_k=form.top_k, latent=True, kv_dtype=w.precision.cache,
+        q_len=step.new, kv_len=step.context, causal=True, top_k=form.top_k, latent=form.absorbed,
+        kv_dtype=w.precision.cache,
     )  # fmt: skip
     w.emit(
         "attention.attend",

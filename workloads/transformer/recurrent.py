@@ -1,15 +1,14 @@
 """The operators of layers that carry a state instead of a cache: gated delta rule and Mamba-2.
 
 Input projections, a short causal convolution, a recurrence over matrix-valued states, a gated norm and the
-output projection. The state does not grow with the context. FLOPs are those of the recurrence, token by token
-(Gated DeltaNet, arXiv:2412.06464, equation 10; Mamba-2, arXiv:2405.21060, equation 16); chunked kernels do
-more of them to use matrix units.
+output projection. The state does not grow with the context. A decode step passes it token by token, a prefill in
+chunks (:mod:`workloads.operators.linear_attention`).
 """
 
 from __future__ import annotations
 
 from workloads.graph import Role
-from workloads.operators import Convolution, Norm, Recurrence
+from workloads.operators import Convolution, LinearAttention, Norm
 from workloads.transformer.shape import Recurrence as RecurrenceShape
 from workloads.transformer.step import Step
 from workloads.transformer.writer import ACTIVATION_FLOPS, NORM_FLOPS, GraphWriter, Linear, Moves
@@ -112,16 +111,14 @@ def _recurrence(w: GraphWriter, step: Step, spec: RecurrenceShape, source: str, 
     m = step.tokens
     out = w.activation("attention.attend.out", m, spec.heads * spec.value_dim)
     weight = w.weight("attention.decay.weight", spec.vectors)
-    elements = spec.heads * spec.key_dim * spec.value_dim
     state = ""
     if step.keeps_cache:
         shape = (step.batch, spec.heads, spec.key_dim, spec.value_dim)
         state = w.tensor("attention.state", shape, STATE_DTYPE, Role.KV_CACHE)
     inputs = dict.fromkeys(name for name in (source, controls, weight, state) if name)
-    work = Recurrence(
-        batch=step.batch, sequence=step.new, hidden=spec.heads * spec.value_dim,
-        input_size=spec.conv_channels, flops_per_token=float(spec.flops * elements), heads=spec.heads,
-        kv_heads=spec.key_heads,
+    work = LinearAttention(
+        batch=step.batch, sequence=step.new, heads=spec.heads, kv_heads=spec.key_heads, key_dim=spec.key_dim,
+        value_dim=spec.value_dim, rule=spec.rule, chunk=1 if step.decode else spec.chunk, state_dtype=STATE_DTYPE,
     )  # fmt: skip
     w.emit(
         "attention.attend",

@@ -100,7 +100,8 @@ class Recurrence:
     The state is ``heads`` matrices of ``key_dim`` x ``value_dim``; keys and queries have ``key_heads`` heads.
     ``conv_channels`` features pass a convolution of ``kernel`` taps; ``gate`` features gate the output;
     ``controls`` steer decay and step size, with ``vectors`` small weights. ``norm`` elements norm the output.
-    ``flops`` per state element and token.
+    ``rule``: what a token does to the state (:mod:`workloads.operators.linear_attention`); ``chunk``: tokens that a
+    prefill takes at once.
     """
 
     heads: int
@@ -113,7 +114,8 @@ class Recurrence:
     controls: int
     vectors: int
     norm: int
-    flops: int
+    rule: str
+    chunk: int
     conv_bias: bool = False
     projection_bias: bool = False
 

@@ -57,7 +57,8 @@ class Linear:
     ``module`` is the hub's name, which decides whether a quantised checkpoint covers the layer; without one it stays
     in the model's own type. ``tp``: how tensor parallelism divides it. ``weight`` names an existing weight tensor to
     use instead of a new one. ``batch``: so many independent products, each with its own weight (heads). ``heads`` and
-    ``kv_heads``: the heads among the columns. ``beside_read``: bytes read of no input.
+    ``kv_heads``: the heads among the columns. ``past``: a cache that holds the first of its rows, and
+    the elements read of it.
     """
 
     m: int
@@ -70,7 +71,7 @@ class Linear:
     batch: int = 1
     heads: int = 0
     kv_heads: int = 0
-    beside_read: int = 0
+    past: tuple[str, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,7 +208,10 @@ class GraphWriter:
             m=m, n=n, k=k, batch=batch, weight_dtype=stored, heads=spec.heads, kv_heads=spec.kv_heads,
             extra_flops=float(m) * spec.bias,
         )  # fmt: skip
-        moves = Moves(beside_read=spec.beside_read)
+        moves = ALL
+        if spec.past is not None:
+            inputs.append(spec.past[0])
+            moves = Moves(touched={spec.past[0]: spec.past[1]})
         self.emit(name, work, inputs, (out,), dtype=arithmetic, tp=spec.tp, moves=moves)
         return out
 

@@ -27,11 +27,11 @@ from workloads.transformer.shape import Decoder, Experts, FeedForward, Layer, Re
 
 __all__ = ["READERS"]
 
-DELTA_FLOPS: Final = 7
-"""Per state element and token: decay 1, read by the key 2, add the corrected token 2, read by the query 2."""
+DELTA_CHUNK: Final = 64
+"""Tokens that kernels of the gated delta rule take at once (flash-linear-attention, FlashInfer)."""
 
-SSM_FLOPS: Final = 5
-"""Per state element and token: decay 1, add the token 2, read out 2."""
+SSM_CHUNK: Final = 256
+"""Default of the ``chunk_size`` of Mamba-2's configurations."""
 
 
 def read_qwen3_next(f: Fields, model_type: str) -> Decoder:
@@ -56,7 +56,7 @@ def read_qwen3_next(f: Fields, model_type: str) -> Decoder:
         heads=value_heads, key_heads=key_heads, key_dim=key_dim, value_dim=value_dim,
         kernel=f.integer("linear_conv_kernel_dim", default=4, most=64),
         conv_channels=2 * key_heads * key_dim + value_heads * value_dim, gate=value_heads * value_dim,
-        controls=2 * value_heads, vectors=2 * value_heads, norm=value_dim, flops=DELTA_FLOPS,
+        controls=2 * value_heads, vectors=2 * value_heads, norm=value_dim, rule="delta", chunk=DELTA_CHUNK,
     )  # fmt: skip
     interval = f.integer("full_attention_interval", default=4)
     default = [
@@ -106,7 +106,9 @@ def read_nemotron_h(f: Fields, model_type: str) -> Decoder:
         heads=mamba_heads, key_heads=groups, key_dim=state, value_dim=head_dim,
         kernel=f.integer("conv_kernel", "mamba_d_conv", default=4, most=64),
         conv_channels=inner + 2 * groups * state, gate=inner, controls=mamba_heads, vectors=3 * mamba_heads,
-        norm=inner, flops=SSM_FLOPS, conv_bias=f.flag("use_conv_bias", "mamba_conv_bias", default=True),
+        norm=inner, rule="decay",
+        chunk=f.integer("chunk_size", "mamba_chunk_size", default=SSM_CHUNK, most=1 << 16),
+        conv_bias=f.flag("use_conv_bias", "mamba_conv_bias", default=True),
         projection_bias=f.flag("use_bias", default=False),
     )  # fmt: skip
     act = activation(f, "mlp_hidden_act", default="relu2")
@@ -177,7 +179,8 @@ def read_granite_hybrid(f: Fields, model_type: str) -> Decoder:
         heads=count, key_heads=groups, key_dim=state, value_dim=head_dim,
         kernel=f.integer("mamba_d_conv", default=4, most=64),
         conv_channels=inner + 2 * groups * state, gate=inner,
-        controls=count, vectors=3 * count, norm=inner, flops=SSM_FLOPS,
+        controls=count, vectors=3 * count, norm=inner, rule="decay",
+        chunk=f.integer("chunk_size", "mamba_chunk_size", default=SSM_CHUNK, most=1 << 16),
         conv_bias=f.flag("mamba_conv_bias", default=True),
         projection_bias=f.flag("mamba_proj_bias", default=False),
     )  # fmt: skip
