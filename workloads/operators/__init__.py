@@ -50,16 +50,16 @@ __all__ = [
     "KINDS", "Activation", "AllGather", "AllReduce", "AllToAll", "Attention", "Broadcast", "CollectiveWork",
     "Convolution", "Copy", "Custom", "Elementwise", "Embedding", "FieldInfo", "FieldValue", "Gather",
     "GroupedProduct", "LinearAttention", "Loss", "Message", "Norm", "Optimizer", "Pool", "Product", "Quantize",
-    "Receive", "Recurrence", "Reduce", "ReduceScatter", "Resize", "Rotary", "Rows", "Scatter", "Send", "Softmax", "TopK",
-    "View", "Work", "causal_pairs", "fields_of",
+    "Receive", "Recurrence", "Reduce", "ReduceScatter", "Resize", "Rotary", "Rows", "Scatter", "Send", "Softmax",
+    "TopK", "View", "Work", "causal_pairs", "fields_of",
 ]  # fmt: skip
 
 KINDS: Final[dict[str, type[Work]]] = {
     kind.kind: kind
     for kind in (
         Product, GroupedProduct, Attention, Convolution, Norm, Quantize, Softmax, Activation, Elementwise, Rotary,
-        Embedding, Gather, Scatter, TopK, Pool, Reduce, Resize, Copy, View, Recurrence, LinearAttention, Loss, Optimizer,
-        AllReduce, AllGather, ReduceScatter, AllToAll, Broadcast, Send, Receive, Custom,
+        Embedding, Gather, Scatter, TopK, Pool, Reduce, Resize, Copy, View, Recurrence, LinearAttention, Loss,
+        Optimizer, AllReduce, AllGather, ReduceScatter, AllToAll, Broadcast, Send, Receive, Custom,
     )
 }  # fmt: skip
 """Every operator kind by the name that files give it, as the field's operator tables do."""
