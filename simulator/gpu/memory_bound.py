@@ -23,7 +23,7 @@ from hw_configs.compiled import compiled
 __all__ = ["CLASSES", "COLUMNS", "CONSTANTS", "memory_bound_rows"]
 
 Array = NDArray[np.float64]
-CLASSES: Final = ("norm", "softmax", "elementwise", "gated", "rotary", "lookup")
+CLASSES: Final = ("norm", "softmax", "elementwise", "gated", "rotary", "lookup", "quantize")
 COLUMNS: Final = (
     "rows", "columns", "reads", "writes", "element_bytes", "sms", "clock", "bandwidth", "l2", "previous",
     "row_sync", "l2_bytes_per_clock",

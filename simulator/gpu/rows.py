@@ -24,21 +24,35 @@ from workloads.operators import Activation, Attention, GroupedProduct, Product, 
 __all__ = ["FAMILIES", "Prediction", "Request", "family_of", "predict"]
 
 Array = NDArray[np.float64]
-FAMILIES: Final = ("tensor16", "tensor8", "simt32", "attention_decode", "attention_prefill", "memory_bound")
+FAMILIES: Final = (
+    "tensor16", "widened", "tensor8", "tensor4", "simt32", "attention_decode", "attention_prefill", "memory_bound",
+)  # fmt: skip
+PRODUCTS: Final = frozenset({"tensor16", "widened", "tensor8", "tensor4", "simt32"})
+"""Families that the kernel of products prices. ``widened``: weights are stored narrower than 16-bit arithmetic."""
 BOUNDS: Final = ("compute", "memory", "l2", "latency")
 ATTENTION_BOUNDS: Final = ("compute", "memory", "exp units", "latency")
 MEMORY_BOUNDS: Final = ("compute", "memory", "l2", "latency")
-NARROW: Final = frozenset({"fp8", "mxfp8", "int8", "uint8", "fp4", "mxfp4", "nvfp4", "int4"})
+EIGHT: Final = frozenset({"fp8", "mxfp8", "int8", "uint8"})
+FOUR: Final = frozenset({"fp4", "mxfp4", "nvfp4", "int4"})
+SCALED_BY_UNIT: Final = frozenset({"mxfp8", "mxfp4", "nvfp4"})
+"""Types whose scales a matrix unit that has them multiplies in itself."""
 WIDE: Final = frozenset({"fp32", "fp64"})
 MEMORY_CLASS: Final = {
     "norm": "norm", "softmax": "softmax", "elementwise": "elementwise",
-    "rotary": "rotary", "embedding": "lookup", "gather": "lookup", "scatter": "lookup",
+    "rotary": "rotary", "quantize": "quantize", "embedding": "lookup", "gather": "lookup", "scatter": "lookup",
 }  # fmt: skip
 CHOICES: Final = {
     t * 100 + int(s): f"{int(tile[0])}x{int(tile[1])}/{int(s)}"
     for t, tile in enumerate(gemm.TILES) for s in gemm.SPLITS
 }  # fmt: skip
 """Names of a product's choices: tile and split."""
+K_PADDING: Final = {"tensor16": 32.0, "widened": 32.0, "tensor8": 64.0, "tensor4": 128.0, "simt32": 8.0}
+"""Elements of the reduction that one step of the pipeline takes: 64 bytes of them on matrix units."""
+MATRIX_ENERGY: Final = {
+    "tensor16": "tensor16", "widened": "tensor16", "attention_decode": "tensor16", "attention_prefill": "tensor16",
+    "tensor8": "tensor8", "tensor4": "tensor4",
+}  # fmt: skip
+"""The entry of the energies that a family's operations take; others are those of vector lanes."""
 ROW_KINDS: Final = frozenset({"norm", "softmax", "topk", "loss"})
 
 
@@ -74,16 +88,29 @@ class Prediction:
         return max(self.kernel_s + self.launch_s, self.host_s)
 
 
-def family_of(operator: Operator) -> str:
-    """The family whose kernel prices an operator."""
+def family_of(operator: Operator, sheet: GpuSheet) -> str:
+    """The family whose kernel prices an operator on a GPU: that of the type in which it runs there."""
     kind = operator.kind
     if kind in ("matmul", "grouped_matmul", "conv", "recurrent"):
-        if operator.dtype in NARROW:
-            return "tensor8"
-        return "simt32" if operator.dtype in WIDE else "tensor16"
+        arithmetic = sheet.serves(operator.dtype)
+        if arithmetic in EIGHT or arithmetic in FOUR:
+            return "tensor8" if arithmetic in EIGHT else "tensor4"
+        if arithmetic in WIDE:
+            return "simt32"
+        return "widened" if stored_width(operator) < 2.0 else "tensor16"
     if kind == "attention":
         return "attention_decode" if _attention(operator).q_len == 1 else "attention_prefill"
     return "memory_bound"
+
+
+def stored_width(operator: Operator) -> float:
+    """Bytes of one element of a product's right operand."""
+    work = operator.work
+    if not isinstance(work, Product | GroupedProduct):
+        return size(operator.dtype)
+    if isinstance(work, Product) and work.weight_bytes and work.n * work.k and work.rate == 1.0:
+        return work.weight_bytes / (work.n * work.k)
+    return size(work.weight_dtype or operator.dtype)
 
 
 def size(dtype: str) -> float:
@@ -96,7 +123,7 @@ def gemm_line(request: Request, constants: Constants) -> list[float]:
     operator, sheet, setup = request.operator, request.sheet, request.setup
     work, dtype = operator.work, operator.dtype
     assert isinstance(work, Product | GroupedProduct)
-    family = family_of(operator)
+    family = family_of(operator, sheet)
     m, n, k = (max(1.0, float(side)) for side in (work.m, work.n, work.k))
     element = size(dtype)
     weight = size(work.weight_dtype or dtype)
@@ -113,24 +140,25 @@ def gemm_line(request: Request, constants: Constants) -> list[float]:
         m, n, k, batch, element, weight, max(element, 2.0), sheet.sms, sheet.clock,
         sheet.rate(dtype) * speed, sheet.bandwidth * constants.memory_share(sheet.memory),
         sheet.l2_visible_bytes, sheet.shared_bytes, float(sheet.architecture.operand_sharing),
-        rotation_of(operator, setup), setup.library if family == "tensor16" else 1.0,
-        1.0 if family == "tensor8" or batch > 1 else 32.0, sheet.tdp, sheet.idle,
+        rotation_of(operator, setup), setup.library_share(family),
+        1.0 if batch > 1 else setup.splits.get(family, 32.0), sheet.tdp, sheet.idle,
         joule / speed, sheet.joule_per_byte,
-        32.0 if family == "tensor16" else 8.0 if family == "simt32" else 128.0,
+        K_PADDING[family],
         resident_share(operator, left_bytes, batch * m * k * element),
-        3.0 * batch * m * k if family == "tensor8" and setup.cache_write else 0.0, -1.0,
-        float(sheet.architecture.multiprocessors_per_tile), sheet.architecture.accumulator_bytes,
-        float(sheet.architecture.l2_bytes_per_clock), float(work.scale_block), sheet.rate("fp32", matrix=False),
+        -1.0, float(sheet.architecture.multiprocessors_per_tile), sheet.architecture.accumulator_bytes,
+        float(sheet.architecture.l2_bytes_per_clock),
+        0.0 if family == "widened" or sheet.serves(dtype) in SCALED_BY_UNIT else float(work.scale_block),
+        float(family == "widened"), sheet.rate("fp32", matrix=False), float(sheet.architecture.operand_sharing > 1),
     ]  # fmt: skip
 
 
 def flop_joules(family: str, sheet: GpuSheet, constants: Constants) -> float:
     """J per FLOP of a family: on matrix units, or on vector units for FP32 and memory-bound operators."""
     table = constants.data["energy_pj"]
-    if family in ("simt32", "memory_bound"):
+    if family not in MATRIX_ENERGY:
         return operation_joules(table["simt32"], sheet.architecture.process_energy, sheet.clock)
     return operation_joules(
-        table["tensor8" if family == "tensor8" else "tensor16"],
+        table[MATRIX_ENERGY[family]],
         sheet.architecture.matrix_process_energy,
         sheet.clock,
     )
@@ -266,7 +294,7 @@ def predict(requests: Sequence[Request], constants: Constants) -> list[Predictio
     found: list[Prediction | None] = [None] * len(requests)
     groups: dict[str, list[int]] = {}
     for index, request in enumerate(requests):
-        groups.setdefault(family_of(request.operator), []).append(index)
+        groups.setdefault(family_of(request.operator, request.sheet), []).append(index)
     for family, indices in groups.items():
         chosen = [requests[i] for i in indices]
         for i, prediction in zip(indices, _family(family, chosen, constants), strict=True):
@@ -291,7 +319,7 @@ def _family(family: str, requests: list[Request], constants: Constants) -> list[
         names = BOUNDS
     made = []
     joules: dict[int, float] = {}
-    product = family in ("tensor16", "tensor8", "simt32")
+    product = family in PRODUCTS
     for request, row in zip(requests, out.tolist(), strict=True):
         sheet, operator, setup = request.sheet, request.operator, request.setup
         key = launch_key(family, request)
