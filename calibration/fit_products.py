@@ -44,6 +44,7 @@ GEMM: Final[Limits] = {
     "l2_rate": (0.95, 0.3, 1.0), "store": (32.0, 4.0, 256.0), "promote": (2.0, 2.0, 2.0),
     "convert": (1.0, 1.0, 1.0), "vector_overlap": (8.0, 8.0, 8.0), "wave_cycles_async": (500.0, 50.0, 6000.0),
     "epilogue_async": (0.2, 0.01, 1.5), "store_async": (64.0, 4.0, 256.0),
+    "epilogue_pins": (0.9, 0.01, 1.5),
 }  # fmt: skip
 """``promote``: instructions per sum and block of scales (multiply, add). ``convert``: per weight, of packed ones."""
 
@@ -84,9 +85,9 @@ def fit_products(rows: Sequence[Sample], data: dict[str, Any], wanted: frozenset
         shares.pop(key, None)
     fit_half(rows, data)
     for name in BLOCK_LIBRARIES:
-        data["setups"][f"block-layer-{name}"] = _setup(data, {"tensor8": 1})
-    data["setups"]["linear-layer"] = _setup(data, {"tensor8": 1, "tensor4": 1})
-    data["setups"]["engine-plugin"] = _setup(data, {})
+        data["setups"][f"block-layer-{name}"] = _setup(data, {"tensor8": 1}, ["tensor8"])
+    data["setups"]["linear-layer"] = _setup(data, {"tensor8": 1, "tensor4": 1}, ["tensor8"])
+    data["setups"]["engine-plugin"] = _setup(data, {"integer8": 1}, [])
     fit_narrow(rows, data)
     if "widened" in wanted:
         fit_plugins(rows, data)
@@ -94,10 +95,10 @@ def fit_products(rows: Sequence[Sample], data: dict[str, Any], wanted: frozenset
         fit_wide(rows, data)
 
 
-def _setup(data: dict[str, Any], splits: dict[str, int]) -> dict[str, Any]:
+def _setup(data: dict[str, Any], splits: dict[str, int], by_rows: list[str]) -> dict[str, Any]:
     """A setup as kernels in a graph, with launches of its own."""
     made = json.loads(json.dumps(data["setups"]["graph-mean"]))
-    made["splits"] = splits
+    made["splits"], made["by_rows"] = splits, by_rows
     return dict(made)
 
 
@@ -131,7 +132,7 @@ def fit_half(rows: Sequence[Sample], data: dict[str, Any]) -> None:
     setups["wall-incl-launch"]["launch_us"]["tensor16"] = rounded(x[count + 3])
     setups["kernel"]["library"] = rounded(x[count + 4])
     for name in ("graph-mean", "default", "vllm-hook-mean"):
-        for family in ("tensor16", "widened", "tensor8", "tensor4"):
+        for family in ("tensor16", "widened", "tensor8", "integer8", "tensor4"):
             setups[name]["launch_us"][family] = 0.0
             setups[name]["launch_kcycles"][family] = rounded(x[count])
             if paired.any():
@@ -141,7 +142,7 @@ def fit_half(rows: Sequence[Sample], data: dict[str, Any]) -> None:
 
 def fit_narrow(rows: Sequence[Sample], data: dict[str, Any]) -> None:
     """8-bit and 4-bit products, and the kernel that quantises activations before them in engines' layers."""
-    for family, wider, ratio in (("tensor8", "tensor16", 0.55), ("tensor4", "tensor8", 0.6)):
+    for family, wider, ratio in (("tensor8", "tensor16", 0.55), ("integer8", "tensor16", 0.5), ("tensor4", "tensor8", 0.6)):
         data[family] = dict(data[wider])
         data["energy_pj"][family] = rounded(data["energy_pj"][wider] * ratio)
     data["memory_bound/quantize"] = {name: limit[0] for name, limit in QUANTIZE.items()}
@@ -234,28 +235,34 @@ def fit_plugins(rows: Sequence[Sample], data: dict[str, Any]) -> None:
     """Weight-only and SmoothQuant plug-ins: launches, and the rate and conversions of kernels with narrow weights."""
     data["widened"] = dict(data["tensor16"])
     setup = data["setups"]["engine-plugin"]
-    setup["library_of"] = {"widened": 0.9, "tensor8": 1.0}
-    for family in ("widened", "tensor8"):
+    setup["library_of"] = {"widened": 0.9}
+    for family in ("widened", "integer8"):
         chosen = [s for s in product_rows(rows, family) if setup_name(s.row) == "engine-plugin"]
         if len(chosen) < 20:
             continue
         lines = gemm_lines(chosen, data)
         clock = np.array([s.sheet.clock for s in chosen])
-        start = data[family]
-        free = {"convert": (1.0, 0.1, 8.0)} if family == "widened" else {}
+        start, energy = data[family], data["energy_pj"].get(family, 1.0)
+        free = {"convert": (1.0, 0.1, 8.0)}
+        if family == "integer8":
+            free = {name: (start[name], *GEMM[name][1:]) for name in FREE_NARROW}
         limits = [free.get(n, (start[n],) * 3) for n in GEMM]
+        more = [(0.9, 0.5, 1.0), (energy,) * 3] if family == "widened" else [(1.0,) * 3, (energy, 0.6 * energy, 1.2 * energy)]
+        joules = lines[:, gemm.JF] / energy
 
-        def predicted(x: Array, lines: Array = lines, clock: Array = clock) -> Array:
-            lines[:, gemm.LIB] = x[-2]
-            return np.asarray(gemm_us(lines, x[:-2]) + x[-1] * 1e9 / clock)
+        def predicted(x: Array, lines: Array = lines, clock: Array = clock, joules: Array = joules) -> Array:
+            lines[:, gemm.LIB], lines[:, gemm.JF] = x[-3], joules * x[-2]
+            return np.asarray(gemm_us(lines, x[:-3]) + x[-1] * 1e9 / clock)
 
         x = search(
-            [*limits, (0.9, 0.5, 1.0), (12.0, 3.0, 30.0)], predicted, measured_of(chosen), weights_of(chosen),
-            rounds=2, evaluations=400,
+            [*limits, *more, (12.0, 3.0, 30.0)], predicted, measured_of(chosen), weights_of(chosen), rounds=2,
+            evaluations=500,
         )  # fmt: skip
+        data[family] = named(GEMM, x[:-3])
         if family == "widened":
-            data[family] = named(GEMM, x[:-2])
-        setup["library_of"][family] = rounded(x[-2])
+            setup["library_of"][family] = rounded(x[-3])
+        else:
+            data["energy_pj"][family] = rounded(x[-2])
         for key in [key for key in setup["launch_kcycles"] if key == family or key.startswith(f"{family}/")]:
             setup["launch_kcycles"][key] = rounded(x[-1])
 

@@ -35,7 +35,7 @@ class Setup:
     ``vectorised``: whether memory-bound kernels move vectors or single elements. ``eager``: collectives on
     ranks that are not synchronised. ``cache_write``: attention writes its new keys and values first.
     ``library_of`` holds the share of families of products whose library is another, and ``splits`` into how many
-    parts a family's library may split a reduction.
+    parts a family's library may split a reduction. ``by_rows``: families whose library takes its tile by the rows alone.
     """
 
     launch_us: Mapping[str, float]
@@ -49,6 +49,7 @@ class Setup:
     cache_write: bool
     library_of: Mapping[str, float]
     splits: Mapping[str, float]
+    by_rows: Sequence[str]
 
     def library_share(self, family: str) -> float:
         """Share of the matrix rate that the library of a family of products reaches."""
@@ -72,7 +73,7 @@ class Constants:
         own = setups.get(timing, setups["default"])
         return Setup(
             own["launch_us"], own["launch_kcycles"], own["host_us"], own["rotation"], own["library"], own["previous"],
-            own["vectorised"], own["eager"], own["cache_write"], own.get("library_of", {}), own.get("splits", {}),
+            own["vectorised"], own["eager"], own["cache_write"], own.get("library_of", {}), own.get("splits", {}), own.get("by_rows", ()),
         )  # fmt: skip
 
     def memory_share(self, key: str) -> float:

@@ -42,6 +42,7 @@ COLUMNS: Final = (
     "shared", "sharing", "rotation", "library", "splits", "tdp", "idle", "j_flop", "j_byte", "k_padding",
     "resident", "reread_bytes", "tile_sms", "accumulators", "l2_bytes_per_clock",
     "scale_block", "converted", "vector_rate", "asynchronous",
+    "least_rows", "narrow_pins",
 )  # fmt: skip
 """Inputs of a row. ``rotation``: weight tensors that a benchmark cycles through one activation (0: cold).
 ``library``: share of the arithmetic rate that the library generation reaches. ``splits``: whether the
@@ -53,14 +54,17 @@ multiprocessor holds. ``scale_block``: steps of the reduction between two scalin
 element of the tile on the vector units; 0: none. ``converted``: 1 where weights are stored narrower than the
 arithmetic and each thread block widens its own in registers. ``vector_rate``: FLOPs per cycle of the vector units.
 ``asynchronous``: 1 where a kernel's loads, products and stores run beside one another (warp-specialised kernels of
-clusters), 0 where a thread block stores its tile before the next begins."""
-M, N, K, B, EA, EW, EO, SMS, CLK, RATE, BW, L2, SHARED, SHARING, ROT, LIB, MAXS, TDP, IDLE, JF, JB, KPAD, RES, REREAD, TILESMS, ACC, L2CLK, SCALE, CONV, VRATE, ASYNC = range(31)  # fmt: skip  # noqa: E501
+clusters), 0 where a thread block stores its tile before the next begins. ``least_rows``: 1 where the library takes its tile by the
+rows alone: as many as there are, to 128. ``narrow_pins``: 1 for GDDR, whose few fast pins turn round between reads and
+writes, which a kernel that stores in bursts waits for."""
+M, N, K, B, EA, EW, EO, SMS, CLK, RATE, BW, L2, SHARED, SHARING, ROT, LIB, MAXS, TDP, IDLE, JF, JB, KPAD, RES, REREAD, TILESMS, ACC, L2CLK, SCALE, CONV, VRATE, ASYNC, LEASTROWS, PINS = range(33)  # fmt: skip  # noqa: E501
 CONSTANTS: Final = (
     "e0", "feed", "feed_exponent", "overlap", "wave_cycles", "latency_us", "l2_share", "reduce_cycles",
     "quantisation", "epilogue", "memory_overlap", "access", "l2_rate", "store",
     "promote", "convert", "vector_overlap", "wave_cycles_async", "epilogue_async", "store_async",
+    "epilogue_pins",
 )  # fmt: skip
-E0, FEED, FEEDX, OVER, WAVE, LAT, L2SHARE, REDUCE, QUANT, EPI, MEMOVER, ACCESS, L2RATE, STORE, PROMOTE, CONVERT, VOVER, WAVEA, EPIA, STOREA = range(20)  # fmt: skip  # noqa: E501
+E0, FEED, FEEDX, OVER, WAVE, LAT, L2SHARE, REDUCE, QUANT, EPI, MEMOVER, ACCESS, L2RATE, STORE, PROMOTE, CONVERT, VOVER, WAVEA, EPIA, STOREA, EPIP = range(21)  # fmt: skip  # noqa: E501
 TILES: Final = np.array(
     [[256, 128], [128, 256], [128, 128], [128, 64], [64, 128], [64, 64], [32, 64], [64, 32], [16, 64], [16, 128]],
     dtype=np.float64,
@@ -133,7 +137,7 @@ def gemm_rows(rows: Array, constants: Array, tiles: Array, splits: Array, out: A
         l2_rate = sms * clk * f[L2CLK] * x[L2RATE]
         joule, budget = 2 * m * n * k * b * f[JF], f[TDP] - f[IDLE]
         # How much of its fill, drain and store a kernel hides is the way it is written.
-        wave_cycles, epilogue, store = x[WAVE], x[EPI], x[STORE]
+        wave_cycles, epilogue, store = x[WAVE], x[EPIP] if f[PINS] > 0 else x[EPI], x[STORE]
         if f[ASYNC] > 0:
             wave_cycles, epilogue, store = x[WAVEA], x[EPIA], x[STOREA]
         best = 1e30
@@ -142,6 +146,8 @@ def gemm_rows(rows: Array, constants: Array, tiles: Array, splits: Array, out: A
             # A library keeps no tile of more than 32 rows half empty; one that is holds what half of it would.
             held = max(m, bm / 2) if bm > 32 else m
             rows_m, rows_n = np.ceil(m / bm), np.ceil(n / bn)
+            if f[LEASTROWS] > 0 and bm < min(m, 128.0):
+                continue
             stages, occupancy = residency(bm, bn, f[SHARED], f[ACC])
             if occupancy == 0:
                 continue

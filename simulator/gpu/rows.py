@@ -25,15 +25,18 @@ __all__ = ["FAMILIES", "Prediction", "Request", "family_of", "predict"]
 
 Array = NDArray[np.float64]
 FAMILIES: Final = (
-    "tensor16", "widened", "tensor8", "tensor4", "simt32", "attention_decode", "attention_prefill", "memory_bound",
+    "tensor16", "widened", "tensor8", "integer8", "tensor4", "simt32", "attention_decode", "attention_prefill", "memory_bound",
 )  # fmt: skip
-PRODUCTS: Final = frozenset({"tensor16", "widened", "tensor8", "tensor4", "simt32"})
+PRODUCTS: Final = frozenset({"tensor16", "widened", "tensor8", "integer8", "tensor4", "simt32"})
 """Families that the kernel of products prices. ``widened``: weights are stored narrower than 16-bit arithmetic."""
 BOUNDS: Final = ("compute", "memory", "l2", "latency")
 ATTENTION_BOUNDS: Final = ("compute", "memory", "exp units", "latency")
 MEMORY_BOUNDS: Final = ("compute", "memory", "l2", "latency")
-EIGHT: Final = frozenset({"fp8", "mxfp8", "int8", "uint8"})
-FOUR: Final = frozenset({"fp4", "mxfp4", "nvfp4", "int4"})
+NARROW_FAMILY: Final = {
+    "fp8": "tensor8", "mxfp8": "tensor8", "int8": "integer8", "uint8": "integer8", "int4": "integer8",
+    "fp4": "tensor4", "mxfp4": "tensor4", "nvfp4": "tensor4",
+}  # fmt: skip
+"""The family of products whose arithmetic is narrower than 16 bits."""
 SCALED_BY_UNIT: Final = frozenset({"mxfp8", "mxfp4", "nvfp4"})
 """Types whose scales a matrix unit that has them multiplies in itself."""
 WIDE: Final = frozenset({"fp32", "fp64"})
@@ -46,11 +49,11 @@ CHOICES: Final = {
     for t, tile in enumerate(gemm.TILES) for s in gemm.SPLITS
 }  # fmt: skip
 """Names of a product's choices: tile and split."""
-K_PADDING: Final = {"tensor16": 32.0, "widened": 32.0, "tensor8": 64.0, "tensor4": 128.0, "simt32": 8.0}
+K_PADDING: Final = {"tensor16": 32.0, "widened": 32.0, "tensor8": 64.0, "integer8": 64.0, "tensor4": 128.0, "simt32": 8.0}
 """Elements of the reduction that one step of the pipeline takes: 64 bytes of them on matrix units."""
 MATRIX_ENERGY: Final = {
     "tensor16": "tensor16", "widened": "tensor16", "attention_decode": "tensor16", "attention_prefill": "tensor16",
-    "tensor8": "tensor8", "tensor4": "tensor4",
+    "tensor8": "tensor8", "integer8": "integer8", "tensor4": "tensor4",
 }  # fmt: skip
 """The entry of the energies that a family's operations take; others are those of vector lanes."""
 ROW_KINDS: Final = frozenset({"norm", "softmax", "topk", "loss"})
@@ -93,8 +96,8 @@ def family_of(operator: Operator, sheet: GpuSheet) -> str:
     kind = operator.kind
     if kind in ("matmul", "grouped_matmul", "conv", "recurrent"):
         arithmetic = sheet.serves(operator.dtype)
-        if arithmetic in EIGHT or arithmetic in FOUR:
-            return "tensor8" if arithmetic in EIGHT else "tensor4"
+        if arithmetic in NARROW_FAMILY:
+            return NARROW_FAMILY[arithmetic]
         if arithmetic in WIDE:
             return "simt32"
         return "widened" if stored_width(operator) < 2.0 else "tensor16"
@@ -149,6 +152,7 @@ def gemm_line(request: Request, constants: Constants) -> list[float]:
         float(sheet.architecture.l2_bytes_per_clock),
         0.0 if family == "widened" or sheet.serves(dtype) in SCALED_BY_UNIT else float(work.scale_block),
         float(family == "widened"), sheet.rate("fp32", matrix=False), float(sheet.architecture.operand_sharing > 1),
+        float(family in setup.by_rows), float(sheet.memory.startswith("GDDR")),
     ]  # fmt: skip
 
 
