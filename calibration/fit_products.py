@@ -22,7 +22,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration.fit_memory_bound import fit_memory_share
+from calibration.fit_memory_bound import ONE_ROW, fit_memory_share
 from calibration.gpu_samples import ENGINE_ROWS, ROOT, Sample, family_of_sample, measured_of, samples, weights_of
 from calibration.search import Limits, named, rounded, search
 from offchip.validation.engine_rows import BLOCK_LIBRARIES, setup_name
@@ -61,7 +61,7 @@ share; pJ per FLOP."""
 QUANTIZE: Final[Limits] = {
     "in_flight_kib": (24.0, 4.0, 64.0), "latency_us": (0.6, 0.6, 0.6), "row_us": (1.5, 0.1, 6.0),
     "keep": (0.7, 0.05, 1.0), "l2_share": (0.8, 0.2, 1.0), "access": (0.9, 0.4, 1.0),
-    "exit_us": (0.3, 0.01, 2.0), "kept": (12.0, 2.0, 128.0),
+    "exit_us": (0.3, 0.01, 2.0), "kept": (12.0, 2.0, 128.0), "packed_kib": ONE_ROW,
 }  # fmt: skip
 IN_GRAPHS: Final = ("graph-mean", "default", "vllm-hook-mean", "linear-layer", "engine-plugin")
 

@@ -19,7 +19,7 @@ from simulator.gpu.power import operation_joules
 from simulator.gpu.sheet import ATTENTION_KERNELS, GpuSheet
 from workloads.dtypes import BITS
 from workloads.graph import Operator
-from workloads.operators import Activation, Attention, GroupedProduct, Product, Quantize, Rows
+from workloads.operators import Activation, Attention, GroupedProduct, Norm, Product, Quantize, Rows
 
 __all__ = ["FAMILIES", "Prediction", "Request", "family_of", "predict"]
 
@@ -56,6 +56,8 @@ MATRIX_ENERGY: Final = {
     "tensor8": "tensor8", "integer8": "integer8", "tensor4": "tensor4",
 }  # fmt: skip
 """The entry of the energies that a family's operations take; others are those of vector lanes."""
+BATCH_SUMS: Final = frozenset({"forward", "recompute", "backward"})
+"""Passes of a training step, in which a batch norm adds up over the batch before it does anything else."""
 ROW_KINDS: Final = frozenset({"norm", "softmax", "topk", "loss"})
 
 
@@ -248,6 +250,8 @@ def attention_line(request: Request, constants: Constants) -> list[float]:
 
 def memory_class(operator: Operator) -> str:
     """The class whose constants a memory-bound operator takes."""
+    if isinstance(operator.work, Norm) and operator.work.norm == "batch":
+        return "elementwise"
     if isinstance(operator.work, Activation):
         gated = operator.work.gated or operator.read_bytes > 1.5 * operator.write_bytes
         return "gated" if gated else "elementwise"
@@ -264,14 +268,18 @@ def memory_line(request: Request, constants: Constants) -> list[float]:
         m, n = float(operator.work.m), float(operator.work.n)
     elements = m * n * element
     read = operator.read_bytes
-    if isinstance(operator.work, Quantize) and operator.work.dynamic and not operator.work.per_token:
+    work = operator.work
+    if isinstance(work, Quantize) and work.dynamic and not work.per_token:
         read *= 2  # the largest magnitude of all comes first
+    if isinstance(work, Norm) and work.norm == "batch" and operator.place.training_pass in BATCH_SUMS:
+        read *= 2  # the sums of each channel come first
     residency = operator.residency
     previous = residency in ("hot", "previous") or (not residency and setup.previous)
     return [
         m, n, read / elements, operator.write_bytes / elements, element, sheet.sms, sheet.clock,
         sheet.bandwidth * constants.memory_share(sheet.memory), sheet.l2_visible_bytes, float(previous),
-        float(reduces_rows(operator)), float(sheet.architecture.l2_bytes_per_clock),
+        float(reduces_rows(operator)), float(sheet.architecture.l2_bytes_per_clock), max(0.0, operator.flops),
+        sheet.rate("fp64" if operator.dtype == "fp64" else "fp32", matrix=False),
     ]  # fmt: skip
 
 
@@ -280,6 +288,8 @@ def reduces_rows(operator: Operator) -> bool:
     work = operator.work
     if isinstance(work, Quantize):
         return work.dynamic and work.per_token and not work.block
+    if isinstance(work, Norm) and work.norm == "batch":
+        return False  # its channels are the columns; their sums are a pass of their own, in training
     return operator.kind in ROW_KINDS
 
 
