@@ -36,6 +36,7 @@ class Setup:
     ranks that are not synchronised. ``cache_write``: attention writes its new keys and values first.
     ``library_of`` holds the share of families of products whose library is another, and ``splits`` into how many
     parts a family's library may split a reduction. ``by_rows``: families whose library takes its tile by the rows alone.
+    ``conversions``: instructions with which a library widens a weight, beside the least.
     """
 
     launch_us: Mapping[str, float]
@@ -50,6 +51,7 @@ class Setup:
     library_of: Mapping[str, float]
     splits: Mapping[str, float]
     by_rows: Sequence[str]
+    conversions: float
 
     def library_share(self, family: str) -> float:
         """Share of the matrix rate that the library of a family of products reaches."""
@@ -74,6 +76,7 @@ class Constants:
         return Setup(
             own["launch_us"], own["launch_kcycles"], own["host_us"], own["rotation"], own["library"], own["previous"],
             own["vectorised"], own["eager"], own["cache_write"], own.get("library_of", {}), own.get("splits", {}), own.get("by_rows", ()),
+            own.get("conversions", 1.0),
         )  # fmt: skip
 
     def memory_share(self, key: str) -> float:

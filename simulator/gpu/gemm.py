@@ -51,8 +51,8 @@ reduction may be split. ``resident``: share of the left operand that no DRAM rea
 gives more than once, where a simulation of the L2 knows them; below zero the closed form says. ``tile_sms``:
 multiprocessors that work on a tile of 128 rows and more together. ``accumulators``: bytes of accumulators that a
 multiprocessor holds. ``scale_block``: steps of the reduction between two scalings of the sums, a multiply-add per
-element of the tile on the vector units; 0: none. ``converted``: 1 where weights are stored narrower than the
-arithmetic and each thread block widens its own in registers. ``vector_rate``: FLOPs per cycle of the vector units.
+element of the tile on the vector units; 0: none. ``converted``: where weights are stored narrower than the
+arithmetic and each thread block widens its own in registers, by how many times the least instructions. ``vector_rate``: FLOPs per cycle of the vector units.
 ``asynchronous``: 1 where a kernel's loads, products and stores run beside one another (warp-specialised kernels of
 clusters), 0 where a thread block stores its tile before the next begins. ``least_rows``: 1 where the library takes its tile by the
 rows alone: as many as there are, to 128. ``narrow_pins``: 1 for GDDR, whose few fast pins turn round between reads and
@@ -97,18 +97,13 @@ def fetched_again(
     """Operand bytes that DRAM gives more than once, where a wave of down x across tiles walks down its columns.
 
     The next strip of columns needs the left operand again, of which the L2 holds so much; the strip's own panel of
-    the right operand stays while the wave walks, as far as it fits beside the wave's rows.
+    the right operand stays while the wave walks, as far as it fits.
     """
-    panels = (down * bm * f[EA] + across * bn * f[EW]) * depth
-    if panels <= l2:
-        return 0.0
     left, right = f[B] * f[M] * f[K] * f[EA], f[B] * f[K] * f[N] * f[EW]
     strips, steps = np.ceil(rows_n / across), np.ceil(rows_m / down)
-    missed = min(1.0, panels / l2 - 1.0)
-    again = (strips - 1.0) * left * missed
-    strip = across * bn * f[EW] * depth
-    if steps > 1 and strip > l2:
-        again += (steps - 1.0) * right * min(1.0, strip / l2 - 1.0)
+    again = (strips - 1.0) * left * min(1.0, max(0.0, left / f[B] / l2 - 1.0))
+    if steps > 1:
+        again += (steps - 1.0) * right * min(1.0, max(0.0, across * bn * f[EW] * depth / l2 - 1.0))
     return again
 
 

@@ -56,6 +56,10 @@ MATRIX_ENERGY: Final = {
     "tensor8": "tensor8", "integer8": "integer8", "tensor4": "tensor4",
 }  # fmt: skip
 """The entry of the energies that a family's operations take; others are those of vector lanes."""
+TYPE_OF_ENERGY: Final = {
+    "tensor16": "fp16", "tensor8": "fp8", "integer8": "int8", "tensor4": "nvfp4", "simt32": "fp32",
+}  # fmt: skip
+"""The element type whose peak rate goes with an energy."""
 BATCH_SUMS: Final = frozenset({"forward", "recompute", "backward"})
 """Passes of a training step, in which a batch norm adds up over the batch before it does anything else."""
 ROW_KINDS: Final = frozenset({"norm", "softmax", "topk", "loss"})
@@ -153,21 +157,17 @@ def gemm_line(request: Request, constants: Constants) -> list[float]:
         -1.0, float(sheet.architecture.multiprocessors_per_tile), sheet.architecture.accumulator_bytes,
         float(sheet.architecture.l2_bytes_per_clock),
         0.0 if family == "widened" or sheet.serves(dtype) in SCALED_BY_UNIT else float(work.scale_block),
-        float(family == "widened"), sheet.rate("fp32", matrix=False), float(sheet.architecture.operand_sharing > 1),
+        setup.conversions if family == "widened" else 0.0, sheet.rate("fp32", matrix=False), float(sheet.architecture.operand_sharing > 1),
         float(family in setup.by_rows), float(sheet.memory.startswith("GDDR")),
     ]  # fmt: skip
 
 
 def flop_joules(family: str, sheet: GpuSheet, constants: Constants) -> float:
     """J per FLOP of a family: on matrix units, or on vector units for FP32 and memory-bound operators."""
-    table = constants.data["energy_pj"]
-    if family not in MATRIX_ENERGY:
-        return operation_joules(table["simt32"], sheet.architecture.process_energy, sheet.clock)
-    return operation_joules(
-        table[MATRIX_ENERGY[family]],
-        sheet.architecture.matrix_process_energy,
-        sheet.clock,
-    )
+    entry, chip, matrix = MATRIX_ENERGY.get(family, "simt32"), sheet.architecture, family in MATRIX_ENERGY
+    process = chip.matrix_process_energy if matrix else chip.process_energy
+    peak = sheet.rate(TYPE_OF_ENERGY[entry], matrix) * sheet.sms * sheet.clock
+    return operation_joules(constants.data["energy_pj"][entry], process, sheet.clock, sheet.tdp - sheet.idle, peak)
 
 
 def resident_share(operator: Operator, left_bytes: int, operand_bytes: float) -> float:
