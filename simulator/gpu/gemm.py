@@ -92,7 +92,15 @@ def residency(bm: float, bn: float, shared: float, accumulators: float) -> tuple
 
 @compiled
 def fetched_again(
-    f: Array, l2: float, depth: float, down: float, across: float, bm: float, bn: float, rows_m: float, rows_n: float
+    f: Array,
+    l2: float,
+    depth: float,
+    down: float,
+    across: float,
+    bm: float,
+    bn: float,
+    rows_m: float,
+    rows_n: float,
 ) -> float:
     """Operand bytes that DRAM gives more than once, where a wave of down x across tiles walks down its columns.
 

@@ -33,7 +33,17 @@ COLUMNS: Final = (
 ``previous``: 1 where the operator before left its output in the L2. ``row_sync``: 1 where a thread block
 reduces over a row. ``flops`` and ``flop_rate``: arithmetic on the vector lanes, and what they do in a cycle."""
 ROWS, COLS, READS, WRITES, EB, SMS, CLK, BW, L2, PREV, ROW, L2CLK, FLOPS, FRATE = range(14)
-CONSTANTS: Final = ("in_flight_kib", "latency_us", "row_us", "keep", "l2_share", "access", "exit_us", "kept", "packed_kib")
+CONSTANTS: Final = (
+    "in_flight_kib",
+    "latency_us",
+    "row_us",
+    "keep",
+    "l2_share",
+    "access",
+    "exit_us",
+    "kept",
+    "packed_kib",
+)
 FLIGHT, LAT, ROWUS, KEEP, L2SHARE, ACCESS, EXIT, KEPT, PACKED = range(9)
 ROWS_AT_ONCE: Final = 2.0
 ROWS_OF_A_BLOCK: Final = 32.0
@@ -71,7 +81,9 @@ def memory_bound_rows(rows: Array, constants: Array, out: Array) -> None:
         if f[ROW] > 0:
             # Narrow rows share a thread block, as many as it has bytes for, up to a warp each.
             together = max(1.0, min(ROWS_OF_A_BLOCK, x[PACKED] * 1024.0 / row_bytes))
-            latency = np.ceil(f[ROWS] / (f[SMS] * ROWS_AT_ONCE * together)) * x[ROWUS] * 1e-6 * (1.3e9 / f[CLK])
+            latency = (
+                np.ceil(f[ROWS] / (f[SMS] * ROWS_AT_ONCE * together)) * x[ROWUS] * 1e-6 * (1.3e9 / f[CLK])
+            )
         arithmetic = f[FLOPS] / (f[FRATE] * f[SMS] * f[CLK])
         moved = max(max(dram, arithmetic), max(l2_time, flight))
         p = 4.0

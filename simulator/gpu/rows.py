@@ -37,8 +37,8 @@ NARROW_FAMILY: Final = {
     "fp4": "tensor4", "mxfp4": "tensor4", "nvfp4": "tensor4",
 }  # fmt: skip
 """The family of products whose arithmetic is narrower than 16 bits."""
-SCALED_BY_UNIT: Final = frozenset({"mxfp8", "mxfp4", "nvfp4"})
-"""Types whose scales a matrix unit that has them multiplies in itself."""
+OWN_SCALES: Final = frozenset({"mxfp8", "mxfp4", "nvfp4"})
+"""Types with scales of their own: the matrix unit multiplies them in, or they go into the widening of an element."""
 WIDE: Final = frozenset({"fp32", "fp64"})
 MEMORY_CLASS: Final = {
     "norm": "norm", "softmax": "softmax", "elementwise": "elementwise",
@@ -49,7 +49,14 @@ CHOICES: Final = {
     for t, tile in enumerate(gemm.TILES) for s in gemm.SPLITS
 }  # fmt: skip
 """Names of a product's choices: tile and split."""
-K_PADDING: Final = {"tensor16": 32.0, "widened": 32.0, "tensor8": 64.0, "integer8": 64.0, "tensor4": 128.0, "simt32": 8.0}
+K_PADDING: Final = {
+    "tensor16": 32.0,
+    "widened": 32.0,
+    "tensor8": 64.0,
+    "integer8": 64.0,
+    "tensor4": 128.0,
+    "simt32": 8.0,
+}
 """Elements of the reduction that one step of the pipeline takes: 64 bytes of them on matrix units."""
 MATRIX_ENERGY: Final = {
     "tensor16": "tensor16", "widened": "tensor16", "attention_decode": "tensor16", "attention_prefill": "tensor16",
@@ -156,8 +163,8 @@ def gemm_line(request: Request, constants: Constants) -> list[float]:
         resident_share(operator, left_bytes, batch * m * k * element),
         -1.0, float(sheet.architecture.multiprocessors_per_tile), sheet.architecture.accumulator_bytes,
         float(sheet.architecture.l2_bytes_per_clock),
-        0.0 if family == "widened" or sheet.serves(dtype) in SCALED_BY_UNIT else float(work.scale_block),
-        setup.conversions if family == "widened" else 0.0, sheet.rate("fp32", matrix=False), float(sheet.architecture.operand_sharing > 1),
+        0.0 if family == "widened" or dtype in OWN_SCALES else float(work.scale_block),
+        setup.conversions if stored_width(operator) < size(sheet.serves(dtype)) - 0.1 else 0.0, sheet.rate("fp32", matrix=False), float(sheet.architecture.operand_sharing > 1),
         float(family in setup.by_rows), float(sheet.memory.startswith("GDDR")),
     ]  # fmt: skip
 
@@ -167,7 +174,9 @@ def flop_joules(family: str, sheet: GpuSheet, constants: Constants) -> float:
     entry, chip, matrix = MATRIX_ENERGY.get(family, "simt32"), sheet.architecture, family in MATRIX_ENERGY
     process = chip.matrix_process_energy if matrix else chip.process_energy
     peak = sheet.rate(TYPE_OF_ENERGY[entry], matrix) * sheet.sms * sheet.clock
-    return operation_joules(constants.data["energy_pj"][entry], process, sheet.clock, sheet.tdp - sheet.idle, peak)
+    return operation_joules(
+        constants.data["energy_pj"][entry], process, sheet.clock, sheet.tdp - sheet.idle, peak
+    )
 
 
 def resident_share(operator: Operator, left_bytes: int, operand_bytes: float) -> float:
