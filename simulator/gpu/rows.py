@@ -49,15 +49,8 @@ CHOICES: Final = {
     for t, tile in enumerate(gemm.TILES) for s in gemm.SPLITS
 }  # fmt: skip
 """Names of a product's choices: tile and split."""
-K_PADDING: Final = {
-    "tensor16": 32.0,
-    "widened": 32.0,
-    "tensor8": 64.0,
-    "integer8": 64.0,
-    "tensor4": 128.0,
-    "simt32": 8.0,
-}
-"""Elements of the reduction that one step of the pipeline takes: 64 bytes of them on matrix units."""
+K_PADDING: Final = {"simt32": 8.0}
+"""Elements of the reduction that one step of the pipeline takes; 32 on matrix units."""
 MATRIX_ENERGY: Final = {
     "tensor16": "tensor16", "widened": "tensor16", "attention_decode": "tensor16", "attention_prefill": "tensor16",
     "tensor8": "tensor8", "integer8": "integer8", "tensor4": "tensor4",
@@ -159,7 +152,7 @@ def gemm_line(request: Request, constants: Constants) -> list[float]:
         rotation_of(operator, setup), setup.library_share(family),
         1.0 if batch > 1 else setup.splits.get(family, 32.0), sheet.tdp, sheet.idle,
         joule / speed, sheet.joule_per_byte,
-        K_PADDING[family],
+        K_PADDING.get(family, 32.0),
         resident_share(operator, left_bytes, batch * m * k * element),
         -1.0, float(sheet.architecture.multiprocessors_per_tile), sheet.architecture.accumulator_bytes,
         float(sheet.architecture.l2_bytes_per_clock),
