@@ -4,9 +4,9 @@
     python -m calibration.fit_products --cross    # and leave each chip out in turn; print both
 
 Rows: single operators and inference engines' kernels (``tests/reference/gpu``, ``tests/reference/kernels``). Narrower
-arithmetic keeps what 16-bit rows tell about the memory system and the schedule, with a rate, a feed and an energy of its
-own; so halving an element type can not make a product slower. What an engine's linear layer has beside the product (the
-kernel that quantises its activation, launches, a library that does not split the reduction, the host's calls) belongs
+arithmetic keeps what 16-bit rows tell about the memory system and the schedule, with a rate, a feed and an energy of
+its own; so halving an element type can not make a product slower. What an engine's linear layer has beside the product
+(the kernel that quantises its activation, launches, a library that does not split the reduction, the host's calls) belongs
 to the setup of its rows.
 """
 
@@ -23,7 +23,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calibration.fit_memory_bound import ONE_ROW, fit_memory_share
-from calibration.gpu_samples import ENGINE_ROWS, ROOT, Sample, family_of_sample, measured_of, samples, weights_of
+from calibration.gpu_samples import (
+    ENGINE_ROWS,
+    ROOT,
+    Sample,
+    family_of_sample,
+    measured_of,
+    samples,
+    weights_of,
+)
 from calibration.search import Limits, named, rounded, search
 from offchip.validation.engine_rows import BLOCK_LIBRARIES, setup_name
 from simulator.gpu import gemm, memory_bound
@@ -50,7 +58,8 @@ GEMM: Final[Limits] = {
 
 FREE_NARROW: Final = ("e0", "feed")
 FREE_32: Final = (
-    "store", "e0", "feed", "overlap", "wave_cycles", "latency_us", "quantisation", "epilogue", "memory_overlap", "access",
+    "store", "e0", "feed", "overlap", "wave_cycles", "latency_us", "quantisation", "epilogue", "memory_overlap",
+    "access",
 )  # fmt: skip
 SETUPS_16: Final = ("graph-mean", "kernel", "vllm-hook-mean", "wall-incl-launch")
 STARTS_16: Final = (
@@ -144,7 +153,11 @@ def fit_half(rows: Sequence[Sample], data: dict[str, Any], evaluations: int) -> 
 
 def fit_narrow(rows: Sequence[Sample], data: dict[str, Any]) -> None:
     """8-bit and 4-bit products, and the kernel that quantises activations before them in engines' layers."""
-    for family, wider, ratio in (("tensor8", "tensor16", 0.55), ("integer8", "tensor16", 0.5), ("tensor4", "tensor8", 0.6)):
+    for family, wider, ratio in (
+        ("tensor8", "tensor16", 0.55),
+        ("integer8", "tensor16", 0.5),
+        ("tensor4", "tensor8", 0.6),
+    ):
         data[family] = dict(data[wider])
         data["energy_pj"][family] = rounded(data["energy_pj"][wider] * ratio)
     data["memory_bound/quantize"] = {name: limit[0] for name, limit in QUANTIZE.items()}
@@ -162,7 +175,9 @@ def fit_narrow(rows: Sequence[Sample], data: dict[str, Any]) -> None:
 def _fit_layer(chosen: Sequence[Sample], data: dict[str, Any], family: str) -> None:
     """An engine's linear layers of one arithmetic: the product, its energy, and the quantising kernel with it."""
     lines = gemm_lines(chosen, data)
-    before = np.array([memory_line(Request(s.row.then[0], s.sheet, setup_of(s, data)), Constants(data)) for s in chosen])
+    before = np.array(
+        [memory_line(Request(s.row.then[0], s.sheet, setup_of(s, data)), Constants(data)) for s in chosen]
+    )
     clock = np.array([s.sheet.clock for s in chosen])
     start = data[family]
     limits = narrow_limits(start)
@@ -170,7 +185,11 @@ def _fit_layer(chosen: Sequence[Sample], data: dict[str, Any], family: str) -> N
     own = np.array([launch_us(data, "graph-mean", family, s) for s in chosen])
     joules = lines[:, gemm.JF] / data["energy_pj"][family]
     energy = data["energy_pj"][family]
-    quantize = list(QUANTIZE.values()) if family == "tensor8" else [(v,) * 3 for v in data["memory_bound/quantize"].values()]
+    quantize = (
+        list(QUANTIZE.values())
+        if family == "tensor8"
+        else [(v,) * 3 for v in data["memory_bound/quantize"].values()]
+    )
     count, more = len(limits), len(QUANTIZE)
     limits += [*quantize, (energy, energy * 0.7, energy * 1.6), (4.0, 0.5, 12.0)]
     out = np.zeros((len(lines), memory_bound.RESULTS))
@@ -199,14 +218,19 @@ def _fit_layer(chosen: Sequence[Sample], data: dict[str, Any], family: str) -> N
 
 
 def narrow_limits(wider: dict[str, float]) -> list[tuple[float, float, float]]:
-    """Limits within which twice the rate makes every tile at least as fast as the wider type does: the loss by feed grows
-    by at most half, and the rate without loss stays above three quarters."""
-    free = {"e0": (0.9 * wider["e0"], 0.75 * wider["e0"], 1.0), "feed": (1.2 * wider["feed"], 0.5 * wider["feed"], 1.5 * wider["feed"])}
+    """Limits within which twice the rate makes every tile at least as fast as the wider type does.
+
+    The loss by feed grows by at most half, and the rate without loss stays above three quarters.
+    """
+    free = {
+        "e0": (0.9 * wider["e0"], 0.75 * wider["e0"], 1.0),
+        "feed": (1.2 * wider["feed"], 0.5 * wider["feed"], 1.5 * wider["feed"]),
+    }
     return [free.get(name, (wider[name],) * 3) for name in GEMM]
 
 
 def _fit_blocks(rows: Sequence[Sample], data: dict[str, Any]) -> None:
-    """Layers with block scales, which their engine calls from Python: a library's rate, and the host's time per call."""
+    """Layers with block scales, which their engine calls from Python: a library's rate, the host's time per call."""
     found: dict[str, float] = {}
     for library in BLOCK_LIBRARIES:
         name = f"block-layer-{library}"
@@ -218,12 +242,21 @@ def _fit_blocks(rows: Sequence[Sample], data: dict[str, Any]) -> None:
         generations = sorted({s.sheet.generation for s in chosen})
         place = np.array([generations.index(s.sheet.generation) for s in chosen])
 
-        def predicted(x: Array, chosen: list[Sample] = chosen, setup: Any = setup, place: Any = place) -> Array:
+        def predicted(
+            x: Array, chosen: list[Sample] = chosen, setup: Any = setup, place: Any = place
+        ) -> Array:
             setup["library_of"] = {"tensor8": float(x[0])}
-            return np.maximum(layer_us(chosen, data), x[1:][place])
+            return np.asarray(np.maximum(layer_us(chosen, data), x[1:][place]))
 
         starts = [(150.0, 20.0, 500.0)] * len(generations)
-        x = search([(0.9, 0.4, 1.0), *starts], predicted, measured_of(chosen), weights_of(chosen), rounds=2, evaluations=60)
+        x = search(
+            [(0.9, 0.4, 1.0), *starts],
+            predicted,
+            measured_of(chosen),
+            weights_of(chosen),
+            rounds=2,
+            evaluations=60,
+        )
         setup["library_of"] = {"tensor8": rounded(x[0])}
         setup["host_us"]["tensor8"] = rounded(float(np.mean(x[1:])))
         found[library] = setup["host_us"]["tensor8"]
@@ -260,7 +293,11 @@ def fit_plugins(rows: Sequence[Sample], data: dict[str, Any]) -> None:
         if family == "integer8":
             free = dict(zip(GEMM, narrow_limits(start), strict=True))
         limits = [free.get(n, (start[n],) * 3) for n in GEMM]
-        more = [(0.9, 0.5, 1.0), (energy,) * 3] if family == "widened" else [(1.0,) * 3, (energy, 0.6 * energy, 1.2 * energy)]
+        more = (
+            [(0.9, 0.5, 1.0), (energy,) * 3]
+            if family == "widened"
+            else [(1.0,) * 3, (energy, 0.6 * energy, 1.2 * energy)]
+        )
         joules = lines[:, gemm.JF] / energy
 
         def predicted(x: Array, lines: Array = lines, clock: Array = clock, joules: Array = joules) -> Array:
@@ -272,7 +309,10 @@ def fit_plugins(rows: Sequence[Sample], data: dict[str, Any]) -> None:
             evaluations=500,
         )  # fmt: skip
         if family == "widened":
-            setup["library_of"][family], setup["conversions"] = rounded(x[-3]), rounded(x[list(GEMM).index("convert")])
+            setup["library_of"][family], setup["conversions"] = (
+                rounded(x[-3]),
+                rounded(x[list(GEMM).index("convert")]),
+            )
         else:
             data[family], data["energy_pj"][family] = named(GEMM, x[:-3]), rounded(x[-2])
         for key in [key for key in setup["launch_kcycles"] if key == family or key.startswith(f"{family}/")]:
@@ -316,7 +356,9 @@ def launch_us(data: dict[str, Any], name: str, family: str, s: Sample) -> float:
 def gemm_lines(rows: Sequence[Sample], data: dict[str, Any]) -> Array:
     """Kernel inputs of rows of products."""
     constants = Constants(data)
-    requests = [Request(s.row.operator, s.sheet, setup_of(s, data)) for s in rows if s.row.operator is not None]
+    requests = [
+        Request(s.row.operator, s.sheet, setup_of(s, data)) for s in rows if s.row.operator is not None
+    ]
     return np.array([gemm_line(r, constants) for r in requests])
 
 

@@ -67,7 +67,8 @@ LINEAR: Final = frozenset({"add", "subtract", "sub"})
 """Pointwise arithmetic whose gradients are the incoming one."""
 
 NEEDS_NO_INPUT: Final = frozenset(
-    {"softmax", "rotary", "quantize", "gather", "scatter", "copy", "view", "reduce", "resize", "all_reduce", "all_gather",
+    {"softmax", "rotary", "quantize", "gather", "scatter", "copy", "view", "reduce", "resize", "all_reduce",
+     "all_gather",
      "reduce_scatter", "all_to_all", "broadcast", "send", "receive"}
 )  # fmt: skip
 """Kinds whose backward pass needs the gradient alone (and the indices, which are not floats)."""

@@ -25,7 +25,8 @@ __all__ = ["FAMILIES", "Prediction", "Request", "family_of", "predict"]
 
 Array = NDArray[np.float64]
 FAMILIES: Final = (
-    "tensor16", "widened", "tensor8", "integer8", "tensor4", "simt32", "attention_decode", "attention_prefill", "memory_bound",
+    "tensor16", "widened", "tensor8", "integer8", "tensor4", "simt32", "attention_decode",
+    "attention_prefill", "memory_bound",
 )  # fmt: skip
 PRODUCTS: Final = frozenset({"tensor16", "widened", "tensor8", "integer8", "tensor4", "simt32"})
 """Families that the kernel of products prices. ``widened``: weights are stored narrower than 16-bit arithmetic."""
@@ -157,7 +158,8 @@ def gemm_line(request: Request, constants: Constants) -> list[float]:
         -1.0, float(sheet.architecture.multiprocessors_per_tile), sheet.architecture.accumulator_bytes,
         float(sheet.architecture.l2_bytes_per_clock),
         0.0 if family == "widened" or dtype in OWN_SCALES else float(work.scale_block),
-        setup.conversions if stored_width(operator) < size(sheet.serves(dtype)) - 0.1 else 0.0, sheet.rate("fp32", matrix=False), float(sheet.architecture.operand_sharing > 1),
+        setup.conversions if stored_width(operator) < size(sheet.serves(dtype)) - 0.1 else 0.0,
+        sheet.rate("fp32", matrix=False), float(sheet.architecture.operand_sharing > 1),
         float(family in setup.by_rows), float(sheet.memory.startswith("GDDR")),
     ]  # fmt: skip
 

@@ -22,7 +22,9 @@ STORED = ("bf16", "int8", "int4")
 SIDES = st.integers(0, 15).flatmap(lambda e: st.integers(2**e, 2 ** (e + 1)))
 
 
-def product(m: int, n: int, k: int, dtype: str, weight: str = "", groups: int = 0, block: int = 0) -> Operator:
+def product(
+    m: int, n: int, k: int, dtype: str, weight: str = "", groups: int = 0, block: int = 0
+) -> Operator:
     stored = weight if weight != dtype else ""
     work: Product | GroupedProduct = Product(m=m, n=n, k=k, weight_dtype=stored, scale_block=block)
     if groups:
@@ -34,7 +36,9 @@ def product(m: int, n: int, k: int, dtype: str, weight: str = "", groups: int = 
 def kernel_seconds(operators: list[Operator], gpu: str, constants: Constants | None = None) -> list[float]:
     known = constants or shipped_constants()
     setup = known.setup("default")
-    return [p.kernel_s + p.launch_s for p in predict([Request(o, sheet(gpu), setup) for o in operators], known)]
+    return [
+        p.kernel_s + p.launch_s for p in predict([Request(o, sheet(gpu), setup) for o in operators], known)
+    ]
 
 
 @settings(max_examples=400, deadline=None)
@@ -69,7 +73,9 @@ def test_no_product_beats_its_roofs(
 
 @pytest.mark.parametrize("gpu", ["h100-sxm", "rtx-4090"])
 def test_scales_inside_the_sum_cost_vector_work_unless_the_unit_has_them(gpu: str) -> None:
-    plain, blocks, fine = kernel_seconds([product(4096, 8192, 8192, "fp8", block=b) for b in (0, 128, 16)], gpu)
+    plain, blocks, fine = kernel_seconds(
+        [product(4096, 8192, 8192, "fp8", block=b) for b in (0, 128, 16)], gpu
+    )
     assert plain <= blocks < fine
     own = kernel_seconds([product(4096, 8192, 8192, "nvfp4", block=b) for b in (0, 16)], gpu)
     assert own[0] == own[1]
@@ -85,7 +91,9 @@ def test_a_slower_narrow_family_is_noticed(monkeypatch: pytest.MonkeyPatch) -> N
     """The guard itself: 8-bit products at a third of their rate are slower than 16-bit ones."""
     data = dict(shipped_constants().data)
     data["tensor8"] = {**data["tensor8"], "e0": data["tensor8"]["e0"] / 4}
-    wide, narrow = kernel_seconds([product(8192, 8192, 8192, d) for d in ARITHMETIC[:2]], "h100-sxm", Constants(data))
+    wide, narrow = kernel_seconds(
+        [product(8192, 8192, 8192, d) for d in ARITHMETIC[:2]], "h100-sxm", Constants(data)
+    )
     assert narrow > wide
 
 

@@ -49,14 +49,16 @@ __all__ = [
     "KINDS", "Activation", "AllGather", "AllReduce", "AllToAll", "Attention", "Broadcast", "CollectiveWork",
     "Convolution",
     "Copy", "Custom", "Elementwise", "Embedding", "FieldInfo", "FieldValue", "Gather", "GroupedProduct", "Loss",
-    "Message", "Norm", "Optimizer", "Pool", "Product", "Quantize", "Receive", "Recurrence", "Reduce", "ReduceScatter", "Resize",
+    "Message", "Norm", "Optimizer", "Pool", "Product", "Quantize", "Receive", "Recurrence", "Reduce", "ReduceScatter",
+    "Resize",
     "Rotary", "Rows", "Scatter", "Send", "Softmax", "TopK", "View", "Work", "causal_pairs", "fields_of",
 ]  # fmt: skip
 
 KINDS: Final[dict[str, type[Work]]] = {
     kind.kind: kind
     for kind in (
-        Product, GroupedProduct, Attention, Convolution, Norm, Quantize, Softmax, Activation, Elementwise, Rotary, Embedding,
+        Product, GroupedProduct, Attention, Convolution, Norm, Quantize, Softmax, Activation, Elementwise, Rotary,
+        Embedding,
         Gather, Scatter, TopK, Pool, Reduce, Resize, Copy, View, Recurrence, Loss, Optimizer, AllReduce, AllGather,
         ReduceScatter, AllToAll, Broadcast, Send, Receive, Custom,
     )
