@@ -6,8 +6,8 @@
 Rows: single operators and inference engines' kernels (``tests/reference/gpu``, ``tests/reference/kernels``). Narrower
 arithmetic keeps what 16-bit rows tell about the memory system and the schedule, with a rate, a feed and an energy of
 its own; so halving an element type can not make a product slower. What an engine's linear layer has beside the product
-(the kernel that quantises its activation, launches, a library that does not split the reduction, the host's calls) belongs
-to the setup of its rows.
+(the kernel that quantises its activation, launches, a library that does not split the reduction, the host's calls)
+belongs to the setup of its rows.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Final
 
+from offchip.validation.reference_gpu import device_named
 from workloads.graph import Operator
 
 __all__ = ["BOARDS", "KINDS", "MODELS", "predict_step"]
@@ -39,7 +40,8 @@ def predict_step(row: Mapping[str, str], batch: int, tokens: int) -> tuple[float
     """Seconds of a row's pass or step, and what was run; None with the reason when it cannot be run."""
     if row["n_devices"] != "1" or row["framework"] != "PyTorch 2.1":
         return None, f"no scenario for {row['framework']!r} on {row['n_devices']} devices"
-    board, model = BOARDS.get(row["hardware"].lower()), MODELS.get(row["model"].lower())
+    board = BOARDS.get(row["hardware"].lower()) or device_named(row["hardware"])
+    model = MODELS.get(row["model"].lower())
     if board is None:
         return None, f"no device file for {row['hardware']!r}"
     if model is None:

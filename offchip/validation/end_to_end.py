@@ -22,9 +22,10 @@ from functools import cache
 from pathlib import Path
 from typing import Final
 
-from hw_configs.library import catalog
+from hw_configs.library import catalog, load_system
 from hw_configs.problems import InputError, OffchipError, Problem, bad_input
 from offchip.validation import eager_steps
+from offchip.validation.reference_gpu import device_named
 from offchip.validation.registry import Options, RowResult
 from workloads import models
 
@@ -150,7 +151,7 @@ def step_of(row: Mapping[str, str], where: str, cost_model: str) -> Step | str:
     """Device times of a row of inference, or why it has no scenario; ``InputError`` for cells that are no numbers."""
     if row["kind"] != "inference":
         return f"no scenario for {row['kind']!r}"
-    system = SYSTEMS.get(row["hardware"].lower(), "")
+    system = _system_of(row["hardware"].lower(), int(_number(row["n_devices"], where, "n_devices")))
     if system not in catalog():
         return f"no system for {row['hardware']!r}"
     model = MODELS.get(row["model"].rpartition("/")[2].lower(), "")
@@ -165,6 +166,20 @@ def step_of(row: Mapping[str, str], where: str, cost_model: str) -> Step | str:
         _seconds(model, system, devices, "decode", batch, prompt + output // 2, cost_model),
         _layers(model), batch, prompt, output, f"{model} on {devices} devices of {system}",
     )  # fmt: skip
+
+
+@cache
+def _system_of(hardware: str, devices: int) -> str:
+    """The system that a source's name stands for: a known node, the GPU alone, or a shipped node of enough of them."""
+    known = SYSTEMS.get(hardware) or device_named(hardware) or ""
+    if hardware in SYSTEMS or devices == 1 or not known:
+        return known
+    for entry in catalog().values():
+        if entry.kind == "system":
+            names = [getattr(node.device, "name", "") for node in load_system(entry.name).workers()]
+            if names.count(known) >= devices:
+                return entry.name
+    return ""
 
 
 def figures_of(step: Step, host_ms: float) -> dict[str, float]:

@@ -8,6 +8,7 @@ GPUs that Offchip does not ship, and gives the bandwidth of the wires between GP
 from __future__ import annotations
 
 import csv
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -24,6 +25,7 @@ __all__ = [
     "ReferenceGpu",
     "ReferenceGpus",
     "architecture_name",
+    "device_named",
     "same_gpu",
     "single_gpu",
     "usual_wires",
@@ -115,7 +117,8 @@ class ReferenceGpus:
                     return single_gpu(device, wire or usual_wire, host or usual_host)
         if row:
             return single_gpu(self._from_row(row, line), wire, host)
-        return None
+        named = device_named(key) if self.shipped else None
+        return single_gpu(load_device(named), *usual_wires(load_device(named))) if named else None  # type: ignore[arg-type]
 
     def _from_row(self, row: dict[str, str], line: int) -> Gpu:
         file = str(self.hardware)
@@ -147,6 +150,28 @@ class ReferenceGpus:
             # No data sheet gives the idle power; a tenth of the TDP is an assumption that no time depends on.
             data["power"] = {"idle": f"{float(row['tdp_w']) / 10:g} W", "tdp": f"{row['tdp_w']} W"}
         return parse(Gpu, Document(file, data, {(): line}, {}))
+
+
+def device_named(text: str) -> str | None:
+    """The shipped GPU whose name's words all stand in a source's name for it; the one of most words, or None.
+
+    >>> device_named("AMD_Instinct_MI210"), device_named("NVIDIA RTX PRO 6000 Blackwell Server Edition")
+    ('mi210', 'rtx-pro-6000')
+    """
+    words = set(re.split(r"[^a-z0-9]+", text.lower()))
+    found = [
+        (len(entry.name.split("-")), entry.name)
+        for entry in catalog().values()
+        if entry.kind == "device" and set(entry.name.split("-")) <= words and _is_gpu(entry.name)
+    ]
+    most = max((count for count, _ in found), default=0)
+    best = [name for count, name in found if count == most]
+    return best[0] if len(best) == 1 else None
+
+
+def _is_gpu(name: str) -> bool:
+    device = load_device(name)
+    return isinstance(device, Gpu) and device.memory is not None
 
 
 def _rate(row: dict[str, str], column: str) -> float | None:
