@@ -17,6 +17,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any, Final
 
 import numpy as np
@@ -56,6 +57,8 @@ GEMM: Final[Limits] = {
 }  # fmt: skip
 """``promote``: instructions per sum and block of scales (multiply, add). ``convert``: per weight, of packed ones."""
 
+CHIPS_OF_BOTH: Final = frozenset({"A100", "H100", "B200"})
+"""Chips of which both tables have rows; one that is left out is left out of both."""
 FREE_NARROW: Final = ("e0", "feed")
 FREE_32: Final = (
     "store", "e0", "feed", "overlap", "wave_cycles", "latency_us", "quantisation", "epilogue", "memory_overlap",
@@ -280,12 +283,11 @@ def fit_plugins(rows: Sequence[Sample], data: dict[str, Any]) -> None:
     """
     data["widened"] = dict(data["tensor16"])
     setup = data["setups"]["engine-plugin"]
-    setup["library_of"] = {"widened": 0.9}
+    setup["library_of"], setup["conversions"] = {"widened": 0.9}, 1.0
     for family in ("widened", "integer8"):
         chosen = [s for s in product_rows(rows, family) if setup_name(s.row) == "engine-plugin"]
         if len(chosen) < 20:
             continue
-        setup["conversions"] = 1.0
         lines = gemm_lines(chosen, data)
         clock = np.array([s.sheet.clock for s in chosen])
         start, energy = data[family], data["energy_pj"].get(family, 1.0)
@@ -406,10 +408,23 @@ def report(rows: Sequence[Sample], inside: Array, outside: Array | None) -> None
         print(f"{' '.join(key):48s} {len(mine):4d} " + "   ".join(cells), flush=True)
 
 
+@cache
+def _layers() -> tuple[Sample, ...]:
+    return tuple(
+        s for s in samples(ENGINE_ROWS) if s.row.operator is not None and s.row.operator.kind == "matmul"
+    )
+
+
+def layer_rows(chips: frozenset[str]) -> list[Sample]:
+    """Products of inference engines on these chips, and on chips of which the other table has no rows."""
+    others = frozenset(s.chip for s in _layers()) - CHIPS_OF_BOTH
+    return [s for s in _layers() if s.chip in chips | others]
+
+
 def all_rows() -> list[Sample]:
     """Every measured product."""
-    rows = [*samples(), *samples(ENGINE_ROWS)]
-    return [s for s in rows if s.row.operator is not None and s.row.operator.kind == "matmul"]
+    rows = [s for s in samples() if s.row.operator is not None and s.row.operator.kind == "matmul"]
+    return [*rows, *_layers()]
 
 
 def main() -> None:
