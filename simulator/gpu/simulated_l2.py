@@ -76,7 +76,7 @@ def _product(request: Request, constants: Constants, found: Prediction) -> Predi
     """A product with the tile and split that were chosen ("128x128/1")."""
     tile_text, _, split_text = found.choice.partition("/")
     tile = tuple(int(part) for part in tile_text.split("x"))
-    family = family_of(request.operator)
+    family = family_of(request.operator, request.sheet)
     line = gemm_line(request, constants)
     line[gemm.REREAD] = reread_bytes(line, constants, family, (tile[0], tile[1]), int(split_text))
     if line[gemm.REREAD] < 0:

@@ -257,13 +257,13 @@ def _attention(builder: _Builder, phase: Phase, context: int) -> tuple[Array, Ar
         line = attention_line(Request(lowered(plain), sheet, setup), constants)
         line[WINDOWED] = float(work.window > 0)
         rows.append(line)
-        fitted.append(constants.array(family_of(plain), attention.CONSTANTS))
+        fitted.append(constants.array(family_of(plain, sheet), attention.CONSTANTS))
         launch = GPU.predict_rows([plain], builder.node, builder.memory)[0].launch_s
         limits = [size for size in (work.window, work.top_k) if size]
         peak = peak_rate(builder.node.device.compute, operator.kind, operator.dtype)  # type: ignore[union-attr]
         own.append([
             float(min(limits)) if limits else 0.0, float(work.chunk), float(times), launch, peak,
-            builder.memory.read_bandwidth, _flop_joules(family_of(plain), builder), sheet.joule_per_byte,
+            builder.memory.read_bandwidth, _flop_joules(family_of(plain, sheet), builder), sheet.joule_per_byte,
         ])  # fmt: skip
     width = len(attention.COLUMNS)
     count = len(attention.CONSTANTS)

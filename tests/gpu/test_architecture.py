@@ -98,6 +98,7 @@ ELSEWHERE = {
     "switch_reduces": "test_switches_and_wires_are_the_architecture_s",
     "peer_bandwidth": "the same",
     "host_bandwidth": "the same",
+    "memory_path": "access by access: tests/gpu_memory",
     "attention": "its own fields, below",
     "attention_unsplit": "its own fields, below",
     "attention_narrow": "test_a_kernel_for_other_operators_moves_their_price",

@@ -285,7 +285,7 @@ def test_flashattention_2_neither_groups_nor_splits_under_a_window() -> None:
     for name in ("a100-80gb", "l40s"):
         grouped = attention(4, 32, 4, 1, 4096)
         windowed = changed(grouped, window=1 << 20)
-        assert run(windowed, sheet(name)).kernel_s > 2 * run(grouped, sheet(name)).kernel_s
+        assert run(windowed, sheet(name)).kernel_s > 1.8 * run(grouped, sheet(name)).kernel_s
     for name in ("h100-sxm", "b200"):
         grouped = attention(4, 32, 4, 1, 4096)
         assert (

@@ -51,7 +51,7 @@ def test_errors_stay_within_their_bounds(errors: dict[str, np.ndarray], name: st
 
 ENGINES = {
     "attention_prefill": (11.8, 8.2), "attention_decode": (9.0, 6.2), "latent_decode": (11.4, 7.2),
-    "latent_prefill": (9.1, 6.1), "linear_attention": (10.0, 4.0), "short_convolution": (8.9, 6.6),
+    "latent_prefill": (9.1, 6.1), "linear_attention": (10.2, 4.4), "short_convolution": (8.9, 6.6),
 }  # fmt: skip
 """The same for rows of engines' kernels."""
 

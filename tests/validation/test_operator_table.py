@@ -148,7 +148,7 @@ def test_every_operator_name_builds_an_operator() -> None:
 
     shape = dict.fromkeys(
         ("m", "n", "k", "heads", "head_dim", "groups", "in_channels", "out_channels", "height", "width",
-         "kernel_h", "bytes"),
+         "kernel_h", "bytes", "q_len", "kv_len", "kv_heads", "tokens", "hidden", "inter", "experts", "top_k"),
         8,
     )  # fmt: skip
     for name, rule in OPS.items():
