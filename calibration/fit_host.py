@@ -21,9 +21,10 @@ from scipy.optimize import minimize_scalar
 from hw_configs.output_file import replacing
 from hw_configs.problems import OffchipError
 from offchip.validation.end_to_end import ENGINES, Step, figures_of, step_of
+from simulator.serving import engine_constants
 
 ROWS = Path(__file__).parents[1] / "tests" / "reference" / "gpu" / "end_to_end.csv"
-OUT = Path(__file__).parents[1] / "offchip" / "validation" / "host_constants.json"
+OUT = Path(engine_constants.__file__).with_name("engine_constants.json")
 LARGEST_MS = 2.0
 
 
@@ -80,7 +81,7 @@ def percent(logs: np.ndarray) -> tuple[float, float]:
 def main() -> None:
     """Fit, print, and write the constants if asked to."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--write", action="store_true", help="write offchip/validation/host_constants.json")
+    parser.add_argument("--write", action="store_true", help="write simulator/serving/engine_constants.json")
     write = parser.parse_args().write
     constants = {}
     for engine in ENGINES:
@@ -96,10 +97,17 @@ def main() -> None:
                 print(
                     f"  {hardware}: {len(own)} rows, with the others' constant mean {m:.1f} %, median {d:.1f} %"
                 )
-        constants[engine] = {"host_ms": host_ms, "rows": len(rows), "mean_error_percent": round(mean, 1)}
+        constants[engine] = {
+            "layer_us": round(host_ms * 1e3, 1), "sequence_us": round(host_ms * 1e3, 1), "rows": len(rows),
+            "mean_error_percent": round(mean, 1),
+        }  # fmt: skip
     if write:
+        data = json.loads(OUT.read_text(encoding="utf-8"))
+        for entries in data["whole_steps"].values():
+            for entry in entries:
+                entry.update(constants.get(entry["measured_as"], {}))
         with replacing(OUT) as part:
-            part.write_text(json.dumps(constants, indent=1) + "\n", encoding="utf-8")
+            part.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -20,9 +20,9 @@ from pathlib import Path
 import numpy as np
 from scipy.optimize import minimize
 
-from hw_configs.library import load_system
 from hw_configs.output_file import replacing
-from offchip.validation.end_to_end import MODELS, SYSTEMS
+from offchip.validation.end_to_end import MODELS
+from offchip.validation.reference_gpu import machine_of
 from simulator.gpu.constants import shipped_constants
 from simulator.gpu.model import GpuModel
 
@@ -58,7 +58,8 @@ def _sample(row: dict[str, str]) -> Sample:
     devices, batch, prompt, output = (
         int(float(row[name])) for name in ("n_devices", "batch", "input_tokens", "output_tokens")
     )
-    system = load_system(SYSTEMS[row["hardware"]])
+    system = machine_of(row["hardware"], devices)
+    assert system is not None
     power = next(node for node in system.workers() if node.name.startswith("gpu")).device.power  # type: ignore[union-attr]
     assert power is not None
     model = MODELS[row["model"].lower()]

@@ -25,9 +25,10 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 
 from calibration.fit_collective import fit_collectives
+from hw_configs.catalog import known_name
 from offchip.validation.collective_rows import predicted_collective_us
 from offchip.validation.operator_groups import collective_class
-from offchip.validation.reference_gpu import ALIASES, ReferenceGpu, ReferenceGpus
+from offchip.validation.reference_gpu import ReferenceGpu, ReferenceGpus
 from offchip.validation.timing import added_us
 from simulator.cost.model import roof_seconds
 from simulator.cost.roofline import (
@@ -406,7 +407,7 @@ class Table:
 
 def board(gpu: str) -> str:
     """The board behind a source's name; two names of one board are left out together."""
-    return ALIASES.get(gpu.lower(), (gpu.lower(),))[0]
+    return known_name(gpu) or gpu.lower()
 
 
 def cross_validate(

@@ -26,7 +26,7 @@ from hw_configs.problems import OffchipError
 from offchip.validation.serving import Prepared, drawn_groups, prepare, read_rows
 from simulator.serving import engine_constants
 from simulator.serving.capacity import Capacity
-from simulator.serving.engine_constants import EngineConstants, constants_of, one_shot_us
+from simulator.serving.engine_constants import EngineConstants, constants_of
 from simulator.serving.price_tables import PriceTables
 
 OUT: Final = Path(engine_constants.__file__).with_name("engine_constants.json")
@@ -196,9 +196,10 @@ def main(
             engine: [asdict(found[engine, since]) for since in since_all]
             for engine, since_all in RANGES.items()
         }
+        data = json.loads(OUT.read_text(encoding="utf-8"))
         with replacing(OUT) as part:
             part.write_text(
-                json.dumps({"one_shot_us": one_shot_us(), "engines": engines}, indent=1) + "\n",
+                json.dumps(data | {"engines": engines}, indent=1) + "\n",
                 encoding="utf-8",
             )
     if asked.cross:

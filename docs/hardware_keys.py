@@ -1,6 +1,6 @@
-"""Writes the tables of keys in hardware.md from the schema, so that the page cannot fall behind it.
+"""Writes the tables of hardware.md: keys from the schema, chips from their files, so that the page cannot fall behind.
 
-Run ``python docs/hardware_keys.py`` after a change of a schema; a test compares the page with this output.
+Run ``python docs/hardware_keys.py`` after a change of a schema or a chip; a test compares the page with this output.
 """
 
 from __future__ import annotations
@@ -25,11 +25,14 @@ from hw_configs import (
     system,
     vector_unit,
 )
+from hw_configs.catalog import catalog
 from hw_configs.config import field_quantity
-from hw_configs.units import DIMENSIONS
+from hw_configs.library import load_device
+from hw_configs.units import DIMENSIONS, format_quantity
 
 PAGE = Path(__file__).with_name("hardware.md")
 START, END = "<!-- keys: written by hardware_keys.py -->\n", "<!-- end of keys -->\n"
+CHIPS, CHIPS_END = "<!-- chips: written by hardware_keys.py -->\n", "<!-- end of chips -->\n"
 MODELS: tuple[type[BaseModel], ...] = (
     device.Gpu, gpu_architecture.GpuArchitecture, gpu_architecture.AttentionKernel,
     gpu_memory_path.GpuMemoryPath, device.Cpu,
@@ -80,7 +83,7 @@ def _words(annotation: Any) -> str:
         return ", ".join(f"`{value}`" for value in inner)
     if origin is typing.Annotated:
         return _words(inner[0])
-    if origin is list:
+    if origin in (list, tuple):
         return f"list of {_words(inner[0])}"
     if origin is dict:
         return f"names with {_words(inner[1])}"
@@ -91,10 +94,54 @@ def _words(annotation: Any) -> str:
     return words.get(annotation) or f"{annotation.__name__}"
 
 
+def chips() -> str:
+    """One table of the GPUs and the matrix engines with a memory of their own."""
+    rows = [
+        "| name | architecture or arrays | 16-bit products | 8-bit | memory | limit | price |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for entry in catalog().values():
+        if entry.kind != "device" or entry.path.parent.name not in ("gpu", "accelerator"):
+            continue
+        chip = load_device(entry.name)
+        if isinstance(chip, device.Gpu | device.Accelerator) and chip.memory is not None:
+            rows.append("| " + " | ".join(_chip(chip, chip.memory)) + " |")
+    return "\n".join(rows) + "\n"
+
+
+def _chip(chip: device.Gpu | device.Accelerator, memory: device.Memory) -> tuple[str, ...]:
+    if isinstance(chip, device.Gpu):
+        kind = f"{chip.architecture.name}, {chip.multiprocessors} multiprocessors"
+    else:
+        kind = f"{chip.arrays} x {chip.array_rows} x {chip.array_columns}"
+    space, rate = (
+        format_quantity(x, d) for x, d in ((memory.capacity, "size"), (memory.bandwidth, "bandwidth"))
+    )
+    price = format_quantity(chip.price, "price") if chip.price is not None else ""
+    rent = format_quantity(chip.price_rate, "price_rate") if chip.price_rate is not None else ""
+    limit = format_quantity(chip.power.tdp, "power") if chip.power is not None else ""
+    return (
+        f"`{chip.name}`", kind, _rate(chip, "fp16", "bf16"), _rate(chip, "fp8", "int8"),
+        f"{space} {memory.technology}, {rate}", limit, ", ".join(text for text in (rent, price) if text),
+    )  # fmt: skip
+
+
+def _rate(chip: device.Gpu | device.Accelerator, *dtypes: str) -> str:
+    """The first of these rates on the matrix units, else on the vector lanes."""
+    for table, words in ((chip.compute.matrix, ""), (chip.compute.vector, " (lanes)")):
+        for dtype in dtypes:
+            if dtype in table:
+                rate = format_quantity(table[dtype], "operation_rate")
+                return f"{dtype} {rate}{words}".replace("FLOP", "OP" if dtype.startswith("int") else "FLOP")
+    return ""
+
+
 def page(text: str) -> str:
     """The page with its tables written anew."""
-    before, rest = text.split(START)
-    return before + START + tables() + END + rest.split(END)[1]
+    for start, written, end in ((START, tables, END), (CHIPS, chips, CHIPS_END)):
+        before, rest = text.split(start)
+        text = before + start + written() + end + rest.split(end)[1]
+    return text
 
 
 if __name__ == "__main__":

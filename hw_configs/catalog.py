@@ -3,12 +3,14 @@
 A shipped config is one YAML file below ``devices/``, ``links/``, ``architectures/`` or ``systems/``; its name is the
 file's name without the ending. Another package can add a folder of its own through the entry-point group
 ``offchip.devices`` (the entry point is a module; its folder is searched). A file's references are looked up
-beside it first, then in the library. What a file holds is read by ``files.py`` and ``gpu_architecture.py``.
+beside it first, then in the library. A file may state ``aliases``; they and its own name are found however they
+are written (:func:`spelling`). What a file holds is read by ``files.py`` and ``gpu_architecture.py``.
 """
 
 from __future__ import annotations
 
 import importlib.util
+import re
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import entry_points
@@ -18,7 +20,7 @@ from typing import Final, Literal
 from hw_configs.problems import bad_input, nearest
 from hw_configs.yaml_file import Document, read_yaml
 
-__all__ = ["Entry", "Kind", "catalog", "read_any"]
+__all__ = ["Entry", "Kind", "catalog", "known_name", "read_any", "spelling"]
 
 Kind = Literal["system", "device", "link", "architecture"]
 _FOLDERS: Final[dict[Kind, str]] = {
@@ -50,6 +52,58 @@ def catalog() -> dict[str, Entry]:
     return dict(sorted(found.items(), key=lambda item: (order.index(item[1].kind), item[0])))
 
 
+_MAKERS: Final = frozenset(
+    (
+        "nvidia",
+        "amd",
+        "intel",
+        "apple",
+        "google",
+        "aws",
+        "geforce",
+        "instinct",
+        "tesla",
+        "radeon",
+        "cloud",
+        "gpu",
+    )
+)
+"""Words that sources put before or after a board's name, and that no two boards differ in."""
+
+
+def spelling(name: str) -> str:
+    """What is left of a name without capitals, punctuation and the maker's name.
+
+    >>> spelling("NVIDIA_A100-PCIE-40GB") == spelling("a100-pcie-40gb")
+    True
+    """
+    words = re.findall(r"[a-z0-9]+", name.lower())
+    return "".join([word for word in words if word not in _MAKERS] or words)
+
+
+def known_name(text: str) -> str | None:
+    """The library's name for a config: itself, or that of the file whose name or alias is spelt alike."""
+    if text in catalog():
+        return text
+    return _spellings().get(spelling(text))
+
+
+@cache
+def _spellings() -> dict[str, str]:
+    """Every name and alias of devices and systems as :func:`spelling` has it; names go before aliases."""
+    entries = [entry for entry in catalog().values() if entry.kind in ("device", "system")]
+    found: dict[str, str] = {}
+    for entry in entries:
+        found.setdefault(spelling(entry.name), entry.name)
+    for entry in entries:
+        # Reading every file takes seconds; few state aliases.
+        if b"\naliases:" in entry.path.read_bytes():
+            data = read_yaml(entry.path).data
+            for alias in data.get("aliases") or () if isinstance(data, dict) else ():
+                found.setdefault(spelling(str(alias)), entry.name)
+    return found
+
+
 def _roots() -> list[Path]:
     roots = [Path(__file__).parent]
     for point in entry_points(group="offchip.devices"):
@@ -65,8 +119,9 @@ def read_any(source: str | Path, beside: Path | None = None) -> Document:
     for path in (Path(text), *([beside / text, beside / f"{text}.yaml"] if beside else [])):
         if path.suffix in (".yaml", ".yml") and path.is_file():
             return read_yaml(path)
-    if text in catalog():
-        return read_yaml(catalog()[text].path)
+    known = known_name(text) if "/" not in text and Path(text).suffix not in (".yaml", ".yml") else None
+    if known is not None:
+        return read_yaml(catalog()[known].path)
     if Path(text).suffix in (".yaml", ".yml") or "/" in text:
         return read_yaml(Path(text))
     raise bad_input(

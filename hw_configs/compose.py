@@ -217,6 +217,12 @@ def _dealt(many: list[str], few: list[str], index: int) -> str:
     return few[min(index * len(few) // len(many), len(few) - 1)]
 
 
+def _ends(file: SystemFile, members: dict[str, list[str]]) -> dict[str, list[str] | None]:
+    """What may stand at an end of a link: groups, and single members; None for a group whose device is wrong."""
+    single: dict[str, list[str] | None] = {name: [name] for names in members.values() for name in names}
+    return single | {group: members.get(group) for group in file.devices}
+
+
 def _wires(
     spec: WireSpec,
     index: int,
@@ -226,14 +232,15 @@ def _wires(
     problems: list[Problem],
 ) -> dict[str, Wire]:
     where = _at(document, "links", index)
-    unknown = [group for group in spec.between if group not in file.devices]
+    known = _ends(file, members)
+    unknown = [end for end in spec.between if end not in known]
     if (spec.use is None) == (spec.link is None):
         problems.append(Problem("needs either 'use' (a link's name) or 'link' (in place)", **where))
         return {}
     if unknown:
         problems += [
-            Problem(f"unknown device group {group!r}", suggestion=nearest(group, file.devices), **where)
-            for group in unknown
+            Problem(f"unknown device group {end!r}", suggestion=nearest(end, known), **where)
+            for end in unknown
         ]
         return {}
     try:
@@ -241,9 +248,9 @@ def _wires(
     except InputError as error:
         problems += _as_reference(error, document, "links", index, "use")
         return {}
-    if any(group not in members for group in spec.between):
+    if any(known[end] is None for end in spec.between):
         return {}
-    ones, others = (members[group] for group in spec.between)
+    ones, others = (known[end] or [] for end in spec.between)
     if len(ones) % spec.islands or len(others) % spec.islands:
         problems.append(
             Problem(

@@ -150,9 +150,13 @@ class DeviceBase(Config):
     description: str = ""
     source: str = ""
     """Where the figures come from, unless a figure names its own source."""
+    aliases: tuple[str, ...] = ()
+    """Other names under which it is found; capitals, punctuation and the maker's name make no difference."""
     power: Envelope | None = None
     price: Price | None = None
+    """List price of a board, with a source or assumption and the date at which it held."""
     price_rate: PriceRate | None = None
+    """Rent of a board, with a source or assumption and the date at which it held."""
     area: Area | None = None
 
 
@@ -178,6 +182,8 @@ class Gpu(DeviceBase):
     l1_per_multiprocessor: Cache
     memory: Memory | None = None
     """None for a GPU that works in a memory of the system (unified memory)."""
+    usual_system: str | None = None
+    """The system in which the board usually stands, for measurements that name no more than the board."""
 
     @model_validator(mode="after")
     def _possible(self) -> Self:

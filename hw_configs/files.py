@@ -19,6 +19,7 @@ from hw_configs.gpu_architecture import (
     parse_architecture,
 )
 from hw_configs.link import Link
+from hw_configs.prices import undated_prices
 from hw_configs.problems import InputError, Problem, bad_input, nearest
 from hw_configs.system import AnyDevice, AnyLink
 from hw_configs.yaml_file import Document, Provenance
@@ -118,7 +119,11 @@ def expect_kind(document: Document, kind: Kind, expected: str) -> None:
 
 def parse_device(document: Document) -> AnyDevice:
     """The device that a document describes; all its problems at once as an ``InputError``."""
-    return _parse_wrapped(_DeviceFile, "device", document).device
+    device = _parse_wrapped(_DeviceFile, "device", document).device
+    undated = undated_prices(document)
+    if undated:
+        raise InputError(undated)
+    return device
 
 
 def parse_link(document: Document) -> AnyLink:

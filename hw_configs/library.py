@@ -22,6 +22,7 @@ from hw_configs.files import (
     sources_of,
 )
 from hw_configs.gpu_architecture import GpuArchitecture
+from hw_configs.prices import undated_prices
 from hw_configs.problems import InputError
 from hw_configs.system import AnyDevice, AnyLink, Node, System, SystemFile
 from hw_configs.yaml_file import Document, Provenance, read_yaml
@@ -92,4 +93,7 @@ def _system_of(document: Document) -> System:
         file = parse(SystemFile, document)
     except InputError as error:
         raise InputError([*error.problems, *broken_references(document)]) from None
+    undated = undated_prices(document)
+    if undated:
+        raise InputError(undated)
     return compose(file, document)

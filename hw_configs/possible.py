@@ -70,9 +70,14 @@ def rates(
 
 
 def array_rates(matrix: dict[str, float], cells: int, clock: float, shape: str) -> Iterator[Fault]:
-    """Rates that an array of multiply-accumulate cells cannot reach: two operations per cell and clock."""
-    peak = 2 * cells * clock
+    """Rates that an array of multiply-accumulate cells cannot reach: two operations per cell and clock.
+
+    A cell that holds 16-bit operands may take two of 8 bits instead, so only an array that states no 16-bit rate is
+    held to one multiplication of narrow ones.
+    """
+    wide = any(BITS[dtype] == 16 for dtype in matrix)
     for dtype, rate in matrix.items():
+        peak = 2 * cells * clock * (2 if wide and BITS[dtype] <= 8 else 1)
         if rate > peak * _ROUNDING:
             yield (
                 ("compute", "matrix", dtype),

@@ -2,7 +2,8 @@
 
 In the file, ``devices`` names groups (``gpu: {use: a100-80gb, count: 8}``) and ``links`` says which groups a
 link connects. A group with ``count`` has members ``gpu0``, ``gpu1``, ...; without, the member bears the
-group's name. A link between two groups makes one wire per pair: a group with itself gives a full mesh; a
+group's name. Either end may be one member (``cpu1``).
+A link between two groups makes one wire per pair: a group with itself gives a full mesh; a
 group and a single device a star; two groups of n and m members are dealt out in order (members 0..n/m-1 to
 the first).
 
@@ -74,6 +75,7 @@ class WireSpec(Config):
     use: str | None = None
     link: Link | None = None
     between: Annotated[list[str], Field(min_length=2, max_length=2)]
+    """Two groups, or single members of groups (`gpu3`) where the order of a group is not that of the wires."""
     shared: bool = False
     """One wire for all pairs (a bus, a root-port uplink) instead of one per pair."""
     islands: Annotated[int, Field(ge=1, le=65536)] = 1
@@ -87,9 +89,12 @@ class SystemFile(Config):
     name: str
     description: str = ""
     source: str = ""
+    aliases: tuple[str, ...] = ()
+    """Other names under which it is found."""
     devices: Annotated[dict[str, DeviceGroup], Field(min_length=1)]
     links: list[WireSpec] = Field(default_factory=list)
     price_rate: PriceRate | None = None
+    """Rent of the whole machine, with a source or assumption and the date at which it held."""
 
 
 _Path = tuple[tuple[str, bool], ...]

@@ -2,12 +2,14 @@
 
 A figure may be written bare (``bandwidth: 2039 GB/s``) or with where it comes from
 (``bandwidth: {value: 2039 GB/s, source: data sheet table 1}``; ``assumption:`` instead of ``source:`` marks a
-figure nobody published). The reader folds the second form into the first and keeps the provenance beside it,
-so that schemas see plain values and ``offchip hw show`` can print every source.
+figure nobody published; ``date: 2025-06`` beside either says when it held). The reader folds the second form into
+the first and keeps the provenance beside it, so that schemas see plain values and ``offchip hw show``
+can print every source.
 """
 
 from __future__ import annotations
 
+import re
 import stat
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +26,7 @@ MAX_NODES: Final = 100_000
 MAX_DEPTH: Final = 64
 
 _TOO_LARGE: Final = "too large or too deeply nested for a config"
+_DATE: Final = re.compile(r"(19|20)\d\d-(0[1-9]|1[0-2])(-(0[1-9]|[12]\d|3[01]))?")
 _TAG: Final = "tag:yaml.org,2002:"
 _PLAIN_TAGS: Final = {
     f"{_TAG}{name}" for name in ("map", "seq", "str", "int", "float", "bool", "null", "merge")
@@ -38,6 +41,8 @@ class Provenance:
 
     kind: str
     text: str
+    date: str = ""
+    """Year and month, and the day if known, in which the figure held; empty where none is given."""
 
 
 @dataclass(frozen=True)
@@ -163,7 +168,7 @@ class _Reader:
     def _figure(self, mapping: dict[str, Any], path: Path_) -> Any:
         """Fold ``{value, source|assumption}`` into its value; anything else stays a mapping."""
         named = [kind for kind in ("source", "assumption") if kind in mapping]
-        extra = [key for key in mapping if key not in ("value", "source", "assumption")]
+        extra = [key for key in mapping if key not in ("value", "source", "assumption", "date")]
         if extra and not named:
             return mapping
         line = self.lines[path]
@@ -172,11 +177,15 @@ class _Reader:
             self._problem(message, line, path)
         if len(named) > 1:
             self._problem("has both 'source' and 'assumption'; one of them holds", line, path)
+        date = str(mapping.get("date", ""))
+        if "date" in mapping and not _DATE.fullmatch(date):
+            message = f"found {date!r}; expected a year and month, such as 2025-06"
+            self._problem(message, self.lines[(*path, "date")], (*path, "date"))
         for kind in named:
             text = str(mapping[kind] or "").strip()
             if not text:
                 self._problem(f"an empty {kind!r} says nothing", line, path)
-            self.provenance[path] = Provenance(kind, text)
+            self.provenance[path] = Provenance(kind, text, date)
         return mapping["value"]
 
     def _problem(self, message: str, line: int, path: Path_) -> None:

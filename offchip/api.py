@@ -22,8 +22,11 @@ from simulator.plan import Plan
 from simulator.plan_file import read_plan, write_plan
 from simulator.result import Result
 from simulator.rewrite.apply import rewrite
+from simulator.serving.host_time import host_time
 from simulator.simulate import Planner, Watcher
 from simulator.simulate import simulate as run
+from simulator.system.bound_plan import BoundPlan
+from simulator.system.engine import PhaseRun
 from workloads.graph import Graph
 from workloads.importers import load_workload
 from workloads.microbatch import microbatched
@@ -128,9 +131,22 @@ def run_workload(
         fidelity=how.fidelity,
         cost_model=how.cost_model,
         collective=how.collective,
-        advance=advance,
-        watch=watch,
+        host=host_time(how.engine, how.engine_version),
+        watch=_counting(watch, advance),
     )
+
+
+def _counting(watch: Watcher | None, advance: Callable[[int], None] | None) -> Watcher | None:
+    """The watcher, which also counts a phase."""
+    if advance is None:
+        return watch
+
+    def both(graph: Graph, bound: BoundPlan, run: PhaseRun) -> None:
+        if watch is not None:
+            watch(graph, bound, run)
+        advance(1)
+
+    return both
 
 
 def solve(

@@ -18,6 +18,7 @@ from mapping.mapper import MapperOptions, PlanWriter, default_mapper, mapper_set
 from offchip.keywords import insist_on_known
 from simulator.cost.collective import AUTO, CHOICES
 from simulator.cost.model import COST_MODELS, DEFAULT_COST_MODEL
+from simulator.serving.host_time import NO_ENGINE, host_time
 from simulator.simulate import FIDELITIES
 from workloads.workload import WorkloadOptions
 
@@ -31,7 +32,9 @@ class RunOptions:
     ``mapper`` writes the plans; None takes ``tensor-pipeline`` when ``tp`` or ``pp`` is above one, ``pim`` on a PIM
     memory with its host chip, and ``single-device`` otherwise. ``settings`` are the mapper's own: its settings class,
     or names and values (see ``offchip mappers show NAME``). ``tp`` devices share each operator, ``pp`` stages share
-    the layers, ``microbatches`` parts the batch. ``fidelity`` is analytic, event or cycle.
+    the layers, ``microbatches`` parts the batch. ``fidelity`` is analytic, event or cycle. ``engine`` adds the host
+    time of an inference engine's steps (:data:`~simulator.serving.host_time.HOST_ENGINES`), ``engine_version`` says of
+    which version.
     """
 
     mapper: str | None = None
@@ -42,6 +45,8 @@ class RunOptions:
     fidelity: str = "event"
     cost_model: str = DEFAULT_COST_MODEL
     collective: str = AUTO
+    engine: str = NO_ENGINE
+    engine_version: str = ""
 
     def __post_init__(self) -> None:
         problems = wrong_types(self)
@@ -65,6 +70,7 @@ class RunOptions:
                 problems.append(Problem(found, path=f"--{name}", suggestion=nearest(value, known)))
         if problems:
             raise InputError(problems)
+        host_time(self.engine, self.engine_version)
 
     def writer(self, system: System) -> tuple[PlanWriter, MapperOptions]:
         """Who writes the plans for a system, and the options for it; ``InputError`` for settings it has not."""
@@ -102,6 +108,8 @@ class Options(WorkloadChoices, total=False):
     fidelity: str
     cost_model: str
     collective: str
+    engine: str
+    engine_version: str
 
 
 _WORKLOAD: Final = tuple(f.name for f in fields(WorkloadOptions))

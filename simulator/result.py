@@ -97,6 +97,10 @@ class PhaseResult:
     end_s: float
     tokens: int
     flops: float
+    host_s: float = 0.0
+    """What an engine's host took for the step; 0 without an engine."""
+    host_added_s: float = 0.0
+    """What of it lies in the phase's time, because it did not pass beside the devices."""
 
     @property
     def seconds(self) -> float:
@@ -191,6 +195,9 @@ class Result(Shown):
         if tokens:
             summary["tokens"] = tokens
             summary["tokens_per_s"] = tokens / self.makespan_s if self.makespan_s else 0.0
+        if self.provenance.get("host"):
+            summary["host_s"] = sum(p.host_s for p in self.phases)
+            summary["host_added_s"] = sum(p.host_added_s for p in self.phases)
         summary["flops"] = sum(p.flops for p in self.phases)
         summary["energy_j"] = self.total_energy_j
         if tokens:
@@ -272,7 +279,7 @@ class Result(Shown):
             "summary": self.summary(),
             "phases": [
                 {"name": p.name, "kind": p.kind, "start_s": p.start_s, "end_s": p.end_s, "tokens": p.tokens,
-                 "flops": p.flops}
+                 "flops": p.flops, **({"host_s": p.host_s, "host_added_s": p.host_added_s} if p.host_s else {})}
                 for p in self.phases
             ],
             "top_operators": self.top_operators(20),
@@ -364,9 +371,24 @@ def _headline(result: Result) -> list[tuple[str, str]]:
         energy += f" ({_energy(summary['energy_per_token_j'])}/token)"
     rows.append(("energy", energy))
     levels = result.provenance
-    level = f"{levels['cost_model']} costs, {levels['fidelity']} fidelity; device time, no host software"
-    rows.append(("simulated with", level))
+    host = levels.get("host")
+    software = (
+        "device time, no host software" if not host else f"device time and the host of {host['engine']}"
+    )
+    rows.append(
+        ("simulated with", f"{levels['cost_model']} costs, {levels['fidelity']} fidelity; {software}")
+    )
+    if host:
+        rows.append(("host time", _host_row(summary, host, len(result.phases))))
     return rows
+
+
+def _host_row(summary: Mapping[str, Any], host: Mapping[str, Any], steps: int) -> str:
+    """How much the engine's host takes a step, what of it shows, and where the figure comes from."""
+    total, added = (_time(summary[name] / max(steps, 1)) for name in ("host_s", "host_added_s"))
+    origin = host["source"] if "source" in host else f"assumption: {host['assumption']}"
+    shows = "" if added == total else f", {added} of it not beside the devices"
+    return f"{total} a step{shows}; {host['engine']}, versions {host['versions']} ({origin})"
 
 
 def _operator_rows(result: Result) -> list[tuple[str, ...]]:

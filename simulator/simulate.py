@@ -26,6 +26,7 @@ from simulator.counters import UsageBook
 from simulator.plan import Compute, Plan, Transfer
 from simulator.result import DeviceUse, MemoryUse, PhaseResult, Result, Timeline, WireUse
 from simulator.rewrite.apply import rewrite
+from simulator.serving.host_time import HostTime
 from simulator.system.bound_plan import BoundPlan, bind
 from simulator.system.costs import CostTable
 from simulator.system.engine import PhaseRun, TaskRecord
@@ -66,20 +67,20 @@ def simulate(
     fidelity: str = "event",
     cost_model: str = DEFAULT_COST_MODEL,
     collective: str = AUTO,
-    advance: Callable[[int], None] | None = None,
+    host: HostTime | None = None,
     watch: Watcher | None = None,
 ) -> Result:
     """Run a workload on a system.
 
     ``planner`` writes a plan per graph structure. ``fidelity`` is ``analytic`` (no contention), ``event``, or
-    ``cycle`` (event, with DRAM devices by their engine).
-    ``advance`` is called with 1 after each phase, ``watch`` with the phase's graph, bound plan and
-    outcome. Raises ``InputError`` for a plan that does not fit, ``InfeasibleError`` when memory is too
-    small, ``PhysicsError`` for an impossible result.
+    ``cycle`` (event, with DRAM devices by their engine). ``host`` is the time that an engine's host adds to every
+    phase, which must be a prefill or a decode step. ``watch`` is called after each phase with its graph, bound plan
+    and outcome. Raises ``InputError`` for a plan that does not fit, ``InfeasibleError`` when memory is too small,
+    ``PhysicsError`` for an impossible result.
     """
     run = _engine(fidelity)
     costs = _costs(system, COST_MODELS.get(cost_model), collective, fidelity)
-    books = _Books(system, costs)
+    books = _Books(system, costs, host)
     engines = _by_engine(system, fidelity)
     laid_out = None
     plans: dict[str, tuple[Plan, BoundPlan]] = {}
@@ -109,11 +110,9 @@ def simulate(
         costs.lay_out(plan.kernels, laid_out)
         outcome = run(graph, bound, system, costs, books.now)
         check_phase(outcome, graph, system, costs)
-        books.add(phase, graph, outcome)
+        books.add(phase, graph, outcome, _host_seconds(host, phase, workload))
         if watch is not None:
             watch(graph, bound, outcome)
-        if advance is not None:
-            advance(1)
     if engines and not engines["by_dram_engine"] and laid_out is None:
         books.warnings.append(
             f"no memory of {system.name!r} is a DRAM device: at cycle fidelity their bandwidths stay the data sheets'"
@@ -125,6 +124,7 @@ def simulate(
         "fidelity": fidelity,
         "cost_model": cost_model,
         "collective": collective,
+        "host": host.as_json() if host is not None else None,
         **engines,
         "system_digest": system.digest,
         "plan_digests": [_digest(plan.to_json()) for plan, _ in plans.values()],
@@ -134,6 +134,19 @@ def simulate(
     }
     mapper = plan.mapper if plan is not None else ""
     return books.result(workload, mapper, provenance)
+
+
+def _host_seconds(host: HostTime | None, phase: Phase, workload: Workload) -> float:
+    """Host seconds of a phase, from its batch and new tokens and the model's layers."""
+    if host is None:
+        return 0.0
+    sizes = phase.graph.metadata
+    if phase.kind not in ("prefill", "decode") or "batch" not in sizes:
+        message = f"{host.engine} runs prefills and decode steps of language models; {phase.name!r} is none"
+        raise bad_input(message, path="--engine")
+    batch, layers = int(sizes["batch"]), int(workload.metadata.get("layers", 0))
+    tokens = batch * int(sizes.get("new_tokens", 0)) if phase.kind == "prefill" else 0
+    return host.seconds(layers, batch, tokens)
 
 
 def _engine(fidelity: str) -> Run:
@@ -211,8 +224,8 @@ class _Fullest:
 class _Books:
     """Sums over phases what the result needs."""
 
-    def __init__(self, system: System, costs: CostTable) -> None:
-        self.system, self.costs = system, costs
+    def __init__(self, system: System, costs: CostTable, host: HostTime | None = None) -> None:
+        self.system, self.costs, self.host = system, costs, host
         self.now = 0.0
         self.timeline = Timeline()
         self.phases: list[PhaseResult] = []
@@ -247,7 +260,7 @@ class _Books:
                 "the time to move them is not simulated"
             )
 
-    def add(self, phase: Phase, graph: Graph, run: PhaseRun) -> None:
+    def add(self, phase: Phase, graph: Graph, run: PhaseRun, host_s: float = 0.0) -> None:
         number = len(self.phases)
         for record in run.records:
             self._record(record, graph, number)
@@ -255,10 +268,14 @@ class _Books:
             for name, value in more.items():
                 totals[name] = totals.get(name, 0.0) + value
         self._memories(graph, run)
+        # What of the host's time the devices do not hide comes after them, while they wait.
+        added = self.host.added(run.end - run.start, host_s) if self.host is not None else 0.0
+        self.now = run.end + added
         self.phases.append(
-            PhaseResult(phase.name, phase.kind, run.start, run.end, phase.tokens, phase.graph.flops)
+            PhaseResult(
+                phase.name, phase.kind, run.start, self.now, phase.tokens, phase.graph.flops, host_s, added
+            )
         )
-        self.now = run.end
 
     def _record(self, record: TaskRecord, graph: Graph, phase: int) -> None:
         line, task, cost = self.timeline, record.task, record.cost

@@ -123,6 +123,11 @@ def _figures(config: Config, sources: Mapping[str, Provenance], prefix: str = ""
         if isinstance(value, Config):
             yield from _figures(value, sources, f"{path}.")
             continue
+        if isinstance(value, tuple):
+            # Names and the like: one line, and none for an empty list.
+            if value:
+                yield _figure(path, ", ".join(str(item) for item in value), None, sources)
+            continue
         quantity = field_quantity(field)
         dimension = quantity.dimension if quantity is not None else None
         items = value.items() if isinstance(value, dict) else [(None, value)]
@@ -152,6 +157,8 @@ def _figure(
     )
     if origin is not None:
         figure[origin.kind] = origin.text
+        if origin.date:
+            figure["date"] = origin.date
     elif ".energy_per_operation." in f".{path}":
         figure["source"] = "compute.arithmetic_power over the rate"
     return figure
@@ -164,9 +171,10 @@ def _parents(path: str) -> Iterator[str]:
 
 
 def _origin(figure: Mapping[str, Any]) -> str:
+    date = f" ({figure['date']})" if "date" in figure else ""
     if "assumption" in figure:
-        return f"assumption: {figure['assumption']}"
-    return str(figure.get("source", ""))
+        return f"assumption: {figure['assumption']}{date}"
+    return f"{figure.get('source', '')}{date}"
 
 
 def _groups(system: System) -> dict[str, list[str]]:

@@ -44,6 +44,11 @@ def simulate(
         str, typer.Option(help="what predicts operator times: by-device, roofline, roofline-peak")
     ] = "by-device",
     collective: Annotated[str, typer.Option(help="auto, ring or tree")] = "auto",
+    engine: Annotated[
+        str,
+        typer.Option(help="host time of: none, vllm, sglang, trtllm, gpt-fast, huggingface, llama.cpp"),
+    ] = "none",
+    engine_version: Annotated[str, typer.Option(help="of the engine; default: the newest")] = "",
     out: Annotated[Path | None, typer.Option(help="folder for JSON, tables and a Perfetto trace")] = None,
     figure: Annotated[Path | None, typer.Option(help="draw roofline, time and memory: .svg or .png")] = None,
     save_plan: Annotated[Path | None, typer.Option(help="write the first phase's plan to a file")] = None,
@@ -62,7 +67,8 @@ def simulate(
             model, hw, plan=plan, save_plan=save_plan, advance=bar.advance, watch=record.watch if record else None,
             phase=phase, batch=batch, prompt=prompt, generate=generate, chunk=chunk, dtype=dtype,
             kv_dtype=kv_dtype, fused=not unfused, dims=dims, mapper=mapper, settings=settings, tp=tp, pp=pp,
-            microbatches=microbatches, fidelity=fidelity, cost_model=cost_model, collective=collective,
+            microbatches=microbatches, fidelity=fidelity, cost_model=cost_model, collective=collective, engine=engine,
+            engine_version=engine_version,
         )  # fmt: skip
     written = []
     if out is not None:

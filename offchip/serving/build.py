@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
+from hw_configs.prices import Rent, rent
 from hw_configs.problems import InfeasibleError, InputError, Problem, bad_input, nearest
 from hw_configs.system import Node, System
 from hw_configs.units import format_quantity
@@ -29,7 +30,7 @@ from simulator.serving.service import Service
 from simulator.serving.settings import EngineSettings
 from workloads.requests import Requests
 
-__all__ = ["Deployment", "deploy", "load_served", "refuse_too_long"]
+__all__ = ["Deployment", "deploy", "load_served", "refuse_too_long", "rent_of"]
 
 UNBOUNDED: Final = 1 << 20
 """Tokens of a model that states no bound."""
@@ -122,6 +123,9 @@ def deploy(model: str | Path, hw: str | Path | System, asked: ServeOptions, requ
     draft = _draft(settings)
     pricer = make_pricer(served.model, system, asked.layout, settings, adapters=adapters, draft_model=draft)
     workers, notes = _workers(asked, settings, capacity, pricer, gpus)
+    cost = rent_of(system, gpus)
+    if cost is not None and cost.written_off:
+        notes = (*notes, f"dollars: {cost.basis}")
     layers = max(len(served.model.decoder.layers) // asked.pp, 1)
     service = Service(
         tuple(replace(worker, layers=layers) for worker in workers), asked.routing,
@@ -185,19 +189,25 @@ def _workers(
     return workers, tuple(notes)
 
 
+def rent_of(system: System, gpus: list[Node]) -> Rent | None:
+    """What a device of a machine costs: its share of the machine's rent, else its own; None where nothing is stated."""
+    if system.price_rate is not None:
+        return Rent(system.price_rate / len(gpus), "its share of the system's price_rate")
+    return rent(gpus[0].device)
+
+
 def _worker_facts(
     worker: Worker, asked: ServeOptions, settings: EngineSettings, system: System, gpus: list[Node]
 ) -> WorkerFacts:
     """What of a worker goes into the answer: its price is its devices', or their share of the machine's."""
     device, count = gpus[0].device, asked.layout.devices
-    rate = getattr(device, "price_rate", None)
-    if system.price_rate is not None:
-        rate = system.price_rate / len(gpus)
+    rate = rent_of(system, gpus)
     power = getattr(device, "power", None)
     return WorkerFacts(
         name=worker.name, role=worker.role, devices=count, blocks=worker.space.blocks,
         block_tokens=worker.space.block_tokens, most_sequences=settings.max_num_seqs * worker.groups,
-        price_per_s=None if rate is None else rate * count, idle_w=power.idle * count if power is not None else 0.0,
+        price_per_s=None if rate is None else rate.usd_per_s * count,
+        idle_w=power.idle * count if power is not None else 0.0,
     )  # fmt: skip
 
 

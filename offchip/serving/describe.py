@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from hw_configs.shown import Shown, Table
-from offchip.serving.build import Deployment
+from offchip.serving.build import Deployment, rent_of
+from simulator.serving.exchange_time import gpus_of
 
 __all__ = ["Description", "describe"]
 
@@ -57,5 +58,12 @@ def describe(deployment: Deployment) -> Description:
     pricer: Any = deployment.service.workers[0].pricer
     return Description(
         f"{deployment.served.model.name} on {deployment.system.name}, {asked.engine}, {asked.describe_layout()}",
-        tuple(rows), tuple(deployment.capacity.describe().items()), tuple(pricer.describe().items()),
+        tuple(rows), tuple(deployment.capacity.describe().items()),
+        (*pricer.describe().items(), ("dollars", _dollars(deployment))),
     )  # fmt: skip
+
+
+def _dollars(deployment: Deployment) -> str:
+    """What a device costs an hour, and what that follows from."""
+    cost = rent_of(deployment.system, gpus_of(deployment.system))
+    return "no price stated" if cost is None else f"{cost.usd_per_s * 3600:.4g} USD/h a device ({cost.basis})"

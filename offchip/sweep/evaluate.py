@@ -148,6 +148,8 @@ class Evaluator:
             options.get("collective", "auto"),
         )
         mapper = options.get("mapper") or default_mapper(system, MapperOptions())
+        if options.get("engine", "none") != "none":
+            return None
         if several or mapper != "single-device" or collective not in CHOICES:
             return None
         if cost_model not in COST_MODELS.builtin or set(options["settings"]) - {"device"}:

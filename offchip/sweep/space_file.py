@@ -240,6 +240,7 @@ class _Checker:
         from mapping.mapper import plan_writer
         from simulator.cost.collective import CHOICES
         from simulator.cost.model import COST_MODELS
+        from simulator.serving.host_time import host_time
         from workloads.dtypes import dtype_bits
 
         try:
@@ -251,6 +252,8 @@ class _Checker:
                 load_requests(beside(str(value), self.machines.beside))
             elif name == "mapper":
                 plan_writer(str(value))
+            elif name == "engine" and not self.serves:
+                host_time(str(value))
             elif name == "cost_model":
                 COST_MODELS.get(str(value))
             elif name in ("dtype", "kv_dtype"):

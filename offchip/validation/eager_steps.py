@@ -10,21 +10,13 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Final
 
+from offchip.validation.reference_gpu import shipped_gpu
 from workloads.graph import Operator
 
-__all__ = ["BOARDS", "KINDS", "MODELS", "predict_step"]
+__all__ = ["KINDS", "MODELS", "predict_step"]
 
 KINDS: Final = ("inference (one forward, fp32)", "training step (fwd+bwd, fp32)")
 """The kinds of rows that this module answers."""
-BOARDS: Final = {
-    "nvidia_a100-pcie-40gb": "a100-pcie-40gb",
-    "tesla_v100-pcie-32gb": "v100-pcie-32gb",
-    "tesla_p100-pcie-16gb": "p100",
-    "tesla_p4": "p4",
-    "tesla_t4": "t4",
-    "amd_instinct_mi210": "mi210",
-}
-"""Devices by the source's names, lower case."""
 MODELS: Final = {
     "bert_large": "bert-large-uncased",
     "gpt2_large": "gpt2-large",
@@ -39,14 +31,14 @@ def predict_step(row: Mapping[str, str], batch: int, tokens: int) -> tuple[float
     """Seconds of a row's pass or step, and what was run; None with the reason when it cannot be run."""
     if row["n_devices"] != "1" or row["framework"] != "PyTorch 2.1":
         return None, f"no scenario for {row['framework']!r} on {row['n_devices']} devices"
-    board, model = BOARDS.get(row["hardware"].lower()), MODELS.get(row["model"].lower())
-    if board is None:
+    gpu, model = shipped_gpu(row["hardware"]), MODELS.get(row["model"].lower())
+    if gpu is None:
         return None, f"no device file for {row['hardware']!r}"
     if model is None:
         return None, f"no built-in model for {row['model']!r}"
-    forward, backward = _seconds(model, board, batch, tokens)
+    forward, backward = _seconds(model, gpu.name, batch, tokens)
     training = row["kind"] == KINDS[1]
-    return forward + backward * training, f"{model} on {board}, eager FP32, unfused"
+    return forward + backward * training, f"{model} on {gpu.name}, eager FP32, unfused"
 
 
 @cache

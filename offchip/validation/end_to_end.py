@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import csv
 import fnmatch
-import json
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -22,21 +21,14 @@ from functools import cache
 from pathlib import Path
 from typing import Final
 
-from hw_configs.library import catalog
 from hw_configs.problems import InputError, OffchipError, Problem, bad_input
 from offchip.validation import eager_steps
+from offchip.validation.reference_gpu import machine_of
 from offchip.validation.registry import Options, RowResult
+from simulator.serving.host_time import measured_as
 from workloads import models
 
-__all__ = ["ENGINES", "MODELS", "SYSTEMS", "Step", "figures_of", "run_end_to_end", "step_of"]
-
-SYSTEMS: Final = {
-    "a100-80gb": "dgx-a100",
-    "h100-80gb": "dgx-h100",
-    "nvidia a100 gpu": "dgx-a100",
-    "nvidia h100 gpu": "dgx-h100",
-}
-"""Nodes by the sources' hardware names. LLM-Inference-Bench's boards are taken as SXM with NVLink."""
+__all__ = ["ENGINES", "MODELS", "Step", "figures_of", "run_end_to_end", "step_of"]
 
 MODELS: Final = {
     "llama2-70b": "llama-2-70b",
@@ -80,8 +72,9 @@ class Step:
 
 
 def _host_ms(engine: str) -> float:
-    constants = json.loads((Path(__file__).parent / "host_constants.json").read_text(encoding="utf-8"))
-    return float(constants[engine]["host_ms"]) if engine in constants else 0.0
+    """Milliseconds per layer and sequence that were fitted on the rows of that source's engine."""
+    found = measured_as(engine)
+    return found.layer_s * 1e3 if found is not None else 0.0
 
 
 ENGINES: Final = {
@@ -150,20 +143,20 @@ def step_of(row: Mapping[str, str], where: str, cost_model: str) -> Step | str:
     """Device times of a row of inference, or why it has no scenario; ``InputError`` for cells that are no numbers."""
     if row["kind"] != "inference":
         return f"no scenario for {row['kind']!r}"
-    system = SYSTEMS.get(row["hardware"].lower(), "")
-    if system not in catalog():
-        return f"no system for {row['hardware']!r}"
     model = MODELS.get(row["model"].rpartition("/")[2].lower(), "")
     if model not in models.names():
         return f"no built-in model for {row['model']!r}"
     batch, prompt, devices = (
         int(_number(row[name], where, name)) for name in ("batch", "input_tokens", "n_devices")
     )
+    machine = machine_of(row["hardware"], devices)
+    if machine is None:
+        return f"no system for {devices} x {row['hardware']!r}"
     output = int(_number(row.get("output_tokens") or "1", where, "output_tokens"))
     return Step(
-        _seconds(model, system, devices, "prefill", batch, prompt, cost_model),
-        _seconds(model, system, devices, "decode", batch, prompt + output // 2, cost_model),
-        _layers(model), batch, prompt, output, f"{model} on {devices} devices of {system}",
+        _seconds(model, machine.name, devices, "prefill", batch, prompt, cost_model),
+        _seconds(model, machine.name, devices, "decode", batch, prompt + output // 2, cost_model),
+        _layers(model), batch, prompt, output, f"{model} on {devices} devices of {machine.name}",
     )  # fmt: skip
 
 

@@ -1,8 +1,9 @@
 """From a GPU's name in published measurements to a device: shipped file, or a data-sheet row beside the data.
 
-Sources write the same board in many ways ("A100-SXM4-80GB", "a100_sxm"); the names met so far stand in one
-table here. A folder of measurements may hold a ``hardware.csv`` with one data-sheet row per GPU; it serves
-GPUs that Offchip does not ship, and gives the bandwidth of the wires between GPUs.
+Sources write the same board in many ways ("A100-SXM4-80GB", "a100_sxm"); a board is known by the name and aliases of
+its own file, however they are written (:func:`hw_configs.catalog.known_name`). A folder of measurements may hold a
+``hardware.csv`` with one data-sheet row per GPU; it serves GPUs that Offchip does not ship, and gives the bandwidth of
+the wires between GPUs.
 """
 
 from __future__ import annotations
@@ -12,38 +13,24 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from hw_configs.catalog import known_name
 from hw_configs.config import parse
 from hw_configs.device import Gpu
-from hw_configs.library import catalog, load_device
+from hw_configs.library import catalog, load_device, load_system
 from hw_configs.problems import InputError, Problem
 from hw_configs.system import MemorySpace, Node, System
 from hw_configs.yaml_file import Document
 
 __all__ = [
-    "ALIASES",
     "ReferenceGpu",
     "ReferenceGpus",
     "architecture_name",
+    "machine_of",
     "same_gpu",
+    "shipped_gpu",
     "single_gpu",
     "usual_wires",
 ]
-
-ALIASES: Final[dict[str, tuple[str, ...]]] = {
-    "a100-80gb": ("a100-80gb", "a100-sxm-80gb", "a100-sxm4-80gb"),
-    "a100-sxm4-80gb": ("a100-80gb", "a100-sxm-80gb", "a100-sxm4-80gb"),
-    "a100-sxm4-40gb": ("a100-40gb", "a100-sxm-40gb", "a100-sxm4-40gb"),
-    "a100-pcie-80gb": ("a100-pcie-80gb", "a100-80gb-pcie"),
-    "a100-pcie-40gb": ("a100-pcie-40gb", "a100-40gb-pcie"),
-    "h100-80gb": ("h100-sxm", "h100-80gb", "h100-sxm-80gb"),
-    "h100-sxm": ("h100-sxm", "h100-80gb", "h100-sxm-80gb"),
-    "h200-sxm": ("h200", "h200-sxm"),
-    "b200-sxm": ("b200", "b200-sxm"),
-    "v100-pcie-32gb": ("v100-pcie-32gb", "v100-32gb-pcie"),
-    "p100-pcie": ("p100-pcie", "p100-pcie-16gb", "p100"),
-    "rtx-pro-6000-se": ("rtx-pro-6000", "rtx-pro-6000-se"),
-}
-"""Names of sources in lower case, and the shipped devices that are the same board, likeliest first."""
 
 _HARDWARE_FIGURES: Final = {
     "arch": "architecture",
@@ -107,12 +94,10 @@ class ReferenceGpus:
     def _look_up(self, key: str) -> ReferenceGpu | None:
         line, row = self._rows.get(key, (0, {}))
         wire, host = _rate(row, "link_gbs_per_dir"), _rate(row, "pcie_gbs_per_dir")
-        for candidate in (*ALIASES.get(key, ()), key) if self.shipped else ():
-            if candidate in catalog() and catalog()[candidate].kind == "device":
-                device = load_device(candidate)
-                if isinstance(device, Gpu) and device.memory is not None:
-                    usual_wire, usual_host = usual_wires(device)
-                    return single_gpu(device, wire or usual_wire, host or usual_host)
+        device = shipped_gpu(key) if self.shipped else None
+        if device is not None and device.memory is not None:
+            usual_wire, usual_host = usual_wires(device)
+            return single_gpu(device, wire or usual_wire, host or usual_host)
         if row:
             return single_gpu(self._from_row(row, line), wire, host)
         return None
@@ -162,10 +147,33 @@ def single_gpu(gpu: Gpu, wire: float | None = None, host: float | None = None) -
     return ReferenceGpu(system.nodes[gpu.name], system.memories[gpu.name], wire, host)
 
 
+def shipped_gpu(name: str) -> Gpu | None:
+    """The shipped GPU that a source's name means, or None."""
+    known = known_name(name.strip())
+    if known is None or catalog()[known].kind != "device":
+        return None
+    device = load_device(known)
+    return device if isinstance(device, Gpu) else None
+
+
+def machine_of(name: str, devices: int = 1) -> System | None:
+    """The machine in which measurements that name a board alone ran on so many of them; None where nobody knows it.
+
+    The name of a shipped system means that system; a board means the system that its file calls usual, and itself
+    where it states none.
+    """
+    known = known_name(name.strip())
+    if known is None:
+        return None
+    system = load_system(known)
+    usual = next((getattr(node.device, "usual_system", None) for node in system.nodes.values()), None)
+    machine = load_system(usual) if usual is not None and len(system.nodes) == 1 else system
+    return machine if len(machine.of_kind("gpu", "accelerator")) >= devices else None
+
+
 def same_gpu(name: str, device: str) -> bool:
     """Whether a source's name means the shipped device of that name."""
-    key = name.strip().lower()
-    return key == device.lower() or device in ALIASES.get(key, ())
+    return name.strip().lower() == device.lower() or known_name(name.strip()) == device
 
 
 def architecture_name(text: str) -> str:

@@ -9,9 +9,10 @@ from functools import cache
 from pathlib import Path
 from typing import Final
 
-from hw_configs.library import catalog, load_system
+from hw_configs.library import load_system
 from hw_configs.problems import bad_input
 from hw_configs.system import System
+from offchip.validation.reference_gpu import machine_of
 from simulator.serving.engine_constants import constants_of
 from simulator.serving.pricing import ServedModel
 from simulator.serving.settings import EngineSettings, Layout
@@ -20,13 +21,8 @@ from workloads.huggingface import read_config
 from workloads.transformer.formats import Format
 from workloads.workload import WorkloadOptions
 
-__all__ = ["SYSTEMS", "Side", "layout_of", "served_model", "settings_of", "system_of"]
+__all__ = ["Side", "layout_of", "served_model", "settings_of", "system_of"]
 
-SYSTEMS: Final = {
-    "h100": "dgx-h100", "h200": "dgx-h200", "b200": "dgx-b200", "b300": "dgx-b300", "gb200": "gb200-nvl72",
-    "gb300": "gb300-nvl72", "a100": "dgx-a100",
-}  # fmt: skip
-"""Machines by the first word of the sources' GPU names."""
 SAME_SHAPE: Final = {
     "deepseek-r1": "deepseek-v3", "deepseek-v3.1": "deepseek-v3", "deepseek-v3-0324": "deepseek-v3",
     "deepseek-r1-0528": "deepseek-v3", "llama-3.3-70b": "llama-3.1-70b", "kimi-k2-instruct": "kimi-k2",
@@ -101,11 +97,11 @@ def served_model(name: str, precision: str) -> ServedModel:
 
 def system_of(gpu: str) -> str:
     """The machine of a row's GPU. ``InputError`` for one that is not here."""
-    word = re.split(r"[-_ ]", gpu.lower())[0]
-    name = SYSTEMS.get(word, "")
-    if name not in catalog():
+    # Sources add the form of the board, or its memory, that no machine of ours tells apart.
+    machine = machine_of(gpu) or machine_of(re.split(r"[-_ ]", gpu)[0])
+    if machine is None:
         raise bad_input(f"unknown chip {gpu!r}: no machine with it")
-    return name
+    return machine.name
 
 
 def layout_of(row: Mapping[str, str], prefix: str = "") -> Layout:

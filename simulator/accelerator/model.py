@@ -1,13 +1,13 @@
 """What an operator costs on a scratchpad machine: clocks of the arrays, the vector unit and the banks.
 
-Products take the clocks of :mod:`simulator.accelerator.array` at the operator's shape; an element type whose
-stated rate is below two operations per cell and clock takes as many times longer. Everything pointwise runs on
-the vector unit at its stated rate. Both work from the scratchpad, whose banks move so many bytes per clock; what
-streams past the arrays more than once crosses them more than once. Arithmetic and traffic overlap, so an
-operator takes the longest of them, and the launch before it.
+Products take the clocks of :mod:`simulator.accelerator.array` at the operator's shape; an element type whose stated
+rate is below two operations per cell and clock takes as many times longer, and one that cells take two of (8 bits in
+cells for 16) half as long. Everything pointwise runs on the vector unit at its stated rate. Both work from the
+scratchpad, whose banks move so many bytes per clock; what streams past the arrays more than once crosses them more
+than once. Arithmetic and traffic overlap, so an operator takes the longest of them, and the launch before it.
 
-On a device that works in its DRAM instead, the arrays cost the same, and the traffic takes the roofline's share
-of the memory's bandwidth. Devices without a dataflow are the roofline's altogether.
+On a device that works in its DRAM instead, the arrays cost the same, and the traffic takes the roofline's share of
+the memory's bandwidth. Devices without a dataflow are the roofline's altogether.
 """
 
 from __future__ import annotations
@@ -108,8 +108,10 @@ def _array_seconds(product: Product, operator: Operator, device: Accelerator) ->
         return 2 * product.multiply_adds / rate
     full = 2 * device.arrays * device.array_rows * device.array_columns * device.clock
     clocks = array_clocks(product, shape)
-    # A rate stated to three digits may lie above the cells' own; the cells decide then.
-    return clocks / device.clock * max(full / rate, 1.0)
+    # A cell that takes two narrow operands works down twice the depth in a clock. A rate stated to three digits may lie
+    # above the cells' own; the cells decide then.
+    packed = max(1.0, float(round(rate / full)))
+    return clocks / device.clock * max(full / rate, 1.0 / packed)
 
 
 def _vector_rate(operator: Operator, device: Accelerator) -> float:

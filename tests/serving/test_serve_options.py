@@ -52,3 +52,24 @@ def test_what_is_asked_is_read() -> None:
     apart = ServeOptions(prefill_workers=1, decode_workers=3)
     assert apart.workers == 4
     assert apart.describe_layout() == "tp 1, 1 prefill and 3 decode workers"
+
+
+def test_dollars_follow_from_rent_or_from_a_list_price_over_years(tmp_path):
+    from hw_configs.catalog import catalog
+    from hw_configs.library import load_device, load_system
+    from hw_configs.prices import YEARS_OF_USE, rent
+    from offchip.serving.build import rent_of
+    from simulator.serving.exchange_time import gpus_of
+
+    rented, bought, neither = (load_device(name) for name in ("h200", "rtx-5090", "a40"))
+    assert rent(rented).usd_per_s == rented.price_rate
+    assert not rent(rented).written_off
+    hours = YEARS_OF_USE * 365.25 * 24
+    assert rent(bought).usd_per_s * 3600 == pytest.approx(1999 / hours)
+    assert "1,999 USD over 3 years" in rent(bought).basis
+    assert rent(neither) is None
+    text = catalog()["dgx-h200"].path.read_text(encoding="utf-8")
+    path = tmp_path / "box.yaml"
+    path.write_text(text + "price_rate: 16 USD/h\n", encoding="utf-8")
+    box = load_system(path)
+    assert rent_of(box, gpus_of(box)).usd_per_s * 3600 == pytest.approx(2.0)
