@@ -23,9 +23,11 @@ Array = NDArray[np.float64]
 MEMORY: Final[Limits] = {
     "in_flight_kib": (32.0, 1.0, 128.0), "latency_us": (0.6, 0.6, 0.6), "row_us": (0.8, 0.05, 20.0),
     "keep": (0.7, 0.05, 1.0), "l2_share": (0.8, 0.2, 1.0), "access": (0.97, 0.5, 1.0),
-    "exit_us": (0.3, 0.01, 2.0), "kept": (12.0, 2.0, 128.0),
+    "exit_us": (0.3, 0.01, 2.0), "kept": (12.0, 2.0, 128.0), "packed_kib": (8.0, 8.0, 8.0),
 }  # fmt: skip
 
+ONE_ROW: Final = (0.0, 0.0, 0.0)
+"""``packed_kib`` of libraries that give each row a thread block of its own. Others: assumed, as no row here is narrow."""
 SCALAR_CLASSES: Final = ("norm", "elementwise", "gated", "rotary")
 
 
@@ -71,7 +73,7 @@ def fit_class(rows: list[Sample], requests: list[Request], data: dict[str, Any],
     host = np.array([s.row.timing == "wall-incl-launch" for s in rows])
     launch = [(35.0, 3.0, 60.0) if t == "wall-incl-launch" else (4.0, 0.5, 20.0) for t in timings]
     to_us = np.where(host, 1.0, 1e9 / np.array([s.sheet.clock for s in rows]))
-    limits = [*MEMORY.values(), *launch, (45.0, 5.0, 60.0) if host.any() else (0.0, 0.0, 0.0)]
+    limits = [*(MEMORY | ({"packed_kib": ONE_ROW} if key.endswith("/scalar") else {})).values(), *launch, (45.0, 5.0, 60.0) if host.any() else (0.0, 0.0, 0.0)]
     out = np.zeros((len(lines), memory_bound.RESULTS))
 
     def predicted(x: Array) -> Array:

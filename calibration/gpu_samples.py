@@ -28,6 +28,8 @@ Array = NDArray[np.float64]
 ROOT: Final = Path(__file__).resolve().parent.parent
 
 DATA: Final = ROOT / "tests" / "reference" / "gpu"
+ENGINE_ROWS: Final = ROOT / "tests" / "reference" / "kernels" / "kernels.csv"
+"""Kernels of today's inference engines."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +119,7 @@ def requests_of(rows: Sequence[Sample], data: dict[str, Any]) -> list[Request]:
 def family_of_sample(s: Sample) -> str:
     """The model's family of a row; "collective" for communication."""
     assert s.row.operator is not None
-    return "collective" if is_collective(s) else family_of(s.row.operator)
+    return "collective" if is_collective(s) else family_of(s.row.operator, s.sheet)
 
 
 def source_of(s: Sample) -> str:
@@ -134,7 +136,7 @@ def class_of(s: Sample) -> str:
         if ranks > float(s.row.cells.get("devices_per_node") or ranks):
             return "internode_comm"
         return {"all_reduce": "all_reduce", "send": "send_recv"}.get(operator.kind, "other_collective")
-    family = family_of(operator)
+    family = family_of(operator, s.sheet)
     if family == "simt32":
         return "bmm" if isinstance(operator.work, Product) and operator.work.batch != 1 else "gemm_fp32"
     if family in ("tensor16", "tensor8"):

@@ -101,9 +101,10 @@ class GpuArchitecture(Config):
     """Thread blocks that share one fetch of an operand tile (multicast in a cluster); 1 for none."""
     multiprocessors_per_tile: Count
     """Multiprocessors that work on one tile of a product together, each with its part of the rows."""
-    process_energy: Ratio
-    """Energy of an operation on vector lanes relative to a 16 nm process at the same clock."""
-    matrix_process_energy: Ratio
+    process_energy: Ratio | None = None
+    """Energy of an operation on vector lanes relative to a 16 nm process at the same clock. Left out: it follows from
+    the board's power and peak rate."""
+    matrix_process_energy: Ratio | None = None
     """The same for matrix units, whose width decides what operands cost."""
     switch_reduces: bool
     """Whether its switches can add the buffers of an all-reduce (NVLink SHARP)."""

@@ -29,9 +29,11 @@ from workloads.operators import (
     Norm,
     Optimizer,
     Product,
+    Quantize,
     Rows,
     Scatter,
     TopK,
+    View,
     Work,
 )  # fmt: skip
 from workloads.operators.traffic import NO_PARTS
@@ -58,7 +60,7 @@ NEEDS_OUTPUT: Final = frozenset({"softmax", "attention"})
 """Kinds whose backward pass reads the forward output again."""
 
 NEEDS_NO_INPUT: Final = frozenset(
-    {"softmax", "rotary", "gather", "scatter", "copy", "view", "reduce", "resize", "all_reduce", "all_gather",
+    {"softmax", "rotary", "quantize", "gather", "scatter", "copy", "view", "reduce", "resize", "all_reduce", "all_gather",
      "reduce_scatter", "all_to_all", "broadcast", "send", "receive"}
 )  # fmt: skip
 """Kinds whose backward pass needs the gradient alone (and the indices, which are not floats)."""
@@ -212,6 +214,8 @@ class _Step:
 
     def _backward_work(self, op: Operator, incoming: list[str]) -> Work:
         """What a backward operator that is no product does."""
+        if isinstance(op.work, Quantize):
+            return View()  # the gradient goes straight through
         inverse = INVERSE_KIND.get(type(op.work))
         if inverse is None:
             return _repeated(op.work, BACKWARD_FLOPS.get(op.kind, 1.0))

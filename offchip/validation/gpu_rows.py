@@ -15,6 +15,7 @@ import numpy as np
 
 from hw_configs.problems import InputError, Problem, nearest
 from offchip.validation.collective_rows import wire_of
+from offchip.validation.engine_rows import setup_name
 from offchip.validation.gpu_collectives import collective_line
 from offchip.validation.reference_gpu import ReferenceGpu
 from simulator.cost.collective import schedule
@@ -55,7 +56,7 @@ def predict_gpu_rows(rows: Sequence[tuple[TableRow, ReferenceGpu]], model: GpuMo
         else:
             try:
                 sheet = model.sheet(gpu.node, gpu.memory)
-                setup = model.constants.setup(row.timing)
+                setup = model.constants.setup(setup_name(row))
                 run = [lowered(_with_residency(part, row)) for part in (row.operator, *row.then)]
                 requests += [Request(operator, sheet, setup) for operator in run]
                 places.append((index, len(run)))

@@ -137,12 +137,19 @@ def rate_among(
 
     ``relative`` holds vector rates as shares of fp32's, for types that ``vector`` lacks.
     """
+    return served_as(vector, matrix, relative, dtype)[1]
+
+
+def served_as(
+    vector: Mapping[str, float], matrix: Mapping[str, float], relative: Mapping[str, float], dtype: str
+) -> tuple[str, float]:
+    """The type that does another's work among rates by type, and its rate for it; the type itself and 0 for none."""
     for name, operations in runs_as(dtype):
         own = vector.get(name) or relative.get(name, 0.0) * vector.get("fp32", 0.0)
         best = max(own, matrix.get(name, 0.0))
         if best > 0:
-            return best / operations
-    return 0.0
+            return name, best / operations
+    return dtype, 0.0
 
 
 def peak_rate(compute: Compute, kind: str, dtype: str) -> float:

@@ -33,8 +33,10 @@ class Setup:
     tensors that a loop cycles through. ``library``: share of the matrix rate that the library generation of
     these sources reaches. ``previous``: whether the operator before left its output in the L2.
     ``vectorised``: whether memory-bound kernels move vectors or single elements. ``eager``: collectives on
-    ranks that are not synchronised. ``cache_write``: attention writes its new keys and values first, and
-    8-bit products quantise their activation.
+    ranks that are not synchronised. ``cache_write``: attention writes its new keys and values first.
+    ``library_of`` holds the share of families of products whose library is another, and ``splits`` into how many
+    parts a family's library may split a reduction. ``by_rows``: families whose library takes its tile by the rows alone.
+    ``conversions``: instructions with which a library widens a weight, beside the least.
     """
 
     launch_us: Mapping[str, float]
@@ -46,6 +48,14 @@ class Setup:
     vectorised: bool
     eager: bool
     cache_write: bool
+    library_of: Mapping[str, float]
+    splits: Mapping[str, float]
+    by_rows: Sequence[str]
+    conversions: float
+
+    def library_share(self, family: str) -> float:
+        """Share of the matrix rate that the library of a family of products reaches."""
+        return self.library_of.get(family, self.library if family == "tensor16" else 1.0)
 
 
 @dataclass(frozen=True)
@@ -65,21 +75,28 @@ class Constants:
         own = setups.get(timing, setups["default"])
         return Setup(
             own["launch_us"], own["launch_kcycles"], own["host_us"], own["rotation"], own["library"], own["previous"],
-            own["vectorised"], own["eager"], own["cache_write"],
+            own["vectorised"], own["eager"], own["cache_write"], own.get("library_of", {}), own.get("splits", {}), own.get("by_rows", ()),
+            own.get("conversions", 1.0),
         )  # fmt: skip
 
     def memory_share(self, key: str) -> float:
         """Share of the data-sheet bandwidth that a memory technology of a generation delivers to streams.
 
-        One without measurements takes its generation's mean (the controllers are alike), else that of its
-        technology.
+        One without measurements takes the mean of its generation's (whose controllers are alike) and of its
+        technology's, as far as there are any.
         """
         table = self.data["memory_share"]
         if key in table:
             return float(table[key])
         technology, generation = key.split("/")
-        kin = [share for name, share in table.items() if name.endswith(f"/{generation}")]
-        kin = kin or [share for name, share in table.items() if name.startswith(f"{technology}/")]
+        kin = [
+            float(np.mean(shares))
+            for shares in (
+                [share for name, share in table.items() if name.endswith(f"/{generation}")],
+                [share for name, share in table.items() if name.startswith(f"{technology}/")],
+            )
+            if shares
+        ]
         return float(np.mean(kin)) if kin else float(table["default"])
 
     def way_joules(self, room_w: float, seconds: float, moved_bytes: float) -> float:

@@ -10,6 +10,9 @@ heuristics aim for. A candidate's time is a soft maximum of
 - DRAM: compulsory bytes that the L2 does not hold, operands that a wave's panels re-read when they exceed
   the L2, over the memory technology's share of its bandwidth;
 
+(arithmetic on the matrix units and, on the vector units beside it, the widening of narrow weights and the scaled
+additions of block scales, as a soft maximum of their own)
+
 plus a latency per wave (fill, drain), the part of the output's write-back that a lone thread block per
 multiprocessor cannot hide, and for a split the partial sums' way through the L2. A candidate lasts at least its
 energy over what the board's limit leaves (:mod:`simulator.gpu.power`), and is chosen under that limit: more of
@@ -37,24 +40,31 @@ Array = NDArray[np.float64]
 COLUMNS: Final = (
     "m", "n", "k", "batch", "a_bytes", "w_bytes", "o_bytes", "sms", "clock", "rate", "bandwidth", "l2",
     "shared", "sharing", "rotation", "library", "splits", "tdp", "idle", "j_flop", "j_byte", "k_padding",
-    "resident", "before_bytes", "reread_bytes", "tile_sms", "accumulators", "l2_bytes_per_clock",
-    "scale_block", "vector_rate",
+    "resident", "reread_bytes", "tile_sms", "accumulators", "l2_bytes_per_clock",
+    "scale_block", "converted", "vector_rate", "asynchronous",
+    "least_rows", "narrow_pins",
 )  # fmt: skip
 """Inputs of a row. ``rotation``: weight tensors that a benchmark cycles through one activation (0: cold).
 ``library``: share of the arithmetic rate that the library generation reaches. ``splits``: whether the
 reduction may be split. ``resident``: share of the left operand that no DRAM read brings.
-``before_bytes``:
-traffic of a kernel that prepares the activation (quantises it to 8 bits). ``reread_bytes``: operand bytes that DRAM
+``reread_bytes``: operand bytes that DRAM
 gives more than once, where a simulation of the L2 knows them; below zero the closed form says. ``tile_sms``:
 multiprocessors that work on a tile of 128 rows and more together. ``accumulators``: bytes of accumulators that a
 multiprocessor holds. ``scale_block``: steps of the reduction between two scalings of the sums, a multiply-add per
-element of the tile on the vector units; 0: none."""
-M, N, K, B, EA, EW, EO, SMS, CLK, RATE, BW, L2, SHARED, SHARING, ROT, LIB, MAXS, TDP, IDLE, JF, JB, KPAD, RES, BEFORE, REREAD, TILESMS, ACC, L2CLK, SCALE, VRATE = range(30)  # fmt: skip  # noqa: E501
+element of the tile on the vector units; 0: none. ``converted``: where weights are stored narrower than the
+arithmetic and each thread block widens its own in registers, by how many times the least instructions. ``vector_rate``: FLOPs per cycle of the vector units.
+``asynchronous``: 1 where a kernel's loads, products and stores run beside one another (warp-specialised kernels of
+clusters), 0 where a thread block stores its tile before the next begins. ``least_rows``: 1 where the library takes its tile by the
+rows alone: as many as there are, to 128. ``narrow_pins``: 1 for GDDR, whose few fast pins turn round between reads and
+writes, which a kernel that stores in bursts waits for."""
+M, N, K, B, EA, EW, EO, SMS, CLK, RATE, BW, L2, SHARED, SHARING, ROT, LIB, MAXS, TDP, IDLE, JF, JB, KPAD, RES, REREAD, TILESMS, ACC, L2CLK, SCALE, CONV, VRATE, ASYNC, LEASTROWS, PINS = range(33)  # fmt: skip  # noqa: E501
 CONSTANTS: Final = (
     "e0", "feed", "feed_exponent", "overlap", "wave_cycles", "latency_us", "l2_share", "reduce_cycles",
     "quantisation", "epilogue", "memory_overlap", "access", "l2_rate", "store",
+    "promote", "convert", "vector_overlap", "wave_cycles_async", "epilogue_async", "store_async",
+    "epilogue_pins",
 )  # fmt: skip
-E0, FEED, FEEDX, OVER, WAVE, LAT, L2SHARE, REDUCE, QUANT, EPI, MEMOVER, ACCESS, L2RATE, STORE = range(14)
+E0, FEED, FEEDX, OVER, WAVE, LAT, L2SHARE, REDUCE, QUANT, EPI, MEMOVER, ACCESS, L2RATE, STORE, PROMOTE, CONVERT, VOVER, WAVEA, EPIA, STOREA, EPIP = range(21)  # fmt: skip  # noqa: E501
 TILES: Final = np.array(
     [[256, 128], [128, 256], [128, 128], [128, 64], [64, 128], [64, 64], [32, 64], [64, 32], [16, 64], [16, 128]],
     dtype=np.float64,
@@ -81,6 +91,31 @@ def residency(bm: float, bn: float, shared: float, accumulators: float) -> tuple
 
 
 @compiled
+def fetched_again(
+    f: Array,
+    l2: float,
+    depth: float,
+    down: float,
+    across: float,
+    bm: float,
+    bn: float,
+    rows_m: float,
+    rows_n: float,
+) -> float:
+    """Operand bytes that DRAM gives more than once, where a wave of down x across tiles walks down its columns.
+
+    The next strip of columns needs the left operand again, of which the L2 holds so much; the strip's own panel of
+    the right operand stays while the wave walks, as far as it fits.
+    """
+    left, right = f[B] * f[M] * f[K] * f[EA], f[B] * f[K] * f[N] * f[EW]
+    strips, steps = np.ceil(rows_n / across), np.ceil(rows_m / down)
+    again = (strips - 1.0) * left * min(1.0, max(0.0, left / f[B] / l2 - 1.0))
+    if steps > 1:
+        again += (steps - 1.0) * right * min(1.0, max(0.0, across * bn * f[EW] * depth / l2 - 1.0))
+    return again
+
+
+@compiled
 def gemm_rows(rows: Array, constants: Array, tiles: Array, splits: Array, out: Array) -> None:
     """Price each row (:data:`COLUMNS`) and write (seconds, bound, DRAM bytes, choice) to ``out``.
 
@@ -104,12 +139,18 @@ def gemm_rows(rows: Array, constants: Array, tiles: Array, splits: Array, out: A
         dram_rate = f[BW] * x[ACCESS]
         l2_rate = sms * clk * f[L2CLK] * x[L2RATE]
         joule, budget = 2 * m * n * k * b * f[JF], f[TDP] - f[IDLE]
+        # How much of its fill, drain and store a kernel hides is the way it is written.
+        wave_cycles, epilogue, store = x[WAVE], x[EPIP] if f[PINS] > 0 else x[EPI], x[STORE]
+        if f[ASYNC] > 0:
+            wave_cycles, epilogue, store = x[WAVEA], x[EPIA], x[STOREA]
         best = 1e30
         for t in range(tiles.shape[0]):
             bm, bn = tiles[t, 0], tiles[t, 1]
             # A library keeps no tile of more than 32 rows half empty; one that is holds what half of it would.
             held = max(m, bm / 2) if bm > 32 else m
             rows_m, rows_n = np.ceil(m / bm), np.ceil(n / bn)
+            if f[LEASTROWS] > 0 and bm < min(m, 128.0):
+                continue
             stages, occupancy = residency(bm, bn, f[SHARED], f[ACC])
             if occupancy == 0:
                 continue
@@ -133,8 +174,13 @@ def gemm_rows(rows: Array, constants: Array, tiles: Array, splits: Array, out: A
                 turns = np.ceil(per)
                 share = x[QUANT] * turns + (1 - x[QUANT]) * max(per, 1.0)
                 compute = share * 2 * bm * bn * depth / (rate * e)
+                # Instructions per lane: a scaled addition per sum and block of scales, a conversion per weight.
+                beside = f[CONV] * x[CONVERT] * live_n * depth
                 if f[SCALE] > 0:
-                    compute += turns * bm * bn * np.ceil(depth / f[SCALE]) * 2.0 / (f[VRATE] * clk)
+                    beside += x[PROMOTE] * live_m * live_n * np.ceil(depth / f[SCALE])
+                if beside > 0:
+                    p = x[VOVER]
+                    compute = (compute**p + (share * beside * 2.0 / (f[VRATE] * clk)) ** p) ** (1 / p)
                 column = live_m * f[EA] + live_n * f[EW]
                 fetched = column * depth * shared_fetch
                 # The pipeline has room for whole tiles; of it, the rows that are there are in flight.
@@ -142,25 +188,26 @@ def gemm_rows(rows: Array, constants: Array, tiles: Array, splits: Array, out: A
                 in_flight = min(occupancy, turns) * room
                 feed_rate = min(f[L2CLK] * clk, in_flight / (x[LAT] * 1e-6))
                 feed = max(turns * fetched / feed_rate, blocks * fetched / l2_rate)
-                # A wave walks down a column of tiles: its panels stay in the L2, or are fetched again.
+                # A wave is a column of tiles, or near a square of operand bytes; the cheaper walk stands.
                 concurrent = min(blocks, sms * occupancy)
-                down = min(rows_m, concurrent)
-                across = max(1.0, concurrent / down)
-                panels = (down * bm * f[EA] + across * bn * f[EW]) * depth
                 again = 0.0
                 if f[REREAD] >= 0:
                     again = f[REREAD]
-                elif panels > l2 and per > 1:
-                    again = (np.ceil(rows_n / across) - 1) * a_total * min(1.0, panels / l2 - 1.0)
+                elif per > 1:
+                    again = 1e30
+                    side = np.sqrt(concurrent * bn * f[EW] / (bm * f[EA]))
+                    for down in (min(rows_m, concurrent), max(1.0, min(rows_m, concurrent, np.floor(side)))):
+                        across = max(1.0, min(rows_n, np.floor(concurrent / down)))
+                        again = min(again, fetched_again(f, l2, depth, down, across, bm, bn, rows_m, rows_n))
                 inputs = (a_dram + w_dram + again) / dram_rate
                 output = o_dram / dram_rate
                 p = x[MEMOVER]
                 memory = ((inputs + output) ** p + feed**p) ** (1 / p)
                 p = x[OVER]
                 waves = np.ceil(blocks / (sms * occupancy))
-                fixed = waves * x[WAVE] / clk + x[EPI] * output / occupancy
+                fixed = waves * wave_cycles / clk + epilogue * output / occupancy
                 # The last tile's store has no further arithmetic to hide behind.
-                fixed += live_m * live_n * f[EO] / (x[STORE] * clk) * (1.0 + 0.5 * (waves - 1.0)) / s
+                fixed += live_m * live_n * f[EO] / (store * clk) * (1.0 + 0.5 * (waves - 1.0)) / s
                 if s > 1:
                     fixed += x[REDUCE] / clk + 2 * s * m * n * 4 * b / l2_rate
                 moved = a_dram + w_dram + again + o_dram
@@ -174,4 +221,4 @@ def gemm_rows(rows: Array, constants: Array, tiles: Array, splits: Array, out: A
                         out[r, 1] = 3.0
                     out[r, 2] = moved
                     out[r, 3] = t * 100 + s
-        out[r, 0] = best + f[BEFORE] / dram_rate
+        out[r, 0] = best

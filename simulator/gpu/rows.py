@@ -19,26 +19,56 @@ from simulator.gpu.power import operation_joules
 from simulator.gpu.sheet import ATTENTION_KERNELS, GpuSheet
 from workloads.dtypes import BITS
 from workloads.graph import Operator
-from workloads.operators import Activation, Attention, GroupedProduct, Product, Quantize, Rows
+from workloads.operators import Activation, Attention, GroupedProduct, Norm, Product, Quantize, Rows
 
 __all__ = ["FAMILIES", "Prediction", "Request", "family_of", "predict"]
 
 Array = NDArray[np.float64]
-FAMILIES: Final = ("tensor16", "tensor8", "simt32", "attention_decode", "attention_prefill", "memory_bound")
+FAMILIES: Final = (
+    "tensor16", "widened", "tensor8", "integer8", "tensor4", "simt32", "attention_decode", "attention_prefill", "memory_bound",
+)  # fmt: skip
+PRODUCTS: Final = frozenset({"tensor16", "widened", "tensor8", "integer8", "tensor4", "simt32"})
+"""Families that the kernel of products prices. ``widened``: weights are stored narrower than 16-bit arithmetic."""
 BOUNDS: Final = ("compute", "memory", "l2", "latency")
 ATTENTION_BOUNDS: Final = ("compute", "memory", "exp units", "latency")
 MEMORY_BOUNDS: Final = ("compute", "memory", "l2", "latency")
-NARROW: Final = frozenset({"fp8", "mxfp8", "int8", "uint8", "fp4", "mxfp4", "nvfp4", "int4"})
+NARROW_FAMILY: Final = {
+    "fp8": "tensor8", "mxfp8": "tensor8", "int8": "integer8", "uint8": "integer8", "int4": "integer8",
+    "fp4": "tensor4", "mxfp4": "tensor4", "nvfp4": "tensor4",
+}  # fmt: skip
+"""The family of products whose arithmetic is narrower than 16 bits."""
+OWN_SCALES: Final = frozenset({"mxfp8", "mxfp4", "nvfp4"})
+"""Types with scales of their own: the matrix unit multiplies them in, or they go into the widening of an element."""
 WIDE: Final = frozenset({"fp32", "fp64"})
 MEMORY_CLASS: Final = {
     "norm": "norm", "softmax": "softmax", "elementwise": "elementwise",
-    "rotary": "rotary", "embedding": "lookup", "gather": "lookup", "scatter": "lookup",
+    "rotary": "rotary", "quantize": "quantize", "embedding": "lookup", "gather": "lookup", "scatter": "lookup",
 }  # fmt: skip
 CHOICES: Final = {
     t * 100 + int(s): f"{int(tile[0])}x{int(tile[1])}/{int(s)}"
     for t, tile in enumerate(gemm.TILES) for s in gemm.SPLITS
 }  # fmt: skip
 """Names of a product's choices: tile and split."""
+K_PADDING: Final = {
+    "tensor16": 32.0,
+    "widened": 32.0,
+    "tensor8": 64.0,
+    "integer8": 64.0,
+    "tensor4": 128.0,
+    "simt32": 8.0,
+}
+"""Elements of the reduction that one step of the pipeline takes: 64 bytes of them on matrix units."""
+MATRIX_ENERGY: Final = {
+    "tensor16": "tensor16", "widened": "tensor16", "attention_decode": "tensor16", "attention_prefill": "tensor16",
+    "tensor8": "tensor8", "integer8": "integer8", "tensor4": "tensor4",
+}  # fmt: skip
+"""The entry of the energies that a family's operations take; others are those of vector lanes."""
+TYPE_OF_ENERGY: Final = {
+    "tensor16": "fp16", "tensor8": "fp8", "integer8": "int8", "tensor4": "nvfp4", "simt32": "fp32",
+}  # fmt: skip
+"""The element type whose peak rate goes with an energy."""
+BATCH_SUMS: Final = frozenset({"forward", "recompute", "backward"})
+"""Passes of a training step, in which a batch norm adds up over the batch before it does anything else."""
 ROW_KINDS: Final = frozenset({"norm", "softmax", "topk", "loss"})
 
 
@@ -74,16 +104,29 @@ class Prediction:
         return max(self.kernel_s + self.launch_s, self.host_s)
 
 
-def family_of(operator: Operator) -> str:
-    """The family whose kernel prices an operator."""
+def family_of(operator: Operator, sheet: GpuSheet) -> str:
+    """The family whose kernel prices an operator on a GPU: that of the type in which it runs there."""
     kind = operator.kind
     if kind in ("matmul", "grouped_matmul", "conv", "recurrent"):
-        if operator.dtype in NARROW:
-            return "tensor8"
-        return "simt32" if operator.dtype in WIDE else "tensor16"
+        arithmetic = sheet.serves(operator.dtype)
+        if arithmetic in NARROW_FAMILY:
+            return NARROW_FAMILY[arithmetic]
+        if arithmetic in WIDE:
+            return "simt32"
+        return "widened" if stored_width(operator) < 2.0 else "tensor16"
     if kind == "attention":
         return "attention_decode" if _attention(operator).q_len == 1 else "attention_prefill"
     return "memory_bound"
+
+
+def stored_width(operator: Operator) -> float:
+    """Bytes of one element of a product's right operand."""
+    work = operator.work
+    if not isinstance(work, Product | GroupedProduct):
+        return size(operator.dtype)
+    if isinstance(work, Product) and work.weight_bytes and work.n * work.k and work.rate == 1.0:
+        return work.weight_bytes / (work.n * work.k)
+    return size(work.weight_dtype or operator.dtype)
 
 
 def size(dtype: str) -> float:
@@ -96,7 +139,7 @@ def gemm_line(request: Request, constants: Constants) -> list[float]:
     operator, sheet, setup = request.operator, request.sheet, request.setup
     work, dtype = operator.work, operator.dtype
     assert isinstance(work, Product | GroupedProduct)
-    family = family_of(operator)
+    family = family_of(operator, sheet)
     m, n, k = (max(1.0, float(side)) for side in (work.m, work.n, work.k))
     element = size(dtype)
     weight = size(work.weight_dtype or dtype)
@@ -113,26 +156,26 @@ def gemm_line(request: Request, constants: Constants) -> list[float]:
         m, n, k, batch, element, weight, max(element, 2.0), sheet.sms, sheet.clock,
         sheet.rate(dtype) * speed, sheet.bandwidth * constants.memory_share(sheet.memory),
         sheet.l2_visible_bytes, sheet.shared_bytes, float(sheet.architecture.operand_sharing),
-        rotation_of(operator, setup), setup.library if family == "tensor16" else 1.0,
-        1.0 if family == "tensor8" or batch > 1 else 32.0, sheet.tdp, sheet.idle,
+        rotation_of(operator, setup), setup.library_share(family),
+        1.0 if batch > 1 else setup.splits.get(family, 32.0), sheet.tdp, sheet.idle,
         joule / speed, sheet.joule_per_byte,
-        32.0 if family == "tensor16" else 8.0 if family == "simt32" else 128.0,
+        K_PADDING[family],
         resident_share(operator, left_bytes, batch * m * k * element),
-        3.0 * batch * m * k if family == "tensor8" and setup.cache_write else 0.0, -1.0,
-        float(sheet.architecture.multiprocessors_per_tile), sheet.architecture.accumulator_bytes,
-        float(sheet.architecture.l2_bytes_per_clock), float(work.scale_block), sheet.rate("fp32", matrix=False),
+        -1.0, float(sheet.architecture.multiprocessors_per_tile), sheet.architecture.accumulator_bytes,
+        float(sheet.architecture.l2_bytes_per_clock),
+        0.0 if family == "widened" or dtype in OWN_SCALES else float(work.scale_block),
+        setup.conversions if stored_width(operator) < size(sheet.serves(dtype)) - 0.1 else 0.0, sheet.rate("fp32", matrix=False), float(sheet.architecture.operand_sharing > 1),
+        float(family in setup.by_rows), float(sheet.memory.startswith("GDDR")),
     ]  # fmt: skip
 
 
 def flop_joules(family: str, sheet: GpuSheet, constants: Constants) -> float:
     """J per FLOP of a family: on matrix units, or on vector units for FP32 and memory-bound operators."""
-    table = constants.data["energy_pj"]
-    if family in ("simt32", "memory_bound"):
-        return operation_joules(table["simt32"], sheet.architecture.process_energy, sheet.clock)
+    entry, chip, matrix = MATRIX_ENERGY.get(family, "simt32"), sheet.architecture, family in MATRIX_ENERGY
+    process = chip.matrix_process_energy if matrix else chip.process_energy
+    peak = sheet.rate(TYPE_OF_ENERGY[entry], matrix) * sheet.sms * sheet.clock
     return operation_joules(
-        table["tensor8" if family == "tensor8" else "tensor16"],
-        sheet.architecture.matrix_process_energy,
-        sheet.clock,
+        constants.data["energy_pj"][entry], process, sheet.clock, sheet.tdp - sheet.idle, peak
     )
 
 
@@ -216,6 +259,8 @@ def attention_line(request: Request, constants: Constants) -> list[float]:
 
 def memory_class(operator: Operator) -> str:
     """The class whose constants a memory-bound operator takes."""
+    if isinstance(operator.work, Norm) and operator.work.norm == "batch":
+        return "elementwise"
     if isinstance(operator.work, Activation):
         gated = operator.work.gated or operator.read_bytes > 1.5 * operator.write_bytes
         return "gated" if gated else "elementwise"
@@ -232,14 +277,18 @@ def memory_line(request: Request, constants: Constants) -> list[float]:
         m, n = float(operator.work.m), float(operator.work.n)
     elements = m * n * element
     read = operator.read_bytes
-    if isinstance(operator.work, Quantize) and operator.work.dynamic and not operator.work.per_token:
+    work = operator.work
+    if isinstance(work, Quantize) and work.dynamic and not work.per_token:
         read *= 2  # the largest magnitude of all comes first
+    if isinstance(work, Norm) and work.norm == "batch" and operator.place.training_pass in BATCH_SUMS:
+        read *= 2  # the sums of each channel come first
     residency = operator.residency
     previous = residency in ("hot", "previous") or (not residency and setup.previous)
     return [
         m, n, read / elements, operator.write_bytes / elements, element, sheet.sms, sheet.clock,
         sheet.bandwidth * constants.memory_share(sheet.memory), sheet.l2_visible_bytes, float(previous),
-        float(reduces_rows(operator)), float(sheet.architecture.l2_bytes_per_clock),
+        float(reduces_rows(operator)), float(sheet.architecture.l2_bytes_per_clock), max(0.0, operator.flops),
+        sheet.rate("fp64" if operator.dtype == "fp64" else "fp32", matrix=False),
     ]  # fmt: skip
 
 
@@ -248,6 +297,8 @@ def reduces_rows(operator: Operator) -> bool:
     work = operator.work
     if isinstance(work, Quantize):
         return work.dynamic and work.per_token and not work.block
+    if isinstance(work, Norm) and work.norm == "batch":
+        return False  # its channels are the columns; their sums are a pass of their own, in training
     return operator.kind in ROW_KINDS
 
 
@@ -266,7 +317,7 @@ def predict(requests: Sequence[Request], constants: Constants) -> list[Predictio
     found: list[Prediction | None] = [None] * len(requests)
     groups: dict[str, list[int]] = {}
     for index, request in enumerate(requests):
-        groups.setdefault(family_of(request.operator), []).append(index)
+        groups.setdefault(family_of(request.operator, request.sheet), []).append(index)
     for family, indices in groups.items():
         chosen = [requests[i] for i in indices]
         for i, prediction in zip(indices, _family(family, chosen, constants), strict=True):
@@ -291,7 +342,7 @@ def _family(family: str, requests: list[Request], constants: Constants) -> list[
         names = BOUNDS
     made = []
     joules: dict[int, float] = {}
-    product = family in ("tensor16", "tensor8", "simt32")
+    product = family in PRODUCTS
     for request, row in zip(requests, out.tolist(), strict=True):
         sheet, operator, setup = request.sheet, request.operator, request.setup
         key = launch_key(family, request)

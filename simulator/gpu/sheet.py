@@ -14,7 +14,7 @@ from hw_configs.device import Gpu
 from hw_configs.gpu_architecture import AttentionKernel, GpuArchitecture
 from hw_configs.problems import bad_input
 from hw_configs.system import MemorySpace
-from simulator.cost.model import peak_rate, rate_among
+from simulator.cost.model import peak_rate, rate_among, served_as
 
 __all__ = ["ATTENTION_KERNELS", "GpuSheet", "gpu_sheet", "memory_key"]
 
@@ -64,6 +64,10 @@ class GpuSheet:
         """The attention kernel that runs, with or without splitting of keys."""
         unsplit = self.architecture.attention_unsplit
         return self.architecture.attention if split or unsplit is None else unsplit
+
+    def serves(self, dtype: str) -> str:
+        """The element type in which products of a type run: itself, or the next wider one that has a rate."""
+        return served_as(self.vector_rate, self.matrix_rate, self.relative_rate, dtype)[0]
 
     def rate(self, dtype: str, matrix: bool = True) -> float:
         """FLOPs per cycle and multiprocessor of an element type; ``InputError`` where nothing can do its work."""

@@ -53,7 +53,7 @@ def with_simulated_l2(request: Request, constants: Constants, choice: str) -> tu
     """
     tile_text, _, split_text = choice.partition("/")
     tile = tuple(int(part) for part in tile_text.split("x"))
-    family = family_of(request.operator)
+    family = family_of(request.operator, request.sheet)
     line = gemm_line(request, constants)
     line[gemm.REREAD] = reread_bytes(line, constants, family, (tile[0], tile[1]), int(split_text))
     if line[gemm.REREAD] < 0:

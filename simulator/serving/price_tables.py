@@ -260,7 +260,7 @@ def _attention(builder: _Builder, phase: Phase, context: int) -> tuple[Array, Ar
         peak = peak_rate(builder.node.device.compute, operator.kind, operator.dtype)  # type: ignore[union-attr]
         own.append([
             float(min(limits)) if limits else 0.0, float(work.chunk), float(times), launch, peak,
-            builder.memory.read_bandwidth, _flop_joules(family_of(plain), builder), sheet.joule_per_byte,
+            builder.memory.read_bandwidth, _flop_joules(family_of(plain, sheet), builder), sheet.joule_per_byte,
         ])  # fmt: skip
     width = len(attention.COLUMNS)
     return np.array(rows).reshape(-1, width), np.array(own).reshape(-1, 8)

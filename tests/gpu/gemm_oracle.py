@@ -63,9 +63,32 @@ def tile_efficiency(g: SimpleNamespace, c: SimpleNamespace, bm: int, bn: int) ->
     return c.e0 * h / (h + c.feed * (g.rate / 1024) ** c.feed_exponent)
 
 
+def fetched_again(
+    g: SimpleNamespace, c: SimpleNamespace, bm: int, bn: int, depth: float, concurrent: float
+) -> float:
+    """Bytes that DRAM gives again under the better of two walks: whole columns, or waves near a square of bytes."""
+    cache = g.l2 * c.l2_share
+    tile_rows, tile_columns = math.ceil(g.m / bm), math.ceil(g.n / bn)
+    left, right = g.m * g.k * g.a_bytes, g.n * g.k * g.w_bytes
+
+    def overflow(size: float) -> float:
+        return min(1.0, max(0.0, (size - cache) / cache))
+
+    found = []
+    square = math.floor(math.sqrt(concurrent * bn * g.w_bytes / (bm * g.a_bytes)))
+    for high in (min(tile_rows, concurrent), max(1, min(tile_rows, concurrent, square))):
+        wide = max(1, min(tile_columns, math.floor(concurrent / high)))
+        again = (math.ceil(tile_columns / wide) - 1) * left * overflow(left)
+        again += (math.ceil(tile_rows / high) - 1) * right * overflow(wide * bn * g.w_bytes * depth)
+        found.append(again * g.batch)
+    return min(found)
+
+
 def price(g: SimpleNamespace, c: SimpleNamespace, bm: int, bn: int, split: int) -> float | None:
     """Seconds of one candidate, or None when the library would not offer it."""
     if split > g.splits:
+        return None
+    if g.least_rows and bm < min(g.m, 128):
         return None
     fit = resident_blocks(g, bm, bn)
     if fit is None:
@@ -82,9 +105,12 @@ def price(g: SimpleNamespace, c: SimpleNamespace, bm: int, bn: int, split: int) 
     live_m, live_n = min(bm, g.m if bm <= 32 else max(g.m, bm / 2)), min(bn, g.n)
     rounds = c.quantisation * turns + (1 - c.quantisation) * max(per, 1)
     compute = rounds * 2 * bm * bn * depth / (g.rate * g.clock * g.library * tile_efficiency(g, c, bm, bn))
+    lanes = g.converted * c.convert * live_n * depth
     if g.scale_block:
-        # One multiply-add per sum and block of scales: vector_rate / 2 of them a cycle.
-        compute += turns * bm * bn * math.ceil(depth / g.scale_block) / (g.vector_rate / 2) / g.clock
+        lanes += c.promote * live_m * live_n * math.ceil(depth / g.scale_block)
+    if lanes:
+        # One instruction per lane and cycle: vector_rate / 2 of them.
+        compute = p_norm(compute, rounds * lanes / (g.vector_rate / 2) / g.clock, c.vector_overlap)
     shared_fetch = 0.5 + 0.5 / g.sharing if g.sharing > 1 and min(bm, bn) >= 128 else 1.0
     fetched = (live_m * g.a_bytes + live_n * g.w_bytes) * depth * shared_fetch
     filled = (live_m * g.a_bytes + live_n * g.w_bytes) / (bm * g.a_bytes + bn * g.w_bytes)
@@ -93,19 +119,18 @@ def price(g: SimpleNamespace, c: SimpleNamespace, bm: int, bn: int, split: int) 
     own_rate = min(g.l2_bytes_per_clock * g.clock, in_flight / (c.latency_us * 1e-6))
     feed = max(turns * fetched / own_rate, blocks * fetched / l2_rate)
     left, right, output = dram_parts(g, c)
-    concurrent = min(blocks, g.sms * occupancy)
-    down = min(tile_rows, concurrent)
-    across = max(1.0, concurrent / down)
-    panels = (down * bm * g.a_bytes + across * bn * g.w_bytes) * depth
-    cache = g.l2 * c.l2_share
-    if panels > cache and per > 1:
-        whole = g.batch * g.m * g.k * g.a_bytes
-        left += (math.ceil(tile_columns / across) - 1) * whole * min(1.0, panels / cache - 1)
+    if per > 1:
+        left += fetched_again(g, c, bm, bn, depth, min(blocks, g.sms * occupancy))
     rate = g.bandwidth * c.access
     memory = p_norm((left + right + output) / rate, feed, c.memory_overlap)
     waves = math.ceil(blocks / (g.sms * occupancy))
-    fixed = waves * c.wave_cycles / g.clock + c.epilogue * output / rate / occupancy
-    fixed += live_m * live_n * g.o_bytes / (c.store * g.clock) * (1 + 0.5 * (waves - 1)) / split
+    wave_cycles, epilogue, store = c.wave_cycles, c.epilogue, c.store
+    if g.narrow_pins:
+        epilogue = c.epilogue_pins
+    if g.asynchronous:
+        wave_cycles, epilogue, store = c.wave_cycles_async, c.epilogue_async, c.store_async
+    fixed = waves * wave_cycles / g.clock + epilogue * output / rate / occupancy
+    fixed += live_m * live_n * g.o_bytes / (store * g.clock) * (1 + 0.5 * (waves - 1)) / split
     if split > 1:
         fixed += c.reduce_cycles / g.clock + 8 * split * g.m * g.n * g.batch / l2_rate
     joules = 2 * g.m * g.n * g.k * g.batch * g.j_flop + (left + right + output) * g.j_byte

@@ -40,8 +40,7 @@ def test_kernel_is_the_plain_search(
     on = sheet(gpu)
     operator = product(m, n, k, dtype, batch)
     line = gemm_line(Request(operator, on, constants.setup(timing)), constants)
-    line[gemm.BEFORE] = 0.0
-    family = family_of(operator)
+    family = family_of(operator, on)
     out = np.zeros((1, gemm.RESULTS))
     gemm.gemm_rows(np.array([line]), constants.array(family, gemm.CONSTANTS), gemm.TILES, gemm.SPLITS, out)
     given_row = SimpleNamespace(**dict(zip(gemm.COLUMNS, line, strict=True)))

@@ -179,6 +179,6 @@ def test_no_operator_draws_more_than_the_board_s_limit(gpu: str, dtype: str) -> 
         attention(4, 32, 8, 4096, 4096),
     ):
         found = predict([Request(operator, board, constants.setup("default"))], constants)[0]
-        family = family_of(operator)
+        family = family_of(operator, board)
         joules = operator.flops * flop_joules(family, board, constants) if family in table else 0.0
         assert board.idle + (joules + found.memory_j) / found.kernel_s <= board.tdp * (1 + 1e-9)

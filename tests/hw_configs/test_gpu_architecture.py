@@ -31,7 +31,7 @@ def test_a_shipped_architecture_bears_its_file_s_name_and_says_where_figures_com
     architecture, sources, _ = load_with_sources(name)
     assert architecture.name == name
     assert architecture.source
-    for path in ("process_energy", "matrix_process_energy", "l2_partitions", "attention.query_tile"):
+    for path in ("exponentials_per_clock", "operand_sharing", "l2_partitions", "attention.query_tile"):
         assert sources[path].text
 
 

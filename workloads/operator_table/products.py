@@ -2,12 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
+from workloads.dtypes import BITS
 from workloads.operator_table.cells import Built, Cells, Rule, UnfitError
-from workloads.operators import Convolution, Product
+from workloads.operators import Convolution, Product, Quantize
 
-__all__ = ["OPS"]
+__all__ = ["OPS", "quantises_first"]
+
+ENGINES: Final = ("vllm", "sglang", "trtllm")
+"""How the labels of serving engines begin. Their linear layers take 16-bit activations."""
+PLUGIN: Final = "trt_flow"
+"""Plug-ins of a TensorRT engine take activations that are narrow already."""
+SCALE_BYTES: Final = 4
+"""An FP32 scale per row or block of it; the formats with scales of their own count them as bits of an element."""
+
+
+def quantises_first(text: Mapping[str, str]) -> bool:
+    """Whether a row times a serving engine's layer, which makes a narrow copy of its activation before the product."""
+    engine = text.get("label", "").lower().startswith(ENGINES)
+    return engine and not text.get("kernel", "").lower().startswith(PLUGIN)
+
+
+def quantised(c: Cells, m: int, k: int) -> Built:
+    """The kernel that makes the narrow copy of m x k activations: a scale per row, or per block of it."""
+    own = "fp" in c.dtype and BITS[c.dtype] % 4 != 0
+    block = c.scale_block or (16 if c.dtype == "nvfp4" else 32 if own else 0)
+    scales = 0 if own else m * (-(-k // block) if block else 1) * SCALE_BYTES
+    work = Quantize(m=m, n=k, to_dtype=c.dtype, block=min(block, k), flops_per_element=4.0)
+    return Built(work, c.size(m * k, "bf16"), c.size(m * k) + scales, "bf16")
 
 
 def _gemm(c: Cells) -> Built:
@@ -15,11 +39,9 @@ def _gemm(c: Cells) -> Built:
     weight = c.weight_dtype
     read = batch * (c.size(m * k) + c.size(k * n, weight))
     write = batch * c.size(m * n, c.output_dtype())
-    return Built(
-        Product(m=m, n=n, k=k, batch=batch, weight_dtype=c.narrow(weight), scale_block=c.scale_block),
-        read,
-        write,
-    )
+    work = Product(m=m, n=n, k=k, batch=batch, weight_dtype=c.narrow(weight), scale_block=c.scale_block)
+    narrow = BITS[c.dtype] < 16 and quantises_first(c.text)
+    return Built(work, read, write, then=(quantised(c, m, k),) if narrow else ())
 
 
 def _conv(c: Cells) -> Built:

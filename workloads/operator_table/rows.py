@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Final
 
 from workloads.operator_table.cells import Built, Cells, Rule
@@ -37,8 +38,14 @@ _SCALAR = _pointwise(Elementwise, 1, 1)
 _NORM = _pointwise(Norm, 1, 5)
 
 
+def _batch_norm(c: Cells) -> Built:
+    """``m`` values of each of ``n`` channels, scaled and shifted as in inference."""
+    built = _NORM(c)
+    return replace(built, work=replace(built.work, norm="batch"))  # type: ignore[call-arg]
+
+
 OPS: Final[dict[str, Rule]] = {
-    "norm": _NORM, "rmsnorm": _NORM, "layernorm": _NORM, "batchnorm": _NORM,
+    "norm": _NORM, "rmsnorm": _NORM, "layernorm": _NORM, "batchnorm": _batch_norm,
     "softmax": _pointwise(Softmax, 1, 5),
     "silu_mul": _pointwise(Activation, 2, 5), "gelu_mul": _pointwise(Activation, 2, 5),
     "gelu": _UNARY, "relu": _pointwise(Activation, 1, 1), "silu": _UNARY, "tanh": _UNARY, "sigmoid": _UNARY,

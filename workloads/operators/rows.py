@@ -55,7 +55,6 @@ class Norm(Rows):
     kind: ClassVar[str] = "norm"
     norm: str = named(
         "over what it averages; empty: over the row", "", ("", "rms", "layer", "group", "batch"),
-        "tells a plan what may be divided; bytes are those of its tensors",
     )  # fmt: skip
     adds: int = count("tensors", "tensors added to the input in the same pass", 0, 0)
     activation: str = named("non-linearity applied in the same pass", without_effect=_NAME)

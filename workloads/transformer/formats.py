@@ -9,10 +9,14 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from workloads.dtypes import dtype_bits, size_bytes
 
-__all__ = ["PLAIN", "Format", "Precision"]
+__all__ = ["OWN_BLOCKS", "PLAIN", "Format", "Precision"]
+
+OWN_BLOCKS: Final = {"nvfp4": 16, "mxfp4": 32, "mxfp8": 32}
+"""Elements that share a scale in types that have scales of their own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +25,8 @@ class Format:
 
     ``dtype`` empty: the checkpoint's own type. ``arithmetic`` empty: the activations' type. One scale
     (and zero point) covers ``block_rows`` x ``block_columns`` elements; 0 stands for the whole side.
-    ``column_bits`` are bits kept per input (the group index of GPTQ).
+    ``column_bits`` are bits kept per input (the group index of GPTQ). ``static``: where the arithmetic is narrower than
+    activations, their scales stand in the checkpoint rather than being found as they come.
     """
 
     dtype: str = ""
@@ -31,6 +36,11 @@ class Format:
     block_rows: int = 0
     block_columns: int = 0
     column_bits: int = 0
+    static: bool = False
+
+    def scale_block(self) -> int:
+        """Elements along the sum that share a scale of either operand; 0 where none is inside the sum."""
+        return OWN_BLOCKS.get(self.dtype, self.block_columns)
 
     def bytes(self, matrices: int, rows: int, columns: int, own_dtype: str) -> int:
         """Bytes of that many matrices with their scales."""

@@ -3,8 +3,9 @@
 A user's element type works so. A 16- or 32-bit float is used for everything. An 8-bit type (fp8, int8, mxfp8)
 is the type of the blocks' linear layers, weights and arithmetic; activations between operators, embeddings,
 norms, routers and the output projection stay in the model's own type, as deployed 8-bit checkpoints have
-it. A type below 8 bits is storage only: the same layers' weights are kept in it (int4 in groups of 128 with
-a 16-bit scale and a 4-bit zero point) and computed in the model's own type.
+it; and so are 4-bit floats (fp4, mxfp4, nvfp4), which a chip without such arithmetic computes in the next wider type
+that it has. An integer below 8 bits is storage only: the same layers' weights are kept in it (int4 in groups of 128
+with a 16-bit scale and a 4-bit zero point) and computed in the model's own type.
 """
 
 from __future__ import annotations
@@ -30,12 +31,12 @@ OWN_TYPES: Final = {
 ASKED: Final[dict[str, Format]] = {
     "fp8": Format("fp8", "fp8", scale_bits=32),
     "int8": Format("int8", "int8", scale_bits=32, block_rows=1),
-    "mxfp8": Format("mxfp8", "fp8"),
+    "mxfp8": Format("mxfp8", "mxfp8"),
     "int4": Format("int4", "", scale_bits=16, zero_bits=4, block_rows=1, block_columns=128),
     "int2": Format("int2", "", scale_bits=16, zero_bits=2, block_rows=1, block_columns=128),
-    "fp4": Format("fp4", "", scale_bits=16, block_rows=1, block_columns=128),
-    "mxfp4": Format("mxfp4"),
-    "nvfp4": Format("nvfp4"),
+    "fp4": Format("fp4", "fp4", scale_bits=16, block_rows=1, block_columns=128),
+    "mxfp4": Format("mxfp4", "mxfp4"),
+    "nvfp4": Format("nvfp4", "nvfp4"),
     "nf4": Format("nf4"),
 }
 """Storage and arithmetic of linear layers for element types narrower than 16 bits."""
@@ -107,7 +108,8 @@ def _fp8(q: Fields) -> Format:
     """Blocks with an fp32 scale each (DeepSeek-V3), or one scale for the matrix."""
     block = q.integers("weight_block_size", 2, least=1)
     rows, columns = block or (0, 0)
-    return Format("fp8", "fp8", scale_bits=32, block_rows=rows, block_columns=columns)
+    static = q.word("activation_scheme", default="dynamic") == "static"
+    return Format("fp8", "fp8", scale_bits=32, block_rows=rows, block_columns=columns, static=static)
 
 
 def _fbgemm_fp8(_: Fields) -> Format:
@@ -186,8 +188,8 @@ def _modelopt(q: Fields) -> Format:
     """NVIDIA's exports: FP8 with one scale, or NVFP4 in blocks of 16."""
     algorithm = q.word("quant_algo", default="FP8")
     if "NVFP4" in algorithm.upper():
-        return Format("nvfp4", "fp4")
-    return Format("fp8", "fp8", scale_bits=32)
+        return Format("nvfp4", "nvfp4")
+    return Format("fp8", "fp8", scale_bits=32, static=True)
 
 
 METHODS: Final[dict[str, Callable[[Fields], Format]]] = {

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import prod
 from typing import Final
 
+from workloads.dtypes import dtype_bits, size_bytes
 from workloads.graph import PERSISTENT_ROLES, Operator, Place, Role, Tensor, make_operator
-from workloads.operators import GroupedProduct, Product, Work
-from workloads.transformer.formats import PLAIN, Format, Precision
+from workloads.operators import GroupedProduct, Product, Quantize, Work
+from workloads.transformer.formats import OWN_BLOCKS, PLAIN, Format, Precision
 from workloads.transformer.step import Step
 
 __all__ = [
@@ -32,6 +34,10 @@ ACTIVATION_FLOPS: Final = {
 }  # fmt: skip
 """Operations per element: SiLU is a negation, an exponential, an addition and a division."""
 
+QUANTIZE_FLOPS: Final = 4.0
+"""Operations per element: a magnitude, a comparison, a multiplication with the scale and a rounding."""
+SCALE_BYTES: Final = 4
+"""Activations of types without scales of their own have FP32 ones."""
 NORM_FLOPS: Final = {"rms": 4, "layer": 7}
 ROTARY_FLOPS: Final = 3
 SOFTMAX_FLOPS: Final = 5
@@ -119,11 +125,16 @@ class GraphWriter:
     tensors: dict[str, Tensor] = field(default_factory=dict)
     operators: list[Operator] = field(default_factory=list)
     moving: list[MovingPart] = field(default_factory=list)
+    quantised: dict[tuple[str, str, int, str], str] = field(default_factory=dict)
+    """Narrow copies of activations by tensor, element type and block of scales."""
 
     def write_moving(self, write: Callable[[GraphWriter, Step], None], step: Step) -> None:
         """Write operators that depend on the context, and remember how."""
         first, known = len(self.operators), len(self.tensors)
+        # Written anew they stand alone, so they share no copies with what is around them.
+        around, self.quantised = self.quantised, {}
         write(self, step)
+        self.quantised = around
         made = list(self.tensors)[known:]
         scratch = tuple(name for name in made if self.tensors[name].role not in PERSISTENT_ROLES)
         self.moving.append(MovingPart(self.layer, self.prefix, first, len(self.operators), scratch, write))
@@ -198,13 +209,13 @@ class GraphWriter:
             weight = self.tensor(
                 f"{name}.weight", shape, fmt.dtype or own, Role.WEIGHT, fmt.bytes(batch, n, k, own)
             )
-        inputs = [source, weight]
+        arithmetic, stored = self._arithmetic(fmt)
+        inputs = [self._narrowed(name, source, (m, k), arithmetic, fmt, spec.tp) if batch == 1 else source, weight]
         if spec.bias:
             inputs.append(self.weight(f"{name}.bias", spec.bias))
         out = self.activation(f"{name}.out", m, batch * n)
-        arithmetic, stored = self._arithmetic(fmt)
         work = Product(
-            m=m, n=n, k=k, batch=batch, weight_dtype=stored, heads=spec.heads, kv_heads=spec.kv_heads,
+            m=m, n=n, k=k, batch=batch, weight_dtype=stored, scale_block=min(fmt.scale_block(), k), heads=spec.heads, kv_heads=spec.kv_heads,
             extra_flops=float(m) * spec.bias,
         )  # fmt: skip
         moves = Moves(beside_read=spec.beside_read)
@@ -221,12 +232,43 @@ class GraphWriter:
         if spec.bias:
             weights.append(self.weight(f"{name}.bias", experts, n))
         arithmetic, stored = self._arithmetic(fmt)
+        shape = self.tensors[inputs[0]].shape
+        source = self._narrowed(name, inputs[0], (prod(shape[:-1]), shape[-1]), arithmetic, fmt, spec.tp)
+        inputs = (source, *inputs[1:])
         work = GroupedProduct(
             m=rows, n=n, k=k, groups=experts, active=spec.active, expected_groups=spec.touched,
-            weight_dtype=stored, extra_flops=(float(rows) * n if spec.bias else 0.0) + spec.extra_flops,
+            weight_dtype=stored, scale_block=min(fmt.scale_block(), k), extra_flops=(float(rows) * n if spec.bias else 0.0) + spec.extra_flops,
         )  # fmt: skip
         self.emit(name, work, (*inputs, *weights), (out,), dtype=arithmetic, tp=spec.tp)
         return out
+
+    def _narrowed(
+        self, name: str, source: str, shape: tuple[int, int], arithmetic: str, fmt: Format, tp: str
+    ) -> str:
+        """The copy of an activation in the type of a narrower product; several products share one.
+
+        Dynamic scales belong to a row (or to blocks of it), as serving engines have it, static ones to the tensor.
+        """
+        held = self.tensors[source].dtype
+        if dtype_bits(arithmetic) >= min(16, dtype_bits(held)):
+            return source
+        m, k = shape
+        block = min(fmt.scale_block(), k)
+        axis = "split" if tp == "row" else "replicated"
+        key = (source, arithmetic, block, axis)
+        if key not in self.quantised:
+            own = arithmetic in OWN_BLOCKS
+            scales = 0 if own or fmt.static else m * (-(-k // block) if block else 1) * SCALE_BYTES
+            out = self.tensor(
+                f"{name}.quantized", shape, arithmetic, Role.ACTIVATION, size_bytes(m * k, arithmetic) + scales
+            )
+            work = Quantize(
+                m=m, n=k, to_dtype=arithmetic, block=block, dynamic=not fmt.static, per_token=not fmt.static,
+                flops_per_element=QUANTIZE_FLOPS,
+            )  # fmt: skip
+            self.emit(f"{name}.quantize", work, (source,), (out,), tp=axis, moves=Moves(touched={source: m * k}))
+            self.quantised[key] = out
+        return self.quantised[key]
 
     def _arithmetic(self, fmt: Format) -> tuple[str, str]:
         """The precision of a product with such a weight, and the type it is stored in where that is narrower."""
