@@ -34,7 +34,7 @@ TARGET: Final = ROOT / "simulator" / "gpu" / "constants.json"
 EXPERTS: Final[Limits] = {
     "e0": (0.75, 0.15, 1.0), "feed": (4.0, 0.5, 60.0), "share": (0.95, 0.1, 1.0), "overlap": (3.0, 1.2, 8.0),
     "tile_us": (0.5, 0.01, 8.0), "expert_us": (0.05, 0.001, 4.0), "take_in": (32.0, 2.0, 128.0),
-    "launch_kcycles": (8.0, 0.5, 120.0),
+    "launch_kcycles": (8.0, 0.5, 120.0), "widening": (0.7, 0.3, 1.0),
 }  # fmt: skip
 OWN_GENERATION: Final = (("cutlass", "Hopper"),)
 """CUTLASS' grouped kernels for Hopper are of an older make than those for Blackwell."""

@@ -61,8 +61,8 @@ def busiest_rank(
 ) -> RankLoad:  # fmt: skip
     """Rows and touched experts of the fullest of ``ranks`` ranks, which hold equal runs of the experts.
 
-    ``first``: rows that round to nothing go to the experts of lowest number, as in benchmarks whose routing breaks ties
-    by number, instead of anywhere.
+    ``first``: shares are cut to whole rows, and what is left goes to the experts of lowest number, as in older
+    benchmarks, instead of anywhere.
     """
     rows, own = tokens * active, experts // ranks
     if load == "balanced":
@@ -93,7 +93,8 @@ def sampled_rows(
     made = np.zeros((samples, experts))
     for draw in made:
         wanted = quantile_of(random.random(experts), low, high, exponent)
-        draw[:] = np.round(wanted / wanted.sum() * rows)
+        share = wanted / wanted.sum() * rows
+        draw[:] = np.floor(share) if first else np.round(share)
         ties = np.arange(experts) if first else random.permutation(experts)
         order = np.lexsort((ties, -draw))
         missing = int(rows - draw.sum())

@@ -24,27 +24,32 @@ __all__ = ["COLUMNS", "CONSTANTS", "RESULTS", "grouped_rows"]
 
 Array = NDArray[np.float64]
 COLUMNS: Final = (
-    "m", "n", "k", "touched", "a_bytes", "w_bytes", "o_bytes", "sms", "clock", "rate", "bandwidth", "l2",
-    "l2_bytes_per_clock", "hot", "resident", "scale_block", "vector_rate", "tdp", "idle", "j_flop", "j_byte", "rows",
+    "m", "n", "k", "touched", "a_bytes", "w_bytes", "written", "sms", "clock", "rate", "bandwidth", "l2",
+    "l2_bytes_per_clock", "hot", "resident", "scale_block", "vector_rate", "tdp", "idle", "j_flop", "j_byte", "widens", "rows",
 )  # fmt: skip
 """Inputs of a row; its last sixteen columns begin with ``rows``, the rows of a touched expert by sixteenths. ``hot``: 1
 where the same weights were read just before, as in a benchmark that repeats a layer. ``resident``: share of the left
-operand that no DRAM read brings. ``scale_block``: steps of the sums between two scalings on the vector units; 0: none."""
-M, N, K, TOUCHED, EA, EW, EO, SMS, CLK, RATE, BW, L2, L2CLK, HOT, RES, SCALE, VRATE, TDP, IDLE, JF, JB, ROWS = range(22)  # fmt: skip
+operand that no DRAM read brings. ``written``: bytes of the result, those of empty rows too.
+``scale_block``: steps of the sums between two scalings on the vector units; 0: none. ``widens``: 1 where weights are
+widened in the kernel."""
+M, N, K, TOUCHED, EA, EW, WRITTEN, SMS, CLK, RATE, BW, L2, L2CLK, HOT, RES, SCALE, VRATE, TDP, IDLE, JF, JB, WIDE, ROWS = range(23)  # fmt: skip
 CONSTANTS: Final = (
-    "e0", "feed", "share", "overlap", "tile_us", "expert_us", "take_in", "launch_kcycles",
+    "e0", "feed", "share", "overlap", "tile_us", "expert_us", "take_in", "launch_kcycles", "widening",
 )  # fmt: skip
 """``e0``: share of the arithmetic rate of a very large tile; ``feed``: side at which half of it is left, on a
 multiprocessor of 1,024 FLOP per cycle; ``share``: of the memory's bandwidth; ``overlap``: exponent that joins arithmetic
 and memory; ``tile_us``, ``expert_us``: beside the arithmetic of a tile, and of an expert, which come one after another;
-``take_in``: bytes per cycle of operands that a multiprocessor takes; ``launch_kcycles``: thousands of cycles."""
-E0, FEED, SHARE, OVER, TILE, EXPERT, TAKE, LAUNCH = range(8)
+``take_in``: bytes per cycle of operands that a multiprocessor takes; ``launch_kcycles``: thousands of cycles;
+``widening``: share of the rate that is left where weights are stored narrower than the arithmetic."""
+E0, FEED, SHARE, OVER, TILE, EXPERT, TAKE, LAUNCH, WIDEN = range(9)
 FEED_EXPONENT: Final = 0.8
-L2_SHARE: Final = 0.6
-"""Share of the L2 that keeps what was read before, and of its bandwidth that streams reach; an assumption."""
+KEPT: Final = 0.9
+"""Share of the L2 that keeps what was read before; an assumption."""
+L2_STREAM: Final = 0.6
+"""Share of the L2's bandwidth that streams of weights reach; an assumption."""
 QUANTISATION: Final = 0.7
 """Share of a wave's last tiles that no other work fills, as in plain products."""
-TURNS: Final = 2.0
+TURNS: Final = 1.5
 """Weights between two readings of the same: a layer's other products run in between; an assumption."""
 COLUMNS_OF_TILE: Final = 128.0
 RESULTS: Final = 3
@@ -61,13 +66,13 @@ def grouped_rows(rows: Array, constants: Array, out: Array) -> None:
         m, n, k, touched = f[M], f[N], f[K], f[TOUCHED]
         sms, clk = f[SMS], f[CLK]
         weights = touched * n * k * f[EW]
-        read, written = m * k * f[EA], m * n * f[EO]
+        read, written = m * k * f[EA], f[WRITTEN]
         miss = 1.0
         if f[HOT] > 0:
-            miss = min(1.0, max(0.0, TURNS * weights / (f[L2] * L2_SHARE) - 1.0))
+            miss = min(1.0, max(0.0, TURNS * weights / (f[L2] * KEPT) - 1.0))
         moved = weights * miss + read * (1.0 - f[RES]) + written
         dram = moved / (f[BW] * x[SHARE])
-        near = (weights + read + written) / (sms * clk * f[L2CLK] * L2_SHARE)
+        near = (weights + read + written) / (sms * clk * f[L2CLK] * L2_STREAM)
         memory = max(dram, near)
         joules, budget = 2.0 * m * n * k * f[JF] + moved * f[JB], f[TDP] - f[IDLE]
         best = 1e30
@@ -80,7 +85,7 @@ def grouped_rows(rows: Array, constants: Array, out: Array) -> None:
                 high += np.ceil(f[ROWS + i] / bm)
             tiles = max(1.0, touched * high / 16.0) * across
             h = bm * bn / (bm + bn)
-            e = x[E0] * h / (h + x[FEED] * (f[RATE] / 1024.0) ** FEED_EXPONENT)
+            e = (x[E0] if f[WIDE] == 0 else x[E0] * x[WIDEN]) * h / (h + x[FEED] * (f[RATE] / 1024.0) ** FEED_EXPONENT)
             per = tiles / sms
             waves = QUANTISATION * np.ceil(per) + (1.0 - QUANTISATION) * max(per, 1.0)
             one = 2.0 * bm * bn * k / (f[RATE] * clk * e)

@@ -231,12 +231,12 @@ def grouped_line(request: Request, constants: Constants) -> list[float]:
     rows = row_quantiles(work.m, float(work.groups), touched, work.tokens, work.load, work.exponent)
     return [
         max(1.0, float(work.m)), max(1.0, float(work.n)), max(1.0, float(work.k)), touched, element,
-        size(work.weight_dtype or dtype), max(element, 2.0), sheet.sms, sheet.clock, sheet.rate(dtype),
+        size(work.weight_dtype or dtype), float(operator.write_bytes), sheet.sms, sheet.clock, sheet.rate(dtype),
         sheet.bandwidth * constants.memory_share(sheet.memory), sheet.l2_visible_bytes,
         float(sheet.architecture.l2_bytes_per_clock), float(operator.residency == "hot"),
         float(operator.residency in ("hot", "previous")),
         0.0 if family == "widened" or dtype in OWN_SCALES else float(work.scale_block), sheet.rate("fp32", matrix=False),
-        sheet.tdp, sheet.idle, flop_joules(family, sheet, constants), sheet.joule_per_byte, *rows,
+        sheet.tdp, sheet.idle, flop_joules(family, sheet, constants), sheet.joule_per_byte, float(family == "widened"), *rows,
     ]  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Final, NamedTuple
 
 from workloads.dtypes import BITS
@@ -13,19 +14,22 @@ from workloads.operators import Activation, GroupedProduct, Reduce, Scatter
 __all__ = ["OPS", "expert_library"]
 
 LIBRARIES: Final = {
-    "marlin": "marlin", "oaitriton": "triton_ogs", "trtllm": "trtllm", "cutlass": "cutlass", "triton": "triton",
+    "compressedtensorsw4a4mxfp4moe_marlin": "marlin_unfused", "marlin": "marlin", "oaitriton": "triton_ogs", "trtllm": "trtllm", "cutlass": "cutlass", "triton": "triton",
 }  # fmt: skip
 """Parts of kernels' names, and the library of each; the first that a name holds decides."""
-ALL_ROWS: Final = frozenset({"triton", "marlin"})
+ALL_ROWS: Final = frozenset({"triton", "triton_ogs", "marlin", "marlin_unfused"})
 """Libraries between whose products the rows of all ranks pass, those of other ranks empty."""
 FUSED: Final = frozenset({"trtllm"})
-"""Libraries whose first product ends with the non-linearity and the narrow copy of its result."""
+"""Libraries whose first product ends with the non-linearity and the narrow copy of its result, but with scales by blocks
+in FP8, where a kernel over all ranks' rows does both."""
 UNGATED: Final = frozenset({(2688, 1856, 128), (4096, 2688, 512), (1024, 2688, 512), (2048, 5120, 512)})
 """Hidden size, expert size and experts of models whose experts have a squared ReLU and no gate (Nemotron 3; their
 config files). Tables do not say it."""
 GATED_ALWAYS: Final = "vllm 0.14"
 """Benchmarks of this engine version run every model's experts gated, and break ties of a power law by number."""
 INDEX_BYTES: Final = 4
+MAPPED: Final = 2
+"""Kernels by which those libraries find the experts of a rank among those of all ranks; counted from their launches."""
 
 
 def _grouped_gemm(c: Cells) -> Built:
@@ -66,6 +70,10 @@ class _Layer(NamedTuple):
     top_k: int
     experts: int
     touched: float
+    fused: bool
+    """Whether the first product ends with the non-linearity and the narrow copy of its result."""
+    maps: int
+    """Small kernels that find a rank's own experts."""
 
 
 def _layer(c: Cells) -> _Layer:
@@ -80,10 +88,11 @@ def _layer(c: Cells) -> _Layer:
     mine = busiest_rank(experts, top_k, tokens, ep, load, exponent, first=old)
     library = expert_library(c)
     gated = old or (hidden, inter, experts) not in UNGATED
-    passing = tokens * top_k if library in ALL_ROWS else mine.rows
+    fused = library in FUSED and not (c.dtype == "fp8" and c.scale_block)
+    passing = tokens * top_k if library in ALL_ROWS or (library in FUSED and not fused) else mine.rows
     return _Layer(
         tokens, hidden, max(1, inter // tp), gated, mine.rows, passing, library, load, exponent, top_k,
-        experts // ep, mine.touched,
+        experts // ep, mine.touched, fused, MAPPED if ep > 1 and library in ALL_ROWS else 0,
     )  # fmt: skip
 
 
@@ -116,13 +125,13 @@ def _moe(c: Cells) -> Built:
     sort = Built(
         Scatter(m=1, n=picks), INDEX_BYTES * picks, 2 * INDEX_BYTES * picks, "bf16", residency="previous"
     )
-    parts = [quantised(c, x.tokens, x.hidden)] if narrow else []
+    parts = x.maps * [replace(sort)] + ([quantised(c, x.tokens, x.hidden)] if narrow else [])
     parts.append(_product(c, x, halves * x.inter, x.hidden))
-    if x.library not in FUSED:
+    if not x.fused:
         wide = c.size(x.passing * x.inter, "bf16")
         work = Activation(m=x.passing, n=x.inter, flops_per_element=5.0, gated=x.gated)
         parts.append(Built(work, halves * wide, wide, "bf16", residency="previous"))
-        parts += [quantised(c, x.passing, x.inter)] if narrow else []
+        parts += [quantised(c, x.passing, x.inter)] if narrow and x.library not in FUSED else []
     parts.append(_product(c, x, x.hidden, x.inter))
     combine = Reduce(m=x.tokens, n=x.hidden, flops_per_element=2.0 * x.top_k)
     read, written = c.size(x.passing * x.hidden, "bf16"), c.size(x.tokens * x.hidden, "bf16")
@@ -139,7 +148,8 @@ def _product(c: Cells, x: _Layer, n: int, k: int) -> Built:
         exponent=x.exponent, library=x.library, weight_dtype=c.narrow(weight), scale_block=c.scale_block,
     )  # fmt: skip
     read = c.size(x.rows * k) + round(x.touched * c.size(k * n, weight))
-    return Built(work, read, c.size(x.rows * n, c.output_dtype()), residency="hot")
+    written = c.size(max(x.rows, x.passing) * n, c.output_dtype())
+    return Built(work, read, written, residency="hot")
 
 
 OPS: Final[dict[str, Rule]] = {"grouped_gemm": _grouped_gemm, "moe": _moe}

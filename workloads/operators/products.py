@@ -16,8 +16,8 @@ _SCALES: Final = (
     "inside the sum (a scale per row, column or tensor is applied once to the result)"
 )
 _FOLDED: Final = "the operators an engine folds into the epilogue cost no pass over memory"
-EXPERT_LIBRARIES: Final = ("", "triton", "triton_ogs", "marlin", "cutlass", "cutlass_block", "trtllm")
-"""Libraries of kernels over experts. triton: engines' own Triton kernel; triton_ogs: that of Triton's kernel collection;
+EXPERT_LIBRARIES: Final = ("", "triton", "triton_ogs", "marlin", "marlin_unfused", "cutlass", "cutlass_block", "trtllm")
+"""Libraries of kernels over experts. triton: engines' own Triton kernel; triton_ogs: that of Triton's kernel collection; marlin_unfused: Marlin within an engine's general path, whose non-linearity is many small kernels;
 cutlass_block: CUTLASS with scales inside the sums; trtllm: the kernels generated for TensorRT-LLM."""
 CONVOLUTION_WAYS: Final = ("implicit_gemm", "im2col", "im2win", "winograd")
 
