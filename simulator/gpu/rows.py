@@ -43,7 +43,7 @@ OWN_SCALES: Final = frozenset({"mxfp8", "mxfp4", "nvfp4"})
 WIDE: Final = frozenset({"fp32", "fp64"})
 MEMORY_CLASS: Final = {
     "norm": "norm", "softmax": "softmax", "elementwise": "elementwise",
-    "rotary": "rotary", "quantize": "quantize", "embedding": "lookup", "gather": "lookup", "scatter": "lookup",
+    "rotary": "rotary", "quantize": "quantize", "embedding": "lookup", "gather": "lookup", "scatter": "lookup", "sort": "lookup",
 }  # fmt: skip
 CHOICES: Final = {
     t * 100 + int(s): f"{int(tile[0])}x{int(tile[1])}/{int(s)}"
@@ -415,6 +415,8 @@ def _family(family: str, requests: list[Request], constants: Constants) -> list[
             joule = joules[id(sheet), spent] = flop_joules(spent, sheet, constants)
         # Work that is done in part, or more than once, takes so much of the kernel's time.
         part = operator.work.share if family != "memory_bound" else 1.0
+        if operator.kind == "sort":
+            row[0] += constants.sort_seconds(operator)
         kernel, moved = row[0] * part, row[2] * min(1.0, part)
         compute_j, memory_j = operator.flops * joule, moved * sheet.joule_per_byte
         if sheet.tdp < float("inf"):

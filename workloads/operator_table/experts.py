@@ -9,7 +9,7 @@ from workloads.dtypes import BITS
 from workloads.expert_load import busiest_rank
 from workloads.operator_table.cells import Built, Cells, Rule, UnfitError
 from workloads.operator_table.products import quantised
-from workloads.operators import Activation, GroupedProduct, Reduce, Scatter
+from workloads.operators import Activation, GroupedProduct, Reduce, Scatter, Sort
 
 __all__ = ["OPS", "expert_library"]
 
@@ -123,9 +123,10 @@ def _moe(c: Cells) -> Built:
     picks = x.tokens * x.top_k
     narrow = BITS[c.dtype] < 16
     sort = Built(
-        Scatter(m=1, n=picks), INDEX_BYTES * picks, 2 * INDEX_BYTES * picks, "bf16", residency="previous"
+        Sort(n=picks), INDEX_BYTES * picks, 2 * INDEX_BYTES * picks, "bf16", residency="previous"
     )
-    parts = x.maps * [replace(sort)] + ([quantised(c, x.tokens, x.hidden)] if narrow else [])
+    mapped = replace(sort, work=Scatter(m=1, n=picks))
+    parts = x.maps * [mapped] + ([quantised(c, x.tokens, x.hidden)] if narrow else [])
     parts.append(_product(c, x, halves * x.inter, x.hidden))
     if not x.fused:
         wide = c.size(x.passing * x.inter, "bf16")

@@ -39,6 +39,7 @@ from workloads.operators.rows import (
     Rows,
     Scatter,
     Softmax,
+    Sort,
     TopK,
     View,
 )
@@ -50,14 +51,14 @@ __all__ = [
     "Convolution",
     "Copy", "Custom", "Elementwise", "Embedding", "FieldInfo", "FieldValue", "Gather", "GroupedProduct", "Loss",
     "Message", "Norm", "Optimizer", "Pool", "Product", "Quantize", "Receive", "Recurrence", "Reduce", "ReduceScatter", "Resize",
-    "Rotary", "Rows", "Scatter", "Send", "Softmax", "TopK", "View", "Work", "causal_pairs", "fields_of",
+    "Rotary", "Rows", "Scatter", "Send", "Softmax", "Sort", "TopK", "View", "Work", "causal_pairs", "fields_of",
 ]  # fmt: skip
 
 KINDS: Final[dict[str, type[Work]]] = {
     kind.kind: kind
     for kind in (
         Product, GroupedProduct, Attention, Convolution, Norm, Quantize, Softmax, Activation, Elementwise, Rotary, Embedding,
-        Gather, Scatter, TopK, Pool, Reduce, Resize, Copy, View, Recurrence, Loss, Optimizer, AllReduce, AllGather,
+        Gather, Scatter, Sort, TopK, Pool, Reduce, Resize, Copy, View, Recurrence, Loss, Optimizer, AllReduce, AllGather,
         ReduceScatter, AllToAll, Broadcast, Send, Receive, Custom,
     )
 }  # fmt: skip
