@@ -130,6 +130,11 @@ class Constants:
         table = self.data["collective_scale"]
         return float(table.get(generation, table["default"]))
 
+    def engine_scale(self, generation: str) -> float:
+        """Latency of an engine's own all-reduce by GPU generation, relative to Ampere."""
+        table = self.data["engine_scale"]
+        return float(table.get(generation, table["default"]))
+
     def network_bandwidth(self, generation: str) -> float:
         """Bytes per second of one network port of a node of that GPU generation, where nothing states it."""
         table = self.data["network_bandwidth"]
