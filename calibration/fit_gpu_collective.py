@@ -37,7 +37,7 @@ COLLECTIVE: Final[Limits] = {
     "send_ll_base_us": (5, 1, 30), "send_ll_share": (0.05, 0.005, 0.5), "send_network_us": (24, 5, 60),
     "exchange_step_us": (1.0, 0.05, 5), "pair_share": (0.8, 0.5, 1.0), "socket_crossings": (2.0, 1.0, 2.5),
     "one_base_us": (3.7, 1, 10), "one_rank_us": (0.1, 0.01, 2), "one_share": (0.65, 0.3, 1.0), "two_base_us": (2.5, 0.5, 20),
-    "block_us": (0.1, 0.001, 1.0),
+    "block_us": (0.1, 0.001, 1.0), "box_scale": (0.8, 0.2, 2.0), "box_share": (0.8, 0.4, 1.0), "box_ll_share": (0.5, 0.1, 1.0),
 }  # fmt: skip
 
 
@@ -56,7 +56,8 @@ STAGES: Final[dict[str, tuple[str, ...]]] = {
         "exchange_share", "pair_share", "eager_skew_us",
     ),
     "engine": ("one_base_us", "one_rank_us", "one_share", "two_base_us", "block_us"),
-    "host": ("host_scale", "host_share", "socket_crossings"),
+    "host": ("host_scale", "host_share"),
+    "box": ("box_scale", "box_share", "box_ll_share", "socket_crossings"),
     "network": ("network_base_us", "network_step_us", "ports"),
     "send": ("send_base_us", "send_share", "send_ll_base_us", "send_ll_share", "send_network_us"),
 }  # fmt: skip
@@ -71,7 +72,7 @@ def stage_of(line: Array) -> str:
     if line[collective.WIRE] == collective.WIRES.index("network"):
         return "network"
     if line[collective.WIRE] == collective.WIRES.index("host"):
-        return "host"
+        return "box" if line[collective.SOCKET] > 0 else "host"
     return "engine" if line[collective.ENGINE] > 0 else "peer"
 
 

@@ -42,9 +42,9 @@ CONSTANTS: Final = (
     "host_scale", "host_share", "network_base_us", "network_step_us", "network_share", "ports",
     "eager_skew_us", "send_base_us", "send_share", "send_ll_base_us", "send_ll_share", "send_network_us",
     "exchange_step_us", "pair_share", "socket_crossings", "one_base_us", "one_rank_us", "one_share", "two_base_us",
-    "block_us",
+    "block_us", "box_scale", "box_share", "box_ll_share",
 )  # fmt: skip
-BASE, STEP, LLSHARE, B128, S128, SH128, BSIMPLE, SSIMPLE, SHSIMPLE, BSHARP, SHSHARP, BEX, SHEX, HSCALE, HSHARE, BNET, SNET, SHNET, PORTS, SKEW, BSEND, SHSEND, LLSEND, SHLLSEND, NETSEND, EXSTEP, PAIR, CROSS, ONE, ONERANK, ONESHARE, TWO, BLOCK = range(33)  # fmt: skip  # noqa: E501
+BASE, STEP, LLSHARE, B128, S128, SH128, BSIMPLE, SSIMPLE, SHSIMPLE, BSHARP, SHSHARP, BEX, SHEX, HSCALE, HSHARE, BNET, SNET, SHNET, PORTS, SKEW, BSEND, SHSEND, LLSEND, SHLLSEND, NETSEND, EXSTEP, PAIR, CROSS, ONE, ONERANK, ONESHARE, TWO, BLOCK, BOXSCALE, BOXSHARE, BOXLL = range(36)  # fmt: skip  # noqa: E501
 
 
 @compiled
@@ -74,7 +74,9 @@ def collective_rows(rows: Array, constants: Array, out: Array) -> None:
         share = 1.0
         if wire == 1:
             share = x[HSHARE]
-            scale *= x[HSCALE]
+            scale *= x[HSCALE] if f[SOCKET] == 0 else x[BOXSCALE]
+            if f[SOCKET] > 0:
+                share = x[BOXSHARE]
             if f[SOCKET] > 0 and n > 2:
                 # What crosses, over what one rank sends of its own.
                 crossings = (n / 4.0) ** x[CROSS] * moved
@@ -94,21 +96,25 @@ def collective_rows(rows: Array, constants: Array, out: Array) -> None:
         rate = bandwidth * share
         # Two ranks in one direction do not fill the ports that a ring of more does.
         pair = x[PAIR] if n == 2 and wire == 0 and 1 <= kind <= 3 else 1.0
+        # LL128 rests on stores that PCIe does not keep whole, and a flag beside every word takes half of LL's bytes.
+        low, boxed = x[LLSHARE], wire == 1 and f[SOCKET] > 0
+        if boxed:
+            low = x[BOXLL]
         best = 1e30
         if kind == 5:
             quick = scale * x[LLSEND] * 1e-6 + moved / (rate * x[SHLLSEND])
             best = min(quick, scale * x[BSEND] * 1e-6 + moved / (rate * x[SHSEND]))
         elif kind == 3:
             spread = x[EXSTEP] * np.log2(n)
-            quick = scale * (x[BEX] + spread) * 1e-6 + moved / (rate * x[LLSHARE])
+            quick = scale * (x[BEX] + spread) * 1e-6 + moved / (rate * low)
             simple = scale * (x[BSIMPLE] + x[SSIMPLE]) * 1e-6 + moved / (rate * x[SHEX] * pair)
             middle = scale * (x[B128] + x[S128]) * 1e-6 + moved / (rate * x[SH128])
-            best = min(quick, min(simple, middle))
+            best = min(quick, simple if boxed else min(simple, middle))
         else:
-            quick = scale * (x[BASE] + x[STEP] * steps) * 1e-6 + moved / (rate * x[LLSHARE])
+            quick = scale * (x[BASE] + x[STEP] * steps) * 1e-6 + moved / (rate * low)
             middle = scale * (x[B128] + x[S128] * steps) * 1e-6 + moved / (rate * x[SH128])
             simple = scale * (x[BSIMPLE] + x[SSIMPLE] * steps) * 1e-6 + moved / (rate * x[SHSIMPLE] * pair)
-            best = min(quick, min(middle, simple))
+            best = min(quick, simple if boxed else min(middle, simple))
             if kind == 0 and f[SHARP] > 0 and n >= 4:
                 best = min(best, scale * x[BSHARP] * 1e-6 + size / (rate * x[SHSHARP]))
         if f[EAGER] > 0 and n > 2:

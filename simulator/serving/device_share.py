@@ -28,7 +28,7 @@ from workloads.transformer.step import Step
 __all__ = ["Exchange", "Shared", "check_layout", "device_operators", "expert_groups"]
 
 _AXES: Final[dict[str, SplitAxis]] = {
-    axis: axis for axis in ("column", "row", "head", "split", "vocab", "replicated")
+    axis: axis for axis in ("column", "row", "head", "split", "vocab", "sum", "replicated")
 }
 
 
