@@ -159,7 +159,7 @@ def _transfer_seconds(row: Row, prompt: int) -> float:
     side = layout_of(row, "prefill_")
     need = cache_need(model.decoder, model.precision.cache, side)
     exchanges: System = system
-    pair = Exchanges(exchanges, 0.0)
+    pair = Exchanges(exchanges)
     size = int(need.token_bytes * prompt + need.sequence_bytes)
     return pair.across_nodes(Exchange("send", size, 2))
 
