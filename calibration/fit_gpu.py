@@ -25,7 +25,8 @@ from calibration import gpu_report
 from calibration.fit_attention import ATTENTION, fit_attention
 from calibration.fit_gpu_collective import COLLECTIVE, collective_lines, fit_collectives
 from calibration.fit_memory_bound import MEMORY, fit_memory_bound, fit_memory_share
-from calibration.fit_products import GEMM, fit_products
+from calibration.fit_products import GEMM, fit_products, layer_rows
+from calibration.fit_products import predicted_us as kernels_us
 from calibration.gpu_samples import (
     ROOT,
     Sample,
@@ -33,15 +34,12 @@ from calibration.gpu_samples import (
     family_of_sample,
     is_collective,
     measured_of,
-    requests_of,
     samples,
     source_of,
 )
 from simulator.gpu import collective, memory_bound
 from simulator.gpu.constants import Constants
-from simulator.gpu.rows import (
-    predict,
-)
+from simulator.gpu.rows import PRODUCTS
 
 Array = NDArray[np.float64]
 
@@ -63,7 +61,7 @@ def starting_point() -> dict[str, Any]:
     data: dict[str, Any] = {
         "about": "Written by calibration/fit_gpu.py from public measurements; see docs/gpu-model.md.",
         "memory_share": {"default": 0.87},
-        "energy_pj": {"tensor16": 2.3, "tensor8": 1.15, "simt32": 20.0},
+        "energy_pj": {"tensor16": 2.3, "tensor8": 1.15, "integer8": 1.15, "tensor4": 0.7, "simt32": 20.0},
         "setups": {
             "default": setup(2.2),
             "graph-mean": setup(2.2, rotation=6, cache_write=True),
@@ -76,7 +74,7 @@ def starting_point() -> dict[str, Any]:
         "collective_scale": {"Ampere": 1.0, "default": 1.0},
         "network_bandwidth": {"Ampere": 8e9, "Hopper": 40e9, "default": 25e9},
     }
-    for family in ("tensor16", "tensor8", "simt32"):
+    for family in sorted(PRODUCTS):
         data[family] = {name: limit[0] for name, limit in GEMM.items()}
     for family in ("attention_decode", "attention_prefill"):
         data[family] = {name: limit[0] for name, limit in ATTENTION.items()}
@@ -90,8 +88,8 @@ def fit_all(rows: Sequence[Sample], wanted: frozenset[str] = frozenset()) -> dic
     """All constants from these rows; with ``wanted``, those of other families may stay at their start."""
     data = starting_point()
     fit_memory_share(rows, data)
-    if not wanted or wanted & {"tensor16", "tensor8", "simt32"}:
-        fit_products(rows, data)
+    if not wanted or wanted & PRODUCTS:
+        fit_products([*rows, *layer_rows(frozenset(s.chip for s in rows))], data)
     for family in ("attention_decode", "attention_prefill"):
         if not wanted or family in wanted:
             fit_attention(rows, data, family)
@@ -120,10 +118,7 @@ def predicted_us(rows: Sequence[Sample], data: dict[str, Any]) -> Array:
     """The model's microseconds for rows, as their timing would show them."""
     out = np.zeros(len(rows))
     computing = [i for i, s in enumerate(rows) if not is_collective(s)]
-    for i, p in zip(
-        computing, predict(requests_of([rows[i] for i in computing], data), Constants(data)), strict=True
-    ):
-        out[i] = p.seconds * 1e6
+    out[computing] = kernels_us([rows[i] for i in computing], data)
     talking = [i for i, s in enumerate(rows) if is_collective(s)]
     if talking:
         seconds = np.zeros(len(talking))

@@ -27,7 +27,7 @@ MEMORY: Final[Limits] = {
 }  # fmt: skip
 
 ONE_ROW: Final = (0.0, 0.0, 0.0)
-"""``packed_kib`` of libraries that give each row a thread block of its own. Others: assumed, as no row here is narrow."""
+"""``packed_kib`` of libraries that give each row a thread block of its own; others are assumed, as no row is narrow."""
 SCALAR_CLASSES: Final = ("norm", "elementwise", "gated", "rotary")
 
 
@@ -73,7 +73,11 @@ def fit_class(rows: list[Sample], requests: list[Request], data: dict[str, Any],
     host = np.array([s.row.timing == "wall-incl-launch" for s in rows])
     launch = [(35.0, 3.0, 60.0) if t == "wall-incl-launch" else (4.0, 0.5, 20.0) for t in timings]
     to_us = np.where(host, 1.0, 1e9 / np.array([s.sheet.clock for s in rows]))
-    limits = [*(MEMORY | ({"packed_kib": ONE_ROW} if key.endswith("/scalar") else {})).values(), *launch, (45.0, 5.0, 60.0) if host.any() else (0.0, 0.0, 0.0)]
+    limits = [
+        *(MEMORY | ({"packed_kib": ONE_ROW} if key.endswith("/scalar") else {})).values(),
+        *launch,
+        (45.0, 5.0, 60.0) if host.any() else (0.0, 0.0, 0.0),
+    ]
     out = np.zeros((len(lines), memory_bound.RESULTS))
 
     def predicted(x: Array) -> Array:

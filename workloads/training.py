@@ -21,6 +21,7 @@ from hw_configs.problems import bad_input
 from workloads.dtypes import dtype_bits
 from workloads.graph import Graph, Operator, Place, Role, Tensor, make_operator
 from workloads.operators import (
+    Activation,
     Elementwise,
     Embedding,
     Gather,
@@ -59,8 +60,15 @@ INVERSE_KIND: Final[dict[type[Work], type[Rows]]] = {
 NEEDS_OUTPUT: Final = frozenset({"softmax", "attention"})
 """Kinds whose backward pass reads the forward output again."""
 
+FROM_OUTPUT: Final = frozenset({"relu", "relu6", "sigmoid", "tanh"})
+"""Functions whose slope follows from their result, which the operators behind need anyway; so that nothing keeps what
+went in. Frameworks run them in place for that reason (``torch.nn.ReLU(inplace=True)``)."""
+LINEAR: Final = frozenset({"add", "subtract", "sub"})
+"""Pointwise arithmetic whose gradients are the incoming one."""
+
 NEEDS_NO_INPUT: Final = frozenset(
-    {"softmax", "rotary", "quantize", "gather", "scatter", "copy", "view", "reduce", "resize", "all_reduce", "all_gather",
+    {"softmax", "rotary", "quantize", "gather", "scatter", "copy", "view", "reduce", "resize", "all_reduce",
+     "all_gather",
      "reduce_scatter", "all_to_all", "broadcast", "send", "receive"}
 )  # fmt: skip
 """Kinds whose backward pass needs the gradient alone (and the indices, which are not floats)."""
@@ -196,8 +204,7 @@ class _Step:
         again = [] if op.kind in NEEDS_NO_INPUT else list(op.inputs)
         if type(op.work) in INVERSE_KIND:
             again = [name for name in op.inputs if name not in self.wanted]
-        if op.kind in NEEDS_OUTPUT:
-            again += op.outputs
+        again = self._kept(op, again)
         joined = targets
         if isinstance(op.work, Norm) and op.work.adds:
             activations = [name for name in targets if self.tensors[name].role is not Role.WEIGHT]
@@ -211,6 +218,17 @@ class _Step:
         for name in targets:
             if name not in joined:
                 self.found.setdefault(name, []).append(grads[0])
+
+    def _kept(self, op: Operator, inputs: list[str]) -> list[str]:
+        """What a pointwise operator's backward pass reads of the forward one: inputs, outputs or neither."""
+        work = op.work
+        if isinstance(work, Activation) and work.function in FROM_OUTPUT and not work.gated:
+            return list(op.outputs)
+        if isinstance(work, Elementwise) and work.function in LINEAR:
+            if work.activation in FROM_OUTPUT:
+                return list(op.outputs)
+            return inputs if work.activation else []
+        return [*inputs, *op.outputs] if op.kind in NEEDS_OUTPUT else inputs
 
     def _backward_work(self, op: Operator, incoming: list[str]) -> Work:
         """What a backward operator that is no product does."""

@@ -160,6 +160,7 @@ def step_of(row: Mapping[str, str], where: str, cost_model: str) -> Step | str:
     )  # fmt: skip
 
 
+@cache
 def figures_of(step: Step, host_ms: float) -> dict[str, float]:
     """What a row measures, with so many milliseconds of host time per layer and sequence."""
     host = host_ms * 1e-3 * (step.layers + step.batch)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 from workloads.operator_table import TableRow
-from workloads.operator_table.products import PLUGIN, quantises_first
+from workloads.operator_table.products import PLUGIN
 
 __all__ = ["BLOCK_LIBRARIES", "setup_name"]
 
@@ -25,7 +25,7 @@ def setup_name(row: TableRow) -> str:
     kernel = row.cells.get("kernel", "").lower()
     if kernel.startswith(PLUGIN):
         return "engine-plugin"
-    if not quantises_first(row.cells):
+    if not row.then:
         return "graph-mean"
     if row.cells.get("dtype") == "fp8_block":
         library = next((name for name in BLOCK_LIBRARIES if kernel.startswith(name)), "deepgemm")

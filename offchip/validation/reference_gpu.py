@@ -9,6 +9,7 @@ the wires between GPUs.
 from __future__ import annotations
 
 import csv
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -132,6 +133,11 @@ class ReferenceGpus:
             # No data sheet gives the idle power; a tenth of the TDP is an assumption that no time depends on.
             data["power"] = {"idle": f"{float(row['tdp_w']) / 10:g} W", "tdp": f"{row['tdp_w']} W"}
         return parse(Gpu, Document(file, data, {(): line}, {}))
+
+
+def _is_gpu(name: str) -> bool:
+    device = load_device(name)
+    return isinstance(device, Gpu) and device.memory is not None
 
 
 def _rate(row: dict[str, str], column: str) -> float | None:

@@ -39,8 +39,8 @@ class Setup:
     ``vectorised``: whether memory-bound kernels move vectors or single elements. ``eager``: collectives on
     ranks that are not synchronised. ``cache_write``: attention writes its new keys and values first.
     ``library_of`` holds the share of families of products whose library is another, and ``splits`` into how many
-    parts a family's library may split a reduction. ``by_rows``: families whose library takes its tile by the rows alone.
-    ``conversions``: instructions with which a library widens a weight, beside the least.
+    parts a family's library may split a reduction. ``by_rows``: families whose library takes its tile by the
+    rows alone. ``conversions``: instructions with which a library widens a weight, beside the least.
     """
 
     launch_us: Mapping[str, float]
@@ -79,7 +79,8 @@ class Constants:
         own = setups.get(timing, setups["default"])
         return Setup(
             own["launch_us"], own["launch_kcycles"], own["host_us"], own["rotation"], own["library"], own["previous"],
-            own["vectorised"], own["eager"], own["cache_write"], own.get("library_of", {}), own.get("splits", {}), own.get("by_rows", ()),
+            own["vectorised"], own["eager"], own["cache_write"], own.get("library_of", {}), own.get("splits", {}),
+            own.get("by_rows", ()),
             own.get("conversions", 1.0),
         )  # fmt: skip
 

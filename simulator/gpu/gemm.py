@@ -44,19 +44,18 @@ COLUMNS: Final = (
     "scale_block", "converted", "vector_rate", "asynchronous",
     "least_rows", "narrow_pins",
 )  # fmt: skip
-"""Inputs of a row. ``rotation``: weight tensors that a benchmark cycles through one activation (0: cold).
-``library``: share of the arithmetic rate that the library generation reaches. ``splits``: whether the
-reduction may be split. ``resident``: share of the left operand that no DRAM read brings.
-``reread_bytes``: operand bytes that DRAM
-gives more than once, where a simulation of the L2 knows them; below zero the closed form says. ``tile_sms``:
-multiprocessors that work on a tile of 128 rows and more together. ``accumulators``: bytes of accumulators that a
-multiprocessor holds. ``scale_block``: steps of the reduction between two scalings of the sums, a multiply-add per
-element of the tile on the vector units; 0: none. ``converted``: where weights are stored narrower than the
-arithmetic and each thread block widens its own in registers, by how many times the least instructions. ``vector_rate``: FLOPs per cycle of the vector units.
-``asynchronous``: 1 where a kernel's loads, products and stores run beside one another (warp-specialised kernels of
-clusters), 0 where a thread block stores its tile before the next begins. ``least_rows``: 1 where the library takes its tile by the
-rows alone: as many as there are, to 128. ``narrow_pins``: 1 for GDDR, whose few fast pins turn round between reads and
-writes, which a kernel that stores in bursts waits for."""
+"""Inputs of a row. ``rotation``: weight tensors that a benchmark cycles through one activation (0: cold). ``library``:
+share of the arithmetic rate that the library generation reaches. ``splits``: whether the reduction may be split.
+``resident``: share of the left operand that no DRAM read brings. ``reread_bytes``: operand bytes that DRAM gives more
+than once, where a simulation of the L2 knows them; below zero the closed form says. ``tile_sms``: multiprocessors
+that work on a tile of 128 rows and more together. ``accumulators``: bytes of accumulators that a multiprocessor
+holds. ``scale_block``: steps of the reduction between two scalings of the sums, a multiply-add per element of the
+tile on the vector units; 0: none. ``converted``: where weights are stored narrower than the arithmetic and each
+thread block widens its own in registers, by how many times the least instructions. ``vector_rate``: FLOPs per cycle
+of the vector units. ``asynchronous``: 1 where a kernel's loads, products and stores run beside one another
+(warp-specialised kernels of clusters), 0 where a thread block stores its tile before the next begins. ``least_rows``:
+1 where the library takes its tile by the rows alone: as many as there are, to 128. ``narrow_pins``: 1 for GDDR, whose
+few fast pins turn round between reads and writes, which a kernel that stores in bursts waits for."""
 M, N, K, B, EA, EW, EO, SMS, CLK, RATE, BW, L2, SHARED, SHARING, ROT, LIB, MAXS, TDP, IDLE, JF, JB, KPAD, RES, REREAD, TILESMS, ACC, L2CLK, SCALE, CONV, VRATE, ASYNC, LEASTROWS, PINS = range(33)  # fmt: skip  # noqa: E501
 CONSTANTS: Final = (
     "e0", "feed", "feed_exponent", "overlap", "wave_cycles", "latency_us", "l2_share", "reduce_cycles",
@@ -91,27 +90,16 @@ def residency(bm: float, bn: float, shared: float, accumulators: float) -> tuple
 
 
 @compiled
-def fetched_again(
-    f: Array,
-    l2: float,
-    depth: float,
-    down: float,
-    across: float,
-    bm: float,
-    bn: float,
-    rows_m: float,
-    rows_n: float,
-) -> float:
-    """Operand bytes that DRAM gives more than once, where a wave of down x across tiles walks down its columns.
+def fetched_again(f: Array, l2: float, strip: float, strips: float, steps: float) -> float:
+    """Operand bytes that DRAM gives more than once, where waves walk down ``strips`` of columns in ``steps`` each.
 
-    The next strip of columns needs the left operand again, of which the L2 holds so much; the strip's own panel of
-    the right operand stays while the wave walks, as far as it fits.
+    The next strip needs the left operand again, of which the L2 holds so much; the strip's own panel of the right
+    operand (``strip`` bytes) stays while the wave walks, as far as it fits.
     """
     left, right = f[B] * f[M] * f[K] * f[EA], f[B] * f[K] * f[N] * f[EW]
-    strips, steps = np.ceil(rows_n / across), np.ceil(rows_m / down)
-    again = (strips - 1.0) * left * min(1.0, max(0.0, left / f[B] / l2 - 1.0))
+    again: float = (strips - 1.0) * left * min(1.0, max(0.0, left / f[B] / l2 - 1.0))
     if steps > 1:
-        again += (steps - 1.0) * right * min(1.0, max(0.0, across * bn * f[EW] * depth / l2 - 1.0))
+        again += (steps - 1.0) * right * min(1.0, max(0.0, strip / l2 - 1.0))
     return again
 
 
@@ -198,7 +186,9 @@ def gemm_rows(rows: Array, constants: Array, tiles: Array, splits: Array, out: A
                     side = np.sqrt(concurrent * bn * f[EW] / (bm * f[EA]))
                     for down in (min(rows_m, concurrent), max(1.0, min(rows_m, concurrent, np.floor(side)))):
                         across = max(1.0, min(rows_n, np.floor(concurrent / down)))
-                        again = min(again, fetched_again(f, l2, depth, down, across, bm, bn, rows_m, rows_n))
+                        strip = across * bn * f[EW] * depth
+                        walked = fetched_again(f, l2, strip, np.ceil(rows_n / across), np.ceil(rows_m / down))
+                        again = min(again, walked)
                 inputs = (a_dram + w_dram + again) / dram_rate
                 output = o_dram / dram_rate
                 p = x[MEMOVER]

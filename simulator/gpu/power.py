@@ -24,8 +24,8 @@ MOST_OF_LIMIT: Final = 2.1
 """Most that peak rate x energy per operation is of a board's limit less idle: the T4's, which holds least of its peak
 among the boards of the reference rows."""
 USUAL_OF_LIMIT: Final = 1.2
-"""What it is on those boards in the mean, for 16-bit products: V100 0.9, A100 1.0, H100 1.2, L40S 1.3, B200 1.35, T4 2.1
-against GeForce boards of 0.4. Boards of an architecture whose file states no process are taken so."""
+"""What it is on those boards in the mean, for 16-bit products: V100 0.9, A100 1.0, H100 1.2, L40S 1.3, B200 1.35,
+T4 2.1 against GeForce boards of 0.4. Boards of an architecture whose file states no process are taken so."""
 UNKNOWN_PROCESS: Final = 0.5
 """Relative energy where neither the process nor the board's power is known; no time depends on it."""
 

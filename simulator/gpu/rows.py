@@ -26,7 +26,8 @@ __all__ = ["FAMILIES", "Prediction", "Request", "family_of", "predict"]
 
 Array = NDArray[np.float64]
 FAMILIES: Final = (
-    "tensor16", "widened", "tensor8", "integer8", "tensor4", "simt32", "attention_decode", "attention_prefill", "memory_bound",
+    "tensor16", "widened", "tensor8", "integer8", "tensor4", "simt32", "attention_decode",
+    "attention_prefill", "memory_bound",
 )  # fmt: skip
 PRODUCTS: Final = frozenset({"tensor16", "widened", "tensor8", "integer8", "tensor4", "simt32"})
 """Families that the kernel of products prices. ``widened``: weights are stored narrower than 16-bit arithmetic."""
@@ -50,15 +51,8 @@ CHOICES: Final = {
     for t, tile in enumerate(gemm.TILES) for s in gemm.SPLITS
 }  # fmt: skip
 """Names of a product's choices: tile and split."""
-K_PADDING: Final = {
-    "tensor16": 32.0,
-    "widened": 32.0,
-    "tensor8": 64.0,
-    "integer8": 64.0,
-    "tensor4": 128.0,
-    "simt32": 8.0,
-}
-"""Elements of the reduction that one step of the pipeline takes: 64 bytes of them on matrix units."""
+K_PADDING: Final = {"simt32": 8.0}
+"""Elements of the reduction that one step of the pipeline takes; 32 on matrix units."""
 MATRIX_ENERGY: Final = {
     "tensor16": "tensor16", "widened": "tensor16", "attention_decode": "tensor16", "attention_prefill": "tensor16",
     "tensor8": "tensor8", "integer8": "integer8", "tensor4": "tensor4",
@@ -160,12 +154,13 @@ def gemm_line(request: Request, constants: Constants) -> list[float]:
         rotation_of(operator, setup), setup.library_share(family),
         1.0 if batch > 1 else setup.splits.get(family, 32.0), sheet.tdp, sheet.idle,
         joule / speed, sheet.joule_per_byte,
-        K_PADDING[family],
+        K_PADDING.get(family, 32.0),
         resident_share(operator, left_bytes, batch * m * k * element),
         -1.0, float(sheet.architecture.multiprocessors_per_tile), sheet.architecture.accumulator_bytes,
         float(sheet.architecture.l2_bytes_per_clock),
         0.0 if family == "widened" or dtype in OWN_SCALES else float(work.scale_block),
-        setup.conversions if stored_width(operator) < size(sheet.serves(dtype)) - 0.1 else 0.0, sheet.rate("fp32", matrix=False), float(sheet.architecture.operand_sharing > 1),
+        setup.conversions if stored_width(operator) < size(sheet.serves(dtype)) - 0.1 else 0.0,
+        sheet.rate("fp32", matrix=False), float(sheet.architecture.operand_sharing > 1),
         float(family in setup.by_rows), float(sheet.memory.startswith("GDDR")),
     ]  # fmt: skip
 

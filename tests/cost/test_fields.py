@@ -40,7 +40,8 @@ OTHER = {
     "weight_dtype": "int4", "kv_dtype": "fp8", "way": "winograd", "parallel": "tensor", "norm": "batch", "kept": 0.125,
     "kept_groups": 0.25, "top_k": 1024, "window": 1024, "chunk": 1024, "page": 16, "v_head_dim": 64, "rate": 2.0,
     "weight_bytes": 1e6,
-    "block": 128, "scale_block": 128, "left_bytes": 1000, "groups": 2, "expected_groups": 8.0, "share": 2.5, "extra_flops": 1e12,
+    "block": 128, "scale_block": 128, "left_bytes": 1000, "groups": 2, "expected_groups": 8.0, "share": 2.5,
+    "extra_flops": 1e12,
 }  # fmt: skip
 CONVOLUTIONS: list[dict[str, object]] = [
     {"in_channels": 128, "groups": 128}, {"transposed": True}, {"way": "winograd"}, {"way": "im2win"},

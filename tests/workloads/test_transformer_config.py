@@ -219,7 +219,7 @@ WEIGHT = "layers.0.mlp.gate_up.weight"
             "fp4", "bf16", 4 + (8 + 32 / 256) / 64,
         ),
         ({"quant_method": "bitsandbytes", "load_in_8bit": True}, "int8", "int8", 8 + 32 / 1024),
-        ({"quant_method": "modelopt", "quant_algo": "NVFP4"}, "nvfp4", "fp4", 4.5),
+        ({"quant_method": "modelopt", "quant_algo": "NVFP4"}, "nvfp4", "nvfp4", 4.5),
         (
             {"quant_method": "compressed-tensors", "config_groups": {"group_0": {
                 "weights": {"num_bits": 4, "type": "int", "strategy": "group", "group_size": 128}}}},

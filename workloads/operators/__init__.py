@@ -50,15 +50,18 @@ __all__ = [
     "KINDS", "Activation", "AllGather", "AllReduce", "AllToAll", "Attention", "Broadcast", "CollectiveWork",
     "Convolution",
     "Copy", "Custom", "Elementwise", "Embedding", "FieldInfo", "FieldValue", "Gather", "GroupedProduct", "Loss",
-    "Message", "Norm", "Optimizer", "Pool", "Product", "Quantize", "Receive", "Recurrence", "Reduce", "ReduceScatter", "Resize",
+    "Message", "Norm", "Optimizer", "Pool", "Product", "Quantize", "Receive", "Recurrence", "Reduce", "ReduceScatter",
+    "Resize",
     "Rotary", "Rows", "Scatter", "Send", "Softmax", "Sort", "TopK", "View", "Work", "causal_pairs", "fields_of",
 ]  # fmt: skip
 
 KINDS: Final[dict[str, type[Work]]] = {
     kind.kind: kind
     for kind in (
-        Product, GroupedProduct, Attention, Convolution, Norm, Quantize, Softmax, Activation, Elementwise, Rotary, Embedding,
-        Gather, Scatter, Sort, TopK, Pool, Reduce, Resize, Copy, View, Recurrence, Loss, Optimizer, AllReduce, AllGather,
+        Product, GroupedProduct, Attention, Convolution, Norm, Quantize, Softmax, Activation, Elementwise, Rotary,
+        Embedding,
+        Gather, Scatter, Sort, TopK, Pool, Reduce, Resize, Copy, View, Recurrence, Loss, Optimizer, AllReduce,
+        AllGather,
         ReduceScatter, AllToAll, Broadcast, Send, Receive, Custom,
     )
 }  # fmt: skip

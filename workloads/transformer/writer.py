@@ -210,13 +210,16 @@ class GraphWriter:
                 f"{name}.weight", shape, fmt.dtype or own, Role.WEIGHT, fmt.bytes(batch, n, k, own)
             )
         arithmetic, stored = self._arithmetic(fmt)
-        inputs = [self._narrowed(name, source, (m, k), arithmetic, fmt, spec.tp) if batch == 1 else source, weight]
+        inputs = [
+            self._narrowed(name, source, (m, k), arithmetic, fmt, spec.tp) if batch == 1 else source,
+            weight,
+        ]
         if spec.bias:
             inputs.append(self.weight(f"{name}.bias", spec.bias))
         out = self.activation(f"{name}.out", m, batch * n)
         work = Product(
-            m=m, n=n, k=k, batch=batch, weight_dtype=stored, scale_block=min(fmt.scale_block(), k), heads=spec.heads, kv_heads=spec.kv_heads,
-            extra_flops=float(m) * spec.bias,
+            m=m, n=n, k=k, batch=batch, weight_dtype=stored, scale_block=min(fmt.scale_block(), k), heads=spec.heads,
+            kv_heads=spec.kv_heads, extra_flops=float(m) * spec.bias,
         )  # fmt: skip
         moves = Moves(beside_read=spec.beside_read)
         self.emit(name, work, inputs, (out,), dtype=arithmetic, tp=spec.tp, moves=moves)
@@ -237,7 +240,8 @@ class GraphWriter:
         inputs = (source, *inputs[1:])
         work = GroupedProduct(
             m=rows, n=n, k=k, groups=experts, active=spec.active, expected_groups=spec.touched,
-            weight_dtype=stored, scale_block=min(fmt.scale_block(), k), extra_flops=(float(rows) * n if spec.bias else 0.0) + spec.extra_flops,
+            weight_dtype=stored, scale_block=min(fmt.scale_block(), k),
+            extra_flops=(float(rows) * n if spec.bias else 0.0) + spec.extra_flops,
         )  # fmt: skip
         self.emit(name, work, (*inputs, *weights), (out,), dtype=arithmetic, tp=spec.tp)
         return out
@@ -260,13 +264,19 @@ class GraphWriter:
             own = arithmetic in OWN_BLOCKS
             scales = 0 if own or fmt.static else m * (-(-k // block) if block else 1) * SCALE_BYTES
             out = self.tensor(
-                f"{name}.quantized", shape, arithmetic, Role.ACTIVATION, size_bytes(m * k, arithmetic) + scales
+                f"{name}.quantized",
+                shape,
+                arithmetic,
+                Role.ACTIVATION,
+                size_bytes(m * k, arithmetic) + scales,
             )
             work = Quantize(
                 m=m, n=k, to_dtype=arithmetic, block=block, dynamic=not fmt.static, per_token=not fmt.static,
                 flops_per_element=QUANTIZE_FLOPS,
             )  # fmt: skip
-            self.emit(f"{name}.quantize", work, (source,), (out,), tp=axis, moves=Moves(touched={source: m * k}))
+            self.emit(
+                f"{name}.quantize", work, (source,), (out,), tp=axis, moves=Moves(touched={source: m * k})
+            )
             self.quantised[key] = out
         return self.quantised[key]
 
