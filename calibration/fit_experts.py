@@ -2,8 +2,8 @@
 
     python -m calibration.fit_experts [--cross]
 
-Reads ``tests/reference/kernels/kernels.csv``, rows of op moe; the other kernels of a layer (sorting, non-linearity, narrow copies,
-sums) are priced with their own constants, which stay as they are. Writes the keys ``experts/...`` of
+Reads ``tests/reference/kernels/kernels.csv``, rows of op moe; the other kernels of a layer (sorting, non-linearity,
+narrow copies, sums) are priced with their own constants, which stay as they are. Writes the keys ``experts/...`` of
 ``simulator/gpu/constants.json``. A library is fitted over all chips that ran it; one on which a single generation lies
 far from the others (``OWN_GENERATION``) has constants of that generation too. ``--cross`` leaves each chip out in turn.
 """

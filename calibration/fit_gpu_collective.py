@@ -2,9 +2,9 @@
 
     python -m calibration.fit_gpu_collective [--cross]
 
-Reads the rows of communication of ``tests/reference/gpu`` and ``tests/reference/kernels``; writes the keys of collectives of
-``simulator/gpu/constants.json``. Wires in turn: what NCCL does over NVLink, an engine's own all-reduce, PCIe, the network between
-nodes, single messages. ``--cross`` leaves each chip out in turn.
+Reads the rows of communication of ``tests/reference/gpu`` and ``tests/reference/kernels``; writes the keys of
+collectives of ``simulator/gpu/constants.json``. Wires in turn: what NCCL does over NVLink, an engine's own all-reduce,
+PCIe, the network between nodes, single messages. ``--cross`` leaves each chip out in turn.
 """
 
 from __future__ import annotations
@@ -36,8 +36,10 @@ COLLECTIVE: Final[Limits] = {
     "ports": (0.6, 0.2, 1.0), "eager_skew_us": (15, 1, 60), "send_base_us": (9, 2, 60), "send_share": (0.77, 0.3, 1.0),
     "send_ll_base_us": (5, 1, 30), "send_ll_share": (0.05, 0.005, 0.5), "send_network_us": (24, 5, 60),
     "exchange_step_us": (1.0, 0.05, 5), "pair_share": (0.8, 0.5, 1.0), "socket_crossings": (2.0, 1.0, 2.5),
-    "one_base_us": (3.7, 1, 10), "one_rank_us": (0.1, 0.01, 2), "one_share": (0.65, 0.3, 1.0), "two_base_us": (2.5, 0.5, 20),
-    "block_us": (0.1, 0.001, 1.0), "box_scale": (0.8, 0.2, 2.0), "box_share": (0.8, 0.4, 1.0), "box_ll_share": (0.5, 0.1, 1.0),
+    "one_base_us": (3.7, 1, 10), "one_rank_us": (0.1, 0.01, 2), "one_share": (0.65, 0.3, 1.0),
+    "two_base_us": (2.5, 0.5, 20),
+    "block_us": (0.1, 0.001, 1.0), "box_scale": (0.8, 0.2, 2.0), "box_share": (0.8, 0.4, 1.0),
+    "box_ll_share": (0.5, 0.1, 1.0),
 }  # fmt: skip
 
 

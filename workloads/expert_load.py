@@ -18,7 +18,15 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["LOADS", "QUANTILES", "RankLoad", "busiest_rank", "expected_experts", "row_quantiles", "sampled_rows"]
+__all__ = [
+    "LOADS",
+    "QUANTILES",
+    "RankLoad",
+    "busiest_rank",
+    "expected_experts",
+    "row_quantiles",
+    "sampled_rows",
+]
 
 Array = NDArray[np.float64]
 LOADS: Final = ("independent", "balanced", "power_law")
@@ -120,7 +128,12 @@ def quantile_of(share: Array, low: float, high: float, exponent: float) -> Array
 
 
 def row_quantiles(
-    rows: float, groups: float, touched: float, tokens: float, load: str = "independent", exponent: float = 0.0
+    rows: float,
+    groups: float,
+    touched: float,
+    tokens: float,
+    load: str = "independent",
+    exponent: float = 0.0,
 ) -> Array:
     """Rows of the touched experts, from the emptiest to the fullest sixteenth; their mean is rows / touched."""
     mean = max(1.0, rows / max(1.0, touched))

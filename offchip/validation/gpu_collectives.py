@@ -14,8 +14,8 @@ PCIE_PORT = 64e9
 """Bytes per second and direction of the fastest PCIe port here; a GPU's wire is NVLink when it is faster."""
 
 SOCKET_SHARE = 0.25
-"""Bandwidth between the sockets of a PCIe box over that of one port, before what protocols take: rows of 4 and 8 L40S move
-4.6 to 6.7 GB/s of 32; that it grows with the ports of a generation is an assumption."""
+"""Bandwidth between the sockets of a PCIe box over that of one port, before what protocols take: rows of 4 and 8 L40S
+move 4.6 to 6.7 GB/s of 32; that it grows with the ports of a generation is an assumption."""
 
 
 def collective_line(

@@ -13,7 +13,7 @@ __all__ = ["collective_class", "row_class"]
 
 
 def collective_class(row: TableRow) -> str:
-    """all_reduce, send or other_collective within a node, with ``_pcie`` where its GPUs have no NVLink; between_nodes."""
+    """all_reduce, send or other_collective within a node, ``_pcie`` where its GPUs have no NVLink; between_nodes."""
     assert row.operator is not None
     if wire_of(row) == "network":
         return "between_nodes"

@@ -9,7 +9,6 @@ the wires between GPUs.
 from __future__ import annotations
 
 import csv
-import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final

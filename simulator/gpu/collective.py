@@ -33,7 +33,9 @@ __all__ = ["COLUMNS", "CONSTANTS", "KINDS", "WIRES", "collective_rows"]
 Array = NDArray[np.float64]
 KINDS: Final = ("all_reduce", "all_gather", "reduce_scatter", "all_to_all", "broadcast", "send")
 WIRES: Final = ("peer", "host", "network")
-COLUMNS: Final = ("kind", "ranks", "bytes", "bandwidth", "wire", "scale", "sharp", "per_node", "eager", "socket", "engine")
+COLUMNS: Final = (
+    "kind", "ranks", "bytes", "bandwidth", "wire", "scale", "sharp", "per_node", "eager", "socket", "engine",
+)  # fmt: skip
 KIND, RANKS, BYTES, BW, WIRE, SCALE, SHARP, PERNODE, EAGER, SOCKET, ENGINE = range(11)
 PORTS_AT_MOST: Final = 4.0
 CONSTANTS: Final = (

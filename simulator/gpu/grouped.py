@@ -25,20 +25,21 @@ __all__ = ["COLUMNS", "CONSTANTS", "RESULTS", "grouped_rows"]
 Array = NDArray[np.float64]
 COLUMNS: Final = (
     "m", "n", "k", "touched", "a_bytes", "w_bytes", "written", "sms", "clock", "rate", "bandwidth", "l2",
-    "l2_bytes_per_clock", "hot", "resident", "scale_block", "vector_rate", "tdp", "idle", "j_flop", "j_byte", "widens", "rows",
+    "l2_bytes_per_clock", "hot", "resident", "scale_block", "vector_rate", "tdp", "idle", "j_flop", "j_byte",
+    "widens", "rows",
 )  # fmt: skip
 """Inputs of a row; its last sixteen columns begin with ``rows``, the rows of a touched expert by sixteenths. ``hot``: 1
 where the same weights were read just before, as in a benchmark that repeats a layer. ``resident``: share of the left
 operand that no DRAM read brings. ``written``: bytes of the result, those of empty rows too.
 ``scale_block``: steps of the sums between two scalings on the vector units; 0: none. ``widens``: 1 where weights are
 widened in the kernel."""
-M, N, K, TOUCHED, EA, EW, WRITTEN, SMS, CLK, RATE, BW, L2, L2CLK, HOT, RES, SCALE, VRATE, TDP, IDLE, JF, JB, WIDE, ROWS = range(23)  # fmt: skip
+M, N, K, TOUCHED, EA, EW, WRITTEN, SMS, CLK, RATE, BW, L2, L2CLK, HOT, RES, SCALE, VRATE, TDP, IDLE, JF, JB, WIDE, ROWS = range(23)  # fmt: skip  # noqa: E501
 CONSTANTS: Final = (
     "e0", "feed", "share", "overlap", "tile_us", "expert_us", "take_in", "launch_kcycles", "widening",
 )  # fmt: skip
 """``e0``: share of the arithmetic rate of a very large tile; ``feed``: side at which half of it is left, on a
-multiprocessor of 1,024 FLOP per cycle; ``share``: of the memory's bandwidth; ``overlap``: exponent that joins arithmetic
-and memory; ``tile_us``, ``expert_us``: beside the arithmetic of a tile, and of an expert, which come one after another;
+multiprocessor of 1,024 FLOP per cycle; ``share``: of the memory's bandwidth; ``overlap``: exponent that joins
+arithmetic and memory; ``tile_us``, ``expert_us``: beside the arithmetic of a tile, and of an expert, which come one after another;
 ``take_in``: bytes per cycle of operands that a multiprocessor takes; ``launch_kcycles``: thousands of cycles;
 ``widening``: share of the rate that is left where weights are stored narrower than the arithmetic."""
 E0, FEED, SHARE, OVER, TILE, EXPERT, TAKE, LAUNCH, WIDEN = range(9)
@@ -85,7 +86,11 @@ def grouped_rows(rows: Array, constants: Array, out: Array) -> None:
                 high += np.ceil(f[ROWS + i] / bm)
             tiles = max(1.0, touched * high / 16.0) * across
             h = bm * bn / (bm + bn)
-            e = (x[E0] if f[WIDE] == 0 else x[E0] * x[WIDEN]) * h / (h + x[FEED] * (f[RATE] / 1024.0) ** FEED_EXPONENT)
+            e = (
+                (x[E0] if f[WIDE] == 0 else x[E0] * x[WIDEN])
+                * h
+                / (h + x[FEED] * (f[RATE] / 1024.0) ** FEED_EXPONENT)
+            )
             per = tiles / sms
             waves = QUANTISATION * np.ceil(per) + (1.0 - QUANTISATION) * max(per, 1.0)
             one = 2.0 * bm * bn * k / (f[RATE] * clk * e)

@@ -44,7 +44,8 @@ OWN_SCALES: Final = frozenset({"mxfp8", "mxfp4", "nvfp4"})
 WIDE: Final = frozenset({"fp32", "fp64"})
 MEMORY_CLASS: Final = {
     "norm": "norm", "softmax": "softmax", "elementwise": "elementwise",
-    "rotary": "rotary", "quantize": "quantize", "embedding": "lookup", "gather": "lookup", "scatter": "lookup", "sort": "lookup",
+    "rotary": "rotary", "quantize": "quantize", "embedding": "lookup", "gather": "lookup", "scatter": "lookup",
+    "sort": "lookup",
 }  # fmt: skip
 CHOICES: Final = {
     t * 100 + int(s): f"{int(tile[0])}x{int(tile[1])}/{int(s)}"
@@ -211,7 +212,8 @@ def library_of(work: GroupedProduct, operator: Operator, sheet: GpuSheet) -> str
     if work.library:
         return work.library
     if sheet.architecture.multiprocessors_per_tile > 1:
-        return "trtllm"
+        inside = work.scale_block and operator.dtype not in OWN_SCALES
+        return "trtllm_block" if inside else "trtllm"
     return "marlin" if stored_width(operator) < 0.75 and size(sheet.serves(operator.dtype)) >= 2 else "triton"
 
 
@@ -230,8 +232,9 @@ def grouped_line(request: Request, constants: Constants) -> list[float]:
         sheet.bandwidth * constants.memory_share(sheet.memory), sheet.l2_visible_bytes,
         float(sheet.architecture.l2_bytes_per_clock), float(operator.residency == "hot"),
         float(operator.residency in ("hot", "previous")),
-        0.0 if family == "widened" or dtype in OWN_SCALES else float(work.scale_block), sheet.rate("fp32", matrix=False),
-        sheet.tdp, sheet.idle, flop_joules(family, sheet, constants), sheet.joule_per_byte, float(family == "widened"), *rows,
+        0.0 if family == "widened" or dtype in OWN_SCALES else float(work.scale_block),
+        sheet.rate("fp32", matrix=False), sheet.tdp, sheet.idle, flop_joules(family, sheet, constants),
+        sheet.joule_per_byte, float(family == "widened"), *rows,
     ]  # fmt: skip
 
 

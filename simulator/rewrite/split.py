@@ -5,7 +5,8 @@ the outputs and leaves a divided result; a ``row`` product takes divided inputs 
 which an all-reduce completes; ``head`` and ``split`` work on what is already divided; ``vocab`` divides an
 embedding table or a language-model head over the vocabulary; ``sum`` operators (a weighted sum of experts, an
 addition) work on partial sums as well as on whole ones, so that what only they read is completed after the last of
-them, once; ``replicated`` operators run whole on every device. A divided tensor that someone needs whole is gathered first.
+them, once; ``replicated`` operators run whole on every device. A divided tensor that someone
+needs whole is gathered first.
 
 A collective that stands in the graph itself, as in an execution trace of one of many equal ranks, becomes one
 operator in which all ranks meet.

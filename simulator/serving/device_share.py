@@ -20,8 +20,8 @@ from simulator.plan import Split, SplitAxis
 from simulator.rewrite.split import split_graph
 from simulator.serving.layer_classes import LayerClasses
 from simulator.serving.settings import Layout
-from workloads.graph import Graph, Operator
 from workloads.expert_load import busiest_rank
+from workloads.graph import Graph, Operator
 from workloads.operators import (
     Activation,
     CollectiveWork,
@@ -151,7 +151,9 @@ def _expert_share(operator: Operator, moe_tp: int, moe_ep: int) -> Operator:
         column = operator.place.axis == "column"
         touched = work.touched / moe_ep
         if work.load != "independent" and work.active:
-            busiest = busiest_rank(work.groups, work.active, int(work.tokens), moe_ep, work.load, work.exponent)
+            busiest = busiest_rank(
+                work.groups, work.active, int(work.tokens), moe_ep, work.load, work.exponent
+            )
             rows, touched = float(busiest.rows), busiest.touched
             share = rows / max(1, every) / moe_tp
         changed = replace(

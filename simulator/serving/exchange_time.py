@@ -2,8 +2,8 @@
 
 ``library``: NCCL as :mod:`simulator.gpu.collective` prices it, or, for an all-reduce inside a node, the kernel that
 serving engines bring along, whichever is quicker; both are in the same kernel of collectives. In a box whose GPUs meet
-over PCIe the narrowest wire between the first and the last rank is the path that all of them share. ``wires``: messages on
-the system's wires as ``offchip simulate`` puts them, at ``analytic`` fidelity.
+over PCIe the narrowest wire between the first and the last rank is the path that all of them share. ``wires``: messages
+on the system's wires as ``offchip simulate`` puts them, at ``analytic`` fidelity.
 """
 
 from __future__ import annotations

@@ -150,7 +150,7 @@ class Pricer:
         return {
             "tables": f"{len(t.points)} points from 1 to {t.points[-1]:g} tokens, linear between them",
             "attention": f"{len(t.decode_rows)} kinds of layers, by the attention kernel's model in every step",
-            "all-reduce": "the quicker of NCCL and the engine's own kernel, both fitted (calibration/fit_gpu_collective.py)",
+            "all-reduce": "the quicker of NCCL and the engine's own kernel (calibration/fit_gpu_collective.py)",
             **self.engine.describe(),
         }
 

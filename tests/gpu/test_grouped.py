@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -40,7 +41,11 @@ def ours(loads: list[float], library: str = "triton", **given: float) -> float:
 def plain(loads: list[float], library: str = "triton", pad: bool = True, **given: float) -> float:
     """The same law, expert group by expert group and tile by tile."""
     v = {**BASE, "m": sum(loads) / 16 * BASE["touched"], **given}
-    x = dict(zip(grouped.CONSTANTS, shipped_constants().array(f"experts/{library}", grouped.CONSTANTS), strict=True))
+    x = dict(
+        zip(
+            grouped.CONSTANTS, shipped_constants().array(f"experts/{library}", grouped.CONSTANTS), strict=True
+        )
+    )
     weights = v["touched"] * v["n"] * v["k"] * v["w_bytes"]
     kept = max(0.0, 1.5 * weights / (0.9 * v["l2"]) - 1.0) if v["hot"] else 1.0
     read = v["m"] * v["k"] * v["a_bytes"]
@@ -53,7 +58,12 @@ def plain(loads: list[float], library: str = "triton", pad: bool = True, **given
         tiles = sum((math.ceil(rows / tall) if pad else rows / tall) * v["touched"] / 16 for rows in loads)
         tiles = max(1.0, tiles) * math.ceil(v["n"] / 128)
         side = tall * 128 / (tall + 128)
-        share = x["e0"] * side / (side + x["feed"] * (v["rate"] / 1024) ** 0.8) * (x["widening"] if v["widens"] else 1)
+        share = (
+            x["e0"]
+            * side
+            / (side + x["feed"] * (v["rate"] / 1024) ** 0.8)
+            * (x["widening"] if v["widens"] else 1)
+        )
         one = 2 * tall * 128 * v["k"] / (v["rate"] * v["clock"] * share)
         if v["scale_block"]:
             one += tall * 128 * math.ceil(v["k"] / v["scale_block"]) * 2 / (v["vector_rate"] * v["clock"])
@@ -124,12 +134,20 @@ def test_more_tokens_never_quicker_on_shipped_gpus(name: str, load: str) -> None
     for tokens in [2**i for i in range(15)]:
         touched = expected_experts(128, 8, tokens)
         work = GroupedProduct(
-            m=8 * tokens, n=4096, k=2048, groups=128, active=8, expected_groups=touched, load=load, exponent=1.2
+            m=8 * tokens,
+            n=4096,
+            k=2048,
+            groups=128,
+            active=8,
+            expected_groups=touched,
+            load=load,
+            exponent=1.2,
         )
         size = 8 * tokens * 2
         read, written = size * 2048 + int(touched * 4096 * 2048 * 2), size * 4096
         operators.append(Operator("x", work, (), (), dtype="bf16", beside_read=read, beside_written=written))
     seconds = [c.seconds + c.launch_seconds for c in GPU.costs(operators, node, memory)]
-    assert all(later >= sooner * 0.98 for sooner, later in zip(seconds, seconds[1:], strict=False))
+    assert all(later >= sooner * 0.98 for sooner, later in pairwise(seconds))
     hot = [c.seconds for c in GPU.costs([replace(op, residency="hot") for op in operators], node, memory)]
-    assert all(warm <= cold * (1 + 1e-9) for warm, cold in zip(hot, [c.seconds for c in GPU.costs(operators, node, memory)], strict=True))
+    cold = [c.seconds for c in GPU.costs(operators, node, memory)]
+    assert all(one <= other * (1 + 1e-9) for one, other in zip(hot, cold, strict=True))

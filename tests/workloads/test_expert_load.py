@@ -10,7 +10,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from workloads.expert_load import QUANTILES, busiest_rank, expected_experts, row_quantiles, sampled_rows
+from workloads.expert_load import (
+    LOADS,
+    QUANTILES,
+    busiest_rank,
+    expected_experts,
+    row_quantiles,
+    sampled_rows,
+)
 
 
 def plain_draw(experts: int, active: int, tokens: int, exponent: float, seed: int) -> list[int]:
@@ -56,15 +63,19 @@ def plain_busiest(experts: int, active: int, tokens: int, ranks: int, exponent: 
 @pytest.mark.parametrize(("count", "active", "tokens"), [(8, 2, 3), (64, 6, 10), (256, 8, 40), (128, 4, 200)])
 def test_experts_touched_by_independent_choices(count: int, active: int, tokens: int) -> None:
     rng = random.Random(1)
-    seen = [
-        len({e for _ in range(tokens) for e in rng.sample(range(count), active)}) for _ in range(400)
-    ]
+    seen = [len({e for _ in range(tokens) for e in rng.sample(range(count), active)}) for _ in range(400)]
     assert statistics.mean(seen) == pytest.approx(expected_experts(count, active, tokens), rel=0.02)
 
 
 @pytest.mark.parametrize(
     ("experts", "active", "tokens", "ranks", "exponent"),
-    [(64, 4, 500, 8, 1.2), (128, 8, 64, 16, 1.01), (256, 8, 4000, 4, 1.01), (128, 6, 4, 32, 1.2), (32, 2, 300, 1, 1.2)],
+    [
+        (64, 4, 500, 8, 1.2),
+        (128, 8, 64, 16, 1.01),
+        (256, 8, 4000, 4, 1.01),
+        (128, 6, 4, 32, 1.2),
+        (32, 2, 300, 1, 1.2),
+    ],
 )
 def test_the_busiest_rank_under_a_power_law(
     experts: int, active: int, tokens: int, ranks: int, exponent: float
@@ -80,9 +91,11 @@ def test_the_oracle_would_notice_another_law() -> None:
     assert busiest_rank(64, 4, 500, 8, "independent").rows < 0.8 * rows
 
 
-@given(st.integers(0, 5), st.integers(1, 8), st.integers(1, 3000), st.sampled_from(["independent", "balanced", "power_law"]))
+@given(st.integers(0, 5), st.integers(1, 8), st.integers(1, 3000), st.sampled_from(LOADS))
 @settings(max_examples=80, deadline=None)
-def test_a_rank_has_its_share_at_least_and_all_rows_at_most(log_ranks: int, active: int, tokens: int, load: str) -> None:
+def test_a_rank_has_its_share_at_least_and_all_rows_at_most(
+    log_ranks: int, active: int, tokens: int, load: str
+) -> None:
     ranks, experts = 2**log_ranks, 32
     found = busiest_rank(experts, active, tokens, ranks, load, 1.2)
     rows = active * tokens
@@ -90,9 +103,13 @@ def test_a_rank_has_its_share_at_least_and_all_rows_at_most(log_ranks: int, acti
     assert 1.0 <= found.touched <= min(experts // ranks, found.rows) + 1e-9
 
 
-@given(st.integers(1, 8), st.integers(1, 500), st.sampled_from(["independent", "balanced"]), st.integers(0, 5))
+@given(
+    st.integers(1, 8), st.integers(1, 500), st.sampled_from(["independent", "balanced"]), st.integers(0, 5)
+)
 @settings(max_examples=80, deadline=None)
-def test_more_tokens_mean_no_fewer_rows_nor_experts(active: int, tokens: int, load: str, log_ranks: int) -> None:
+def test_more_tokens_mean_no_fewer_rows_nor_experts(
+    active: int, tokens: int, load: str, log_ranks: int
+) -> None:
     fewer = busiest_rank(32, active, tokens, 2**log_ranks, load)
     more = busiest_rank(32, active, 2 * tokens, 2**log_ranks, load)
     assert more.rows >= fewer.rows

@@ -14,14 +14,18 @@ from workloads.operators import Activation, GroupedProduct, Reduce, Scatter, Sor
 __all__ = ["OPS", "expert_library"]
 
 LIBRARIES: Final = {
-    "compressedtensorsw4a4mxfp4moe_marlin": "marlin_unfused", "marlin": "marlin", "oaitriton": "triton_ogs", "trtllm": "trtllm", "cutlass": "cutlass", "triton": "triton",
+    "compressedtensorsw4a4mxfp4moe_marlin": "marlin_unfused", "marlin": "marlin",
+    "oaitriton": "triton_ogs", "trtllm": "trtllm", "cutlass": "cutlass", "triton": "triton",
 }  # fmt: skip
 """Parts of kernels' names, and the library of each; the first that a name holds decides."""
 ALL_ROWS: Final = frozenset({"triton", "triton_ogs", "marlin", "marlin_unfused"})
 """Libraries between whose products the rows of all ranks pass, those of other ranks empty."""
+BLOCKED: Final = frozenset({"cutlass", "trtllm"})
+"""Libraries that have kernels of their own for FP8 scales inside the sums."""
 FUSED: Final = frozenset({"trtllm"})
-"""Libraries whose first product ends with the non-linearity and the narrow copy of its result, but with scales by blocks
-in FP8, where a kernel over all ranks' rows does both."""
+"""Libraries whose first product ends with the non-linearity and the narrow copy of its result."""
+BETWEEN: Final = frozenset({"trtllm_block"})
+"""Libraries in which one kernel over all ranks' rows does both."""
 UNGATED: Final = frozenset({(2688, 1856, 128), (4096, 2688, 512), (1024, 2688, 512), (2048, 5120, 512)})
 """Hidden size, expert size and experts of models whose experts have a squared ReLU and no gate (Nemotron 3; their
 config files). Tables do not say it."""
@@ -50,7 +54,11 @@ def expert_library(c: Cells) -> str:
     found = next((name for part, name in LIBRARIES.items() if part in kernel), "")
     if not found and kernel.startswith("vllm_fused_moe"):
         found = "triton"
-    return "cutlass_block" if found == "cutlass" and c.text.get("dtype") == "fp8_block" else found
+    return f"{found}_block" if found in BLOCKED and _scales_inside(c) else found
+
+
+def _scales_inside(c: Cells) -> bool:
+    return c.dtype == "fp8" and c.scale_block > 0
 
 
 class _Layer(NamedTuple):
@@ -70,8 +78,6 @@ class _Layer(NamedTuple):
     top_k: int
     experts: int
     touched: float
-    fused: bool
-    """Whether the first product ends with the non-linearity and the narrow copy of its result."""
     maps: int
     """Small kernels that find a rank's own experts."""
 
@@ -88,11 +94,10 @@ def _layer(c: Cells) -> _Layer:
     mine = busiest_rank(experts, top_k, tokens, ep, load, exponent, first=old)
     library = expert_library(c)
     gated = old or (hidden, inter, experts) not in UNGATED
-    fused = library in FUSED and not (c.dtype == "fp8" and c.scale_block)
-    passing = tokens * top_k if library in ALL_ROWS or (library in FUSED and not fused) else mine.rows
+    passing = tokens * top_k if library in ALL_ROWS | BETWEEN else mine.rows
     return _Layer(
         tokens, hidden, max(1, inter // tp), gated, mine.rows, passing, library, load, exponent, top_k,
-        experts // ep, mine.touched, fused, MAPPED if ep > 1 and library in ALL_ROWS else 0,
+        experts // ep, mine.touched, MAPPED if ep > 1 and library in ALL_ROWS else 0,
     )  # fmt: skip
 
 
@@ -122,17 +127,15 @@ def _moe(c: Cells) -> Built:
     halves = 2 if x.gated else 1
     picks = x.tokens * x.top_k
     narrow = BITS[c.dtype] < 16
-    sort = Built(
-        Sort(n=picks), INDEX_BYTES * picks, 2 * INDEX_BYTES * picks, "bf16", residency="previous"
-    )
+    sort = Built(Sort(n=picks), INDEX_BYTES * picks, 2 * INDEX_BYTES * picks, "bf16", residency="previous")
     mapped = replace(sort, work=Scatter(m=1, n=picks))
     parts = x.maps * [mapped] + ([quantised(c, x.tokens, x.hidden)] if narrow else [])
     parts.append(_product(c, x, halves * x.inter, x.hidden))
-    if not x.fused:
+    if x.library not in FUSED:
         wide = c.size(x.passing * x.inter, "bf16")
         work = Activation(m=x.passing, n=x.inter, flops_per_element=5.0, gated=x.gated)
         parts.append(Built(work, halves * wide, wide, "bf16", residency="previous"))
-        parts += [quantised(c, x.passing, x.inter)] if narrow and x.library not in FUSED else []
+        parts += [quantised(c, x.passing, x.inter)] if narrow and x.library not in BETWEEN else []
     parts.append(_product(c, x, x.hidden, x.inter))
     combine = Reduce(m=x.tokens, n=x.hidden, flops_per_element=2.0 * x.top_k)
     read, written = c.size(x.passing * x.hidden, "bf16"), c.size(x.tokens * x.hidden, "bf16")

@@ -16,9 +16,12 @@ _SCALES: Final = (
     "inside the sum (a scale per row, column or tensor is applied once to the result)"
 )
 _FOLDED: Final = "the operators an engine folds into the epilogue cost no pass over memory"
-EXPERT_LIBRARIES: Final = ("", "triton", "triton_ogs", "marlin", "marlin_unfused", "cutlass", "cutlass_block", "trtllm")
-"""Libraries of kernels over experts. triton: engines' own Triton kernel; triton_ogs: that of Triton's kernel collection; marlin_unfused: Marlin within an engine's general path, whose non-linearity is many small kernels;
-cutlass_block: CUTLASS with scales inside the sums; trtllm: the kernels generated for TensorRT-LLM."""
+EXPERT_LIBRARIES: Final = (
+    "", "triton", "triton_ogs", "marlin", "marlin_unfused", "cutlass", "cutlass_block", "trtllm", "trtllm_block",
+)  # fmt: skip
+"""Libraries of kernels over experts. triton: engines' own Triton kernel; triton_ogs: that of Triton's kernel collection;
+marlin_unfused: Marlin within an engine's general path, whose non-linearity is many small kernels; trtllm: kernels
+generated for TensorRT-LLM; _block: those with FP8 scales inside the sums."""
 CONVOLUTION_WAYS: Final = ("implicit_gemm", "im2col", "im2win", "winograd")
 
 
@@ -79,7 +82,9 @@ class GroupedProduct(Work):
     load: str = named("how rows spread over the experts that some token reaches", "independent", LOADS)
     exponent: float = number("", "exponent of a load by power law", 0.0)
     library: str = named(
-        "library whose kernel runs; empty: the usual one of the GPU and the weights' type", "", EXPERT_LIBRARIES
+        "library whose kernel runs; empty: the usual one of the GPU and the weights' type",
+        "",
+        EXPERT_LIBRARIES,
     )
     weight_dtype: str = named("element type the weights are stored in; empty: that of the arithmetic")
     scale_block: int = count("elements", _SCALES, 0, 0)
