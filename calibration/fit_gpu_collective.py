@@ -39,8 +39,10 @@ COLLECTIVE: Final[Limits] = {
     "one_base_us": (3.7, 1, 10), "one_rank_us": (0.1, 0.01, 2), "one_share": (0.65, 0.3, 1.0),
     "two_base_us": (2.5, 0.5, 20),
     "block_us": (0.1, 0.001, 1.0), "box_scale": (0.8, 0.2, 2.0), "box_share": (0.8, 0.4, 1.0),
-    "box_ll_share": (0.5, 0.1, 1.0),
+    "box_ll_share": (0.5, 0.1, 1.0), "exchange_network_us": (15.0, 15.0, 15.0),
 }  # fmt: skip
+"""Start and limits. ``exchange_network_us`` and ``network_share`` are assumptions: what DeepEP's low-latency kernels leave
+on ports of 50 GB/s (docs/legacy.md of deepseek-ai/DeepEP)."""
 
 
 def collective_lines(rows: Sequence[Sample], data: dict[str, Any]) -> Array:

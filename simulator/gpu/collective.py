@@ -16,7 +16,8 @@ shot), or adds its part and reads the others' sums (two shots), with barriers th
 launch lies in the engine's graph. It takes the place of the library's where it is quicker, and never over PCIe.
 
 Between nodes each node's GPUs share its network ports, up to four of them and not evenly; a step over the network
-costs its own latency. Latencies scale with the GPU generation (fitted); the bandwidth of a wire is an input.
+costs its own latency. An all-to-all between nodes, as dispatch and combine of experts are, has a port per GPU and one
+latency. Latencies scale with the GPU generation (fitted); the bandwidth of a wire is an input.
 """
 
 from __future__ import annotations
@@ -45,8 +46,9 @@ CONSTANTS: Final = (
     "eager_skew_us", "send_base_us", "send_share", "send_ll_base_us", "send_ll_share", "send_network_us",
     "exchange_step_us", "pair_share", "socket_crossings", "one_base_us", "one_rank_us", "one_share", "two_base_us",
     "block_us", "box_scale", "box_share", "box_ll_share",
+    "exchange_network_us",
 )  # fmt: skip
-BASE, STEP, LLSHARE, B128, S128, SH128, BSIMPLE, SSIMPLE, SHSIMPLE, BSHARP, SHSHARP, BEX, SHEX, HSCALE, HSHARE, BNET, SNET, SHNET, PORTS, SKEW, BSEND, SHSEND, LLSEND, SHLLSEND, NETSEND, EXSTEP, PAIR, CROSS, ONE, ONERANK, ONESHARE, TWO, BLOCK, BOXSCALE, BOXSHARE, BOXLL = range(36)  # fmt: skip  # noqa: E501
+BASE, STEP, LLSHARE, B128, S128, SH128, BSIMPLE, SSIMPLE, SHSIMPLE, BSHARP, SHSHARP, BEX, SHEX, HSCALE, HSHARE, BNET, SNET, SHNET, PORTS, SKEW, BSEND, SHSEND, LLSEND, SHLLSEND, NETSEND, EXSTEP, PAIR, CROSS, ONE, ONERANK, ONESHARE, TWO, BLOCK, BOXSCALE, BOXSHARE, BOXLL, EXNET = range(37)  # fmt: skip  # noqa: E501
 
 
 @compiled
@@ -93,6 +95,10 @@ def collective_rows(rows: Array, constants: Array, out: Array) -> None:
             rate = bandwidth * x[SHNET] * ports
             hops = 1.0 if kind == 5 else 2 * np.ceil(np.log2(nodes)) if kind == 0 else nodes - 1
             base = scale * x[NETSEND] if kind == 5 else x[BNET] + x[SNET] * (hops + 0.2 * steps)
+            if kind == 3:
+                # Every GPU sends through a port of its own what is meant for other nodes, all at once.
+                base, rate = x[EXNET], bandwidth * x[SHNET]
+                moved = size * (n - (f[PERNODE] if n > f[PERNODE] else 1.0)) / n
             out[r] = base * 1e-6 + moved / rate
             continue
         rate = bandwidth * share

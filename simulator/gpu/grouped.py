@@ -39,7 +39,8 @@ CONSTANTS: Final = (
 )  # fmt: skip
 """``e0``: share of the arithmetic rate of a very large tile; ``feed``: side at which half of it is left, on a
 multiprocessor of 1,024 FLOP per cycle; ``share``: of the memory's bandwidth; ``overlap``: exponent that joins
-arithmetic and memory; ``tile_us``, ``expert_us``: beside the arithmetic of a tile, and of an expert, which come one after another;
+arithmetic and memory; ``tile_us``, ``expert_us``: beside the arithmetic of a tile, and of an expert (one after
+another);
 ``take_in``: bytes per cycle of operands that a multiprocessor takes; ``launch_kcycles``: thousands of cycles;
 ``widening``: share of the rate that is left where weights are stored narrower than the arithmetic."""
 E0, FEED, SHARE, OVER, TILE, EXPERT, TAKE, LAUNCH, WIDEN = range(9)

@@ -17,9 +17,10 @@ _SCALES: Final = (
 )
 _FOLDED: Final = "the operators an engine folds into the epilogue cost no pass over memory"
 EXPERT_LIBRARIES: Final = (
-    "", "triton", "triton_ogs", "marlin", "marlin_unfused", "cutlass", "cutlass_block", "trtllm", "trtllm_block",
+    "", "triton", "triton_ogs", "marlin", "marlin_unfused", "cutlass", "cutlass_block", "trtllm",
+    "trtllm_block",
 )  # fmt: skip
-"""Libraries of kernels over experts. triton: engines' own Triton kernel; triton_ogs: that of Triton's kernel collection;
+"""Libraries of kernels over experts. triton: engines' own Triton kernel; triton_ogs: that of Triton's collection;
 marlin_unfused: Marlin within an engine's general path, whose non-linearity is many small kernels; trtllm: kernels
 generated for TensorRT-LLM; _block: those with FP8 scales inside the sums."""
 CONVOLUTION_WAYS: Final = ("implicit_gemm", "im2col", "im2win", "winograd")
