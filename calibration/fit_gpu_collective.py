@@ -41,7 +41,7 @@ COLLECTIVE: Final[Limits] = {
     "block_us": (0.1, 0.001, 1.0), "box_scale": (0.8, 0.2, 2.0), "box_share": (0.8, 0.4, 1.0),
     "box_ll_share": (0.5, 0.1, 1.0), "exchange_network_us": (15.0, 15.0, 15.0),
 }  # fmt: skip
-"""Start and limits. ``exchange_network_us`` and ``network_share`` are assumptions: what DeepEP's low-latency kernels leave
+"""Start and limits. ``exchange_network_us`` and ``network_share`` are assumptions: what DeepEP's low-latency kernels
 on ports of 50 GB/s (docs/legacy.md of deepseek-ai/DeepEP)."""
 
 

@@ -127,6 +127,7 @@ def quantile_of(share: Array, low: float, high: float, exponent: float) -> Array
     return np.asarray((low**power + share * (high**power - low**power)) ** (1.0 / power))
 
 
+@lru_cache(maxsize=4096)
 def row_quantiles(
     rows: float,
     groups: float,
@@ -134,11 +135,11 @@ def row_quantiles(
     tokens: float,
     load: str = "independent",
     exponent: float = 0.0,
-) -> Array:
+) -> tuple[float, ...]:
     """Rows of the touched experts, from the emptiest to the fullest sixteenth; their mean is rows / touched."""
     mean = max(1.0, rows / max(1.0, touched))
     if load == "balanced" or mean <= 1.0:
-        return np.full(QUANTILES, mean)
+        return (mean,) * QUANTILES
     if load == "power_law":
         missed = 1.0 - min(1.0, touched / max(1.0, groups))
         share = missed + (1.0 - missed) * (np.arange(QUANTILES) + 0.5) / QUANTILES
@@ -146,4 +147,4 @@ def row_quantiles(
         made = np.maximum(1.0, spread * (mean / spread.mean()))
     else:
         made = np.maximum(1.0, mean + DEVIATES * math.sqrt(mean))
-    return np.asarray(made * (mean / made.mean()))
+    return tuple((made * (mean / made.mean())).tolist())

@@ -128,7 +128,7 @@ def test_draws_hold_all_rows_and_no_expert_more_than_the_tokens() -> None:
 @given(st.floats(1, 1e5), st.floats(1, 512), st.sampled_from(["independent", "balanced", "power_law"]))
 def test_sixteenths_keep_the_mean(rows: float, touched: float, load: str) -> None:
     touched = min(touched, rows)
-    found = row_quantiles(rows, 512, touched, rows / 4, load, 1.2)
+    found = np.array(row_quantiles(rows, 512, touched, rows / 4, load, 1.2))
     assert len(found) == QUANTILES
     assert found.mean() == pytest.approx(max(1.0, rows / touched))
     assert (np.diff(found) >= -1e-9).all()
