@@ -47,7 +47,7 @@ FORMAT: Final = "offchip-plan-1"
 
 PieceAxis = Literal["batch", "head"]
 TileAxis = Literal["row", "channel"]
-SplitAxis = Literal["column", "row", "head", "split", "vocab", "replicated"]
+SplitAxis = Literal["column", "row", "head", "split", "vocab", "sum", "replicated"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -231,7 +231,7 @@ def _homes_from(data: dict[str, Any], file: str, problems: list[Problem]) -> dic
 def _splits_from(data: dict[str, Any], file: str, problems: list[Problem]) -> dict[str, Split]:
     splits: dict[str, Split] = {}
     for operator, entry in data.items():
-        axes = ("column", "row", "head", "split", "vocab", "replicated")
+        axes = ("column", "row", "head", "split", "vocab", "sum", "replicated")
         devices = entry.get("devices") if isinstance(entry, dict) else None
         if not (isinstance(devices, list) and devices and entry.get("axis") in axes):
             message = f"found {entry!r}; expected {{axis, devices}} with axis one of {', '.join(axes)}"

@@ -53,6 +53,8 @@ class _Sharder:
     layout: dict[str, str] = field(default_factory=dict)
     """``whole``, ``divided`` over the hidden dimension or heads, or ``tokens``."""
     gathered: dict[tuple[str, Place], str] = field(default_factory=dict)
+    partial: set[str] = field(default_factory=set)
+    """Tensors of which the rank holds a partial sum that nobody needs complete."""
 
     def add(self, op: Operator) -> None:
         """One operator's part, with the collectives around it."""
@@ -60,6 +62,8 @@ class _Sharder:
         work = op.work
         if isinstance(work, AllGather | AllToAll) and work.parallel:
             self._exchange(op, work)
+        elif axis == "sum":
+            self._sum(op)
         elif isinstance(work, Elementwise) and axis != "replicated":
             self._follow(op)
         elif axis == "replicated":
@@ -85,6 +89,33 @@ class _Sharder:
         for name in op.outputs:
             self._declare(name, target, share)
         self._emit(op, op.inputs, op.outputs, share, ("n",) if target == "divided" else ("m",))
+
+    def _sum(self, op: Operator) -> None:
+        """A weighted sum of partial sums is one itself; of whole operands it is like any other operator."""
+        if not any(name in self.partial for name in op.inputs):
+            self._replicated(op)
+            return
+        inputs = []
+        for name in op.inputs:
+            if name in self.partial:
+                inputs.append(f"{name}.partial")
+                continue
+            self._settle(name, "replicated")
+            inputs.append(name if self.layout[name] == "whole" else self._whole(name, op))
+        outputs = [f"{name}.partial" for name in op.outputs]
+        for name, part in zip(op.outputs, outputs, strict=True):
+            self._declare(part, "whole", 1.0, name)
+        self._emit(op, tuple(inputs), tuple(outputs), 1.0, ())
+        self._finish(op, outputs)
+
+    def _finish(self, op: Operator, parts: list[str]) -> None:
+        """Complete partial sums, but those that only sums read."""
+        for name, part in zip(op.outputs, parts, strict=True):
+            readers = self.graph.consumers[name]
+            if readers and all(self.graph.operator_by_name[reader].place.axis == "sum" for reader in readers):
+                self.partial.add(name)
+            else:
+                self._complete(name, part, op)
 
     def _replicated(self, op: Operator) -> None:
         """Whole on every rank, or on its share of tokens under sequence parallelism."""
@@ -120,8 +151,7 @@ class _Sharder:
             self._declare(part, "whole" if whole else "divided", 1.0 if whole else share, name)
         self._emit(op, tuple(inputs), tuple(outputs), share, divided_fields(op.work, axis))
         if partial:
-            for name, part in zip(op.outputs, outputs, strict=True):
-                self._complete(name, part, op)
+            self._finish(op, outputs)
 
     def _emit(
         self,

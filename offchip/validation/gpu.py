@@ -116,6 +116,7 @@ def _group(row: TableRow) -> dict[str, str]:
 def _tolerance(name: str) -> float:
     if name.startswith("attention"):
         return OK_WITHIN["attention"]
-    if name.removeprefix("engine_") in ("all_reduce", "send", "other_collective", "between_nodes"):
+    plain = name.removeprefix("engine_").removesuffix("_pcie")
+    if plain in ("all_reduce", "send", "other_collective", "between_nodes"):
         return OK_WITHIN["collective"]
     return OK_WITHIN["other"]

@@ -13,6 +13,10 @@ __all__ = ["PCIE_PORT", "collective_line"]
 PCIE_PORT = 64e9
 """Bytes per second and direction of the fastest PCIe port here; a GPU's wire is NVLink when it is faster."""
 
+SOCKET_SHARE = 0.25
+"""Bandwidth between the sockets of a PCIe box over that of one port, before what protocols take: rows of 4 and 8 L40S
+move 4.6 to 6.7 GB/s of 32; that it grows with the ports of a generation is an assumption."""
+
 
 def collective_line(
     row: TableRow, sheet: GpuSheet, wire_bandwidth: float, host_bandwidth: float, constants: Constants
@@ -31,6 +35,10 @@ def collective_line(
     if wire == "peer" and wire_bandwidth <= PCIE_PORT and not sheet.architecture.switch_reduces:
         wire = "host"
         host_bandwidth = wire_bandwidth
+    own = row.cells.get("kernel") == "custom"
+    socket = 0.0
+    if wire == "host" and "pairwise" not in row.cells.get("label", ""):
+        socket = SOCKET_SHARE * host_bandwidth
     bandwidths = {
         "peer": wire_bandwidth, "host": host_bandwidth, "network": constants.network_bandwidth(sheet.generation),
     }  # fmt: skip
@@ -39,5 +47,5 @@ def collective_line(
     return [
         float(KINDS.index(kind)), ranks, float(row.exchanged_bytes), bandwidths[wire],
         float(WIRES.index(wire)), constants.latency_scale(sheet.generation), float(sharp), per_node,
-        float(row.timing == "kernel"),
+        float(row.timing == "kernel"), socket, constants.engine_scale(sheet.generation) if own else 0.0,
     ]  # fmt: skip

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from offchip.validation.collective_rows import wire_of
+from offchip.validation.reference_gpu import shipped_gpu
 from simulator.cost.roofline import COMMUNICATION_KINDS, operator_class
 from workloads.operator_table import TableRow
 
@@ -12,12 +13,19 @@ __all__ = ["collective_class", "row_class"]
 
 
 def collective_class(row: TableRow) -> str:
-    """all_reduce, send or other_collective within a node; between_nodes for everything else."""
+    """all_reduce, send or other_collective within a node, ``_pcie`` where its GPUs have no NVLink; between_nodes."""
     assert row.operator is not None
     if wire_of(row) == "network":
         return "between_nodes"
     kind = row.operator.kind
-    return kind if kind in ("all_reduce", "send") else "other_collective"
+    name = kind if kind in ("all_reduce", "send") else "other_collective"
+    return f"{name}_pcie" if _over_pcie(row) else name
+
+
+def _over_pcie(row: TableRow) -> bool:
+    """Whether the row's board is a shipped one without NVLink."""
+    gpu = shipped_gpu(row.gpu) if row.gpu else None
+    return gpu is not None and gpu.architecture.peer_bandwidth is None and wire_of(row) != "network"
 
 
 _OWN_CLASS: Final = {

@@ -8,6 +8,7 @@ measure.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -16,6 +17,9 @@ from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
+
+from workloads.graph import Operator
+from workloads.operators import Rows
 
 __all__ = ["Constants", "Setup", "shipped_constants"]
 
@@ -118,9 +122,20 @@ class Constants:
         """The same constants with energies of arithmetic and DRAM alone."""
         return Constants({key: value for key, value in self.data.items() if key != "power"})
 
+    def sort_seconds(self, operator: Operator) -> float:
+        """Seconds of a sort beside its bytes: its passes follow one another, as many as the keys have binary digits."""
+        work = operator.work
+        keys = work.m * work.n if isinstance(work, Rows) else 1
+        return float(self.data["sort"]["pass_us"]) * 1e-6 * math.log2(1.0 + keys)
+
     def latency_scale(self, generation: str) -> float:
         """Latency of a collective's step by GPU generation, relative to Ampere."""
         table = self.data["collective_scale"]
+        return float(table.get(generation, table["default"]))
+
+    def engine_scale(self, generation: str) -> float:
+        """Latency of an engine's own all-reduce by GPU generation, relative to Ampere."""
+        table = self.data["engine_scale"]
         return float(table.get(generation, table["default"]))
 
     def network_bandwidth(self, generation: str) -> float:

@@ -14,11 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hw_configs.gpu_architecture import AttentionKernel
-from simulator.gpu import attention, gemm, linear_attention, memory_bound
+from simulator.gpu import attention, gemm, grouped, linear_attention, memory_bound
 from simulator.gpu.constants import Constants, Setup
 from simulator.gpu.power import operation_joules
 from simulator.gpu.sheet import GpuSheet, contiguous, expanded
 from workloads.dtypes import BITS
+from workloads.expert_load import row_quantiles
 from workloads.graph import Operator
 from workloads.operators import (
     Activation,
@@ -56,6 +57,7 @@ WIDE: Final = frozenset({"fp32", "fp64"})
 MEMORY_CLASS: Final = {
     "norm": "norm", "softmax": "softmax", "elementwise": "elementwise",
     "rotary": "rotary", "quantize": "quantize", "embedding": "lookup", "gather": "lookup", "scatter": "lookup",
+    "sort": "lookup",
 }  # fmt: skip
 CHOICES: Final = {
     t * 100 + int(s): f"{int(tile[0])}x{int(tile[1])}/{int(s)}"
@@ -219,6 +221,57 @@ def rotation_of(operator: Operator, setup: Setup) -> float:
     if operator.residency == "hot":
         return 1.0
     return 0.0 if operator.residency in ("cold", "previous") else float(setup.rotation)
+
+
+def kernel_of(request: Request) -> str:
+    """The kernel that prices a request: that of its family, or the one over experts."""
+    if isinstance(request.operator.work, GroupedProduct):
+        return "grouped"
+    return family_of(request.operator, request.sheet)
+
+
+def library_of(work: GroupedProduct, operator: Operator, sheet: GpuSheet) -> str:
+    """The library whose kernel runs over experts.
+
+    Where the operator does not say: the generated kernels on GPUs whose tiles span multiprocessors, Marlin for weights
+    that are stored in 4 bits beside 16-bit arithmetic, Triton for the rest, as serving engines choose.
+    """
+    if work.library:
+        return work.library
+    if sheet.architecture.multiprocessors_per_tile > 1:
+        inside = work.scale_block and operator.dtype not in OWN_SCALES
+        return "trtllm_block" if inside else "trtllm"
+    return "marlin" if stored_width(operator) < 0.75 and size(sheet.serves(operator.dtype)) >= 2 else "triton"
+
+
+def grouped_line(request: Request, constants: Constants) -> list[float]:
+    """The inputs of :func:`simulator.gpu.grouped.grouped_rows` for a product per expert."""
+    operator, sheet = request.operator, request.sheet
+    work, dtype = operator.work, operator.dtype
+    assert isinstance(work, GroupedProduct)
+    family = family_of(operator, sheet)
+    touched = max(1.0, work.touched)
+    element = size(dtype)
+    rows = row_quantiles(work.m, float(work.groups), touched, work.tokens, work.load, work.exponent)
+    return [
+        max(1.0, float(work.m)), max(1.0, float(work.n)), max(1.0, float(work.k)), touched, element,
+        size(work.weight_dtype or dtype), float(operator.write_bytes), sheet.sms, sheet.clock, sheet.rate(dtype),
+        sheet.bandwidth * constants.memory_share(sheet.memory), sheet.l2_visible_bytes,
+        float(sheet.architecture.l2_bytes_per_clock), float(operator.residency == "hot"),
+        float(operator.residency in ("hot", "previous")),
+        0.0 if family == "widened" or dtype in OWN_SCALES else float(work.scale_block),
+        sheet.rate("fp32", matrix=False), sheet.tdp, sheet.idle, flop_joules(family, sheet, constants),
+        sheet.joule_per_byte, float(family == "widened"), *rows,
+    ]  # fmt: skip
+
+
+def grouped_constants(request: Request, constants: Constants) -> Array:
+    """The constants of the library that runs over experts: its own of the GPU's generation, or of all."""
+    work = request.operator.work
+    assert isinstance(work, GroupedProduct)
+    name = library_of(work, request.operator, request.sheet)
+    own = f"experts/{name}/{request.sheet.generation}"
+    return constants.array(own if own in constants.data else f"experts/{name}", grouped.CONSTANTS)
 
 
 def _attention(operator: Operator) -> Attention:
@@ -401,7 +454,7 @@ def predict(requests: Sequence[Request], constants: Constants) -> list[Predictio
     found: list[Prediction | None] = [None] * len(requests)
     groups: dict[str, list[int]] = {}
     for index, request in enumerate(requests):
-        groups.setdefault(family_of(request.operator, request.sheet), []).append(index)
+        groups.setdefault(kernel_of(request), []).append(index)
     for family, indices in groups.items():
         chosen = [requests[i] for i in indices]
         for i, prediction in zip(indices, _family(family, chosen, constants), strict=True):
@@ -411,6 +464,7 @@ def predict(requests: Sequence[Request], constants: Constants) -> list[Predictio
 
 def _family(family: str, requests: list[Request], constants: Constants) -> list[Prediction]:
     out = np.zeros((len(requests), 5))
+    launches: list[float] = []
     if family == "memory_bound":
         lines = np.array([memory_line(r, constants) for r in requests])
         own = np.array([memory_constants(r, constants) for r in requests])
@@ -431,24 +485,36 @@ def _family(family: str, requests: list[Request], constants: Constants) -> list[
         own = constants.array(family, linear_attention.CONVOLUTION_CONSTANTS)
         linear_attention.short_convolution_rows(lines, own, out)
         names = BOUNDS
+    elif family == "grouped":
+        lines = np.array([grouped_line(r, constants) for r in requests])
+        chosen = np.array([grouped_constants(r, constants) for r in requests])
+        grouped.grouped_rows(lines, chosen, out)
+        launches = chosen[:, grouped.LAUNCH].tolist()
+        names = BOUNDS
     else:
         lines = np.array([gemm_line(r, constants) for r in requests])
         gemm.gemm_rows(lines, constants.array(family, gemm.CONSTANTS), gemm.TILES, gemm.SPLITS, out)
         names = BOUNDS
     made = []
-    joules: dict[int, float] = {}
+    joules: dict[tuple[int, str], float] = {}
     product = family in PRODUCTS
-    for request, row in zip(requests, out.tolist(), strict=True):
+    for index, (request, row) in enumerate(zip(requests, out.tolist(), strict=True)):
         sheet, operator, setup = request.sheet, request.operator, request.setup
         key = launch_key(family, request)
-        launch = lookup(setup.launch_us, key, sheet.generation) * 1e-6
-        launch += lookup(setup.launch_kcycles, key, sheet.generation) * 1e3 / sheet.clock
+        if family == "grouped":
+            launch = launches[index] * 1e3 / sheet.clock
+        else:
+            launch = lookup(setup.launch_us, key, sheet.generation) * 1e-6
+            launch += lookup(setup.launch_kcycles, key, sheet.generation) * 1e3 / sheet.clock
         host = lookup(setup.host_us, key, sheet.generation) * 1e-6
-        joule = joules.get(id(sheet))
+        spent = family_of(operator, sheet) if family == "grouped" else family
+        joule = joules.get((id(sheet), spent))
         if joule is None:
-            joule = joules[id(sheet)] = flop_joules(family, sheet, constants)
+            joule = joules[id(sheet), spent] = flop_joules(spent, sheet, constants)
         # Work that is done in part, or more than once, takes so much of the kernel's time.
         part = operator.work.share if family != "memory_bound" else 1.0
+        if operator.kind == "sort":
+            row[0] += constants.sort_seconds(operator)
         kernel, moved = row[0] * part, row[2] * min(1.0, part)
         compute_j, memory_j = operator.flops * joule, moved * sheet.joule_per_byte
         if sheet.tdp < float("inf"):

@@ -3,8 +3,10 @@
 After Megatron-LM (Shoeybi et al., arXiv:1909.08053, section 3): a ``column`` product divides its weight over
 the outputs and leaves a divided result; a ``row`` product takes divided inputs and leaves partial sums,
 which an all-reduce completes; ``head`` and ``split`` work on what is already divided; ``vocab`` divides an
-embedding table or a language-model head over the vocabulary; ``replicated`` operators run whole on every
-device. A divided tensor that someone needs whole is gathered first.
+embedding table or a language-model head over the vocabulary; ``sum`` operators (a weighted sum of experts, an
+addition) work on partial sums as well as on whole ones, so that what only they read is completed after the last of
+them, once; ``replicated`` operators run whole on every device. A divided tensor that someone
+needs whole is gathered first.
 
 A collective that stands in the graph itself, as in an execution trace of one of many equal ranks, becomes one
 operator in which all ranks meet.
@@ -39,7 +41,7 @@ from workloads.operators import (
 
 __all__ = ["split_graph"]
 
-_NEEDS_WHOLE: Final = frozenset({"column", "vocab", "replicated"})
+_NEEDS_WHOLE: Final = frozenset({"column", "vocab", "sum", "replicated"})
 """Axes whose activations must be whole on every rank."""
 _ON_DIVIDED: Final = frozenset({"row", "head", "split"})
 """Axes whose operators work on what is already divided, and read only their slice of a tensor that is whole."""
@@ -71,6 +73,8 @@ class _Splitter:
         """Tensors of the graph that exist in ranks: True when divided, False when whole on each."""
         self.ranks: dict[str, int] = {}
         self.gathered: set[str] = set()
+        self.partial: set[str] = set()
+        """Tensors whose ranks hold partial sums that nobody needs complete."""
 
     def run(self) -> Graph:
         for operator in self.graph.operators:
@@ -144,7 +148,8 @@ class _Splitter:
         for name in operator.updates:
             self._place(name, operator, split)
         partial = split.axis == "row" or (split.axis == "vocab" and isinstance(operator.work, Embedding))
-        whole = partial or split.axis == "replicated"
+        partial = partial or (split.axis == "sum" and any(name in self.partial for name in operator.inputs))
+        whole = partial or split.axis in ("replicated", "sum")
         share = _rank_share(operator, split)
         for name in operator.outputs:
             part = f"{name}.partial" if partial else name
@@ -165,7 +170,18 @@ class _Splitter:
             )
         if partial:
             for name in operator.outputs:
-                self._reduce(name, ranks)
+                if self._stays_partial(name):
+                    self.partial.add(name)
+                else:
+                    self._reduce(name, ranks)
+
+    def _stays_partial(self, name: str) -> bool:
+        """Whether all that read a tensor do as well with partial sums."""
+        readers = self.graph.consumers[name]
+        axes = {self.splits[reader].axis for reader in readers if reader in self.splits}
+        return bool(readers) and axes == {"sum"} and name not in self.graph.outputs and all(
+            reader in self.splits for reader in readers
+        )  # fmt: skip
 
     def _check_heads(self, operator: Operator, split: Split) -> None:
         heads, kv_heads = heads_of(operator.work)
@@ -192,6 +208,8 @@ class _Splitter:
                 f"tensor {name!r} lives on {self.ranks[name]} ranks, operator {operator.name!r} on {ranks}",
                 path="splits",
             )
+        if name in self.partial:
+            return f"{name}.partial"
         persistent = self.graph.tensors[name].role is not Role.ACTIVATION
         if self.divided[name] and split.axis in _NEEDS_WHOLE and not persistent:
             self._gather(name, ranks)
@@ -203,7 +221,7 @@ class _Splitter:
         if name in self.ranks:
             return
         activation = self.graph.tensors[name].role is Role.ACTIVATION
-        divided = split.axis != "replicated" and not (activation and split.axis in _NEEDS_WHOLE)
+        divided = split.axis not in ("replicated", "sum") and not (activation and split.axis in _NEEDS_WHOLE)
         if activation and not divided:
             self._declare(name, name, len(split.devices), divided=False)
         else:
@@ -310,7 +328,7 @@ def _rank_share(operator: Operator, split: Split) -> float:
     which there may be fewer than ranks; each such head is then computed on several ranks.
     """
     ranks = len(split.devices)
-    if split.axis == "replicated":
+    if split.axis in ("replicated", "sum"):
         return 1.0
     heads, kv_heads = heads_of(operator.work)
     if split.axis != "column" or not 0 < kv_heads < ranks:

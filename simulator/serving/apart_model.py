@@ -20,7 +20,7 @@ from simulator.gpu import attention
 from simulator.serving.apart import AttentionApart, AttentionWire
 from simulator.serving.capacity import GRAPH_RESERVE, CacheNeed, Capacity, cache_need
 from simulator.serving.capacity import capacity_of as whole_capacity
-from simulator.serving.engine_constants import EngineConstants, constants_of, one_shot_us
+from simulator.serving.engine_constants import EngineConstants, constants_of
 from simulator.serving.exchange_time import Exchanges, gpus_of
 from simulator.serving.layer_classes import layer_classes
 from simulator.serving.price_tables import PriceTables, build_tables
@@ -121,7 +121,7 @@ def _attention(model: ServedModel, settings: EngineSettings, workers: AttentionW
     layout = Layout(tp=workers.count)
     tables = build_tables(
         layer_classes(model.decoder), model.precision, layout, node, memory,
-        Exchanges(workers.system, one_shot_us()), most=16,
+        Exchanges(workers.system), most=16,
     )  # fmt: skip
     return AttentionPricer(
         tables._replace(tables=np.zeros_like(tables.tables)), constants_of(settings.engine, settings.version)

@@ -20,15 +20,24 @@ from simulator.plan import Split, SplitAxis
 from simulator.rewrite.split import split_graph
 from simulator.serving.layer_classes import LayerClasses
 from simulator.serving.settings import Layout
+from workloads.expert_load import busiest_rank
 from workloads.graph import Graph, Operator
-from workloads.operators import Activation, CollectiveWork, GroupedProduct, Work
+from workloads.operators import (
+    Activation,
+    CollectiveWork,
+    GroupedProduct,
+    Quantize,
+    Reduce,
+    Sort,
+    Work,
+)
 from workloads.transformer.formats import Precision
 from workloads.transformer.step import Step
 
 __all__ = ["Exchange", "Shared", "check_layout", "device_operators", "expert_groups"]
 
 _AXES: Final[dict[str, SplitAxis]] = {
-    axis: axis for axis in ("column", "row", "head", "split", "vocab", "replicated")
+    axis: axis for axis in ("column", "row", "head", "split", "vocab", "sum", "replicated")
 }
 
 
@@ -100,9 +109,9 @@ def device_operators(
 
 
 def _of_experts(operator: Operator) -> bool:
-    return isinstance(operator.work, GroupedProduct) or (
-        isinstance(operator.work, Activation) and ".mlp.experts." in f".{operator.name}"
-    )
+    """Whether experts' devices share an operator: products per expert, and what passes over their rows."""
+    own = isinstance(operator.work, GroupedProduct | Activation | Quantize | Sort | Reduce)
+    return own and ".mlp.experts." in f".{operator.name}"
 
 
 def _divided(graph: Graph, classes: LayerClasses, tp: int, experts_apart: bool) -> Iterator[Shared]:
@@ -132,23 +141,34 @@ def _divided(graph: Graph, classes: LayerClasses, tp: int, experts_apart: bool) 
 def _expert_share(operator: Operator, moe_tp: int, moe_ep: int) -> Operator:
     """The share of the fullest of the devices that hold the experts."""
     work = operator.work
-    rows = getattr(work, "m", 0) / moe_ep
+    every = work.n if isinstance(work, Sort) else getattr(work, "m", 0)
+    rows = every / moe_ep
     if moe_ep > 1:
-        rows = min(float(getattr(work, "m", 0)), rows + math.sqrt(2.0 * math.log(moe_ep) * rows))
-    share = rows / max(1, getattr(work, "m", 1)) / moe_tp
+        rows = min(float(every), rows + math.sqrt(2.0 * math.log(moe_ep) * rows))
+    share = rows / max(1, every) / moe_tp
     changed: Work = work
     if isinstance(work, GroupedProduct):
         column = operator.place.axis == "column"
+        touched = work.touched / moe_ep
+        if work.load != "independent" and work.active:
+            busiest = busiest_rank(
+                work.groups, work.active, int(work.tokens), moe_ep, work.load, work.exponent
+            )
+            rows, touched = float(busiest.rows), busiest.touched
+            share = rows / max(1, every) / moe_tp
         changed = replace(
             work, m=max(1, math.ceil(rows)), groups=max(1, work.groups // moe_ep),
-            expected_groups=work.touched / moe_ep, extra_flops=work.extra_flops * share,
+            expected_groups=touched, extra_flops=work.extra_flops * share,
             n=max(1, work.n // moe_tp) if column else work.n, k=work.k if column else max(1, work.k // moe_tp),
         )  # fmt: skip
-    elif isinstance(work, Activation):
+    elif isinstance(work, Activation | Quantize):
         changed = replace(work, m=max(1, math.ceil(rows)), n=max(1, work.n // moe_tp))
+    # Partial sums are as wide as whole ones, and the sum over experts is written for every token.
+    read = share * moe_tp if isinstance(work, Reduce) else share
+    written = 1.0 if isinstance(work, Reduce) else share * moe_tp if operator.place.axis == "row" else share
     return replace(
-        operator, work=changed, reads=tuple(math.ceil(b * share) for b in operator.reads),
-        writes=tuple(math.ceil(b * share) for b in operator.writes),
+        operator, work=changed, reads=tuple(math.ceil(b * read) for b in operator.reads),
+        writes=tuple(math.ceil(b * written) for b in operator.writes),
     )  # fmt: skip
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from hw_configs.problems import bad_input, nearest
 
-__all__ = ["EngineConstants", "constants_of", "one_shot_us"]
+__all__ = ["EngineConstants", "constants_of"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,11 +78,6 @@ class EngineConstants:
 def _file() -> dict[str, Any]:
     text = files("simulator.serving").joinpath("engine_constants.json").read_text(encoding="utf-8")
     return dict(json.loads(text))
-
-
-def one_shot_us() -> float:
-    """Latency of an engine's own all-reduce kernel in microseconds."""
-    return float(_file()["one_shot_us"])
 
 
 def constants_of(engine: str, version: str = "") -> EngineConstants:

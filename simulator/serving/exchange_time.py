@@ -1,11 +1,9 @@
 """How long the exchanges of a step take: a GPU library's collectives, an engine's own all-reduce, or bare wires.
 
 ``library``: NCCL as :mod:`simulator.gpu.collective` prices it, or, for an all-reduce inside a node, the kernel that
-serving engines bring along, whichever is quicker. That kernel reads every peer's buffer over NVLink at once (one
-shot: ``size x (n - 1)`` bytes on a device's port), or reduces and gathers in two shots of ``1 / n`` of it; its latency
-is the constant ``one_shot_us`` of :mod:`simulator.serving.engine_constants`. ``wires``: messages on the system's
-wires as
-``offchip simulate`` puts them, at ``analytic`` fidelity.
+serving engines bring along, whichever is quicker; both are in the same kernel of collectives. In a box whose GPUs meet
+over PCIe the narrowest wire between the first and the last rank is the path that all of them share. ``wires``: messages
+on the system's wires as ``offchip simulate`` puts them, at ``analytic`` fidelity.
 """
 
 from __future__ import annotations
@@ -53,17 +51,26 @@ def node_ports(system: System, gpus: list[Node]) -> float:
     return min(system.wires[wire].link.bandwidth for wire, _ in route)
 
 
+def shared_path(system: System, gpus: list[Node]) -> float:
+    """Bytes per second of the narrowest wire that some ranks of a PCIe box share; 0 where all lie within a pair."""
+    if len(gpus) < 3:
+        return 0.0
+    first = gpus[0].memory or gpus[0].name
+    rates = [
+        min(system.wires[wire].link.bandwidth for wire, _ in system.route(first, node.memory or node.name))
+        for node in gpus[1:]
+    ]
+    return min(rates)
+
+
 class Exchanges:
     """Prices exchanges among the first GPUs of a system; more of them than it has lie on several like it."""
 
-    def __init__(
-        self, system: System, one_shot_us: float, by: Literal["library", "wires"] = "library"
-    ) -> None:
+    def __init__(self, system: System, by: Literal["library", "wires"] = "library") -> None:
         self.system, self.by = system, by
         self._gpus = gpus_of(system)
         self.per_node = len(self._gpus)
         self._bandwidth = node_ports(system, self._gpus)
-        self._one_shot_s = one_shot_us * 1e-6
         first = self._gpus[0]
         self._sheet: GpuSheet = GPU.sheet(first, system.memories[first.memory or first.name])
         self._wires = CostTable(system, BY_DEVICE) if by == "wires" else None
@@ -107,13 +114,9 @@ class Exchanges:
             float(collective.KINDS.index(exchange.kind)), float(exchange.ranks), float(exchange.size), bandwidth,
             float(collective.WIRES.index(wire)), constants.latency_scale(self._sheet.generation), float(sharp),
             float(min(self.per_node, exchange.ranks)), 0.0,
+            shared_path(self.system, self._gpus[: exchange.ranks]) if wire == "host" else 0.0,
+            constants.engine_scale(self._sheet.generation) if exchange.kind == "all_reduce" else 0.0,
         ]])  # fmt: skip
         out = np.zeros(1)
         collective.collective_rows(row, constants.array("collective", collective.CONSTANTS), out)
-        best = float(out[0])
-        if exchange.kind == "all_reduce" and wire == "peer":
-            n = exchange.ranks
-            one = self._one_shot_s + exchange.size * (n - 1) / bandwidth
-            two = 2 * self._one_shot_s + 2 * exchange.size * (n - 1) / n / bandwidth
-            best = min(best, one, two)
-        return best
+        return float(out[0])

@@ -22,7 +22,7 @@ from hw_configs.units import format_quantity
 from simulator.gpu.constants import shipped_constants
 from simulator.gpu.model import GPU
 from simulator.serving.device_share import check_layout
-from simulator.serving.engine_constants import EngineConstants, constants_of, one_shot_us
+from simulator.serving.engine_constants import EngineConstants, constants_of
 from simulator.serving.exchange_time import Exchanges, gpus_of
 from simulator.serving.layer_classes import layer_classes
 from simulator.serving.price_tables import PriceTables, build_tables
@@ -234,7 +234,7 @@ class Pricer:
         return {
             "tables": f"{len(t.points)} points from 1 to {t.points[-1]:g} tokens, linear between them",
             "attention": f"{len(t.decode_rows)} kinds of layers, by the attention kernel's model in every step",
-            "all-reduce": f"the quicker of NCCL and the engine's own kernel ({one_shot_us():g} us, assumption)",
+            "all-reduce": "the quicker of NCCL and the engine's own kernel (calibration/fit_gpu_collective.py)",
             **self.copies.describe(),
             **self.engine.describe(),
         }
@@ -268,7 +268,7 @@ def make_pricer(
     check_layout(layout, any(layer.experts is not None for layer in model.decoder.layers))
     node = gpus_of(system)[0]
     memory = system.memories[node.memory or node.name]
-    exchanges = Exchanges(system, one_shot_us(), collectives)
+    exchanges = Exchanges(system, collectives)
     most = max(settings.max_num_batched_tokens, 8192)
     tables = build_tables(
         layer_classes(model.decoder), model.precision, layout, node, memory, exchanges, most

@@ -39,8 +39,9 @@ PREFILL = {"q_len": 1024, "causal": True, "batch": 1}
 OTHER = {
     "weight_dtype": "int4", "kv_dtype": "fp8", "way": "winograd", "parallel": "tensor", "norm": "batch", "kept": 0.125,
     "kept_groups": 0.25, "top_k": 1024, "window": 1024, "chunk": 1024, "page": 16, "v_head_dim": 64, "rate": 2.0,
-    "weight_bytes": 1e6, "block": 128, "scale_block": 128,
-    "left_bytes": 1000, "groups": 2, "expected_groups": 8.0, "share": 2.5, "extra_flops": 1e12,
+    "weight_bytes": 1e6, "library": "cutlass",
+    "block": 128, "scale_block": 128, "left_bytes": 1000, "groups": 2, "expected_groups": 8.0, "share": 2.5,
+    "extra_flops": 1e12,
 }  # fmt: skip
 CONVOLUTIONS: list[dict[str, object]] = [
     {"in_channels": 128, "groups": 128}, {"transposed": True}, {"way": "winograd"}, {"way": "im2win"},
@@ -103,6 +104,9 @@ def test_a_field_moves_a_price_or_says_why_not(kind: str, name: str) -> None:
     bases = [plain(kind)]
     if kind == "attention":
         bases += [replace(bases[0], **PREFILL), replace(bases[0], kept=0.125)]  # type: ignore[arg-type, call-arg]
+    if kind == "grouped_matmul":
+        skewed = {"load": "power_law", "exponent": 1.2, "active": 2, "m": 4096}
+        bases += [replace(bases[0], **skewed)]  # type: ignore[arg-type]
     if kind == "conv":
         bases += [replace(bases[0], **more) for more in CONVOLUTIONS]  # type: ignore[arg-type]
     for base in bases:

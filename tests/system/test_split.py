@@ -242,3 +242,31 @@ def test_latents_are_whole_on_every_rank(ranks: int, phase: str) -> None:
             if cache.name in one.inputs:
                 read = one.reads[one.inputs.index(cache.name)]
                 assert part.reads[part.inputs.index(f"{cache.name}@{rank}")] == read > 0
+
+
+@pytest.mark.parametrize("model", ["deepseek-v2-lite", "mixtral-8x7b", "qwen3-30b-a3b"])
+@pytest.mark.parametrize("fused", [True, False])
+def test_a_layer_of_experts_is_completed_once(model: str, fused: bool) -> None:
+    """The sum over experts and a shared expert's result are partial sums until they are added (vLLM, SGLang)."""
+    graph = prefill(model, fused=fused)
+    parts = check_graph(divided(graph, 2))
+    layers = max(o.place.layer or 0 for o in graph.operators)  # the head is the last
+    reduced = [o for o in parts.operators if o.kind == "all_reduce"]
+    assert len(reduced) == 2 * layers + 1
+    width = graph.tensors["embedding.out"].size_bytes
+    assert {o.work.bytes for o in reduced} == {width}
+
+
+def test_without_sums_of_partial_sums_there_would_be_one_more_and_larger_ones() -> None:
+    graph = prefill("deepseek-v2-lite")
+    plain = replace(
+        graph,
+        operators=tuple(
+            replace(o, place=replace(o.place, axis="replicated")) if o.place.axis == "sum" else o
+            for o in graph.operators
+        ),
+    )
+    once = [o.work.bytes for o in divided(graph, 2).operators if o.kind == "all_reduce"]
+    twice = [o.work.bytes for o in divided(plain, 2).operators if o.kind == "all_reduce"]
+    assert len(twice) > len(once)
+    assert sum(twice) > 2 * sum(once)

@@ -221,7 +221,7 @@ def test_every_model_builds_valid_graphs(name: str) -> None:
     for phase in workload.phases:
         graph = check_graph(phase.graph)
         for op in graph.operators:
-            assert op.place.axis in ("column", "row", "head", "split", "vocab", "replicated")
+            assert op.place.axis in ("column", "row", "head", "split", "vocab", "sum", "replicated")
             assert op.read_bytes > 0
             assert op.write_bytes > 0
             assert -1 <= op.place.layer <= workload.metadata["layers"]

@@ -20,7 +20,7 @@ FOLDER = Path(__file__).parents[1] / "reference" / "models"
 PUBLISHED = [entry["config"] for entry in json.loads((FOLDER / "families.json").read_text()).values()]
 FILES = [json.loads(path.read_text()) for path in sorted(FOLDER.glob("*--*.json"))]
 
-TP = {"column", "row", "head", "split", "vocab", "replicated"}
+TP = {"column", "row", "head", "split", "vocab", "sum", "replicated"}
 
 
 @st.composite

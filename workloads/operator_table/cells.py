@@ -56,7 +56,7 @@ class Built:
     """What a row means: the work, and the bytes of its operands, which a table does not name.
 
     ``dtype`` empty: the row's. ``then``: what runs after it within the row's time, such as the activation and the
-    second product of a layer of experts.
+    second product of a layer of experts. ``residency``: where its operands stand before it runs, as operators say it.
     """
 
     work: Work
@@ -64,6 +64,7 @@ class Built:
     write_bytes: int
     dtype: str = ""
     then: tuple[Built, ...] = ()
+    residency: str = ""
 
 
 Rule = Callable[[Cells], Built]

@@ -233,5 +233,5 @@ def _operator(op: str, built: Built, cells: Cells) -> Operator:
         work = replace(work, vectorised=False)
     return Operator(
         op, work, (), (), dtype=built.dtype or cells.dtype,
-        beside_read=built.read_bytes, beside_written=built.write_bytes,
+        beside_read=built.read_bytes, beside_written=built.write_bytes, residency=built.residency,
     )  # fmt: skip

@@ -40,6 +40,7 @@ from workloads.operators.rows import (
     Rows,
     Scatter,
     Softmax,
+    Sort,
     TopK,
     View,
 )
@@ -51,14 +52,14 @@ __all__ = [
     "Convolution", "Copy", "Custom", "Elementwise", "Embedding", "FieldInfo", "FieldValue", "Gather",
     "GroupedProduct", "LinearAttention", "Loss", "Message", "Norm", "Optimizer", "Pool", "Product", "Quantize",
     "Receive", "Recurrence", "Reduce", "ReduceScatter", "Resize", "Rotary", "Rows", "Scatter", "Send", "Softmax",
-    "TopK", "View", "Work", "causal_pairs", "fields_of",
+    "Sort", "TopK", "View", "Work", "causal_pairs", "fields_of",
 ]  # fmt: skip
 
 KINDS: Final[dict[str, type[Work]]] = {
     kind.kind: kind
     for kind in (
         Product, GroupedProduct, Attention, Convolution, Norm, Quantize, Softmax, Activation, Elementwise, Rotary,
-        Embedding, Gather, Scatter, TopK, Pool, Reduce, Resize, Copy, View, Recurrence, LinearAttention, Loss,
+        Embedding, Gather, Scatter, Sort, TopK, Pool, Reduce, Resize, Copy, View, Recurrence, LinearAttention, Loss,
         Optimizer, AllReduce, AllGather, ReduceScatter, AllToAll, Broadcast, Send, Receive, Custom,
     )
 }  # fmt: skip

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Final
 
+from workloads.expert_load import LOADS
 from workloads.operators.work import Work, count, flag, named, number
 
-__all__ = ["CONVOLUTION_WAYS", "Convolution", "GroupedProduct", "Product"]
+__all__ = ["CONVOLUTION_WAYS", "EXPERT_LIBRARIES", "Convolution", "GroupedProduct", "Product"]
 
 _OF_A_PLAN: Final = "tells a plan how the columns may be divided; the time follows from n"
 _SCALES: Final = (
@@ -15,6 +16,13 @@ _SCALES: Final = (
     "inside the sum (a scale per row, column or tensor is applied once to the result)"
 )
 _FOLDED: Final = "the operators an engine folds into the epilogue cost no pass over memory"
+EXPERT_LIBRARIES: Final = (
+    "", "triton", "triton_ogs", "marlin", "marlin_unfused", "cutlass", "cutlass_block", "trtllm",
+    "trtllm_block",
+)  # fmt: skip
+"""Libraries of kernels over experts. triton: engines' own Triton kernel; triton_ogs: that of Triton's collection;
+marlin_unfused: Marlin within an engine's general path, whose non-linearity is many small kernels; trtllm: kernels
+generated for TensorRT-LLM; _block: those with FP8 scales inside the sums."""
 CONVOLUTION_WAYS: Final = ("implicit_gemm", "im2col", "im2win", "winograd")
 
 
@@ -67,11 +75,17 @@ class GroupedProduct(Work):
     k: int = count("elements", "length of the sums", least=0)
     groups: int = count("experts", "experts there are", 1)
     active: int = count(
-        "experts", "experts that a token goes to (top-k); 0: not said", 0, 0,
-        "rows and experts touched decide; this only says where they came from",
+        "experts", "experts that a token goes to (top-k), which tells how many tokens the rows are; 0: not said", 0, 0,
     )  # fmt: skip
     expected_groups: float = number(
         "experts", "experts that some token reaches, on average, whose weights are read; 0: all", 0.0
+    )
+    load: str = named("how rows spread over the experts that some token reaches", "independent", LOADS)
+    exponent: float = number("", "exponent of a load by power law", 0.0)
+    library: str = named(
+        "library whose kernel runs; empty: the usual one of the GPU and the weights' type",
+        "",
+        EXPERT_LIBRARIES,
     )
     weight_dtype: str = named("element type the weights are stored in; empty: that of the arithmetic")
     scale_block: int = count("elements", _SCALES, 0, 0)
@@ -81,6 +95,11 @@ class GroupedProduct(Work):
     def arithmetic(self) -> float:
         """Two operations per multiply-add."""
         return 2.0 * self.m * self.n * self.k
+
+    @property
+    def tokens(self) -> float:
+        """Tokens that the rows come from: most that one expert can get."""
+        return self.m / max(1, self.active)
 
     @property
     def touched(self) -> float:

@@ -26,6 +26,7 @@ __all__ = [
     "Rows",
     "Scatter",
     "Softmax",
+    "Sort",
     "TopK",
     "View",
 ]
@@ -131,6 +132,13 @@ class Scatter(Rows):
     """An indexed write of m rows of n elements."""
 
     kind: ClassVar[str] = "scatter"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sort(Rows):
+    """The order of the n elements of each row, as a permutation: which rows go to which expert."""
+
+    kind: ClassVar[str] = "sort"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

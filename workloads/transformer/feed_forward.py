@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-from workloads.operators import Activation, Elementwise, TopK
+from workloads.expert_load import expected_experts
+from workloads.operators import Activation, Elementwise, Reduce, Sort, TopK
 from workloads.transformer.shape import Experts, FeedForward
 from workloads.transformer.step import Step
 from workloads.transformer.writer import ACTIVATION_FLOPS, ExpertProducts, GraphWriter, Linear
 
 __all__ = ["expected_experts", "write_experts", "write_mlp"]
-
-
-def expected_experts(count: int, active: int, tokens: int) -> float:
-    """Distinct experts that ``tokens`` tokens reach on average, if each picks ``active`` of them evenly.
-
-    >>> expected_experts(8, 2, 1)
-    2.0
-    """
-    return count * (1.0 - (1.0 - active / count) ** tokens)
 
 
 def write_mlp(
@@ -63,12 +55,17 @@ def write_experts(
 ) -> list[str]:
     """Router, chosen experts, and the shared expert beside them; returns the outputs to be added.
 
+    Rows are sorted by expert before the first product, and each token's rows are summed, weighted by its router, after
+    the second; a shared expert's result is added to that sum, so that ranks complete both at once.
+
     ``routed`` is what the router reads, if it is not what the experts read.
     """
     m, rows = step.tokens, step.tokens * spec.active
     module = f"model.layers.{w.layer}.mlp.experts"
     touched = expected_experts(spec.count, spec.active, m)
     choice = _route(w, m, spec, hidden, routed or source)
+    order = w.activation("mlp.experts.sort.out", 1, rows, "int32")
+    w.emit("mlp.experts.sort", Sort(n=rows), (choice,), (order,))
     halves = 2 if spec.gated else 1
     entry, width = source, hidden
     if spec.latent:
@@ -79,7 +76,7 @@ def write_experts(
     up = w.activation("mlp.experts.gate_up.out", rows, halves * spec.intermediate)
     w.grouped(
         "mlp.experts.gate_up",
-        (entry, choice),
+        (entry, order),
         up,
         ExpertProducts(
             rows,
@@ -99,11 +96,11 @@ def write_experts(
         gated=spec.gated,
     )  # fmt: skip
     w.emit("mlp.experts.act", work, (up,), (mid,), tp="split")
-    out = w.activation("mlp.experts.down.out", m, width)
+    down = w.activation("mlp.experts.down.out", rows, width)
     w.grouped(
         "mlp.experts.down",
-        (mid, choice),
-        out,
+        (mid, order),
+        down,
         ExpertProducts(
             rows,
             width,
@@ -114,14 +111,22 @@ def write_experts(
             module=f"{module}.down_proj",
             tp="row",
             bias=spec.down_bias,
-            extra_flops=2.0 * rows * width,
         ),
     )
+    out = w.activation("mlp.experts.combine.out", m, width)
+    work_of_sum = Reduce(m=m, n=width, flops_per_element=2.0 * spec.active)
+    w.emit("mlp.experts.combine", work_of_sum, (down, choice), (out,), tp="sum")
     if spec.latent:
         out = w.linear(
             "mlp.experts.latent_out", out, Linear(m, hidden, width, module=f"{module}.fc2", tp="replicated")
         )
-    return [out] if spec.shared is None else [out, _shared(w, m, spec, spec.shared, hidden, source)]
+    if spec.shared is None:
+        return [out]
+    shared = _shared(w, m, spec, spec.shared, hidden, source)
+    both = w.activation("mlp.shared.add.out", m, hidden)
+    add = Elementwise(m=m, n=hidden, flops_per_element=1.0, function="add")
+    w.emit("mlp.shared.add", add, (out, shared), (both,), tp="sum")
+    return [both]
 
 
 def _route(w: GraphWriter, m: int, spec: Experts, hidden: int, source: str) -> str:
@@ -152,5 +157,5 @@ def _shared(w: GraphWriter, m: int, spec: Experts, shared: FeedForward, hidden: 
     gate = w.linear("mlp.shared.scale", source, Linear(m, 1, hidden, module="", tp="replicated"))
     scaled = w.activation("mlp.shared.scaled.out", m, hidden)
     work = Elementwise(m=m, n=hidden, flops_per_element=1.0, function="multiply")
-    w.emit("mlp.shared.scaled", work, (out, gate), (scaled,))
+    w.emit("mlp.shared.scaled", work, (out, gate), (scaled,), tp="sum")
     return scaled
