@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import csv
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -156,6 +157,7 @@ def shipped_gpu(name: str) -> Gpu | None:
     return device if isinstance(device, Gpu) else None
 
 
+@cache
 def machine_of(name: str, devices: int = 1) -> System | None:
     """The machine in which measurements that name a board alone ran on so many of them; None where nobody knows it.
 
