@@ -23,7 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calibration import fit_attention, fit_linear_attention, gpu_report
-from calibration.fit_gpu_collective import COLLECTIVE, collective_lines, fit_collectives
+from calibration.fit_experts import expert_rows, fit_experts
+from calibration.fit_gpu_collective import COLLECTIVE, collective_lines, engine_exchanges, fit_collectives
 from calibration.fit_memory_bound import MEMORY, fit_memory_bound, fit_memory_share
 from calibration.fit_products import GEMM, fit_products, layer_rows
 from calibration.fit_products import predicted_us as kernels_us
@@ -72,6 +73,7 @@ def starting_point() -> dict[str, Any]:
             "nccl-tests-mean": setup(0.0),
         },
         "collective_scale": {"Ampere": 1.0, "default": 1.0},
+        "engine_scale": {"Ampere": 1.0, "default": 1.0},
         "network_bandwidth": {"Ampere": 8e9, "Hopper": 40e9, "default": 25e9},
     }
     for family in sorted(PRODUCTS):
@@ -105,7 +107,8 @@ def fit_all(
     if not wanted or "memory_bound" in wanted:
         fit_memory_bound(rows, data)
     if not wanted or "collective" in wanted:
-        fit_collectives(rows, data)
+        left_out = {s.chip for s in samples()} - {s.chip for s in rows}
+        fit_collectives([*rows, *(s for s in engine_exchanges() if s.chip not in left_out)], data)
     return data
 
 
@@ -146,6 +149,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     started = time.monotonic()
     rows = samples()
     data = fit_all(rows)
+    fit_experts(expert_rows(), data)
     data["fit"] = provenance(rows)
     if chosen.out.is_file():
         # Fitted elsewhere (fit_power.py), on what these constants leave open.

@@ -67,6 +67,8 @@ STAGES: Final[dict[str, tuple[str, ...]]] = {
 }  # fmt: skip
 """Constants by what they say, in the order in which they are fitted; later ones rest on earlier ones."""
 REFERENCE: Final = "Ampere"
+LARGE_SEND: Final = 16e6
+"""Bytes of a message whose time is the port's."""
 
 
 def stage_of(line: Array) -> str:
@@ -88,11 +90,26 @@ def fit_collectives(rows: Sequence[Sample], data: dict[str, Any]) -> None:
     data["collective"] = {name: limit[0] for name, limit in COLLECTIVE.items()}
     for table in ("collective_scale", "engine_scale"):
         data[table] = {REFERENCE: 1.0, "default": 1.0}
+    _ports_of_sends(chosen, data)
     stages = [stage_of(line) for line in collective_lines(chosen, data)]
     for stage in STAGES:
         mine = [s for s, own in zip(chosen, stages, strict=True) if own == stage]
         if len(mine) >= 8:
             _fit_stage(stage, mine, data)
+
+
+def _ports_of_sends(rows: Sequence[Sample], data: dict[str, Any]) -> None:
+    """Bandwidth of a network port by generation, from the largest single messages; all-reduces refine it."""
+    lines = collective_lines(rows, data)
+    rates: dict[str, list[float]] = {}
+    for s, line in zip(rows, lines, strict=True):
+        across = line[collective.WIRE] == collective.WIRES.index("network")
+        if stage_of(line) == "send" and across and line[collective.BYTES] >= LARGE_SEND:
+            rates.setdefault(s.sheet.generation, []).append(line[collective.BYTES] / s.measured * 1e6)
+    share = data["collective"]["network_share"]
+    data["network_bandwidth"].update(
+        {name: rounded(float(np.max(found)) / share) for name, found in sorted(rates.items())}
+    )
 
 
 def _fit_stage(stage: str, rows: list[Sample], data: dict[str, Any]) -> None:
@@ -134,7 +151,12 @@ def _fit_stage(stage: str, rows: list[Sample], data: dict[str, Any]) -> None:
 
 def collective_samples() -> list[Sample]:
     """Rows of communication of both tables."""
-    return [s for s in (*samples(), *samples(KERNELS)) if is_collective(s)]
+    return [*(s for s in samples() if is_collective(s)), *engine_exchanges()]
+
+
+def engine_exchanges() -> list[Sample]:
+    """Rows of communication of the table of engines' kernels."""
+    return [s for s in samples(KERNELS) if is_collective(s)]
 
 
 def predicted_us(rows: Sequence[Sample], data: dict[str, Any]) -> Array:

@@ -116,6 +116,10 @@ def sampled_rows(
             draw[expert] -= taken
             missing += taken
         np.minimum(draw, tokens, out=draw)
+        # No token goes to an expert twice: what is beyond goes to the most wanted of those with room.
+        while (over := int(rows - draw.sum())) > 0:
+            open_to = order[draw[order] < tokens][:over]
+            draw[open_to] = np.minimum(tokens, draw[open_to] + over // len(open_to))
     return made
 
 

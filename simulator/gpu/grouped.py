@@ -51,6 +51,8 @@ L2_STREAM: Final = 0.6
 """Share of the L2's bandwidth that streams of weights reach; an assumption."""
 QUANTISATION: Final = 0.7
 """Share of a wave's last tiles that no other work fills, as in plain products."""
+THRASH: Final = 3.0
+"""How much sooner than all of it a set that is a little too large is gone when it is read in turn; an assumption."""
 TURNS: Final = 1.5
 """Weights between two readings of the same: a layer's other products run in between; an assumption."""
 COLUMNS_OF_TILE: Final = 128.0
@@ -71,7 +73,7 @@ def grouped_rows(rows: Array, constants: Array, out: Array) -> None:
         read, written = m * k * f[EA], f[WRITTEN]
         miss = 1.0
         if f[HOT] > 0:
-            miss = min(1.0, max(0.0, TURNS * weights / (f[L2] * KEPT) - 1.0))
+            miss = min(1.0, THRASH * max(0.0, TURNS * weights / (f[L2] * KEPT) - 1.0))
         moved = weights * miss + read * (1.0 - f[RES]) + written
         dram = moved / (f[BW] * x[SHARE])
         near = (weights + read + written) / (sms * clk * f[L2CLK] * L2_STREAM)

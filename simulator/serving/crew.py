@@ -136,6 +136,6 @@ def tables_of(crew, engine):
     p = crew.price_places[crew.kind[engine]]
     return PriceTables(
         _flat(f, p[0]), _cube(f, p[1]), _table(f, p[2]), _table(f, p[3]), _table(f, p[4]), _table(f, p[5]),
-        _flat(f, p[6]), _flat(f, p[7]), _table(f, p[8]), _cube(f, p[9]), _cube(f, p[10]), _flat(f, p[11]),
+        _table(f, p[6]), _table(f, p[7]), _table(f, p[8]), _cube(f, p[9]), _cube(f, p[10]), _flat(f, p[11]),
         _table(f, p[12]),
     )  # fmt: skip

@@ -47,7 +47,7 @@ def plain(loads: list[float], library: str = "triton", pad: bool = True, **given
         )
     )
     weights = v["touched"] * v["n"] * v["k"] * v["w_bytes"]
-    kept = max(0.0, 1.5 * weights / (0.9 * v["l2"]) - 1.0) if v["hot"] else 1.0
+    kept = 3.0 * max(0.0, 1.5 * weights / (0.9 * v["l2"]) - 1.0) if v["hot"] else 1.0
     read = v["m"] * v["k"] * v["a_bytes"]
     dram = weights * min(1.0, kept) + read * (1 - v["resident"]) + v["written"]
     near = (weights + read + v["written"]) / (v["sms"] * v["clock"] * v["l2_bytes_per_clock"] * 0.6)

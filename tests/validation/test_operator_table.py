@@ -80,7 +80,7 @@ def test_the_pairs_of_attention_counted_one_by_one(q_len: int, past: int, causal
 
 
 def test_experts_that_rows_reach_have_their_weights_read(tmp_path: Path) -> None:
-    (row,) = table(tmp_path, "op,m,n,k,groups,active\ngrouped_gemm,16,8,4,64,12\n").rows
+    (row,) = table(tmp_path, "op,m,n,k,groups,touched\ngrouped_gemm,16,8,4,64,12\n").rows
     assert row.operator is not None
     assert row.operator.work == GroupedProduct(m=16, n=8, k=4, groups=64, expected_groups=12.0)
     assert row.operator.read_bytes == 2 * (16 * 4 + 12 * 8 * 4)
@@ -157,3 +157,55 @@ def test_every_operator_name_builds_an_operator() -> None:
         assert built.work.flops >= 0
         assert built.read_bytes > 0
         assert built.write_bytes > 0
+
+
+def test_active_experts_of_a_table_are_those_of_a_token(tmp_path: Path) -> None:
+    (row,) = table(tmp_path, "op,m,n,k,groups,active\ngrouped_gemm,16,8,4,64,2\n").rows
+    assert row.operator is not None
+    work = row.operator.work
+    assert isinstance(work, GroupedProduct)
+    assert (work.active, work.tokens) == (2, 8.0)
+    assert work.touched == pytest.approx(64 * (1 - (1 - 2 / 64) ** 8))
+    (row,) = table(tmp_path, "op,m,n,k,groups,active\ngrouped_gemm,16,8,4,64,65\n").rows
+    assert row.problem == "grouped_gemm: active 65 of 64 groups"
+
+
+MOE = "op,gpu,dtype,tokens,hidden,inter,experts,top_k,tp,ep,distribution,kernel,label\nmoe,H100-SXM,"
+
+
+def test_a_layer_of_experts_is_its_kernels_in_turn(tmp_path: Path) -> None:
+    (row,) = table(
+        tmp_path, MOE + "bf16,64,4096,2048,256,8,2,1,balanced,vllm_x_triton_tritonexperts,vllm 0.24.0\n"
+    ).rows
+    assert row.operator is not None
+    kinds = [operator.kind for operator in (row.operator, *row.then)]
+    assert kinds == ["sort", "grouped_matmul", "activation", "grouped_matmul", "reduce"]
+    up, down = (op.work for op in row.then if isinstance(op.work, GroupedProduct))
+    assert (up.m, up.n, up.k, up.groups, up.touched, up.library) == (512, 2048, 4096, 256, 256, "triton")
+    assert (down.n, down.k) == (4096, 1024)
+    (row,) = table(tmp_path, MOE + "fp8,64,4096,2048,256,8,1,8,power_law_1.2,x_trtllm_y,vllm 0.24.0\n").rows
+    assert [operator.kind for operator in row.then] == [
+        "quantize",
+        "grouped_matmul",
+        "grouped_matmul",
+        "reduce",
+    ]
+    first = row.then[1].work
+    assert isinstance(first, GroupedProduct)
+    assert (first.groups, first.load, first.exponent) == (32, "power_law", 1.2)
+    assert first.m > 64 * 8 / 8
+
+
+@pytest.mark.parametrize(
+    ("cells", "told"),
+    [
+        ("bf16,64,4096,2048,256,8,1,3,balanced,x,y", "3 ranks do not divide 256 experts"),
+        ("bf16,64,4096,2048,4,8,1,1,balanced,x,y", "top_k 8 of 4 experts"),
+        ("bf16,64,4096,2048,256,8,1,1,zipf,x,y", "unknown distribution 'zipf'"),
+        ("bf16,64,4096,2048,256,8,1,1,power_law_x,x,y", "unknown distribution 'power_law_x'"),
+        ("bf16,64,,2048,256,8,1,1,balanced,x,y", "no hidden"),
+    ],
+)
+def test_layers_that_no_operator_expresses(tmp_path: Path, cells: str, told: str) -> None:
+    (row,) = table(tmp_path, MOE + cells + "\n").rows
+    assert told in row.problem

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Final, NamedTuple
 
 from workloads.dtypes import BITS
-from workloads.expert_load import busiest_rank
+from workloads.expert_load import busiest_rank, expected_experts
 from workloads.operator_table.cells import Built, Cells, Rule, UnfitError
 from workloads.operator_table.products import quantised
 from workloads.operators import Activation, GroupedProduct, Reduce, Scatter, Sort
@@ -37,13 +37,16 @@ MAPPED: Final = 2
 
 
 def _grouped_gemm(c: Cells) -> Built:
-    """``active``: experts that some row reaches."""
-    m, n, k, groups = c("m"), c("n"), c("k"), c("groups")
-    touched = min(c("active", groups), groups, m)
+    """``active``: experts that a token goes to; ``touched``: those that some row reaches, else likely ones."""
+    m, n, k, groups, active = c("m"), c("n"), c("k"), c("groups"), c("active", 0)
+    if active > groups:
+        raise UnfitError(f"active {active} of {groups} groups")
+    likely = expected_experts(groups, active, max(1, m // active)) if active else float(groups)
+    touched = float(min(c("touched", 0) or likely, groups, m))
     weight = c.weight_dtype
-    read = c.size(m * k) + touched * c.size(k * n, weight)
+    read = c.size(m * k) + round(touched * c.size(k * n, weight))
     work = GroupedProduct(
-        m=m, n=n, k=k, groups=groups, expected_groups=float(touched), weight_dtype=c.narrow(weight)
+        m=m, n=n, k=k, groups=groups, active=active, expected_groups=touched, weight_dtype=c.narrow(weight)
     )
     return Built(work, read, c.size(m * n, c.output_dtype()))
 

@@ -35,7 +35,7 @@ MAX_ROWS: Final = 5_000_000
 
 _COUNTS: Final = (
     "tp", "m", "n", "k", "batch", "heads", "kv_heads", "head_dim", "v_head_dim", "q_len", "kv_len", "window",
-    "groups", "active", "in_channels", "out_channels", "height", "width", "kernel_h", "kernel_w", "stride_h",
+    "groups", "active", "touched", "in_channels", "out_channels", "height", "width", "kernel_h", "kernel_w", "stride_h",
     "stride_w", "out_height", "out_width", "bytes", "n_devices", "devices_per_node", "node_size",
     "tokens", "hidden", "inter", "experts", "top_k", "ep",
 )  # fmt: skip
