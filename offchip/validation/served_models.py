@@ -69,11 +69,12 @@ def built_in(name: str) -> str:
 
 
 @cache
-def served_model(name: str, precision: str) -> ServedModel:
+def served_model(name: str, precision: str, narrow: bool = False) -> ServedModel:
     """A row's model in its element types.
 
     fp8: 8-bit products and an 8-bit cache; fp4: nvfp4 products in 4-bit arithmetic and an 8-bit cache, but a checkpoint
-    that is quantised by itself (gpt-oss: mxfp4 experts) stays as it is, with a cache in its own type.
+    that is quantised by itself (gpt-oss: mxfp4 experts) stays as it is, with a cache in its own type. ``narrow``: on
+    GPUs whose matrix units take mxfp8, engines' recipes give such experts activations of mxfp8.
     """
     short = built_in(name)
     path = Path(models.__file__).parent / f"{short}.json"
@@ -84,6 +85,8 @@ def served_model(name: str, precision: str) -> ServedModel:
     if precision and not dtype:
         raise bad_input(f"unknown precision {precision!r}; known: {', '.join(QUANTISED)}")
     if own.experts_only:
+        if narrow and own.linear.dtype == "mxfp4" and not own.linear.arithmetic:
+            own = replace(own, linear=replace(own.linear, arithmetic="mxfp8"))
         return ServedModel(short, decoder, own)
     if not dtype:
         # A checkpoint that is quantised by itself, asked for as bf16, is widened.
@@ -93,7 +96,7 @@ def served_model(name: str, precision: str) -> ServedModel:
         return ServedModel(short, decoder, replace(own, kv="fp8"))
     _, asked = read_config(path, WorkloadOptions(dtype=dtype, kv_dtype="fp8"))
     if dtype == "nvfp4":
-        asked = replace(asked, linear=Format("nvfp4", "fp4"))
+        asked = replace(asked, linear=Format("nvfp4", "nvfp4"))
     return ServedModel(short, decoder, asked)
 
 

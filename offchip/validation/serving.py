@@ -22,7 +22,9 @@ from typing import Final, Literal
 import numpy as np
 import numpy.typing as npt
 
+from hw_configs.device import Gpu
 from hw_configs.problems import InputError, OffchipError, Problem, bad_input
+from hw_configs.system import System
 from offchip.validation.registry import Options, RowResult, find_file
 from offchip.validation.served_models import (
     engine_version,
@@ -151,14 +153,23 @@ def _pool(row: Row, role: Literal["both", "prefill", "decode"], workers: int, kn
     layout = layout_of(row, "" if role == "both" else f"{role}_")
     settings = settings_of(row["backend"], row.get("backend_version", ""), layout)
     key = (row["gpu"], row["model"], row["precision"], settings, layout)
-    model = served_model(row["model"], row["precision"])
+    system = machine(system_of(row["gpu"]))
+    model = served_model(row["model"], row["precision"], _computes_mxfp(system))
     if key not in known:
-        system = machine(system_of(row["gpu"]))
         space = capacity_of(model, system, layout, settings)
         known[key] = make_pricer(model, system, layout, settings), space
     pricer, capacity = known[key]
     layers = max(len(model.decoder.layers) // layout.pp, 1)
     return Pool(role, workers, layout, settings, capacity.space, pricer, layers)
+
+
+def _computes_mxfp(system: System) -> bool:
+    """Whether a machine's GPUs have products of microscaling types."""
+    return any(
+        "mxfp4" in node.device.compute.matrix
+        for node in system.of_kind("gpu")
+        if isinstance(node.device, Gpu)
+    )
 
 
 def run(folder: Path, rows: str, options: Options) -> Iterator[RowResult]:
