@@ -197,6 +197,14 @@ def test_no_problem_is_smaller_than_the_bytes_that_are_in_use(values: list[XlaVa
         assert live >= _bytes_in_use(values, moment)
 
 
+def test_the_guard_sees_values_that_are_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without its states and in-place values the reader counts bytes twice, and XLA's own plan is none any more."""
+    monkeypatch.setattr("mapping.allocation.xla_dump._shared", lambda values: iter(()))
+    assert solve(read_problem(DUMPS / "xla_tuple.txt")).peak_bytes == 3000
+    with pytest.raises(AssertionError):
+        _holds_its_own_plan(DUMPS / "scan_gradient-buffer-assignment.txt")
+
+
 PROGRAMS = """
 import jax, jax.numpy as jnp
 from jax import lax
