@@ -3,6 +3,7 @@
 * CSV of MiniMalloc (:mod:`mapping.allocation.csv_format`).
 * PyTorch memory snapshots, as the framework's pickle or as JSON (:mod:`mapping.allocation.pytorch_snapshot`).
 * XLA buffer assignments and live ranges as text (:mod:`mapping.allocation.xla_dump`).
+* TensorFlow Lite models (:mod:`mapping.allocation.tflite_model`).
 * Traces as text: lines ``malloc ID SIZE`` and ``free ID``, optionally led by an index.
 * TensorFlow Lite arena plans: a JSON object with ``tensors`` or ``buffers``, each with ``bytes`` or ``size`` and
   ``first_time_used``/``last_time_used`` (inclusive), or ``lower``/``upper``.
@@ -22,6 +23,7 @@ from mapping.allocation.csv_format import parse_csv, read_text
 from mapping.allocation.plain_pickle import is_pickle, read_plain_pickle
 from mapping.allocation.problem import AllocationProblem, Buffer
 from mapping.allocation.pytorch_snapshot import Recording, is_snapshot, recording_of
+from mapping.allocation.tflite_model import is_tflite, read_tflite
 from mapping.allocation.xla_dump import is_xla, parse_xla
 from workloads.json_file import read_json_text
 
@@ -47,6 +49,10 @@ class Part:
 
 def read_problem(path: Path, part: Part | None = None) -> AllocationProblem:
     """The problem in a file, or in the part of it that is named; the format is told from the content."""
+    if is_tflite(path):
+        _refuse((part or Part()).device_index, "--device-index", str(path))
+        _refuse((part or Part()).memory_space, "--memory-space", str(path))
+        return read_tflite(path)
     if is_pickle(path):
         return _of_data(read_plain_pickle(path), str(path), path.stem, part or Part())
     return parse_problem(read_text(path), str(path), path.stem, part)
@@ -72,6 +78,8 @@ def parse_problem(
 
 def read_recording(path: Path, device_index: int | None = None) -> Recording | None:
     """What a memory snapshot says of a device; None where the file is something else."""
+    if is_tflite(path):
+        return None
     if is_pickle(path):
         data = read_plain_pickle(path)
     else:

@@ -15,7 +15,7 @@ def alloc(
         Path,
         typer.Argument(
             metavar="BUFFERS",
-            help="MiniMalloc CSV, malloc/free trace, PyTorch memory snapshot, XLA dump or arena plan.",
+            help="MiniMalloc CSV, malloc/free trace, PyTorch memory snapshot, XLA dump, .tflite model or arena plan.",
         ),
     ],
     capacity: Annotated[

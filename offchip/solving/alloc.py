@@ -241,7 +241,8 @@ class BankAllocation(Shown):
 def solve_alloc(buffers: str | Path, **options: Unpack[AllocChoices]) -> Allocation | BankAllocation:
     """Give every buffer an address, below a capacity or with the least peak, and say what was proved.
 
-    ``buffers`` is a MiniMalloc CSV, a malloc/free trace, a PyTorch memory snapshot, an XLA dump or an arena plan;
+    ``buffers`` is a MiniMalloc CSV, a malloc/free trace, a PyTorch memory snapshot, an XLA dump, a TensorFlow Lite
+    model or an arena plan;
     options are the fields of :class:`AllocOptions`. An answer without a plan says so in its status;
     :meth:`Allocation.insist` raises for it.
     Raises ``InputError`` for bad input.
