@@ -2,7 +2,7 @@
 
 A pickle can name any class or function and have it called while it is read. That is the only way in which reading
 runs foreign code, so every look-up of a name raises here, as do persistent identifiers and out-of-band buffers. The
-reader of the standard library that is written in Python does the work: it takes longer (about 6 MB/s) than the one in
+reader of the standard library that is written in Python does the work: it takes longer (3 to 6 MB/s) than the one in
 C, which lets a few bytes claim a memo of any size.
 """
 

@@ -22,6 +22,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+import numpy as np
+
 from hw_configs.problems import InputError, Problem, bad_input
 from hw_configs.whole_number import integer
 from mapping.allocation.csv_format import read_text
@@ -254,16 +256,20 @@ def _buffers(values: list[XlaValue]) -> Iterator[Buffer]:
 def _shared(values: list[XlaValue]) -> Iterator[tuple[int, int]]:
     """Pairs that lie in common bytes while both are alive, and states of a loop at one place."""
     order = sorted(range(len(values)), key=lambda i: (values[i].allocation, values[i].first))
-    alive: list[int] = []
+    last = np.array([value.last for value in values], np.int64)
+    low = np.array([value.offset for value in values], np.int64)
+    high = low + np.array([value.size for value in values], np.int64)
+    alive = np.zeros(0, np.int64)
     states: dict[tuple[int, int, int], int] = {}
+    allocation = -1
     for i in order:
         new = values[i]
-        alive = [j for j in alive if values[j].allocation == new.allocation and values[j].last >= new.first]
-        for j in alive:
-            old = values[j]
-            if old.offset < new.offset + new.size and new.offset < old.offset + old.size:
-                yield i, j
-        alive.append(i)
+        if new.allocation != allocation:
+            alive, allocation = alive[:0], new.allocation
+        alive = alive[last[alive] >= new.first]
+        for j in alive[(low[alive] < high[i]) & (low[i] < high[alive])].tolist():
+            yield i, j
+        alive = np.append(alive, i)
         if new.phi:
             place = (new.allocation, new.offset, new.size)
             yield i, states.setdefault(place, i)
