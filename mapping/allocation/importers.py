@@ -4,6 +4,7 @@
 * PyTorch memory snapshots, as the framework's pickle or as JSON (:mod:`mapping.allocation.pytorch_snapshot`).
 * XLA buffer assignments and live ranges as text (:mod:`mapping.allocation.xla_dump`).
 * TensorFlow Lite models (:mod:`mapping.allocation.tflite_model`).
+* IREE's packs of slices in MLIR text (:mod:`mapping.allocation.iree_pack`).
 * Traces as text: lines ``malloc ID SIZE`` and ``free ID``, optionally led by an index.
 * TensorFlow Lite arena plans: a JSON object with ``tensors`` or ``buffers``, each with ``bytes`` or ``size`` and
   ``first_time_used``/``last_time_used`` (inclusive), or ``lower``/``upper``.
@@ -20,6 +21,7 @@ from typing import Any, Final
 from hw_configs.problems import InputError, Problem, bad_input
 from hw_configs.whole_number import integer
 from mapping.allocation.csv_format import parse_csv, read_text
+from mapping.allocation.iree_pack import is_iree, parse_iree
 from mapping.allocation.plain_pickle import is_pickle, read_plain_pickle
 from mapping.allocation.problem import AllocationProblem, Buffer
 from mapping.allocation.pytorch_snapshot import Recording, is_snapshot, recording_of
@@ -41,17 +43,25 @@ _SCALE: Final = {"B": 1, "KB": 2**10, "MB": 2**20, "GB": 2**30, "KIB": 2**10, "M
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Which part of a file is meant: a device of a memory snapshot, a memory space of an XLA dump."""
+    """Which part of a file: a device of a memory snapshot, a memory space of an XLA dump, a pack of IREE's text."""
 
     device_index: int | None = None
     memory_space: int | None = None
+    pack_index: int | None = None
+
+    def only(self, kept: str | None, file: str | None) -> None:
+        """Refuse parts that a file of this kind does not have."""
+        for name in ("device_index", "memory_space", "pack_index"):
+            value = getattr(self, name)
+            if value is not None and name != kept:
+                told = f"found {value}; {file or 'the file'} holds no parts of this kind"
+                raise bad_input(told, path=f"--{name.replace('_', '-')}")
 
 
 def read_problem(path: Path, part: Part | None = None) -> AllocationProblem:
     """The problem in a file, or in the part of it that is named; the format is told from the content."""
     if is_tflite(path):
-        _refuse((part or Part()).device_index, "--device-index", str(path))
-        _refuse((part or Part()).memory_space, "--memory-space", str(path))
+        (part or Part()).only(None, str(path))
         return read_tflite(path)
     if is_pickle(path):
         return _of_data(read_plain_pickle(path), str(path), path.stem, part or Part())
@@ -66,10 +76,12 @@ def parse_problem(
     if text.lstrip()[:1] in ("{", "["):
         return _of_data(read_json_text(text, file or "<json>").data, file, name, part)
     if is_xla(text):
-        _refuse(part.device_index, "--device-index", file)
+        part.only("memory_space", file)
         return parse_xla(text, file, name, part.memory_space)
-    _refuse(part.device_index, "--device-index", file)
-    _refuse(part.memory_space, "--memory-space", file)
+    if is_iree(text):
+        part.only("pack_index", file)
+        return parse_iree(text, file, name, part.pack_index)
+    part.only(None, file)
     first = next((line.strip() for line in text.splitlines() if line.strip()), "")
     if _EVENT.fullmatch(first) or _EVENT_SWAPPED.fullmatch(first):
         return _parse_trace(text, file, name)
@@ -88,11 +100,6 @@ def read_recording(path: Path, device_index: int | None = None) -> Recording | N
             return None
         data = read_json_text(text, str(path)).data
     return recording_of(data, str(path), device_index) if is_snapshot(data) else None
-
-
-def _refuse(value: int | None, option: str, file: str | None) -> None:
-    if value is not None:
-        raise bad_input(f"found {value}; {file or 'the file'} holds no parts of this kind", path=option)
 
 
 def from_events(
@@ -172,10 +179,10 @@ def _parse_trace(text: str, file: str | None, name: str) -> AllocationProblem:
 
 def _of_data(data: Any, file: str | None, name: str, part: Part) -> AllocationProblem:
     """The problem of plain data: a memory snapshot or an arena plan."""
-    _refuse(part.memory_space, "--memory-space", file)
     if is_snapshot(data):
+        part.only("device_index", file)
         return recording_of(data, file, part.device_index).problem(name)
-    _refuse(part.device_index, "--device-index", file)
+    part.only(None, file)
     rows = data.get("tensors", data.get("buffers")) if isinstance(data, dict) else data
     if not isinstance(rows, list):
         raise bad_input(

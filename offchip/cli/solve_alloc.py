@@ -15,7 +15,8 @@ def alloc(
         Path,
         typer.Argument(
             metavar="BUFFERS",
-            help="MiniMalloc CSV, malloc/free trace, PyTorch memory snapshot, XLA dump, .tflite model or arena plan.",
+            help="MiniMalloc CSV, malloc/free trace, PyTorch memory snapshot, XLA dump, .tflite model, IREE text or "
+            "arena plan.",
         ),
     ],
     capacity: Annotated[
@@ -43,6 +44,7 @@ def alloc(
     memory_space: Annotated[
         int | None, typer.Option(help="Memory space of an XLA dump with several.")
     ] = None,
+    pack_index: Annotated[int | None, typer.Option(help="Pack of IREE's text with several.")] = None,
     out: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write the plan as CSV with offsets.")
     ] = None,
@@ -60,7 +62,8 @@ def alloc(
 
     answer = solve_alloc(
         buffers, capacity=capacity, minimize=minimize, time_limit=time_limit, max_nodes=max_nodes, engine=engine,
-        seed=seed, near=near, bank=bank, device_index=device_index, memory_space=memory_space, out=out, plot=plot,
+        seed=seed, near=near, bank=bank, device_index=device_index, memory_space=memory_space,
+        pack_index=pack_index, out=out, plot=plot,
     )  # fmt: skip
     if as_json:
         print_json(answer.as_json())

@@ -32,7 +32,8 @@ class AllocOptions:
 
     ``capacity``: bytes, or a size with its unit. ``bank``: NAME=BYTES[@COST], several memories. ``near``: an earlier
     plan whose offsets are kept where possible. ``engine``: auto, greedy, search or mip. ``max_nodes`` makes the answer
-    reproducible. ``device_index`` chooses a device of a memory snapshot, ``memory_space`` one of an XLA dump's.
+    reproducible. ``device_index`` chooses a device of a memory snapshot, ``memory_space`` one of an XLA dump's,
+    ``pack_index`` a pack of IREE's text.
     ``out``: a file for the plan as CSV; ``plot``: a picture of the packing.
     """
 
@@ -46,6 +47,7 @@ class AllocOptions:
     bank: Sequence[str] | None = None
     device_index: int | None = None
     memory_space: int | None = None
+    pack_index: int | None = None
     out: str | Path | None = None
     plot: str | Path | None = None
 
@@ -59,7 +61,7 @@ class AllocOptions:
             raise bad_input(f"found {self.time_limit:g}; expected seconds above zero", path="--time-limit")
         if self.max_nodes is not None and self.max_nodes < 1:
             raise bad_input(f"found {self.max_nodes}; expected at least 1", path="--max-nodes")
-        for name in ("device_index", "memory_space"):
+        for name in ("device_index", "memory_space", "pack_index"):
             value = getattr(self, name)
             if value is not None and value < 0:
                 raise bad_input(f"found {value}; expected at least 0", path=f"--{name.replace('_', '-')}")
@@ -87,6 +89,7 @@ class AllocChoices(TypedDict, total=False):
     bank: Sequence[str] | None
     device_index: int | None
     memory_space: int | None
+    pack_index: int | None
     out: str | Path | None
     plot: str | Path | None
 
@@ -242,7 +245,7 @@ def solve_alloc(buffers: str | Path, **options: Unpack[AllocChoices]) -> Allocat
     """Give every buffer an address, below a capacity or with the least peak, and say what was proved.
 
     ``buffers`` is a MiniMalloc CSV, a malloc/free trace, a PyTorch memory snapshot, an XLA dump, a TensorFlow Lite
-    model or an arena plan;
+    model, IREE's text before its slices are laid out, or an arena plan;
     options are the fields of :class:`AllocOptions`. An answer without a plan says so in its status;
     :meth:`Allocation.insist` raises for it.
     Raises ``InputError`` for bad input.
@@ -252,7 +255,7 @@ def solve_alloc(buffers: str | Path, **options: Unpack[AllocChoices]) -> Allocat
 
     chosen = from_keywords(AllocOptions, options)
     limit = None if chosen.capacity is None else _limit(str(chosen.capacity))
-    problem = read_problem(Path(buffers), Part(chosen.device_index, chosen.memory_space))
+    problem = read_problem(Path(buffers), Part(chosen.device_index, chosen.memory_space, chosen.pack_index))
     if chosen.bank:
         return _in_banks(problem, chosen)
     if chosen.near is not None:
