@@ -149,7 +149,11 @@ def _chosen(used: set[int], device: int | None, file: str | None) -> int:
 
 
 def _join(device: int, trace: list[Any], segments: list[Mapping[str, Any]], file: str | None) -> Recording:
-    blocks = {block.address: block for segment in segments for block in _blocks(segment, file)}
+    blocks: dict[int, _Block] = {}
+    for block in (block for segment in segments for block in _blocks(segment, file)):
+        if block.address in blocks:
+            raise bad_input(f"block {hex(block.address)} stands twice", file=file, path="segments")
+        blocks[block.address] = block
     in_use = {address: block for address, block in blocks.items() if block.state != "inactive"}
     events = _events(trace, file)
     completes = any(action == "free_completed" for _, action, *_ in events) or any(

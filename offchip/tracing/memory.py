@@ -195,6 +195,7 @@ def trace_memory(snapshot: str | Path, **options: Unpack[MemoryTraceChoices]) ->
         lives = list(zip(problem.lower.tolist(), problem.upper.tolist(), problem.size.tolist(), strict=True))
         names, streams, earlier = [str(name) for name in problem.ids], [0] * len(problem), 0
     else:
+        recorded.problem()  # Sizes in range, or one line for each that is not.
         stays = sorted(recorded.stays, key=lambda s: (not s.earlier, s.address if s.earlier else s.lower))
         lives = [(s.lower, s.upper, s.size) for s in stays]
         names, streams = [s.id for s in stays], [s.stream for s in stays]

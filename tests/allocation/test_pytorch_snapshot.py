@@ -82,6 +82,10 @@ def test_what_does_not_fit_together_is_refused() -> None:
     assert told({"segments": [segment(block(0, 5000))], "device_traces": [trace]}) == [
         "f: block 0x0 has 700 bytes in the trace and 5000 in its segment; expected equal sizes"
     ]
+    assert told({"segments": [segment(block(0, 8)), segment(block(0, 8))]}) == [
+        "f: segments: block 0x0 stands twice"
+    ]
+    assert told({"segments": [segment(block(0, -8))]})[0].startswith("size: buffer '0x0': found -8")
     assert told({"segments": [3]}) == ["f: segments.0: found int; expected an object"]
     assert told({"segments": [segment(block(0, 8, "used"))]})[0].startswith(
         "f: segment 0x0: block 0.state: found 'used'; expected one of active_allocated"
@@ -109,6 +113,12 @@ def test_the_most_that_was_reserved_is_walked_back_from_the_end() -> None:
     held = segment(block(0, 700), block(1024, 1024, "inactive"))
     recording = recording_of({"segments": [held], "device_traces": [trace]})
     assert (recording.reserved_end, recording.reserved_peak, recording.active_end) == (2048, 6144, 1024)
+
+
+def test_the_guard_sees_segments_that_are_ignored() -> None:
+    """Without its segments the recording forgets the block that was there before."""
+    data = json.loads((DUMPS / "snap_before_record.json").read_text())
+    assert solve(recording_of(data | {"segments": []}).problem()).peak_bytes == 100 * MIB
 
 
 class _Evil:

@@ -158,6 +158,16 @@ def test_bad_input_is_one_line(cli: Callable[..., Any], arguments: list[object],
     assert words in outcome.err
 
 
+def test_sizes_out_of_range_are_told(cli: Callable[..., Any], tmp_path: Path) -> None:
+    path = tmp_path / "s.json"
+    path.write_text(json.dumps({"device_traces": [[{"action": "alloc", "addr": 1, "size": -5}]]}))
+    outcome = cli("trace", "memory", path)
+    assert (outcome.code, outcome.err) == (
+        2,
+        "size: buffer '0x1': found -5; expected a size of at least 0 bytes\n",
+    )
+
+
 def test_several_streams_have_pools_of_their_own(cli: Callable[..., Any], tmp_path: Path) -> None:
     def event(action: str, address: int, stream: int) -> dict[str, object]:
         return {"action": action, "addr": address, "size": MIB // 2, "stream": stream}
