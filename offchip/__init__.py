@@ -22,7 +22,7 @@ Plans with proofs
 
 Traces through one device
     :func:`trace_cache`, :func:`trace_cpu_cache`, :func:`trace_pages`, :func:`trace_dram`, :func:`trace_flash`,
-    :func:`trace_pim`, :func:`trace_gpu`
+    :func:`trace_pim`, :func:`trace_gpu`, :func:`trace_memory`
 
 Stores of knowledge
     :func:`trace_search`, :func:`trace_bank`: queries against vectors; memories beside a model
@@ -76,6 +76,7 @@ if TYPE_CHECKING:
     from offchip.tracing.flash import trace_flash as trace_flash
     from offchip.tracing.gather import trace_gather as trace_gather
     from offchip.tracing.gpu import trace_gpu as trace_gpu
+    from offchip.tracing.memory import trace_memory as trace_memory
     from offchip.tracing.pages import trace_pages as trace_pages
     from offchip.tracing.pim import trace_pim as trace_pim
     from offchip.tracing.search import trace_search as trace_search
@@ -104,6 +105,7 @@ __all__ = [
     "trace_flash",
     "trace_gather",
     "trace_gpu",
+    "trace_memory",
     "trace_pages",
     "trace_pim",
     "trace_search",
@@ -135,6 +137,7 @@ _WHERE: Final = {
     "trace_pages": "offchip.tracing.pages",
     "trace_gather": "offchip.tracing.gather",
     "trace_gpu": "offchip.tracing.gpu",
+    "trace_memory": "offchip.tracing.memory",
     "trace_pim": "offchip.tracing.pim",
     "trace_search": "offchip.tracing.search",
     "validate": "offchip.reference_rows",

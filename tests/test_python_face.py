@@ -24,12 +24,14 @@ from offchip.tracing.cpu_cache import CpuCacheTraceChoices, CpuCacheTraceOptions
 from offchip.tracing.dram import DramTraceChoices, DramTraceOptions
 from offchip.tracing.flash import FlashTraceChoices, FlashTraceOptions
 from offchip.tracing.gather import GatherTraceChoices, GatherTraceOptions
+from offchip.tracing.memory import MemoryTraceChoices, MemoryTraceOptions
 from offchip.tracing.pages import PageTraceChoices, PageTraceOptions
 from offchip.tracing.pim import PimTraceChoices, PimTraceOptions
 from offchip.tracing.search import SearchTraceChoices, SearchTraceOptions
 from workloads.workload import WorkloadOptions
 
 ALLOC = Path(__file__).parent / "reference" / "alloc" / "input.12.csv"
+SNAPSHOT = ALLOC.parent / "dumps" / "snap_two_devices.json"
 PIM = Path(__file__).parent / "reference" / "pim"
 
 CALLS: dict[str, tuple[Callable[[], Any], tuple[object, ...]]] = {
@@ -78,6 +80,10 @@ CALLS: dict[str, tuple[Callable[[], Any], tuple[object, ...]]] = {
         lambda: offchip.trace_bank("hierarchical-160m", "desktop", contexts=50, place="memory", cache="1 GiB"),
         ("trace", "bank", "hierarchical-160m", "--hw", "desktop", "--contexts", 50, "--place", "memory", "--cache",
          "1 GiB"),
+    ),
+    "trace_memory": (
+        lambda: offchip.trace_memory(SNAPSHOT, allocator="expandable", device_index=1, capacity="1 GiB"),
+        ("trace", "memory", SNAPSHOT, "--allocator", "expandable", "--device-index", 1, "--capacity", "1 GiB"),
     ),
     "solve_alloc": (
         lambda: offchip.solve_alloc(ALLOC, minimize=True, max_nodes=1000),
@@ -187,6 +193,7 @@ def test_a_sweep_is_the_command(cli: Callable[..., Any], tmp_path: Path) -> None
         ((BankTraceOptions,), BankTraceChoices),
         ((CpuCacheTraceOptions,), CpuCacheTraceChoices),
         ((PageTraceOptions,), PageTraceChoices),
+        ((MemoryTraceOptions,), MemoryTraceChoices),
         ((AllocOptions,), AllocChoices),
         ((ScheduleOptions,), ScheduleChoices),
         ((OffloadOptions,), OffloadChoices),
@@ -222,6 +229,8 @@ def _bases(keywords: type) -> list[dict[str, Any]]:
         (lambda: offchip.trace_search("flat-1m", "desktop", querys=1), "did you mean 'queries'"),
         (lambda: offchip.trace_search("flat-1m", "desktop", in_flight="2"), r"--in-flight: found '2' \(str\)"),
         (lambda: offchip.trace_bank("hierarchical-160m", "desktop", contexts=True), r"--contexts: found True"),
+        (lambda: offchip.trace_memory(SNAPSHOT, allocator="cachign"), "did you mean 'caching'"),
+        (lambda: offchip.trace_memory(SNAPSHOT, device_index="1"), r"--device-index: found '1' \(str\)"),
         (lambda: offchip.solve_alloc(ALLOC, minimize=1), r"--minimize: found 1 \(int\); expected bool"),
         (lambda: offchip.solve_alloc(ALLOC), "exactly one of"),
         (lambda: offchip.solve_schedule("resnet-18", scratchpad=1.5), r"--scratchpad: found 1.5"),

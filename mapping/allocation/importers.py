@@ -1,11 +1,11 @@
-"""Reads allocation problems from what other tools write.
+"""Reads allocation problems from what other tools write; the format is told from the content.
 
 * CSV of MiniMalloc (:mod:`mapping.allocation.csv_format`).
-* PyTorch memory snapshots as JSON (``torch.cuda.memory._snapshot()`` written with ``json.dump``; a pickle is
-  refused, for loading one runs its code): the ``device_traces`` or ``traces`` of alloc and free events.
+* PyTorch memory snapshots, as the framework's pickle or as JSON (:mod:`mapping.allocation.pytorch_snapshot`).
+* XLA buffer assignments and live ranges as text (:mod:`mapping.allocation.xla_dump`).
+* TensorFlow Lite models (:mod:`mapping.allocation.tflite_model`).
+* IREE's packs of slices in MLIR text (:mod:`mapping.allocation.iree_pack`).
 * Traces as text: lines ``malloc ID SIZE`` and ``free ID``, optionally led by an index.
-* XLA buffer assignments as text: lines ``value: <12 name @0> (size=1024,offset=0): f32[256]`` give sizes, the
-  ``BufferLiveRange`` section gives half-open or inclusive ranges as ``name{}:3-17``.
 * TensorFlow Lite arena plans: a JSON object with ``tensors`` or ``buffers``, each with ``bytes`` or ``size`` and
   ``first_time_used``/``last_time_used`` (inclusive), or ``lower``/``upper``.
 """
@@ -14,16 +14,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from hw_configs.problems import InputError, Problem, bad_input
 from hw_configs.whole_number import integer
 from mapping.allocation.csv_format import parse_csv, read_text
+from mapping.allocation.iree_pack import is_iree, parse_iree
+from mapping.allocation.plain_pickle import is_pickle, read_plain_pickle
 from mapping.allocation.problem import AllocationProblem, Buffer
+from mapping.allocation.pytorch_snapshot import Recording, is_snapshot, recording_of
+from mapping.allocation.tflite_model import is_tflite, read_tflite
+from mapping.allocation.xla_dump import is_xla, parse_xla
 from workloads.json_file import read_json_text
 
-__all__ = ["from_events", "parse_problem", "read_problem"]
+__all__ = ["Part", "from_events", "parse_problem", "read_problem", "read_recording"]
 
 _EVENT: Final = re.compile(
     r"(?:[0-9]+[\s:.,]+)?(?:tensor\s+)?(malloc|alloc|free)\s+(\S+)(?:\s+([0-9]+)\s*([KMG]i?B|B)?)?", re.I
@@ -33,32 +39,67 @@ _EVENT_SWAPPED: Final = re.compile(
 )
 _LARGEST: Final = 2**60
 _SCALE: Final = {"B": 1, "KB": 2**10, "MB": 2**20, "GB": 2**30, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
-_XLA_VALUE: Final = re.compile(
-    r"value:\s*<[0-9]+\s+(\S+?)(?:\{[0-9,]*\})?\s+@[0-9]+>\s*\(size=([0-9]+),\s*offset=(-?[0-9]+)\)"
-)
-_XLA_RANGE: Final = re.compile(r"^\s*(\S+?)(?:\{[0-9,]*\})?:\s*([0-9]+)-([0-9]+)\s*$")
 
 
-def read_problem(path: Path) -> AllocationProblem:
-    """The problem in a file; the format is told from the content."""
-    if path.suffix.lower() in (".pickle", ".pkl"):
-        raise bad_input(
-            "is a pickle, which runs code when it is read; write the snapshot as JSON", file=str(path)
-        )
-    return parse_problem(read_text(path), str(path), path.stem)
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Which part of a file: a device of a memory snapshot, a memory space of an XLA dump, a pack of IREE's text."""
+
+    device_index: int | None = None
+    memory_space: int | None = None
+    pack_index: int | None = None
+
+    def only(self, kept: str | None, file: str | None) -> None:
+        """Refuse parts that a file of this kind does not have."""
+        for name in ("device_index", "memory_space", "pack_index"):
+            value = getattr(self, name)
+            if value is not None and name != kept:
+                told = f"found {value}; {file or 'the file'} holds no parts of this kind"
+                raise bad_input(told, path=f"--{name.replace('_', '-')}")
 
 
-def parse_problem(text: str, file: str | None = None, name: str = "") -> AllocationProblem:
-    """The problem of a text in any of the formats."""
-    head = text.lstrip()[:1]
-    if head in ("{", "["):
-        return _parse_json(text, file, name)
-    if "BufferLiveRange" in text or _XLA_VALUE.search(text[:100_000]):
-        return _parse_xla(text, file, name)
+def read_problem(path: Path, part: Part | None = None) -> AllocationProblem:
+    """The problem in a file, or in the part of it that is named; the format is told from the content."""
+    if is_tflite(path):
+        (part or Part()).only(None, str(path))
+        return read_tflite(path)
+    if is_pickle(path):
+        return _of_data(read_plain_pickle(path), str(path), path.stem, part or Part())
+    return parse_problem(read_text(path), str(path), path.stem, part)
+
+
+def parse_problem(
+    text: str, file: str | None = None, name: str = "", part: Part | None = None
+) -> AllocationProblem:
+    """The problem of a text in any of the formats; an XLA dump may have its second file beside ``file``."""
+    part = part or Part()
+    if text.lstrip()[:1] in ("{", "["):
+        return _of_data(read_json_text(text, file or "<json>").data, file, name, part)
+    if is_xla(text):
+        part.only("memory_space", file)
+        return parse_xla(text, file, name, part.memory_space)
+    if is_iree(text):
+        part.only("pack_index", file)
+        return parse_iree(text, file, name, part.pack_index)
+    part.only(None, file)
     first = next((line.strip() for line in text.splitlines() if line.strip()), "")
     if _EVENT.fullmatch(first) or _EVENT_SWAPPED.fullmatch(first):
         return _parse_trace(text, file, name)
     return parse_csv(text, file, name)
+
+
+def read_recording(path: Path, device_index: int | None = None) -> Recording | None:
+    """What a memory snapshot says of a device; None where the file is something else."""
+    if is_tflite(path):
+        return None
+    if is_pickle(path):
+        data = read_plain_pickle(path)
+    else:
+        text = read_text(path)
+        if text.lstrip()[:1] not in ("{", "["):
+            return None
+        data = read_json_text(text, str(path)).data
+    return recording_of(data, str(path), device_index) if is_snapshot(data) else None
 
 
 def from_events(
@@ -136,48 +177,18 @@ def _parse_trace(text: str, file: str | None, name: str) -> AllocationProblem:
     return from_events(events, name, file)
 
 
-def _parse_json(text: str, file: str | None, name: str) -> AllocationProblem:
-    data = read_json_text(text, file or "<json>").data
-    rows: Any = data
-    if isinstance(data, dict):
-        for key in ("device_traces", "traces"):
-            if isinstance(data.get(key), list):
-                return _parse_snapshot(data[key], file, name)
-        rows = data.get("tensors", data.get("buffers"))
+def _of_data(data: Any, file: str | None, name: str, part: Part) -> AllocationProblem:
+    """The problem of plain data: a memory snapshot or an arena plan."""
+    if is_snapshot(data):
+        part.only("device_index", file)
+        return recording_of(data, file, part.device_index).problem(name)
+    part.only(None, file)
+    rows = data.get("tensors", data.get("buffers")) if isinstance(data, dict) else data
     if not isinstance(rows, list):
         raise bad_input(
             "expected 'device_traces' of a memory snapshot, or a list 'tensors' or 'buffers'", file=file
         )
-    if rows and isinstance(rows[0], dict) and "action" in rows[0]:
-        return _parse_snapshot([rows], file, name)
     return AllocationProblem.of([_tensor(row, index, file) for index, row in enumerate(rows)], name)
-
-
-def _parse_snapshot(traces: list[Any], file: str | None, name: str) -> AllocationProblem:
-    """Events of one device; ``free_completed`` ends a life, for the bytes are in use until then."""
-    if traces and isinstance(traces[0], dict):
-        traces = [traces]
-    used = [trace for trace in traces if isinstance(trace, list) and trace]
-    if len(used) > 1:
-        raise bad_input(
-            f"holds traces of {len(used)} devices; expected one (each has its own memory)", file=file
-        )
-    events: list[tuple[str, str, int]] = []
-    completes = any(_action(event) == "free_completed" for trace in used for event in trace)
-    ends = "free_completed" if completes else "free_requested"
-    for trace in used:
-        for index, event in enumerate(trace):
-            action = _action(event)
-            if action not in ("alloc", "free", ends):
-                continue
-            address = _field(event, ("addr", "address"), f"event {index}", file)
-            size = _field(event, ("size",), f"event {index}", file)
-            events.append(("malloc" if action == "alloc" else "free", hex(address), size))
-    return from_events(events, name, file)
-
-
-def _action(event: Any) -> str:
-    return str(event.get("action", "")) if isinstance(event, Mapping) else ""
 
 
 def _tensor(row: Any, index: int, file: str | None) -> Buffer:
@@ -205,35 +216,3 @@ def _field(row: Mapping[str, Any], names: tuple[str, ...], where: str, file: str
                 raise bad_input(f"found {value!r}; expected an integer", file=file, path=f"{where}.{key}")
             return value
     raise bad_input(f"has none of {', '.join(names)}", file=file, path=where)
-
-
-def _parse_xla(text: str, file: str | None, name: str) -> AllocationProblem:
-    sizes: dict[str, int] = {}
-    ranges: dict[str, tuple[int, int]] = {}
-    for number, line in enumerate(text.splitlines(), 1):
-        value = _XLA_VALUE.search(line)
-        if value:
-            size = _bounded(value[2], file, number)
-            sizes[value[1]] = max(size, sizes.get(value[1], 0))
-            continue
-        lived = _XLA_RANGE.match(line)
-        if lived:
-            ranges[lived[1]] = (_bounded(lived[2], file, number), _bounded(lived[3], file, number))
-    if not ranges:
-        raise bad_input(
-            "holds no live ranges; expected lines 'name{}:first-last' under BufferLiveRange", file=file
-        )
-    # The live ranges include the instruction of their last use.
-    buffers = [
-        Buffer(key, lower, upper + 1, sizes[key]) for key, (lower, upper) in ranges.items() if key in sizes
-    ]
-    if not buffers:
-        raise bad_input("no live range has a value with a size", file=file)
-    return AllocationProblem.of(buffers, name)
-
-
-def _bounded(text: str, file: str | None, line: int) -> int:
-    value = integer(text, 0, _LARGEST)
-    if value is None:
-        raise bad_input(f"found {text[:60]}; expected at most 2**60", file=file, line=line)
-    return value

@@ -88,6 +88,7 @@ _group(
         "flash": "trace_flash:trace_flash",
         "gather": "trace_gather:trace_gather",
         "gpu": "trace_gpu:trace_gpu",
+        "memory": "trace_memory:trace_memory",
         "pages": "trace_pages:trace_pages",
         "pim": "trace_pim:trace_pim",
         "search": "trace_search:trace_search",

@@ -14,7 +14,9 @@ def alloc(
     buffers: Annotated[
         Path,
         typer.Argument(
-            metavar="BUFFERS", help="MiniMalloc CSV, malloc/free trace, memory snapshot or arena plan."
+            metavar="BUFFERS",
+            help="MiniMalloc CSV, malloc/free trace, PyTorch memory snapshot, XLA dump, .tflite model, IREE text or "
+            "arena plan.",
         ),
     ],
     capacity: Annotated[
@@ -38,6 +40,11 @@ def alloc(
         list[str] | None,
         typer.Option(metavar="NAME=BYTES[@COST]", help="Several memories with capacity and cost per byte."),
     ] = None,
+    device_index: Annotated[int | None, typer.Option(help="Device of a snapshot with several.")] = None,
+    memory_space: Annotated[
+        int | None, typer.Option(help="Memory space of an XLA dump with several.")
+    ] = None,
+    pack_index: Annotated[int | None, typer.Option(help="Pack of IREE's text with several.")] = None,
     out: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write the plan as CSV with offsets.")
     ] = None,
@@ -55,7 +62,8 @@ def alloc(
 
     answer = solve_alloc(
         buffers, capacity=capacity, minimize=minimize, time_limit=time_limit, max_nodes=max_nodes, engine=engine,
-        seed=seed, near=near, bank=bank, out=out, plot=plot,
+        seed=seed, near=near, bank=bank, device_index=device_index, memory_space=memory_space,
+        pack_index=pack_index, out=out, plot=plot,
     )  # fmt: skip
     if as_json:
         print_json(answer.as_json())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypedDict, Unpack
 
@@ -31,7 +32,9 @@ class AllocOptions:
 
     ``capacity``: bytes, or a size with its unit. ``bank``: NAME=BYTES[@COST], several memories. ``near``: an earlier
     plan whose offsets are kept where possible. ``engine``: auto, greedy, search or mip. ``max_nodes`` makes the answer
-    reproducible. ``out``: a file for the plan as CSV; ``plot``: a picture of the packing.
+    reproducible. ``device_index`` chooses a device of a memory snapshot, ``memory_space`` one of an XLA dump's,
+    ``pack_index`` a pack of IREE's text.
+    ``out``: a file for the plan as CSV; ``plot``: a picture of the packing.
     """
 
     capacity: str | int | None = None
@@ -42,6 +45,9 @@ class AllocOptions:
     seed: int = 0
     near: str | Path | None = None
     bank: Sequence[str] | None = None
+    device_index: int | None = None
+    memory_space: int | None = None
+    pack_index: int | None = None
     out: str | Path | None = None
     plot: str | Path | None = None
 
@@ -55,6 +61,10 @@ class AllocOptions:
             raise bad_input(f"found {self.time_limit:g}; expected seconds above zero", path="--time-limit")
         if self.max_nodes is not None and self.max_nodes < 1:
             raise bad_input(f"found {self.max_nodes}; expected at least 1", path="--max-nodes")
+        for name in ("device_index", "memory_space", "pack_index"):
+            value = getattr(self, name)
+            if value is not None and value < 0:
+                raise bad_input(f"found {value}; expected at least 0", path=f"--{name.replace('_', '-')}")
         if self.plot is not None and Path(self.plot).suffix.lower() not in (".svg", ".png"):
             found = f"found {Path(self.plot).suffix!r}; expected a file that ends in .svg or .png"
             raise bad_input(found, path="--plot")
@@ -77,6 +87,9 @@ class AllocChoices(TypedDict, total=False):
     seed: int
     near: str | Path | None
     bank: Sequence[str] | None
+    device_index: int | None
+    memory_space: int | None
+    pack_index: int | None
     out: str | Path | None
     plot: str | Path | None
 
@@ -168,7 +181,7 @@ class Allocation(Shown):
         """Raise ``InfeasibleError`` or ``NoAnswerError`` where there is no plan as asked for."""
         result, spills = self.result, self.spills
         if result.status == "infeasible":
-            words = [f"infeasible (proved): no plan below {result.capacity_bytes} bytes"]
+            words = [f"infeasible (proved): no plan{_below(result.capacity_bytes)}"]
             if result.explanation is not None:
                 words.append(result.explanation.message)
             if spills:
@@ -182,7 +195,7 @@ class Allocation(Shown):
         if result.status == "unknown":
             best = "none" if result.peak_bytes is None else f"peak {result.peak_bytes}"
             raise NoAnswerError(
-                f"no plan below {result.capacity_bytes} bytes was found within the limit, and none was excluded; "
+                f"no plan{_below(result.capacity_bytes)} was found within the limit, and none was excluded; "
                 f"best plan: {best}, lower bound {result.bound_bytes}"
             )
 
@@ -231,16 +244,18 @@ class BankAllocation(Shown):
 def solve_alloc(buffers: str | Path, **options: Unpack[AllocChoices]) -> Allocation | BankAllocation:
     """Give every buffer an address, below a capacity or with the least peak, and say what was proved.
 
-    ``buffers`` is a MiniMalloc CSV, a malloc/free trace, a memory snapshot or an arena plan; options are the fields of
-    :class:`AllocOptions`. An answer without a plan says so in its status; :meth:`Allocation.insist` raises for it.
+    ``buffers`` is a MiniMalloc CSV, a malloc/free trace, a PyTorch memory snapshot, an XLA dump, a TensorFlow Lite
+    model, IREE's text before its slices are laid out, or an arena plan;
+    options are the fields of :class:`AllocOptions`. An answer without a plan says so in its status;
+    :meth:`Allocation.insist` raises for it.
     Raises ``InputError`` for bad input.
     """
     from mapping.allocation import solve
-    from mapping.allocation.importers import read_problem
+    from mapping.allocation.importers import Part, read_problem
 
     chosen = from_keywords(AllocOptions, options)
     limit = None if chosen.capacity is None else _limit(str(chosen.capacity))
-    problem = read_problem(Path(buffers))
+    problem = read_problem(Path(buffers), Part(chosen.device_index, chosen.memory_space, chosen.pack_index))
     if chosen.bank:
         return _in_banks(problem, chosen)
     if chosen.near is not None:
@@ -268,6 +283,7 @@ def _in_banks(problem: AllocationProblem, chosen: AllocOptions) -> BankAllocatio
         problem, banks, time_limit_s=chosen.seconds, max_nodes=chosen.max_nodes, seed=chosen.seed
     )
     if plan is None:
+        _insist_on_room(problem, banks, chosen)
         raise NoAnswerError("no assignment of the buffers to the banks was found; none was excluded")
     found = BankAllocation(problem, tuple(banks), plan)
     if chosen.out is not None:
@@ -276,6 +292,49 @@ def _in_banks(problem: AllocationProblem, chosen: AllocOptions) -> BankAllocatio
         lines = "".join(f"{a},{b},{c},{d}\n" for a, b, c, d in found.rows())
         write_text(Path(chosen.out), "id,bank,offset,size\n" + lines)
     return found
+
+
+def _below(capacity: int | None) -> str:
+    """What a plan had to stay below; of the least peak nothing but the pins can be in the way."""
+    return "" if capacity is None else f" below {capacity} bytes"
+
+
+def _insist_on_room(problem: AllocationProblem, banks: Sequence[Bank], chosen: AllocOptions) -> None:
+    """Raise ``InfeasibleError`` where it is proved that the banks are too small.
+
+    One bank is an allocation below its capacity. Of several no proof is tried but two: a buffer that is larger than
+    every bank, and more live bytes at once than all banks together.
+    """
+    from mapping.allocation import solve
+
+    if len(banks) == 1:
+        capacity = banks[0].capacity
+        result = solve(
+            problem, capacity, time_limit_s=chosen.seconds, max_nodes=chosen.max_nodes, seed=chosen.seed
+        )
+        Allocation(banks[0].name, problem, result, tuple(_spills(problem, result))).insist()
+        return
+    largest = max(bank.capacity for bank in banks)
+    for i in range(len(problem)):
+        if int(problem.size[i]) > largest and problem.spans(i):
+            needs = f"buffer {problem.ids[i]!r} has {int(problem.size[i])} bytes"
+            raise InfeasibleError(f"infeasible (proved): {needs}, the largest bank {largest}")
+    most, together = _most_live(problem), sum(bank.capacity for bank in banks)
+    if most > together:
+        raise InfeasibleError(
+            f"infeasible (proved): {most} bytes are live at once, all banks together have {together}"
+        )
+
+
+def _most_live(problem: AllocationProblem) -> int:
+    """Most bytes in use at once, whatever their addresses."""
+    change: dict[int, int] = {}
+    for i in range(len(problem)):
+        for span in problem.spans(i):
+            height = span.window_upper - span.window_lower
+            change[span.lower] = change.get(span.lower, 0) + height
+            change[span.upper] = change.get(span.upper, 0) - height
+    return max(accumulate(change[time] for time in sorted(change)), default=0)
 
 
 def _limit(text: str) -> int:

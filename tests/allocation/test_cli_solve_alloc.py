@@ -8,7 +8,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
@@ -17,7 +19,9 @@ from typer.testing import CliRunner
 from hw_configs.problems import InfeasibleError, InputError, NoAnswerError
 from mapping.allocation import check, solve
 from mapping.allocation.importers import read_problem
+from mapping.allocation.result import AllocationResult
 from offchip.cli.solve_alloc import alloc
+from offchip.solving.alloc import Allocation
 from offchip.validation.alloc import run
 from offchip.validation.registry import Options
 
@@ -74,6 +78,41 @@ def test_bad_options(reference: Path, args: tuple[str, ...]) -> None:
 def test_banks(reference: Path) -> None:
     result = call(reference / "input.12.csv", "--bank", "sram=8", "--bank", "psram=1KiB@1", "--json")
     assert json.loads(result.stdout)["cost"] == 4
+
+
+@pytest.mark.parametrize(
+    ("banks", "words"),
+    [
+        (
+            ["a=5"],
+            "no plan below 5 bytes; from time 0 to 3, 3 buffers hold 12 bytes, 7 more than the capacity of 5",
+        ),
+        (["a=5", "b=6"], "12 bytes are live at once, all banks together have 11"),
+        (["a=1", "b=3"], "buffer 'b1' has 4 bytes, the largest bank 3"),
+    ],
+)
+def test_banks_that_are_too_small_are_proved_to_be(
+    cli: Callable[..., Any], reference: Path, banks: list[str], words: str
+) -> None:
+    outcome = cli(
+        "solve", "alloc", reference / "input.12.csv", *(arg for bank in banks for arg in ("--bank", bank))
+    )
+    assert (outcome.code, outcome.out) == (3, "")
+    assert outcome.err.startswith(f"infeasible (proved): {words}")
+    assert len(outcome.err.splitlines()) == 1
+
+
+def test_the_least_peak_names_no_capacity(cli: Callable[..., Any], tmp_path: Path) -> None:
+    pins = tmp_path / "pins.csv"
+    pins.write_text("id,lower,upper,size,offset\na,0,2,4,0\nb,0,2,4,2\n")
+    outcome = cli("solve", "alloc", pins, "--minimize")
+    assert (outcome.code, outcome.err) == (
+        3, "infeasible (proved): no plan; pinned buffers 'a' and 'b' share the bytes 2 to 4 at time 0\n",
+    )  # fmt: skip
+    result = AllocationResult("unknown", None, 7, None, "greedy", 0, 1.0, 0)
+    problem = read_problem(pins)
+    with pytest.raises(NoAnswerError, match="no plan was found within the limit"):
+        Allocation("x", problem, result).insist()
 
 
 def test_an_interrupt_leaves_the_best_plan(reference: Path) -> None:

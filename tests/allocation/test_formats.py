@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pytest
 
 from hw_configs.problems import InputError
 from mapping.allocation import AllocationProblem, Buffer, Gap, check, solve
 from mapping.allocation.csv_format import parse_csv, to_csv
-from mapping.allocation.importers import parse_problem, read_problem
+from mapping.allocation.importers import parse_problem
 
 
 def test_half_open_lives_that_touch_do_not_conflict() -> None:
@@ -94,12 +93,6 @@ def test_a_memory_snapshot() -> None:
     assert sorted(zip(problem.lower.tolist(), problem.upper.tolist(), problem.size.tolist(), strict=True)) == [
         (0, 2, 512), (1, 4, 1024), (3, 4, 256),
     ]  # fmt: skip
-
-
-def test_a_pickle_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "snapshot.pickle").write_bytes(b"\x80\x04.")
-    with pytest.raises(InputError, match="runs code"):
-        read_problem(tmp_path / "snapshot.pickle")
 
 
 def test_arena_plans_and_buffer_assignments() -> None:
