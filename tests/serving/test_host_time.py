@@ -87,9 +87,12 @@ def test_simulate_adds_the_host_and_says_so() -> None:
     with_host = offchip.simulate("gpt2", "a100-80gb", engine="vllm", **STEP)
     own = constants_of("vllm")
     added = (own.step_us + own.sequence_us) * 1e-6
-    assert with_host.makespan_s == pytest.approx(alone.makespan_s + added)
+    # An engine that schedules ahead hides a part of it behind the device.
+    seen = added - own.overlap * min(added, alone.makespan_s)
+    assert with_host.makespan_s == pytest.approx(alone.makespan_s + seen)
     summary = with_host.summary()
-    assert summary["host_s"] == pytest.approx(added) == pytest.approx(summary["host_added_s"])
+    assert summary["host_s"] == pytest.approx(added)
+    assert summary["host_added_s"] == pytest.approx(seen)
     assert "host_s" not in alone.summary()
     data = json.loads(json.dumps(with_host.as_json()))
     assert data["provenance"]["host"]["engine"] == "vllm"
