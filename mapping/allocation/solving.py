@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from hw_configs.problems import PhysicsError, bad_input, nearest
 from mapping.allocation.bounds import most_live
 from mapping.allocation.check import check, peak_of
-from mapping.allocation.engines import FOUND, NONE, Budget, Prober
+from mapping.allocation.engines import FOUND, NONE, Prober
 from mapping.allocation.explain import clashing_pins, explain_section, explain_subset
 from mapping.allocation.greedy import (
     compact,
@@ -30,6 +30,7 @@ from mapping.allocation.greedy import (
 from mapping.allocation.instance import Component, build_components
 from mapping.allocation.problem import AllocationProblem
 from mapping.allocation.result import AllocationResult, Explanation, Status
+from mapping.deadline import Budget
 
 __all__ = ["DEFAULT_MAX_NODES", "ENGINES", "Engine", "lower_bound", "solve"]
 
