@@ -21,7 +21,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Budget", "running_budget"]
+__all__ = ["Budget", "OutOfTimeError", "running_budget"]
 
 _OUTER: Final[ContextVar[Budget | None]] = ContextVar("running budget", default=None)
 """The budget of the solve that is running in this context; set and put back by :meth:`Budget.running` alone."""
@@ -30,6 +30,10 @@ _OUTER: Final[ContextVar[Budget | None]] = ContextVar("running budget", default=
 def running_budget() -> Budget | None:
     """The budget of the innermost solve that is running, or None outside of one."""
     return _OUTER.get()
+
+
+class OutOfTimeError(Exception):
+    """A step of a solve was given up because the solve has to end; the solve answers with what it has."""
 
 
 @dataclass(slots=True)

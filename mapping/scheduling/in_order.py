@@ -40,7 +40,7 @@ def raise_bound_by_residency(run: SolverRun) -> None:
     programme = residency_of(run.problem, run.capacity)
     if len(programme.excess) == 0 or run.budget.spent:
         return
-    answer = solve_residency(programme, run.budget, seconds=_seconds(run), seed=run.seed)
+    answer = solve_residency(programme, run.budget, seconds=_seconds(run), plan=False, seed=run.seed)
     run.raise_bound(answer.bound * COST_SCALE)
 
 
@@ -53,11 +53,10 @@ def plan_in_order(run: SolverRun, order: Sequence[int], room: float = 1.0) -> in
     programme = residency_of_order(run.problem, order, capacity)
     answer = solve_residency(programme, run.budget, seconds=_seconds(run), seed=run.seed)
     bound = answer.bound if capacity == run.capacity else 0
-    stays = min(
-        stays_with(programme, order, answer.gaps),
-        replace_by_bytes(run.problem, order, capacity, "belady"),
-        key=lambda stays: stays.cost(run.problem),
-    )
+    stays = replace_by_bytes(run.problem, order, capacity, "belady")
+    if programme.whole:
+        planned = stays_with(programme, order, answer.gaps)
+        stays = min(planned, stays, key=lambda stays: stays.cost(run.problem))
     if run.offer(stays, f"in order/{room:g}", seconds=_seconds(run)):
         return bound
     for style in _STYLES:

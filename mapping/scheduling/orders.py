@@ -24,6 +24,8 @@ __all__ = ["depth_first_order", "given_order", "greedy_order", "least_peak", "pe
 
 _WIDTHS: Final = (64, 1000, 16_000, 250_000)
 _MAX_STATES: Final = 20_000_000
+_SURE_UP_TO: Final = 2000
+"""Operators up to which the tensors certainly alive beside each one are looked up."""
 _RISES: Final = 8
 """So often the threshold is raised by the least overflow alone; then it is bisected."""
 
@@ -120,7 +122,9 @@ def _least_peak(problem: ScheduleProblem, budget: Budget, max_states: int) -> Pe
     candidates = (given_order(problem), depth_first_order(problem), greedy_order(problem))
     best = min(candidates, key=lambda order: peak_of_order(problem, order))
     peak = peak_of_order(problem, best)
-    bound = max(problem.least_budget, sure_peak(instance))
+    bound = problem.least_budget
+    if instance.operators <= _SURE_UP_TO:
+        bound = max(bound, sure_peak(instance))
     states = 0
 
     def spent() -> bool:

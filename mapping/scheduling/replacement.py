@@ -18,8 +18,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
+from mapping.deadline import OutOfTimeError, running_budget
 from mapping.scheduling.problem import ScheduleProblem
 from mapping.scheduling.stays import Stays, stays_of
 
@@ -91,7 +92,8 @@ class _Space:
 def replace_by_bytes(problem: ScheduleProblem, order: Sequence[int], capacity: int, policy: str) -> Stays:
     """Stays of an order whose bytes fit at every step; addresses are not looked at.
 
-    The capacity must be at least the problem's least budget.
+    The capacity must be at least the problem's least budget. Raises ``OutOfTimeError`` once the solve around it has
+    to end.
     """
     size = [tensor.size_bytes for tensor in problem.tensors]
     step_of = {o: step for step, o in enumerate(order)}
@@ -100,7 +102,10 @@ def replace_by_bytes(problem: ScheduleProblem, order: Sequence[int], capacity: i
     written: set[int] = set()
     last_used: dict[int, int] = {}
     dropped: dict[int, list[int]] = {}
+    budget = running_budget()
     for step, o in enumerate(order):
+        if budget is not None and budget.stop[0]:
+            raise OutOfTimeError
         op = problem.operators[o]
         needed = {*op.inputs, *op.outputs}
         others = sorted(held - needed)
@@ -136,25 +141,27 @@ def _cheapest_cover(sizes: list[int], prices: list[int], excess: int) -> list[in
     best: list[int] = list(order)
     least = sum(prices) + 1
     steps = 0
-
-    def dive(at: int, left: int, price: float, chosen: list[int]) -> None:
-        nonlocal best, least, steps
+    # (next position, bytes still wanted, price so far, what is chosen as a chain); no recursion: thousands of items.
+    stack: list[tuple[int, int, int, Any]] = [(0, excess, 0, None)]
+    while stack:
+        at, left, price, chosen = stack.pop()
         steps += 1
         if left <= 0:
             # The last item may be larger than what was left, and so dearer than the bound allowed for.
             if price < least:
-                best, least = list(chosen), int(price)
-            return
+                best, least, link = [], price, chosen
+                while link is not None:
+                    best.append(link[0])
+                    link = link[1]
+            continue
         if at == len(order) or steps > _COVER_STEPS:
-            return
+            continue
         i = order[at]
         # No later item has a lower price per byte.
         if sizes[i] == 0 or price + left * prices[i] / sizes[i] >= least:
-            return
-        dive(at + 1, left - sizes[i], price + prices[i], [*chosen, i])
-        dive(at + 1, left, price, chosen)
-
-    dive(0, excess, 0, [])
+            continue
+        stack.append((at + 1, left, price, chosen))
+        stack.append((at + 1, left - sizes[i], price + prices[i], (i, chosen)))
     return sorted(best)
 
 
@@ -171,7 +178,8 @@ def replace_in_order(
     ``planned``: stays of the order that fit by bytes; they end as planned, or earlier where no hole is left, and
     long ones lie low, short ones high. ``style``: steps up to which a stay is short, and how much the time that its
     room is free (the power of the steps) speaks for dropping a tensor.
-    The capacity must be at least the problem's least budget.
+    The capacity must be at least the problem's least budget. Raises ``OutOfTimeError`` once the solve around it has
+    to end.
     """
     step_of = {o: step for step, o in enumerate(order)}
     uses = [sorted(step_of[c] for c in tensor.consumers) for tensor in problem.tensors]
@@ -181,7 +189,10 @@ def replace_in_order(
     for t, start, end in planned.spans if planned is not None else ():
         leaving.setdefault(end, []).append(t)
         space.planned[t, start] = end
+    budget = running_budget()
     for step, o in enumerate(order):
+        if budget is not None and budget.stop[0]:
+            raise OutOfTimeError
         op = problem.operators[o]
         for t in leaving.get(step, ()):
             if t in space.blocks:

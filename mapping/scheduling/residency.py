@@ -21,7 +21,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from mapping.deadline import Budget
+from mapping.deadline import Budget, running_budget
 from mapping.scheduling.problem import ScheduleProblem
 from mapping.scheduling.stays import Stays, stays_of
 from mapping.solver import SolveReport, SolverOptions, solve_model
@@ -31,10 +31,11 @@ __all__ = ["Residency", "ResidencyAnswer", "residency_of", "residency_of_order",
 Ints = NDArray[np.int64]
 Bits = NDArray[np.uint8]
 
-MOST_ENTRIES: Final = 20_000_000
-"""Operators times tensors alive beside them; beyond so many the rows of the highest pressure alone are kept."""
+MOST_ENTRIES: Final = 1_500_000
+"""Tensors alive beside operators with too little room; of more, only rows at equal distances are kept."""
 _ROWS_AT_ONCE: Final = 160
 _ROUNDS: Final = 40
+_REPAIRS: Final = 500
 _CHAIN: Final = 64
 """Of a tensor with more readers only so many are looked at for parting its life; fewer parts only lower a bound."""
 
@@ -45,6 +46,7 @@ class Residency:
 
     Row r asks that choices ``entry[at[r] : at[r + 1]]`` that are taken sum to ``excess[r]`` bytes of their tensors or
     more; ``operator[r]`` is its operator. ``gap_next[g]`` is the use that ends a gap, -1 where none is certain.
+    ``whole``: no row was left out for their number; otherwise a bound holds and a plan may not.
     """
 
     problem: ScheduleProblem
@@ -56,6 +58,7 @@ class Residency:
     excess: Ints
     at: Ints
     entry: Ints
+    whole: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +127,10 @@ def _build(problem: ScheduleProblem, capacity: int, before: Bits, after: Bits) -
             alive[t] = held
             excess += tensor.size_bytes * np.unpackbits(held, count=n).astype(np.int64)
     rows = np.flatnonzero(excess > 0)
+    pressed = np.packbits(excess > 0)
+    entries = sum(int(np.bitwise_count(held & pressed).sum()) for held in alive.values())
+    whole = entries <= MOST_ENTRIES
+    rows = rows[:: -(-entries // MOST_ENTRIES)] if not whole else rows
     gaps: list[tuple[int, int]] = []
     choices: dict[tuple[int, int], int] = {}
     choice: list[tuple[int, ...]] = []
@@ -156,16 +163,8 @@ def _build(problem: ScheduleProblem, capacity: int, before: Bits, after: Bits) -
     at = np.searchsorted(owner[by_row], np.append(rows, n))
     flat = np.array(gaps, np.int64).reshape(-1, 2)
     return Residency(
-        problem,
-        flat[:, 0],
-        flat[:, 1],
-        tuple(choice),
-        np.array(sizes, np.int64),
-        rows,
-        excess[rows],
-        at,
-        entry,
-    )
+        problem, flat[:, 0], flat[:, 1], tuple(choice), np.array(sizes, np.int64), rows, excess[rows], at, entry, whole
+    )  # fmt: skip
 
 
 def _among(bits: Bits, operators: Ints) -> Ints:
@@ -200,9 +199,11 @@ def solve_residency(
     *,
     seconds: float | None = None,
     relaxed: bool = False,
+    plan: bool = True,
     seed: int = 0,
 ) -> ResidencyAnswer:
     """The cheapest plan by bytes, with its bound; with ``relaxed`` only a bound, from the linear programme.
+    Without ``plan`` none is made up where the time does not suffice.
 
     Ends at ``seconds``, or with the budget. Raises ``InputError`` when HiGHS is not installed.
     """
@@ -234,7 +235,7 @@ def solve_residency(
         if relaxed:
             break
         integer = True
-    if relaxed:
+    if relaxed or not plan:
         return ResidencyAnswer(bound, None, ())
     gaps = solver.repaired()
     cost = solver.cost(gaps)
@@ -289,7 +290,10 @@ class _Programme:
         lack = programme.excess - self.sums(taken)
         lack[self.stated] = 0
         violated = np.flatnonzero(lack > 1e-6 * programme.excess)
+        budget = running_budget()
         for r in violated[np.argsort(-lack[violated], kind="stable")][:_ROWS_AT_ONCE].tolist():
+            if budget is not None and budget.stop[0]:
+                break
             entries = programme.entry[programme.at[r] : programme.at[r + 1]].tolist()
             excess = -(-int(programme.excess[r]) // self.unit)
             # No choice needs to count with more than what is asked for: a tighter row of the same solutions.
@@ -323,13 +327,21 @@ class _Programme:
         return tuple(g for g, variable in self.out.items() if (variable.value() or 0.0) > 0.5)
 
     def repaired(self) -> tuple[int, ...]:
-        """A plan that satisfies every row: what the last solution has out, then the cheapest for its bytes."""
+        """A plan that satisfies every row: what the last solution has out, then the cheapest for its bytes.
+
+        Where that takes too long, everything is out between its uses.
+        """
         programme, problem = self.programme, self.programme.problem
         chosen = {g: float(variable.value() or 0.0) for g, variable in self.out.items()}
         gone = {g for g, value in chosen.items() if value > 0.5}
         taken = np.array([float(any(g in gone for g in gaps)) for gaps in programme.choice])
         lack = programme.excess - self.sums(taken)
+        budget = running_budget()
+        turns = 0
         while len(lack) and lack.max() > 0:
+            turns += 1
+            if turns > _REPAIRS or (budget is not None and budget.stop[0]):
+                return tuple(sorted(self.out))
             r = int(lack.argmax())
             entries = programme.entry[programme.at[r] : programme.at[r + 1]]
             free = [c for c in entries.tolist() if not taken[c]]

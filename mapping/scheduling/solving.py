@@ -9,13 +9,14 @@ Heuristic schedules come first: they are the answer to beat, and often already f
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 from typing import Final, Literal
 
 import numpy as np
 
 from hw_configs.problems import InputError, PhysicsError, Problem, nearest
-from mapping.deadline import Budget
+from mapping.deadline import Budget, OutOfTimeError
 from mapping.scheduling.baselines import ARENA, BASELINES, baseline_stays, order_named
 from mapping.scheduling.by_ilp import solve_by_ilp
 from mapping.scheduling.by_parts import improve_by_parts, raise_bound_by_parts
@@ -31,7 +32,14 @@ from mapping.scheduling.replacement import POLICIES
 from mapping.scheduling.result import ScheduleResult, Status
 from mapping.scheduling.search import COST_SCALE, LayerSearch
 from mapping.scheduling.solver_run import SolverRun
-from mapping.scheduling.stays import Stays, assemble, find_addresses, peak_bytes_of, stays_of
+from mapping.scheduling.stays import (
+    Stays,
+    assemble,
+    fetched_for_each_use,
+    find_addresses,
+    peak_bytes_of,
+    stays_of,
+)
 
 __all__ = ["METHODS", "OBJECTIVES", "Method", "Objective", "solve"]
 
@@ -124,14 +132,26 @@ def _check_options(capacity: int, method: str, objective: str, time_limit_s: flo
 def _warm_start(run: SolverRun) -> None:
     """Every baseline, until one is free of traffic."""
     orders: dict[str, tuple[int, ...]] = {}
+    operators = 0 if run.problem is None else len(run.problem.operators)
+    if operators >= _DIVIDE_FROM:
+        # There in no time, whatever the limit.
+        stays, offsets = fetched_for_each_use(run.problem)
+        run.offer(stays, "each use", offsets)
+    with contextlib.suppress(OutOfTimeError):
+        _offer_baselines(run, orders, operators)
+
+
+def _offer_baselines(run: SolverRun, orders: dict[str, tuple[int, ...]], operators: int) -> None:
     for name in BASELINES:
         if run.cost == 0 or (run.best is not None and run.budget.spent):
             return
         order_name, _, policy = name.partition("/")
         if policy not in POLICIES:
             order_name, policy = "given", name
-        if policy == ARENA and run.best is not None and len(orders["given"]) >= _DIVIDE_FROM:
+        if policy == ARENA and operators >= _DIVIDE_FROM:
             # Its placement looks at every pair of stays again and again; the others are there already.
+            continue
+        if operators > _LAYERS_UP_TO and (order_name, policy) != ("given", "belady"):
             continue
         if order_name not in orders:
             orders[order_name] = order_named(run.problem, order_name)
@@ -141,7 +161,8 @@ def _warm_start(run: SolverRun) -> None:
 
 def _search(run: SolverRun, method: Method) -> None:
     if method == "given-order":
-        solve_given_order(run)
+        with contextlib.suppress(OutOfTimeError):
+            solve_given_order(run)
         return
     if method == "auto" and len(run.problem.operators) >= _DIVIDE_FROM:
         _search_large(run)
@@ -172,7 +193,7 @@ def _search_large(run: SolverRun) -> None:
     for share, step in steps if len(run.problem.operators) <= _LAYERS_UP_TO else steps[-1:]:
         if run.proved or run.budget.spent:
             return
-        with run.share_of_time(share):
+        with run.share_of_time(share), contextlib.suppress(OutOfTimeError):
             step(run)
 
 

@@ -192,3 +192,35 @@ def test_an_order_that_breaks_a_wait_is_refused() -> None:
     problem = _chain_with_skips(3)
     with pytest.raises(ValueError, match="waits for"):
         residency_of_order(problem, [1, 0, 2, 3, 4, 5], 100)
+
+
+def test_rows_that_are_left_out_keep_the_bound_true(monkeypatch: pytest.MonkeyPatch) -> None:
+    problem = _chain_with_skips(12)
+    capacity = problem.least_budget + 3
+    least = solve_residency(residency_of(problem, capacity), Budget())
+    monkeypatch.setattr(residency_module, "MOST_ENTRIES", 20)
+    few = residency_of(problem, capacity)
+    assert not few.whole
+    assert 0 < solve_residency(few, Budget()).bound <= least.bound
+    run = SolverRun(problem, capacity, Budget(), 0)
+    assert plan_in_order(run, range(24)) <= least.bound
+    assert run.best is not None
+    assert run.best[1].cost(problem)[0] >= least.bound
+
+
+def test_a_plan_is_there_whatever_the_limit() -> None:
+    problem = _chain_with_skips(1500)
+    found = solve(problem, problem.least_budget, time_limit_s=0.01)
+    assert found.schedule is not None
+    assert check(problem, found.schedule, problem.least_budget) == []
+    assert found.cost_bytes is not None
+    assert found.bound_bytes <= found.cost_bytes
+
+
+def test_the_cheapest_cover_of_thousands_needs_no_recursion() -> None:
+    from mapping.scheduling.replacement import _cheapest_cover
+
+    sizes = [3 + i % 5 for i in range(5000)]
+    chosen = _cheapest_cover(sizes, sizes, 9000)
+    assert sum(sizes[i] for i in chosen) >= 9000
+    assert len(set(chosen)) == len(chosen)
