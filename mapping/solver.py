@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from hw_configs.problems import bad_input
+from mapping.deadline import running_budget
 
 if TYPE_CHECKING:
     import pulp
@@ -85,24 +86,50 @@ def solve_model(model: pulp.LpProblem, options: SolverOptions = SolverOptions())
     raise bad_input(f"found {options.backend!r}; expected 'highs' or 'cbc'", path="backend")
 
 
+def _seconds(options: SolverOptions) -> float | None:
+    """What is left of the option's time and of the solve around it."""
+    budget = running_budget()
+    around = None if budget is None else budget.seconds_left()
+    limits = [seconds for seconds in (options.time_limit_s, around) if seconds is not None]
+    return max(min(limits), 0.01) if limits else None
+
+
 def _solve_highs(model: pulp.LpProblem, options: SolverOptions) -> SolveReport:
     import pulp
 
+    if not pulp.HiGHS().available():
+        raise bad_input("HiGHS is not installed (package highspy)", path="backend")
+    import highspy
+
+    budget = running_budget()
+
+    def ask(_kind: Any, _text: str, _out: Any, wish: Any, _data: Any) -> None:
+        if budget is not None and budget.stop[0]:
+            wish.user_interrupt = True
+
+    asked = highspy.cb.HighsCallbackType
     solver = pulp.HiGHS(
         msg=False,
-        timeLimit=options.time_limit_s,
+        callbackTuple=None if budget is None else (ask, None),
+        callbacksToActivate=None
+        if budget is None
+        else [
+            asked.kCallbackMipInterrupt,
+            asked.kCallbackSimplexInterrupt,
+            asked.kCallbackIpmInterrupt,
+        ],
+        timeLimit=_seconds(options),
         gapRel=options.relative_gap,
         threads=options.threads,
         random_seed=options.seed,
         warmStart=options.warm_start,
         mip_feasibility_tolerance=max(options.integrality, 1e-10),
     )
-    if not solver.available():
-        raise bad_input("HiGHS is not installed (package highspy)", path="backend")
-    import highspy
-
     start = time.perf_counter()
-    model.solve(solver)
+    if budget is None:
+        model.solve(solver)
+    else:
+        budget.call(model.solve, solver, long=True)
     seconds = time.perf_counter() - start
     engine: Any = model.solverModel
     info = engine.getInfo()
@@ -131,7 +158,7 @@ def _solve_cbc(model: pulp.LpProblem, options: SolverOptions) -> SolveReport:
         solver = pulp.COIN_CMD(
             path=_cbc_path(),
             msg=False,
-            timeLimit=options.time_limit_s,
+            timeLimit=_seconds(options),
             gapRel=options.relative_gap,
             threads=options.threads,
             logPath=str(log),

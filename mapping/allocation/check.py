@@ -28,8 +28,11 @@ class Violation:
 
 def peak_of(problem: AllocationProblem, offsets: Sequence[int]) -> int:
     """The highest end of any buffer. Buffers that are never in use do not count."""
-    tops = [int(offsets[i]) + int(problem.size[i]) for i in range(len(problem)) if problem.spans(i)]
-    return max(tops, default=0)
+    if problem.gaps:
+        tops = [int(offsets[i]) + int(problem.size[i]) for i in range(len(problem)) if problem.spans(i)]
+        return max(tops, default=0)
+    rows = zip(offsets, problem.size.tolist(), problem.lower.tolist(), problem.upper.tolist(), strict=True)
+    return max((int(at) + size for at, size, low, high in rows if size > 0 and high > low), default=0)
 
 
 def check(
@@ -44,8 +47,11 @@ def check(
     if len(offsets) != n:
         return [Violation("count", (), f"the plan has {len(offsets)} offsets for {n} buffers")]
     found: list[Violation] = []
-    for i in range(n):
-        offset, fixed = int(offsets[i]), int(problem.fixed[i])
+    columns = zip(problem.fixed.tolist(), problem.alignment.tolist(), strict=True)
+    for i, (fixed, alignment) in enumerate(columns):
+        offset = int(offsets[i])
+        if offset >= 0 and (offset == fixed if fixed >= 0 else offset % alignment == 0):
+            continue
         name = problem.ids[i]
         if offset < 0:
             found.append(Violation("negative", (i,), f"buffer {name!r} has the offset {offset}"))
@@ -68,7 +74,14 @@ def check(
 def _overlaps(problem: AllocationProblem, offsets: Sequence[int], limit: int) -> list[Violation]:
     # An end comes before a start of the same time: half-open lives that touch do not conflict.
     events: list[tuple[int, int, int, int, int]] = []
-    for i in range(len(problem)):
+    rows = zip(problem.lower.tolist(), problem.upper.tolist(), problem.size.tolist(), strict=True)
+    for i, (begin, end, size) in enumerate(rows):
+        if i not in problem.gaps:
+            if size > 0 and end > begin:
+                at = int(offsets[i])
+                events.append((end, 0, at, at + size, i))
+                events.append((begin, 1, at, at + size, i))
+            continue
         for span in problem.spans(i):
             low = int(offsets[i]) + span.window_lower
             high = int(offsets[i]) + span.window_upper

@@ -8,12 +8,8 @@ of the fullest section, A: area, W: sections of the life), then seeded random mi
 
 from __future__ import annotations
 
-import contextlib
-import threading
-import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -24,93 +20,15 @@ from mapping.allocation.by_valley import FITTING, LOWEST, TIGHTEST, search_by_va
 from mapping.allocation.greedy import pack, peak_units, section_totals
 from mapping.allocation.instance import Component, highest_offsets, section_ceilings
 from mapping.allocation.pairwise import search_by_pairs
+from mapping.deadline import Budget
 
-__all__ = ["FOUND", "LIMIT", "NONE", "Budget", "Prober"]
+__all__ = ["FOUND", "LIMIT", "NONE", "Prober"]
 
 Ints = NDArray[np.int64]
 
 _LONG_CALL_NODES = 4000
 _TRAIL_ROWS = 1 << 20
 _DRAWS = 8
-
-
-@dataclass(slots=True)
-class Budget:
-    """What a solve may still spend, and the flag that stops a running kernel.
-
-    The kernels read ``stop``; it is set by the clock or by an interrupt, never by both engines and clock in a
-    way that changes an answer of a run that ends by its node budget.
-    """
-
-    seconds: float | None = None
-    max_nodes: int | None = None
-    stop: Ints = field(default_factory=lambda: np.zeros(1, np.int64))
-    nodes: int = 0
-    interrupted: bool = False
-    _start: float = field(default_factory=time.perf_counter)
-    _timer: threading.Timer | None = None
-    _pool: ThreadPoolExecutor | None = None
-
-    @contextlib.contextmanager
-    def running(self) -> Iterator[Budget]:
-        """Starts the clock's alarm; ends it with the block."""
-        left = self.seconds_left()
-        if left is not None:
-            self._timer = threading.Timer(max(left, 0.0), self._expire)
-            self._timer.daemon = True
-            self._timer.start()
-        try:
-            yield self
-        except KeyboardInterrupt:
-            self.interrupted = True
-            self._expire()
-        finally:
-            if self._timer is not None:
-                self._timer.cancel()
-            if self._pool is not None:
-                self._pool.shutdown(wait=True)
-                self._pool = None
-
-    def _expire(self) -> None:
-        self.stop[0] = 1
-
-    def seconds_left(self) -> float | None:
-        """Seconds until the limit, or None without one."""
-        return None if self.seconds is None else self.seconds - (time.perf_counter() - self._start)
-
-    @property
-    def elapsed(self) -> float:
-        """Seconds since the budget was made."""
-        return time.perf_counter() - self._start
-
-    @property
-    def spent(self) -> bool:
-        """Whether the search has to end."""
-        if self.stop[0]:
-            return True
-        if self.max_nodes is not None and self.nodes >= self.max_nodes:
-            return True
-        left = self.seconds_left()
-        return left is not None and left <= 0
-
-    def allow(self, nodes: int) -> int:
-        """At most so many nodes of the wanted ones."""
-        return nodes if self.max_nodes is None else max(0, min(nodes, self.max_nodes - self.nodes))
-
-    def call(self, kernel: Callable[..., Any], *args: Any, long: bool) -> Any:
-        """Run a kernel. A long one runs in a thread of its own, so that Ctrl-C reaches the main thread."""
-        if not long or threading.current_thread() is not threading.main_thread():
-            return kernel(*args)
-        if self._pool is None:
-            self._pool = ThreadPoolExecutor(1)
-        future = self._pool.submit(kernel, *args)
-        try:
-            return future.result()
-        except KeyboardInterrupt:
-            self.interrupted = True
-            self._expire()
-            future.result()
-            raise
 
 
 @dataclass(slots=True)

@@ -14,10 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mapping.allocation.bounds import most_live
-from mapping.allocation.engines import FOUND, NONE, Budget, Prober
+from mapping.allocation.engines import FOUND, NONE, Prober
 from mapping.allocation.instance import build_components
 from mapping.allocation.problem import AllocationProblem
 from mapping.allocation.result import Explanation
+from mapping.deadline import Budget
 
 __all__ = ["clashing_pins", "explain_section", "explain_subset"]
 

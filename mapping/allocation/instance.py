@@ -208,11 +208,13 @@ def _content_order(problem: AllocationProblem, used: Ints, first: Ints, last: In
         # Identical rows are told apart by their gaps and names; the lexicographic sort above did the rest.
         group = np.cumsum(~same)
         listed = rows.tolist()
-        keys = [
-            (int(g), repr(problem.gaps.get(row, ())), str(problem.ids[row]))
-            for g, row in zip(group.tolist(), listed, strict=True)
-        ]
-        order = order[np.array(sorted(range(len(keys)), key=keys.__getitem__), dtype=np.int64)]
+        twins = np.flatnonzero(same | np.append(same[1:], False))
+        keys = {
+            i: (int(group[i]), repr(problem.gaps.get(listed[i], ())), str(problem.ids[listed[i]]))
+            for i in twins.tolist()
+        }
+        order = order.copy()
+        order[twins] = order[np.array(sorted(keys, key=keys.__getitem__), dtype=np.int64)]
     return order
 
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from hw_configs.problems import PhysicsError, bad_input
 from mapping.allocation.banks import Bank, solve_banks
-from mapping.allocation.engines import Budget
+from mapping.deadline import Budget
 from mapping.scheduling.baselines import ORDERS, order_named
 from mapping.scheduling.check import check
 from mapping.scheduling.explain import too_small

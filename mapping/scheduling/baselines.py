@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from hw_configs.problems import PhysicsError
+from mapping.deadline import running_budget
 from mapping.scheduling.check import check
 from mapping.scheduling.explain import too_small
 from mapping.scheduling.orders import depth_first_order, given_order, least_peak
@@ -28,17 +29,21 @@ Baseline = Callable[[ScheduleProblem, int], ScheduleResult]
 
 ORDERS: Final = ("given", "min-peak", "depth-first")
 ARENA: Final = "static-arena"
+_PEAK_SHARE: Final = 0.1
 _PEAK_STATES: Final = 200_000
 _ADDRESS_NODES: Final = 5_000
 
 
 def order_named(problem: ScheduleProblem, name: str) -> tuple[int, ...]:
-    """One of :data:`ORDERS`; the least-peak search ends by a number of states, never by the clock."""
+    """One of :data:`ORDERS`; the least-peak search ends by a number of states, or with a share of a solve's time."""
     if name == "given":
         return given_order(problem)
     if name == "depth-first":
         return depth_first_order(problem)
-    return least_peak(problem, time_limit_s=None, max_states=_PEAK_STATES).order
+    budget = running_budget()
+    left = None if budget is None else budget.seconds_left()
+    seconds = None if left is None else _PEAK_SHARE * max(left, 0.0)
+    return least_peak(problem, time_limit_s=seconds, max_states=_PEAK_STATES).order
 
 
 def baseline_stays(

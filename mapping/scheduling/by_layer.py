@@ -15,7 +15,7 @@ on what was missed. Costs are ``bytes * 2**20 + transfers``, so that transfers b
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,10 +43,13 @@ __all__ = ["COST_SCALE", "NO_LIMIT", "Limits", "Question", "search_by_layer"]
 
 Ints = NDArray[np.int64]
 _WALK = np.dtype(
-    [(name, np.int64) for name in ("excess", "kept", "depth", "freed", "paid", "position")], align=True
+    [(name, np.int64) for name in ("excess", "kept", "depth", "freed", "paid", "position", "steps", "cut")],
+    align=True,
 )
 """A walk over the minimal sets that free ``excess`` bytes, out of ``kept`` tensors that may be dropped: how many
-are chosen, their bytes and scaled cost, and which may be chosen next."""
+are chosen, their bytes and scaled cost, and which may be chosen next; its steps, and whether it was cut short."""
+_STEPS_PER_ROW: Final = 256
+"""A walk may take so many steps for each state that a layer keeps; what it leaves out counts as missed."""
 
 
 class Question(NamedTuple):
@@ -201,13 +204,24 @@ def _begin_walk(g: Any, layer: Any, s: int, o: int, excess: int, scratch: Any) -
     walk.freed = 0
     walk.paid = 0
     walk.position = 0
+    walk.steps = 0
+    walk.cut = 0
 
 
 @inlined
-def _next_set(g: Any, layer: Any, s: int, below: int, scratch: Any) -> bool:
-    """Go to the next minimal set that frees enough, depth first, and costs less than ``below``; False at the end."""
+def _next_set(g: Any, layer: Any, s: int, limits: Any, scratch: Any, stop: Any) -> bool:
+    """Go to the next minimal set that frees enough, depth first, and costs less than ``limits.below``.
+
+    False at the end, and where the walk has to be cut short; then ``cut`` is set.
+    """
     walk = scratch.walk[0]
+    below = limits.below
     while True:
+        walk.steps += 1
+        late = (walk.steps & 255) == 0 and stop[0] != 0
+        if late or walk.steps > _STEPS_PER_ROW * limits.width:
+            walk.cut = 1
+            return False
         if walk.freed < walk.excess and walk.position < walk.kept:
             t = scratch.keep[walk.position]
             price = _price(g, layer, s, t)
@@ -311,6 +325,7 @@ def search_by_layer(q: Any, stop: Any) -> Any:
     trail = Trail(np.zeros(1024, np.int64), np.zeros(1024, np.int64), np.zeros((1024, held_words), np.int64))
     trail_count, layer_start = 1, 0
     scratch, child = _new_scratch(g), new_child(words, held_words)
+    most_made = 2 * limits.max_layer
 
     for _depth in range(n):
         count = len(layer.cost)
@@ -333,7 +348,7 @@ def search_by_layer(q: Any, stop: Any) -> Any:
                         continue
                 peak_ahead = _peak_ahead(q, layer, s, o, child)
                 _begin_walk(g, layer, s, o, excess, scratch)
-                more = excess <= 0 or _next_set(g, layer, s, limits.below, scratch)
+                more = excess <= 0 or _next_set(g, layer, s, limits, scratch, stop)
                 while more:
                     resident = _run(g, layer, s, o, scratch, child)
                     cost = layer.cost[s] + scratch.walk[0].paid
@@ -359,12 +374,18 @@ def search_by_layer(q: Any, stop: Any) -> Any:
                                 following.dropped[row, w] = child.dropped[w]
                         if 2 * made >= len(table):
                             table = rehashed(following, made, 2 * len(table))
-                    more = excess > 0 and _next_set(g, layer, s, limits.below, scratch)
-        if made == 0:
+                    more = excess > 0 and made <= most_made and _next_set(g, layer, s, limits, scratch, stop)
+                if scratch.walk[0].cut != 0 or made > most_made:
+                    missed = min(missed, layer.bound[s])
+                if stop[0] != 0:
+                    break
+        if stop[0] != 0:
+            missed = min(missed, layer.bound.min())
+        if made == 0 or stop[0] != 0:
             return -1, np.zeros(0, np.int64), np.zeros((0, held_words), np.int64), missed, states, overflow
         alive = np.ones(made, np.bool_)
         if limits.may_drop:
-            prune_dominated(made, following, g, alive)
+            prune_dominated(made, following, g, alive, stop)
         left = np.flatnonzero(alive)
         if len(left) > limits.width:
             left, cut = _narrowed(following, left, limits.width)

@@ -6,6 +6,7 @@ Keeps which byte of the scratchpad belongs to whom, what lies off-chip, and comp
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from mapping.scheduling.problem import ScheduleProblem
@@ -72,13 +73,10 @@ def _space(problem: ScheduleProblem, schedule: Schedule, capacity: int) -> list[
             found.append(
                 Violation("time", stay.start, f"{stay.tensor!r} stays from {stay.start} to {stay.end}")
             )
-    for step, name in enumerate(schedule.order):
-        held = [
-            (s.offset, s.offset + s.size_bytes, repr(s.tensor))
-            for s in schedule.residences
-            if s.start <= step < s.end and s.size_bytes > 0
-        ]
-        op = next(op for op in problem.operators if op.name == name)
+    by_name = {op.name: op for op in problem.operators}
+    for step, (name, there) in enumerate(zip(schedule.order, _by_step(schedule), strict=True)):
+        held = [(s.offset, s.offset + s.size_bytes, repr(s.tensor)) for s in there if s.size_bytes > 0]
+        op = by_name[name]
         if op.workspace_bytes > 0:
             if name not in schedule.workspaces:
                 found.append(Violation("workspace", step, f"the workspace of {name!r} has no address"))
@@ -95,6 +93,18 @@ def _space(problem: ScheduleProblem, schedule: Schedule, capacity: int) -> list[
                 message = f"step {step}: {who} and {other} share the bytes {low} to {high}"
                 found.append(Violation("overlap", step, message))
     return found
+
+
+def _by_step(schedule: Schedule) -> Iterator[list[Residence]]:
+    """The residences at each step, in the order in which the schedule lists them."""
+    begins: dict[int, list[int]] = {}
+    for index, stay in enumerate(schedule.residences):
+        begins.setdefault(max(stay.start, 0), []).append(index)
+    there: list[int] = []
+    for step in range(len(schedule.order)):
+        there = [i for i in there if step < schedule.residences[i].end]
+        there += [i for i in begins.get(step, ()) if step < schedule.residences[i].end]
+        yield [schedule.residences[i] for i in sorted(there)]
 
 
 def _presence(problem: ScheduleProblem, schedule: Schedule) -> list[Violation]:
@@ -118,12 +128,13 @@ def _filled(problem: ScheduleProblem, schedule: Schedule) -> list[Violation]:
     """Each residence is filled once: by its producer's step or by one load or retrieve at its start."""
     found = []
     step_of = {name: at for at, name in enumerate(schedule.order)}
+    tensors = {tensor.name: tensor for tensor in problem.tensors}
     fetched: dict[tuple[str, int], int] = {}
     for move in schedule.transfers:
         if move.kind in ("load", "retrieve"):
             fetched[move.tensor, move.step] = fetched.get((move.tensor, move.step), 0) + 1
     for stay in schedule.residences:
-        tensor = next((t for t in problem.tensors if t.name == stay.tensor), None)
+        tensor = tensors.get(stay.tensor)
         if tensor is None:
             continue
         made = step_of[problem.operators[tensor.producer].name] if tensor.producer >= 0 else -1
@@ -144,6 +155,9 @@ def _traffic(problem: ScheduleProblem, schedule: Schedule) -> list[Violation]:
     found: list[Violation] = []
     tensors = {tensor.name: tensor for tensor in problem.tensors}
     off_chip = {tensor.name for tensor in problem.tensors if tensor.producer < 0}
+    stays: dict[str, list[Residence]] = {}
+    for stay in schedule.residences:
+        stays.setdefault(stay.tensor, []).append(stay)
     touched: set[str] = set()
     stored: set[str] = set()
     last = (0, 0)
@@ -158,9 +172,7 @@ def _traffic(problem: ScheduleProblem, schedule: Schedule) -> list[Violation]:
             found.append(Violation("tensor", move.step, f"{where} has a wrong size or name"))
             continue
         if move.kind in ("spill", "store"):
-            inside = any(
-                s.tensor == move.tensor and s.start < move.step <= s.end for s in schedule.residences
-            )
+            inside = any(s.start < move.step <= s.end for s in stays.get(move.tensor, ()))
             if not inside:
                 found.append(Violation("traffic", move.step, f"{where} finds nothing to write"))
             if move.kind == "store" and not tensor.is_output:

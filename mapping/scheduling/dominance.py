@@ -21,10 +21,11 @@ _COMPARED: Final = 48
 
 
 @compiled
-def prune_dominated(count: int, layer: Any, g: Any, alive: Any) -> None:
+def prune_dominated(count: int, layer: Any, g: Any, alive: Any, stop: Any) -> None:
     """Clears ``alive`` of states that another one with the same operators done makes superfluous.
 
-    ``layer``: a ``Layer`` of ``count`` states or more; ``g``: the ``Tables`` of the instance.
+    ``layer``: a ``Layer`` of ``count`` states or more; ``g``: the ``Tables`` of the instance. Ends early once
+    ``stop`` is set, which leaves superfluous states alive and loses none.
     """
     done, held, written = layer.done, layer.held, layer.written
     size, copy_free = g.size, g.copy_free
@@ -44,6 +45,8 @@ def prune_dominated(count: int, layer: Any, g: Any, alive: Any) -> None:
         while end < count and key[order[end]] == key[order[start]]:
             end += 1
         for i in range(start + 1, end):
+            if (i & 255) == 0 and stop[0] != 0:
+                return
             b = order[i]
             first = max(start, i - _COMPARED) if i - start > 2 * _COMPARED else start
             for j in range(start, i):

@@ -104,7 +104,7 @@ def _enumerate(g: Any, limit: int, stop: Any) -> Any:
     s = 0
     none = (np.zeros((0, words), np.int64), np.zeros(0, np.int64), np.full(1, -1, np.int64))
     while s < count:
-        if count > limit or ((s & 1023) == 0 and stop[0] != 0):
+        if count > limit or ((s & 255) == 0 and stop[0] != 0):
             return none
         for o in range(n):
             if not _is_ready(rows[s], o, before):
@@ -146,6 +146,8 @@ def _enumerate(g: Any, limit: int, stop: Any) -> Any:
     # Children have one operator more and stand later: go backwards.
     peak = np.zeros(count, np.int64)
     for s in range(count - 1, -1, -1):
+        if (s & 255) == 0 and stop[0] != 0:
+            return none
         best = np.int64(1) << 62
         for o in range(n):
             if not _is_ready(rows[s], o, before):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Final
 
 from hw_configs.units import format_quantity
@@ -56,10 +57,12 @@ def not_proved(problem: ScheduleProblem, stays: Stays | None, capacity: int, bou
 def _section(problem: ScheduleProblem, stays: Stays) -> tuple[int, int, str, str]:
     """The step of most live bytes when nothing is dropped, and the operators at the ends of its section."""
     whole = stays_of(problem, stays.order)
-    live = [problem.operators[o].workspace_bytes for o in stays.order]
+    change = [0] * (len(stays.order) + 1)
     for t, start, end in whole.spans:
-        for step in range(start, end):
-            live[step] += problem.tensors[t].size_bytes
+        change[start] += problem.tensors[t].size_bytes
+        change[end] -= problem.tensors[t].size_bytes
+    work = [problem.operators[o].workspace_bytes for o in stays.order]
+    live = [now + more for now, more in zip(itertools.accumulate(change), work, strict=False)]
     at = max(range(len(live)), key=live.__getitem__)
     low = high = at
     while low > 0 and live[low - 1] >= live[at] * 0.9:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from mapping.scheduling.problem import ScheduleProblem
 
-__all__ = ["WORD_BITS", "Instance", "Pressure", "Tables", "build_instance", "build_pressure"]
+__all__ = ["WORD_BITS", "Instance", "Pressure", "Tables", "build_instance", "build_pressure", "lists_of"]
 
 WORD_BITS: Final = 62
 Ints = NDArray[np.int64]
@@ -102,8 +102,8 @@ def build_instance(problem: ScheduleProblem) -> Instance:
         if tensor.size_bytes > 0 and len(tensor.consumers) >= (1 if tensor.producer >= 0 else 2)
     ]
     new = {t: index for index, t in enumerate(tracked)}
-    input_at, inputs = _lists([[new[t] for t in op.inputs if t in new] for op in problem.operators])
-    output_at, outputs = _lists([[new[t] for t in op.outputs if t in new] for op in problem.operators])
+    input_at, inputs = lists_of([[new[t] for t in op.inputs if t in new] for op in problem.operators])
+    output_at, outputs = lists_of([[new[t] for t in op.outputs if t in new] for op in problem.operators])
     words = max((n + WORD_BITS - 1) // WORD_BITS, 1)
     before = np.zeros((n, words), np.int64)
     ancestors = np.zeros((n, words), np.int64)
@@ -169,7 +169,7 @@ def build_pressure(instance: Instance, capacity: int) -> Pressure:
                 sure.append(_has(instance.ancestors[o], made))
             else:
                 sure.append(int((instance.readers[t] & instance.ancestors[o]).any()))
-    at, tensor = _lists(lists)
+    at, tensor = lists_of(lists)
     return Pressure(_ints(operators), at, tensor, _ints(sure))
 
 
@@ -189,7 +189,8 @@ def _has(row: Ints, bit: int) -> int:
     return int((int(row[bit // WORD_BITS]) >> (bit % WORD_BITS)) & 1)
 
 
-def _lists(rows: list[list[int]]) -> tuple[Ints, Ints]:
+def lists_of(rows: list[list[int]]) -> tuple[Ints, Ints]:
+    """Lists as one flat array, and where in it each begins (and the last ends)."""
     ends = np.zeros(len(rows) + 1, np.int64)
     ends[1:] = np.cumsum([len(row) for row in rows]) if rows else []
     return ends, _ints(item for row in rows for item in row)

@@ -37,8 +37,8 @@ class BaselineSettings(Settings):
 class ScheduleSettings(BaselineSettings):
     """Settings of the exact methods."""
 
-    method: Literal["auto", "decompose", "divide", "ilp"] = word(
-        "auto", "how the order is searched", ("auto", "decompose", "divide", "ilp")
+    method: Literal["auto", "decompose", "divide", "given-order", "ilp"] = word(
+        "auto", "how the order is searched", ("auto", "decompose", "divide", "given-order", "ilp")
     )
     objective: Literal["bytes", "peak"] = word("bytes", "what is made least", ("bytes", "peak"))
     time_limit: float = seconds(60.0, "time for the search")

@@ -12,6 +12,7 @@ from __future__ import annotations
 from importlib.util import find_spec
 from typing import Any, Final
 
+from mapping.deadline import running_budget
 from mapping.scheduling.instance import WORD_BITS, build_instance
 from mapping.scheduling.problem import ScheduleProblem
 from mapping.scheduling.search import COST_SCALE
@@ -185,7 +186,12 @@ class Master:
             solver.parameters.max_time_in_seconds = max(seconds, 0.01)
         else:
             solver.parameters.max_deterministic_time = seconds
-        status = solver.solve(self.model)
+        budget = running_budget()
+        if budget is None:
+            status = solver.solve(self.model)
+        else:
+            with budget.stopping(solver.stop_search):
+                status = budget.call(solver.solve, self.model, long=True)
         if status not in (cp_model.OPTIMAL, cp_model.FEASIBLE):
             return 0, None
         bound = max(round(solver.best_objective_bound), 0)

@@ -8,12 +8,12 @@ al., arXiv:2003.02369), whose search over down-sets this is.
 
 from __future__ import annotations
 
-import time
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mapping.deadline import Budget
 from mapping.scheduling.by_layer import NO_LIMIT, Limits, Question, search_by_layer
 from mapping.scheduling.down_sets import no_down_sets
 from mapping.scheduling.instance import Instance, Pressure, build_instance, build_pressure
@@ -24,6 +24,8 @@ __all__ = ["depth_first_order", "given_order", "greedy_order", "least_peak", "pe
 
 _WIDTHS: Final = (64, 1000, 16_000, 250_000)
 _MAX_STATES: Final = 20_000_000
+_SURE_UP_TO: Final = 2000
+"""Operators up to which the tensors certainly alive beside each one are looked up."""
 _RISES: Final = 8
 """So often the threshold is raised by the least overflow alone; then it is bisected."""
 
@@ -110,24 +112,28 @@ def least_peak(
 
     "optimal" when proved; otherwise ``bound_bytes`` is a proven lower bound and the order the best one found.
     """
-    start = time.perf_counter()
+    budget = Budget(time_limit_s)
+    with budget.running():
+        return _least_peak(problem, budget, max_states)
+
+
+def _least_peak(problem: ScheduleProblem, budget: Budget, max_states: int) -> PeakResult:
     instance = build_instance(problem)
     candidates = (given_order(problem), depth_first_order(problem), greedy_order(problem))
     best = min(candidates, key=lambda order: peak_of_order(problem, order))
     peak = peak_of_order(problem, best)
-    bound = max(problem.least_budget, sure_peak(instance))
+    bound = problem.least_budget
+    if instance.operators <= _SURE_UP_TO:
+        bound = max(bound, sure_peak(instance))
     states = 0
-    stop = np.zeros(1, np.int64)
 
     def spent() -> bool:
-        return states >= max_states or (
-            time_limit_s is not None and time.perf_counter() - start >= time_limit_s
-        )
+        return states >= max_states or budget.spent
 
     for width in _WIDTHS:
         failed, rises, goal = bound - 1, 0, bound
         while goal < peak and not spent():
-            found, order, missed, more, overflow = _probe(instance, goal, width, max_states - states, stop)
+            found, order, missed, more, overflow = _probe(instance, goal, width, max_states - states, budget)
             states += more
             if found:
                 best = tuple(int(o) for o in order)
@@ -148,7 +154,7 @@ def least_peak(
         if bound >= peak or spent():
             break
     status: Status = "optimal" if bound >= peak else "feasible"
-    return PeakResult(status, peak, min(bound, peak), best, time.perf_counter() - start, states)
+    return PeakResult(status, peak, min(bound, peak), best, budget.elapsed, states)
 
 
 def sure_peak(instance: Instance) -> int:
@@ -163,7 +169,7 @@ def sure_peak(instance: Instance) -> int:
 
 
 def _probe(
-    instance: Instance, capacity: int, width: int, max_states: int, stop: NDArray[np.int64]
+    instance: Instance, capacity: int, width: int, max_states: int, budget: Budget
 ) -> tuple[bool, NDArray[np.int64], int, int, int]:
     none = np.zeros(0, np.int64)
     question = Question(
@@ -174,5 +180,5 @@ def _probe(
         Limits(capacity, instance.unit, NO_LIMIT, width, False, max_states, 16 * width + 4096),
         np.arange(instance.operators),
     )
-    cost, order, _, missed, states, overflow = search_by_layer(question, stop)
+    cost, order, _, missed, states, overflow = budget.call(search_by_layer, question, budget.stop, long=True)
     return cost >= 0, order, int(missed), int(states), int(overflow)

@@ -15,10 +15,12 @@ is too scattered, inputs are moved: dropped and retrieved side by side. So an or
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
+from mapping.deadline import OutOfTimeError, running_budget
 from mapping.scheduling.problem import ScheduleProblem
 from mapping.scheduling.stays import Stays, stays_of
 
@@ -42,6 +44,10 @@ class _Space:
     last_used: dict[int, int] = field(default_factory=dict)
     written: set[int] = field(default_factory=set)
     spans: list[tuple[int, int, int, int]] = field(default_factory=list)
+    planned: dict[tuple[int, int], int] = field(default_factory=dict)
+    step: int = 0
+    short_stay: int = 8
+    by_distance: float = 0.0
 
     def holes(self, extra: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
         """Free (offset, end) ranges, with ``extra`` ranges taken as well."""
@@ -54,6 +60,10 @@ class _Space:
         if at < self.capacity:
             found.append((at, self.capacity))
         return found
+
+    def lies_high(self, t: int) -> bool:
+        """Whether a stay that is planned to be short begins here: such ones share the upper end."""
+        return t < 0 or self.planned.get((t, self.step), 1 << 60) - self.step <= self.short_stay
 
     def leave(self, t: int, step: int) -> None:
         """End a stay."""
@@ -69,6 +79,12 @@ class _Space:
         size = self.problem.tensors[t].size_bytes
         return size if self.problem.tensors[t].copy_free or t in self.written else 2 * size
 
+    def regret(self, t: int) -> float:
+        """What dropping a tensor now costs; with a plan, the less the longer its room is then free."""
+        if not self.planned or not self.by_distance:
+            return self.price(t)
+        return self.price(t) / math.pow(self.next_use(t, self.step) - self.step + 1, self.by_distance)
+
     def next_use(self, t: int, step: int) -> int:
         return next((use for use in self.uses[t] if use >= step), 1 << 60)
 
@@ -76,7 +92,8 @@ class _Space:
 def replace_by_bytes(problem: ScheduleProblem, order: Sequence[int], capacity: int, policy: str) -> Stays:
     """Stays of an order whose bytes fit at every step; addresses are not looked at.
 
-    The capacity must be at least the problem's least budget.
+    The capacity must be at least the problem's least budget. Raises ``OutOfTimeError`` once the solve around it has
+    to end.
     """
     size = [tensor.size_bytes for tensor in problem.tensors]
     step_of = {o: step for step, o in enumerate(order)}
@@ -85,7 +102,10 @@ def replace_by_bytes(problem: ScheduleProblem, order: Sequence[int], capacity: i
     written: set[int] = set()
     last_used: dict[int, int] = {}
     dropped: dict[int, list[int]] = {}
+    budget = running_budget()
     for step, o in enumerate(order):
+        if budget is not None and budget.stop[0]:
+            raise OutOfTimeError
         op = problem.operators[o]
         needed = {*op.inputs, *op.outputs}
         others = sorted(held - needed)
@@ -121,41 +141,63 @@ def _cheapest_cover(sizes: list[int], prices: list[int], excess: int) -> list[in
     best: list[int] = list(order)
     least = sum(prices) + 1
     steps = 0
-
-    def dive(at: int, left: int, price: float, chosen: list[int]) -> None:
-        nonlocal best, least, steps
+    # (next position, bytes still wanted, price so far, what is chosen as a chain); no recursion: thousands of items.
+    stack: list[tuple[int, int, int, Any]] = [(0, excess, 0, None)]
+    while stack:
+        at, left, price, chosen = stack.pop()
         steps += 1
         if left <= 0:
             # The last item may be larger than what was left, and so dearer than the bound allowed for.
             if price < least:
-                best, least = list(chosen), int(price)
-            return
+                best, least, link = [], price, chosen
+                while link is not None:
+                    best.append(link[0])
+                    link = link[1]
+            continue
         if at == len(order) or steps > _COVER_STEPS:
-            return
+            continue
         i = order[at]
         # No later item has a lower price per byte.
         if sizes[i] == 0 or price + left * prices[i] / sizes[i] >= least:
-            return
-        dive(at + 1, left - sizes[i], price + prices[i], [*chosen, i])
-        dive(at + 1, left, price, chosen)
-
-    dive(0, excess, 0, [])
+            continue
+        stack.append((at + 1, left, price, chosen))
+        stack.append((at + 1, left - sizes[i], price + prices[i], (i, chosen)))
     return sorted(best)
 
 
 def replace_in_order(
-    problem: ScheduleProblem, order: Sequence[int], capacity: int, policy: str
+    problem: ScheduleProblem,
+    order: Sequence[int],
+    capacity: int,
+    policy: str,
+    planned: Stays | None = None,
+    style: tuple[int, float] = (8, 0.0),
 ) -> tuple[Stays, list[int]]:
     """Stays and offsets (as :func:`mapping.scheduling.stays.allocation_of` lists them) of an order.
 
-    The capacity must be at least the problem's least budget.
+    ``planned``: stays of the order that fit by bytes; they end as planned, or earlier where no hole is left, and
+    long ones lie low, short ones high. ``style``: steps up to which a stay is short, and how much the time that its
+    room is free (the power of the steps) speaks for dropping a tensor.
+    The capacity must be at least the problem's least budget. Raises ``OutOfTimeError`` once the solve around it has
+    to end.
     """
     step_of = {o: step for step, o in enumerate(order)}
     uses = [sorted(step_of[c] for c in tensor.consumers) for tensor in problem.tensors]
-    space = _Space(problem, capacity, uses, policy)
+    space = _Space(problem, capacity, uses, policy, short_stay=style[0], by_distance=style[1])
     workspaces: list[int] = []
+    leaving: dict[int, list[int]] = {}
+    for t, start, end in planned.spans if planned is not None else ():
+        leaving.setdefault(end, []).append(t)
+        space.planned[t, start] = end
+    budget = running_budget()
     for step, o in enumerate(order):
+        if budget is not None and budget.stop[0]:
+            raise OutOfTimeError
         op = problem.operators[o]
+        for t in leaving.get(step, ()):
+            if t in space.blocks:
+                space.drop(t, step)
+        space.step = step
         needed = {*op.inputs, *op.outputs}
         fresh = [t for t in (*op.inputs, *op.outputs) if t not in space.blocks]
         items = [(problem.tensors[t].size_bytes, t) for t in fresh]
@@ -196,7 +238,7 @@ def _place_all(
     placed: dict[int, int] = {}
     taken: list[tuple[int, int]] = []
     for size, t in items:
-        offset = _make_room(space, size, taken, needed, step)
+        offset = _make_room(space, size, taken, needed, step, bool(space.planned) and space.lies_high(t))
         if offset is None:
             return None
         placed[t] = offset
@@ -206,14 +248,22 @@ def _place_all(
 
 
 def _make_room(
-    space: _Space, size: int, taken: list[tuple[int, int]], needed: set[int], step: int
+    space: _Space,
+    size: int,
+    taken: list[tuple[int, int]],
+    needed: set[int],
+    step: int,
+    high_end: bool = False,
 ) -> int | None:
     if size == 0:
         return 0
     while True:
         fitting = [(high - low, low) for low, high in space.holes(taken) if high - low >= size]
+        if fitting and high_end:
+            room, low = max(fitting, key=lambda hole: hole[1])
+            return low + room - size
         if fitting:
-            return min(fitting)[1]
+            return min(fitting)[1] if not space.planned else min(low for _, low in fitting)
         if space.policy == "greedy-ilp":
             victims = _cheapest_window(space, size, taken, needed)
         else:
@@ -243,13 +293,13 @@ def _cheapest_window(space: _Space, size: int, taken: list[tuple[int, int]], nee
     edges = {0, space.capacity - size}
     for low, high in (*fixed, *((low, high) for low, high, _ in movable)):
         edges |= {high, low - size}
-    best: tuple[int, int, int] | None = None
+    best: tuple[float, int, int] | None = None
     chosen: list[int] = []
     for at in sorted(edges):
         if at < 0 or at + size > space.capacity or any(a < at + size and at < b for a, b in fixed):
             continue
         inside = [t for low, high, t in movable if low < at + size and at < high]
-        rank = (sum(space.price(t) for t in inside), len(inside), at)
+        rank = (sum(space.regret(t) for t in inside), len(inside), at)
         if best is None or rank < best:
             best, chosen = rank, sorted(inside)
     return chosen

@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from mapping.allocation.engines import Budget
+from mapping.deadline import Budget
 from mapping.scheduling.by_layer import COST_SCALE, NO_LIMIT, Limits, Question, search_by_layer
 from mapping.scheduling.down_sets import DownSets, build_down_sets, no_down_sets
 from mapping.scheduling.instance import WORD_BITS, Instance, build_instance, build_pressure

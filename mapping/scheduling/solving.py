@@ -9,18 +9,20 @@ Heuristic schedules come first: they are the answer to beat, and often already f
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import Final, Literal
 
 import numpy as np
 
 from hw_configs.problems import InputError, PhysicsError, Problem, nearest
-from mapping.allocation.engines import Budget
-from mapping.scheduling.baselines import BASELINES, baseline_stays, order_named
+from mapping.deadline import Budget, OutOfTimeError
+from mapping.scheduling.baselines import ARENA, BASELINES, baseline_stays, order_named
 from mapping.scheduling.by_ilp import solve_by_ilp
 from mapping.scheduling.by_parts import improve_by_parts, raise_bound_by_parts
 from mapping.scheduling.check import check
 from mapping.scheduling.explain import not_proved, too_small
+from mapping.scheduling.in_order import improve_by_orders, raise_bound_by_residency, solve_given_order
 from mapping.scheduling.instance import build_instance
 from mapping.scheduling.master import solve_with_cuts
 from mapping.scheduling.orders import least_peak
@@ -30,12 +32,19 @@ from mapping.scheduling.replacement import POLICIES
 from mapping.scheduling.result import ScheduleResult, Status
 from mapping.scheduling.search import COST_SCALE, LayerSearch
 from mapping.scheduling.solver_run import SolverRun
-from mapping.scheduling.stays import Stays, assemble, find_addresses, peak_bytes_of, stays_of
+from mapping.scheduling.stays import (
+    Stays,
+    assemble,
+    fetched_for_each_use,
+    find_addresses,
+    peak_bytes_of,
+    stays_of,
+)
 
 __all__ = ["METHODS", "OBJECTIVES", "Method", "Objective", "solve"]
 
-Method = Literal["auto", "ilp", "decompose", "divide"]
-METHODS: Final = ("auto", "ilp", "decompose", "divide")
+Method = Literal["auto", "ilp", "decompose", "divide", "given-order"]
+METHODS: Final = ("auto", "ilp", "decompose", "divide", "given-order")
 Objective = Literal["bytes", "peak", "time"]
 OBJECTIVES: Final = ("bytes", "peak", "time")
 
@@ -49,8 +58,10 @@ _SECOND_OPINION_STATES: Final = 300_000
 _TIE_STATES: Final = 400_000
 _TIE_S: Final = 10.0
 _OTHER_ORDERS: Final = 8
+_LAYERS_UP_TO: Final = 2000
+"""Operators up to which states are searched at all; beyond, orders are."""
 _DIVIDE_FROM: Final = 150
-"""Operators from which ``auto`` divides when a first, narrow search has proved nothing."""
+"""Operators from which ``auto`` looks for orders and divides."""
 
 
 def solve(
@@ -82,10 +93,14 @@ def solve(
             "infeasible", method, "least budget", scratchpad_bytes, None, None, 0, None, budget.elapsed, 0, seed,
             objective, explanation=words,
         )  # fmt: skip
-    if objective == "peak":
-        return solve_peak(problem, scratchpad_bytes, time_limit_s=time_limit_s, seed=seed)
-    if method == "ilp":
-        return solve_by_ilp(problem, scratchpad_bytes, time_limit_s=time_limit_s, seed=seed)
+    other = solve_peak if objective == "peak" else solve_by_ilp if method == "ilp" else None
+    if other is not None:
+        found: ScheduleResult | None = None
+        with budget.running():
+            found = other(problem, scratchpad_bytes, time_limit_s=time_limit_s, seed=seed)
+        if found is None:
+            raise KeyboardInterrupt
+        return found
     run = SolverRun(problem, scratchpad_bytes, budget, seed)
     with budget.running():
         _warm_start(run)
@@ -117,12 +132,27 @@ def _check_options(capacity: int, method: str, objective: str, time_limit_s: flo
 def _warm_start(run: SolverRun) -> None:
     """Every baseline, until one is free of traffic."""
     orders: dict[str, tuple[int, ...]] = {}
+    operators = 0 if run.problem is None else len(run.problem.operators)
+    if operators >= _DIVIDE_FROM:
+        # There in no time, whatever the limit.
+        stays, offsets = fetched_for_each_use(run.problem)
+        run.offer(stays, "each use", offsets)
+    with contextlib.suppress(OutOfTimeError):
+        _offer_baselines(run, orders, operators)
+
+
+def _offer_baselines(run: SolverRun, orders: dict[str, tuple[int, ...]], operators: int) -> None:
     for name in BASELINES:
         if run.cost == 0 or (run.best is not None and run.budget.spent):
             return
         order_name, _, policy = name.partition("/")
         if policy not in POLICIES:
             order_name, policy = "given", name
+        if policy == ARENA and operators >= _DIVIDE_FROM:
+            # Its placement looks at every pair of stays again and again; the others are there already.
+            continue
+        if operators > _LAYERS_UP_TO and (order_name, policy) != ("given", "belady"):
+            continue
         if order_name not in orders:
             orders[order_name] = order_named(run.problem, order_name)
         stays, offsets = baseline_stays(run.problem, orders[order_name], policy, run.capacity)
@@ -130,19 +160,41 @@ def _warm_start(run: SolverRun) -> None:
 
 
 def _search(run: SolverRun, method: Method) -> None:
+    if method == "given-order":
+        with contextlib.suppress(OutOfTimeError):
+            solve_given_order(run)
+        return
+    if method == "auto" and len(run.problem.operators) >= _DIVIDE_FROM:
+        _search_large(run)
+        return
     search = LayerSearch(run.problem, run.capacity, run.budget)
     if method == "divide":
         raise_bound_by_parts(run)
         improve_by_parts(run)
-        _widen(run, search, _FIRST_WIDTH * _WIDEN)
-        return
-    large = method == "auto" and len(run.problem.operators) >= _DIVIDE_FROM
-    _widen(run, search, _FIRST_WIDTH * _WIDEN if large else None)
-    if large and not run.proved and not run.budget.spent:
-        raise_bound_by_parts(run)
-        improve_by_parts(run)
-        if not run.proved:
-            _widen(run, search, None)
+    _widen(run, search, _FIRST_WIDTH * _WIDEN if method == "divide" else None)
+
+
+def _search_large(run: SolverRun) -> None:
+    """The ways that are made for many operators in turn, each with a share of the time that is left."""
+    raise_bound_by_residency(run)
+    steps: list[tuple[float, Callable[[SolverRun], None]]] = [
+        (0.4, improve_by_orders),
+        (
+            0.2,
+            lambda run: _widen(
+                run, LayerSearch(run.problem, run.capacity, run.budget), _FIRST_WIDTH * _WIDEN
+            ),
+        ),
+        (0.2, raise_bound_by_parts),
+        (0.3, improve_by_parts),
+        (0.5, lambda run: _widen(run, LayerSearch(run.problem, run.capacity, run.budget), None)),
+        (1.0, improve_by_orders),
+    ]
+    for share, step in steps if len(run.problem.operators) <= _LAYERS_UP_TO else steps[-1:]:
+        if run.proved or run.budget.spent:
+            return
+        with run.share_of_time(share), contextlib.suppress(OutOfTimeError):
+            step(run)
 
 
 def _widths(search: LayerSearch, up_to: int | None) -> Iterator[int]:
@@ -281,5 +333,11 @@ def _answer(run: SolverRun, method: Method) -> ScheduleResult:
     return ScheduleResult(
         status, method, run.engine, run.capacity, schedule, cost, bound, peak_bytes_of(run.problem, schedule),
         run.budget.elapsed, run.budget.nodes, run.seed, ties_proven=run.ties_proven and status == "optimal",
-        explanation=words,
+        explanation=words, notes=_notes(method),
     )  # fmt: skip
+
+
+def _notes(method: Method) -> dict[str, str]:
+    if method != "given-order":
+        return {}
+    return {"order": "as the graph lists it; bound and status hold for this order alone"}

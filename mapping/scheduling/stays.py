@@ -20,7 +20,15 @@ from mapping.allocation.result import AllocationResult
 from mapping.scheduling.problem import ScheduleProblem
 from mapping.scheduling.result import Residence, Schedule, Transfer
 
-__all__ = ["Stays", "allocation_of", "assemble", "find_addresses", "peak_bytes_of", "stays_of"]
+__all__ = [
+    "Stays",
+    "allocation_of",
+    "assemble",
+    "fetched_for_each_use",
+    "find_addresses",
+    "peak_bytes_of",
+    "stays_of",
+]
 
 ADDRESS_NODES: Final = 200_000
 
@@ -83,6 +91,24 @@ def stays_of(
                 start = following
         spans.append((t, start, uses[-1] + 1))
     return Stays(tuple(order), tuple(sorted(spans, key=lambda span: (span[1], span[0]))))
+
+
+def fetched_for_each_use(problem: ScheduleProblem) -> tuple[Stays, list[int]]:
+    """The operators as listed, every tensor there for its uses alone, and offsets: fits wherever a schedule does."""
+    order = range(len(problem.operators))
+    spans = [
+        (t, step, step + 1)
+        for t, tensor in enumerate(problem.tensors)
+        for step in (*((tensor.producer,) if tensor.producer >= 0 else ()), *tensor.consumers)
+    ]
+    spans.sort(key=lambda span: (span[1], span[0]))
+    top = [0] * len(order)
+    offsets = []
+    for t, step, _ in spans:
+        offsets.append(top[step])
+        top[step] += problem.tensors[t].size_bytes
+    offsets += [top[o] for o in order if problem.operators[o].workspace_bytes > 0]
+    return Stays(tuple(order), tuple(spans)), offsets
 
 
 def allocation_of(problem: ScheduleProblem, stays: Stays) -> AllocationProblem:

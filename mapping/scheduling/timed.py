@@ -15,7 +15,7 @@ from typing import Final
 
 from hw_configs.problems import InfeasibleError
 from hw_configs.system import System
-from mapping.allocation.engines import Budget
+from mapping.deadline import Budget
 from mapping.scheduling.baselines import BASELINES
 from mapping.scheduling.check import check
 from mapping.scheduling.lowering import scratchpad_of, to_plan

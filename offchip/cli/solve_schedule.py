@@ -25,7 +25,7 @@ def schedule(
         str, typer.Option(help="stream (past the scratchpad) or resident (whole, while their operator runs).")
     ] = "stream",
     method: Annotated[
-        str, typer.Option(help="auto, ilp, decompose, divide, or a baseline by name.")
+        str, typer.Option(help="auto, ilp, decompose, divide, given-order, or a baseline by name.")
     ] = "auto",
     objective: Annotated[
         str, typer.Option(help="bytes (off-chip), peak (footprint) or time (with --hw).")

@@ -30,7 +30,8 @@ class ScheduleOptions:
 
     ``scratchpad``: bytes, or a size with its unit; or ``bank``: NAME=BYTES, several scratchpads; or the size of the
     machine ``hw``, which the objective time needs too. ``weights``: stream (past the scratchpad) or resident.
-    ``method``: auto, ilp, decompose, divide, or a baseline by name. ``objective``: bytes, peak or time.
+    ``method``: auto, ilp, decompose, divide, given-order (exact by bytes), or a baseline by name.
+    ``objective``: bytes, peak or time.
     ``max_states`` instead of seconds makes the answer reproducible. ``compare`` runs the baselines beside it. ``out``:
     a file for the schedule; ``plot``: a picture of addresses over steps. From ``phase`` on: what the graph is of.
     """

@@ -25,10 +25,11 @@ from mapping.allocation import (
     solving,
 )
 from mapping.allocation import explain as explain_module
-from mapping.allocation.engines import FOUND, LIMIT, NONE, Answer, Budget
+from mapping.allocation.engines import FOUND, LIMIT, NONE, Answer
 from mapping.allocation.explain import clashing_pins, explain_section, explain_subset
 from mapping.allocation.replan import replan
 from mapping.allocation.spill import suggest_spills
+from mapping.deadline import Budget
 
 
 def test_pins_that_clash_are_told_with_their_places() -> None:

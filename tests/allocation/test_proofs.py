@@ -15,11 +15,11 @@ from mapping.allocation import mip as mip_module
 from mapping.allocation.banks import parse_bank, solve_banks
 from mapping.allocation.check import peak_of
 from mapping.allocation.csv_format import parse_csv
-from mapping.allocation.engines import Budget
 from mapping.allocation.mip import solve_by_mip
 from mapping.allocation.replan import replan
 from mapping.allocation.solving import Engine
 from mapping.allocation.spill import suggest_spills
+from mapping.deadline import Budget
 from mapping.solver import MEET_WITHIN, SolveReport, SolverOptions, solve_model
 
 

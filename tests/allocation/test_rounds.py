@@ -9,12 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from mapping import deadline as deadline_module
 from mapping.allocation import AllocationProblem, Buffer, Gap, check, solve, solving
 from mapping.allocation import engines as engines_module
 from mapping.allocation.by_valley import FITTING, LOWEST, TIGHTEST
-from mapping.allocation.engines import FOUND, LIMIT, NONE, Answer, Budget, Prober
+from mapping.allocation.engines import FOUND, LIMIT, NONE, Answer, Prober
 from mapping.allocation.instance import build_components
 from mapping.allocation.solving import _answer, _ask, _deepen, _local_search, _next_peak, _Part, _start
+from mapping.deadline import Budget
 
 CROWD = AllocationProblem.of([Buffer(f"b{i}", 0, 4, 10 + i) for i in range(20)])
 FIVE = AllocationProblem.of([Buffer("a", 0, 4, 8), Buffer("b", 2, 6, 12), Buffer("c", 5, 9, 4)])
@@ -348,7 +350,7 @@ def test_a_short_trail_is_made_longer_and_the_search_begins_anew(monkeypatch: py
 
 def clock(monkeypatch: pytest.MonkeyPatch, start: float = 0.0) -> list[float]:
     now = [start]
-    monkeypatch.setattr(engines_module.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(deadline_module.time, "perf_counter", lambda: now[0])
     return now
 
 
@@ -385,7 +387,7 @@ def test_the_alarm_is_set_for_what_is_left_and_put_off_at_the_end(monkeypatch: p
             self.ring()
 
     now = clock(monkeypatch, 2.0)
-    monkeypatch.setattr(engines_module.threading, "Timer", Alarm)
+    monkeypatch.setattr(deadline_module.threading, "Timer", Alarm)
     budget, late = Budget(5.0, _start=0.0), Budget(1.0, _start=0.0)
     with budget.running() as same:
         assert same is budget

@@ -120,7 +120,7 @@ def _moves(result: object) -> bool:
 @given(problem=problems(), share=st.floats(0, 1))
 def test_divide_and_master_stay_between_bound_and_baselines(problem: ScheduleProblem, share: float) -> None:
     pytest.importorskip("ortools")
-    from mapping.allocation.engines import Budget
+    from mapping.deadline import Budget
     from mapping.scheduling.master import solve_with_cuts
     from mapping.scheduling.solver_run import SolverRun
 

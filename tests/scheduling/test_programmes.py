@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hw_configs.problems import InputError, PhysicsError
-from mapping.allocation.engines import Budget
+from mapping.deadline import Budget
 from mapping.scheduling import (
     BASELINES,
     Schedule,

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mapping.allocation.engines import Budget
+from mapping.deadline import Budget
 from mapping.scheduling import Residence, Schedule, ScheduleProblem, Transfer, check, solve
 from mapping.scheduling import by_ilp as by_ilp_module
 from mapping.scheduling.baselines import baseline_stays

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mapping.allocation.engines import Budget
+from mapping.deadline import Budget
 from mapping.scheduling import ScheduleProblem
 from mapping.scheduling.down_sets import build_down_sets
 from mapping.scheduling.instance import build_instance

@@ -8,7 +8,7 @@ import pytest
 
 from hw_configs.problems import InputError
 from mapping.allocation.banks import Bank
-from mapping.allocation.engines import Budget
+from mapping.deadline import Budget
 from mapping.scheduling import BASELINES, ScheduleProblem, check, least_peak, solve
 from mapping.scheduling import master as master_module
 from mapping.scheduling.banks import check_banks, solve_in_banks

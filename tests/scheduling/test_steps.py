@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import replace
 from types import SimpleNamespace
@@ -12,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from hw_configs.problems import InputError, PhysicsError
-from mapping.allocation.engines import Budget
+from mapping.deadline import Budget
 from mapping.scheduling import ScheduleProblem, solve, solving
 from mapping.scheduling import by_parts as parts_module
 from mapping.scheduling import peak as peak_module
@@ -30,7 +31,7 @@ from tests.scheduling.strategies import problems
 SOME = settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
 TIGHT = {"a": (4, "x"), "b": (1, "a"), "c": (6, "b"), "e": (2, "c"), "d": (1, "ae")}
 ORDER = (0, 1, 2, 3, 4)
-METHODS = "expected one of auto, ilp, decompose, divide"
+METHODS = "expected one of auto, ilp, decompose, divide, given-order"
 
 
 def tight() -> ScheduleProblem:
@@ -169,6 +170,9 @@ def test_the_parts_of_a_search_follow_its_method_and_size(monkeypatch: pytest.Mo
     monkeypatch.setattr(solving, "LayerSearch", lambda *given: "search")
     monkeypatch.setattr(solving, "_widen", lambda run, search, up_to: seen.append(up_to))
     monkeypatch.setattr(solving, "raise_bound_by_parts", lambda run: seen.append("bound"))
+    monkeypatch.setattr(solving, "raise_bound_by_residency", lambda run: seen.append("certain"))
+    monkeypatch.setattr(solving, "improve_by_orders", lambda run: seen.append("orders"))
+    monkeypatch.setattr(solving, "solve_given_order", lambda run: seen.append("given"))
     monkeypatch.setattr(
         solving, "improve_by_parts", lambda run: (seen.append("improve"), setattr(run, "proved", run.after))
     )
@@ -179,7 +183,7 @@ def test_the_parts_of_a_search_follow_its_method_and_size(monkeypatch: pytest.Mo
         seen.clear()
         run = SimpleNamespace(
             problem=SimpleNamespace(operators=range(operators)), capacity=8, proved=proved, after=after,
-            budget=SimpleNamespace(spent=spent),
+            budget=SimpleNamespace(spent=spent), share_of_time=contextlib.nullcontext,
         )  # fmt: skip
         solving._search(run, method)  # type: ignore[arg-type]
         return list(seen)
@@ -187,10 +191,12 @@ def test_the_parts_of_a_search_follow_its_method_and_size(monkeypatch: pytest.Mo
     assert search("divide", 5) == ["bound", "improve", 512]
     assert search("auto", 149) == [None]
     assert search("decompose", 150) == [None]
-    assert search("auto", 150) == [512, "bound", "improve", None]
-    assert search("auto", 150, proved=True) == [512]
-    assert search("auto", 150, spent=True) == [512]
-    assert search("auto", 150, after=True) == [512, "bound", "improve"]
+    assert search("given-order", 150) == ["given"]
+    assert search("auto", 150) == ["certain", "orders", 512, "bound", "improve", None, "orders"]
+    assert search("auto", 2001) == ["certain", "orders"]
+    assert search("auto", 150, proved=True) == ["certain"]
+    assert search("auto", 150, spent=True) == ["certain"]
+    assert search("auto", 150, after=True) == ["certain", "orders", 512, "bound", "improve"]
 
 
 class Layers:

@@ -1,0 +1,129 @@
+"""Plans for operators in one order, for graphs of hundreds to thousands: residency, addresses, and other orders.
+
+For an order, the programme of residency gives the least bytes that any plan in it moves. The plan gets addresses from
+the allocation engine, which sees all stays; where they are too many for the room, the order is run over real
+addresses after the plan, in several styles, and a plan made for a little less room leaves space between the stays.
+The best order is looked for by annealing. The same programme over what is certain in every order bounds the whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+
+from mapping.scheduling.instance import Instance, build_instance, lists_of
+from mapping.scheduling.order_search import improve_order
+from mapping.scheduling.orders import given_order, greedy_order
+from mapping.scheduling.replacement import replace_by_bytes, replace_in_order
+from mapping.scheduling.residency import residency_of, residency_of_order, solve_residency, stays_with
+from mapping.scheduling.search import COST_SCALE
+from mapping.scheduling.solver_run import SolverRun
+
+__all__ = ["improve_by_orders", "plan_in_order", "raise_bound_by_residency", "solve_given_order"]
+
+_ROOMS: Final = (1.0, 0.97, 0.94, 0.9, 0.86)
+"""Shares of the scratchpad that plans are made for."""
+_STYLES: Final = tuple((short, power) for power in (0.5, 0.0, 1.0) for short in (16, 4, 60))
+_FIRST_ROUNDS: Final = 400
+_ROUNDS_WITHOUT_CLOCK: Final = 40_000
+_ROUNDS_PER_STATE: Final = 64
+_SHARE: Final = 0.12
+"""One order search takes this share of the time that is left, one programme of residency half of it."""
+_PROGRAMME_S: Final = 20.0
+"""A programme of residency takes no longer than this, with or without a clock."""
+
+
+def raise_bound_by_residency(run: SolverRun) -> None:
+    """A proven bound for every order, from what is certain in all of them."""
+    programme = residency_of(run.problem, run.capacity)
+    if len(programme.excess) == 0 or run.budget.spent:
+        return
+    answer = solve_residency(programme, run.budget, seconds=_seconds(run), plan=False, seed=run.seed)
+    run.raise_bound(answer.bound * COST_SCALE)
+
+
+def plan_in_order(run: SolverRun, order: Sequence[int], room: float = 1.0) -> int:
+    """Offer plans of one order, made for a share of the room; the bytes that every plan of the order moves.
+
+    With less than the whole room that bound does not hold for the scratchpad itself, and is 0.
+    """
+    capacity = max(int(run.capacity * room), run.problem.least_budget)
+    programme = residency_of_order(run.problem, order, capacity)
+    answer = solve_residency(programme, run.budget, seconds=_seconds(run), seed=run.seed)
+    bound = answer.bound if capacity == run.capacity else 0
+    stays = replace_by_bytes(run.problem, order, capacity, "belady")
+    if programme.whole:
+        planned = stays_with(programme, order, answer.gaps)
+        stays = min(planned, stays, key=lambda stays: stays.cost(run.problem))
+    if run.offer(stays, f"in order/{room:g}", seconds=_seconds(run)):
+        return bound
+    for style in _STYLES:
+        if run.budget.spent:
+            break
+        placed, offsets = replace_in_order(run.problem, order, run.capacity, "greedy-ilp", stays, style)
+        run.offer(placed, f"in order/{room:g}/placed", offsets)
+    return bound
+
+
+def _seconds(run: SolverRun) -> float:
+    left = run.budget.seconds_left()
+    return _PROGRAMME_S if left is None else min(_PROGRAMME_S, 0.5 * _SHARE * max(left, 0.0))
+
+
+def solve_given_order(run: SolverRun) -> None:
+    """The best plan of the order in which the graph lists its operators; the bound holds for that order alone."""
+    order = given_order(run.problem)
+    for room in _ROOMS:
+        if run.budget.spent or run.proved:
+            return
+        bound = plan_in_order(run, order, room)
+        run.raise_bound(bound * COST_SCALE)
+
+
+def improve_by_orders(run: SolverRun) -> None:
+    """Orders by annealing, for the whole room and for less of it, each with its plan; until the time is over."""
+    instance = build_instance(run.problem)
+    starts = [greedy_order(run.problem), given_order(run.problem)]
+    if run.best is not None:
+        starts.append(run.best[1].order)
+    turn = 0
+    while not run.budget.spent and not run.proved:
+        before = run.cost
+        tried: set[int] = set()
+        for room in _ROOMS:
+            capacity = max(int(run.capacity * room), run.problem.least_budget)
+            if capacity in tried:
+                continue
+            tried.add(capacity)
+            if run.budget.spent or run.proved:
+                return
+            start = (
+                starts[turn % len(starts)] if turn < len(starts) or run.best is None else run.best[1].order
+            )
+            order = _annealed(run, instance, start, room, turn)
+            turn += 1
+            plan_in_order(run, order, room)
+        if run.cost >= before and run.budget.seconds_left() is None:
+            return
+
+
+def _annealed(
+    run: SolverRun, instance: Instance, start: Sequence[int], room: float, turn: int
+) -> tuple[int, ...]:
+    """A better order by Belady's rule in a share of the room, in a share of the time that is left."""
+    capacity = max(int(run.capacity * room), run.problem.least_budget)
+    wait_at, waits = lists_of([list(before) for before in run.problem.predecessors])
+    order = np.array(start, np.int64)
+    rounds, took = _FIRST_ROUNDS, run.budget.elapsed
+    left = run.budget.seconds_left()
+    for again in (False, True):
+        order, _, made = run.budget.call(
+            improve_order, instance.tables, order, wait_at, waits, capacity, rounds, run.seed + 2 * turn + again,
+            run.budget.stop, long=True,
+        )  # fmt: skip
+        run.budget.nodes += int(made) // _ROUNDS_PER_STATE
+        seconds = max(run.budget.elapsed - took, 1e-4)
+        rounds = _ROUNDS_WITHOUT_CLOCK if left is None else int(_FIRST_ROUNDS * _SHARE * left / seconds) + 1
+    return tuple(int(o) for o in order)
