@@ -186,13 +186,13 @@ def test_a_plan_file_keeps_what_streams(tmp_path):
     assert [task.streamed for task in again.tasks if task.kind == "compute"] == [("w",), ("v",)]
 
 
-def test_only_a_scratchpad_machine_streams(tmp_path):
-    system, graph = load_system("desktop"), two_products()
-    gpu = system.workers()[0]
-    other = next(name for name in system.memories if name != gpu.memory)
-    homes = {name: (Home(gpu.memory), Home(other)) for name in "xwv"}
+def test_only_a_scratchpad_machine_and_a_gpu_stream(tmp_path):
+    system, graph = load_system("workstation"), two_products()
+    cpu = next(node for node in system.workers() if node.device.kind == "cpu")
+    other = next(name for name in system.memories if name != cpu.memory)
+    homes = {name: (Home(cpu.memory), Home(other)) for name in "xwv"}
     tasks = tuple(
-        Compute(op.name, "s", operator=op.name, device=gpu.name, source=other, streamed=(op.inputs[1],))
+        Compute(op.name, "s", operator=op.name, device=cpu.name, source=other, streamed=(op.inputs[1],))
         for op in graph.operators
     )
     found = check(Plan("two", system.name, "", tasks, homes), graph, system)
