@@ -11,14 +11,20 @@ from typing import Final
 
 from hw_configs.problems import bad_input, nearest
 
-__all__ = ["BITS", "dtype_bits", "size_bytes"]
+__all__ = ["BITS", "GGUF", "dtype_bits", "size_bytes"]
 
 BITS: Final[dict[str, float]] = {
     "fp64": 64, "fp32": 32, "tf32": 32, "fp16": 16, "bf16": 16, "fp8": 8,
     "int64": 64, "int32": 32, "int16": 16, "int8": 8, "uint8": 8, "int4": 4, "fp4": 4,
     "mxfp8": 8.25, "mxfp4": 4.25, "nvfp4": 4.5, "nf4": 4.5, "bool": 8, "int2": 2,
+    "q8_0": 8.5, "q4_0": 4.5, "q4_1": 5, "q5_0": 5.5, "q5_1": 6, "q2_k": 2.625, "q3_k": 3.4375, "q4_k": 4.5,
+    "q5_k": 5.5, "q6_k": 6.5625, "iq4_nl": 4.5, "iq4_xs": 4.25,
 }  # fmt: skip
-"""Bits per element. nvfp4: 16 elements share an 8-bit scale; nf4: 64 elements share a 32-bit scale."""
+"""Bits per element. nvfp4: 16 elements share an 8-bit scale; nf4: 64 elements share a 32-bit scale. From ``q8_0`` on
+the blocks of GGUF files: 32 elements (k-quants and ``iq4_xs``: 256) with their scales (llama.cpp, ``ggml-common.h``).
+"""
+GGUF: Final = frozenset(name for name in BITS if name[0] == "q" or name.startswith("iq"))
+"""Types of GGUF files: storage of weights alone, computed in the activations' type."""
 
 
 def dtype_bits(dtype: str) -> float:

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Final
 
 from hw_configs.problems import nearest
-from workloads.dtypes import dtype_bits
+from workloads.dtypes import GGUF, dtype_bits
 from workloads.transformer.fields import Fields
 from workloads.transformer.formats import PLAIN, Format, Precision
 from workloads.transformer.shape import Decoder
@@ -38,6 +38,7 @@ ASKED: Final[dict[str, Format]] = {
     "mxfp4": Format("mxfp4", "mxfp4"),
     "nvfp4": Format("nvfp4", "nvfp4"),
     "nf4": Format("nf4"),
+    **{name: Format(name) for name in sorted(GGUF)},
 }
 """Storage and arithmetic of linear layers for element types narrower than 16 bits."""
 
@@ -53,7 +54,8 @@ def read_precision(
     if asked is not None and asked not in ASKED:
         return Precision(asked, kv=kv_dtype or asked)
     if asked is not None:
-        return Precision(own, ASKED[asked], kv=kv_dtype or own, note=note)
+        # A GGUF file keeps its output projection in blocks as well.
+        return Precision(own, ASKED[asked], kv=kv_dtype or own, head=asked in GGUF, note=note)
     section = f.section("quantization_config") or outer.section("quantization_config")
     if section is None:
         section = f.section("compression_config")
