@@ -41,7 +41,7 @@ def services(draw, failing=True):
     make = draw(st.sampled_from([Counts, Resuming, SCHEDULERS.get("vllm"), SCHEDULERS.get("sglang")]))
     workers = tuple(
         worker(
-            f"w{i}", make=make, blocks=draw(st.integers(30, 70)), budget=draw(st.sampled_from([7, 32, 200])),
+            f"w{i}", make=make, blocks=draw(st.integers(31, 70)), budget=draw(st.sampled_from([7, 32, 200])),
             pricer=Affine(draw(st.sampled_from([0.0101, 0.0503])), 0.00107), speed=draw(st.sampled_from([1.0, 2.0])),
         )
         for i in range(count)
