@@ -111,5 +111,5 @@ def _lookup_bytes(request: Request, work: Embedding | Gather) -> float:
     """Rows of a table in whole sectors, and what is written of them."""
     operator, sheet = request.operator, request.sheet
     row = max(1, int(operator.write_bytes // work.m))
-    trace = generate_kernel(f"gather:{SPARSE * work.m}:{row}:{work.m}", Launch(int(sheet.sms)))
+    trace = generate_kernel(f"gather:{SPARSE * work.m}:{row}:{work.m}:stores=0", Launch(int(sheet.sms)))
     return read_bytes(trace, sheet.l2_bytes, line_bytes=SECTOR) + float(operator.write_bytes)

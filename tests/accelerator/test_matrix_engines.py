@@ -38,14 +38,15 @@ def test_a_decode_step_takes_most_of_the_bandwidth_and_no_more(chip: str) -> Non
 
 @pytest.mark.parametrize("chip", [chip for chip in CHIPS if chip != "tpu-v4"])
 def test_eight_bits_are_never_slower_than_sixteen(chip: str) -> None:
-    narrow = "fp8" if "fp8" in load_system(chip).nodes[chip].compute.matrix else "int8"  # type: ignore[union-attr]
+    """In the quicker of the 8-bit types: an engine that widens fp8 passes over the activations for nothing."""
+    rates = load_system(chip).nodes[chip].compute.matrix  # type: ignore[union-attr]
+    narrow = max(("fp8", "int8"), key=lambda dtype: rates.get(dtype, 0.0))
     for phase in ("prefill", "decode"):
         wide, half = (
             offchip.simulate("llama-3-8b", chip, phase=phase, dtype=dtype).makespan_s
             for dtype in ("bf16", narrow)
         )
-        # Activations are made narrow by operators of their own, up to a tenth of a prompt's time.
-        assert half <= wide * 1.1
+        assert half <= wide * (1 + 1e-9)
 
 
 @pytest.mark.parametrize("node", NODES)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -10,7 +11,9 @@ from hw_configs.problems import InputError
 from simulator.cost.model import COST_MODELS, roof_seconds
 from simulator.gpu.lowering import lowered
 from simulator.gpu.model import GPU
+from simulator.gpu.rows import Request, predict
 from simulator.gpu.sheet import memory_key
+from simulator.gpu.simulated_l2 import with_simulated_l2
 from tests.gpu.sheets import NAMES, attention, product, reference
 from tests.typed import operator_of
 from workloads.operators import KINDS, Product
@@ -81,17 +84,27 @@ def test_a_simulated_l2_agrees_where_everything_fits_and_is_near_where_not() -> 
 
 
 def test_attention_and_lookups_are_played_too() -> None:
-    """Prompts whose keys outgrow the L2 read them again; rows that end inside a sector bring all of it."""
-    gpu = reference("t4")
-    played = GPU.with_simulated_l2()
-    long = attention(8, 32, 32, 4096, 4096)
-    closed, simulated = (model.predict_rows([long], gpu.node, gpu.memory)[0] for model in (GPU, played))
-    assert closed == simulated
-    costs = [model.cost(long, gpu.node, gpu.memory) for model in (GPU, played)]
-    assert costs[1].seconds >= costs[0].seconds
-    lookup = operator_of("embedding", 0.0, 40 * 100000, 40 * 100000, "fp16", m=100000, n=20)
-    costs = [model.cost(lookup, gpu.node, gpu.memory) for model in (GPU, played)]
-    assert costs[1].seconds >= costs[0].seconds
+    """Prompts whose keys outgrow the L2 of 4 MiB read them again; rows that end inside a sector bring all of it."""
+    gpu, constants = reference("t4"), GPU.constants
+    sheet = GPU.sheet(gpu.node, gpu.memory)
+    rows = operator_of("embedding", 0.0, 40 * 100000, 40 * 100000, "fp16", m=100000, n=20)
+    fits = attention(1, 4, 4, 512, 512)
+    found = {}
+    for name, operator in (("long", attention(1, 32, 32, 16384, 16384)), ("fits", fits), ("rows", rows)):
+        request = Request(operator, sheet, constants.setup("default"))
+        closed = predict([request], constants)[0]
+        found[name] = closed, with_simulated_l2(request, constants, closed)
+    closed, played = found["long"]
+    assert 1.5 * closed.dram_bytes < played.dram_bytes < 32 * closed.dram_bytes
+    closed, played = found["fits"]
+    assert played.dram_bytes == pytest.approx(closed.dram_bytes)
+    closed, played = found["rows"]
+    # Rows of 40 bytes touch two of a million sectors wherever they begin, each read once; 8 bytes of index a row.
+    sectors = 1e6 * -math.expm1(-0.2)
+    assert played.dram_bytes - rows.write_bytes == pytest.approx(32 * sectors + 8 * 100000, rel=0.02)
+    assert played.kernel_s > 1.2 * closed.kernel_s
+    model = GPU.with_simulated_l2()
+    assert model.cost(rows, gpu.node, gpu.memory).seconds > GPU.cost(rows, gpu.node, gpu.memory).seconds
 
 
 def test_an_lstm_runs_step_by_step() -> None:

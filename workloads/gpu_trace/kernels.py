@@ -250,7 +250,8 @@ def _gather(p: _Asked) -> Iterator[Chunk]:
         drawn = (splitmix64(p["seed"], start, chosen.size) % np.uint64(rows)).astype(np.int64)
         yield _chunk(LOAD, index + chosen * 8, 8, sm)
         yield from _runs(LOAD, table + drawn * width, width, sm)
-        yield from _runs(STORE, out + chosen * width, width, sm)
+        if p["stores"]:
+            yield from _runs(STORE, out + chosen * width, width, sm)
 
 
 def _transpose(p: _Asked) -> Iterator[Chunk]:
@@ -343,7 +344,7 @@ KERNELS: Final[dict[str, _Kernel]] = {
         "decoding over pages of the KV cache",
     ),
     "gather": _Kernel(
-        ("rows", "row_bytes", "count"), {"seed": 1}, _gather,
+        ("rows", "row_bytes", "count"), {"seed": 1, "stores": 1}, _gather,
         lambda p: (p["rows"] + p["count"]) * p["row_bytes"] + p["count"] * 8, "rows of a table by index",
     ),
     "transpose": _Kernel(
