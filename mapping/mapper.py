@@ -173,6 +173,7 @@ MAPPERS: Final[Registry[Mapper]] = Registry(
     "offchip.mappers",
     {
         "single-device": "mapping.placement.single_device:MAPPER",
+        "replay": "mapping.placement.replay:MAPPER",
         "tensor-pipeline": "mapping.partition.tensor_pipeline:MAPPER",
         "stream-weights": "mapping.offload.stream_weights:MAPPER",
         "pim": "mapping.layout.pim:MAPPER",

@@ -14,6 +14,7 @@ from hw_configs import library
 from hw_configs.problems import InputError, Problem, bad_input
 from hw_configs.settings import Settings
 from hw_configs.system import System
+from mapping.mapper import MapperOptions, plan_writer
 from mapping.scheduling.execution import is_schedule_file, schedule_planner
 from offchip.run_options import Options, RunOptions, WorkloadChoices, split_options, workload_options
 from simulator.check import Violation
@@ -107,7 +108,8 @@ def workload_of(model: str | Path | Workload | Graph, what: WorkloadOptions, how
             return workload
         build, batch = _divisible(workload), int(workload.metadata["batch"])
         return _in_microbatches(build(_part_of(batch, count)), batch, count)
-    workload = load_workload(model, replace(what, batch=_part_of(what.batch, count)))
+    ranks = what.ranks or (how.tp if how.tp > 1 else 0)
+    workload = load_workload(model, replace(what, batch=_part_of(what.batch, count), ranks=ranks))
     if count == 1:
         return workload
     _divisible(workload)
@@ -182,7 +184,13 @@ def planner_of(how: RunOptions, system: System, plan: str | Path | Plan | None =
     """What writes the plans of a run: the plan given (a file or object), or the mapper asked for."""
     if plan is None:
         writer, chosen = how.writer(system)
-        return lambda graph, system: writer.plan(graph, system, chosen)
+
+        def planned(graph: Graph, system: System) -> Plan:
+            if how.mapper is None and any(op.place.ranks for op in graph.operators):
+                return plan_writer("replay").plan(graph, system, MapperOptions())
+            return writer.plan(graph, system, chosen)
+
+        return planned
     if how.mapper is not None:
         raise bad_input("a plan is given; a mapper would write another", path="--plan, --mapper")
     if not isinstance(plan, Plan) and is_schedule_file(plan):

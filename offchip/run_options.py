@@ -75,7 +75,7 @@ class RunOptions:
     def writer(self, system: System) -> tuple[PlanWriter, MapperOptions]:
         """Who writes the plans for a system, and the options for it; ``InputError`` for settings it has not."""
         name = self.mapper or default_mapper(system, MapperOptions(self.tp, self.pp))
-        if (self.tp > 1 or self.pp > 1) and name != "tensor-pipeline":
+        if (self.tp > 1 or self.pp > 1) and name not in ("tensor-pipeline", "replay"):
             raise bad_input(
                 f"mapper {name!r} uses one device; --tp and --pp need 'tensor-pipeline'", path="--tp"
             )
@@ -95,6 +95,8 @@ class WorkloadChoices(TypedDict, total=False):
     kv_dtype: str | None
     fused: bool
     dims: Mapping[str, int]
+    ranks: int
+    durations: str
 
 
 class Options(WorkloadChoices, total=False):

@@ -7,6 +7,7 @@ them. It reports everything that is wrong, each with the task's name.
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -142,12 +143,23 @@ def _unknown_in_task(task: Task, graph: Graph, system: System) -> Iterator[Viola
             yield Violation(task.name, f"device {task.device!r} does not compute")
         elif isinstance(task, Compute) and task.streamed and operator is not None:
             yield from (Violation(task.name, why) for why in cannot_stream(task, operator, node, system))
+        yield from _measured(task, operator)
     for tensor in task.addresses:
         if tensor not in made:
             yield Violation(task.name, f"gives an address to {tensor!r}, which it does not make")
     for tensor, memory in task.frees:
         if tensor not in graph.tensors or memory not in system.memories:
             yield Violation(task.name, f"frees ({tensor!r}, {memory!r}), which is not a tensor and a memory")
+
+
+def _measured(task: Compute | Collective, operator: Operator | None) -> Iterator[Violation]:
+    """A task that takes a measured time has one, and streams nothing: that was part of what was measured."""
+    if not task.measured or operator is None:
+        return
+    if operator.measured_s is None or not 0 <= operator.measured_s < math.inf:
+        yield Violation(task.name, f"takes the measured time of {operator.name!r}, which has none")
+    if isinstance(task, Compute) and task.streamed:
+        yield Violation(task.name, "takes a measured time and streams operands beside it")
 
 
 def _hint(name: str, valid: Mapping[str, object]) -> str:

@@ -71,6 +71,9 @@ class Compute:
     scratchpad machine by a path beside its scratchpad (weights through a FIFO), into a GPU in requests over its link
     (zero-copy)."""
     source: str = field(default="", kw_only=True)
+    measured: bool = field(default=False, kw_only=True)
+    """Whether it takes the time that was measured of its operator, beside what else its device does, instead of a
+    predicted one in turn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +112,8 @@ class Collective:
     after: tuple[str, ...] = field(default=(), kw_only=True)
     frees: tuple[tuple[str, str], ...] = field(default=(), kw_only=True)
     addresses: Mapping[str, int] = field(default_factory=dict, kw_only=True)
+    measured: bool = field(default=False, kw_only=True)
+    """Whether it takes no less than the time that was measured of its operator."""
 
 
 Task: TypeAlias = Compute | Transfer | Collective
@@ -273,7 +278,7 @@ class Plan:
 TASK_FIELDS: Final[dict[str, type]] = {
     "name": str, "kind": str, "stream": str, "operator": str, "device": str, "tensor": str, "source": str,
     "target": str, "group": list, "after": list, "frees": list, "addresses": dict, "streamed": list, "chunk_bytes": int,
-    "readers": int, "faults": bool,
+    "readers": int, "faults": bool, "measured": bool,
 }  # fmt: skip
 """The keys of tasks in a file, in the order in which they are written, and the type of each."""
 

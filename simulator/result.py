@@ -396,10 +396,15 @@ def _operator_rows(result: Result) -> list[tuple[str, ...]]:
     line = result.timeline
     whole = sum(end - start for start, end in zip(line.start, line.end, strict=True)) or 1.0
     return [
-        (e["operator"], e["kind"], str(e["calls"]), _time(e["seconds"]), f"{e['seconds'] / whole:.1%}",
+        (_clipped(e["operator"]), e["kind"], str(e["calls"]), _time(e["seconds"]), f"{e['seconds'] / whole:.1%}",
          e["bound_by"])
         for e in entries
     ]  # fmt: skip
+
+
+def _clipped(name: str) -> str:
+    """A name as a table shows it: those of recorded kernels run over lines."""
+    return name if len(name) <= 60 else name[:57] + "..."
 
 
 def _memory_row(use: MemoryUse) -> tuple[str, ...]:

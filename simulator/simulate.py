@@ -27,8 +27,9 @@ from simulator.plan import Compute, Plan, Transfer
 from simulator.result import DeviceUse, MemoryUse, PhaseResult, Result, Timeline, WireUse
 from simulator.rewrite.apply import rewrite
 from simulator.serving.host_time import HostTime
+from simulator.system.analytic import covered_seconds
 from simulator.system.bound_plan import BoundPlan, bind
-from simulator.system.costs import CostTable
+from simulator.system.costs import MEASURED, CostTable
 from simulator.system.engine import PhaseRun, TaskRecord
 from simulator.system.memory import Peak
 from simulator.system.physics import check_phase
@@ -302,13 +303,14 @@ class _Books:
             self._moved(record)
             return
         operator = graph.operator_by_name[task.operator]
+        replayed = isinstance(task, Compute) and task.measured
         memory = self.system.nodes[task.device].memory or task.device
         line.operator.append(operator.name)
         line.operator_kind.append(operator.kind)
         line.device.append(task.device)
         line.bound_by.append(self._bound(record, cost))
         line.launch.append(cost.launch_seconds)
-        line.flops.append(operator.flops)
+        line.flops.append(0.0 if replayed else operator.flops)
         line.bytes.append(float(cost.read_bytes + cost.write_bytes))
         line.energy.append(cost.compute_energy_j + cost.memory_energy_j)
         if isinstance(task, Compute) and task.streamed:
@@ -323,7 +325,7 @@ class _Books:
             self.usage.add(memory, cost.usage)
         self.memory_energy[memory] = self.memory_energy.get(memory, 0.0) + cost.memory_energy_j
         compute = self.system.nodes[task.device].compute
-        if operator.flops and compute is not None:
+        if operator.flops and compute is not None and not replayed:
             least = operator.flops / peak_rate(compute, operator.kind, operator.dtype)
             self.peak_seconds[task.device] = self.peak_seconds.get(task.device, 0.0) + least
 
@@ -392,7 +394,7 @@ class _Books:
             memories=memories,
             energy_j=self._energy(makespan, wires),
             provenance=provenance,
-            warnings=(*workload.unsupported, *self.warnings),
+            warnings=(*workload.notes, *workload.unsupported, *self.warnings),
             counters=self.usage.totals(),
         )
 
@@ -401,19 +403,26 @@ class _Books:
         launch: dict[str, float] = {}
         flops: dict[str, float] = {}
         line = self.timeline
+        replayed: dict[str, list[tuple[float, float]]] = {}
         for index, kind in enumerate(line.kind):
-            if kind == "compute":
+            if line.bound_by[index] == MEASURED:
+                # Streams of a recorded device overlap, and the host's threads are none of its own.
+                if line.operator_kind[index] != "host" and line.end[index] > line.start[index]:
+                    replayed.setdefault(line.device[index], []).append((line.start[index], line.end[index]))
+            elif kind == "compute":
                 device = line.device[index]
                 span = line.end[index] - line.start[index] - line.launch[index]
                 busy[device] = busy.get(device, 0.0) + span
                 launch[device] = launch.get(device, 0.0) + line.launch[index]
                 flops[device] = flops.get(device, 0.0) + line.flops[index]
+        for device, spans in replayed.items():
+            busy[device] = busy.get(device, 0.0) + covered_seconds(spans)
         return [
             DeviceUse(
                 name,
                 busy[name],
-                launch[name],
-                flops[name],
+                launch.get(name, 0.0),
+                flops.get(name, 0.0),
                 _share(busy[name], makespan),
                 _share(self.peak_seconds.get(name, 0.0), makespan),
             )

@@ -89,12 +89,15 @@ class Place:
 
     ``layer`` is -1 before and after the layers. ``training_pass`` is forward, backward, recompute or optimizer in a
     training step. ``axis`` says how tensor parallelism divides the operator (:mod:`simulator.rewrite.split`).
+    ``ranks`` are those of a recorded trace that ran it, each on its ``stream``.
     """
 
     layer: int | None = None
     training_pass: str = ""
     microbatch: int | None = None
     axis: str = ""
+    ranks: tuple[int, ...] = ()
+    stream: str = ""
 
 
 NOWHERE: Final = Place()

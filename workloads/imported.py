@@ -41,7 +41,8 @@ def uncosted_operators(graph: Graph) -> tuple[str, ...]:
     count: Counter[str] = Counter()
     moved: Counter[str] = Counter()
     for op in graph.operators:
-        if op.kind == "custom":
+        replayed = op.place.ranks and op.measured_s is not None
+        if op.kind == "custom" and not replayed:
             name = op.source or op.name
             count[name] += 1
             moved[name] += op.read_bytes + op.write_bytes

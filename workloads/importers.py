@@ -1,8 +1,8 @@
 """From what a user names to a workload: built-in names and files of every supported format.
 
-An importer is a module with two functions: ``recognises(path, head)``, which looks at the name and the first
-bytes of a file, and ``load(path, options)``. Another package can add one under the entry-point group
-``offchip.importers``.
+An importer has two functions: ``recognises(path, head)``, which looks at the name and the first bytes of a
+file, and ``load(path, options)``; a third, ``gathers(path)``, where a folder or a pattern may stand for several
+files. Another package can add one under the entry-point group ``offchip.importers``.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ IMPORTERS: Final[Registry[Importer]] = Registry(
         "huggingface": "workloads.huggingface:IMPORTER",
         "onnx": "workloads.onnx_file:IMPORTER",
         "graph-json": "workloads.graph_json:IMPORTER",
-        "chakra": "workloads.chakra:IMPORTER",
+        "chakra": "workloads.recorded.chakra:IMPORTER",
     },
 )
 
@@ -74,6 +74,10 @@ def _loaded(source: str | Path, options: WorkloadOptions) -> Workload:
         return models.build(name, options)
     if path.is_dir() and (path / "config.json").is_file():
         path = path / "config.json"
+    importers = [IMPORTERS.get(entry) for entry in IMPORTERS]
+    for importer in importers:
+        if not path.is_file() and hasattr(importer, "gathers") and importer.gathers(path):
+            return importer.load(path, options)
     if not path.is_file():
         if "/" in name or path.suffix in (".json", ".onnx", ".et"):
             raise bad_input("not a file" if path.exists() else "no such file", file=name)
@@ -86,7 +90,6 @@ def _loaded(source: str | Path, options: WorkloadOptions) -> Workload:
         head = file.read(HEAD_BYTES)
     if not head:
         raise bad_input("the file is empty", file=name)
-    importers = [IMPORTERS.get(entry) for entry in IMPORTERS]
     for importer in importers:
         if importer.recognises(path, head):
             return importer.load(path, options)

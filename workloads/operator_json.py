@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from hw_configs.problems import nearest
+from hw_configs.whole_number import is_whole
 from workloads.graph import Operator, Place, Tensor
 from workloads.operators import Attention, Gather, GroupedProduct, Product, Rows, Scatter, Work
 from workloads.operators.fit import misfits
@@ -39,6 +40,8 @@ _COMMON: Final[Mapping[str, FieldInfo]] = {
         ("pass", str, "", "pass of a training step", 0, _PASSES),
         ("microbatch", int, "", "micro-batch it belongs to", 0, ()),
         ("tp", str, "", "how tensor parallelism divides it", 0, ()),
+        ("ranks", str, "", "ranks of a recorded trace that ran it: 0, or 0,1,2", 0, ()),
+        ("stream", str, "", "stream of each of these ranks that it ran on", 0, ()),
         ("residency", str, "", "where its inputs stand before it runs", 0, _RESIDENCIES),
         ("workspace_bytes", int, "B", "held while it runs", 0, ()),
         ("source_type", str, "", "what it was imported from", 0, ()),
@@ -120,7 +123,8 @@ def read_operator(row: StatedOperator, tensors: Mapping[str, Tensor]) -> tuple[O
         row.name, work, row.inputs, row.outputs, row.updates, row.dtype, reads, writes, beside_read, beside_written,
         workspace_bytes=workspace,
     )  # fmt: skip
-    return _placed(operator, common), []
+    placed = _placed(operator, common, faults)
+    return (None, faults) if faults else (placed, [])
 
 
 def _fault(problem: FieldProblem, derived: str) -> Fault:
@@ -131,7 +135,18 @@ def _fault(problem: FieldProblem, derived: str) -> Fault:
     return Fault(path, problem.message, problem.suggestion)
 
 
-def _placed(operator: Operator, common: Mapping[str, FieldValue]) -> Operator:
+def _ranks(text: str, faults: list[Fault]) -> tuple[int, ...]:
+    """The ranks of a list such as ``0,1,2``."""
+    parts = text.split(",") if text else []
+    if all(is_whole(part) for part in parts) and len(set(parts)) == len(parts):
+        return tuple(int(part) for part in parts)
+    faults.append(
+        Fault(("attributes", "ranks"), f"found {text!r:.80}; expected different whole numbers, as in 0,1,2")
+    )
+    return ()
+
+
+def _placed(operator: Operator, common: Mapping[str, FieldValue], faults: list[Fault]) -> Operator:
     measured = common.get("measured_s")
     if measured is None and "runtime_us" in common:
         measured = float(common["runtime_us"]) / 1e6
@@ -141,6 +156,8 @@ def _placed(operator: Operator, common: Mapping[str, FieldValue]) -> Operator:
         training_pass=str(common.get("pass", "")),
         microbatch=None if microbatch is None else int(microbatch),
         axis=str(common.get("tp", "")),
+        ranks=_ranks(str(common.get("ranks", "")), faults),
+        stream=str(common.get("stream", "")),
     )
     return replace(
         operator,
@@ -316,7 +333,8 @@ def _stated(op: Operator) -> dict[str, FieldValue]:
     place = op.place
     stated: dict[str, FieldValue | None] = {
         "layer": place.layer, "pass": place.training_pass or None, "microbatch": place.microbatch,
-        "tp": place.axis or None, "residency": op.residency or None, "workspace_bytes": op.workspace_bytes or None,
+        "tp": place.axis or None, "ranks": ",".join(map(str, place.ranks)) or None, "stream": place.stream or None,
+        "residency": op.residency or None, "workspace_bytes": op.workspace_bytes or None,
         "source_type": op.source or None, "measured_s": op.measured_s,
     }  # fmt: skip
     return {key: value for key, value in stated.items() if value is not None}

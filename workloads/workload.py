@@ -9,12 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
-from hw_configs.problems import InputError, Problem
+from hw_configs.problems import InputError, Problem, nearest
 from hw_configs.typed_fields import wrong_types
 from workloads.graph import Attribute, Graph
 
-__all__ = ["Phase", "Workload", "WorkloadOptions"]
+__all__ = ["DURATIONS", "Phase", "Workload", "WorkloadOptions"]
+
+DURATIONS: Final = ("measured", "model")
+"""Where the times of a recorded trace come from: what was measured, or the simulator wherever it can say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +40,8 @@ class Workload:
     metadata: Mapping[str, Attribute] = field(default_factory=dict)
     unsupported: tuple[str, ...] = ()
     """Source operators without a cost rule, one line each, with their share of the graph."""
+    notes: tuple[str, ...] = ()
+    """What else a user should know of how the source was read, a line each."""
     at_batch: Callable[[int], Workload] | None = field(default=None, compare=False, repr=False)
     """Builds the same workload at another batch; None for one that is no more than its graphs."""
 
@@ -48,7 +54,8 @@ class WorkloadOptions:
     ``generate`` is above zero, a forward pass otherwise). ``prompt`` is the context of a decode step.
     ``fused`` asks for the kernels serving engines run (one QKV product, one attention kernel); without it
     every projection and every step of attention is an operator of its own. ``dims`` gives values to the
-    symbolic dimensions of an imported graph.
+    symbolic dimensions of an imported graph. Of a recorded trace: ``ranks`` for which one rank's file stands (0: that
+    rank alone), and whether what was measured is replayed (``durations``: measured) or predicted (model).
     """
 
     phase: str | None = None
@@ -60,6 +67,8 @@ class WorkloadOptions:
     kv_dtype: str | None = None
     fused: bool = True
     dims: Mapping[str, int] = field(default_factory=dict)
+    ranks: int = 0
+    durations: str = "measured"
 
     def __post_init__(self) -> None:
         problems = wrong_types(self)
@@ -71,6 +80,7 @@ class WorkloadOptions:
                 ("batch", self.batch, 1),
                 ("prompt", self.prompt, 1),
                 ("generate", self.generate, 0),
+                ("ranks", self.ranks, 0),
                 ("chunk", self.chunk if self.chunk is not None else 1, 1),
             )
             if value < least
@@ -79,5 +89,8 @@ class WorkloadOptions:
             problems.append(
                 Problem(f"found {self.phase!r}; expected prefill, decode or train", path="--phase")
             )
+        if self.durations not in DURATIONS:
+            found = f"found {self.durations!r}; expected {' or '.join(DURATIONS)}"
+            problems.append(Problem(found, path="--durations", suggestion=nearest(self.durations, DURATIONS)))
         if problems:
             raise InputError(problems)

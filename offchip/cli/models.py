@@ -113,6 +113,7 @@ def _facts(name: str, workload: Workload) -> dict[str, Any]:
     facts["phases"] = [_phase_facts(phase) for phase in shown]
     facts["phase_count"] = len(workload.phases)
     facts["unsupported"] = list(workload.unsupported)
+    facts["notes"] = list(workload.notes)
     return facts
 
 
@@ -188,7 +189,7 @@ def _print(facts: dict[str, Any]) -> None:
         )
     if "budgets" in facts:
         _print_budgets(facts["budgets"])
-    for line in facts["unsupported"]:
+    for line in (*facts["notes"], *facts["unsupported"]):
         print(line)
 
 

@@ -33,6 +33,9 @@ def simulate(
         bool, typer.Option("--unfused", help="every projection an operator of its own")
     ] = False,
     dim: Annotated[list[str] | None, typer.Option(help="NAME=SIZE of a symbolic ONNX dimension")] = None,
+    durations: Annotated[
+        str, typer.Option(help="of a recorded trace: measured, or model where the simulator can say")
+    ] = "measured",
     mapper: Annotated[str | None, typer.Option(help="who writes the plan; see 'offchip mappers'")] = None,
     setting: Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE for the mapper")] = None,
     tp: Annotated[int, typer.Option(help="devices that share each operator")] = 1,
@@ -68,7 +71,7 @@ def simulate(
             phase=phase, batch=batch, prompt=prompt, generate=generate, chunk=chunk, dtype=dtype,
             kv_dtype=kv_dtype, fused=not unfused, dims=dims, mapper=mapper, settings=settings, tp=tp, pp=pp,
             microbatches=microbatches, fidelity=fidelity, cost_model=cost_model, collective=collective, engine=engine,
-            engine_version=engine_version,
+            engine_version=engine_version, durations=durations,
         )  # fmt: skip
     written = []
     if out is not None:

@@ -18,7 +18,7 @@ from hw_configs.device import Accelerator
 from hw_configs.system import MemorySpace, Node
 from simulator.accelerator.array import ArrayShape, Product, array_clocks, streamed_elements
 from simulator.accelerator.lowering import Lowered, lowered
-from simulator.cost.model import OperatorCost, arithmetic_joules, energy_per_operation, peak_rate
+from simulator.cost.model import FREE_KINDS, OperatorCost, arithmetic_joules, energy_per_operation, peak_rate
 from simulator.cost.roofline import COMMUNICATION_KINDS, ROOFLINE
 from workloads.dtypes import dtype_bits
 from workloads.graph import Operator
@@ -51,7 +51,7 @@ class ScratchpadModel:
 
         Raises ``InputError`` for communication and for an element type that the device has no rate for.
         """
-        if operator.kind == "view" or operator.kind in COMMUNICATION_KINDS or not covers(node):
+        if operator.kind in FREE_KINDS or operator.kind in COMMUNICATION_KINDS or not covers(node):
             return ROOFLINE.cost(operator, node, memory)
         assert isinstance(node.device, Accelerator)
         device = node.device

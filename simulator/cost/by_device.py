@@ -11,7 +11,7 @@ from typing import Final
 from hw_configs.device import Gpu
 from hw_configs.system import MemorySpace, Node
 from simulator.accelerator.model import SCRATCHPAD
-from simulator.cost.model import OperatorCost
+from simulator.cost.model import FREE_KINDS, OperatorCost
 from simulator.csd.model import drive_attention, engine_serves
 from simulator.gpu.model import EAGER, GPU, GpuModel
 from workloads.graph import Operator
@@ -32,7 +32,7 @@ class ByDevice:
 
     def cost(self, operator: Operator, node: Node, memory: MemorySpace) -> OperatorCost:
         """The cost of an operator on a node that works in a memory; ``InputError`` if it can't run there."""
-        if isinstance(node.device, Gpu) and operator.kind != "view":
+        if isinstance(node.device, Gpu) and operator.kind not in FREE_KINDS:
             return self.gpu.cost(operator, node, memory)
         if engine_serves(operator, node):
             return drive_attention(operator, node, memory)

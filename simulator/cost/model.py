@@ -25,6 +25,7 @@ from workloads.operators import KINDS
 __all__ = [
     "COST_MODELS",
     "DEFAULT_COST_MODEL",
+    "FREE_KINDS",
     "CostModel",
     "OperatorCost",
     "arithmetic_joules",
@@ -108,6 +109,8 @@ _BUILT_OF: Final[dict[str, RunsAs]] = {
 """Integers put together from narrower ones, with operations per multiply-add. Four 32-bit ones make the low half of a
 64-bit product (three multiplications and their carries); of fp32, which is exact to 24 bits, 32 bits take 12-bit
 digits: six products that reach the low half, and their carries."""
+FREE_KINDS: Final = frozenset({"view", "host"})
+"""Kinds that take no time of a device."""
 MATRIX_KINDS: Final = frozenset(name for name, kind in KINDS.items() if kind.matrix)
 """Kinds whose arithmetic runs on matrix units where a device has them."""
 

@@ -30,7 +30,7 @@ from typing import Any, Final
 from hw_configs.device import ComputationalStorage, Gpu
 from hw_configs.problems import bad_input
 from hw_configs.system import MemorySpace, Node
-from simulator.cost.model import OperatorCost, arithmetic_joules, energy_per_operation, peak_rate
+from simulator.cost.model import FREE_KINDS, OperatorCost, arithmetic_joules, energy_per_operation, peak_rate
 from workloads.graph import Operator
 from workloads.operators import KINDS, Activation, Attention, Norm, Product, Rotary, Rows
 
@@ -203,7 +203,7 @@ class Roofline:
         for the operator's element type.
         """
         kind = operator.kind
-        if kind == "view":
+        if kind in FREE_KINDS:
             return OperatorCost(0.0, 0.0, "none", 0, 0, 0.0, 0.0)
         if kind in COMMUNICATION_KINDS:
             raise bad_input(f"operator {operator.name!r} is communication ({kind}); links set its time")

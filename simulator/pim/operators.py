@@ -16,7 +16,7 @@ from hw_configs.device import Accelerator, Pim
 from hw_configs.problems import bad_input
 from hw_configs.system import Node, System
 from hw_configs.vector_unit import VectorUnit
-from simulator.cost.model import OperatorCost
+from simulator.cost.model import FREE_KINDS, OperatorCost
 from simulator.counters import Usage
 from simulator.pim.pricing import FIGURES, Pricer
 from simulator.pim.recipes import HostStage, Kernel, Stage, check_kernel, recipe
@@ -86,7 +86,7 @@ class PimCosts:
 
     def cost(self, operator: Operator, device: str, kernel: Kernel, start_s: float) -> OperatorCost:
         """The cost of an operator that starts on a device at a time; ``InputError`` for a kernel that misfits."""
-        if operator.kind == "view":
+        if operator.kind in FREE_KINDS:
             return _NOTHING
         site = self._site(device, str(kernel.get("rules", "published")))
         steps = self._steps(operator, kernel, site)

@@ -17,12 +17,12 @@ from simulator.link.flows import Load
 from simulator.plan import Collective
 from simulator.system.admission import last_moments
 from simulator.system.bound_plan import BoundPlan, shared_memories, streamed_bytes
-from simulator.system.costs import CostTable
+from simulator.system.costs import CostTable, measured_cost
 from simulator.system.engine import LEVERS, PhaseRun, TaskRecord
 from simulator.system.memory import MemoryLedger, out_of_memory
 from workloads.graph import Graph
 
-__all__ = ["run_analytic"]
+__all__ = ["covered_seconds", "run_analytic"]
 
 Moment = tuple[float, int, bool, int]
 """Time, index of the task, whether it is a release, number of the copy."""
@@ -61,7 +61,10 @@ class _Closed:
         if task.kind == "collective":
             self._meet(index, task, ready)
             return
-        if task.kind == "compute":
+        if task.kind == "compute" and task.measured:
+            known = measured_cost(self.graph.operator_by_name[task.operator])
+            self._record(index, TaskRecord(task, ready, ready + known.seconds, known))
+        elif task.kind == "compute":
             ready = max(ready, self.device_free.get(task.device, self.start))
             cost = self.costs.operator(self.graph.operator_by_name[task.operator], task.device, ready)
             end = ready + cost.launch_seconds + cost.seconds
@@ -139,7 +142,8 @@ class _Closed:
             for resource, total in load.items():
                 self._flowed(resource, total, end, seconds[resource])
             end += max(seconds.values(), default=0.0)
-        return end, sent, got
+        least = measured_cost(operator).seconds if task.measured else 0.0
+        return max(end, start + least), sent, got
 
     def result(self) -> PhaseRun:
         # Flows that overlap here share wires in truth: no run is shorter than what a wire has to carry.
@@ -149,7 +153,10 @@ class _Closed:
         for resource, drawn in self.drawn.items():
             total = drawn + self.carried.get(resource, 0.0)
             end = max(end, self.start + total / self.costs.capacity[resource])
-        busy = {resource: max(_union(self.spans[resource]), seconds) for resource, seconds in work.items()}
+        busy = {
+            resource: max(covered_seconds(self.spans[resource]), seconds)
+            for resource, seconds in work.items()
+        }
         return PhaseRun(self.records, self.start, end, self.carried, busy, self._ledger(end))
 
     def _ledger(self, phase_end: float) -> MemoryLedger:
@@ -237,7 +244,7 @@ class _Closed:
             raise out_of_memory(ledger, self.system, {memory: (at, 0)}, LEVERS)
 
 
-def _union(spans: list[tuple[float, float]]) -> float:
+def covered_seconds(spans: list[tuple[float, float]]) -> float:
     """Seconds that at least one of the spans covers."""
     covered, reached = 0.0, float("-inf")
     for begin, end in sorted(spans):

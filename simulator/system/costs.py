@@ -29,7 +29,16 @@ if TYPE_CHECKING:
     from simulator.pim.operators import PimCosts
     from simulator.pim.recipes import Kernel
 
-__all__ = ["CHUNK_READERS", "CostTable", "MeasuredMemory", "Path", "Round", "Traffic"]
+__all__ = [
+    "CHUNK_READERS",
+    "MEASURED",
+    "CostTable",
+    "MeasuredMemory",
+    "Path",
+    "Round",
+    "Traffic",
+    "measured_cost",
+]
 
 CHUNK_READERS: Final = 32
 """Reads in flight when a host fetches chunks: 32 threads (LLM in a flash, arXiv:2312.11514, section 4)."""
@@ -78,6 +87,16 @@ class MeasuredMemory:
     write_bytes_per_s: float
     read_j_per_byte: float
     write_j_per_byte: float
+
+
+MEASURED: Final = "measured"
+"""What bounds an operator that takes its measured time."""
+
+
+def measured_cost(operator: Operator) -> OperatorCost:
+    """The cost of an operator that takes the time it was measured with: what it moved and drew is not known."""
+    assert operator.measured_s is not None
+    return OperatorCost(operator.measured_s, 0.0, MEASURED, 0, 0, 0.0, 0.0)
 
 
 class CostTable:

@@ -24,7 +24,7 @@ from simulator.link.flows import Flow, FlowNetwork
 from simulator.plan import Collective, Compute, Task, Transfer
 from simulator.system.admission import Admission
 from simulator.system.bound_plan import BoundPlan, shared_memories, streamed_bytes
-from simulator.system.costs import CostTable
+from simulator.system.costs import CostTable, measured_cost
 from simulator.system.memory import MemoryLedger, out_of_memory
 from workloads.graph import Graph
 
@@ -104,7 +104,7 @@ class _Run:
         """Devices that more than one stream computes on need a lock; the others are serial by themselves."""
         streams: dict[str, set[str]] = {}
         for task in self.bound.tasks:
-            if task.kind == "compute":
+            if task.kind == "compute" and not task.measured:
                 streams.setdefault(task.device, set()).add(task.stream)
         return {
             device: simpy.Resource(self.env, capacity=1) for device, used in streams.items() if len(used) > 1
@@ -159,6 +159,9 @@ class _Run:
         return self.awaited[index]
 
     def _compute(self, index: int, task: Compute) -> Steps:
+        if task.measured:
+            yield from self._replay(index, task)
+            return
         lock = self.locks.get(task.device)
         if lock is None:
             yield from self._run_kernel(index, task)
@@ -166,6 +169,13 @@ class _Run:
             with lock.request() as turn:
                 yield turn
                 yield from self._run_kernel(index, task)
+
+    def _replay(self, index: int, task: Compute) -> Steps:
+        """An operator that takes the time it was recorded with."""
+        start, cost = self.env.now, measured_cost(self.graph.operator_by_name[task.operator])
+        if cost.seconds > 0:
+            yield self.env.timeout(cost.seconds)
+        self.records[index] = TaskRecord(task, start, self.env.now, cost)
 
     def _run_kernel(self, index: int, task: Compute) -> Steps:
         start = self.env.now
@@ -231,6 +241,9 @@ class _Run:
                 got[target] = got.get(target, 0.0) + size
             yield self.env.timeout(latency * round_.hops)
             yield self.env.all_of(self.network.start_all(flows))
+        left = start + (measured_cost(operator).seconds if task.measured else 0.0) - self.env.now
+        if left > 0:
+            yield self.env.timeout(left)
         for gate in gates:
             gate.succeed((start, sent, got))
 

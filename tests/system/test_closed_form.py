@@ -6,14 +6,14 @@ import pytest
 from machines import analytic_run, event_run, move, op, plan, run_task, tensors, two_gpus
 
 from simulator.plan import Plan
-from simulator.system.analytic import _union
+from simulator.system.analytic import covered_seconds
 from workloads.graph import Graph
 
 
 def test_seconds_that_spans_cover() -> None:
-    assert _union([]) == 0
-    assert _union([(1.0, 3.0), (2.0, 4.0), (0.5, 1.5), (6.0, 7.0), (6.0, 6.5)]) == 4.5
-    assert _union([(-3.0, -2.0), (-2.5, -1.0)]) == 2.0
+    assert covered_seconds([]) == 0
+    assert covered_seconds([(1.0, 3.0), (2.0, 4.0), (0.5, 1.5), (6.0, 7.0), (6.0, 6.5)]) == 4.5
+    assert covered_seconds([(-3.0, -2.0), (-2.5, -1.0)]) == 2.0
 
 
 def test_releases_come_before_what_begins_then() -> None:

@@ -435,17 +435,17 @@ def test_what_older_files_count_in_their_flops_finds_its_field():
 
 
 def test_a_saved_trace_of_no_tensors_reads_back(tmp_path):
-    from workloads.chakra import TraceNode, trace_bytes
+    from workloads.recorded.chakra_file import TraceNode, trace_bytes
 
     nodes = [
         TraceNode(0, "load", "memory_load", attributes={"tensor_size": 4096}),
-        TraceNode(1, "gemm", "compute", (), (0,), 37, {"num_ops": 2_000_000, "tensor_size": 8192}),
-        TraceNode(2, "sum", "collective", (), (1,), 0, {"comm_type": 0, "comm_size": 1024}),
-        TraceNode(3, "add", "compute", (), (2, 0), 0, {"num_ops": 10, "tensor_size": 20}),
+        TraceNode(1, "gemm", "compute", (), (0,), 37, 0, {"num_ops": 2_000_000, "tensor_size": 8192}),
+        TraceNode(2, "sum", "collective", (), (1,), 0, 0, {"comm_type": 0, "comm_size": 1024}),
+        TraceNode(3, "add", "compute", (), (2, 0), 0, 0, {"num_ops": 10, "tensor_size": 20}),
     ]
     path = tmp_path / "rank.et"
     path.write_bytes(trace_bytes(nodes))
-    graph = load_workload(path).phases[0].graph
+    graph = load_workload(path, WorkloadOptions(ranks=2)).phases[0].graph
     assert graph_from_json(graph_to_json(graph)) == graph
 
 

@@ -29,6 +29,7 @@ from workloads.operators.rows import (
     Elementwise,
     Embedding,
     Gather,
+    Host,
     Loss,
     Norm,
     Optimizer,
@@ -50,7 +51,7 @@ from workloads.operators.work import FieldInfo, FieldValue, Work, fields_of
 __all__ = [
     "KINDS", "Activation", "AllGather", "AllReduce", "AllToAll", "Attention", "Broadcast", "CollectiveWork",
     "Convolution", "Copy", "Custom", "Elementwise", "Embedding", "FieldInfo", "FieldValue", "Gather",
-    "GroupedProduct", "LinearAttention", "Loss", "Message", "Norm", "Optimizer", "Pool", "Product", "Quantize",
+    "GroupedProduct", "Host", "LinearAttention", "Loss", "Message", "Norm", "Optimizer", "Pool", "Product", "Quantize",
     "Receive", "Recurrence", "Reduce", "ReduceScatter", "Resize", "Rotary", "Rows", "Scatter", "Send", "Softmax",
     "Sort", "TopK", "View", "Work", "causal_pairs", "fields_of",
 ]  # fmt: skip
@@ -60,7 +61,7 @@ KINDS: Final[dict[str, type[Work]]] = {
     for kind in (
         Product, GroupedProduct, Attention, Convolution, Norm, Quantize, Softmax, Activation, Elementwise, Rotary,
         Embedding, Gather, Scatter, Sort, TopK, Pool, Reduce, Resize, Copy, View, Recurrence, LinearAttention, Loss,
-        Optimizer, AllReduce, AllGather, ReduceScatter, AllToAll, Broadcast, Send, Receive, Custom,
+        Optimizer, AllReduce, AllGather, ReduceScatter, AllToAll, Broadcast, Send, Receive, Host, Custom,
     )
 }  # fmt: skip
 """Every operator kind by the name that files give it, as the field's operator tables do."""

@@ -20,6 +20,7 @@ from workloads.operators import (
     Custom,
     Embedding,
     GroupedProduct,
+    Host,
     LinearAttention,
     Message,
     Optimizer,
@@ -110,7 +111,7 @@ def _problems(work: Work, operands: _Operands) -> Iterator[FieldProblem]:
     elif isinstance(work, CollectiveWork | Message):
         yield from _exchanged(work, operands)
     else:
-        assert isinstance(work, Custom | View)
+        assert isinstance(work, Custom | Host | View)
 
 
 def _elements(tensor: Tensor) -> int:

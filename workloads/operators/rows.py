@@ -15,6 +15,7 @@ __all__ = [
     "Elementwise",
     "Embedding",
     "Gather",
+    "Host",
     "Loss",
     "Norm",
     "Optimizer",
@@ -199,6 +200,14 @@ class View(Work):
 
     kind: ClassVar[str] = "view"
     unused: ClassVar[Mapping[str, str]] = dict.fromkeys(("share", "extra_flops"), "a view computes nothing")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Host(Work):
+    """Work of the host's software (a framework's thread, a launch): no device does it, and its time is measured."""
+
+    kind: ClassVar[str] = "host"
+    unused: ClassVar[Mapping[str, str]] = dict.fromkeys(("share", "extra_flops"), "no device computes it")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
