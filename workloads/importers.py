@@ -40,6 +40,7 @@ IMPORTERS: Final[Registry[Importer]] = Registry(
     "importer",
     "offchip.importers",
     {
+        "kineto": "workloads.recorded.kineto:IMPORTER",
         "huggingface": "workloads.huggingface:IMPORTER",
         "onnx": "workloads.onnx_file:IMPORTER",
         "graph-json": "workloads.graph_json:IMPORTER",

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, cast
@@ -43,7 +43,8 @@ from workloads.operators import (
 )
 from workloads.recorded.chakra_file import NODE_TYPES, TraceNode, begins_trace, read_trace
 from workloads.recorded.graph import recorded_graph, replicated
-from workloads.recorded.nodes import RankTrace, RecordedNode, Role, clipped
+from workloads.recorded.lone_rank import alone
+from workloads.recorded.nodes import RankTrace, RecordedNode, Role
 from workloads.workload import Phase, Workload, WorkloadOptions
 
 __all__ = ["IMPORTER"]
@@ -295,32 +296,6 @@ def _groups(files: Sequence[_File]) -> dict[str, tuple[int, ...]]:
     return {name: tuple(ranks) for name, ranks in found.items()}
 
 
-def _communication(trace: RankTrace) -> Iterator[RecordedNode]:
-    return (node for node in trace.nodes if node.role in ("collective", "send", "receive"))
-
-
-def _alone(trace: RankTrace, durations: str) -> tuple[RankTrace, list[str]]:
-    """One rank without the others: its collectives take the time that was measured, where one was of each."""
-    met = list(_communication(trace))
-    if not met:
-        return replace(trace, rank=0), []
-    if durations == "model" or any(node.measured_s is None or node.role != "collective" for node in met):
-        raise bad_input(
-            f"{trace.file} is the work of one of several ranks ({len(met)} communication nodes, first "
-            f"{clipped(met[0].name)!r}); name a folder with the files of all ranks, or give the number of ranks, which "
-            "all do alike: --tp N",
-            path="--tp",
-        )
-    nodes = tuple(
-        replace(node, role="device", work=Custom(), moved_bytes=0, written_bytes=0)
-        if node.role == "collective"
-        else node
-        for node in trace.nodes
-    )
-    note = f"{trace.file}: its {len(met)} collectives take their measured time; other ranks are not simulated"
-    return RankTrace(0, trace.file, nodes), [note]
-
-
 class _ChakraImporter:
     """Reads Chakra traces; see :class:`workloads.importers.Importer`."""
 
@@ -373,8 +348,8 @@ class _ChakraImporter:
             raise bad_input(f"found {count}; expected at most {MAX_RANKS}", path="--tp")
         trace = _Reader(replace(files[0], rank=min(files[0].rank, count - 1)), groups, count).trace()
         if count == 1:
-            alone, notes = _alone(trace, options.durations)
-            return [alone], notes
+            lone, notes = alone(trace, options.durations)
+            return [lone], notes
         note = (
             f"{files[0].path}: one rank's trace stands for all {count}; peers are those at the same distance"
         )
