@@ -9,14 +9,17 @@ External data is never opened. Shapes come from ``onnx.shape_inference`` node by
 from __future__ import annotations
 
 import mmap
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, overload
 
 from hw_configs.problems import InputError, Problem, bad_input
 from workloads.dtypes import dtype_bits
 from workloads.fusion import fuse_pointwise
-from workloads.graph import check_graph
+from workloads.graph import Attribute, Graph, check_graph
 from workloads.imported import uncosted_operators
+from workloads.onnx_cache import LanguageModel, language_model
 from workloads.protobuf_wire import BYTES, Skeleton, WireError, fields, skeleton
 from workloads.workload import Phase, Workload, WorkloadOptions
 
@@ -98,12 +101,17 @@ class _OnnxImporter:
 
     def load(self, path: Path, options: WorkloadOptions) -> Workload:
         """The model as a workload of one phase, with the sizes that the options give its dimensions."""
-        _refuse(options, str(path))
         model = load_model(path)
-        from workloads.onnx_graph import OnnxGraph
-
+        language = language_model(model)
+        if language is not None and (options.phase == "train" or _names_tokens(language, options)):
+            language = None
+        _refuse(options, str(path), language is not None)
         if model.functions:
             model = _inlined(model, str(path))
+        if language is not None:
+            return _language_workload(path, model, language, options)
+        from workloads.onnx_graph import OnnxGraph
+
         walk = OnnxGraph(model, str(path), options)
         graph = check_graph(walk.graph(path.stem), str(path))
         if not graph.operators:
@@ -119,6 +127,73 @@ class _OnnxImporter:
         return Workload(graph.name, [Phase(kind, kind, graph)], dict(graph.metadata), unsupported)
 
 
+def _names_tokens(language: LanguageModel, options: WorkloadOptions) -> bool:
+    """Whether the user gives the dimensions of tokens their sizes, which makes one forward pass of the file."""
+    return any(name in options.dims for name in (*language.step, *language.past, *language.total))
+
+
+def _language_workload(
+    path: Path, model: onnx.ModelProto, language: LanguageModel, options: WorkloadOptions
+) -> Workload:
+    """A prefill, and a decode step for every token that is generated after its own."""
+    prompt, total = options.prompt, options.prompt + options.generate
+
+    def step(label: str, new: int, before: int) -> Phase:
+        from workloads.onnx_graph import OnnxGraph
+
+        sized = replace(options, dims={**options.dims, **language.sizes(new, before)})
+        walk = OnnxGraph(model, str(path), sized, language.caches, total)
+        graph = check_graph(walk.graph(f"{path.stem}.{label}"), str(path))
+        if options.fused:
+            graph = fuse_pointwise(graph)
+        sizes: dict[str, Attribute] = {"batch": options.batch, "new_tokens": new, "context": new + before}
+        kind = "prefill" if label == "prefill" else "decode"
+        graph = replace(graph, structure=f"{path.stem}.{kind}", metadata={**graph.metadata, **sizes})
+        return Phase(label, kind, graph, options.batch)
+
+    if options.phase == "decode":
+        phases: Sequence[Phase] = [step("decode", 1, prompt - 1)]
+    else:
+        steps = options.generate if options.phase is None else 0
+        phases = _Steps(
+            lambda index: step(
+                "decode" if index else "prefill", *((1, prompt + index - 1) if index else (prompt, 0))
+            ),
+            1 + steps,
+        )
+    first = phases[0].graph
+    metadata = {**first.metadata, "kv_bytes_per_token": _bytes_per_token(first, language)}
+    return Workload(path.stem, phases, metadata, uncosted_operators(first))
+
+
+def _bytes_per_token(graph: Graph, language: LanguageModel) -> int:
+    """Bytes of one token of one sequence in all caches, whose first side is the batch."""
+    held = [graph.tensors[name] for name in language.caches if name in graph.tensors]
+    rooms = [tensor.shape[language.caches[tensor.name]] * max(tensor.shape[0], 1) for tensor in held]
+    return sum(tensor.size_bytes // max(room, 1) for tensor, room in zip(held, rooms, strict=True))
+
+
+class _Steps(Sequence[Phase]):
+    """Phases that are built when they are asked for."""
+
+    def __init__(self, build: Callable[[int], Phase], number: int) -> None:
+        self.build, self.number = build, number
+
+    def __len__(self) -> int:
+        return self.number
+
+    @overload
+    def __getitem__(self, index: int) -> Phase: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Phase]: ...
+    def __getitem__(self, index: int | slice) -> Phase | Sequence[Phase]:
+        if isinstance(index, slice):
+            return [self[place] for place in range(*index.indices(self.number))]
+        if not -self.number <= index < self.number:
+            raise IndexError(index)
+        return self.build(index % self.number)
+
+
 def _inlined(model: onnx.ModelProto, file: str) -> onnx.ModelProto:
     """The model with its own functions written out where they are called."""
     from onnx import inliner
@@ -130,16 +205,19 @@ def _inlined(model: onnx.ModelProto, file: str) -> onnx.ModelProto:
         raise bad_input(f"its functions cannot be written out: {reason}", file=file) from None
 
 
-def _refuse(options: WorkloadOptions, file: str) -> None:
+def _refuse(options: WorkloadOptions, file: str, language: bool) -> None:
     asked = {
-        "--phase": options.phase not in (None, "train") and options.phase,
-        "--generate": options.generate,
+        "--phase": not language and options.phase not in (None, "train") and options.phase,
+        "--generate": not language and options.generate,
         "--chunk": options.chunk,
         "--kv-dtype": options.kv_dtype,
     }
     problems = [
         Problem(
-            f"found {value}; an ONNX file holds one forward graph: leave this option out", file, None, option
+            f"found {value}; the file holds one forward graph, without caches of its own: leave this option out",
+            file,
+            None,
+            option,
         )
         for option, value in asked.items()
         if value

@@ -3,7 +3,7 @@
 The sizes of the inputs are fixed before the walk, so each node's output shapes follow from its inputs, and
 the small integer computations that exporters write for Reshape and Slice are evaluated on the way. Views
 share the tensor of their source. What depends on weights alone becomes a weight itself, as engines fold it; a
-dequantised weight stays stored as it is in the file and its scales are not counted.
+dequantised weight stays stored as it is in the file, with its scales.
 """
 
 from __future__ import annotations
@@ -21,13 +21,15 @@ from onnx import TensorProto, TypeProto, helper, numpy_helper, shape_inference
 from hw_configs.problems import InputError, Problem, bad_input, nearest
 from workloads.dtypes import BITS, dtype_bits
 from workloads.graph import Attribute, Graph, Operator, Role, Tensor
-from workloads.onnx_control import Scope, walk_control_flow
+from workloads.onnx_cache import appended, evaluated, names_in
+from workloads.onnx_control import walk_control_flow
 from workloads.onnx_costs import cost_of
-from workloads.onnx_node import Cost, Node, Value
+from workloads.onnx_node import Cost, Node, Value, over_rows
 from workloads.onnx_proto import attribute_value, label_of, names_read, sides_of, standard_twin
 from workloads.onnx_sequence_costs import attention_of
 from workloads.onnx_shapes import fused_shapes, upper_bound
-from workloads.operators import Convolution, Custom, GroupedProduct, Product
+from workloads.onnx_walk import Scope
+from workloads.operators import Convolution, Copy, Custom, GroupedProduct, Product
 from workloads.operators.traffic import traffic
 from workloads.workload import WorkloadOptions
 
@@ -69,20 +71,33 @@ _RANDOM: Final = frozenset(
 )
 
 
+def _derives(text: str) -> bool:
+    """Whether a dimension is written as an expression over others."""
+    return bool(text) and evaluated(text, dict.fromkeys(names_in(text), 1)) is not None
+
+
 class OnnxGraph:
     """The walk over one model. ``notes`` tells what was estimated, one line each."""
 
-    def __init__(self, model: onnx.ModelProto, file: str, options: WorkloadOptions) -> None:
+    def __init__(
+        self, model: onnx.ModelProto, file: str, options: WorkloadOptions, caches: Mapping[str, int] | None = None,
+        capacity: int = 0,
+    ) -> None:  # fmt: skip
+        """``caches``: inputs that the model appends to, and their axis of tokens; ``capacity``: tokens they hold."""
         self.model = model
         self.file = file
         self.options = options
         self.opsets = {item.domain: item.version for item in model.opset_import}
         self.opsets.setdefault("", self.opsets.get("ai.onnx", onnx.defs.onnx_opset_version()))
+        self.opset = self.opsets[""]
         self.tensors: dict[str, Tensor] = {}
         self.operators: list[Operator] = []
         self.bounded: list[str] = []
         self.guessed: list[str] = []
         self.control: Counter[str] = Counter()
+        self.capacity = capacity
+        self._past: dict[str, int] = dict(caches or {})
+        """Tensor of each cache to the axis of its tokens."""
         self._names: Counter[str] = Counter()
         self._types: dict[tuple[int, tuple[int, ...]], TypeProto] = {}
         self._symbols: dict[str, int] = {}
@@ -153,9 +168,11 @@ class OnnxGraph:
 
     def _inputs(self, proto: onnx.GraphProto, scope: Scope) -> None:
         given = [item for item in proto.input if item.name not in scope]
+        derived: list[tuple[str, list[int], int, str]] = []
         problems: list[Problem] = []
         used: set[str] = set()
         free_batch = False
+        sides: dict[str, tuple[list[int], int]] = {}
         for item in given:
             tensor = item.type.tensor_type
             if not item.type.HasField("tensor_type") or not tensor.HasField("shape"):
@@ -163,9 +180,17 @@ class OnnxGraph:
                     Problem(f"the input {item.name!r} has no shape; export the model with one", self.file)
                 )
                 continue
-            shape = []
+            shape: list[int] = []
             for axis, dim in enumerate(tensor.shape.dim):
                 place = f"{item.name}.{axis}"
+                if (
+                    not _NAMED.match(dim.dim_param)
+                    and place not in self.options.dims
+                    and _derives(dim.dim_param)
+                ):
+                    derived.append((item.name, shape, axis, dim.dim_param))
+                    shape.append(1)
+                    continue
                 symbol = dim.dim_param if _NAMED.match(dim.dim_param) else place
                 if place in self.options.dims:
                     symbol = place
@@ -173,18 +198,45 @@ class OnnxGraph:
                 free_batch = free_batch or (not fixed and symbol.lower() in BATCH_NAMES)
                 side = dim.dim_value if fixed else self._symbol(symbol, item.name, used, problems)
                 shape.append(side)
-            value = self._value(item.name, tuple(shape), tensor.elem_type)
-            scope[item.name] = value
+            sides[item.name] = (shape, tensor.elem_type)
+        self._derive(derived, used, problems)
+        for name, (shape, element) in sides.items():
+            value = self._value(name, tuple(shape), element)
+            scope[name] = value
             self.register(value)
+            if name in self._past:
+                self._hold(value)
         problems += self._unused_options(used, free_batch)
         if problems:
             raise InputError(dict.fromkeys(problems))
+
+    def _derive(
+        self, derived: list[tuple[str, list[int], int, str]], used: set[str], problems: list[Problem]
+    ) -> None:
+        """Sides that are an expression over others, once those are known."""
+        for name, shape, axis, text in derived:
+            for symbol in names_in(text):
+                if symbol not in self._symbols:
+                    self._symbol(symbol, name, used, problems)
+            value = evaluated(text, self._symbols)
+            if value is None or value < 0:
+                found = (
+                    f"the input {name!r} has the dimension {text!r}, which is no sum or product of sizes; "
+                )
+                problems.append(Problem(f"{found}give it a value: --dim {name}.{axis}=1", self.file))
+            shape[axis] = max(value or 0, 0)
+
+    def _hold(self, value: Value) -> None:
+        """Make an input a cache with room for all tokens."""
+        axis = self._past[value.name]
+        room = (*value.shape[:axis], max(self.capacity, value.shape[axis]), *value.shape[axis + 1 :])
+        self.tensors[value.tensor] = Tensor(value.tensor, room, value.dtype, Role.KV_CACHE)
 
     def _symbol(self, symbol: str, where: str, used: set[str], problems: list[Problem]) -> int:
         used.add(symbol)
         if symbol in self.options.dims:
             value = self.options.dims[symbol]
-            if value < 1:
+            if value < (0 if self._past else 1):
                 problems.append(
                     Problem(f"found {symbol}={value}; expected at least 1", self.file, None, "--dim")
                 )
@@ -292,6 +344,8 @@ class OnnxGraph:
                 scope[name] = value
         made = tuple(value for name, value in zip(node.output, outputs, strict=True) if name)
         known = Node(node.op_type, node.domain, attributes, inputs, made)
+        if made and self._append(node, known, prefix):
+            return
         if made and not self._folded(node, known) and not self._alias(node, known):
             self._emit(node, known, prefix)
 
@@ -420,20 +474,27 @@ class OnnxGraph:
         if not all(value.constant for value in present):
             return False
         small = sum(value.elements for value in known.outputs) <= MAX_FOLDED_ELEMENTS
+        # However small, a dequantised weight stays narrow.
+        narrow = node.op_type == "DequantizeLinear" and present[0].elements > 1
+        small = small and not narrow
         if small and all(value.array is not None for value in present) and self._evaluated(node, known):
             if node.op_type in _VIEWS and present:
                 known.out.tensor = present[0].tensor
             return True
-        if all(value.array is not None for value in present):
+        if not narrow and all(value.array is not None for value in present):
             return False  # grows from something small: made when the model runs
         for value in known.outputs:
             value.constant = True
         stored = present[0]
+        beside = sum(value.size for value in present[1:] if value.elements > 1)
         narrower = node.op_type in ("DequantizeLinear", "Cast", "CastLike") and dtype_bits(
             stored.dtype
         ) < dtype_bits(known.out.dtype)
         if narrower or node.op_type in _VIEWS:
             known.out.tensor, known.out.dtype = stored.tensor, stored.dtype
+            known.out.beside = stored.beside
+            if node.op_type == "DequantizeLinear":
+                known.out.beside += beside
         return True
 
     def _shape_of(self, known: Node, source: Value) -> bool:
@@ -486,6 +547,33 @@ class OnnxGraph:
 
     # --- operators ---------------------------------------------------------------------------------------
 
+    def _append(self, node: onnx.NodeProto, known: Node, prefix: str) -> bool:
+        """Whether the operator joins new keys or values to a cache: they are copied into it."""
+        if known.op != "Concat" or not appended(known, self._past):
+            return False
+        cache, new = known.inputs
+        assert cache is not None
+        if new is None or int(known.get("axis", 0)) % len(cache.shape) != self._past[cache.tensor]:
+            return False
+        self.register(new)
+        known.out.tensor, known.out.constant, known.out.array = cache.tensor, False, None
+        work = over_rows(Copy, new.shape)
+        name = self.unique(prefix + (node.name or node.op_type))
+        sizes = (new.size, 0), (new.size,)
+        self.operators.append(
+            Operator(
+                name,
+                work,
+                (new.tensor,),
+                (),
+                (cache.tensor,),
+                self._arithmetic(known),
+                *sizes,
+                source="Concat",
+            )
+        )
+        return True
+
     def _emit(self, node: onnx.NodeProto, known: Node, prefix: str) -> None:
         name = self.unique(prefix + (node.name or node.op_type))
         if known.domain == "com.microsoft" and known.op in ("Attention", "QAttention"):
@@ -503,6 +591,12 @@ class OnnxGraph:
         """Append one operator and the tensors it touches."""
         indices = range(len(known.inputs)) if cost.reads is None else cost.reads
         data: dict[str, int] = {}
+        updated: dict[str, int] = {}
+        for past, present in appended(known, self._past).items():
+            cache, grown = known.inputs[past], known.outputs[present]
+            assert cache is not None
+            updated[cache.tensor] = cost.written.get(present, grown.size - cache.size)
+            grown.tensor = cache.tensor
         weight_bits = 0.0
         stored = ""
         for index in indices:
@@ -516,6 +610,8 @@ class OnnxGraph:
                 stored = value.dtype
         written: dict[str, int] = {}
         for index, value in enumerate(known.outputs):
+            if value.tensor in updated:
+                continue
             self.register(value)
             written[value.tensor] = cost.written.get(index, value.size)
         dtype = cost.dtype or self._arithmetic(known)
@@ -526,10 +622,13 @@ class OnnxGraph:
         # A value may be a part of its tensor (the slice of a Scan), so it moves less than the rule says.
         rule = traffic(work, [self.tensors[t] for t in data], [self.tensors[t] for t in written])
         reads = tuple(min(sizes) for sizes in zip(rule.reads, data.values(), strict=True))
-        writes = tuple(written.values())
+        writes = (*written.values(), *updated.values())
         source = cost.source or known.op
+        reads = (*reads, *(0 for _ in updated))
         self.operators.append(
-            Operator(name, work, tuple(data), tuple(written), (), dtype, reads, writes, source=source)
+            Operator(
+                name, work, tuple(data), tuple(written), tuple(updated), dtype, reads, writes, source=source
+            )
         )
 
     def _packed_attention(self, name: str, known: Node) -> None:
@@ -568,7 +667,8 @@ class OnnxGraph:
         if packed is not None:
             self.tensors[value.tensor] = Tensor(value.tensor, *packed, role, value.size)
         else:
-            self.tensors[value.tensor] = Tensor(value.tensor, value.shape, value.dtype, role)
+            size = value.size if value.beside else -1
+            self.tensors[value.tensor] = Tensor(value.tensor, value.shape, value.dtype, role, size)
 
     def unique(self, name: str) -> str:
         """An operator name that no other operator has."""

@@ -17,7 +17,8 @@ __all__ = ["Cost", "Node", "Rule", "Value", "over_rows", "rows"]
 class Value:
     """A named array of the model. ``tensor`` is the graph tensor that holds it (views share one).
 
-    ``constant``: known before the run. ``array``: its content, where small and at hand.
+    ``constant``: known before the run. ``array``: its content, where small and at hand. ``beside``: bytes of scales and
+    zero points that are stored with it.
     """
 
     name: str
@@ -27,6 +28,7 @@ class Value:
     constant: bool = False
     array: Any = None
     element: int = 1
+    beside: int = 0
 
     @property
     def elements(self) -> int:
@@ -35,8 +37,8 @@ class Value:
 
     @property
     def size(self) -> int:
-        """Bytes."""
-        return size_bytes(self.elements, self.dtype)
+        """Bytes, those of its scales included."""
+        return size_bytes(self.elements, self.dtype) + self.beside
 
 
 @dataclass(frozen=True, slots=True)

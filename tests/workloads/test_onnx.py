@@ -273,8 +273,8 @@ def test_options_about_tokens_are_refused(saved):
     path = symbolic(saved)
     found = problems_of(path, generate=2, phase="decode")
     assert found == [
-        "--phase: found decode; an ONNX file holds one forward graph: leave this option out",
-        "--generate: found 2; an ONNX file holds one forward graph: leave this option out",
+        "--phase: found decode; the file holds one forward graph, without caches of its own: leave this option out",
+        "--generate: found 2; the file holds one forward graph, without caches of its own: leave this option out",
     ]
 
 
@@ -470,7 +470,7 @@ def test_a_branch_is_chosen_by_its_condition_or_by_its_cost(saved, known, expect
     assert graph.outputs == (graph.operators[-1].outputs[0],)
 
 
-def test_a_loop_counts_once_and_says_how_often_it_runs(saved):
+def loop_of(times):
     body = helper.make_graph(
         [helper.make_node("MatMul", ["h", "w"], ["next"]), helper.make_node("Identity", ["go"], ["on"])],
         "body",
@@ -478,12 +478,52 @@ def test_a_loop_counts_once_and_says_how_often_it_runs(saved):
         [tensor_info("on", [], TensorProto.BOOL), tensor_info("next", [4, 8]), tensor_info("next", [4, 8])],
     )
     node = helper.make_node("Loop", ["times", "", "x"], ["y", "all"], name="loop", body=body)
-    constants = [numpy_helper.from_array(np.array(6), "times"), weight("w", 8, 8)]
-    workload = load(saved(model_of([node], [tensor_info("x", [4, 8])], ("y", "all"), constants)))
+    constants = [weight("w", 8, 8)]
+    inputs = [tensor_info("x", [4, 8])]
+    if times is None:
+        inputs.append(tensor_info("times", [], INT64))
+    else:
+        constants.append(numpy_helper.from_array(np.array(times), "times"))
+    return model_of([node], inputs, ("y", "all"), constants)
+
+
+def test_a_loop_runs_as_often_as_it_says_each_time_on_the_values_of_the_last(saved):
+    workload = load(saved(loop_of(6)))
+    graph = workload.phases[0].graph
+    assert [op.kind for op in graph.operators] == ["matmul"] * 6 + ["copy"]
+    assert [op.inputs[0] for op in graph.operators[1:6]] == [op.outputs[0] for op in graph.operators[:5]]
+    assert graph.operators[0].inputs[0] == "x"
+    assert len(graph.operators[6].inputs) == 6
+    assert graph.operators[6].read_bytes == 6 * 4 * 8 * 4
+    assert graph.outputs[0] == graph.operators[5].outputs[0]
+    assert graph.tensors[graph.outputs[1]].shape == (6, 4, 8)
+    assert sum(t.size_bytes for t in graph.tensors.values() if t.is_weight) == 256, "the weights are one"
+    assert workload.unsupported == ()
+
+
+def test_a_loop_too_long_to_write_out_does_the_work_of_all_at_once(saved, monkeypatch):
+    whole = load(saved(loop_of(6))).phases[0].graph
+    monkeypatch.setattr("workloads.onnx_loops.MAX_WRITTEN", 5)
+    workload = load(saved(loop_of(6)))
     graph = workload.phases[0].graph
     assert [op.kind for op in graph.operators] == ["matmul", "copy"]
-    assert graph.tensors[graph.outputs[1]].shape == (6, 4, 8)
-    assert workload.unsupported == ("Loop: its body runs 6 times and is counted once",)
+    assert graph.flops == whole.flops
+    assert graph.operators[0].read_bytes == sum(op.read_bytes for op in whole.operators[:6])
+    assert workload.unsupported == (
+        "Loop: its body runs 6 times; it is written once, with the work of all of them",
+    )
+
+
+def test_a_loop_of_unknown_length_counts_once_and_says_so(saved):
+    workload = load(saved(loop_of(None)))
+    assert [op.kind for op in workload.phases[0].graph.operators] == ["matmul", "copy"]
+    assert workload.unsupported == ("Loop: its body runs an unknown number of times and is counted once",)
+
+
+def test_a_loop_that_never_runs_gives_back_what_it_was_given(saved):
+    graph = load(saved(loop_of(0))).phases[0].graph
+    assert [op.kind for op in graph.operators] == ["copy"]
+    assert graph.outputs[0] == "x"
 
 
 def test_a_scan_slices_its_inputs(saved):
@@ -492,10 +532,45 @@ def test_a_scan_slices_its_inputs(saved):
         [tensor_info("s", [8]), tensor_info("e", [8])], [tensor_info("t", [8])],
     )  # fmt: skip
     node = helper.make_node("Scan", ["x0", "xs"], ["y"], body=body, num_scan_inputs=1)
-    workload = load(saved(model_of([node], [tensor_info("x0", [8]), tensor_info("xs", [5, 8])])))
-    (add,) = workload.phases[0].graph.operators
-    assert (add.flops, add.read_bytes) == (8, 64)
-    assert workload.unsupported == ("Scan: its body runs 5 times and is counted once",)
+    workload = load(saved(model_of([node], [tensor_info("x0", [8]), tensor_info("xs", [5, 8])])), fused=False)
+    operators = workload.phases[0].graph.operators
+    assert [(add.flops, add.read_bytes) for add in operators] == [(8, 64)] * 5
+    assert [add.inputs[0] for add in operators] == ["x0", *(add.outputs[0] for add in operators[:4])]
+    assert workload.unsupported == ()
+
+
+def test_a_scan_along_another_axis_and_the_first_form_of_it(saved):
+    body = helper.make_graph(
+        [helper.make_node("Add", ["s", "e"], ["t"]), helper.make_node("Relu", ["e"], ["r"])], "body",
+        [tensor_info("s", [8]), tensor_info("e", [8])], [tensor_info("t", [8]), tensor_info("r", [8])],
+    )  # fmt: skip
+    node = helper.make_node(
+        "Scan",
+        ["x0", "xs"],
+        ["y", "rs"],
+        body=body,
+        num_scan_inputs=1,
+        scan_input_axes=[1],
+        scan_output_axes=[1],
+    )
+    graph = (
+        load(
+            saved(model_of([node], [tensor_info("x0", [8]), tensor_info("xs", [8, 3])], ("y", "rs"))),
+            fused=False,
+        )
+        .phases[0]
+        .graph
+    )
+    assert [op.kind for op in graph.operators] == ["elementwise", "activation"] * 3 + ["copy"]
+    assert graph.tensors[graph.outputs[1]].shape == (8, 3)
+    # Opset 8: lengths, a batch of 2, sequences of 3; each sequence begins at its own initial state.
+    node = helper.make_node("Scan", ["", "x0", "xs"], ["y", "rs"], body=body, num_scan_inputs=1)
+    inputs = [tensor_info("x0", [2, 8]), tensor_info("xs", [2, 3, 8])]
+    graph = load(saved(model_of([node], inputs, ("y", "rs"), opset=8)), fused=False).phases[0].graph
+    adds = [op for op in graph.operators if op.kind == "elementwise"]
+    assert len(adds) == 6
+    assert [add.inputs[0] == "x0" for add in adds] == [True, False, False, True, False, False]
+    assert graph.tensors[graph.outputs[1]].shape == (2, 3, 8)
 
 
 def test_functions_of_the_model_are_written_out(saved):
@@ -688,3 +763,95 @@ def test_a_convolution_and_a_pool_say_the_padding_before_their_image(saved, give
     assert last + conv.stride_h - 1 >= 8
     assert last <= 8 + 2 * dilation
     assert conv.flops == 2 * 4 * conv.out_height * conv.out_width * 27
+
+
+# --- language models -------------------------------------------------------------------------------------
+
+
+def cached_attention():
+    """One layer of attention as Optimum writes it: keys and values of the past come in, and go out with the new."""
+    sizes = ["batch_size", 8, "sequence_length", 64]
+    past = ["batch_size", 8, "past_sequence_length", 64]
+    nodes = [
+        helper.make_node("Concat", ["past.k", "k"], ["present.k"], axis=2),
+        helper.make_node("Concat", ["past.v", "v"], ["present.v"], axis=2),
+        helper.make_node("Transpose", ["present.k"], ["kt"], perm=[0, 1, 3, 2]),
+        helper.make_node("MatMul", ["q", "kt"], ["s"]),
+        helper.make_node("Add", ["s", "mask"], ["masked"]),
+        helper.make_node("Softmax", ["masked"], ["p"], axis=-1),
+        helper.make_node("MatMul", ["p", "present.v"], ["o"]),
+    ]
+    inputs = [
+        *(tensor_info(name, sizes) for name in "qkv"),
+        tensor_info("past.k", past),
+        tensor_info("past.v", past),
+        tensor_info("mask", ["batch_size", 1, "sequence_length", "past_sequence_length + sequence_length"]),
+    ]
+    return model_of(nodes, inputs, ("o", "present.k", "present.v"), opset=17)
+
+
+def test_one_file_is_a_prefill_and_decode_steps_over_its_caches(saved):
+    workload = load(saved(cached_attention()), batch=2, prompt=30, generate=2)
+    assert [(phase.name, phase.kind) for phase in workload.phases] == [
+        ("prefill", "prefill"), ("decode", "decode"), ("decode", "decode"),
+    ]  # fmt: skip
+    prefill, first, second = (phase.graph for phase in workload.phases)
+    token = 2 * 8 * 64 * 4
+    for graph, new, context in ((prefill, 30, 30), (first, 1, 31), (second, 1, 32)):
+        caches = [t for t in graph.tensors.values() if t.is_cache]
+        assert [t.size_bytes for t in caches] == [32 * token] * 2, "with room for all tokens"
+        appends = [op for op in graph.operators if op.updates]
+        assert [(op.kind, op.write_bytes) for op in appends] == [("copy", new * token)] * 2
+        products = [op for op in graph.operators if op.kind == "matmul"]
+        assert [op.flops for op in products] == [2 * 2 * 8 * new * context * 64] * 2
+        assert products[1].read_bytes == (2 * 8 * new * context + 2 * 8 * context * 64) * 4
+    assert first.structure == second.structure
+    assert workload.metadata["kv_bytes_per_token"] == 2 * 8 * 64 * 4
+    (alone,) = load(saved(cached_attention()), prompt=30, phase="decode").phases
+    assert {op.work.k for op in alone.graph.operators if op.kind == "matmul"} == {64, 30}
+
+
+def test_grouped_query_attention_appends_in_place(saved):
+    past = ["batch_size", 2, "past_sequence_length", 16]
+    names = ["q", "k", "v", "past.k", "past.v", "lengths", "total"]
+    node = helper.make_node(
+        "GroupQueryAttention", names, ["o", "present.k", "present.v"], domain="com.microsoft", num_heads=4,
+        kv_num_heads=2,
+    )  # fmt: skip
+    inputs = [
+        tensor_info("q", ["batch_size", "sequence_length", 64]),
+        *(tensor_info(name, ["batch_size", "sequence_length", 32]) for name in "kv"),
+        *(tensor_info(name, past) for name in ("past.k", "past.v")),
+        tensor_info("lengths", ["batch_size"], INT64),
+        tensor_info("total", [], INT64),
+    ]
+    model = model_of([node], inputs, ("o", "present.k", "present.v"), domains=("com.microsoft",))
+    (op,) = load(saved(model), prompt=10, phase="decode").phases[0].graph.operators
+    assert (op.work.q_len, op.work.kv_len) == (1, 10)
+    assert op.updates == ("past.k", "past.v")
+    assert op.writes[-2:] == (2 * 16 * 4, 2 * 16 * 4)
+
+
+def test_scales_of_blocks_are_stored_with_their_weights(saved):
+    weights = helper.make_tensor("w", TensorProto.INT4, [64, 8], [1] * 512)
+    scales = numpy_helper.from_array(np.ones((4, 8), np.float32), "s")
+    nodes = [
+        helper.make_node("DequantizeLinear", ["w", "s"], ["wide"], axis=0, block_size=16),
+        helper.make_node("MatMul", ["x", "wide"], ["y"]),
+    ]
+    graph = (
+        load(saved(model_of(nodes, [tensor_info("x", [2, 64])], weights=[weights, scales]))).phases[0].graph
+    )
+    assert sum(t.size_bytes for t in graph.tensors.values() if t.is_weight) == 256 + 4 * 8 * 4
+    assert graph.operators[0].reads == (2 * 64 * 4, 256 + 128)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("a + b", 12), ("2*a - (b//2)", 7), ("-a+b", 2), ("a b", None), ("a + c", None), ("a +", None), ("(a", None),
+     ("a % b", None), ("1/0", None), ("(" * 5000, None)],
+)  # fmt: skip
+def test_sides_that_follow_from_others(text, value):
+    from workloads.onnx_cache import evaluated
+
+    assert evaluated(text, {"a": 5, "b": 7}) == value
