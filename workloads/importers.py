@@ -42,6 +42,7 @@ IMPORTERS: Final[Registry[Importer]] = Registry(
     {
         "kineto": "workloads.recorded.kineto:IMPORTER",
         "huggingface": "workloads.huggingface:IMPORTER",
+        "torch-export": "workloads.torch_export.importer:IMPORTER",
         "onnx": "workloads.onnx_file:IMPORTER",
         "graph-json": "workloads.graph_json:IMPORTER",
         "chakra": "workloads.recorded.chakra:IMPORTER",
@@ -80,7 +81,7 @@ def _loaded(source: str | Path, options: WorkloadOptions) -> Workload:
         if not path.is_file() and hasattr(importer, "gathers") and importer.gathers(path):
             return importer.load(path, options)
     if not path.is_file():
-        if "/" in name or path.suffix in (".json", ".onnx", ".et"):
+        if "/" in name or path.suffix in (".json", ".onnx", ".et", ".pt2"):
             raise bad_input("not a file" if path.exists() else "no such file", file=name)
         known = models.names()
         raise bad_input(

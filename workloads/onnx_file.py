@@ -9,10 +9,10 @@ External data is never opened. Shapes come from ``onnx.shape_inference`` node by
 from __future__ import annotations
 
 import mmap
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, overload
+from typing import TYPE_CHECKING, Final
 
 from hw_configs.problems import InputError, Problem, bad_input
 from workloads.dtypes import dtype_bits
@@ -20,6 +20,7 @@ from workloads.fusion import fuse_pointwise
 from workloads.graph import Attribute, Graph, check_graph
 from workloads.imported import uncosted_operators
 from workloads.onnx_cache import LanguageModel, language_model
+from workloads.phase_list import PhaseList
 from workloads.protobuf_wire import BYTES, Skeleton, WireError, fields, skeleton
 from workloads.workload import Phase, Workload, WorkloadOptions
 
@@ -155,7 +156,7 @@ def _language_workload(
         phases: Sequence[Phase] = [step("decode", 1, prompt - 1)]
     else:
         steps = options.generate if options.phase is None else 0
-        phases = _Steps(
+        phases = PhaseList(
             lambda index: step(
                 "decode" if index else "prefill", *((1, prompt + index - 1) if index else (prompt, 0))
             ),
@@ -171,27 +172,6 @@ def _bytes_per_token(graph: Graph, language: LanguageModel) -> int:
     held = [graph.tensors[name] for name in language.caches if name in graph.tensors]
     rooms = [tensor.shape[language.caches[tensor.name]] * max(tensor.shape[0], 1) for tensor in held]
     return sum(tensor.size_bytes // max(room, 1) for tensor, room in zip(held, rooms, strict=True))
-
-
-class _Steps(Sequence[Phase]):
-    """Phases that are built when they are asked for."""
-
-    def __init__(self, build: Callable[[int], Phase], number: int) -> None:
-        self.build, self.number = build, number
-
-    def __len__(self) -> int:
-        return self.number
-
-    @overload
-    def __getitem__(self, index: int) -> Phase: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[Phase]: ...
-    def __getitem__(self, index: int | slice) -> Phase | Sequence[Phase]:
-        if isinstance(index, slice):
-            return [self[place] for place in range(*index.indices(self.number))]
-        if not -self.number <= index < self.number:
-            raise IndexError(index)
-        return self.build(index % self.number)
 
 
 def _inlined(model: onnx.ModelProto, file: str) -> onnx.ModelProto:

@@ -1,0 +1,1 @@
+"""Programmes of ``torch.export`` (``.pt2`` archives), read without torch."""
