@@ -10,6 +10,7 @@ from collections import Counter
 
 from workloads.operators import Activation, Attention, Norm, Product, Rotary, Softmax
 from workloads.transformer.shape import Attention as AttentionShape
+from workloads.transformer.shape import Norm as NormShape
 from workloads.transformer.step import Step
 from workloads.transformer.writer import NORM_FLOPS, ROTARY_FLOPS, SOFTMAX_FLOPS, GraphWriter, Linear, Moves
 
@@ -35,7 +36,8 @@ def write_attention(
         ) if step.keeps_cache else ("", "")  # fmt: skip
         known[w.layer] = (key, value, *caches)
     sources = known[w.layer if spec.cache_of is None else spec.cache_of]
-    sinks = w.weight("attention.sinks", spec.heads) if spec.sinks else ""
+    learned = spec.heads * spec.sinks + spec.vectors
+    sinks = w.weight("attention.sinks", learned) if learned else ""
     attended = w.activation("attention.attend.out", m, v_size)
 
     def attend(writer: GraphWriter, at: Step) -> None:
@@ -57,11 +59,23 @@ def write_attention(
             moves=Moves(touched={inputs[1]: m * spec.gate}),
         )
         out = gated
+    if spec.out_norm is not None:
+        out = _write_out_norm(w, m, v_size, spec.out_norm, out)
     return w.linear(
         "attention.out",
         out,
         Linear(m, hidden, v_size, module=f"{module}.o_proj", tp="row", bias=hidden if spec.out_bias else 0),
     )
+
+
+def _write_out_norm(w: GraphWriter, m: int, n: int, norm: NormShape, source: str) -> str:
+    """A norm of the attended values (BitNet, Kosmos-2)."""
+    out = w.activation("attention.inner_norm.out", m, n)
+    parts = [part for part, wanted in (("weight", norm.weight), ("bias", norm.bias)) if wanted]
+    weights = [w.weight(f"attention.inner_norm.{part}", n) for part in parts]
+    work = Norm(m=m, n=n, flops_per_element=NORM_FLOPS[norm.kind], norm=norm.kind)
+    w.emit("attention.inner_norm", work, (source, *weights), (out,), tp="split")
+    return out
 
 
 def _sizes(spec: AttentionShape) -> tuple[int, int, int]:
@@ -78,7 +92,7 @@ def _project_fused(
     """One product, then norms and rotary embedding; returns where queries, keys and values end up."""
     m = step.tokens
     q, k, v = _sizes(spec)
-    bias = spec.q_bias * (q + spec.gate) + spec.k_bias * k + spec.v_bias * v
+    bias = spec.q_bias * q + spec.gate_bias * spec.gate + spec.k_bias * k + spec.v_bias * v
     out = w.linear(
         "attention.qkv",
         source,
@@ -148,7 +162,7 @@ def _project_apart(
                 hidden,
                 module=f"{module}.q_proj",
                 tp="column",
-                bias=spec.gate if spec.q_bias else 0,
+                bias=spec.gate if spec.gate_bias else 0,
                 heads=spec.heads,
                 kv_heads=0,
             ),

@@ -21,20 +21,39 @@ REQUIRED: Final = object()
 
 @dataclass
 class Fields:
-    """The fields of one (possibly nested) mapping; ``path`` is where it stands in the file."""
+    """The fields of one (possibly nested) mapping; ``path`` is where it stands in the file.
+
+    ``defaults`` hold where a key is not there at all (a null is a value of its own: the family's rule decides);
+    those of a REQUIRED field only where the section is ``partial``, written as a difference from its family's
+    defaults. ``asked`` collects the names that a reader has asked for, so that what nobody read can be told.
+    """
 
     values: Mapping[str, Any]
     file: str | None = None
     line_of: Callable[[tuple[str | int, ...]], int | None] = lambda _: None
     path: tuple[str, ...] = ()
     problems: list[Problem] = field(default_factory=list)
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    partial: bool = False
+    asked: set[str] = field(default_factory=set)
+
+    def value(self, name: str) -> Any:
+        """The bare value of a field or of its default; None when there is neither."""
+        self.asked.add(name)
+        return self.values.get(name) if name in self.values else self.defaults.get(name)
 
     def has(self, name: str) -> bool:
-        """Whether the field is there and not null."""
-        return self.values.get(name) is not None
+        """Whether the field is there, or its default, and not null."""
+        return self.value(name) is not None
+
+    def says_null(self, name: str) -> bool:
+        """Whether the file has the field and its value is null."""
+        self.asked.add(name)
+        return name in self.values and self.values[name] is None
 
     def section(self, name: str) -> Fields | None:
         """The fields of a nested mapping, sharing this one's problems; None when it is not there."""
+        self.asked.add(name)
         value = self.values.get(name)
         if value is None:
             return None
@@ -136,9 +155,14 @@ class Fields:
             raise InputError(dict.fromkeys(self.problems))
 
     def _find(self, names: tuple[str, ...], default: Any, wanted: str) -> tuple[str | None, Any]:
+        self.asked.update(names)
         for name in names:
             if self.values.get(name) is not None:
                 return name, self.values[name]
+        if (default is not REQUIRED or self.partial) and not any(name in self.values for name in names):
+            for name in names:
+                if self.defaults.get(name) is not None:
+                    return name, self.defaults[name]
         if default is REQUIRED:
             shown = " or ".join(names)
             # A file has many keys of like words (num_attention_heads, attention_bias): only a slip is a hint.
@@ -147,6 +171,7 @@ class Fields:
         return None, default
 
     def _items(self, name: str, length: int | None, kind: type, noun: str) -> list[Any] | None:
+        self.asked.add(name)
         value = self.values.get(name)
         if value is None:
             return None

@@ -84,12 +84,12 @@ def _write_head(w: GraphWriter, step: Step, decoder: Decoder, stream: _Stream) -
         out,
         Linear(
             rows,
-            decoder.vocab,
+            decoder.head_vocab or decoder.vocab,
             width,
             module="" if tied else "lm_head",
             tp="vocab",
             weight="embedding.weight" if tied else None,
-            bias=decoder.vocab if decoder.head_bias else 0,
+            bias=(decoder.head_vocab or decoder.vocab) if decoder.head_bias else 0,
         ),
     )
 

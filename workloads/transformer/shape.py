@@ -42,6 +42,8 @@ class Attention:
     no norm); ``head_norms`` says the norm runs without or with weights anyway. ``gate`` is the width of a
     gate on the output that comes with the query projection. ``cache_of`` names the layer whose keys and
     values this layer reads instead of its own. ``shared_kv``: values are the keys, one projection for both.
+    ``out_norm`` says that the attended values are normed before the output projection (BitNet); ``vectors`` are
+    learned numbers beside the products: biases of a gate, weights of a difference of two attentions.
     """
 
     heads: int
@@ -64,15 +66,22 @@ class Attention:
     shared_kv: bool = False
     cache_of: int | None = None
     gate: int = 0
+    gate_bias: bool = False
+    out_norm: Norm | None = None
+    vectors: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Indexer:
-    """DeepSeek sparse attention: a small scorer that picks the ``top_k`` cached tokens a query attends to."""
+    """DeepSeek sparse attention: a small scorer that picks the ``top_k`` cached tokens a query attends to.
+
+    ``of``: the layer whose choice this layer takes over; it then has no scorer and no cache of its own (GLM-5.2).
+    """
 
     heads: int
     head_dim: int
     top_k: int
+    of: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +90,8 @@ class LatentAttention:
 
     Keys and values are up-projections of one latent of ``kv_rank`` elements per token, cached together with
     one rotary key of ``rope_dim`` elements. ``q_rank`` None: queries come straight from the hidden state.
+    ``gate``: width of a gate on the attended values, from the hidden state. ``window`` (0: none) bounds what a token
+    sees. ``rope_norm``: the rotary key is normed. ``sinks``: one learned sink per head.
     """
 
     heads: int
@@ -91,6 +102,10 @@ class LatentAttention:
     v_head_dim: int
     bias: bool = False
     indexer: Indexer | None = None
+    gate: int = 0
+    window: int = 0
+    rope_norm: bool = False
+    sinks: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,13 +137,17 @@ class Recurrence:
 
 @dataclass(frozen=True, slots=True)
 class FeedForward:
-    """A dense feed-forward part: up (and gate) projection, non-linearity, down projection."""
+    """A dense feed-forward part: up (and gate) projection, non-linearity, down projection.
+
+    ``inner_norm`` norms what enters the down projection (BitNet).
+    """
 
     intermediate: int
     gated: bool = True
     activation: str = "silu"
     up_bias: bool = False
     down_bias: bool = False
+    inner_norm: Norm | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +155,8 @@ class Experts:
     """A mixture of experts: ``active`` of ``count`` per token, beside ``shared`` if there is one.
 
     ``groups`` and ``top_groups``: routing first picks groups of experts (DeepSeek-V2, section 2.2.1).
-    ``shared_gate``: a sigmoid gate of one output on the shared expert (Qwen2-MoE).
+    ``shared_gate``: a sigmoid gate of one output on the shared expert (Qwen2-MoE). ``idle``: further choices of the
+    router that pass a token on unchanged (LongCat-Flash).
     """
 
     count: int
@@ -152,9 +172,12 @@ class Experts:
     shared: FeedForward | None = None
     shared_gate: bool = False
     vectors: int = 0
-    """Further weights of the router: DeepSeek-V3's bias per expert, Gemma 4's scales."""
+    """Further weights of the router: AFMoE's bias per expert, Gemma 4's scales. DeepSeek-V3's bias is a buffer."""
     latent: int = 0
     """Width the experts work in, between a projection down and one up (0: the model's own)."""
+    idle: int = 0
+    out_norm: Norm | None = None
+    """A norm of the sum of experts and shared part (A.X K1)."""
 
 
 Mixer = Attention | LatentAttention | Recurrence
@@ -190,11 +213,13 @@ class Layer:
 class Decoder:
     """A whole model. ``positions``: rows of a learned position table (0: none).
 
+    ``head_vocab``: rows of the output projection, where they are not those of the embedding (0: they are).
+
     ``embedding_width``: where the token embedding is narrower than the model and projected (OPT-350m).
     ``per_layer_rows``: vocabulary of the per-layer embeddings, if the layers have them.
     ``dtype`` is the family's usual element type, for files that name none; ``omitted`` names what the
     config describes beside the language model (a vision tower, multi-token prediction) and the graph
-    leaves out.
+    leaves out. ``notes``: what a user should know of how the file was read.
     """
 
     model_type: str
@@ -207,7 +232,9 @@ class Decoder:
     embedding_width: int = 0
     embedding_norm: Norm | None = None
     head_bias: bool = False
+    head_vocab: int = 0
     per_layer_rows: int = 0
     dtype: str = ""
     max_positions: int = 0
     omitted: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()

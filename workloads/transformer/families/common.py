@@ -40,11 +40,12 @@ ACTIVATIONS: Final = {
     "gelu_fast": "gelu",
     "gelu_pytorch_tanh": "gelu", "gelu_python": "gelu_erf", "gelu_10": "gelu", "quick_gelu": "silu",
     "geglu": "gelu", "relu": "relu", "relu2": "relu2", "relu_squared": "relu2", "sigmoid": "sigmoid",
-    "xielu": "xielu",
+    "xielu": "xielu", "situ": "silu",
 }  # fmt: skip
 """The hub's names of non-linearities, and whose cost each has."""
 
 LAYER_KINDS: Final = ("full_attention", "sliding_attention", "chunked_attention", "linear_attention")
+"""Kinds of layers; a family may know fewer or others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +82,9 @@ def read_heads(
     kv_name: str = "num_key_value_heads",
     default_head_dim: int | None = None,
     default_kv: int | None = None,
+    floors: bool = False,
 ) -> Heads:
-    """Heads of grouped-query attention; checks that they divide."""
+    """Heads of grouped-query attention; checks that they divide (``floors``: the width need not)."""
     heads = f.integer(heads_name, most=MAX_HEADS)
     kv_heads = f.integer(kv_name, default=default_kv or heads, most=MAX_HEADS)
     if heads % kv_heads and f.sound(heads_name, kv_name):
@@ -91,7 +93,7 @@ def read_heads(
         return Heads(heads, kv_heads, f.integer("head_dim", most=MAX_WIDTH))
     if default_head_dim is not None:
         return Heads(heads, kv_heads, default_head_dim)
-    if hidden % heads and f.sound(heads_name, "hidden_size", "n_embd", "d_model"):
+    if hidden % heads and not floors and f.sound(heads_name, "hidden_size", "n_embd", "d_model"):
         f.problem(heads_name, f"found {heads}; expected a divisor of the model width {hidden}")
     return Heads(heads, kv_heads, max(hidden // heads, 1))
 
@@ -130,18 +132,20 @@ def rotary_dim(f: Fields, head_dim: int, *names: str, default: float = 1.0) -> i
 
 def window(f: Fields, default: int = 0, name: str = "sliding_window") -> int:
     """The sliding window, 0 for none; the default holds when the key is missing, null means none."""
-    if name in f.values and f.values[name] is None:
+    if f.says_null(name):
         return 0
     return f.integer(name, default=default, least=0, most=2**31)
 
 
-def layer_kinds(f: Fields, layers: int, default: list[str] | None = None) -> list[str]:
+def layer_kinds(
+    f: Fields, layers: int, default: list[str] | None = None, known: tuple[str, ...] = LAYER_KINDS
+) -> list[str]:
     """What each layer is: ``layer_types`` where the file has it, else the family's own rule."""
-    given = f.words("layer_types", layers, LAYER_KINDS)
+    given = f.words("layer_types", layers, known)
     return given or default or ["full_attention"] * layers
 
 
-def grouped_attention(heads: Heads, rotary: int, **kwargs: bool | int | None) -> Attention:
+def grouped_attention(heads: Heads, rotary: int, **kwargs: bool | int | Norm | None) -> Attention:
     """Attention whose values are as wide as its keys."""
     return Attention(heads.heads, heads.kv_heads, heads.head_dim, heads.head_dim, rotary, **kwargs)  # type: ignore[arg-type]
 

@@ -86,7 +86,7 @@ def _neo_kinds(f: Fields, layers: int) -> list[str]:
     if given:
         return given
     kinds: list[str] = []
-    types = f.values.get("attention_types")
+    types = f.value("attention_types")
     for entry in types if isinstance(types, list) else []:
         match entry:
             case [[*names], int(times)] if 0 <= times <= layers:
@@ -234,7 +234,7 @@ def read_mpt(f: Fields, model_type: str) -> Decoder:
     inner = f.section("attn_config") or Fields({}, f.file, f.line_of, f.path, f.problems)
     heads = read_heads(f, sizes.hidden, "n_heads", "n_heads")
     kv_heads = inner.integer("kv_n_heads", default=heads.heads, most=MAX_HEADS)
-    if inner.values.get("attn_type") == "multiquery_attention":
+    if inner.value("attn_type") == "multiquery_attention":
         kv_heads = 1
     ratio = f.integer("expansion_ratio", default=4, most=64)
     normed = sizes.hidden if inner.flag("qk_ln", default=False) else 0

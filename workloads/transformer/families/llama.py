@@ -36,12 +36,18 @@ class Traits:
     """What sets a family apart from Llama.
 
     ``qkv_bias``, ``out_bias``, ``mlp_bias``: a constant, or the field that says so with its default.
-    ``qk_norm``: none, head (a weight per feature of a head), heads (a weight per feature of every head) or
-    full (a weight per feature of the whole projection). ``sliding``: how local layers are told:
-    none, all (every layer has the window), field (``layer_types``, else every ``pattern``-th layer is
-    global), qwen (``use_sliding_window`` and ``max_window_layers``). ``norms``: pre, post (on each block's
-    output) or both. ``no_rope``: none, global (global layers go without rotary embedding) or field
-    (``no_rope_layers``, else every fourth). ``parallel`` names the field that says so with its default.
+    ``qk_norm``: none, plain (without weights), head (a weight per feature of a head), heads (a weight per feature of
+    every head) or full (a weight per feature of the whole projection). ``sliding``: how local layers are told:
+    none, all (every layer has the window), field (``layer_types``, else every ``pattern``-th layer is global; the
+    key ``pattern_key`` may say another number), first (as field, the first of every ``pattern`` is global), qwen
+    (``use_sliding_window`` and ``max_window_layers``). ``norms``: pre, post (on each block's output) or both, or the
+    field that says so with its default. ``no_rope``: none, global (global layers go without rotary embedding) or field
+    (``no_rope_layers``, else every fourth). ``parallel`` names the field that says so with its default. ``gate``: a
+    gate on the attended values, full or one per head (heads), or the field that says so and which. ``vectors_of``:
+    learned numbers of an attention layer, so many per head and so many per feature of a head. ``inner_norms``: a norm
+    before each of the two output projections. ``width``: key of the feed-forward width and a number to divide it by.
+    ``rows``: rows that the embedding has beyond the vocabulary, a number or a key; ``head_rows``: key of the output
+    projection's rows. ``floors``: a head is the width over the heads, rounded down.
     """
 
     tied: bool = False
@@ -59,12 +65,21 @@ class Traits:
     sliding: str = "none"
     default_window: int = 0
     pattern: int = 0
-    norms: str = "pre"
+    pattern_key: str = ""
+    norms: str | tuple[str, bool] = "pre"
     parallel: tuple[str, bool] = ("", False)
     no_rope: str = "none"
     head_bias: bool | tuple[str, bool] = False
     experts: str = ""
     vectors: int = 0
+    gate: str | tuple[str, str] = ""
+    sinks: bool = False
+    vectors_of: tuple[int, int] = (0, 0)
+    inner_norms: bool = False
+    width: tuple[str, int] = ("intermediate_size", 1)
+    rows: int | str = 0
+    head_rows: str = ""
+    floors: bool = False
 
 
 _BIAS: Final = ("attention_bias", False)
@@ -84,7 +99,7 @@ FAMILIES: Final[dict[str, Traits]] = {
     ),
     "qwen3_moe": Traits(
         qkv_bias=_BIAS, out_bias=_BIAS, qk_norm="head", sliding="qwen", default_window=4096,
-        experts="qwen3_moe", kv_heads=4,
+        experts="qwen3_moe", kv_heads=4, floors=True,
     ),
     "phi3": Traits(sliding="all"),
     "phimoe": Traits(
@@ -156,13 +171,112 @@ FAMILIES: Final[dict[str, Traits]] = {
     ),
     "glm": Traits(qkv_bias=("attention_bias", True), rotary=0.5, head_dim=128, kv_heads=2),
     "glm4": Traits(qkv_bias=_BIAS, rotary=0.5, norms="both", kv_heads=2),
-    "glm4_moe": Traits(qkv_bias=_BIAS, rotary=0.5, qk_norm=("use_qk_norm", "head"), experts="deepseek"),
+    "glm4_moe": Traits(
+        qkv_bias=_BIAS, rotary=0.5, qk_norm=("use_qk_norm", "head"), experts="deepseek", floors=True
+    ),
     "dots1": Traits(qkv_bias=_BIAS, out_bias=_BIAS, qk_norm="head", experts="deepseek"),
     "bailing_moe_v2": Traits(
         qkv_bias=("use_qkv_bias", False), out_bias=("use_bias", False), qk_norm=("use_qk_norm", "head"),
         rotary=0.5, experts="bailing",
     ),
-    "minimax_m2": Traits(qk_norm=("use_qk_norm", "full"), experts="minimax_m2"),
+    "minimax_m2": Traits(qk_norm="full", experts="minimax_m2"),
+    "minimax_m3_vl_text": Traits(
+        qk_norm="head", experts="minimax_m3", width=("dense_intermediate_size", 1), sliding="none"
+    ),
+    "afmoe": Traits(
+        norms="both", qk_norm="head", gate="full", experts="afmoe", sliding="field", pattern=4,
+        pattern_key="global_attn_every_n_layers", no_rope="global", default_window=1024,
+    ),
+    "beam": Traits(
+        norms="both", qk_norm="head", gate="full", vectors_of=(1, 0), experts="beam", qkv_bias=_BIAS, out_bias=_BIAS,
+        sliding="field", pattern=6, default_window=512, head_dim=128,
+    ),
+    "exaone_moe": Traits(
+        qk_norm="head", experts="exaone_moe", sliding="field", pattern=4, no_rope="hybrid", default_window=4096
+    ),
+    "flint": Traits(
+        qk_norm="head", sinks=True, experts="flint", qkv_bias=_BIAS, out_bias=_BIAS, sliding="field", pattern=4,
+        default_window=513, head_dim=128,
+    ),
+    "laguna": Traits(
+        qk_norm="head", gate=("gating", "heads"), experts="laguna", qkv_bias=_BIAS, out_bias=_BIAS, sliding="field",
+        default_window=512, head_dim=128,
+    ),
+    "kolibri1": Traits(
+        norms="both", qk_norm="head", experts="kolibri1", sliding="field", pattern=5, default_window=513,
+        head_dim=128,
+    ),
+    "hy_v3": Traits(
+        qk_norm="head", experts="hy_v3", qkv_bias=_BIAS, out_bias=_BIAS, mlp_bias=_MLP_BIAS, head_dim=128
+    ),
+    "solar_open": Traits(experts="deepseek_all", qkv_bias=_BIAS, head_dim=128),
+    "mellum": Traits(
+        qk_norm="head", experts="mellum", qkv_bias=_BIAS, out_bias=_BIAS, sliding="field", default_window=1024,
+        head_dim=128,
+    ),
+    "step3p5": Traits(
+        qk_norm="head", gate="heads", experts="step3p5", qkv_bias=_BIAS, out_bias=_BIAS, mlp_bias=_MLP_BIAS,
+        sliding="field", head_dim=128,
+    ),
+    "cohere2_moe": Traits(
+        tied=True, norm=LAYER_NORM_NO_BIAS, qkv_bias=_BIAS, out_bias=_BIAS, parallel=("", True), pattern=4,
+        no_rope="global", sliding="field", default_window=4096, experts="cohere2_moe",
+    ),
+    "flex_olmo": Traits(qkv_bias=_BIAS, out_bias=_BIAS, qk_norm="full", norms="post", experts="olmoe"),
+    "granite_swa": Traits(
+        tied=True, qkv_bias=_BIAS, out_bias=_BIAS, mlp_bias=_MLP_BIAS, sinks=True, sliding="first", pattern=4,
+        default_window=128,
+    ),
+    "granitemoe_swa": Traits(
+        qkv_bias=_BIAS, out_bias=_BIAS, sinks=True, sliding="first", pattern=4, default_window=128,
+        experts="granitemoeshared",
+    ),
+    "granite_docling_text": Traits(tied=True, qkv_bias=_BIAS, out_bias=_BIAS, mlp_bias=_MLP_BIAS),
+    "cwm": Traits(mlp_bias=_MLP_BIAS, sliding="first", pattern=4, default_window=8192, head_dim=128),
+    "bitnet": Traits(
+        activation="relu2", inner_norms=True, qkv_bias=_BIAS, out_bias=_BIAS,
+    ),
+    "helium": Traits(qkv_bias=_BIAS, out_bias=_BIAS, mlp_bias=_MLP_BIAS, head_dim=128),
+    "diffllama": Traits(qkv_bias=_BIAS, out_bias=_BIAS, vectors_of=(0, 4)),
+    "jais2": Traits(
+        norm=LAYER_NORM, gated=False, activation="relu2", qkv_bias=_BIAS, out_bias=_BIAS, mlp_bias=_MLP_BIAS
+    ),
+    "nanochat": Traits(
+        norm=Norm("rms", weight=False), gated=False, activation="relu2", qk_norm="plain", qkv_bias=_BIAS,
+        out_bias=_BIAS,
+    ),
+    "hyperclovax": Traits(
+        qkv_bias=_BIAS, out_bias=_BIAS, mlp_bias=_MLP_BIAS, norms=("use_post_norm", False)
+    ),
+    "vaultgemma": Traits(
+        tied=True, qkv_bias=_BIAS, out_bias=_BIAS, activation="gelu_pytorch_tanh", head_dim=256, pattern=2,
+        kv_heads=4, sliding="field", default_window=4096,
+    ),
+    "muse_glimmer_text": Traits(
+        norms="both", gate="full", qk_norm="plain", qkv_bias=_BIAS, out_bias=_BIAS, sliding="field", pattern=4,
+        default_window=2048, no_rope="global", head_dim=128,
+    ),
+    "apertus1p5_text": Traits(
+        gated=False, activation="xielu", qkv_bias=_BIAS, out_bias=_BIAS, qk_norm="head", vectors=2,
+        head_rows="output_vocab_size",
+    ),
+    "aria_text": Traits(qkv_bias=_BIAS, out_bias=_BIAS, mlp_bias=_MLP_BIAS, experts="aria"),
+    "cosmos3_edge_text": Traits(gated=False, activation="relu2", qkv_bias=_BIAS, out_bias=_BIAS, mlp_bias=_MLP_BIAS),
+    "sarvam_moe": Traits(qkv_bias=_BIAS, qk_norm=("use_qk_norm", "head"), experts="deepseek", floors=True),
+    "unlimited_ocr_text": Traits(
+        qkv_bias=_BIAS, out_bias=_BIAS, mlp_bias=_MLP_BIAS, experts="deepseek_types", sliding="all",
+        default_window=128,
+    ),
+    "molmo2_text": Traits(
+        qkv_bias=("qkv_bias", False), qk_norm="head", rows="additional_vocab_size",
+    ),
+    "moshi": Traits(sliding="all", default_window=3000, width=("ffn_dim", 2), rows=1),
+    "glm4v_text": Traits(qkv_bias=True, rotary=0.5, norms="both", kv_heads=2),
+    "glm_ocr_text": Traits(rotary=1.0, norms="both"),
+    "paddleocr_vl_text": Traits(
+        tied=True, qkv_bias=("use_bias", False), out_bias=("use_bias", False), mlp_bias=("use_bias", False),
+        head_dim=128,
+    ),
     "gemma": Traits(tied=True, qkv_bias=_BIAS, out_bias=_BIAS, activation="gelu_pytorch_tanh", head_dim=256),
     "gemma2": Traits(
         tied=True, qkv_bias=_BIAS, out_bias=_BIAS, activation="gelu_pytorch_tanh", head_dim=256, norms="both",
@@ -179,24 +293,23 @@ def read_llama_like(f: Fields, model_type: str) -> Decoder:
     """The decoder in a config file of one of :data:`FAMILIES`."""
     traits = FAMILIES[model_type]
     sizes = read_sizes(f)
-    heads = read_heads(f, sizes.hidden, default_head_dim=traits.head_dim, default_kv=traits.kv_heads)
+    heads = read_heads(
+        f, sizes.hidden, default_head_dim=traits.head_dim, default_kv=traits.kv_heads, floors=traits.floors
+    )
     mlp_bias = _says(f, traits.mlp_bias)
     act = activation(f, default=traits.activation)
     spans = _windows(f, traits, sizes.layers)
     turned = _rotates(f, traits, spans)
-    attentions = [
-        _attention(f, traits, heads, span, turns) for span, turns in zip(spans, turned, strict=True)
-    ]
-    mlp = FeedForward(_intermediate(f), traits.gated, act, mlp_bias, mlp_bias)
+    inner = traits.norm if traits.inner_norms else None
+    mlp = FeedForward(_intermediate(f, traits), traits.gated, act, mlp_bias, mlp_bias, inner)
     experts = EXPERT_READERS[traits.experts](f, sizes.layers, mlp) if traits.experts else {}
-    pre = traits.norm if traits.norms in ("pre", "both") else None
-    post = traits.norm if traits.norms in ("post", "both") else None
+    pre, post = _norms(f, traits)
     parallel = traits.parallel[1]
     if traits.parallel[0]:
         parallel = f.flag(traits.parallel[0], default=parallel)
     layers = tuple(
         Layer(
-            attention,
+            _attention(f, traits, heads, span, turns),
             None if index in experts else mlp,
             experts.get(index),
             mixer_norm=pre,
@@ -206,17 +319,35 @@ def read_llama_like(f: Fields, model_type: str) -> Decoder:
             parallel=parallel,
             vectors=traits.vectors,
         )
-        for index, attention in enumerate(attentions)
+        for index, (span, turns) in enumerate(zip(spans, turned, strict=True))
     )
+    rows = f.integer(traits.rows, default=0, least=0) if isinstance(traits.rows, str) else traits.rows
+    head_rows = sizes.vocab if rows else 0
+    if traits.head_rows:
+        head_rows = f.integer(traits.head_rows, default=0, least=0)
     return Decoder(
-        model_type, sizes.hidden, sizes.vocab, layers, traits.norm, tied(f, traits.tied),
-        head_bias=_says(f, traits.head_bias),
+        model_type, sizes.hidden, sizes.vocab + rows, layers, traits.norm, tied(f, traits.tied),
+        head_bias=_says(f, traits.head_bias), head_vocab=head_rows,
     )  # fmt: skip
 
 
-def _intermediate(f: Fields) -> int:
-    """The feed-forward width; Hunyuan's mixture states it as a list of equal sizes too."""
-    return f.integer("intermediate_size", most=MAX_WIDTH)
+def _norms(f: Fields, traits: Traits) -> tuple[Norm | None, Norm | None]:
+    """The norm before each block and the norm of its output."""
+    kind = traits.norms
+    if isinstance(kind, tuple):
+        kind = "both" if f.flag(kind[0], default=kind[1]) else "pre"
+    return (
+        traits.norm if kind in ("pre", "both") else None,
+        traits.norm if kind in ("post", "both") else None,
+    )
+
+
+def _intermediate(f: Fields, traits: Traits) -> int:
+    """The feed-forward width; a family of experts alone may state none."""
+    key, part = traits.width
+    if traits.experts and not f.has(key):
+        return 1
+    return max(f.integer(key, most=MAX_WIDTH) // part, 1)
 
 
 def _says(f: Fields, rule: bool | tuple[str, bool]) -> bool:
@@ -231,13 +362,21 @@ def _attention(f: Fields, traits: Traits, heads: Heads, span: int, turns: bool) 
         kind = kind[1] if f.flag(kind[0], default=False) else "none"
     scale = {
         "none": (0, 0),
+        "plain": (0, 0),
         "head": (heads.head_dim, heads.head_dim),
         "full": (heads.heads * heads.head_dim, heads.kv_heads * heads.head_dim),
     }[kind]
+    gate = traits.gate
+    if isinstance(gate, tuple):
+        gate = gate[1] if f.flag(gate[0], default=True) else ""
+    per_head, per_feature = traits.vectors_of
     return grouped_attention(
         heads, rotary_dim(f, heads.head_dim, default=traits.rotary) if turns else 0,
         q_bias=qkv, k_bias=qkv, v_bias=qkv, out_bias=_says(f, traits.out_bias),
-        q_norm=scale[0], k_norm=scale[1], norm_bias=traits.qk_norm_bias, window=span,
+        q_norm=scale[0], k_norm=scale[1], norm_bias=traits.qk_norm_bias, plain_norm=kind == "plain", window=span,
+        gate={"": 0, "heads": heads.heads, "full": heads.heads * heads.head_dim}[gate], sinks=traits.sinks,
+        out_norm=traits.norm if traits.inner_norms else None,
+        vectors=per_head * heads.heads + per_feature * heads.head_dim,
     )  # fmt: skip
 
 
@@ -254,22 +393,23 @@ def _windows(f: Fields, traits: Traits, layers: int) -> list[int]:
         first = f.integer("max_window_layers", default=28, least=0)
         default = ["full_attention" if i < first else "sliding_attention" for i in range(layers)]
     else:
-        default = _pattern(f, layers, traits.pattern)
+        default = _pattern(f, layers, traits)
     return [span if kind == "sliding_attention" else 0 for kind in layer_kinds(f, layers, default)]
 
 
-def _pattern(f: Fields, layers: int, every: int) -> list[str]:
+def _pattern(f: Fields, layers: int, traits: Traits) -> list[str]:
     """Every n-th layer is global; EXAONE spells one period in letters (LLLG)."""
-    given = f.values.get("sliding_window_pattern", f.values.get("_sliding_window_pattern"))
+    given = f.value("sliding_window_pattern") or f.value("_sliding_window_pattern")
     if isinstance(given, str) and given and set(given) <= set("LG"):
         return [
             "full_attention" if given[i % len(given)] == "G" else "sliding_attention" for i in range(layers)
         ]
-    name = "sliding_window_pattern" if f.has("sliding_window_pattern") else "_sliding_window_pattern"
-    every = f.integer(name, default=every, least=0)
-    return [
-        "full_attention" if not every or (i + 1) % every == 0 else "sliding_attention" for i in range(layers)
-    ]
+    keys = (
+        (traits.pattern_key,) if traits.pattern_key else ("sliding_window_pattern", "_sliding_window_pattern")
+    )
+    every = f.integer(*keys, default=traits.pattern, least=0)
+    at = 0 if traits.sliding == "first" else max(every - 1, 0)
+    return ["full_attention" if not every or i % every == at else "sliding_attention" for i in range(layers)]
 
 
 def _rotates(f: Fields, traits: Traits, spans: list[int]) -> list[bool]:

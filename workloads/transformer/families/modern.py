@@ -58,7 +58,7 @@ def read_deepseek(f: Fields, model_type: str) -> Decoder:
         indexer,
     )
     mlp = FeedForward(f.integer("intermediate_size", most=MAX_WIDTH), activation=activation(f))
-    experts = deepseek_experts(f, sizes.layers, mlp, biased=model_type != "deepseek_v2")
+    experts = deepseek_experts(f, sizes.layers, mlp)
     layers = tuple(
         Layer(
             attention,
