@@ -7,6 +7,7 @@ the language model is named in ``Decoder.omitted`` and left out of the graph.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final
 
@@ -41,7 +42,7 @@ ALIASES: Final[dict[str, str]] = {
     "glm4v_moe_text": "glm4_moe", "stablelm_epoch": "stablelm",
     "qwen3_5": "qwen3_5_text", "qwen3_5_moe": "qwen3_5_moe_text", "exaone": "llama", "iquestcoder": "llama",
     "emu3_text_model": "llama", "phi4_multimodal": "phi3", "qwen2_5_omni_text": "qwen2", "gpt-sw3": "gpt2",
-    "ernie4_5_vl_moe_text": "ernie4_5_moe", "gemma4_unified_text": "gemma4_text", "sarvam_mla": "deepseek_v3",
+    "ernie4_5_vl_moe_text": "ernie4_5_moe", "sarvam_mla": "deepseek_v3",
     "hyperclovax_text": "hyperclovax",
 }  # fmt: skip
 """Other values of ``model_type`` for a family that is known under its own name."""
@@ -67,11 +68,16 @@ def read_decoder(f: Fields, options_dtype: str | None, kv_dtype: str | None) -> 
     family = ALIASES.get(model_type, model_type)
     reader = READERS.get(family)
     if reader is None:
+        # Files of engines name a family of their own beside the published class.
+        model_type = _by_architecture(f, outer) or model_type
+        family = ALIASES.get(model_type, model_type)
+        reader = READERS.get(family)
+    if reader is None:
         known = known_families()
         message = f"unknown model_type {model_type!r}; known: {', '.join(known)}"
         raise f.refusal("model_type", message, nearest(model_type, known))
     f.defaults = declared(model_type) or declared(family)
-    decoder = reader(f, family)
+    decoder = _with_layers_of_their_own(f, family, reader(f, family))
     if f is not outer:
         decoder = replace(decoder, tied=_tied(outer, decoder.tied))
     precision = read_precision(f, outer, decoder, options_dtype, kv_dtype)
@@ -107,6 +113,36 @@ def _filled(inner: Fields, outer: Fields, section: str) -> Fields:
     return Fields(values, inner.file, inner.line_of, inner.path, inner.problems, partial=True)
 
 
+def _with_layers_of_their_own(f: Fields, family: str, decoder: Decoder) -> Decoder:
+    """A decoder whose ``per_layer_config`` gives some layers other values: layer number to keys.
+
+    Each distinct set of values is read as a file of its own, of which the layers that have it are taken.
+    """
+    section = f.section("per_layer_config")
+    if section is None:
+        return decoder
+    groups: dict[str, list[int]] = {}
+    for name, values in section.values.items():
+        number = int(name) if str(name).isdecimal() and len(str(name)) < 6 else -1
+        if not 0 <= number < len(decoder.layers) or not isinstance(values, Mapping):
+            section.problem(str(name), f"expected a layer from 0 to {len(decoder.layers) - 1} with its keys")
+            continue
+        groups.setdefault(repr(sorted(values.items())), []).append(number)
+        section.asked.add(str(name))
+    layers = list(decoder.layers)
+    for numbers in groups.values():
+        own = next(v for k, v in section.values.items() if str(k).isdecimal() and int(k) == numbers[0])
+        changed = replace(f, values={**f.values, **own}, asked=set())
+        read = READERS[family](changed, family)
+        for name in own:
+            if name not in changed.asked and name not in f.defaults:
+                section.problem(str(numbers[0]), f"unknown key {name!r} of a layer")
+        f.asked |= changed.asked
+        for number in numbers:
+            layers[number] = read.layers[number]
+    return replace(decoder, layers=tuple(layers))
+
+
 def _tied(outer: Fields, inner: bool) -> bool:
     """Whether a nested model's output projection is its embedding: the outer file decides, then its family."""
     return outer.flag("tie_word_embeddings", default=inner)
@@ -120,8 +156,16 @@ def _model_type(f: Fields, outer: Fields) -> str:
         return next(iter(inner.values())) if f is outer and inner and found not in READERS else found
     if outer.has("model_type"):
         return outer.word("model_type")
+    found = _by_architecture(f, outer)
+    if found is not None:
+        return found
+    raise f.refusal("model_type", "missing field model_type; expected the family, for example llama")
+
+
+def _by_architecture(f: Fields, outer: Fields) -> str | None:
+    """The family that ``architectures`` names, where it is known."""
     for architecture in [*(f.words("architectures") or []), *(outer.words("architectures") or [])]:
         for known in known_families():
             if _folded(known) == _folded(_ENDING.sub("", architecture)):
                 return known
-    raise f.refusal("model_type", "missing field model_type; expected the family, for example llama")
+    return None

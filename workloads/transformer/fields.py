@@ -18,13 +18,21 @@ __all__ = ["REQUIRED", "Fields"]
 REQUIRED: Final = object()
 """The default of a field that must be there."""
 
+ESSENTIAL: Final = frozenset(
+    {
+        "d_model", "embed_dim", "hidden_size", "intermediate_size", "n_embd", "n_head", "n_heads", "n_layer",
+        "n_layers", "num_attention_heads", "num_heads", "num_hidden_layers", "num_layers", "vocab_size",
+    }
+)  # fmt: skip
+"""Sizes that a file must state: a model without them is not the one that its family's defaults describe."""
+
 
 @dataclass
 class Fields:
     """The fields of one (possibly nested) mapping; ``path`` is where it stands in the file.
 
     ``defaults`` hold where a key is not there at all (a null is a value of its own: the family's rule decides);
-    those of a REQUIRED field only where the section is ``partial``, written as a difference from its family's
+    those of :data:`ESSENTIAL` keys only where the section is ``partial``, written as a difference from its family's
     defaults. ``asked`` collects the names that a reader has asked for, so that what nobody read can be told.
     """
 
@@ -159,9 +167,9 @@ class Fields:
         for name in names:
             if self.values.get(name) is not None:
                 return name, self.values[name]
-        if (default is not REQUIRED or self.partial) and not any(name in self.values for name in names):
+        if not any(name in self.values for name in names):
             for name in names:
-                if self.defaults.get(name) is not None:
+                if self.defaults.get(name) is not None and (self.partial or name not in ESSENTIAL):
                     return name, self.defaults[name]
         if default is REQUIRED:
             shown = " or ".join(names)

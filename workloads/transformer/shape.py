@@ -12,9 +12,11 @@ from dataclasses import dataclass
 
 __all__ = [
     "Attention",
+    "CompressedAttention",
     "Decoder",
     "Experts",
     "FeedForward",
+    "HyperConnection",
     "Indexer",
     "LatentAttention",
     "Layer",
@@ -76,12 +78,15 @@ class Indexer:
     """DeepSeek sparse attention: a small scorer that picks the ``top_k`` cached tokens a query attends to.
 
     ``of``: the layer whose choice this layer takes over; it then has no scorer and no cache of its own (GLM-5.2).
+    ``norm_input``: a layer norm stands before its queries; ``vectors`` are learned numbers beside its products.
     """
 
     heads: int
     head_dim: int
     top_k: int
     of: int | None = None
+    norm_input: bool = False
+    vectors: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +96,8 @@ class LatentAttention:
     Keys and values are up-projections of one latent of ``kv_rank`` elements per token, cached together with
     one rotary key of ``rope_dim`` elements. ``q_rank`` None: queries come straight from the hidden state.
     ``gate``: width of a gate on the attended values, from the hidden state. ``window`` (0: none) bounds what a token
-    sees. ``rope_norm``: the rotary key is normed. ``sinks``: one learned sink per head.
+    sees. ``rope_norm``: the rotary key is normed. ``sinks``: one learned sink per head. ``vectors``: further learned
+    numbers. ``cache_of`` names the layer whose latents this layer reads instead of its own.
     """
 
     heads: int
@@ -106,6 +112,8 @@ class LatentAttention:
     window: int = 0
     rope_norm: bool = False
     sinks: bool = False
+    vectors: int = 0
+    cache_of: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +188,41 @@ class Experts:
     """A norm of the sum of experts and shared part (A.X K1)."""
 
 
-Mixer = Attention | LatentAttention | Recurrence
+@dataclass(frozen=True, slots=True)
+class CompressedAttention:
+    """Attention over a window and over compressed tokens behind it (DeepSeek-V4).
+
+    One key-value head of ``head_dim`` elements, whose keys are its values. ``rate`` tokens become one compressed one
+    (0: the window is all), overlapping their neighbours where an indexer picks the ``top_k`` best. Queries come from
+    a latent of ``q_rank``; the output is projected in ``out_groups`` groups to ``out_rank`` each, then to the model's
+    width.
+    """
+
+    heads: int
+    head_dim: int
+    rotary_dim: int
+    q_rank: int
+    window: int
+    out_groups: int
+    out_rank: int
+    rate: int = 0
+    indexer: Indexer | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class HyperConnection:
+    """Several residual streams and how a block reads and writes them (mHC in DeepSeek-V4).
+
+    Of the normed streams, side by side, one small product makes ``outputs`` numbers per token: what the block reads
+    of each stream, what it writes to each, and how the streams mix. ``scales`` are learned numbers beside it.
+    """
+
+    streams: int
+    outputs: int
+    scales: int
+
+
+Mixer = Attention | LatentAttention | CompressedAttention | Recurrence
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,7 +234,8 @@ class Layer:
     residual addition and its output is the new residual stream (the original transformer, OPT-350m).
     ``beside``: experts and dense part both read the residual stream, each with norms of its own (Gemma 4);
     otherwise both read the one normed input. ``per_layer_input``: width of an embedding of the token that
-    every layer has for itself (Gemma 4). ``vectors``: weights of a learned non-linearity.
+    every layer has for itself (Gemma 4). ``vectors``: weights of a learned non-linearity. ``hyper``: mixer and
+    feed-forward part each read and write several residual streams.
     """
 
     mixer: Mixer | None
@@ -207,6 +250,7 @@ class Layer:
     beside: bool = False
     per_layer_input: int = 0
     vectors: int = 0
+    hyper: HyperConnection | None = None
 
 
 @dataclass(frozen=True)
@@ -214,6 +258,9 @@ class Decoder:
     """A whole model. ``positions``: rows of a learned position table (0: none).
 
     ``head_vocab``: rows of the output projection, where they are not those of the embedding (0: they are).
+    ``head_norm``: a square product, with a bias or without, a non-linearity and this norm stand before the logits.
+    ``merges_streams``: a learned product merges the residual streams at the end (else their mean). ``vectors``:
+    learned numbers beside the layers.
 
     ``embedding_width``: where the token embedding is narrower than the model and projected (OPT-350m).
     ``per_layer_rows``: vocabulary of the per-layer embeddings, if the layers have them.
@@ -233,6 +280,10 @@ class Decoder:
     embedding_norm: Norm | None = None
     head_bias: bool = False
     head_vocab: int = 0
+    head_norm: Norm | None = None
+    head_norm_bias: bool = False
+    merges_streams: bool = False
+    vectors: int = 0
     per_layer_rows: int = 0
     dtype: str = ""
     max_positions: int = 0

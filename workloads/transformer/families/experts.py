@@ -79,6 +79,8 @@ MIXTURES: Final[dict[str, Mixture]] = {
     "deepseek": _DEEPSEEK,
     "deepseek_types": replace(_DEEPSEEK, types=True),
     "deepseek_all": replace(_DEEPSEEK, first=0),
+    "glm4_moe_lite": replace(_DEEPSEEK, types=True, first=1),
+    "dots3_note": replace(_DEEPSEEK, types=True, first=1, shared_width="shared_experts_intermediate_size"),
     "axk": replace(_DEEPSEEK, types=True, first=1, out_norm=True),
     "minimax_m2": Mixture(("num_local_experts",), width=(), defaults=(256, 8, 0)),
     "minimax_m3": Mixture(

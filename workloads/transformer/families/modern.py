@@ -1,7 +1,6 @@
-"""Families with a make-up of their own: latent attention, Llama 4, gpt-oss, Gemma 4.
+"""Families with a make-up of their own: Llama 4, gpt-oss, Gemma 4, MiMo-V2.
 
-Source: the configuration and modelling files of huggingface/transformers (Apache-2.0); for latent attention
-also DeepSeek-V2 (arXiv:2405.04434) and DeepSeek-V3 (arXiv:2412.19437).
+Source: the configuration and modelling files of huggingface/transformers (Apache-2.0).
 """
 
 from __future__ import annotations
@@ -29,47 +28,10 @@ from workloads.transformer.shape import (
     Decoder,
     Experts,
     FeedForward,
-    Indexer,
-    LatentAttention,
     Layer,
 )
 
 __all__ = ["READERS"]
-
-
-def read_deepseek(f: Fields, model_type: str) -> Decoder:
-    """DeepSeek-V2, V3, V3.2, Kimi-K2, GLM-5 and others with multi-head latent attention."""
-    sizes = read_sizes(f)
-    indexer = None
-    if f.has("index_topk") or model_type in ("deepseek_v32", "glm_moe_dsa"):
-        indexer = Indexer(
-            f.integer("index_n_heads", default=64 if model_type == "deepseek_v32" else 32, most=MAX_HEADS),
-            f.integer("index_head_dim", default=128, most=MAX_WIDTH),
-            f.integer("index_topk", default=2048),
-        )
-    attention = LatentAttention(
-        f.integer("num_attention_heads", most=MAX_HEADS),
-        f.integer("q_lora_rank", most=MAX_WIDTH) if f.has("q_lora_rank") else None,
-        f.integer("kv_lora_rank", most=MAX_WIDTH),
-        f.integer("qk_nope_head_dim", most=MAX_WIDTH),
-        f.integer("qk_rope_head_dim", most=MAX_WIDTH),
-        f.integer("v_head_dim", most=MAX_WIDTH),
-        f.flag("attention_bias", default=False),
-        indexer,
-    )
-    mlp = FeedForward(f.integer("intermediate_size", most=MAX_WIDTH), activation=activation(f))
-    experts = deepseek_experts(f, sizes.layers, mlp)
-    layers = tuple(
-        Layer(
-            attention,
-            None if index in experts else mlp,
-            experts.get(index),
-            mixer_norm=RMS,
-            mlp_norm=RMS,
-        )
-        for index in range(sizes.layers)
-    )
-    return Decoder(model_type, sizes.hidden, sizes.vocab, layers, RMS, tied(f, False))
 
 
 def read_llama4(f: Fields, model_type: str) -> Decoder:
@@ -156,7 +118,10 @@ def read_gemma4(f: Fields, model_type: str) -> Decoder:
     size = f.integer("intermediate_size", most=MAX_WIDTH)
     double = f.flag("use_double_wide_mlp", default=False)
     experts = _gemma4_experts(f, sizes.hidden, act)
-    per_layer = f.integer("hidden_size_per_layer_input", default=256, least=0, most=MAX_WIDTH)
+    unified = model_type == "gemma4_unified_text"
+    per_layer = f.integer(
+        "hidden_size_per_layer_input", default=0 if unified else 256, least=0, most=MAX_WIDTH
+    )
     layers = []
     for kind, source in zip(kinds, sources, strict=True):
         heads = wide if kind == "full_attention" else local
@@ -179,7 +144,9 @@ def read_gemma4(f: Fields, model_type: str) -> Decoder:
 
 def _gemma4_global_heads(f: Fields, local: Heads, share: bool) -> Heads:
     """The heads of global layers; fewer key-value heads only where keys are values."""
-    wide = replace(local, head_dim=f.integer("global_head_dim", default=512, most=MAX_WIDTH))
+    # Where a file gives each layer its own values, they are in force already.
+    default = local.head_dim if f.has("per_layer_config") else 512
+    wide = replace(local, head_dim=f.integer("global_head_dim", default=default, most=MAX_WIDTH))
     if not share or not f.has("num_global_key_value_heads"):
         return wide
     kv_heads = f.integer("num_global_key_value_heads", most=MAX_HEADS)
@@ -267,15 +234,10 @@ def _gemma4_rotary(f: Fields, kind: str, head_dim: int) -> int:
 
 
 READERS = {
-    "deepseek_v2": read_deepseek,
-    "deepseek_v3": read_deepseek,
-    "deepseek_v32": read_deepseek,
-    "kimi_k2": read_deepseek,
-    "glm_moe_dsa": read_deepseek,
-    "glm4_moe_lite": read_deepseek,
     "llama4_text": read_llama4,
     "gpt_oss": read_gpt_oss,
     "gemma4_text": read_gemma4,
+    "gemma4_unified_text": read_gemma4,
     "mimo_v2_flash": read_mimo_v2,
 }
 """Readers by ``model_type``."""
