@@ -93,6 +93,7 @@ def configs(draw: st.DrawFn) -> dict[str, Any]:
             "n_routed_experts": experts, "n_shared_experts": draw(st.integers(0, 2)),
             "moe_intermediate_size": 8,
             "first_k_dense_replace": draw(st.integers(0, layers)), "kv_lora_rank": 16, "qk_nope_head_dim": 8,
+            "n_group": 1, "topk_group": 1,
             "qk_rope_head_dim": 4, "v_head_dim": 6, "q_lora_rank": draw(st.sampled_from([None, 12])),
             "index_n_heads": 2, "index_head_dim": 8, "index_topk": draw(st.integers(1, 50)),
         }  # fmt: skip

@@ -95,7 +95,9 @@ class Fields:
         return value
 
     def flag(self, *names: str, default: Any = REQUIRED) -> bool:
-        """True or false."""
+        """True or false; a null is false, as it is where Python asks."""
+        if any(map(self.says_null, names)) and not any(self.values.get(name) is not None for name in names):
+            return False
         name, value = self._find(names, default, "true or false")
         if name is None:
             return value is not REQUIRED and bool(value)

@@ -13,6 +13,7 @@ from workloads.transformer.families.common import (
     activation,
     grouped_attention,
     layer_kinds,
+    no_cross_attention,
     read_heads,
     read_sizes,
     rotary_dim,
@@ -31,17 +32,10 @@ def _biased(f: Fields, hidden: int, name: str, inner: Norm | None = None) -> Att
     return grouped_attention(heads, 0, q_bias=True, k_bias=True, v_bias=True, out_bias=True, out_norm=inner)
 
 
-def _no_cross_attention(f: Fields) -> None:
-    if f.flag("add_cross_attention", default=False):
-        f.problem(
-            "add_cross_attention", "found true; a decoder beside an encoder is not read from this family"
-        )
-
-
 def read_biogpt(f: Fields, model_type: str) -> Decoder:
     """BioGPT: learned positions with two rows more than there are."""
     sizes = read_sizes(f)
-    _no_cross_attention(f)
+    no_cross_attention(f)
     mlp = FeedForward(
         f.integer("intermediate_size", most=MAX_WIDTH), False, activation(f, default="gelu"), True, True
     )
@@ -57,7 +51,7 @@ def read_biogpt(f: Fields, model_type: str) -> Decoder:
 def read_xglm(f: Fields, model_type: str) -> Decoder:
     """XGLM: fixed sinusoids for positions."""
     sizes = read_sizes(f, "d_model", "num_layers")
-    _no_cross_attention(f)
+    no_cross_attention(f)
     act = activation(f, "activation_function", default="gelu")
     mlp = FeedForward(f.integer("ffn_dim", most=MAX_WIDTH), False, act, True, True)
     attention = _biased(f, sizes.hidden, "attention_heads")
@@ -68,11 +62,12 @@ def read_xglm(f: Fields, model_type: str) -> Decoder:
 def read_kosmos2(f: Fields, model_type: str) -> Decoder:
     """The language model of Kosmos-2: as XGLM, with a norm before each output projection."""
     sizes = read_sizes(f, "embed_dim", "layers")
-    _no_cross_attention(f)
+    no_cross_attention(f)
     act = activation(f, "activation_function", default="gelu")
     mlp = FeedForward(f.integer("ffn_dim", most=MAX_WIDTH), False, act, True, True, LAYER_NORM)
     inner = LAYER_NORM if model_type == "kosmos_2_text_model" else None
     attention = _biased(f, sizes.hidden, "attention_heads", inner)
+    # Kosmos-2.5 tells text from image rows by an embedding of two rows.
     layer = Layer(attention, mlp, mixer_norm=LAYER_NORM, mlp_norm=LAYER_NORM)
     return Decoder(model_type, sizes.hidden, sizes.vocab, (layer,) * sizes.layers, LAYER_NORM, tied(f, True))
 

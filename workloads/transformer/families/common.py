@@ -23,6 +23,7 @@ __all__ = [
     "activation",
     "grouped_attention",
     "layer_kinds",
+    "no_cross_attention",
     "read_heads",
     "read_sizes",
     "rotary_dim",
@@ -86,16 +87,26 @@ def read_heads(
 ) -> Heads:
     """Heads of grouped-query attention; checks that they divide (``floors``: the width need not)."""
     heads = f.integer(heads_name, most=MAX_HEADS)
-    kv_heads = f.integer(kv_name, default=default_kv or heads, most=MAX_HEADS)
+    kv_heads = f.integer(
+        kv_name, default=heads if f.says_null(kv_name) else default_kv or heads, most=MAX_HEADS
+    )
     if heads % kv_heads and f.sound(heads_name, kv_name):
         f.problem(kv_name, f"found {kv_heads}; expected a divisor of {heads_name} ({heads})")
     if f.has("head_dim"):
         return Heads(heads, kv_heads, f.integer("head_dim", most=MAX_WIDTH))
-    if default_head_dim is not None:
+    if default_head_dim is not None and not f.says_null("head_dim"):
         return Heads(heads, kv_heads, default_head_dim)
     if hidden % heads and not floors and f.sound(heads_name, "hidden_size", "n_embd", "d_model"):
         f.problem(heads_name, f"found {heads}; expected a divisor of the model width {hidden}")
     return Heads(heads, kv_heads, max(hidden // heads, 1))
+
+
+def no_cross_attention(f: Fields) -> None:
+    """Refuse a decoder that attends to an encoder as well."""
+    if f.flag("add_cross_attention", default=False):
+        f.problem(
+            "add_cross_attention", "found true; a decoder beside an encoder is not read from this family"
+        )
 
 
 def tied(f: Fields, default: bool) -> bool:

@@ -35,9 +35,9 @@ class Mixture:
     ``shared_number``: key of a number of shared experts, each as wide as ``shared_width`` says or as one expert;
     without a number ``shared_width`` is the width of the one there is. ``first``: layers at the start that are dense,
     a number or a key; ``types``: ``mlp_layer_types`` says of each layer what it is; ``steps``: every
-    ``decoder_sparse_step``-th but ``mlp_only_layers``. ``groups``: routing picks groups first (keys ``n_group`` and
-    ``topk_group``). ``bias``: the router's correction bias is a parameter (elsewhere a buffer, which counts as none).
-    ``optional``: the key that says whether there is a mixture at all.
+    ``decoder_sparse_step``-th but ``mlp_only_layers``, which are ``dense`` where the file names none. ``groups``:
+    routing picks groups first (keys ``n_group`` and ``topk_group``). ``bias``: the router's correction bias is a
+    parameter (elsewhere a buffer, which counts as none).
     """
 
     count: tuple[str, ...]
@@ -51,11 +51,11 @@ class Mixture:
     first: int | str = 0
     types: bool = False
     steps: bool = False
+    dense: tuple[int, ...] = ()
     groups: bool = False
     bias: bool = False
     router_bias: bool = False
     out_norm: bool = False
-    optional: str = ""
 
 
 _DEEPSEEK: Final = Mixture(
@@ -97,7 +97,7 @@ MIXTURES: Final[dict[str, Mixture]] = {
         ("num_experts",), shared_number="num_shared_experts", types=True, first="first_k_dense_replace",
         groups=True,
     ),
-    "flint": Mixture(("num_experts",), shared_width="shared_expert_intermediate_size", steps=True),
+    "flint": Mixture(("num_experts",), shared_width="shared_expert_intermediate_size", steps=True, dense=(0, 1)),
     "laguna": Mixture(
         ("num_experts",), shared_width="shared_expert_intermediate_size", types=True, first=1, bias=True
     ),
@@ -119,9 +119,7 @@ MIXTURES: Final[dict[str, Mixture]] = {
 
 
 def read_mixture(mixture: Mixture, f: Fields, layers: int, mlp: FeedForward) -> ByLayer:
-    """The experts of every sparse layer, by layer; ``mlp`` is the dense part, whose make they share."""
-    if mixture.optional and not f.flag(mixture.optional, default=False):
-        return {}
+    """The experts of every sparse layer, by layer; ``mlp`` is the dense part, whose make they share but for biases."""
     if mixture is _DEEPSEEK and not f.has("n_routed_experts"):
         return {}
     count, active = count_and_active(f, mixture.count, mixture.active, mixture.defaults[:2])
@@ -130,8 +128,8 @@ def read_mixture(mixture: Mixture, f: Fields, layers: int, mlp: FeedForward) -> 
         size = f.integer(*mixture.width, default=mixture.defaults[2], most=MAX_WIDTH)
     groups, top = _groups(f, mixture, count)
     experts = Experts(
-        count, active, size, gated=mlp.gated, activation=mlp.activation, up_bias=mlp.up_bias,
-        down_bias=mlp.down_bias, router_bias=mixture.router_bias, groups=groups, top_groups=top,
+        count, active, size, gated=mlp.gated, activation=mlp.activation,
+        router_bias=mixture.router_bias, groups=groups, top_groups=top,
         shared=_shared(f, mixture, size, mlp), shared_gate=mixture.shared_gate,
         vectors=count if mixture.bias else 0, out_norm=Norm("rms") if mixture.out_norm else None,
     )  # fmt: skip
@@ -169,7 +167,8 @@ def sparse_layers(f: Fields, mixture: Mixture, layers: int) -> list[int]:
         if types is not None:
             return [index for index, kind in enumerate(types) if kind == "sparse"]
     if mixture.steps:
-        dense = f.integers("mlp_only_layers") or []
+        dense = f.integers("mlp_only_layers")
+        dense = list(mixture.dense) if dense is None else dense
         step = f.integer("decoder_sparse_step", default=1)
         return [index for index in range(layers) if index not in dense and (index + 1) % step == 0]
     first = mixture.first
@@ -218,7 +217,7 @@ def _ernie4_5_moe(f: Fields, layers: int, mlp: FeedForward) -> ByLayer:
         size = f.integer("moe_intermediate_size", default=1536, most=MAX_WIDTH)
     number = f.integer("moe_num_shared_experts", default=2, least=0, most=2**10)
     experts = Experts(
-        count, active, size, activation=mlp.activation, up_bias=mlp.up_bias, down_bias=mlp.up_bias,
+        count, active, size, activation=mlp.activation,
         shared=replace(mlp, intermediate=size * number) if number else None, vectors=count,
     )  # fmt: skip
     types = f.words("mlp_layer_types", layers, ("dense", "sparse"))

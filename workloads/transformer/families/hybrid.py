@@ -64,7 +64,7 @@ def read_qwen3_next(f: Fields, model_type: str) -> Decoder:
         "full_attention" if (index + 1) % interval == 0 else "linear_attention"
         for index in range(sizes.layers)
     ]
-    kinds = layer_kinds(f, sizes.layers, default)
+    kinds = layer_kinds(f, sizes.layers, default, ("full_attention", "linear_attention"))
     sparse = model_type in ("qwen3_next", "qwen3_5_moe_text")
     act = activation(f)
     width = f.integer("intermediate_size", default=5632 if sparse else REQUIRED, most=MAX_WIDTH)

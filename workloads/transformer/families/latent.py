@@ -43,7 +43,8 @@ class Traits:
     ``experts``: what reads its mixture, "" for none. ``indexer``: always there, or only where the file has
     ``index_topk``. ``gate``: a gate on the attended values, full or one per head (heads). ``scales``: the norms and
     learned scales of Mistral Large 4, and layers without rotary embedding. ``hyper``: the residual streams are several
-    (``hc_mult``).
+    (``hc_mult``). ``index_every``: every so many layers have an indexer of their own where the file does not say.
+    ``local_but``: all layers but the first two and every so many have a window where the file does not say.
     """
 
     experts: str = "deepseek"
@@ -54,6 +55,9 @@ class Traits:
     sinks: bool = False
     scales: bool = False
     hyper: bool = False
+    mlp_bias: bool = False
+    index_every: int = 1
+    local_but: int = 0
 
 
 FAMILIES: Final[dict[str, Traits]] = {
@@ -66,11 +70,15 @@ FAMILIES: Final[dict[str, Traits]] = {
     "glm4_moe_lite": Traits(experts="glm4_moe_lite"),
     "axk1": Traits(experts="axk"),
     "youtu": Traits(experts="", tied=True),
-    "minicpm3": Traits(experts="", tied=True),
-    "dots3_note_text": Traits(experts="dots3_note", indexer=True, gate="heads", rope_norm=True),
+    "minicpm3": Traits(experts="", tied=True, mlp_bias=True),
+    "dots3_note_text": Traits(experts="dots3_note", indexer=True, gate="heads", rope_norm=True, local_but=4),
     "mistral_large4_text": Traits(experts="deepseek_types", indexer=True, scales=True),
-    "hy_v4": Traits(experts="glm4_moe_lite", indexer=True, gate="full", sinks=True, hyper=True),
-    "hy_v4_vl_text": Traits(experts="glm4_moe_lite", indexer=True, gate="full", sinks=True, hyper=True),
+    "hy_v4": Traits(
+        experts="glm4_moe_lite", indexer=True, gate="full", sinks=True, hyper=True, index_every=4
+    ),
+    "hy_v4_vl_text": Traits(
+        experts="glm4_moe_lite", indexer=True, gate="full", sinks=True, hyper=True, index_every=4
+    ),
 }
 
 
@@ -78,14 +86,21 @@ def read_latent(f: Fields, model_type: str) -> Decoder:
     """The decoder in a config file of one of :data:`FAMILIES`."""
     traits = FAMILIES[model_type]
     sizes = read_sizes(f)
-    kinds = layer_kinds(f, sizes.layers, ["indexed_attention"] * sizes.layers, KINDS)
-    indexers = read_indexers(f, sizes.layers, traits.indexer)
+    every = traits.local_but
+    default = [
+        "sliding_attention" if every and index > 1 and index % every != 1 else "indexed_attention"
+        for index in range(sizes.layers)
+    ]
+    kinds = layer_kinds(f, sizes.layers, default, KINDS)
+    indexers = read_indexers(f, sizes.layers, traits.indexer, traits.index_every)
     if traits.scales:
         indexers = [item and replace(item, norm_input=True, vectors=2 * item.heads) for item in indexers]
     span = window(f) if "sliding_attention" in kinds else 0
     attention = _attention(f, traits)
     turns = _turns(f, traits, sizes.layers)
-    mlp = FeedForward(f.integer("intermediate_size", most=MAX_WIDTH), activation=activation(f))
+    bias = traits.mlp_bias and f.flag("mlp_bias", default=False)
+    size = f.integer("intermediate_size", most=MAX_WIDTH)
+    mlp = FeedForward(size, activation=activation(f), up_bias=bias, down_bias=bias)
     experts: dict[int, Experts] = {}
     if traits.experts:
         experts = EXPERT_READERS[traits.experts](f, sizes.layers, mlp)
@@ -149,7 +164,7 @@ def _turns(f: Fields, traits: Traits, layers: int) -> list[bool]:
     return [bool(flag) for flag in given] if given else [(i + 1) % every != 0 for i in range(layers)]
 
 
-def read_indexers(f: Fields, layers: int, always: bool) -> list[Indexer | None]:
+def read_indexers(f: Fields, layers: int, always: bool, every: int = 1) -> list[Indexer | None]:
     """The indexer of each layer: its own, or the choice of the nearest earlier layer that has one."""
     if not always and not f.has("index_topk"):
         return [None] * layers
@@ -158,7 +173,7 @@ def read_indexers(f: Fields, layers: int, always: bool) -> list[Indexer | None]:
         f.integer("index_head_dim", default=128, most=MAX_WIDTH),
         f.integer("index_topk", default=2048),
     )
-    kinds = f.words("indexer_types", layers, ("full", "shared")) or _indexer_pattern(f, layers)
+    kinds = f.words("indexer_types", layers, ("full", "shared")) or _indexer_pattern(f, layers, every)
     found: list[Indexer | None] = []
     own = None
     for index, kind in enumerate(kinds):
@@ -171,7 +186,7 @@ def read_indexers(f: Fields, layers: int, always: bool) -> list[Indexer | None]:
     return found
 
 
-def _indexer_pattern(f: Fields, layers: int) -> list[str]:
+def _indexer_pattern(f: Fields, layers: int, every: int) -> list[str]:
     """GLM-5.2: a word of letters (F, S), or every n-th layer from an offset on has an indexer of its own."""
     pattern = f.value("index_topk_pattern")
     names = {"F": "full", "S": "shared"}
@@ -179,7 +194,7 @@ def _indexer_pattern(f: Fields, layers: int) -> list[str]:
         return [names[letter] for letter in pattern]
     if pattern is not None:
         f.problem("index_topk_pattern", f"expected one letter F or S for each of {layers} layers")
-    every = f.integer("index_topk_freq", default=1)
+    every = f.integer("index_topk_freq", default=every)
     first = f.integer("index_skip_topk_offset", default=2, least=0)
     return ["full" if max(i - first + 1, 0) % every == 0 else "shared" for i in range(layers)]
 
@@ -192,6 +207,9 @@ def read_longcat(f: Fields, model_type: str) -> Decoder:
     """
     sizes = read_sizes(f, layers="num_layers")
     attention = _attention(f, Traits())
+    whole = attention.nope_dim + attention.rope_dim
+    if f.has("qk_head_dim") and f.integer("qk_head_dim", most=MAX_WIDTH) != whole:
+        f.problem("qk_head_dim", f"expected {whole}, the features of a key without and with rotary embedding")
     act = activation(f)
     mlp = FeedForward(f.integer("ffn_hidden_size", most=MAX_WIDTH), activation=act)
     idle = f.integer("zero_expert_num", default=0, least=0, most=2**16)

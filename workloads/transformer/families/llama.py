@@ -6,12 +6,13 @@ defaults hold where a config file leaves a key out.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from workloads.transformer.families.common import (
     LAYER_NORM,
     LAYER_NORM_NO_BIAS,
+    MAX_HEADS,
     MAX_WIDTH,
     RMS,
     Heads,
@@ -47,7 +48,10 @@ class Traits:
     learned numbers of an attention layer, so many per head and so many per feature of a head. ``inner_norms``: a norm
     before each of the two output projections. ``width``: key of the feed-forward width and a number to divide it by.
     ``rows``: rows that the embedding has beyond the vocabulary, a number or a key; ``head_rows``: key of the output
-    projection's rows. ``floors``: a head is the width over the heads, rounded down.
+    projection's rows. ``vectors``: learned numbers
+    of a non-linearity (xIELU). ``floors``: a head is the width over the heads, rounded down. ``square``: all heads
+    together are as wide as the model. ``local_heads``: key of the query heads of local layers; ``heads_by_layer``: of a
+    list with those of every layer.
     """
 
     tied: bool = False
@@ -80,6 +84,9 @@ class Traits:
     rows: int | str = 0
     head_rows: str = ""
     floors: bool = False
+    square: bool = False
+    local_heads: str = ""
+    heads_by_layer: str = ""
 
 
 _BIAS: Final = ("attention_bias", False)
@@ -158,7 +165,7 @@ FAMILIES: Final[dict[str, Traits]] = {
     ),
     "ernie4_5_moe": Traits(
         tied=True, qkv_bias=("use_bias", False), out_bias=("use_bias", False), mlp_bias=("use_bias", False),
-        experts="ernie4_5_moe",
+        head_bias=("use_bias", False), experts="ernie4_5_moe",
     ),
     "seed_oss": Traits(
         qkv_bias=("attention_bias", True), out_bias=("attention_out_bias", False), mlp_bias=_MLP_BIAS,
@@ -184,7 +191,8 @@ FAMILIES: Final[dict[str, Traits]] = {
         qk_norm="head", experts="minimax_m3", width=("dense_intermediate_size", 1), sliding="none"
     ),
     "afmoe": Traits(
-        norms="both", qk_norm="head", gate="full", experts="afmoe", sliding="field", pattern=4,
+        norms="both", qk_norm="head", gate="full", experts="afmoe", qkv_bias=_BIAS, out_bias=_BIAS, sliding="field",
+        pattern=4,
         pattern_key="global_attn_every_n_layers", no_rope="global", default_window=1024,
     ),
     "beam": Traits(
@@ -199,7 +207,8 @@ FAMILIES: Final[dict[str, Traits]] = {
         default_window=513, head_dim=128,
     ),
     "laguna": Traits(
-        qk_norm="head", gate=("gating", "heads"), experts="laguna", qkv_bias=_BIAS, out_bias=_BIAS, sliding="field",
+        qk_norm="head", gate=("gating", "heads"), heads_by_layer="num_attention_heads_per_layer", experts="laguna",
+        qkv_bias=_BIAS, out_bias=_BIAS, sliding="field",
         default_window=512, head_dim=128,
     ),
     "kolibri1": Traits(
@@ -215,6 +224,7 @@ FAMILIES: Final[dict[str, Traits]] = {
         head_dim=128,
     ),
     "step3p5": Traits(
+        local_heads="num_sliding_attention_heads",
         qk_norm="head", gate="heads", experts="step3p5", qkv_bias=_BIAS, out_bias=_BIAS, mlp_bias=_MLP_BIAS,
         sliding="field", head_dim=128,
     ),
@@ -236,7 +246,7 @@ FAMILIES: Final[dict[str, Traits]] = {
     "bitnet": Traits(
         activation="relu2", inner_norms=True, qkv_bias=_BIAS, out_bias=_BIAS,
     ),
-    "helium": Traits(qkv_bias=_BIAS, out_bias=_BIAS, mlp_bias=_MLP_BIAS, head_dim=128),
+    "helium": Traits(qkv_bias=_BIAS, mlp_bias=_MLP_BIAS, head_dim=128, square=True),
     "diffllama": Traits(qkv_bias=_BIAS, out_bias=_BIAS, vectors_of=(0, 4)),
     "jais2": Traits(
         norm=LAYER_NORM, gated=False, activation="relu2", qkv_bias=_BIAS, out_bias=_BIAS, mlp_bias=_MLP_BIAS
@@ -296,10 +306,15 @@ def read_llama_like(f: Fields, model_type: str) -> Decoder:
     heads = read_heads(
         f, sizes.hidden, default_head_dim=traits.head_dim, default_kv=traits.kv_heads, floors=traits.floors
     )
+    if traits.square and heads.heads * heads.head_dim != sizes.hidden and f.sound("head_dim", "hidden_size"):
+        f.problem(
+            "head_dim", f"found {heads.heads} heads of {heads.head_dim}; expected {sizes.hidden} in all"
+        )
     mlp_bias = _says(f, traits.mlp_bias)
     act = activation(f, default=traits.activation)
     spans = _windows(f, traits, sizes.layers)
     turned = _rotates(f, traits, spans)
+    counts = _query_heads(f, traits, heads, spans)
     inner = traits.norm if traits.inner_norms else None
     mlp = FeedForward(_intermediate(f, traits), traits.gated, act, mlp_bias, mlp_bias, inner)
     experts = EXPERT_READERS[traits.experts](f, sizes.layers, mlp) if traits.experts else {}
@@ -309,7 +324,7 @@ def read_llama_like(f: Fields, model_type: str) -> Decoder:
         parallel = f.flag(traits.parallel[0], default=parallel)
     layers = tuple(
         Layer(
-            _attention(f, traits, heads, span, turns),
+            _attention(f, traits, replace(heads, heads=counts[index]), span, turns),
             None if index in experts else mlp,
             experts.get(index),
             mixer_norm=pre,
@@ -317,7 +332,7 @@ def read_llama_like(f: Fields, model_type: str) -> Decoder:
             mlp_norm=None if parallel else pre,
             mlp_out_norm=post,
             parallel=parallel,
-            vectors=traits.vectors,
+            vectors=traits.vectors if act == "xielu" else 0,
         )
         for index, (span, turns) in enumerate(zip(spans, turned, strict=True))
     )
@@ -325,10 +340,34 @@ def read_llama_like(f: Fields, model_type: str) -> Decoder:
     head_rows = sizes.vocab if rows else 0
     if traits.head_rows:
         head_rows = f.integer(traits.head_rows, default=0, least=0)
+    own = tied(f, traits.tied)
+    if own and head_rows and head_rows != sizes.vocab + rows:
+        f.problem(
+            "tie_word_embeddings",
+            f"found true; expected false: {head_rows} rows out, {sizes.vocab + rows} in",
+        )
     return Decoder(
-        model_type, sizes.hidden, sizes.vocab + rows, layers, traits.norm, tied(f, traits.tied),
+        model_type, sizes.hidden, sizes.vocab + rows, layers, traits.norm, own,
         head_bias=_says(f, traits.head_bias), head_vocab=head_rows,
     )  # fmt: skip
+
+
+def _query_heads(f: Fields, traits: Traits, heads: Heads, spans: list[int]) -> list[int]:
+    """The query heads of every layer; they share its key-value heads evenly."""
+    counts = [heads.heads] * len(spans)
+    if traits.heads_by_layer:
+        key = traits.heads_by_layer
+        counts = f.integers(key, len(spans), least=1, most=MAX_HEADS) or counts
+    elif traits.local_heads and not f.has("per_layer_config"):
+        key = traits.local_heads
+        local = f.integer(key, default=heads.heads, most=MAX_HEADS)
+        counts = [local if span else heads.heads for span in spans]
+    else:
+        return counts
+    uneven = [count for count in counts if count % heads.kv_heads]
+    if uneven:
+        f.problem(key, f"found {uneven[0]}; expected a multiple of {heads.kv_heads} key-value heads")
+    return [heads.heads if count in uneven else count for count in counts]
 
 
 def _norms(f: Fields, traits: Traits) -> tuple[Norm | None, Norm | None]:
@@ -366,9 +405,7 @@ def _attention(f: Fields, traits: Traits, heads: Heads, span: int, turns: bool) 
         "head": (heads.head_dim, heads.head_dim),
         "full": (heads.heads * heads.head_dim, heads.kv_heads * heads.head_dim),
     }[kind]
-    gate = traits.gate
-    if isinstance(gate, tuple):
-        gate = gate[1] if f.flag(gate[0], default=True) else ""
+    gate = traits.gate if isinstance(traits.gate, str) else _gate(f, *traits.gate)
     per_head, per_feature = traits.vectors_of
     return grouped_attention(
         heads, rotary_dim(f, heads.head_dim, default=traits.rotary) if turns else 0,
@@ -380,8 +417,19 @@ def _attention(f: Fields, traits: Traits, heads: Heads, span: int, turns: bool) 
     )  # fmt: skip
 
 
+def _gate(f: Fields, key: str, default: str) -> str:
+    """Laguna: true or "per-head" is a gate per head, anything else one per feature."""
+    given = f.value(key)
+    if given is None:
+        return default
+    if not isinstance(given, bool):
+        f.word(key, known=("per-head", "per-element"))
+    return "heads" if given in (True, "per-head") else "full"
+
+
 def _windows(f: Fields, traits: Traits, layers: int) -> list[int]:
     """The sliding window of every layer, 0 for none."""
+    given = layer_kinds(f, layers) if f.has("layer_types") else None
     if traits.sliding == "none":
         return [0] * layers
     span = window(f, traits.default_window)
@@ -394,7 +442,7 @@ def _windows(f: Fields, traits: Traits, layers: int) -> list[int]:
         default = ["full_attention" if i < first else "sliding_attention" for i in range(layers)]
     else:
         default = _pattern(f, layers, traits)
-    return [span if kind == "sliding_attention" else 0 for kind in layer_kinds(f, layers, default)]
+    return [span if kind == "sliding_attention" else 0 for kind in given or default]
 
 
 def _pattern(f: Fields, layers: int, traits: Traits) -> list[str]:
