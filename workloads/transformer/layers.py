@@ -12,6 +12,11 @@ from dataclasses import dataclass, field
 from workloads import operators
 from workloads.graph import Role
 from workloads.operators import Embedding
+from workloads.transformer.alternating import (
+    merge_alternating,
+    open_alternating,
+    write_alternating_layer,
+)
 from workloads.transformer.attention import KeyValue, write_attention
 from workloads.transformer.compressed import write_compressed_attention
 from workloads.transformer.feed_forward import write_experts, write_mlp
@@ -19,6 +24,7 @@ from workloads.transformer.hyper import merge_streams, open_streams, read_stream
 from workloads.transformer.latent import write_latent_attention
 from workloads.transformer.recurrent import write_recurrence
 from workloads.transformer.shape import (
+    AlternatingUpdates,
     CompressedAttention,
     Decoder,
     HyperConnection,
@@ -54,20 +60,36 @@ def write_decoder(w: GraphWriter, step: Step, decoder: Decoder) -> str:
     stream = _write_embedding(w, step, decoder)
     known = _Known()
     extra = _write_per_layer_inputs(w, step, decoder, stream.residual) if decoder.per_layer_rows else ""
-    streams = decoder.layers[0].hyper.streams if decoder.layers and decoder.layers[0].hyper else 0
-    if streams:
-        stream.residual = open_streams(w, step.tokens, decoder.hidden, streams, stream.residual)
+    _open_streams(w, step, decoder, stream)
     for index, layer in enumerate(decoder.layers):
         w.at(index, f"layers.{index}.")
-        _write_layer(w, step, decoder, layer, stream, known)
-        if layer.per_layer_input:
+        _write_layer(w, step, decoder, layer, stream, known, extra)
+        if layer.per_layer_input and layer.hyper is None:
             _write_per_layer_block(w, step, decoder.hidden, layer.per_layer_input, stream, extra)
     w.at(len(decoder.layers), "")
-    if streams:
-        stream.residual = merge_streams(
-            w, step.tokens, decoder.hidden, streams, stream.residual, decoder.merges_streams
-        )
+    _merge_streams(w, step, decoder, stream)
     return _write_head(w, step, decoder, stream)
+
+
+def _open_streams(w: GraphWriter, step: Step, decoder: Decoder, stream: _Stream) -> None:
+    """Make several residual streams of the embedding, where the family has them."""
+    hyper = decoder.layers[0].hyper if decoder.layers else None
+    m, hidden = step.tokens, decoder.hidden
+    if isinstance(hyper, AlternatingUpdates):
+        stream.residual = open_alternating(w, m, hidden, hyper, stream.residual)
+    elif hyper is not None:
+        stream.residual = open_streams(w, m, hidden, hyper.streams, stream.residual)
+
+
+def _merge_streams(w: GraphWriter, step: Step, decoder: Decoder, stream: _Stream) -> None:
+    """Make one residual stream of several at the end."""
+    hyper = decoder.layers[0].hyper if decoder.layers else None
+    m, hidden = step.tokens, decoder.hidden
+    if isinstance(hyper, AlternatingUpdates):
+        stream.residual = merge_alternating(w, m, hidden, hyper, stream.residual)
+    elif hyper is not None:
+        learned = decoder.merges_streams
+        stream.residual = merge_streams(w, m, hidden, hyper.streams, stream.residual, learned)
 
 
 def _write_embedding(w: GraphWriter, step: Step, decoder: Decoder) -> _Stream:
@@ -135,9 +157,21 @@ def _write_head_norm(w: GraphWriter, m: int, hidden: int, decoder: Decoder, sour
 
 
 def _write_layer(
-    w: GraphWriter, step: Step, decoder: Decoder, layer: Layer, stream: _Stream, known: _Known
+    w: GraphWriter, step: Step, decoder: Decoder, layer: Layer, stream: _Stream, known: _Known, inputs: str
 ) -> None:
     m, hidden = step.tokens, decoder.hidden
+    if isinstance(layer.hyper, AlternatingUpdates):
+
+        def mix(source: str) -> list[str]:
+            return _mixer(w, step, hidden, layer, source, known)
+
+        def feed(source: str) -> list[str]:
+            return _feed_forward(w, step, hidden, layer, source)
+
+        stream.residual = write_alternating_layer(
+            w, m, hidden, layer.hyper, stream.residual, inputs, mix, feed
+        )
+        return
     if layer.hyper is not None:
         _write_hyper_layer(w, step, hidden, layer, layer.hyper, stream, known)
         return

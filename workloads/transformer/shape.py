@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 __all__ = [
+    "AlternatingUpdates",
     "Attention",
     "CompressedAttention",
     "Decoder",
@@ -222,6 +223,20 @@ class HyperConnection:
     scales: int
 
 
+@dataclass(frozen=True, slots=True)
+class AlternatingUpdates:
+    """Several residual streams of which a layer computes one and corrects the others (Gemma 3n).
+
+    ``rank``: of the low-rank block beside the attention; ``inputs``: width of the layer's own input; ``scaled``: the
+    computed stream is scaled by a learned vector before that input joins.
+    """
+
+    streams: int
+    rank: int
+    inputs: int
+    scaled: bool = True
+
+
 Mixer = Attention | LatentAttention | CompressedAttention | Recurrence
 
 
@@ -250,7 +265,7 @@ class Layer:
     beside: bool = False
     per_layer_input: int = 0
     vectors: int = 0
-    hyper: HyperConnection | None = None
+    hyper: HyperConnection | AlternatingUpdates | None = None
 
 
 @dataclass(frozen=True)

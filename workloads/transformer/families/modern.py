@@ -24,6 +24,7 @@ from workloads.transformer.families.common import (
 from workloads.transformer.families.experts import count_and_active, deepseek_experts
 from workloads.transformer.fields import REQUIRED, Fields
 from workloads.transformer.shape import (
+    AlternatingUpdates,
     Attention,
     Decoder,
     Experts,
@@ -180,6 +181,45 @@ def _gemma4_experts(f: Fields, hidden: int, act: str) -> Experts | None:
     return Experts(count, active, width, activation=act, vectors=hidden + count)
 
 
+def read_gemma3n(f: Fields, model_type: str) -> Decoder:
+    """Gemma 3n: several streams, a low-rank block beside each attention, inputs of each layer's own, shared caches."""
+    sizes = read_sizes(f)
+    heads = read_heads(f, sizes.hidden, default_head_dim=256, default_kv=2)
+    default = ["full_attention" if (i + 1) % 5 == 0 else "sliding_attention" for i in range(sizes.layers)]
+    kinds = layer_kinds(f, sizes.layers, default)
+    sources = _gemma4_sources(f, kinds)
+    span = window(f, 512)
+    bias = f.flag("attention_bias", default=False)
+    act = activation(f, "hidden_activation", "hidden_act", default="gelu_pytorch_tanh")
+    widths = (
+        f.integers("intermediate_size", sizes.layers, least=1, most=MAX_WIDTH)
+        if isinstance(f.value("intermediate_size"), list)
+        else [f.integer("intermediate_size", most=MAX_WIDTH)] * sizes.layers
+    )
+    updates = AlternatingUpdates(
+        f.integer("altup_num_inputs", default=4, least=2, most=64),
+        f.integer("laurel_rank", default=64, most=MAX_WIDTH),
+        f.integer("hidden_size_per_layer_input", default=256, most=MAX_WIDTH),
+    )
+    layers = tuple(
+        Layer(
+            grouped_attention(
+                heads, heads.head_dim, q_bias=bias, k_bias=bias, v_bias=bias, out_bias=bias, q_norm=heads.head_dim,
+                k_norm=0 if source is not None else heads.head_dim, v_norm=True,
+                window=span if kind == "sliding_attention" else 0, cache_of=source,
+            ),
+            FeedForward(width, activation=act),
+            mixer_norm=RMS, mixer_out_norm=RMS, mlp_norm=RMS, mlp_out_norm=RMS,
+            per_layer_input=updates.inputs, hyper=updates,
+        )
+        for kind, source, width in zip(kinds, sources, widths or [1] * sizes.layers, strict=True)
+    )  # fmt: skip
+    rows = f.integer("vocab_size_per_layer_input", default=262144, most=2**24)
+    return Decoder(
+        model_type, sizes.hidden, sizes.vocab, layers, RMS, tied(f, True), per_layer_rows=rows, dtype="bf16"
+    )
+
+
 def read_mimo_v2(f: Fields, model_type: str) -> Decoder:
     """MiMo-V2-Flash: narrow values; local layers have more key-value heads and a sink per head."""
     sizes = read_sizes(f)
@@ -236,6 +276,7 @@ def _gemma4_rotary(f: Fields, kind: str, head_dim: int) -> int:
 READERS = {
     "llama4_text": read_llama4,
     "gpt_oss": read_gpt_oss,
+    "gemma3n_text": read_gemma3n,
     "gemma4_text": read_gemma4,
     "gemma4_unified_text": read_gemma4,
     "mimo_v2_flash": read_mimo_v2,
