@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 
 from workloads.operators import Activation, Attention, Norm, Product, Rotary, Softmax
+from workloads.transformer.block_choice import write_block_choice
 from workloads.transformer.shape import Attention as AttentionShape
 from workloads.transformer.shape import Norm as NormShape
 from workloads.transformer.step import Step
@@ -39,9 +40,11 @@ def write_attention(
     learned = spec.heads * spec.sinks + spec.vectors
     sinks = w.weight("attention.sinks", learned) if learned else ""
     attended = w.activation("attention.attend.out", m, v_size)
+    chosen = write_block_choice(w, step, spec.choice, hidden, source) if spec.choice else ""
 
     def attend(writer: GraphWriter, at: Step) -> None:
-        write = _attend_fused if writer.fused else _attend_apart
+        # A choice of keys is one with its kernel, which never writes the scores.
+        write = _attend_fused if writer.fused or chosen else _attend_apart
         write(writer, at, spec, query, sources, sinks, attended)
 
     w.write_moving(attend, step)
@@ -221,6 +224,9 @@ def _attend_fused(
     key, value, k_cache, v_cache = sources
     m = step.tokens
     from_cache = step.seen(spec.window, spec.chunk) - step.new
+    top_k = spec.choice.size * spec.choice.blocks if spec.choice else 0
+    if top_k:
+        from_cache = min(from_cache, top_k * step.new)
     inputs = dict.fromkeys(name for name in (query, key, value, k_cache, v_cache, sinks) if name)
     used = Counter({query: m * spec.heads * spec.head_dim})
     used[key] += m * spec.kv_heads * spec.head_dim
@@ -235,7 +241,7 @@ def _attend_fused(
     work = Attention(
         batch=step.batch, heads=spec.heads, kv_heads=spec.kv_heads, head_dim=spec.head_dim,
         v_head_dim=spec.v_head_dim, q_len=step.new, kv_len=step.context, causal=True, window=spec.window,
-        chunk=spec.chunk, kv_dtype=w.precision.cache,
+        chunk=spec.chunk, top_k=top_k, kv_dtype=w.precision.cache,
     )  # fmt: skip
     w.emit(
         "attention.attend",

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 __all__ = [
     "AlternatingUpdates",
     "Attention",
+    "BlockChoice",
     "CompressedAttention",
     "Decoder",
     "Experts",
@@ -37,6 +38,16 @@ class Norm:
 
 
 @dataclass(frozen=True, slots=True)
+class BlockChoice:
+    """A small scorer that picks ``blocks`` blocks of ``size`` tokens, to which a query attends (MiniMax-M3)."""
+
+    heads: int
+    head_dim: int
+    size: int
+    blocks: int
+
+
+@dataclass(frozen=True, slots=True)
 class Attention:
     """Multi-head, grouped-query or multi-query attention.
 
@@ -46,7 +57,8 @@ class Attention:
     gate on the output that comes with the query projection. ``cache_of`` names the layer whose keys and
     values this layer reads instead of its own. ``shared_kv``: values are the keys, one projection for both.
     ``out_norm`` says that the attended values are normed before the output projection (BitNet); ``vectors`` are
-    learned numbers beside the products: biases of a gate, weights of a difference of two attentions.
+    learned numbers beside the products: biases of a gate, weights of a difference of two attentions. ``choice``
+    picks the blocks of tokens that a query attends to.
     """
 
     heads: int
@@ -72,6 +84,7 @@ class Attention:
     gate_bias: bool = False
     out_norm: Norm | None = None
     vectors: int = 0
+    choice: BlockChoice | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,9 +9,9 @@ from workloads.transformer.families.compressed import READERS as COMPRESSED
 from workloads.transformer.families.gpt import READERS as GPT_LIKE
 from workloads.transformer.families.hybrid import READERS as HYBRID
 from workloads.transformer.families.latent import READERS as LATENT
-from workloads.transformer.families.llama import FAMILIES as LLAMA_LIKE
 from workloads.transformer.families.llama import read_llama_like
 from workloads.transformer.families.modern import READERS as MODERN
+from workloads.transformer.families.traits import FAMILIES as LLAMA_LIKE
 from workloads.transformer.fields import Fields
 from workloads.transformer.shape import Decoder
 

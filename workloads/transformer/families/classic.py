@@ -69,7 +69,10 @@ def read_kosmos2(f: Fields, model_type: str) -> Decoder:
     attention = _biased(f, sizes.hidden, "attention_heads", inner)
     # Kosmos-2.5 tells text from image rows by an embedding of two rows.
     layer = Layer(attention, mlp, mixer_norm=LAYER_NORM, mlp_norm=LAYER_NORM)
-    return Decoder(model_type, sizes.hidden, sizes.vocab, (layer,) * sizes.layers, LAYER_NORM, tied(f, True))
+    return Decoder(
+        model_type, sizes.hidden, sizes.vocab, (layer,) * sizes.layers, LAYER_NORM, tied(f, True),
+        vectors=0 if inner else 2 * sizes.hidden,
+    )  # fmt: skip
 
 
 def read_ctrl(f: Fields, model_type: str) -> Decoder:

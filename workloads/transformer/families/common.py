@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from hw_configs.problems import nearest
 from workloads.transformer.fields import Fields
-from workloads.transformer.shape import Attention, Norm
+from workloads.transformer.shape import Attention, BlockChoice, Norm
 
 __all__ = [
     "ACTIVATIONS",
@@ -47,6 +47,11 @@ ACTIVATIONS: Final = {
 
 LAYER_KINDS: Final = ("full_attention", "sliding_attention", "chunked_attention", "linear_attention")
 """Kinds of layers; a family may know fewer or others."""
+
+LEGACY_KINDS: Final = {
+    "deepseek_sparse_attention": "indexed_attention", "attention": "full_attention", "mamba": "linear_attention",
+}  # fmt: skip
+"""Names of kinds in files before transformers 5."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,11 +157,17 @@ def layer_kinds(
     f: Fields, layers: int, default: list[str] | None = None, known: tuple[str, ...] = LAYER_KINDS
 ) -> list[str]:
     """What each layer is: ``layer_types`` where the file has it, else the family's own rule."""
+    types = f.value("layer_types")
+    if isinstance(types, list):
+        newer = [LEGACY_KINDS.get(item, item) if isinstance(item, str) else item for item in types]
+        f = replace(f, values={**f.values, "layer_types": newer})
     given = f.words("layer_types", layers, known)
     return given or default or ["full_attention"] * layers
 
 
-def grouped_attention(heads: Heads, rotary: int, **kwargs: bool | int | Norm | None) -> Attention:
+def grouped_attention(
+    heads: Heads, rotary: int, **kwargs: bool | int | Norm | BlockChoice | None
+) -> Attention:
     """Attention whose values are as wide as its keys."""
     return Attention(heads.heads, heads.kv_heads, heads.head_dim, heads.head_dim, rotary, **kwargs)  # type: ignore[arg-type]
 

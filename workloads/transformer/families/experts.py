@@ -166,6 +166,10 @@ def sparse_layers(f: Fields, mixture: Mixture, layers: int) -> list[int]:
         types = f.words("mlp_layer_types", layers, ("dense", "sparse"))
         if types is not None:
             return [index for index, kind in enumerate(types) if kind == "sparse"]
+    every = f.value("moe_layer_freq") if mixture.types or mixture is _DEEPSEEK else None
+    if isinstance(every, list):
+        flags = f.integers("moe_layer_freq", layers, most=1) or [1] * layers
+        return [index for index, flag in enumerate(flags) if flag]
     if mixture.steps:
         dense = f.integers("mlp_only_layers")
         dense = list(mixture.dense) if dense is None else dense
@@ -175,16 +179,10 @@ def sparse_layers(f: Fields, mixture: Mixture, layers: int) -> list[int]:
     if isinstance(first, str):
         first = f.integer(first, default=0, least=0)
     sparse = list(range(first, layers))
-    if mixture is not _DEEPSEEK:
+    if mixture is not _DEEPSEEK or every is None:
         return sparse
-    every = f.value("moe_layer_freq")
-    if isinstance(every, list):
-        flags = f.integers("moe_layer_freq", layers, most=1) or [1] * layers
-        return [index for index, flag in enumerate(flags) if flag]
-    if every is not None:
-        step = f.integer("moe_layer_freq")
-        return [index for index in sparse if index % step == 0]
-    return sparse
+    step = f.integer("moe_layer_freq")
+    return [index for index in sparse if index % step == 0]
 
 
 def count_and_active(

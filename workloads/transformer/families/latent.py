@@ -173,7 +173,8 @@ def read_indexers(f: Fields, layers: int, always: bool, every: int = 1) -> list[
         f.integer("index_head_dim", default=128, most=MAX_WIDTH),
         f.integer("index_topk", default=2048),
     )
-    kinds = f.words("indexer_types", layers, ("full", "shared")) or _indexer_pattern(f, layers, every)
+    default = _indexer_pattern(f, layers, every)
+    kinds = f.words("indexer_types", layers, ("full", "shared")) or default
     found: list[Indexer | None] = []
     own = None
     for index, kind in enumerate(kinds):
