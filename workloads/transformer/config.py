@@ -156,9 +156,9 @@ def _model_type(f: Fields, outer: Fields) -> str:
         return next(iter(inner.values())) if f is outer and inner and found not in READERS else found
     if outer.has("model_type"):
         return outer.word("model_type")
-    found = _by_architecture(f, outer)
-    if found is not None:
-        return found
+    by_name = _by_architecture(f, outer)
+    if by_name is not None:
+        return by_name
     raise f.refusal("model_type", "missing field model_type; expected the family, for example llama")
 
 

@@ -52,9 +52,10 @@ def main(out: Path) -> None:
         entry = declared(config_class)
         if not {"vocab_size", "text_config", "tie_word_embeddings"} & entry.keys():
             continue
-        if model_type.endswith(("_vision", "_audio", "_encoder", "_vision_model", "_audio_encoder")):
-            continue
-        families[model_type] = entry | ({"sections": nested} if (nested := sections(config_class)) else {})
+        nested = sections(config_class)
+        tower = model_type.endswith(("_vision", "_audio", "_encoder", "_vision_model", "_audio_encoder"))
+        if nested or not tower:
+            families[model_type] = entry | ({"sections": nested} if nested else {})
     lines = ",\n".join(f" {json.dumps(name)}: {json.dumps(families[name])}" for name in sorted(families))
     out.write_text("{\n" + lines + "\n}\n")
 

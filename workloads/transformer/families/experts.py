@@ -101,7 +101,7 @@ MIXTURES: Final[dict[str, Mixture]] = {
     "laguna": Mixture(
         ("num_experts",), shared_width="shared_expert_intermediate_size", types=True, first=1, bias=True
     ),
-    "kolibri1": Mixture(("num_local_experts",), shared_width="shared_expert_intermediate_size"),
+    "kolibri1": Mixture(("num_local_experts", "num_experts"), shared_width="shared_expert_intermediate_size"),
     "hy_v3": Mixture(("num_experts",), shared_number="num_shared_experts", types=True, first=1),
     "step3p5": Mixture(
         ("n_routed_experts", "num_experts", "moe_num_experts"), ("num_experts_per_tok", "moe_top_k"),

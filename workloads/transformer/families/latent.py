@@ -95,8 +95,9 @@ def read_latent(f: Fields, model_type: str) -> Decoder:
     indexers = read_indexers(f, sizes.layers, traits.indexer, traits.index_every)
     if traits.scales:
         indexers = [item and replace(item, norm_input=True, vectors=2 * item.heads) for item in indexers]
-    span = window(f) if "sliding_attention" in kinds else 0
-    attention = _attention(f, traits)
+    span = window(f, 512) if "sliding_attention" in kinds else 0
+    attention = _attention(f, traits, sizes.hidden)
+    local = _local(f, attention) if traits.local_but and not f.has("per_layer_config") else attention
     turns = _turns(f, traits, sizes.layers)
     bias = traits.mlp_bias and f.flag("mlp_bias", default=False)
     size = f.integer("intermediate_size", most=MAX_WIDTH)
@@ -110,7 +111,9 @@ def read_latent(f: Fields, model_type: str) -> Decoder:
         hyper = HyperConnection(streams, 2 * streams, 2)
     layers = tuple(
         Layer(
-            _of_layer(attention, kind, span, indexers[index], turns[index]),
+            _of_layer(
+                local if kind == "sliding_attention" else attention, kind, span, indexers[index], turns[index]
+            ),
             None if index in experts else mlp,
             experts.get(index),
             mixer_norm=RMS,
@@ -125,9 +128,9 @@ def read_latent(f: Fields, model_type: str) -> Decoder:
     )  # fmt: skip
 
 
-def _attention(f: Fields, traits: Traits) -> LatentAttention:
+def _attention(f: Fields, traits: Traits, hidden: int) -> LatentAttention:
     heads = f.integer("num_attention_heads", most=MAX_HEADS)
-    values = f.integer("v_head_dim", most=MAX_WIDTH)
+    values = f.integer("v_head_dim", default=max(hidden // heads, 1), most=MAX_WIDTH)
     return LatentAttention(
         heads,
         f.integer("q_lora_rank", most=MAX_WIDTH) if f.has("q_lora_rank") else None,
@@ -140,6 +143,23 @@ def _attention(f: Fields, traits: Traits) -> LatentAttention:
         rope_norm=traits.rope_norm,
         sinks=traits.sinks,
         vectors=2 * heads if traits.scales else 0,
+    )
+
+
+def _local(f: Fields, attention: LatentAttention) -> LatentAttention:
+    """Attention of layers with a window, whose sizes have keys of their own (dots3-note)."""
+    heads = f.integer("swa_num_attention_heads", default=64, most=MAX_HEADS)
+    nope = f.integer("swa_qk_nope_head_dim", default=192, most=MAX_WIDTH)
+    whole = f.integer("swa_head_dim", default=256, most=MAX_WIDTH)
+    return replace(
+        attention,
+        heads=heads,
+        q_rank=f.integer("swa_q_lora_rank", default=1024, most=MAX_WIDTH),
+        kv_rank=f.integer("swa_kv_lora_rank", default=1024, most=MAX_WIDTH),
+        nope_dim=nope,
+        rope_dim=f.integer("swa_qk_rope_head_dim", default=max(whole - nope, 1), most=MAX_WIDTH),
+        v_head_dim=f.integer("swa_v_head_dim", default=128, most=MAX_WIDTH),
+        gate=heads,
     )
 
 
@@ -207,7 +227,7 @@ def read_longcat(f: Fields, model_type: str) -> Decoder:
     the first dense part. Experts that pass a token on unchanged have no weights, as in the checkpoint.
     """
     sizes = read_sizes(f, layers="num_layers")
-    attention = _attention(f, Traits())
+    attention = _attention(f, Traits(), sizes.hidden)
     whole = attention.nope_dim + attention.rope_dim
     if f.has("qk_head_dim") and f.integer("qk_head_dim", most=MAX_WIDTH) != whole:
         f.problem("qk_head_dim", f"expected {whole}, the features of a key without and with rotary embedding")
