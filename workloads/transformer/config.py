@@ -74,8 +74,7 @@ def read_decoder(f: Fields, options_dtype: str | None, kv_dtype: str | None) -> 
         reader = READERS.get(family)
     if reader is None:
         known = known_families()
-        message = f"unknown model_type {model_type!r}; known: {', '.join(known)}"
-        raise f.refusal("model_type", message, nearest(model_type, known))
+        raise f.refusal("model_type", f"unknown model_type {model_type!r}", nearest(model_type, known), known)
     f.defaults = declared(model_type) or declared(family)
     decoder = _with_layers_of_their_own(f, family, reader(f, family))
     if f is not outer:

@@ -142,16 +142,19 @@ class Fields:
             return None
         return items
 
-    def problem(self, name: str, message: str, suggestion: str | None = None) -> None:
+    def problem(
+        self, name: str, message: str, suggestion: str | None = None, known: Iterable[str] = ()
+    ) -> None:
         """Note that something is wrong with a field."""
         where = (*self.path, name) if name else self.path
-        self.problems.append(
-            Problem(message, self.file, self.line_of(where), ".".join(where) or None, suggestion)
-        )
+        path = ".".join(where) or None
+        self.problems.append(Problem(message, self.file, self.line_of(where), path, suggestion, tuple(known)))
 
-    def refusal(self, name: str, message: str, suggestion: str | None = None) -> InputError:
+    def refusal(
+        self, name: str, message: str, suggestion: str | None = None, known: Iterable[str] = ()
+    ) -> InputError:
         """An error to raise at once, where nothing more can be read: this problem and those before it."""
-        self.problem(name, message, suggestion)
+        self.problem(name, message, suggestion, known)
         return InputError(dict.fromkeys(self.problems))
 
     def sound(self, *names: str) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from workloads.transformer.families.classic import READERS as CLASSIC
 from workloads.transformer.families.compressed import READERS as COMPRESSED
+from workloads.transformer.families.extended import READERS as EXTENDED
 from workloads.transformer.families.gpt import READERS as GPT_LIKE
 from workloads.transformer.families.hybrid import READERS as HYBRID
 from workloads.transformer.families.latent import READERS as LATENT
@@ -24,6 +25,7 @@ READERS: dict[str, Reader] = {
     **GPT_LIKE,
     **CLASSIC,
     **COMPRESSED,
+    **EXTENDED,
     **LATENT,
     **MODERN,
     **HYBRID,
