@@ -16,7 +16,7 @@ from typing import Final, Literal
 import numpy as np
 
 from hw_configs.problems import InputError, PhysicsError, Problem, nearest
-from mapping.deadline import Budget, OutOfTimeError
+from mapping.deadline import Budget, OutOfTimeError, running_budget
 from mapping.scheduling.baselines import ARENA, BASELINES, baseline_stays, order_named
 from mapping.scheduling.by_ilp import solve_by_ilp
 from mapping.scheduling.by_parts import improve_by_parts, raise_bound_by_parts
@@ -24,6 +24,7 @@ from mapping.scheduling.check import check
 from mapping.scheduling.explain import not_proved, too_small
 from mapping.scheduling.in_order import improve_by_orders, raise_bound_by_residency, solve_given_order
 from mapping.scheduling.instance import build_instance
+from mapping.scheduling.kernels import load_kernels
 from mapping.scheduling.master import solve_with_cuts
 from mapping.scheduling.orders import least_peak
 from mapping.scheduling.peak import solve_peak
@@ -86,6 +87,8 @@ def solve(
     _check_options(scratchpad_bytes, method, objective, time_limit_s)
     if time_limit_s is None and max_states is None:
         max_states = DEFAULT_MAX_STATES
+    if scratchpad_bytes >= problem.least_budget and time_limit_s is not None and running_budget() is None:
+        load_kernels()
     budget = Budget(time_limit_s, max_states)
     if scratchpad_bytes < problem.least_budget:
         words = too_small(problem, scratchpad_bytes)
