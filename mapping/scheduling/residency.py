@@ -80,16 +80,23 @@ class ResidencyAnswer:
 
 def residency_of(problem: ScheduleProblem, capacity: int) -> Residency:
     """The programme over what is certain in every order."""
+    ancestors = ancestors_of(problem)
+    return _build(problem, capacity, ancestors, descendants_of(problem, ancestors))
+
+
+def ancestors_of(problem: ScheduleProblem) -> Bits:
+    """Per operator, those that run before it in every order, as packed bits."""
     n = len(problem.operators)
     ancestors = np.zeros((n, (n + 7) // 8), np.uint8)
     for o, waits in enumerate(problem.predecessors):
         for w in waits:
             ancestors[o] |= ancestors[w]
             ancestors[o, w >> 3] |= np.uint8(128 >> (w & 7))
-    return _build(problem, capacity, ancestors, _descendants(problem, ancestors))
+    return ancestors
 
 
-def _descendants(problem: ScheduleProblem, ancestors: Bits) -> Bits:
+def descendants_of(problem: ScheduleProblem, ancestors: Bits) -> Bits:
+    """Per operator, those that run after it in every order."""
     found = np.zeros_like(ancestors)
     for o in range(len(problem.operators) - 1, -1, -1):
         for w in problem.predecessors[o]:
@@ -117,7 +124,7 @@ def _build(problem: ScheduleProblem, capacity: int, before: Bits, after: Bits) -
     pairs: list[tuple[int, InPlace]] = []
     for o, op in enumerate(problem.operators):
         for pair in op.in_place:
-            readers = [_among(after[o][None], np.array(problem.tensors[t].consumers)) for t in pair.inputs]
+            readers = [among(after[o][None], np.array(problem.tensors[t].consumers)) for t in pair.inputs]
             if all(later.any() for later in readers):
                 pairs.append((o, pair))
             else:
@@ -147,7 +154,7 @@ def _build(problem: ScheduleProblem, capacity: int, before: Bits, after: Bits) -
     def parts_of(t: int) -> tuple[int, Ints]:
         """A tensor's first gap and the uses that part its life."""
         if t not in parted:
-            chain = _chain(problem, t, before)
+            chain = chain_of_uses(problem, t, before)
             parted[t] = len(gaps), np.array(chain, np.int64)
             gaps.extend((t, chain[j] if j < len(chain) else -1) for j in range(len(chain) + 1))
         return parted[t]
@@ -161,8 +168,8 @@ def _build(problem: ScheduleProblem, capacity: int, before: Bits, after: Bits) -
         if len(asked) == 0:
             continue
         first, chain = parts_of(t)
-        low = _among(after[chain], asked).sum(axis=0)  # uses certainly before the operator
-        high = len(chain) - _among(before[chain], asked).sum(axis=0)
+        low = among(after[chain], asked).sum(axis=0)  # uses certainly before the operator
+        high = len(chain) - among(before[chain], asked).sum(axis=0)
         keys = low * (len(chain) + 2) + high
         ids = np.empty(len(asked), np.int64)
         choices.clear()
@@ -181,8 +188,8 @@ def _build(problem: ScheduleProblem, capacity: int, before: Bits, after: Bits) -
         here: list[int] = []
         for t in pair.inputs:
             first, chain = parts_of(t)
-            done = int(_among(before[o][None], chain).sum()) + int((chain == o).sum())
-            here += range(first + done, first + len(chain) - int(_among(after[o][None], chain).sum()) + 1)
+            done = int(among(before[o][None], chain).sum()) + int((chain == o).sum())
+            here += range(first + done, first + len(chain) - int(among(after[o][None], chain).sum()) + 1)
         pieces.append((np.array([o]), np.array([len(choice)])))
         choice.append(tuple(here))
         sizes.append(problem.tensors[pair.output].size_bytes)
@@ -197,19 +204,19 @@ def _build(problem: ScheduleProblem, capacity: int, before: Bits, after: Bits) -
     )  # fmt: skip
 
 
-def _among(bits: Bits, operators: Ints) -> Ints:
+def among(bits: Bits, operators: Ints) -> Ints:
     """Per row of bits, whether each of the operators is in it."""
     return ((bits[:, operators >> 3] >> (7 - (operators & 7)).astype(np.uint8)) & 1).astype(np.int64)
 
 
-def _chain(problem: ScheduleProblem, t: int, before: Bits) -> list[int]:
+def chain_of_uses(problem: ScheduleProblem, t: int, before: Bits) -> list[int]:
     """Uses of a tensor that follow one another in every order: a longest such chain."""
     tensor = problem.tensors[t]
     readers = list(tensor.consumers)
     if len(readers) > _CHAIN:
         readers = readers[:: -(-len(readers) // _CHAIN)]
     readers.sort(key=lambda o: (int(np.bitwise_count(before[o]).sum()), o))
-    known = _among(before[readers], np.array(readers, np.int64)) if len(readers) > 1 else np.zeros((1, 1))
+    known = among(before[readers], np.array(readers, np.int64)) if len(readers) > 1 else np.zeros((1, 1))
     length, back = [1] * len(readers), [-1] * len(readers)
     for i in range(len(readers)):
         for k in range(i):
