@@ -10,6 +10,8 @@ from functools import cache
 
 import numpy as np
 
+from mapping.allocation import AllocationProblem
+from mapping.allocation import solve as allocate
 from mapping.deadline import Budget
 from mapping.scheduling.instance import build_instance, lists_of
 from mapping.scheduling.order_search import improve_order
@@ -23,12 +25,14 @@ __all__ = ["load_kernels"]
 
 @cache
 def load_kernels(*, addresses_alone: bool = False) -> None:
-    """Call each kernel once on a problem of four operators; later calls in the process do nothing.
+    """Call each kernel once on small problems; later calls in the process do nothing.
 
     ``addresses_alone``: those of the allocation engine, which is all that a baseline needs.
     """
     problem = _small()
     find_addresses(problem, stays_of(problem, given_order(problem)), None, max_nodes=100)
+    for count, steps in ((60, 30), (6_000, 3_000)):
+        _allocate_tightly(count, steps)
     if addresses_alone:
         return
     least_peak(problem, time_limit_s=None, max_states=100)
@@ -40,6 +44,18 @@ def load_kernels(*, addresses_alone: bool = False) -> None:
     improve_order(
         build_instance(problem).tables, order, wait_at, waits, 8, 10, 0, np.zeros(1, np.int64)
     )  # fmt: skip
+
+
+def _allocate_tightly(count: int, steps: int) -> None:
+    """Addresses below the bytes alive at once, which greedy placement seldom finds: every engine is asked."""
+    rng = np.random.default_rng(0)
+    start, size = rng.integers(0, steps, count), rng.integers(1, 50, count)
+    end = start + rng.integers(1, 12, count)
+    change = np.zeros(steps + 12, np.int64)
+    np.add.at(change, start, size)
+    np.subtract.at(change, end, size)
+    buffers = AllocationProblem.from_arrays(start, end, size)
+    allocate(buffers, int(np.cumsum(change).max()), max_nodes=2_000)
 
 
 def _small() -> ScheduleProblem:
