@@ -84,7 +84,11 @@ def solve_sparse(
 
         asked = highspy.cb.HighsCallbackType
         engine.setCallback(ask, None)
-        for kind in (asked.kCallbackMipInterrupt, asked.kCallbackSimplexInterrupt, asked.kCallbackIpmInterrupt):
+        for kind in (
+            asked.kCallbackMipInterrupt,
+            asked.kCallbackSimplexInterrupt,
+            asked.kCallbackIpmInterrupt,
+        ):
             engine.startCallback(kind)
         budget.call(engine.run, long=True)
     info = engine.getInfo()
@@ -115,5 +119,7 @@ def _stated(highspy: Any, model: SparseModel) -> Any:
     stated.a_matrix_.value_ = np.add.reduceat(value, at) if len(at) else value
     if model.whole is not None:
         kinds = highspy.HighsVarType
-        stated.integrality_ = [kinds.kInteger if whole else kinds.kContinuous for whole in model.whole.tolist()]
+        stated.integrality_ = [
+            kinds.kInteger if whole else kinds.kContinuous for whole in model.whole.tolist()
+        ]
     return stated

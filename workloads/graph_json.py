@@ -19,8 +19,8 @@ from typing import Any, Final
 from hw_configs.problems import InputError, Problem, bad_input, nearest
 from workloads.dtypes import BITS, size_bytes
 from workloads.graph import Attribute, Graph, Operator, Role, Tensor, check_graph, make_operator
-from workloads.in_place import pair_problems
 from workloads.imported import refuse_resizing, uncosted_operators
+from workloads.in_place import pair_problems
 from workloads.json_file import JsonDocument, read_json, read_json_text
 from workloads.operator_json import OPERATOR_KEYS, StatedOperator, operator_row, read_operator
 from workloads.operators import KINDS, Copy, Custom
@@ -315,7 +315,9 @@ class _Reader:
         pairs = tuple((name, self.names(inputs, (*path, name), tensors)) for name, inputs in value.items())
         if len(self.problems) > before:
             return op
-        paired = replace(op, in_place=tuple((output, tuple(dict.fromkeys(inputs))) for output, inputs in pairs))
+        paired = replace(
+            op, in_place=tuple((output, tuple(dict.fromkeys(inputs))) for output, inputs in pairs)
+        )
         for message in pair_problems(paired, tensors):
             self.note(path, message)
         return paired

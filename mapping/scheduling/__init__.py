@@ -30,7 +30,6 @@ __all__ = [
     "PeakResult",
     "Residence",
     "Schedule",
-    "InPlace",
     "ScheduleOperator",
     "ScheduleProblem",
     "ScheduleResult",

@@ -22,7 +22,14 @@ from workloads.graph import PERSISTENT_ROLES, Graph, Operator, Role
 from workloads.in_place import overwritable
 from workloads.operators import Copy
 
-__all__ = ["InPlace", "ScheduleOperator", "ScheduleProblem", "ScheduleTensor", "Weights", "problem_from_graph"]
+__all__ = [
+    "InPlace",
+    "ScheduleOperator",
+    "ScheduleProblem",
+    "ScheduleTensor",
+    "Weights",
+    "problem_from_graph",
+]
 
 Weights = Literal["stream", "resident"]
 
@@ -276,7 +283,7 @@ class _Builder:
             over = dict.fromkeys(index[root] for root in map(self.root, names) if root in index)
             free = tuple(t for t in over if t in inputs and t not in taken)
             if made in outputs and free and self.graph.tensors[output].size_bytes:
-                found.append(InPlace(int(made), free))  # type: ignore[arg-type]
+                found.append(InPlace(int(made), free))
                 taken.update(free)
         return tuple(found)
 

@@ -124,8 +124,8 @@ def _build(problem: ScheduleProblem, capacity: int, before: Bits, after: Bits) -
     pairs: list[tuple[int, InPlace]] = []
     for o, op in enumerate(problem.operators):
         for pair in op.in_place:
-            readers = [among(after[o][None], np.array(problem.tensors[t].consumers)) for t in pair.inputs]
-            if all(later.any() for later in readers):
+            later = [among(after[o][None], np.array(problem.tensors[t].consumers)) for t in pair.inputs]
+            if all(reading.any() for reading in later):
                 pairs.append((o, pair))
             else:
                 # Some input may be read here for the last time: the output takes its bytes.

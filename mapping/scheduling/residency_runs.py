@@ -34,7 +34,8 @@ _SHORT: Final = 50
 
 @dataclass(frozen=True, eq=False)
 class ResidencyRuns:
-    """The programme. Row r is operator ``operator[r]``; rows of a chain stand together, ``first`` marks where one begins.
+    """The programme. Row r is operator ``operator[r]``; rows of a chain stand together, and ``first`` marks where one
+    begins.
 
     Gap g belongs to ``gap_tensor[g]`` and ends with the use ``gap_next[g]`` (-1: none is certain). Run k says that
     while operators of rows ``begin[k]`` to ``end[k]`` run, ``size[k]`` bytes are out where one of the gaps
@@ -116,7 +117,7 @@ def _certainly_alive(problem: ScheduleProblem, t: int, ancestors: Bits, descenda
         held = np.bitwise_or.reduce(descendants[readers]) & np.bitwise_or.reduce(ancestors[readers])
     for o in readers:
         held[o >> 3] &= ~np.uint8(128 >> (o & 7))
-    return held
+    return np.asarray(held, np.uint8)
 
 
 def _chains(problem: ScheduleProblem, excess: Ints, tensors: int) -> tuple[Ints, NDArray[np.bool_]]:
@@ -206,7 +207,9 @@ def solve_runs(
     if len(runs.operator) == 0:
         return 0, np.zeros(len(runs.gap_tensor))
     model, unit = _stated(runs, whole)
-    report: SparseReport = solve_sparse(model, seconds=seconds, seed=seed, relative_gap=1e-4 if whole else 0.0)
+    report: SparseReport = solve_sparse(
+        model, seconds=seconds, seed=seed, relative_gap=1e-4 if whole else 0.0
+    )
     bound = 0
     if report.bound is not None:
         # Costs are multiples of the unit.

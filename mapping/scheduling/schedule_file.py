@@ -23,7 +23,8 @@ __all__ = ["FORMAT", "ScheduleFile", "read_schedule", "schedule_json", "write_sc
 FORMAT: Final = "offchip-schedule-1"
 MAX_FILE_BYTES: Final = 256 * 2**20
 _KEYS: Final = (
-    "format", "graph", "weights", "in_place", "scratchpad_bytes", "result", "order", "residences", "workspaces", "transfers",
+    "format", "graph", "weights", "in_place", "scratchpad_bytes", "result", "order", "residences", "workspaces",
+    "transfers",
 )  # fmt: skip
 _RESIDENCE: Final = {"tensor": str, "start": int, "end": int, "offset": int, "size_bytes": int}
 _TRANSFER: Final = {"tensor": str, "step": int, "size_bytes": int, "kind": str}
@@ -113,7 +114,9 @@ def read_schedule(path: str | Path) -> ScheduleFile:
             )
     if type(data.get("in_place", False)) is not bool:
         line = document.line_of(("in_place",))
-        problems.append(Problem(f"found {data['in_place']!r:.60}; expected true or false", file, line, "in_place"))
+        problems.append(
+            Problem(f"found {data['in_place']!r:.60}; expected true or false", file, line, "in_place")
+        )
     if problems:
         raise InputError(problems)
     for index, name in enumerate(data["order"]):
@@ -143,7 +146,11 @@ def read_schedule(path: str | Path) -> ScheduleFile:
         tuple(Transfer(**row) for row in data["transfers"]),
     )
     return ScheduleFile(
-        data["graph"], data["weights"], data["scratchpad_bytes"], schedule, data.get("result", {}),
+        data["graph"],
+        data["weights"],
+        data["scratchpad_bytes"],
+        schedule,
+        data.get("result", {}),
         data.get("in_place", False),
     )
 

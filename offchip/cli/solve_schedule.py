@@ -47,7 +47,8 @@ def schedule(
     ] = False,
     dim: Annotated[list[str] | None, typer.Option(help="NAME=SIZE of a symbolic ONNX dimension")] = None,
     in_place: Annotated[
-        bool, typer.Option("--in-place", help="Element-wise outputs may take the bytes of an input that ends.")
+        bool,
+        typer.Option("--in-place", help="Element-wise outputs may take the bytes of an input that ends."),
     ] = False,
     seed: Annotated[int, typer.Option(help="Seed of every random choice.")] = 0,
     out: Annotated[

@@ -172,7 +172,9 @@ def _decided(solver: OffloadSolver, request: OffloadRequest, seconds: float | No
         except OutOfTimeError:
             pass
     if answer is None:
-        raise NoAnswerError(f"nothing was decided within {seconds:g} s; what could help: more time (--time-limit)")
+        raise NoAnswerError(
+            f"nothing was decided within {seconds:g} s; what could help: more time (--time-limit)"
+        )
     return answer
 
 

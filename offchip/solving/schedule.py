@@ -33,8 +33,9 @@ class ScheduleOptions:
     ``method``: auto, ilp, decompose, divide, given-order (exact by bytes), or a baseline by name.
     ``objective``: bytes, peak or time.
     ``max_states`` instead of seconds makes the answer reproducible. ``compare`` runs the baselines beside it. ``out``:
-    a file for the schedule; ``plot``: a picture of addresses over steps. From ``phase`` on: what the graph is of. ``in_place``: outputs of element-wise
-    operators may take the bytes of an input that nobody needs any more.
+    a file for the schedule; ``plot``: a picture of addresses over steps.
+    From ``phase`` on: what the graph is of. ``in_place``: outputs of element-wise operators may take the bytes of an
+    input that nobody needs any more.
     """
 
     scratchpad: str | int | None = None

@@ -101,9 +101,7 @@ def _overwrites(problem: ScheduleProblem, o: int) -> Iterator[dict[int, int]]:
     """Every way to write outputs of an operator over inputs: output to input."""
     pairs = problem.operators[o].in_place
     for chosen in itertools.product(*((None, *pair.inputs) for pair in pairs)):
-        yield {
-            pair.output: over for pair, over in zip(pairs, chosen, strict=True) if over is not None
-        }
+        yield {pair.output: over for pair, over in zip(pairs, chosen, strict=True) if over is not None}
 
 
 def _steps_of_bytes(problem: ScheduleProblem, capacity: int, state: tuple[int, int, int]) -> Iterator[Any]:

@@ -86,7 +86,10 @@ def _random(rng: Rng, n: int, w: Wiring) -> None:
     """Each operator reads one to three of the thirty before it."""
     for o in range(n):
         count = int(rng.integers(1, 4))
-        w.add([int(rng.integers(max(o - 30, 0), o)) for _ in range(count)] if o else [], rng.integers(2, 13) * 1024)
+        w.add(
+            [int(rng.integers(max(o - 30, 0), o)) for _ in range(count)] if o else [],
+            rng.integers(2, 13) * 1024,
+        )
 
 
 def _wide(rng: Rng, n: int, w: Wiring) -> None:
@@ -95,7 +98,9 @@ def _wide(rng: Rng, n: int, w: Wiring) -> None:
     for o in range(n):
         low = max((o // width - 1) * width, 0)
         there = range(low, (o // width) * width)
-        w.add(rng.choice(there, min(2, len(there)), replace=False).tolist() if there else [], rng.integers(1, 9))
+        w.add(
+            rng.choice(there, min(2, len(there)), replace=False).tolist() if there else [], rng.integers(1, 9)
+        )
 
 
 def _grid(rng: Rng, n: int, w: Wiring) -> None:

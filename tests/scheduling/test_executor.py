@@ -216,6 +216,8 @@ def test_a_plan_that_writes_over_what_is_wanted_is_refused(machine):
     kept = tuple(pair for pair in task.frees if pair[0] not in task.in_place.values())
     assert kept != task.frees
     (made,) = task.in_place
-    assert any("does not allow" in text or "not its output" in text for text in with_task(in_place={made: made}))
+    assert any(
+        "does not allow" in text or "not its output" in text for text in with_task(in_place={made: made})
+    )
     moved = {**task.addresses, made: task.addresses[made] + 1}
     assert any("lies elsewhere" in text for text in with_task(addresses=moved))

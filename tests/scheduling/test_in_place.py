@@ -127,9 +127,7 @@ def test_a_skip_is_overwritten_and_fetched_again_where_nothing_else_fits() -> No
     assert (roomy.status, roomy.cost_bytes) == ("optimal", 0)
     joined = joins_of(problem, _stays(problem, roomy))
     assert len(joined) == 1
-    tight = with_pairs(
-        chain_of({"a": (4, ""), "b": (4, "a"), "d": (1, "b"), "c": (2, "ad")}), b=("a",)
-    )
+    tight = with_pairs(chain_of({"a": (4, ""), "b": (4, "a"), "d": (1, "b"), "c": (2, "ad")}), b=("a",))
     found = solve(tight, 7)
     assert (found.status, found.cost_bytes) == ("optimal", least_cost(tight, 7))
     assert found.cost_bytes == 8
