@@ -89,7 +89,7 @@ def _least_bytes(run: SolverRun, order: Sequence[int], capacity: int) -> tuple[i
             break
         seconds = _seconds(run) if whole or left is None else 0.5 * left
         bound, out = solve_runs(runs, seconds, whole=whole, seed=run.seed)
-        most = max(most, bound)
+        most = max(most, bound if runs.exact else 0)
         if out is not None:
             plans.append(plan_of_runs(runs, order, out))
     return most, plans
@@ -103,6 +103,9 @@ def _seconds(run: SolverRun) -> float:
 def solve_given_order(run: SolverRun) -> None:
     """The best plan of the order in which the graph lists its operators; the bound holds for that order alone."""
     order = given_order(run.problem)
+    if len(order) > _TERM_BY_TERM:
+        # What bounds every order bounds this one, also where its own programme leaves a choice out.
+        raise_bound_by_residency(run)
     for room in _ROOMS:
         if run.budget.spent or run.proved:
             return

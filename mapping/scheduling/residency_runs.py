@@ -39,7 +39,8 @@ class ResidencyRuns:
 
     Gap g belongs to ``gap_tensor[g]`` and ends with the use ``gap_next[g]`` (-1: none is certain). Run k says that
     while operators of rows ``begin[k]`` to ``end[k]`` run, ``size[k]`` bytes are out where one of the gaps
-    ``low[k]`` to ``high[k]`` is. ``excess[r]``: bytes that must be out.
+    ``low[k]`` to ``high[k]`` is. ``excess[r]``: bytes that must be out. ``exact``: nothing that is allowed was left
+    out; otherwise a plan holds, and a bound may not.
     """
 
     problem: ScheduleProblem
@@ -53,6 +54,7 @@ class ResidencyRuns:
     low: Ints
     high: Ints
     size: Ints
+    exact: bool = True
 
 
 def runs_of(problem: ScheduleProblem, capacity: int) -> ResidencyRuns:
@@ -180,6 +182,7 @@ def runs_of_order(problem: ScheduleProblem, order: Sequence[int], capacity: int)
         for g, (t, _, begin, end) in enumerate(gaps)
         if begin <= end
     ]
+    exact = True
     for s, o in enumerate(order):
         for pair in problem.operators[o].in_place:
             size = problem.tensors[pair.output].size_bytes
@@ -187,6 +190,7 @@ def runs_of_order(problem: ScheduleProblem, order: Sequence[int], capacity: int)
             if len(again) < len(pair.inputs):
                 excess[s] -= size
             elif again:
+                exact = exact and len(again) == 1
                 runs.append((s, s, again[0], size))
     rows = np.flatnonzero(excess > 0)
     span = np.array(runs, np.int64).reshape(-1, 4)
@@ -196,7 +200,7 @@ def runs_of_order(problem: ScheduleProblem, order: Sequence[int], capacity: int)
     flat = np.array(gaps, np.int64).reshape(-1, 4)
     return ResidencyRuns(
         problem, np.array(order, np.int64)[rows], np.arange(len(rows)) == 0, excess[rows], flat[:, 0], flat[:, 1],
-        begin[kept], end[kept], gap, gap, span[kept, 3],
+        begin[kept], end[kept], gap, gap, span[kept, 3], exact,
     )  # fmt: skip
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -185,3 +187,96 @@ def test_wrong_pairs_are_refused(pairs: tuple[InPlace, ...], words: str) -> None
     with pytest.raises(InputError, match=words):
         replace(plain, operators=operators)
     assert np.array(plain.need_bytes).sum() == 17
+
+
+def row_graph(pairs: object) -> dict[str, object]:
+    """A scratchpad instance of three operators in a row, as a file holds it."""
+    return {
+        "format": "dnn-scratchpad-graph-1",
+        "name": "row",
+        "ops": [
+            {"name": "in", "kind": "input", "inputs": [], "outputs": ["x"]},
+            {"name": "half", "kind": "conv", "inputs": ["x"], "outputs": ["h"]},
+            {"name": "relu", "kind": "relu", "inputs": ["h"], "outputs": ["y"], "in_place": pairs},
+        ],
+        "tensors": [
+            {"name": "x", "bytes": 4, "graph_input": True},
+            {"name": "h", "bytes": 8},
+            {"name": "y", "bytes": 8, "graph_output": True},
+        ],
+    }
+
+
+def test_a_graph_file_declares_pairs_and_keeps_them(tmp_path: Path) -> None:
+    from mapping.scheduling import problem_from_graph
+    from workloads.graph_json import read_graph, write_graph
+
+    path = tmp_path / "row.json"
+    path.write_text(json.dumps(row_graph({"y": ["h"]})))
+    graph = read_graph(path)
+    write_graph(graph, tmp_path / "again.json")
+    for read in (graph, read_graph(tmp_path / "again.json")):
+        problem = problem_from_graph(read)
+        assert problem.need_bytes == (4, 12, 8)
+        assert problem.operators[2].in_place == (InPlace(2, (1,)),)
+
+
+@pytest.mark.parametrize(
+    ("pairs", "words"),
+    [
+        (["h"], "expected an object"),
+        ({"y": "h"}, "expected a list"),
+        ({"z": ["h"]}, "none of its outputs"),
+        ({"y": ["x"]}, "none of its inputs"),
+        ({"y": ["hh"]}, "unknown tensor 'hh'"),
+    ],
+)
+def test_a_wrong_declaration_is_named(tmp_path: Path, pairs: object, words: str) -> None:
+    from hw_configs.problems import InputError
+    from workloads.graph_json import read_graph
+
+    path = tmp_path / "row.json"
+    path.write_text(json.dumps(row_graph(pairs), indent=1))
+    with pytest.raises(InputError, match=words) as caught:
+        read_graph(path)
+    assert "in_place" in str(caught.value)
+
+
+def test_element_wise_kinds_have_pairs_by_kind() -> None:
+    from mapping.scheduling import problem_from_graph
+    from offchip.api import load_model
+
+    graph = load_model("resnet-18", dtype="int8", fused=False).phases[0].graph
+    assert not problem_from_graph(graph).has_in_place
+    problem = problem_from_graph(graph, in_place=True)
+    kinds = {graph.operator_by_name[op.name].kind for op in problem.operators if op.in_place}
+    assert kinds
+    assert kinds <= {"elementwise", "activation"}
+
+
+def test_a_schedule_file_remembers_that_kinds_may_write_in_place(tmp_path: Path) -> None:
+    from typer.testing import CliRunner
+
+    from offchip.cli.main import app
+
+    plan = tmp_path / "plan.json"
+    asked = ["resnet-18", "--dtype", "int8", "--unfused"]
+    done = CliRunner().invoke(
+        app,
+        [
+            "solve",
+            "schedule",
+            *asked,
+            "--in-place",
+            "--scratchpad",
+            "1600KiB",
+            "--time-limit",
+            "5",
+            "--out",
+            str(plan),
+        ],
+    )
+    assert done.exit_code == 0, done.output
+    assert json.loads(plan.read_text())["in_place"] is True
+    ran = CliRunner().invoke(app, ["simulate", *asked, "--hw", "edge-tpu-board", "--plan", str(plan)])
+    assert ran.exit_code == 0, ran.output
