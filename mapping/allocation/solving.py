@@ -30,6 +30,7 @@ from mapping.allocation.greedy import (
     place_in_order,
 )
 from mapping.allocation.instance import Component, build_components
+from mapping.allocation.joining import can_join, join, offsets_of
 from mapping.allocation.problem import AllocationProblem
 from mapping.allocation.result import AllocationResult, Explanation, Status
 from mapping.deadline import Budget
@@ -46,6 +47,8 @@ DEFAULT_MAX_NODES: Final = 2_000_000
 _LOCAL_SEARCH_BUFFERS: Final = 4000
 _CHECK_S: Final = 8e-6
 """Seconds that the check of a plan takes for one buffer (measured on 10^5 and 10^6 buffers; only plans time by it)."""
+_JOINED_SHARE: Final = 0.9
+"""Blocks that are more than this share of the buffers are not worth a search of their own."""
 _STEPS: Final = 16
 """A round of bisection stops once it has cut the open range into this many parts."""
 
@@ -185,6 +188,7 @@ def _deepen(parts: Sequence[_Part], capacity: int | None, budget: Budget, seed: 
             return
         for part in open_parts:
             nodes = max(64, 4 * part.prober.size) << min(turn, 40)
+            _joined(part, max(goal, part.lower), nodes, turn, budget, seed)
             if capacity is None:
                 _round_down(part, goal, nodes, turn, budget)
             else:
@@ -207,13 +211,38 @@ def _round_down(part: _Part, goal: int, nodes: int, turn: int, budget: Budget) -
     """One round for the least peak: the goal first, then a bisection up to the best plan."""
     if _ask(part, max(goal, part.lower), nodes, turn):
         return
-    # The bound deserves most of the effort; plans between it and the best one get a part.
+    # The bound deserves most of the effort; plans between it and the best one get a part of it at each step.
     low = max(goal, part.lower)
     step = max((part.peak - low) // _STEPS, part.component.unit)
     while part.peak - low > step and not budget.spent:
         middle = (low + part.peak) // 2
-        if not _ask(part, middle, max(3 * part.prober.size, nodes // 16), 0):
+        if not _ask(part, middle, max(3 * part.prober.size, nodes // 4), turn):
             low = middle
+
+
+def _joined(part: _Part, capacity: int, nodes: int, turn: int, budget: Budget, seed: int) -> None:
+    """One round for the smaller problem of buffers joined into blocks, whose plans are plans of the part."""
+    component, inst = part.component, part.component.instance
+    if part.peak <= capacity or budget.spent or not can_join(component):
+        return
+    blocks = join(inst, seed + turn)
+    if len(blocks) > _JOINED_SHARE * len(inst.size):
+        return
+    problem = AllocationProblem.from_arrays(
+        [block.begin for block in blocks], [block.end for block in blocks], [block.size for block in blocks]
+    )
+    bases = np.zeros(len(blocks), np.int64)
+    least = -(-capacity // component.unit)
+    for piece in build_components(problem):
+        child = _start(piece, budget, seed)
+        goal = max(least, child.lower)
+        _greedy(child, goal, budget)
+        if child.peak > goal and piece.searchable:
+            _round_down(child, goal, nodes, turn, budget)
+        bases[piece.index] = child.offsets * piece.unit
+    plan = offsets_of(blocks, bases.tolist(), len(inst.size))
+    if _keep(part, compact(component, plan), "joined"):
+        part.order = np.lexsort((np.arange(len(part.offsets)), part.offsets))
 
 
 def _ask(part: _Part, capacity: int, nodes: int, turn: int) -> bool:
