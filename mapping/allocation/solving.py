@@ -31,9 +31,10 @@ from mapping.allocation.greedy import (
 )
 from mapping.allocation.instance import Component, build_components
 from mapping.allocation.joining import can_join, join, offsets_of
+from mapping.allocation.kernels import load_kernels
 from mapping.allocation.problem import AllocationProblem
 from mapping.allocation.result import AllocationResult, Explanation, Status
-from mapping.deadline import Budget
+from mapping.deadline import Budget, running_budget
 
 __all__ = ["DEFAULT_MAX_NODES", "ENGINES", "Engine", "lower_bound", "solve"]
 
@@ -89,6 +90,8 @@ def solve(
         raise bad_input(f"found {capacity}; expected a capacity of at least 0 bytes", path="--capacity")
     if time_limit_s is None and max_nodes is None:
         max_nodes = DEFAULT_MAX_NODES
+    if time_limit_s is not None and running_budget() is None:
+        load_kernels(windowed=bool(problem.gaps), many=len(problem) > SPARSE_FROM)
     # The plan is checked after the search, and the answer is due by the limit.
     checking = _CHECK_S * len(problem) if len(problem) > SPARSE_FROM else 0.0
     seconds = None if time_limit_s is None else max(time_limit_s - checking, time_limit_s / 2)

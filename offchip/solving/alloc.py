@@ -159,6 +159,8 @@ class Allocation(Shown):
         proof = Table(f"solve alloc {self.title}", ("", ""), tuple(lines))
         if result.status not in ("optimal", "feasible") or result.offsets is None:
             return (proof,)
+        import numpy as np
+
         order = np.lexsort((problem.upper, problem.lower))
         rows = [
             (
