@@ -259,7 +259,12 @@ def to_csv(problem: AllocationProblem, offsets: Sequence[int] | None = None) -> 
     header += ["alignment"] * with_alignment + ["hint"] * with_hint
     header += ["gaps"] * bool(problem.gaps) + ["offset"] * with_offset
     writer.writerow(header)
-    rows: list[Iterable[object]] = [problem.ids, problem.lower.tolist(), problem.upper.tolist(), problem.size.tolist()]
+    rows: list[Iterable[object]] = [
+        problem.ids,
+        problem.lower.tolist(),
+        problem.upper.tolist(),
+        problem.size.tolist(),
+    ]
     rows += [problem.alignment.tolist()] * with_alignment
     rows += [_or_empty(problem.hint)] * with_hint
     if problem.gaps:

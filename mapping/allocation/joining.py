@@ -144,12 +144,11 @@ def can_join(component: Component) -> bool:
     return not component.windowed and bool((inst.align == 1).all()) and not bool((inst.fixed >= 0).any())
 
 
-def join(instance: Instance, seed: int, least: int = 1) -> list[Block]:
-    """Blocks made of all buffers of an instance, no fewer than ``least``; alignments must be one unit, nothing pinned."""
+def join(instance: Instance, seed: int, stop: Ints) -> list[Block]:
+    """Blocks that hold all buffers of an instance; :func:`can_join` must hold. Ends early once ``stop`` is set."""
     columns = (instance.first.tolist(), instance.last.tolist(), instance.size.tolist())
     blocks = [Block(first, last, size, i) for i, (first, last, size) in enumerate(zip(*columns, strict=True))]
     joining = _Joining(blocks, seed)
-    left = len(blocks)
     waiting: list[tuple[float, int, int]] = []
     version: dict[int, int] = {}
     matches: dict[int, _Match] = {}
@@ -163,13 +162,12 @@ def join(instance: Instance, seed: int, least: int = 1) -> list[Block]:
 
     for time in sorted(joining.ending):
         look(time)
-    while waiting and left > least:
+    while waiting and not stop[0]:
         _, time, seen = heapq.heappop(waiting)
         if version[time] != seen:
             continue
         match = matches[time]
         joint = joining.apply(match)
-        left -= len(match.before) + len(match.after) - 1
         for moment in (time, joint.begin, joint.end):
             look(moment)
     return joining.blocks()

@@ -110,8 +110,10 @@ def solve(
         floor = max((part.lower for part in parts), default=0)
         goal = floor if capacity is None else capacity
         if capacity is None or floor <= capacity:
+            _report(parts, budget)
             for part in parts:
                 _greedy(part, goal if capacity is not None else max(goal, part.lower), budget)
+                _report(parts, budget)
             if engine in ("auto", "search"):
                 _deepen(parts, capacity, budget, seed)
         if explain and capacity is not None and max((part.lower for part in parts), default=0) > capacity:
@@ -122,6 +124,13 @@ def solve(
 def lower_bound(problem: AllocationProblem) -> int:
     """A proven lower bound on the peak in bytes: the most live bytes at one time, with alignment and pins."""
     return max((most_live(component) for component in build_components(problem)), default=0)
+
+
+def _report(parts: Sequence[_Part], budget: Budget) -> None:
+    """The bound and the best plan of the whole problem, to who watches."""
+    budget.report(
+        max((part.lower for part in parts), default=0), max((part.peak for part in parts), default=None)
+    )
 
 
 def _start(component: Component, budget: Budget, seed: int) -> _Part:
@@ -197,6 +206,7 @@ def _deepen(parts: Sequence[_Part], capacity: int | None, budget: Budget, seed: 
             else:
                 _round_below(part, capacity, nodes, turn)
             _local_search(part, goal, nodes, turn, budget, seed)
+            _report(parts, budget)
         if not open_parts:
             return
         turn += 1
@@ -228,8 +238,8 @@ def _joined(part: _Part, capacity: int, nodes: int, turn: int, budget: Budget, s
     component, inst = part.component, part.component.instance
     if part.peak <= capacity or budget.spent or not can_join(component):
         return
-    blocks = join(inst, seed + turn)
-    if len(blocks) > _JOINED_SHARE * len(inst.size):
+    blocks = join(inst, seed + turn, budget.stop)
+    if budget.stop[0] or len(blocks) > _JOINED_SHARE * len(inst.size):
         return
     problem = AllocationProblem.from_arrays(
         [block.begin for block in blocks], [block.end for block in blocks], [block.size for block in blocks]
