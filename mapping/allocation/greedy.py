@@ -81,25 +81,6 @@ def pack(first, last, size, align, fixed, order, best_fit, give_up_at):  # type:
 
 
 @compiled
-def _sort(key, value, count):  # type: ignore[no-untyped-def]
-    """Sort the first ``count`` entries of both arrays by key, in place (Shell's sort: for some hundreds)."""
-    gap = 1
-    while gap < count // 3:
-        gap = 3 * gap + 1
-    while gap >= 1:
-        for a in range(gap, count):
-            k, v = key[a], value[a]
-            b = a
-            while b >= gap and key[b - gap] > k:
-                key[b] = key[b - gap]
-                value[b] = value[b - gap]
-                b -= gap
-            key[b] = k
-            value[b] = v
-        gap //= 3
-
-
-@compiled
 def pack_sparse(inst, order, best_fit, width, stop):  # type: ignore[no-untyped-def]
     """The offsets of :func:`pack`, for many buffers of which few are alive together.
 
@@ -141,11 +122,11 @@ def pack_sparse(inst, order, best_fit, width, stop):  # type: ignore[no-untyped-
                         low_of[found] = offset[i]
                         found += 1
                     e = following[e]
-            _sort(low_of, beside, found)
+            by_low = np.argsort(low_of[:found], kind="mergesort")
             low = np.int64(0)
             best_room = np.int64(2**62)
             for p in range(found):
-                i = beside[p]
+                i = beside[by_low[p]]
                 if offset[i] > low:
                     start = (low + align[j] - 1) // align[j] * align[j]
                     room = offset[i] - start

@@ -32,6 +32,9 @@ Ints = NDArray[np.int64]
 _MOST_SUMS: Final = 400
 """Stacks looked at in one group of equal lives."""
 
+_CHANCE: Final = 8.0
+"""How far chance may raise a doubt: the order of joins is what another seed changes."""
+
 
 @dataclass(frozen=True, slots=True)
 class Block:
@@ -95,7 +98,7 @@ class _Joining:
             lefts, rights = before[total], after[total]
             left = min(lefts, key=len)
             right = min(rights, key=len)
-            doubt = len(lefts) * len(rights) * (len(left) + len(right) - 1) + float(self._rng.random())
+            doubt = len(lefts) * len(rights) * (len(left) + len(right) - 1) * (1 + _CHANCE * float(self._rng.random()))
             if best is None or doubt < best.doubt:
                 if len(lefts) > 1:
                     left = _one_of(lefts, len(left), self._rng)

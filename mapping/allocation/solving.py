@@ -48,6 +48,8 @@ DEFAULT_MAX_NODES: Final = 2_000_000
 _LOCAL_SEARCH_BUFFERS: Final = 4000
 _CHECK_S: Final = 8e-6
 """Seconds that the check of a plan takes for one buffer (measured on 10^5 and 10^6 buffers; only plans time by it)."""
+_JOINS: Final = 4
+"""Joins per round, of which the one with the fewest blocks is searched."""
 _JOINED_SHARE: Final = 0.9
 """Blocks that are more than this share of the buffers are not worth a search of their own."""
 _STEPS: Final = 16
@@ -238,7 +240,8 @@ def _joined(part: _Part, capacity: int, nodes: int, turn: int, budget: Budget, s
     component, inst = part.component, part.component.instance
     if part.peak <= capacity or budget.spent or not can_join(component):
         return
-    blocks = join(inst, seed + turn, budget.stop)
+    tries = [join(inst, seed + turn * _JOINS + k, budget.stop) for k in range(_JOINS)]
+    blocks = min(tries, key=len)
     if budget.stop[0] or len(blocks) > _JOINED_SHARE * len(inst.size):
         return
     problem = AllocationProblem.from_arrays(
