@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,6 +44,16 @@ class Answer:
     status: int
     offsets: Ints | None = None
     engine: str = ""
+
+
+class _Try(NamedTuple):
+    """One call of an engine in a round; ``pace``: the share of the slack that is spread over the height."""
+
+    engine: str
+    rank: str
+    style: int
+    nodes: int
+    pace: float = 0.0
 
 
 class Prober:
@@ -135,21 +145,21 @@ class Prober:
                 return status, offsets
             rows *= 8  # the trail was too short: once more, from the start
 
-    def _line_up(self, nodes: int, turn: int) -> Iterator[tuple[str, str, int, int, float]]:
-        """(engine, rank, style, node limit, share of the slack that is spread) of one round."""
+    def _line_up(self, nodes: int, turn: int) -> Iterator[_Try]:
+        """The engines of one round, each with ``nodes`` nodes or a part of them."""
         if self._valley_ok:
-            yield "valley", "WAT", FITTING, nodes, 0.0
-            yield "valley", "TAW", FITTING, nodes, 0.0
-            yield "valley", "WAT", 0, nodes, 0.0
-            yield "valley", "TAW", FITTING + LOWEST, nodes, 0.0
-            yield "valley", "TAW", TIGHTEST, nodes, 0.0
+            yield _Try("valley", "WAT", FITTING, nodes)
+            yield _Try("valley", "TAW", FITTING, nodes)
+            yield _Try("valley", "WAT", 0, nodes)
+            yield _Try("valley", "TAW", FITTING + LOWEST, nodes)
+            yield _Try("valley", "TAW", TIGHTEST, nodes)
             # Good luck comes early or not at all: many short tries with mixed ranks.
             for draw in range(_DRAWS if turn > 0 else 0):
                 style = (FITTING, TIGHTEST, FITTING, 0)[draw % 4]
                 share = max(nodes // _DRAWS, 4 * self.size)
-                yield "valley", f"random{turn * _DRAWS + draw}", style, share, _PACE * (draw % 2)
+                yield _Try("valley", f"random{turn * _DRAWS + draw}", style, share, _PACE * (draw % 2))
         for rank in ("TWA", "TAW", "WAT"):
-            yield "offset", rank, 0, nodes, 0.0
+            yield _Try("offset", rank, 0, nodes)
 
     def _rank(self, name: str) -> Ints:
         """Position of each buffer in an order; lower goes first."""

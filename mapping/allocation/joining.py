@@ -98,7 +98,12 @@ class _Joining:
             lefts, rights = before[total], after[total]
             left = min(lefts, key=len)
             right = min(rights, key=len)
-            doubt = len(lefts) * len(rights) * (len(left) + len(right) - 1) * (1 + _CHANCE * float(self._rng.random()))
+            doubt = (
+                len(lefts)
+                * len(rights)
+                * (len(left) + len(right) - 1)
+                * (1 + _CHANCE * float(self._rng.random()))
+            )
             if best is None or doubt < best.doubt:
                 if len(lefts) > 1:
                     left = _one_of(lefts, len(left), self._rng)

@@ -84,19 +84,17 @@ def test_the_same_seed_gives_the_same_blocks_and_a_set_flag_none() -> None:
 
 
 def test_a_piece_that_is_laid_elsewhere_is_caught() -> None:
-    problem = AllocationProblem.from_arrays([0, 0, 2, 2], [2, 2, 4, 4], [3, 5, 6, 2])
+    problem = AllocationProblem.from_arrays([0, 0, 2, 2, 0], [2, 2, 4, 4, 4], [3, 5, 6, 2, 1])
     (component,) = build_components(problem)
-    block = Block(
-        0, 2, 8, -1, ((Block(0, 1, 3, 0), Block(0, 1, 5, 1)), (Block(1, 2, 6, 2), Block(1, 2, 2, 3)))
-    )
     part = problem.subset(component.index)
-    sizes = component.instance.size.tolist()
-    whole = Block(
-        0, 2, 8, -1, tuple(tuple(replace(p, size=sizes[p.buffer]) for p in stack) for stack in block.stacks)
-    )
-    assert check(part, stacked([whole], component)) == []
-    flat = replace(whole, stacks=tuple(tuple(replace(p, size=0) for p in stack) for stack in whole.stacks))
-    assert check(part, stacked([flat], component)) != []
+    blocks = join(component.instance, 0, GO)
+    assert sorted(len(leaves(block)) for block in blocks) == [1, 4]
+    assert check(part, stacked(blocks, component)) == []
+    flat = [
+        replace(block, stacks=tuple(tuple(replace(p, size=0) for p in stack) for stack in block.stacks))
+        for block in blocks
+    ]
+    assert check(part, stacked(flat, component)) != []
 
 
 def test_pins_alignments_and_gaps_are_not_joined() -> None:
