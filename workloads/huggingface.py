@@ -50,7 +50,7 @@ class HuggingFaceConfig:
 
 def read_config(path: Path, options: WorkloadOptions) -> tuple[Decoder, Precision]:
     """The decoder in a file, and the element types it runs in."""
-    document = read_json(path, MAX_FILE_BYTES)
+    document = read_json(path, MAX_FILE_BYTES, infinite=True)
     data: Any = document.data
     if not isinstance(data, dict):
         raise bad_input(f"found {type(data).__name__}; expected an object", file=document.file, line=1)

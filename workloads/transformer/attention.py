@@ -57,10 +57,11 @@ def write_attention(
             moves=Moves(touched={inputs[1]: m * spec.gate}),
         )
         out = gated
+    wide = spec.out or hidden
     return w.linear(
         "attention.out",
         out,
-        Linear(m, hidden, v_size, module=f"{module}.o_proj", tp="row", bias=hidden if spec.out_bias else 0),
+        Linear(m, wide, v_size, module=f"{module}.o_proj", tp="row", bias=wide if spec.out_bias else 0),
     )
 
 
@@ -78,7 +79,7 @@ def _project_fused(
     """One product, then norms and rotary embedding; returns where queries, keys and values end up."""
     m = step.tokens
     q, k, v = _sizes(spec)
-    bias = spec.q_bias * (q + spec.gate) + spec.k_bias * k + spec.v_bias * v
+    bias = spec.q_bias * q + spec.gate_bias * spec.gate + spec.k_bias * k + spec.v_bias * v
     out = w.linear(
         "attention.qkv",
         source,
@@ -148,7 +149,7 @@ def _project_apart(
                 hidden,
                 module=f"{module}.q_proj",
                 tp="column",
-                bias=spec.gate if spec.q_bias else 0,
+                bias=spec.gate if spec.gate_bias else 0,
                 heads=spec.heads,
                 kv_heads=0,
             ),

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from workloads.graph import Role
-from workloads.operators import Attention, Norm, Product, Rotary, TopK
+from workloads.operators import Activation, Attention, Norm, Product, Rotary, TopK
 from workloads.transformer.shape import Indexer, LatentAttention
 from workloads.transformer.step import Step
 from workloads.transformer.writer import NORM_FLOPS, ROTARY_FLOPS, SOFTMAX_FLOPS, GraphWriter, Linear, Moves
@@ -82,6 +82,8 @@ def write_latent_attention(
     sparse = spec.indexer is not None and step.context > spec.indexer.top_k
     form = _absorbed if step.decode or sparse else _expanded
     out = form(w, step, spec, _Sources(query, rotated, normed, cache, chosen), module)
+    if spec.gate:
+        out = _gated(w, m, spec, hidden, source, out)
     return w.linear(
         "attention.out",
         out,
@@ -94,6 +96,17 @@ def write_latent_attention(
             bias=hidden if spec.bias else 0,
         ),
     )
+
+
+def _gated(w: GraphWriter, m: int, spec: LatentAttention, hidden: int, source: str, out: str) -> str:
+    """The result under a sigmoid gate."""
+    module = f"model.layers.{w.layer}.self_attn.g_proj"
+    gate = w.linear("attention.gate", source, Linear(m, spec.gate, hidden, module=module, tp="column"))
+    size = spec.heads * spec.v_head_dim
+    gated = w.activation("attention.gated.out", m, size)
+    work = Activation(m=m, n=size, flops_per_element=1.0 + 4.0 * spec.gate / size, gated=True)
+    w.emit("attention.gated", work, (out, gate), (gated,), tp="split")
+    return gated
 
 
 def _project(

@@ -16,7 +16,27 @@ from workloads.transformer.attention import KeyValue, write_attention
 from workloads.transformer.feed_forward import write_experts, write_mlp
 from workloads.transformer.latent import write_latent_attention
 from workloads.transformer.recurrent import write_recurrence
-from workloads.transformer.shape import Decoder, LatentAttention, Layer, Norm, Recurrence
+from workloads.transformer.scans import (
+    write_gated_lru,
+    write_selective_scan,
+    write_short_convolution,
+    write_time_mix,
+    write_token_mix,
+)
+from workloads.transformer.shape import (
+    Attention,
+    Decoder,
+    GatedLru,
+    LatentAttention,
+    Layer,
+    Mixer,
+    Norm,
+    Recurrence,
+    SelectiveScan,
+    ShortConvolution,
+    TimeMix,
+)
+from workloads.transformer.shared_block import write_shared_block
 from workloads.transformer.step import Step
 from workloads.transformer.writer import ACTIVATION_FLOPS, NORM_FLOPS, GraphWriter, Linear, Moves
 
@@ -29,12 +49,15 @@ class _Stream:
 
     residual: str
     pending: list[str] = field(default_factory=list)
+    embedded: str = ""
+    """What the embeddings were, for blocks that read them again."""
 
 
 def write_decoder(w: GraphWriter, step: Step, decoder: Decoder) -> str:
     """All operators of one step; returns the name of the logits."""
     stream = _write_embedding(w, step, decoder)
     known: dict[int, KeyValue] = {}
+    stream.embedded = stream.residual
     extra = _write_per_layer_inputs(w, step, decoder, stream.residual) if decoder.per_layer_rows else ""
     for index, layer in enumerate(decoder.layers):
         w.at(index, f"layers.{index}.")
@@ -106,7 +129,11 @@ def _write_layer(
         return
     if layer.mixer is not None:
         norm = None if layer.post_norm else layer.mixer_norm
-        source = _entry(w, step, hidden, stream, "attention_norm", norm)
+        source = (
+            _shared_entry(w, step, hidden, layer, stream, known)
+            if layer.shared is not None
+            else _entry(w, step, hidden, stream, "attention_norm", norm)
+        )
         mixed = _mixer(w, step, hidden, layer, source, known)
         _add(w, step, hidden, stream, "attention_add", *mixed)
         if layer.post_norm and layer.mixer_norm:
@@ -127,23 +154,55 @@ def _write_layer(
 def _mixer(
     w: GraphWriter, step: Step, hidden: int, layer: Layer, source: str, known: dict[int, KeyValue]
 ) -> list[str]:
-    mixer = layer.mixer
-    if mixer is None:
+    if layer.mixer is None:
         return []
+    outs = [_mix(w, step, hidden, layer.mixer, source, known)]
+    if layer.beside_mixer is not None:
+        prefix = w.prefix
+        w.prefix = f"{prefix}beside."
+        outs.append(_mix(w, step, hidden, layer.beside_mixer, source, known))
+        w.prefix = prefix
+    return _output_norm(w, step, hidden, "attention_out_norm", layer.mixer_out_norm, outs)
+
+
+def _mix(
+    w: GraphWriter, step: Step, hidden: int, mixer: Mixer, source: str, known: dict[int, KeyValue]
+) -> str:
+    if isinstance(mixer, Attention):
+        return write_attention(w, step, mixer, hidden, source, known)
     if isinstance(mixer, LatentAttention):
-        out = write_latent_attention(w, step, mixer, hidden, source)
-    elif isinstance(mixer, Recurrence):
-        out = write_recurrence(w, step, mixer, hidden, source)
-    else:
-        out = write_attention(w, step, mixer, hidden, source, known)
-    return _output_norm(w, step, hidden, "attention_out_norm", layer.mixer_out_norm, [out])
+        return write_latent_attention(w, step, mixer, hidden, source)
+    if isinstance(mixer, Recurrence):
+        return write_recurrence(w, step, mixer, hidden, source)
+    if isinstance(mixer, SelectiveScan):
+        return write_selective_scan(w, step, mixer, hidden, source)
+    if isinstance(mixer, GatedLru):
+        return write_gated_lru(w, step, mixer, hidden, source)
+    if isinstance(mixer, ShortConvolution):
+        return write_short_convolution(w, step, mixer, hidden, source)
+    assert isinstance(mixer, TimeMix)
+    return write_time_mix(w, step, mixer, hidden, source)
+
+
+def _shared_entry(
+    w: GraphWriter, step: Step, hidden: int, layer: Layer, stream: _Stream, known: dict[int, KeyValue]
+) -> str:
+    """What a mixer reads behind a shared block: the stream and the block's result, normed; the stream stays."""
+    assert layer.shared is not None and layer.mixer_norm is not None
+    residual = _settle(w, step, hidden, stream, "shared_input_add")
+    sources = tuple(dict.fromkeys((residual, stream.embedded)))
+    added = write_shared_block(w, step, layer.shared, hidden, sources, known)
+    both = _Stream(residual, [added])
+    return _norm(w, "attention_norm", layer.mixer_norm, step.tokens, hidden, both, last=True)
 
 
 def _feed_forward(w: GraphWriter, step: Step, hidden: int, layer: Layer, source: str) -> list[str]:
     outs = []
     if layer.experts is not None:
         outs += write_experts(w, step, layer.experts, hidden, source)
-    if layer.mlp is not None:
+    if layer.mlp is not None and layer.mlp.token_mix:
+        outs.append(write_token_mix(w, step, layer.mlp.intermediate, hidden, source))
+    elif layer.mlp is not None:
         outs.append(write_mlp(w, step.tokens, layer.mlp, hidden, source, "mlp", layer.vectors))
     return _output_norm(w, step, hidden, "mlp_out_norm", layer.mlp_out_norm, outs)
 

@@ -15,12 +15,17 @@ __all__ = [
     "Decoder",
     "Experts",
     "FeedForward",
+    "GatedLru",
     "Indexer",
     "LatentAttention",
     "Layer",
     "Mixer",
     "Norm",
     "Recurrence",
+    "SelectiveScan",
+    "SharedBlock",
+    "ShortConvolution",
+    "TimeMix",
 ]
 
 
@@ -64,6 +69,9 @@ class Attention:
     shared_kv: bool = False
     cache_of: int | None = None
     gate: int = 0
+    gate_bias: bool = False
+    out: int = 0
+    """Features of the result, where they are not as many as of the input (Zamba); 0: as many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +99,8 @@ class LatentAttention:
     v_head_dim: int
     bias: bool = False
     indexer: Indexer | None = None
+    gate: int = 0
+    """Features of a sigmoid gate on the result, from the layer's input: one per head, or as many as values."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +111,9 @@ class Recurrence:
     ``conv_channels`` features pass a convolution of ``kernel`` taps; ``gate`` features gate the output;
     ``controls`` steer decay and step size, with ``vectors`` small weights. ``norm`` elements norm the output.
     ``rule``: what a token does to the state (:mod:`workloads.operators.linear_attention`); ``chunk``: tokens that a
-    prefill takes at once.
+    prefill takes at once. ``kernel`` 0: no convolution; ``norm`` 0: no norm. ``decay`` features say how much of each
+    key channel is kept (Kimi Delta Attention, arXiv:2510.26692); with ``decay_rank`` or ``gate_rank`` they, or the gate,
+    come through a narrow product. ``normaliser``: the state keeps a sum of its keys too (mLSTM, arXiv:2405.04517).
     """
 
     heads: int
@@ -118,17 +130,72 @@ class Recurrence:
     chunk: int
     conv_bias: bool = False
     projection_bias: bool = False
+    out_bias: bool = False
+    control_bias: bool = False
+    gate_rank: int = 0
+    decay: int = 0
+    decay_rank: int = 0
+    normaliser: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SelectiveScan:
+    """Mamba (arXiv:2312.00752): ``channels`` states of ``state`` elements, whose steps come through ``rank`` features.
+
+    ``heads``: into so many parts the channels are divided before that product (Zamba). ``norms``: step, input and
+    output vectors are normed (Jamba).
+    """
+
+    channels: int
+    state: int
+    kernel: int
+    rank: int
+    heads: int = 1
+    conv_bias: bool = True
+    projection_bias: bool = False
+    norms: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class GatedLru:
+    """Griffin's recurrent block (arXiv:2402.19427, section 2): a convolution and a gated linear recurrence of ``width``.
+
+    Both gates are products inside each of ``heads`` blocks.
+    """
+
+    width: int
+    heads: int
+    kernel: int
+
+
+@dataclass(frozen=True, slots=True)
+class ShortConvolution:
+    """LFM2's operator: a convolution of ``kernel`` taps between two gates (arXiv:2511.23404)."""
+
+    kernel: int
+    bias: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class TimeMix:
+    """RWKV-4's time mixing (arXiv:2305.13048, section 3.1) over ``width`` channels."""
+
+    width: int
 
 
 @dataclass(frozen=True, slots=True)
 class FeedForward:
-    """A dense feed-forward part: up (and gate) projection, non-linearity, down projection."""
+    """A dense feed-forward part: up (and gate) projection, non-linearity, down projection.
+
+    ``token_mix``: RWKV's channel mixing; inputs are mixed with the token before, a gate stands on the output.
+    """
 
     intermediate: int
     gated: bool = True
     activation: str = "silu"
     up_bias: bool = False
     down_bias: bool = False
+    token_mix: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +224,21 @@ class Experts:
     """Width the experts work in, between a projection down and one up (0: the model's own)."""
 
 
-Mixer = Attention | LatentAttention | Recurrence
+Mixer = Attention | LatentAttention | Recurrence | SelectiveScan | GatedLru | ShortConvolution | TimeMix
+
+
+@dataclass(frozen=True, slots=True)
+class SharedBlock:
+    """A transformer block before the mixer, whose weights all layers of one ``group`` share (Zamba, arXiv:2405.16712).
+
+    It reads the stream beside the embeddings; a product of the layer's own brings its result to the mixer's input.
+    ``adapter_rank``: the layer's own low-rank addition to the feed-forward part (Zamba2, arXiv:2411.15242).
+    """
+
+    group: int
+    attention: Attention
+    mlp: FeedForward
+    adapter_rank: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +265,9 @@ class Layer:
     beside: bool = False
     per_layer_input: int = 0
     vectors: int = 0
+    beside_mixer: Mixer | None = None
+    """A second mixer on the same input, whose result is added (Falcon-H1)."""
+    shared: SharedBlock | None = None
 
 
 @dataclass(frozen=True)

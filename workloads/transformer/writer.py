@@ -123,6 +123,8 @@ class GraphWriter:
     fused: bool = True
     layer: int = -1
     prefix: str = ""
+    weights: str | None = None
+    """Put before the names of weights instead of ``prefix``, where several layers share them."""
     tensors: dict[str, Tensor] = field(default_factory=dict)
     operators: list[Operator] = field(default_factory=list)
     moving: list[MovingPart] = field(default_factory=list)
@@ -146,7 +148,8 @@ class GraphWriter:
 
     def tensor(self, name: str, shape: tuple[int, ...], dtype: str, role: Role, size: int = -1) -> str:
         """A tensor under the prefix; returns its whole name. One that is there already stays."""
-        full = self.prefix + name
+        shared = self.weights if role is Role.WEIGHT else None
+        full = (self.prefix if shared is None else shared) + name
         if full not in self.tensors:
             self.tensors[full] = Tensor(full, shape, dtype, role, size)
         return full

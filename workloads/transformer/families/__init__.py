@@ -6,9 +6,11 @@ from collections.abc import Callable
 
 from workloads.transformer.families.gpt import READERS as GPT_LIKE
 from workloads.transformer.families.hybrid import READERS as HYBRID
+from workloads.transformer.families.linear_attention import READERS as LINEAR
 from workloads.transformer.families.llama import FAMILIES as LLAMA_LIKE
 from workloads.transformer.families.llama import read_llama_like
 from workloads.transformer.families.modern import READERS as MODERN
+from workloads.transformer.families.state_space import READERS as STATE_SPACE
 from workloads.transformer.fields import Fields
 from workloads.transformer.shape import Decoder
 
@@ -16,5 +18,12 @@ __all__ = ["READERS"]
 
 Reader = Callable[[Fields, str], Decoder]
 
-READERS: dict[str, Reader] = {**dict.fromkeys(LLAMA_LIKE, read_llama_like), **GPT_LIKE, **MODERN, **HYBRID}
+READERS: dict[str, Reader] = {
+    **dict.fromkeys(LLAMA_LIKE, read_llama_like),
+    **GPT_LIKE,
+    **MODERN,
+    **HYBRID,
+    **STATE_SPACE,
+    **LINEAR,
+}
 """The function that reads a config file of each ``model_type``."""

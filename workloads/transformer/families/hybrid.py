@@ -42,7 +42,7 @@ def read_qwen3_next(f: Fields, model_type: str) -> Decoder:
     attention = grouped_attention(
         heads, rotary_dim(f, heads.head_dim, default=0.25),
         q_bias=bias, k_bias=bias, v_bias=bias, out_bias=bias,
-        q_norm=heads.head_dim, k_norm=heads.head_dim, gate=heads.heads * heads.head_dim,
+        q_norm=heads.head_dim, k_norm=heads.head_dim, gate=heads.heads * heads.head_dim, gate_bias=bias,
     )  # fmt: skip
     key_heads = f.integer("linear_num_key_heads", default=16, most=MAX_HEADS)
     value_heads = f.integer("linear_num_value_heads", default=32, most=MAX_HEADS)
@@ -109,7 +109,7 @@ def read_nemotron_h(f: Fields, model_type: str) -> Decoder:
         norm=inner, rule="decay",
         chunk=f.integer("chunk_size", "mamba_chunk_size", default=SSM_CHUNK, most=1 << 16),
         conv_bias=f.flag("use_conv_bias", "mamba_conv_bias", default=True),
-        projection_bias=f.flag("use_bias", default=False),
+        projection_bias=f.flag("use_bias", default=False), out_bias=f.flag("use_bias", default=False),
     )  # fmt: skip
     act = activation(f, "mlp_hidden_act", default="relu2")
     mlp_bias = f.flag("mlp_bias", default=False)
@@ -183,6 +183,7 @@ def read_granite_hybrid(f: Fields, model_type: str) -> Decoder:
         chunk=f.integer("chunk_size", "mamba_chunk_size", default=SSM_CHUNK, most=1 << 16),
         conv_bias=f.flag("mamba_conv_bias", default=True),
         projection_bias=f.flag("mamba_proj_bias", default=False),
+        out_bias=f.flag("mamba_proj_bias", default=False),
     )  # fmt: skip
     kinds = f.words("layer_types", sizes.layers, _BLOCK_NAMES) or ["mamba"] * sizes.layers
     act = activation(f)
