@@ -36,6 +36,8 @@ def write_attention(
         known[w.layer] = (key, value, *caches)
     sources = known[w.layer if spec.cache_of is None else spec.cache_of]
     sinks = w.weight("attention.sinks", spec.heads) if spec.sinks else ""
+    if spec.relative:
+        sinks = w.relative_biases(spec.relative, spec.heads, spec.relative_shared)
     attended = w.activation("attention.attend.out", m, v_size)
 
     def attend(writer: GraphWriter, at: Step) -> None:
@@ -221,7 +223,7 @@ def _attend_fused(
         appended = {k_cache: rows * spec.head_dim, v_cache: rows * spec.v_head_dim}
     work = Attention(
         batch=step.batch, heads=spec.heads, kv_heads=spec.kv_heads, head_dim=spec.head_dim,
-        v_head_dim=spec.v_head_dim, q_len=step.new, kv_len=step.context, causal=True, window=spec.window,
+        v_head_dim=spec.v_head_dim, q_len=step.new, kv_len=step.context, causal=spec.causal, window=spec.window,
         chunk=spec.chunk, kv_dtype=w.precision.cache,
     )  # fmt: skip
     w.emit(

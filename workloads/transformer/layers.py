@@ -13,6 +13,7 @@ from workloads import operators
 from workloads.graph import Role
 from workloads.operators import Embedding
 from workloads.transformer.attention import KeyValue, write_attention
+from workloads.transformer.cross_attention import Memory, write_cross_attention
 from workloads.transformer.feed_forward import write_experts, write_mlp
 from workloads.transformer.latent import write_latent_attention
 from workloads.transformer.recurrent import write_recurrence
@@ -27,6 +28,7 @@ from workloads.transformer.shape import (
     Attention,
     Decoder,
     GatedLru,
+    HeadTransform,
     LatentAttention,
     Layer,
     Mixer,
@@ -53,39 +55,68 @@ class _Stream:
     """What the embeddings were, for blocks that read them again."""
 
 
-def write_decoder(w: GraphWriter, step: Step, decoder: Decoder) -> str:
-    """All operators of one step; returns the name of the logits."""
-    stream = _write_embedding(w, step, decoder)
+def write_decoder(
+    w: GraphWriter,
+    step: Step,
+    decoder: Decoder,
+    *,
+    first: int = 0,
+    memory: Memory | None = None,
+    source: str = "",
+) -> str:
+    """All operators of one step; returns the name of the logits.
+
+    ``first``: layers that stand before in the same graph. ``memory``: what layers with cross attention look at.
+    ``source``: rows that stand in for the tokens' embeddings.
+    """
+    stream = _Stream(source) if source else _write_embedding(w, step, decoder)
     known: dict[int, KeyValue] = {}
     stream.embedded = stream.residual
     extra = _write_per_layer_inputs(w, step, decoder, stream.residual) if decoder.per_layer_rows else ""
     for index, layer in enumerate(decoder.layers):
-        w.at(index, f"layers.{index}.")
-        _write_layer(w, step, decoder, layer, stream, known)
+        w.at(first + index, f"{w.stack}layers.{index}.")
+        w.weights = None if layer.group is None else f"{w.stack}groups.{layer.group}."
+        _write_layer(w, step, decoder, layer, stream, known, memory)
+        w.weights = None
         if layer.per_layer_input:
             _write_per_layer_block(w, step, decoder.hidden, layer.per_layer_input, stream, extra)
-    w.at(len(decoder.layers), "")
+    w.at(first + len(decoder.layers), w.stack)
+    if decoder.spare:
+        w.weight("spare.weight", decoder.spare)
     return _write_head(w, step, decoder, stream)
 
 
 def _write_embedding(w: GraphWriter, step: Step, decoder: Decoder) -> _Stream:
+    """Rows of all tables added up, normed and brought to the model's width."""
     m, hidden = step.tokens, decoder.hidden
     width = decoder.embedding_width or hidden
     tokens = w.tensor("tokens", (step.batch, step.new), "int32", Role.ACTIVATION)
-    out = _lookup(w, "embedding", tokens, decoder.vocab, m, width, "vocab")
-    if decoder.embedding_width:
+    out = _lookup(w, "embedding", tokens, decoder.vocab, m, width, "vocab", not decoder.own_table)
+    projected = bool(decoder.embedding_width)
+    if projected and not decoder.narrow_tables:
         out = w.linear("project_in", out, Linear(m, hidden, width, module="", tp="replicated"))
+    wide = width if decoder.narrow_tables else hidden
     stream = _Stream(out)
     if decoder.positions:
-        at = _lookup(w, "position_embedding", tokens, decoder.positions, m, hidden, "replicated")
-        _add(w, step, hidden, stream, "position_add", at)
+        at = _lookup(w, "position_embedding", tokens, decoder.positions, m, wide, "replicated")
+        _add(w, step, wide, stream, "position_add", at)
+    if decoder.segments:
+        kind = _lookup(w, "segment_embedding", tokens, decoder.segments, m, wide, "replicated")
+        _add(w, step, wide, stream, "segment_add", kind)
     if decoder.embedding_norm:
-        stream.residual = _norm(w, "embedding_norm", decoder.embedding_norm, m, hidden, stream)
+        stream.residual = _norm(w, "embedding_norm", decoder.embedding_norm, m, wide, stream)
+    if projected and decoder.narrow_tables:
+        source = _settle(w, step, wide, stream, "embedding_add")
+        spec = Linear(m, hidden, width, module="", tp="replicated", bias=hidden)
+        stream.residual = w.linear("project_in", source, spec)
     return stream
 
 
-def _lookup(w: GraphWriter, name: str, tokens: str, rows: int, m: int, n: int, tp: str) -> str:
-    table = w.weight(f"{name}.weight", rows, n)
+def _lookup(
+    w: GraphWriter, name: str, tokens: str, rows: int, m: int, n: int, tp: str, shared: bool = False
+) -> str:
+    """Rows of a table; a ``shared`` one is that of all stacks."""
+    table = w.shared_weight(f"{name}.weight", rows, n) if shared else w.weight(f"{name}.weight", rows, n)
     out = w.activation(f"{name}.out", m, n)
     w.emit(name, Embedding(m=m, n=n), (tokens, table), (out,), tp=tp)
     return out
@@ -97,9 +128,15 @@ def _write_head(w: GraphWriter, step: Step, decoder: Decoder, stream: _Stream) -
         out = _norm(w, "final_norm", decoder.final_norm, m, hidden, stream, last=True)
     else:
         out = _settle(w, step, hidden, stream, "final_add")
+    if decoder.pooled:
+        return _write_pooled(w, step, decoder, out)
+    if decoder.headless:
+        return out
     rows = m if step.all_logits else step.batch
     width = decoder.embedding_width or hidden
-    if decoder.embedding_width:
+    if decoder.transform is not None:
+        out, width = _transform(w, rows, hidden, decoder.transform, out), decoder.transform.width
+    elif decoder.embedding_width:
         out = w.linear("project_out", out, Linear(m, width, hidden, module="", tp="replicated"))
     tied = decoder.tied
     return w.linear(
@@ -111,14 +148,53 @@ def _write_head(w: GraphWriter, step: Step, decoder: Decoder, stream: _Stream) -
             width,
             module="" if tied else "lm_head",
             tp="vocab",
-            weight="embedding.weight" if tied else None,
+            weight=_table(w, decoder) if tied else None,
             bias=decoder.vocab if decoder.head_bias else 0,
         ),
     )
 
 
+def _write_pooled(w: GraphWriter, step: Step, decoder: Decoder, source: str) -> str:
+    """The first row of each sequence through the transform, and a classifier if there are labels."""
+    rows, hidden = step.batch, decoder.hidden
+    out = w.activation("pooled.out", rows, hidden)
+    w.emit("pooled", operators.Gather(m=rows, n=hidden), (source,), (out,))
+    if decoder.transform is not None:
+        out, hidden = _transform(w, rows, hidden, decoder.transform, out), decoder.transform.width
+    if not decoder.labels:
+        return out
+    spec = Linear(rows, decoder.labels, hidden, module="", tp="replicated", bias=decoder.labels)
+    return w.linear("classifier", out, spec)
+
+
+def _table(w: GraphWriter, decoder: Decoder) -> str:
+    """The name of the token embedding."""
+    return f"{w.stack}embedding.weight" if decoder.own_table else "embedding.weight"
+
+
+def _transform(w: GraphWriter, rows: int, hidden: int, head: HeadTransform, source: str) -> str:
+    """A product, a non-linearity and a norm before the output projection."""
+    n = head.width
+    spec = Linear(rows, n, hidden, module="", tp="replicated", bias=n if head.bias else 0)
+    out = w.linear("transform", source, spec)
+    if head.activation:
+        active = w.activation("transform.act.out", rows, n)
+        work = operators.Activation(m=rows, n=n, flops_per_element=ACTIVATION_FLOPS[head.activation])
+        w.emit("transform.act", work, (out,), (active,))
+        out = active
+    if head.norm is None:
+        return out
+    return _norm(w, "transform.norm", head.norm, rows, n, _Stream(out), last=True)
+
+
 def _write_layer(
-    w: GraphWriter, step: Step, decoder: Decoder, layer: Layer, stream: _Stream, known: dict[int, KeyValue]
+    w: GraphWriter,
+    step: Step,
+    decoder: Decoder,
+    layer: Layer,
+    stream: _Stream,
+    known: dict[int, KeyValue],
+    memory: Memory | None,
 ) -> None:
     m, hidden = step.tokens, decoder.hidden
     if layer.parallel:
@@ -138,6 +214,12 @@ def _write_layer(
         _add(w, step, hidden, stream, "attention_add", *mixed)
         if layer.post_norm and layer.mixer_norm:
             stream.residual = _norm(w, "attention_norm", layer.mixer_norm, m, hidden, stream)
+    if layer.cross is not None and memory is not None:
+        source = _entry(w, step, hidden, stream, "cross_norm", None if layer.post_norm else layer.cross_norm)
+        crossed = write_cross_attention(w, step, layer.cross, hidden, source, memory)
+        _add(w, step, hidden, stream, "cross_add", crossed)
+        if layer.post_norm and layer.cross_norm:
+            stream.residual = _norm(w, "cross_norm", layer.cross_norm, m, hidden, stream)
     if layer.mlp is not None or layer.experts is not None:
         norm = None if layer.post_norm else layer.mlp_norm
         source = _entry(w, step, hidden, stream, "mlp_norm", norm)
@@ -188,7 +270,8 @@ def _shared_entry(
     w: GraphWriter, step: Step, hidden: int, layer: Layer, stream: _Stream, known: dict[int, KeyValue]
 ) -> str:
     """What a mixer reads behind a shared block: the stream and the block's result, normed; the stream stays."""
-    assert layer.shared is not None and layer.mixer_norm is not None
+    assert layer.shared is not None
+    assert layer.mixer_norm is not None
     residual = _settle(w, step, hidden, stream, "shared_input_add")
     sources = tuple(dict.fromkeys((residual, stream.embedded)))
     added = write_shared_block(w, step, layer.shared, hidden, sources, known)

@@ -9,17 +9,28 @@ the context.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import overload
 
 from hw_configs.problems import InputError, Problem, bad_input
 from workloads.dtypes import dtype_bits
-from workloads.graph import Attribute, Graph
+from workloads.graph import Attribute, Graph, Tensor
 from workloads.training import training_step
+from workloads.transformer.cross_attention import Memory
+from workloads.transformer.encoder_phases import (
+    check_encoder,
+    check_encoder_decoder,
+    decoder_memory,
+    encoder_graph,
+    encoder_phases,
+    prefill_graph,
+    stored_weights,
+    write_in_decoder,
+)
 from workloads.transformer.formats import PLAIN, Precision
 from workloads.transformer.layers import write_decoder
-from workloads.transformer.shape import Decoder, LatentAttention, Mixer
+from workloads.transformer.shape import Decoder, LatentAttention, Mixer, PatchStem
 from workloads.transformer.step import Step
 from workloads.transformer.writer import GraphWriter
 from workloads.workload import Phase, Workload, WorkloadOptions
@@ -35,15 +46,25 @@ MAX_STEPS = 2**24
 def decoder_workload(name: str, decoder: Decoder, precision: Precision, options: WorkloadOptions) -> Workload:
     """The workload a user asked for; raises ``InputError`` for sizes the model cannot have."""
     _check(decoder, options)
+    if decoder.encoder is not None:
+        check_encoder_decoder(decoder, options)
     if options.phase == "train":
         precision = _trainable(precision, options)
     metadata = _metadata(name, decoder, precision, options)
+    if decoder.encodes:
+        return Workload(name, encoder_phases(name, decoder, precision, options), metadata)
     batch, prompt, total = options.batch, options.prompt, options.prompt + options.generate
     if options.phase == "train":
         step = Step(batch, prompt, prompt, prompt, all_logits=True, keeps_cache=False)
-        forward = step_graph(f"{name}.train", decoder, precision, step, options.fused)
+        forward = (
+            step_graph(f"{name}.train", decoder, precision, step, options.fused)
+            if decoder.encoder is None
+            else prefill_graph(f"{name}.train", decoder, precision, options, trains=True)
+        )
         graph = training_step(forward, f"{name}.train")
         return Workload(name, [Phase("train", "train", graph, batch * prompt)], metadata)
+    if decoder.encoder is not None:
+        return _encoder_decoder(name, decoder, precision, options, metadata)
     if options.phase == "decode":
         template = DecodeTemplate(name, decoder, precision, batch, total, options.fused)
         return Workload(name, [Phase("decode", "decode", template.graph(prompt), batch)], metadata)
@@ -62,6 +83,33 @@ def decoder_workload(name: str, decoder: Decoder, precision: Precision, options:
     phases = _Phases(prefill, len(ends), lambda: DecodeTemplate(
         name, decoder, precision, batch, total, options.fused
     ), prompt, steps, batch)  # fmt: skip
+    return Workload(name, phases, metadata)
+
+
+def _encoder_decoder(
+    name: str,
+    decoder: Decoder,
+    precision: Precision,
+    options: WorkloadOptions,
+    metadata: Mapping[str, Attribute],
+) -> Workload:
+    """Prefill and decode steps of a decoder that looks at an encoder's result."""
+    batch, prompt = options.batch, options.prompt
+    first = prefill_graph(f"{name}.prefill", decoder, precision, options)
+    memory, weights = decoder_memory(decoder, prompt), stored_weights(first)
+    if options.phase == "decode":
+        context = min(prompt, decoder.max_positions or prompt)
+        template = DecodeTemplate(
+            name, decoder, precision, batch, context + options.generate, options.fused, memory, weights
+        )
+        return Workload(name, [Phase("decode", "decode", template.graph(context), batch)], metadata)
+    template = DecodeTemplate(
+        name, decoder, precision, batch, 1 + options.generate, options.fused, memory, weights
+    )
+    steps = options.generate if options.phase is None else 0
+    phases = _Phases(
+        lambda _: Phase("prefill", "prefill", first, batch), 1, lambda: template, 1, steps, batch
+    )
     return Workload(name, phases, metadata)
 
 
@@ -87,12 +135,26 @@ class DecodeTemplate:
     """Decode steps of one batch: written once, then only what depends on the context is written anew."""
 
     def __init__(
-        self, name: str, decoder: Decoder, precision: Precision, batch: int, capacity: int, fused: bool
+        self,
+        name: str,
+        decoder: Decoder,
+        precision: Precision,
+        batch: int,
+        capacity: int,
+        fused: bool,
+        memory: Memory | None = None,
+        weights: Mapping[str, Tensor] | None = None,
     ) -> None:
         self.name = name
         self._step = Step(batch, 1, capacity, capacity, decode=True)
         self._writer = GraphWriter(precision, fused)
-        self._logits = write_decoder(self._writer, self._step, decoder)
+        self._logits = (
+            write_decoder(self._writer, self._step, decoder)
+            if memory is None
+            else write_in_decoder(self._writer, self._step, decoder, memory)
+        )
+        # Weights that other phases read stay in memory.
+        self._writer.tensors.update({**(weights or {}), **self._writer.tensors})
 
     def graph(self, context: int, label: str = "decode") -> Graph:
         """The step whose new token is the last of ``context``."""
@@ -157,7 +219,7 @@ class _Phases(Sequence[Phase]):
 
 
 def _check(decoder: Decoder, options: WorkloadOptions) -> None:
-    problems = []
+    problems = check_encoder(decoder, options) if decoder.encodes else []
     total = options.prompt + options.generate
     if options.batch * total > MAX_TOKENS:
         message = f"found {options.batch} sequences of {total} tokens; expected at most {MAX_TOKENS} in all"
@@ -170,7 +232,12 @@ def _check(decoder: Decoder, options: WorkloadOptions) -> None:
     if options.dims:
         message = "a language model has no named dimensions: --batch and --prompt set its sizes"
         problems.append(Problem(message, path="--dim"))
-    if decoder.positions and total > decoder.max_positions:
+    if (
+        decoder.positions
+        and decoder.encoder is None
+        and decoder.stem is None
+        and total > decoder.max_positions
+    ):
         message = f"found {total} tokens; {decoder.model_type} has {decoder.max_positions} learned positions"
         problems.append(Problem(message, path="--prompt"))
     if problems:
@@ -220,5 +287,10 @@ def _metadata(
 
 def count_parameters(decoder: Decoder, precision: Precision) -> int:
     """Elements of all weights, each stored once."""
+    if decoder.encodes:
+        length = 1 + (decoder.stem.tokens if isinstance(decoder.stem, PatchStem) else 0)
+        return encoder_graph(decoder.model_type, decoder, precision, 1, length, fused=True).parameters()
+    if decoder.encoder is not None:
+        return prefill_graph(decoder.model_type, decoder, precision, WorkloadOptions(prompt=1)).parameters()
     step = Step(1, 1, 1, 1, decode=True)
     return step_graph(decoder.model_type, decoder, precision, step, fused=True).parameters()

@@ -15,12 +15,15 @@ __all__ = [
     "Decoder",
     "Experts",
     "FeedForward",
+    "FrameStem",
     "GatedLru",
+    "HeadTransform",
     "Indexer",
     "LatentAttention",
     "Layer",
     "Mixer",
     "Norm",
+    "PatchStem",
     "Recurrence",
     "SelectiveScan",
     "SharedBlock",
@@ -70,6 +73,12 @@ class Attention:
     cache_of: int | None = None
     gate: int = 0
     gate_bias: bool = False
+    causal: bool = True
+    """A query sees no keys behind it; False in encoders and where a decoder looks at an encoder's result."""
+    relative: int = 0
+    """Rows of a learned table of biases by distance, one column per head (T5, arXiv:1910.10683, section 2.1)."""
+    relative_shared: bool = False
+    """All layers have one such table."""
     out: int = 0
     """Features of the result, where they are not as many as of the input (Zamba); 0: as many."""
 
@@ -268,6 +277,39 @@ class Layer:
     beside_mixer: Mixer | None = None
     """A second mixer on the same input, whose result is added (Falcon-H1)."""
     shared: SharedBlock | None = None
+    cross: Attention | None = None
+    """Attention of the decoder to the encoder's result, behind the mixer."""
+    cross_norm: Norm | None = None
+    group: int | None = None
+    """Layers of one group share all their weights (ALBERT); None: the layer has its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class HeadTransform:
+    """What stands before the output projection of a masked language model: a product, a non-linearity, a norm."""
+
+    width: int
+    activation: str = "gelu_erf"
+    norm: Norm | None = None
+    bias: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class FrameStem:
+    """Two convolutions of ``kernel`` taps over ``channels`` bands of sound, the second every ``stride`` frames."""
+
+    channels: int
+    kernel: int = 3
+    stride: int = 2
+
+
+@dataclass(frozen=True, slots=True)
+class PatchStem:
+    """Patches of ``pixels`` values (channels by sides by frames) as rows, behind ``tokens`` learned ones."""
+
+    pixels: int
+    tokens: int = 0
+    bias: bool = True
 
 
 @dataclass(frozen=True)
@@ -295,3 +337,23 @@ class Decoder:
     dtype: str = ""
     max_positions: int = 0
     omitted: tuple[str, ...] = ()
+    segments: int = 0
+    """Rows of tables beside that of positions: of segments, languages, tasks."""
+    narrow_tables: bool = False
+    """Tables and embedding norm have ``embedding_width``, and the projection behind them a bias (ELECTRA)."""
+    transform: HeadTransform | None = None
+    headless: bool = False
+    """No output projection: the result is the last hidden state."""
+    pooled: bool = False
+    """The head reads the first row of each sequence alone: ``transform``, then ``labels`` classes (0: none)."""
+    labels: int = 0
+    encodes: bool = False
+    """An encoder: all tokens at once, nothing is generated."""
+    spare: int = 0
+    """Weights of the checkpoint that no operator reads here: in memory, without traffic."""
+    own_table: bool = False
+    """The token embedding is not that of the other stack."""
+    stem: FrameStem | PatchStem | None = None
+    """What makes the rows of an encoder of sound or images; None: tokens."""
+    encoder: Decoder | None = None
+    """What makes the states that this decoder's layers look at."""

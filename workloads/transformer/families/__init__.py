@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from workloads.transformer.families.encoders import READERS as ENCODERS
 from workloads.transformer.families.gpt import READERS as GPT_LIKE
 from workloads.transformer.families.hybrid import READERS as HYBRID
 from workloads.transformer.families.linear_attention import READERS as LINEAR
@@ -25,5 +26,6 @@ READERS: dict[str, Reader] = {
     **HYBRID,
     **STATE_SPACE,
     **LINEAR,
+    **ENCODERS,
 }
 """The function that reads a config file of each ``model_type``."""

@@ -27,14 +27,12 @@ from workloads.transformer.families.experts import count_and_active
 from workloads.transformer.families.hybrid import DELTA_CHUNK
 from workloads.transformer.fields import REQUIRED, Fields
 from workloads.transformer.shape import (
-    Attention,
     Decoder,
     Experts,
     FeedForward,
     GatedLru,
     LatentAttention,
     Layer,
-    Norm,
     Recurrence,
     ShortConvolution,
     TimeMix,
@@ -57,7 +55,7 @@ def read_recurrent_gemma(f: Fields, model_type: str) -> Decoder:
     kv = f.integer("num_key_value_heads", default=heads, most=MAX_HEADS)
     if kv > heads or heads % kv:
         f.problem("num_key_value_heads", f"found {kv}; expected a divisor of num_attention_heads ({heads})")
-    head_dim = max(sizes.hidden // heads, 1)
+    head_dim = f.integer("head_dim", default=max(sizes.hidden // heads, 1), most=MAX_WIDTH)
     bias = f.flag("attention_bias", default=False)
     attention = grouped_attention(
         Heads(heads, kv, head_dim), rotary_dim(f, head_dim, default=0.5), q_bias=bias, k_bias=bias, v_bias=bias,
@@ -380,9 +378,7 @@ def _kimi(
         for index, kind in enumerate(_kinds(f, sizes.layers, default))
     )
     omitted = ("multi-token prediction layers",) if f.values.get("num_nextn_predict_layers") else ()
-    return Decoder(
-        model_type, sizes.hidden, sizes.vocab, layers, RMS, tied(f, False), dtype="bf16", omitted=omitted
-    )
+    return Decoder(model_type, sizes.hidden, sizes.vocab, layers, RMS, False, dtype="bf16", omitted=omitted)
 
 
 READERS = {

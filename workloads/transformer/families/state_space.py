@@ -23,8 +23,9 @@ from workloads.transformer.families.common import (
     tied,
 )
 from workloads.transformer.families.experts import count_and_active
-from workloads.transformer.fields import REQUIRED, Fields
+from workloads.transformer.fields import Fields
 from workloads.transformer.shape import (
+    Attention,
     Decoder,
     Experts,
     FeedForward,
@@ -92,7 +93,8 @@ def read_mamba(f: Fields, model_type: str) -> Decoder:
     sizes = read_sizes(f, "hidden_size", "num_hidden_layers")
     bias = f.flag("use_bias", default=False)
     scan = SelectiveScan(
-        _expanded(f, "expand", sizes.hidden), f.integer("state_size", default=16, most=MAX_WIDTH),
+        f.integer("intermediate_size", default=_expanded(f, "expand", sizes.hidden), most=MAX_WIDTH),
+        f.integer("state_size", default=16, most=MAX_WIDTH),
         f.integer("conv_kernel", default=4, most=64), _step_rank(f, "time_step_rank", sizes.hidden),
         conv_bias=f.flag("use_conv_bias", default=True), projection_bias=bias,
     )  # fmt: skip
@@ -242,24 +244,34 @@ def read_zamba(f: Fields, model_type: str) -> Decoder:
     attention = _wide_attention(
         f, sizes.hidden, heads, f.integer("attention_head_dim", default=0, least=0), False
     )
-    given = f.integer("attention_hidden_size", default=2 * sizes.hidden, most=MAX_WIDTH)
-    if given != 2 * sizes.hidden:
-        f.problem("attention_hidden_size", f"found {given}; expected twice hidden_size ({2 * sizes.hidden})")
+    _check_width(f, sizes.hidden)
     mlp = FeedForward(
         f.integer("intermediate_size", default=4 * sizes.hidden, most=MAX_WIDTH), activation=activation(f)
     )
-    block = SharedBlock(0, attention, mlp)
     period = f.integer("attn_layer_period", default=6)
     offset = f.integer("attn_layer_offset", default=4, least=0)
     default = ["linear_attention", "linear_attention", "hybrid"] + [
         "hybrid" if index % period == offset else "linear_attention" for index in range(sizes.layers - 3)
     ]
     shared = _zamba_kinds(f, sizes.layers, default[: sizes.layers])
-    layers = tuple(Layer(scan, mixer_norm=RMS, shared=block if here else None) for here in shared)
+    once = tied(f, True)
+    layers = tuple(
+        # The published code shares the block by the same rule that ties the embeddings.
+        Layer(
+            scan, mixer_norm=RMS, shared=SharedBlock(0 if once else index, attention, mlp) if here else None
+        )
+        for index, here in enumerate(shared)
+    )
     return _language_model(f, model_type, sizes, layers, True)
 
 
-def _wide_attention(f: Fields, hidden: int, heads: int, head_dim: int, rotary: bool):  # type: ignore[no-untyped-def]
+def _check_width(f: Fields, hidden: int) -> None:
+    given = f.integer("attention_hidden_size", default=2 * hidden, most=MAX_WIDTH)
+    if given != 2 * hidden:
+        f.problem("attention_hidden_size", f"found {given}; expected twice hidden_size ({2 * hidden})")
+
+
+def _wide_attention(f: Fields, hidden: int, heads: int, head_dim: int, rotary: bool) -> Attention:
     """Attention over stream and embeddings side by side, back to the model's width."""
     kv = f.integer("num_key_value_heads", default=heads, most=MAX_HEADS)
     if heads % kv:
@@ -275,7 +287,7 @@ def read_zamba2(f: Fields, model_type: str) -> Decoder:
     count = f.integer("n_mamba_heads", default=8, most=MAX_HEADS)
     bias = f.flag("add_bias_linear", default=False)
     mixer = mamba2(
-        f, inner, count, max(inner // count, 1), f.integer("mamba_d_state", default=64, most=MAX_WIDTH),
+        f, inner, count, f.integer("mamba_headdim", default=max(inner // count, 1), most=MAX_WIDTH), f.integer("mamba_d_state", default=64, most=MAX_WIDTH),
         f.integer("mamba_ngroups", default=1, most=MAX_HEADS), f.integer("mamba_d_conv", default=4, most=64),
         f.integer("chunk_size", default=SSM_CHUNK, most=1 << 16), conv_bias=True, projection_bias=bias,
         out_bias=bias,
@@ -283,7 +295,9 @@ def read_zamba2(f: Fields, model_type: str) -> Decoder:
     if f.flag("use_shared_attention_adapter", default=False):
         f.problem("use_shared_attention_adapter", "found true; adapters in shared attention are not modelled")
     heads = f.integer("num_attention_heads", default=32, most=MAX_HEADS)
-    attention = _wide_attention(f, sizes.hidden, heads, 0, f.flag("use_mem_rope", default=False))
+    _check_width(f, sizes.hidden)
+    head_dim = f.integer("attention_head_dim", default=0, least=0, most=MAX_WIDTH)
+    attention = _wide_attention(f, sizes.hidden, heads, head_dim, f.flag("use_mem_rope", default=False))
     width = f.integer("intermediate_size", default=4 * sizes.hidden, most=MAX_WIDTH)
     mlp = FeedForward(width, activation=activation(f, default="gelu"), up_bias=bias, down_bias=bias)
     rank = f.integer("adapter_rank", default=128, most=MAX_WIDTH)
@@ -291,7 +305,9 @@ def read_zamba2(f: Fields, model_type: str) -> Decoder:
     plain = "linear_attention"
     default = [plain] + ([plain] * 5 + ["hybrid"]) * 7 + [plain] * 4 + ["hybrid"] + [plain] * 3 + ["hybrid"]
     shared = _zamba_kinds(f, sizes.layers, [*default, plain, plain])
-    layers = []
+    if not tied(f, True):
+        f.problem("tie_word_embeddings", "found false; shared blocks without shared weights are not modelled")
+    layers: list[Layer] = []
     for here in shared:
         number = sum(layer.shared is not None for layer in layers)
         block = SharedBlock(number % groups, attention, mlp, rank) if here else None
