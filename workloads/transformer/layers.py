@@ -217,7 +217,8 @@ def _write_layer(
     if layer.cross is not None and memory is not None:
         source = _entry(w, step, hidden, stream, "cross_norm", None if layer.post_norm else layer.cross_norm)
         crossed = write_cross_attention(w, step, layer.cross, hidden, source, memory)
-        _add(w, step, hidden, stream, "cross_add", crossed)
+        outs = _output_norm(w, step, hidden, "cross_out_norm", layer.cross_out_norm, [crossed])
+        _add(w, step, hidden, stream, "cross_add", *outs)
         if layer.post_norm and layer.cross_norm:
             stream.residual = _norm(w, "cross_norm", layer.cross_norm, m, hidden, stream)
     if layer.mlp is not None or layer.experts is not None:

@@ -280,6 +280,7 @@ class Layer:
     cross: Attention | None = None
     """Attention of the decoder to the encoder's result, behind the mixer."""
     cross_norm: Norm | None = None
+    cross_out_norm: Norm | None = None
     group: int | None = None
     """Layers of one group share all their weights (ALBERT); None: the layer has its own."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from workloads.transformer.families.encoder_decoders import READERS as ENCODER_DECODERS
 from workloads.transformer.families.encoders import READERS as ENCODERS
 from workloads.transformer.families.gpt import READERS as GPT_LIKE
 from workloads.transformer.families.hybrid import READERS as HYBRID
@@ -27,5 +28,6 @@ READERS: dict[str, Reader] = {
     **STATE_SPACE,
     **LINEAR,
     **ENCODERS,
+    **ENCODER_DECODERS,
 }
 """The function that reads a config file of each ``model_type``."""
