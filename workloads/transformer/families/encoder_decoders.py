@@ -97,6 +97,14 @@ def _attention(width: int, heads: int, traits: Traits, *, causal: bool) -> Atten
     )  # fmt: skip
 
 
+def _biased(f: Fields, model_type: str) -> Traits:
+    """The family's traits with the biases that the file asks for."""
+    traits = FAMILIES[model_type]
+    if model_type != "bigbird_pegasus":
+        return traits
+    return replace(traits, attention_bias=f.flag("use_bias", default=False))
+
+
 def _cross_weights(attention: Attention, width: int, memory: int, norm: Norm | None) -> int:
     """Elements of one layer's cross attention and its norm."""
     q, k = attention.heads * attention.head_dim, attention.kv_heads * attention.head_dim
@@ -129,7 +137,7 @@ def read_bart_like(f: Fields, model_type: str) -> Decoder:
         most=MAX_VOCABULARY,
     )  # fmt: skip
     whole = _is_whole(f, traits.alone)
-    is_tied = tied(f, True) and not traits.ever_untied
+    is_tied = tied(f, True) and not (traits.ever_untied and not whole)
     act = activation(f, "activation_function", default="gelu")
     if model_type == "mvp" and f.flag("use_prompt", default=False):
         f.problem("use_prompt", "found true; learned prompts are not modelled")
@@ -139,10 +147,15 @@ def read_bart_like(f: Fields, model_type: str) -> Decoder:
         memory = f.integer("cross_attention_hidden_size", default=hidden, most=MAX_WIDTH)
         return _alone(decoder, memory)
     encoder = _bart_encoder(f, model_type, hidden, act)
-    apart = model_type == "fsmt" or (
-        model_type == "marian" and not f.flag("share_encoder_decoder_embeddings", default=True)
-    )
-    if not is_tied and model_type not in ("fsmt", "marian", "whisper", "bigbird_pegasus"):
+    apart = model_type == "marian" and not f.flag("share_encoder_decoder_embeddings", default=True)
+    if model_type == "fsmt":
+        apart = not is_tied
+        if is_tied and encoder.vocab != vocab:
+            f.problem(
+                "src_vocab_size",
+                f"found {encoder.vocab}; expected tgt_vocab_size ({vocab}), for tables are tied",
+            )
+    elif not is_tied and model_type != "whisper" and not apart:
         # Without ties the stacks have tables of their own beside the common one, which nothing reads.
         apart, encoder = True, replace(encoder, spare=encoder.spare + encoder.vocab * hidden)
     if apart:
@@ -184,6 +197,7 @@ def _experts(f: Fields, stack: str, layers: int, mlp: FeedForward) -> dict[int, 
 def _bart_decoder(f: Fields, model_type: str, hidden: int, vocab: int, act: str) -> Decoder:
     traits = FAMILIES[model_type]
     layers, mlp, heads = _parts(f, "decoder", act)
+    traits = _biased(f, model_type)
     own = _attention(hidden, heads, traits, causal=True)
     layer = Layer(
         own, mlp, mixer_norm=LAYER_NORM, mlp_norm=LAYER_NORM, post_norm=not traits.pre_norm,
@@ -209,6 +223,7 @@ def _bart_decoder(f: Fields, model_type: str, hidden: int, vocab: int, act: str)
 def _bart_encoder(f: Fields, model_type: str, hidden: int, act: str) -> Decoder:
     traits = FAMILIES[model_type]
     layers, mlp, heads = _parts(f, "encoder", act)
+    traits = _biased(f, model_type)
     attention = _attention(hidden, heads, traits, causal=False)
     spare = 0
     if model_type == "led":
@@ -278,16 +293,27 @@ def read_t5_like(f: Fields, model_type: str) -> Decoder:
     )
     layer = Layer(replace(both, causal=True), mlp, mixer_norm=RMS, mlp_norm=RMS, cross=cross, cross_norm=RMS)
     decoder_layers = _t5_layers(f, model_type, "decoder", later, layer)
-    is_tied = tied(f, True)
-    if not is_tied:
-        spare += 0
+    # T5's checkpoints are tied whatever their files say; there the flag means that the result is scaled.
+    apart = model_type == "switch_transformers" and not tied(f, True)
+    spare += vocab * hidden if apart else 0
     encoder = Decoder(
-        model_type, hidden, vocab, encoder_layers, RMS, True, headless=True, encodes=True, spare=spare
+        model_type,
+        hidden,
+        vocab,
+        encoder_layers,
+        RMS,
+        True,
+        headless=True,
+        encodes=True,
+        spare=spare,
+        own_table=apart,
     )
     names = f.words("architectures") or []
     if names and names[0].endswith("EncoderModel"):
         return encoder
-    return Decoder(model_type, hidden, vocab, decoder_layers, RMS, is_tied, encoder=encoder)
+    return Decoder(
+        model_type, hidden, vocab, decoder_layers, RMS, not apart, encoder=encoder, own_table=apart
+    )
 
 
 def _t5_mlp(f: Fields, model_type: str) -> FeedForward:
