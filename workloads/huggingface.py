@@ -55,7 +55,14 @@ def read_config(path: Path, options: WorkloadOptions) -> tuple[Decoder, Precisio
     if not isinstance(data, dict):
         raise bad_input(f"found {type(data).__name__}; expected an object", file=document.file, line=1)
     fields = Fields(data, document.file, document.line_of)
-    return read_decoder(fields, options.dtype, options.kv_dtype)
+    return read_decoder(fields, options.dtype, options.kv_dtype, _image_sides(options))
+
+
+def _image_sides(options: WorkloadOptions) -> tuple[int, int] | None:
+    """Height and width of images, where the user gives both."""
+    if not options.images or not {"height", "width"} <= set(options.dims):
+        return None
+    return options.dims["height"], options.dims["width"]
 
 
 IMPORTER: Final = HuggingFaceConfig()

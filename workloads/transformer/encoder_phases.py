@@ -32,19 +32,19 @@ def encoder_phases(
     name: str, encoder: Decoder, precision: Precision, options: WorkloadOptions
 ) -> list[Phase]:
     """One forward pass or training step over ``prompt`` tokens per sequence."""
-    graph = encoder_graph(f"{name}.forward", encoder, precision, options.batch, options.prompt, options.fused)
+    length = encoder.rows or options.prompt
+    graph = encoder_graph(f"{name}.forward", encoder, precision, options.batch, length, options.fused)
     if options.phase == "train":
-        return [
-            Phase("train", "train", training_step(graph, f"{name}.train"), options.batch * options.prompt)
-        ]
+        return [Phase("train", "train", training_step(graph, f"{name}.train"), options.batch * length)]
     return [Phase("forward", "forward", graph)]
 
 
 def encoder_graph(
-    name: str, encoder: Decoder, precision: Precision, batch: int, length: int, fused: bool
+    name: str, encoder: Decoder, precision: Precision, batch: int, length: int, fused: bool, stack: str = ""
 ) -> Graph:
     """The graph of one pass over ``batch`` sequences of ``length`` tokens."""
-    writer = GraphWriter(precision, fused)
+    writer = GraphWriter(precision, fused, stack=stack)
+    writer.at(-1, stack)
     step = Step(batch, length, length, length, all_logits=True, keeps_cache=False)
     out = _encode(writer, step, encoder)
     sizes: dict[str, Attribute] = {"batch": batch, "new_tokens": length, "context": length}

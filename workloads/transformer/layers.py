@@ -33,6 +33,7 @@ from workloads.transformer.shape import (
     Layer,
     Mixer,
     Norm,
+    Projector,
     Recurrence,
     SelectiveScan,
     ShortConvolution,
@@ -70,6 +71,10 @@ def write_decoder(
     ``source``: rows that stand in for the tokens' embeddings.
     """
     stream = _Stream(source) if source else _write_embedding(w, step, decoder)
+    if source and decoder.embedding_norm:
+        stream.residual = _norm(
+            w, "embedding_norm", decoder.embedding_norm, step.tokens, decoder.hidden, stream
+        )
     known: dict[int, KeyValue] = {}
     stream.embedded = stream.residual
     extra = _write_per_layer_inputs(w, step, decoder, stream.residual) if decoder.per_layer_rows else ""
@@ -130,6 +135,8 @@ def _write_head(w: GraphWriter, step: Step, decoder: Decoder, stream: _Stream) -
         out = _settle(w, step, hidden, stream, "final_add")
     if decoder.pooled:
         return _write_pooled(w, step, decoder, out)
+    if decoder.projector is not None:
+        return _write_projector(w, step, hidden, decoder.projector, out)
     if decoder.headless:
         return out
     rows = m if step.all_logits else step.batch
@@ -152,6 +159,42 @@ def _write_head(w: GraphWriter, step: Step, decoder: Decoder, stream: _Stream) -
             bias=decoder.vocab if decoder.head_bias else 0,
         ),
     )
+
+
+def _write_projector(w: GraphWriter, step: Step, hidden: int, spec: Projector, source: str) -> str:
+    """A tower's rows, merged and projected; deep projectors read as many rows again."""
+    out = ""
+    for number in range(1 + spec.deep):
+        name = "projector" if number == 0 else f"projector_{number}"
+        before, behind = (spec.norm, spec.merged_norm) if number == 0 else (None, spec.norm)
+        rows, width = step.batch * (step.new - spec.dropped), hidden
+        made = source
+        if before is not None:
+            made = _norm(w, f"{name}.norm", before, step.tokens, width, _Stream(made), last=True)
+        merged = rows // spec.merge
+        if spec.mean and spec.merge > 1:
+            mean = w.activation(f"{name}.mean.out", merged, width)
+            work = operators.Pool(
+                mode="average", kernel_h=spec.merge, m=merged, n=width, flops_per_element=float(spec.merge)
+            )
+            w.emit(f"{name}.mean", work, (made,), (mean,))
+            made = mean
+        elif spec.merge > 1 or spec.dropped:
+            width *= spec.merge
+            moved = w.activation(f"{name}.merge.out", merged, width)
+            copy = operators.Copy(m=merged, n=width, function="merge")
+            w.emit(f"{name}.merge", copy, (made,), (moved,), moves=Moves(touched={made: merged * width}))
+            made = moved
+        if behind is not None:
+            made = _norm(w, f"{name}.merged_norm", behind, merged, width, _Stream(made), last=True)
+        w.at(w.layer, f"{w.stack}{name}.")
+        for index, one in enumerate(spec.steps):
+            w.prefix = f"{w.stack}{name}.{index}."
+            made = _transform(w, merged, width, one, made)
+            width = one.width
+        w.prefix = w.stack
+        out = out or made
+    return out
 
 
 def _write_pooled(w: GraphWriter, step: Step, decoder: Decoder, source: str) -> str:

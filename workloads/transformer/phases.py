@@ -30,8 +30,15 @@ from workloads.transformer.encoder_phases import (
 )
 from workloads.transformer.formats import PLAIN, Precision
 from workloads.transformer.layers import write_decoder
-from workloads.transformer.shape import Decoder, LatentAttention, Mixer, PatchStem
+from workloads.transformer.shape import Decoder, LatentAttention, Mixer
 from workloads.transformer.step import Step
+from workloads.transformer.tower_phases import (
+    TowerFirst,
+    check_images,
+    tower_facts,
+    tower_graph,
+    with_image_tokens,
+)
 from workloads.transformer.writer import GraphWriter
 from workloads.workload import Phase, Workload, WorkloadOptions
 
@@ -51,6 +58,8 @@ def decoder_workload(name: str, decoder: Decoder, precision: Precision, options:
     if options.phase == "train":
         precision = _trainable(precision, options)
     metadata = _metadata(name, decoder, precision, options)
+    if options.images:
+        return _with_images(name, decoder, precision, options, metadata)
     if decoder.encodes:
         return Workload(name, encoder_phases(name, decoder, precision, options), metadata)
     batch, prompt, total = options.batch, options.prompt, options.prompt + options.generate
@@ -84,6 +93,25 @@ def decoder_workload(name: str, decoder: Decoder, precision: Precision, options:
         name, decoder, precision, batch, total, options.fused
     ), prompt, steps, batch)  # fmt: skip
     return Workload(name, phases, metadata)
+
+
+def _with_images(
+    name: str,
+    decoder: Decoder,
+    precision: Precision,
+    options: WorkloadOptions,
+    metadata: Mapping[str, Attribute],
+) -> Workload:
+    """The tower, then the language model with the images' rows in its prompt."""
+    graph = tower_graph(name, decoder, precision, options, options.images)
+    asked = replace(with_image_tokens(decoder, options), images=0)
+    language = decoder_workload(name, decoder, precision, asked)
+    found = {**metadata, **language.metadata, "images": options.images}
+    if options.phase == "decode":
+        return replace(language, metadata=found)
+    held, own = stored_weights(graph), stored_weights(language.phases[0].graph)
+    tower = Phase("vision", "forward", replace(graph, tensors={**own, **graph.tensors}))
+    return replace(language, phases=TowerFirst(tower, language.phases, held), metadata=found)
 
 
 def _encoder_decoder(
@@ -221,6 +249,7 @@ class _Phases(Sequence[Phase]):
 def _check(decoder: Decoder, options: WorkloadOptions) -> None:
     problems = check_encoder(decoder, options) if decoder.encodes else []
     total = options.prompt + options.generate
+    problems += check_images(decoder, options)
     if options.batch * total > MAX_TOKENS:
         message = f"found {options.batch} sequences of {total} tokens; expected at most {MAX_TOKENS} in all"
         problems.append(Problem(message, path="--batch"))
@@ -229,7 +258,8 @@ def _check(decoder: Decoder, options: WorkloadOptions) -> None:
     if options.generate and options.phase == "train":
         message = f"found {options.generate}; a training step generates nothing: leave this option out"
         problems.append(Problem(message, path="--generate"))
-    if options.dims:
+    sized = decoder.tower is not None and set(options.dims) == {"height", "width"}
+    if options.dims and not sized:
         message = "a language model has no named dimensions: --batch and --prompt set its sizes"
         problems.append(Problem(message, path="--dim"))
     if (
@@ -278,6 +308,7 @@ def _metadata(
         "kv_dtype": precision.cache,
         "weight_dtype": precision.linear.dtype or precision.own,
     }
+    found |= tower_facts(decoder, precision)
     if decoder.omitted:
         found["left_out"] = "; ".join(decoder.omitted)
     if precision.note:
@@ -288,7 +319,7 @@ def _metadata(
 def count_parameters(decoder: Decoder, precision: Precision) -> int:
     """Elements of all weights, each stored once."""
     if decoder.encodes:
-        length = 1 + (decoder.stem.tokens if isinstance(decoder.stem, PatchStem) else 0)
+        length = decoder.rows or 1
         return encoder_graph(decoder.model_type, decoder, precision, 1, length, fused=True).parameters()
     if decoder.encoder is not None:
         return prefill_graph(decoder.model_type, decoder, precision, WorkloadOptions(prompt=1)).parameters()

@@ -24,6 +24,7 @@ __all__ = [
     "Mixer",
     "Norm",
     "PatchStem",
+    "Projector",
     "Recurrence",
     "SelectiveScan",
     "SharedBlock",
@@ -313,6 +314,24 @@ class PatchStem:
     bias: bool = True
 
 
+@dataclass(frozen=True, slots=True)
+class Projector:
+    """From a tower's rows to those of a language model.
+
+    ``merge`` neighbouring rows become one, side by side or as their ``mean``, normed before (``norm``) or behind
+    (``merged_norm``); then the products of ``steps``. ``dropped`` rows (class tokens) stay behind. ``deep``: so many
+    further projectors, normed behind merging, on the results of earlier blocks (Qwen3-VL).
+    """
+
+    steps: tuple[HeadTransform, ...]
+    merge: int = 1
+    mean: bool = False
+    norm: Norm | None = None
+    merged_norm: Norm | None = None
+    dropped: int = 0
+    deep: int = 0
+
+
 @dataclass(frozen=True)
 class Decoder:
     """A whole model. ``positions``: rows of a learned position table (0: none).
@@ -356,5 +375,12 @@ class Decoder:
     """The token embedding is not that of the other stack."""
     stem: FrameStem | PatchStem | None = None
     """What makes the rows of an encoder of sound or images; None: tokens."""
+    rows: int = 0
+    """Rows that a patch stem makes of one image, learned tokens included."""
+    projector: Projector | None = None
+    tower: Decoder | None = None
+    """What makes rows of images that stand among this decoder's tokens."""
+    tower_trouble: str = ""
+    """Why the tower that the file describes is not modelled."""
     encoder: Decoder | None = None
     """What makes the states that this decoder's layers look at."""

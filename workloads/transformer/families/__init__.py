@@ -8,6 +8,7 @@ from workloads.transformer.families.encoder_decoders import READERS as ENCODER_D
 from workloads.transformer.families.encoders import READERS as ENCODERS
 from workloads.transformer.families.gpt import READERS as GPT_LIKE
 from workloads.transformer.families.hybrid import READERS as HYBRID
+from workloads.transformer.families.images import READERS as IMAGES
 from workloads.transformer.families.linear_attention import READERS as LINEAR
 from workloads.transformer.families.llama import FAMILIES as LLAMA_LIKE
 from workloads.transformer.families.llama import read_llama_like
@@ -28,6 +29,7 @@ READERS: dict[str, Reader] = {
     **STATE_SPACE,
     **LINEAR,
     **ENCODERS,
+    **IMAGES,
     **ENCODER_DECODERS,
 }
 """The function that reads a config file of each ``model_type``."""
