@@ -135,7 +135,10 @@ def read_bert_like(f: Fields, model_type: str) -> Decoder:
     layer = Layer(attention, mlp, mixer_norm=LAYER_NORM, mlp_norm=LAYER_NORM, post_norm=not traits.pre_norm)
     transform = HeadTransform(hidden, act, LAYER_NORM) if traits.transform else None
     is_tied = tied(f, model_type != "rembert")
-    positions = f.integer("max_position_embeddings", default=512) if traits.positions else 0
+    learned = traits.positions
+    if model_type.startswith("deberta"):
+        learned = f.flag("position_biased_input", default=True)
+    positions = f.integer("max_position_embeddings", default=512) if learned else 0
     decoder = Decoder(
         model_type, hidden, vocab, _layers(f, model_type, layer, layers),
         LAYER_NORM if traits.final_norm else None, is_tied, positions,
@@ -391,7 +394,9 @@ def read_eurobert(f: Fields, model_type: str) -> Decoder:
         "num_hidden_layers", default=12, most=MAX_LAYERS
     )
     vocab = f.integer("vocab_size", default=128256)
-    decoder = Decoder(model_type, hidden, vocab, layers, RMS, tied(f, False), encodes=True)
+    decoder = Decoder(
+        model_type, hidden, vocab, layers, RMS, tied(f, False), head_bias=mlp_bias, encodes=True
+    )
     if task_of(f) == "model":
         return replace(decoder, headless=True, tied=True)
     return with_task(f, decoder, HeadTransform(hidden, "gelu_erf"))

@@ -118,7 +118,7 @@ def read_siglip(f: Fields, sides: Sides) -> Decoder:
         f, hidden, "num_attention_heads", False, activation(f, default="gelu_pytorch_tanh"), LAYER_NORM, True
     )
     grid = _grid(f, sides, own, patch)
-    table = (own // patch) ** 2
+    table = f.integer("num_patches", default=256) if newer else (own // patch) ** 2
     pooled = kind.startswith("siglip") and f.flag("vision_use_head", default=True)
     width = f.integer("intermediate_size", default=3072, most=MAX_WIDTH)
     # A learned query, its attention, a norm and a feed-forward part.
@@ -379,7 +379,7 @@ def read_vit(f: Fields, model_type: str) -> Decoder:
     encoder = _encoder(
         model_type, hidden, (layer,) * _count(f), grid, LAYER_NORM, tokens, (own // patch) ** 2 + tokens
     )
-    return _image_encoder(encoder, True)
+    return _image_encoder(f, encoder, True)
 
 
 def read_dinov2(f: Fields, model_type: str) -> Decoder:
@@ -399,7 +399,7 @@ def read_dinov2(f: Fields, model_type: str) -> Decoder:
     grid = _grid(f, None, own, patch)
     encoder = _encoder(model_type, hidden, (layer,) * _count(f), grid, LAYER_NORM, 1, (own // patch) ** 2 + 1)
     masked = f.flag("use_mask_token", default=True)
-    return _image_encoder(replace(encoder, spare=hidden if masked else 0), False)
+    return _image_encoder(f, replace(encoder, spare=hidden if masked else 0), False)
 
 
 def read_dinov3(f: Fields, model_type: str) -> Decoder:
@@ -421,7 +421,7 @@ def read_dinov3(f: Fields, model_type: str) -> Decoder:
     tokens = 1 + f.integer("num_register_tokens", default=0, least=0, most=MAX_HEADS)
     grid = _grid(f, None, own, patch)
     encoder = _encoder(model_type, hidden, (layer,) * _count(f), grid, LAYER_NORM, tokens)
-    return _image_encoder(replace(encoder, spare=hidden), False)
+    return _image_encoder(f, replace(encoder, spare=hidden), False)
 
 
 def read_vision_model(f: Fields, model_type: str) -> Decoder:
