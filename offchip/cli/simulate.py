@@ -73,7 +73,8 @@ def simulate(
         result = api.simulate(
             model, hw, plan=plan, save_plan=save_plan, advance=bar.advance, watch=record.watch if record else None,
             phase=phase, batch=batch, prompt=prompt, generate=generate, chunk=chunk, dtype=dtype,
-            kv_dtype=kv_dtype, fused=not unfused, dims=dims, images=images, steps=steps, mapper=mapper, settings=settings, tp=tp, pp=pp,
+            kv_dtype=kv_dtype, fused=not unfused, dims=dims, images=images,
+            steps=steps, mapper=mapper, settings=settings, tp=tp, pp=pp,
             microbatches=microbatches, fidelity=fidelity, cost_model=cost_model, collective=collective, engine=engine,
             engine_version=engine_version, durations=durations,
         )  # fmt: skip

@@ -1,7 +1,7 @@
 """Importer of a diffusion transformer's ``config.json`` as diffusers writes it (with ``_class_name``).
 
-A workload is ``steps`` denoising steps, each the whole transformer once. ``batch`` counts what it sees: guidance with and
-without the text needs two per image. Text encoders, the autoencoder and the scheduler are left out, and named.
+A workload is ``steps`` denoising steps, each the whole transformer once. ``batch`` counts what it sees: guidance with
+and without the text needs two per image. Text encoders, the autoencoder and the scheduler are left out, and named.
 ``--dim`` chooses ``height`` and ``width`` in pixels, ``frames`` of a video and ``text`` tokens.
 """
 

@@ -250,6 +250,9 @@ def _check(decoder: Decoder, options: WorkloadOptions) -> None:
     problems = check_encoder(decoder, options) if decoder.encodes else []
     total = options.prompt + options.generate
     problems += check_images(decoder, options)
+    if options.steps != 1:
+        message = f"found {options.steps}; {decoder.model_type} does not denoise: leave this option out"
+        problems.append(Problem(message, path="--steps"))
     if options.batch * total > MAX_TOKENS:
         message = f"found {options.batch} sequences of {total} tokens; expected at most {MAX_TOKENS} in all"
         problems.append(Problem(message, path="--batch"))

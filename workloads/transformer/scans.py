@@ -25,9 +25,9 @@ SELECTIVE_FLOPS = 9.0
 """Per token and element of a state: step by decay, its exponential, times the state, step by input by value (2), add,
 times the output vector and add (2); step's softplus is one of the features' own."""
 LRU_FLOPS = 16.0
-"""Per token and channel: two sigmoids (8), exponential of the decay (3), root of its complement (3), multiply-add (2)."""
+"""Per token and channel: two sigmoids (8), the decay (3), root of its complement (3), multiply-add (2)."""
 WKV_FLOPS = 20.0
-"""Per token and channel: two exponentials against the running largest exponent for the output and two for the state, with
+"""Per token and channel: two exponentials against the largest exponent so far for the output, two for the state, with
 their sums and quotient."""
 SCALED_SUMS = 3
 """RWKV-4 keeps a sum of values, a sum of weights and the largest exponent of both."""

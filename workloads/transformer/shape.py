@@ -122,8 +122,9 @@ class Recurrence:
     ``controls`` steer decay and step size, with ``vectors`` small weights. ``norm`` elements norm the output.
     ``rule``: what a token does to the state (:mod:`workloads.operators.linear_attention`); ``chunk``: tokens that a
     prefill takes at once. ``kernel`` 0: no convolution; ``norm`` 0: no norm. ``decay`` features say how much of each
-    key channel is kept (Kimi Delta Attention, arXiv:2510.26692); with ``decay_rank`` or ``gate_rank`` they, or the gate,
-    come through a narrow product. ``normaliser``: the state keeps a sum of its keys too (mLSTM, arXiv:2405.04517).
+    key channel is kept (Kimi Delta Attention, arXiv:2510.26692); with ``decay_rank`` or ``gate_rank`` they, or the
+    gate, come through a narrow product. ``normaliser``: the state keeps a sum of its keys too (mLSTM,
+    arXiv:2405.04517).
     """
 
     heads: int
@@ -168,7 +169,7 @@ class SelectiveScan:
 
 @dataclass(frozen=True, slots=True)
 class GatedLru:
-    """Griffin's recurrent block (arXiv:2402.19427, section 2): a convolution and a gated linear recurrence of ``width``.
+    """Griffin's recurrent block (arXiv:2402.19427, section 2): a convolution and a gated linear recurrence.
 
     Both gates are products inside each of ``heads`` blocks.
     """

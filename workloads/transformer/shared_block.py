@@ -59,7 +59,7 @@ def _feed_forward(w: GraphWriter, m: int, block: SharedBlock, hidden: int, entry
                 tp="column",
                 bias=2 * size if mlp.up_bias else 0,
             ),
-        )  # fmt: skip
+        )
     ]
     if block.adapter_rank:
         w.weights = None

@@ -58,11 +58,10 @@ def tower_graph(
     """One pass of the tower over all images of the batch; its weights are not quantised."""
     assert decoder.tower is not None
     plain = replace(precision, linear=PLAIN)
-    graph = encoder_graph(
+    return encoder_graph(
         f"{name}.vision", decoder.tower, plain, options.batch * images, decoder.tower.rows, options.fused,
         stack="vision.",
     )  # fmt: skip
-    return graph
 
 
 def tower_facts(decoder: Decoder, precision: Precision) -> dict[str, Attribute]:

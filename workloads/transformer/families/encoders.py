@@ -1,8 +1,8 @@
 """Text encoders: BERT and those that differ from it in norms, tables, heads or shared weights.
 
 Without ``architectures`` a file is taken as the masked language model (with ``is_decoder``: the causal one), as the
-classes for language modelling build it. ``...Model`` has a pooler instead, ``...ForSequenceClassification`` a classifier
-on it; other tasks' heads are left out, and named.
+classes for language modelling build it. ``...Model`` has a pooler instead, ``...ForSequenceClassification`` a
+classifier on it; other tasks' heads are left out, and named.
 
 Source: the configuration and modelling files of huggingface/transformers (Apache-2.0).
 """
@@ -202,12 +202,10 @@ def _own_way(f: Fields, model_type: str, decoder: Decoder, act: str) -> Decoder:
             return replace(decoder, transform=transform)
         return replace(decoder, embedding_width=width, narrow_tables=True, transform=transform)
     if model_type == "rembert":
-        if decoder.tied:
-            f.problem("tie_word_embeddings", "found true; input and output widths differ in this family")
         width = f.integer("output_embedding_size", default=1664, most=MAX_WIDTH)
         return replace(
             decoder, embedding_width=f.integer("input_embedding_size", default=256, most=MAX_WIDTH),
-            narrow_tables=True, transform=HeadTransform(width, act, LAYER_NORM),
+            narrow_tables=True, transform=HeadTransform(width, act, LAYER_NORM), tied=False,
         )  # fmt: skip
     if model_type == "git":
         return replace(decoder, omitted=("vision tower",))

@@ -26,6 +26,7 @@ from workloads.transformer.families.common import (
 from workloads.transformer.families.encoders import labels_of, task_of
 from workloads.transformer.fields import Fields
 from workloads.transformer.shape import (
+    Attention,
     Decoder,
     FeedForward,
     HeadTransform,
@@ -161,10 +162,15 @@ def read_pixtral(f: Fields, sides: Sides) -> Decoder:
     return replace(encoder, embedding_norm=RMS)
 
 
+def _attending(layer: Layer) -> Attention:
+    """The attention of a block that has one."""
+    assert isinstance(layer.mixer, Attention)
+    return layer.mixer
+
+
 def _rotated(layer: Layer, chunk: int = 0) -> Layer:
-    attention = layer.mixer
-    assert attention is not None
-    return replace(layer, mixer=replace(attention, rotary_dim=attention.head_dim, chunk=chunk))  # type: ignore[union-attr, call-arg, unused-ignore]
+    attention = _attending(layer)
+    return replace(layer, mixer=replace(attention, rotary_dim=attention.head_dim, chunk=chunk))
 
 
 def read_internvl(f: Fields, sides: Sides) -> Decoder:
@@ -175,9 +181,8 @@ def read_internvl(f: Fields, sides: Sides) -> Decoder:
     norm = LAYER_NORM if kind == "layer_norm" else RMS
     layer = _layer(f, hidden, "num_attention_heads", False, activation(f, default="gelu"), norm, True)
     bias, normed = f.flag("attention_bias", default=False), f.flag("use_qk_norm", default=False)
-    attention = layer.mixer
     size = hidden if normed else 0
-    attention = replace(attention, q_bias=bias, k_bias=bias, v_bias=bias, q_norm=size, k_norm=size)  # type: ignore[type-var, call-arg, unused-ignore]
+    attention = replace(_attending(layer), q_bias=bias, k_bias=bias, v_bias=bias, q_norm=size, k_norm=size)
     layer = replace(layer, mixer=attention, vectors=2 * hidden)
     table = (own // patch) ** 2 + 1 if f.flag("use_absolute_position_embeddings", default=True) else 0
     final = None if f.flag("use_mean_pooling", default=True) else LAYER_NORM
@@ -373,7 +378,7 @@ def read_vit(f: Fields, model_type: str) -> Decoder:
     act = activation(f, default="gelu")
     layer = _layer(f, hidden, "num_attention_heads", False, act, LAYER_NORM, True)
     bias = f.flag("qkv_bias", default=True)
-    layer = replace(layer, mixer=replace(layer.mixer, q_bias=bias, k_bias=bias, v_bias=bias))  # type: ignore[type-var, call-arg, unused-ignore]
+    layer = replace(layer, mixer=replace(_attending(layer), q_bias=bias, k_bias=bias, v_bias=bias))
     tokens = 2 if model_type == "deit" else 1
     grid = _grid(f, None, own, patch)
     encoder = _encoder(
@@ -394,7 +399,7 @@ def read_dinov2(f: Fields, model_type: str) -> Decoder:
     if f.flag("use_swiglu_ffn", default=False):
         mlp = FeedForward((int(wide * 2 / 3) + 7) // 8 * 8, True, "silu", True, True)
     bias = f.flag("qkv_bias", default=True)
-    attention = replace(layer.mixer, q_bias=bias, k_bias=bias, v_bias=bias)  # type: ignore[type-var, call-arg, unused-ignore]
+    attention = replace(_attending(layer), q_bias=bias, k_bias=bias, v_bias=bias)
     layer = replace(layer, mixer=attention, mlp=mlp, vectors=2 * hidden)
     grid = _grid(f, None, own, patch)
     encoder = _encoder(model_type, hidden, (layer,) * _count(f), grid, LAYER_NORM, 1, (own // patch) ** 2 + 1)

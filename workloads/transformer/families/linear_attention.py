@@ -27,6 +27,7 @@ from workloads.transformer.families.experts import count_and_active
 from workloads.transformer.families.hybrid import DELTA_CHUNK
 from workloads.transformer.fields import REQUIRED, Fields
 from workloads.transformer.shape import (
+    Attention,
     Decoder,
     Experts,
     FeedForward,
@@ -144,7 +145,12 @@ def read_lfm3(f: Fields, model_type: str) -> Decoder:
         "full_attention" if index % 4 == 2 else "sliding_attention" if index % 4 == 0 and index else "conv"
         for index in range(sizes.layers)
     ]
-    mixers = {"full_attention": attention, "sliding_attention": local, "conv": conv, "short_conv": conv}
+    mixers: dict[str, Attention | ShortConvolution] = {
+        "full_attention": attention,
+        "sliding_attention": local,
+        "conv": conv,
+        "short_conv": conv,
+    }
     after = RMS if f.flag("use_sandwich_norm", default=True) else None
     mlp = FeedForward(f.integer("intermediate_size", default=7680, most=MAX_WIDTH))
     layers = tuple(

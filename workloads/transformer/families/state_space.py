@@ -6,6 +6,7 @@ Source: the configuration and modelling files of huggingface/transformers (Apach
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import ceil
 from typing import Final
 
@@ -44,17 +45,9 @@ _PLAIN_KINDS: Final = ("linear_attention", "mamba", "mamba2", "hybrid")
 
 
 def mamba2(
-    f: Fields,
-    inner: int,
-    heads: int,
-    head_dim: int,
-    state: int,
-    groups: int,
-    kernel: int,
-    chunk: int,
-    **more: bool | int,
+    f: Fields, inner: int, heads: int, head_dim: int, state: int, groups: int, kernel: int, chunk: int
 ) -> Recurrence:
-    """A Mamba-2 mixer of ``heads`` states of ``state`` x ``head_dim``, with B and C in ``groups``.
+    """A Mamba-2 mixer of ``heads`` states of ``state`` x ``head_dim``, with B and C in ``groups``; no biases.
 
     ``inner`` is the width that the file gives beside heads and their width.
     """
@@ -66,8 +59,8 @@ def mamba2(
         f.problem("", f"found {groups} Mamba groups; expected a divisor of {heads} heads and of {inner}")
     return Recurrence(
         heads=heads, key_heads=groups, key_dim=state, value_dim=head_dim, kernel=kernel,
-        conv_channels=inner + 2 * groups * state, gate=inner, controls=heads, vectors=3 * heads,
-        rule="decay", chunk=chunk, **{"norm": inner, **more},
+        conv_channels=inner + 2 * groups * state, gate=inner, controls=heads, vectors=3 * heads, norm=inner,
+        rule="decay", chunk=chunk,
     )  # fmt: skip
 
 
@@ -112,8 +105,10 @@ def read_mamba2(f: Fields, model_type: str) -> Decoder:
         f, _expanded(f, "expand", sizes.hidden), heads, f.integer("head_dim", default=64, most=MAX_WIDTH),
         f.integer("state_size", default=128, most=MAX_WIDTH), f.integer("n_groups", default=8, most=MAX_HEADS),
         f.integer("conv_kernel", default=4, most=64), f.integer("chunk_size", default=SSM_CHUNK, most=1 << 16),
-        conv_bias=f.flag("use_conv_bias", default=True), projection_bias=bias, out_bias=bias,
     )  # fmt: skip
+    mixer = replace(
+        mixer, conv_bias=f.flag("use_conv_bias", default=True), projection_bias=bias, out_bias=bias
+    )
     activation(f)
     return _language_model(f, model_type, sizes, (Layer(mixer, mixer_norm=RMS),) * sizes.layers, False)
 
@@ -123,12 +118,14 @@ def _mamba2_of(f: Fields, inner: int, out_bias: bool, norm: bool = True) -> Recu
     heads = f.integer("mamba_n_heads", default=128, most=MAX_HEADS)
     given = f.values.get("mamba_d_head", "auto") not in ("auto", None)
     head_dim = f.integer("mamba_d_head", most=MAX_WIDTH) if given else max(inner // heads, 1)
-    return mamba2(
+    mixer = mamba2(
         f, inner, heads, head_dim, f.integer("mamba_d_state", default=256, most=MAX_WIDTH),
         f.integer("mamba_n_groups", default=1, most=MAX_HEADS), f.integer("mamba_d_conv", default=4, most=64),
         f.integer("mamba_chunk_size", default=SSM_CHUNK, most=1 << 16),
-        conv_bias=f.flag("mamba_conv_bias", default=True),
-        projection_bias=f.flag("mamba_proj_bias", default=False), out_bias=out_bias, norm=inner if norm else 0,
+    )  # fmt: skip
+    return replace(
+        mixer, conv_bias=f.flag("mamba_conv_bias", default=True), out_bias=out_bias,
+        projection_bias=f.flag("mamba_proj_bias", default=False), norm=inner if norm else 0,
     )  # fmt: skip
 
 
@@ -287,11 +284,12 @@ def read_zamba2(f: Fields, model_type: str) -> Decoder:
     count = f.integer("n_mamba_heads", default=8, most=MAX_HEADS)
     bias = f.flag("add_bias_linear", default=False)
     mixer = mamba2(
-        f, inner, count, f.integer("mamba_headdim", default=max(inner // count, 1), most=MAX_WIDTH), f.integer("mamba_d_state", default=64, most=MAX_WIDTH),
+        f, inner, count, f.integer("mamba_headdim", default=max(inner // count, 1), most=MAX_WIDTH),
+        f.integer("mamba_d_state", default=64, most=MAX_WIDTH),
         f.integer("mamba_ngroups", default=1, most=MAX_HEADS), f.integer("mamba_d_conv", default=4, most=64),
-        f.integer("chunk_size", default=SSM_CHUNK, most=1 << 16), conv_bias=True, projection_bias=bias,
-        out_bias=bias,
+        f.integer("chunk_size", default=SSM_CHUNK, most=1 << 16),
     )  # fmt: skip
+    mixer = replace(mixer, conv_bias=True, projection_bias=bias, out_bias=bias)
     if f.flag("use_shared_attention_adapter", default=False):
         f.problem("use_shared_attention_adapter", "found true; adapters in shared attention are not modelled")
     heads = f.integer("num_attention_heads", default=32, most=MAX_HEADS)
