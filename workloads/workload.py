@@ -55,9 +55,8 @@ class WorkloadOptions:
     ``fused`` asks for the kernels serving engines run (one QKV product, one attention kernel); without it
     every projection and every step of attention is an operator of its own. ``dims`` gives values to the
     symbolic dimensions of an imported graph. Of a recorded trace: ``ranks`` for which one rank's file stands (0: that
-    rank alone), and whether what was measured is replayed (``durations``: measured) or predicted (model).
-    symbolic dimensions of an imported graph. ``images``: of each sequence of a vision-language model. ``steps``: of a
-    diffusion model.
+    rank alone), and whether what was measured is replayed (``durations``: measured) or predicted (model). ``images``:
+    of each sequence of a vision-language model. ``steps``: of a diffusion model.
     """
 
     phase: str | None = None

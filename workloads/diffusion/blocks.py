@@ -206,9 +206,7 @@ def write_pixart(net: LayerBuilder, spec: PixArt, sizes: Sizes) -> str:
         mixed = attention(net, f"{name}.attention", index, made, spec.heads, spec.head_dim, lengths)
         out = net.linear(f"{name}.attention.out", mixed, width, place=Place(index, axis="row"))
         image = gated_add(net, f"{name}.attention_add", image, out, table, index)
-        crossed = _cross(
-            net, f"{name}.cross", index, image, text, spec.heads, spec.head_dim, sizes, spec.bias
-        )
+        crossed = _cross(net, f"{name}.cross", index, image, text, spec, sizes)
         image = gated_add(net, f"{name}.cross_add", image, crossed, (), index)
         entry = modulated(net, f"{name}.mlp_norm", image, table, index)
         out = feed_forward(net, f"{name}.mlp", entry, 4 * width, index)
@@ -218,19 +216,13 @@ def write_pixart(net: LayerBuilder, spec: PixArt, sizes: Sizes) -> str:
     return net.linear("latents_out", rows, spec.out, place=Place(spec.layers, axis="replicated"))
 
 
-def _cross(
-    net: LayerBuilder, name: str, index: int, x: str, text: str, heads: int, dim: int, sizes: Sizes, bias: bool,
-    norm: int = 0,
-) -> str:  # fmt: skip
-    """Attention of image rows to text rows; ``norm``: elements of the norms of queries and of keys."""
-    width = heads * dim
-    query = projected(net, name, x, width, index, heads, bias, "q")
-    pair = projected(net, name, text, width, index, heads, bias, "kv")
-    if norm:
-        query = normed(net, f"{name}.q_norm", query, norm, 1, index)
-        pair = normed(net, f"{name}.k_norm", pair, norm, 1, index)
+def _cross(net: LayerBuilder, name: str, index: int, x: str, text: str, spec: PixArt, sizes: Sizes) -> str:
+    """Attention of image rows to text rows."""
+    heads, dim = spec.heads, spec.head_dim
+    query = projected(net, name, x, heads * dim, index, heads, spec.bias, "q")
+    pair = projected(net, name, text, heads * dim, index, heads, spec.bias, "kv")
     mixed = attention(net, name, index, (*query, *pair), heads, dim, (sizes.image, sizes.text))
-    return net.linear(f"{name}.out", mixed, width, place=Place(index, axis="row"))
+    return net.linear(f"{name}.out", mixed, heads * dim, place=Place(index, axis="row"))
 
 
 def write_wan(net: LayerBuilder, spec: Wan, sizes: Sizes) -> str:
@@ -259,7 +251,7 @@ def write_wan(net: LayerBuilder, spec: Wan, sizes: Sizes) -> str:
         out = net.linear(f"{name}.attention.out", mixed, width, place=Place(index, axis="row"))
         image = gated_add(net, f"{name}.attention_add", image, out, table, index)
         entry = modulated(net, f"{name}.cross_norm", image, (), index, 2) if spec.cross_norm else image
-        crossed = _wan_cross(net, f"{name}.cross", index, entry, text, picture, spec, sizes, norm)
+        crossed = _wan_cross(net, f"{name}.cross", index, entry, (text, picture), spec, sizes)
         image = gated_add(net, f"{name}.cross_add", image, crossed, (), index)
         entry = modulated(net, f"{name}.mlp_norm", image, table, index)
         out = feed_forward(net, f"{name}.mlp", entry, spec.intermediate, index)
@@ -270,18 +262,12 @@ def write_wan(net: LayerBuilder, spec: Wan, sizes: Sizes) -> str:
 
 
 def _wan_cross(
-    net: LayerBuilder,
-    name: str,
-    index: int,
-    x: str,
-    text: str,
-    picture: str,
-    spec: Wan,
-    sizes: Sizes,
-    norm: int,
+    net: LayerBuilder, name: str, index: int, x: str, seen_by: tuple[str, str], spec: Wan, sizes: Sizes
 ) -> str:
-    """Attention to the text, and with the same queries to the picture where there is one."""
+    """Attention to the text, and with the same queries to the picture where there is one (``seen_by``: both)."""
+    text, picture = seen_by
     width, heads, dim = spec.heads * spec.head_dim, spec.heads, spec.head_dim
+    norm = width if spec.qk_norm else 0
     query = projected(net, name, x, width, index, heads, True, "q")
     pair = projected(net, name, text, width, index, heads, True, "kv")
     if norm:
