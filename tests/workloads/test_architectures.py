@@ -311,6 +311,14 @@ def test_a_denoising_step_is_sound_and_counts_as_a_plain_sum(
     assert graph.parameters() == embedders + ends + double * block + single * alone
 
 
+def test_the_usual_prompt_gives_way_to_the_positions_that_there_are(tmp_path):
+    usual = WorkloadOptions().prompt
+    workload = load(ENCODERS["bert"], tmp_path, prompt=usual)
+    assert workload.metadata["prompt"] == 64
+    assert f"64 tokens, as many as there are positions, not {usual}" in workload.metadata["notes"]
+    assert "64 learned positions" in refusal(ENCODERS["bert"], tmp_path, prompt=usual - 1)
+
+
 @pytest.mark.parametrize(
     ("config", "options", "words"),
     [

@@ -52,12 +52,15 @@ MAX_STEPS = 2**24
 
 def decoder_workload(name: str, decoder: Decoder, precision: Precision, options: WorkloadOptions) -> Workload:
     """The workload a user asked for; raises ``InputError`` for sizes the model cannot have."""
+    options, shortened = _fitted(decoder, options)
     _check(decoder, options)
     if decoder.encoder is not None:
         check_encoder_decoder(decoder, options)
     if options.phase == "train":
         precision = _trainable(precision, options)
     metadata = _metadata(name, decoder, precision, options)
+    if shortened:
+        metadata["notes"] = "; ".join(str(part) for part in (metadata.get("notes"), shortened) if part)
     if options.images:
         return _with_images(name, decoder, precision, options, metadata)
     if decoder.encodes:
@@ -244,6 +247,23 @@ class _Phases(Sequence[Phase]):
 
     def __iter__(self) -> Iterator[Phase]:
         return (self[index] for index in range(len(self)))
+
+
+def _fitted(decoder: Decoder, options: WorkloadOptions) -> tuple[WorkloadOptions, str]:
+    """The options with a prompt that fits, where the usual one does not; and what was done, or "".
+
+    A prompt that a user chose is left for the checks; the usual one is no more than a stand-in.
+    """
+    if options.prompt != WorkloadOptions().prompt or decoder.rows:
+        return options, ""
+    source = decoder.encoder or decoder
+    learned = source.max_positions if source.positions or decoder.encoder is not None else 0
+    most = learned - (0 if decoder.encoder is not None else options.generate)
+    if not learned or not 0 < most < options.prompt:
+        return options, ""
+    return replace(
+        options, prompt=most
+    ), f"{most} tokens, as many as there are positions, not {options.prompt}"
 
 
 def _check(decoder: Decoder, options: WorkloadOptions) -> None:

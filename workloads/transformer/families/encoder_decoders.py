@@ -262,6 +262,38 @@ def _led_window(f: Fields) -> int:
     return f.integer("attention_window", default=512) + 1
 
 
+def read_prophetnet(f: Fields, model_type: str) -> Decoder:
+    """ProphetNet's decoder alone: BART's layers, biases by distance from a product, streams for later tokens."""
+    if _is_whole(f, True):
+        f.problem("architectures", "the encoder of this family is not modelled; ProphetNetForCausalLM is")
+    hidden = f.integer("hidden_size", default=1024, most=MAX_WIDTH)
+    heads = f.integer("num_decoder_attention_heads", default=16, most=MAX_HEADS)
+    if hidden % heads:
+        f.problem(
+            "num_decoder_attention_heads", f"found {heads}; expected a divisor of hidden_size ({hidden})"
+        )
+    count = f.integer("num_decoder_layers", default=12, most=MAX_LAYERS)
+    act = activation(f, "activation_function", default="gelu")
+    mlp = FeedForward(f.integer("decoder_ffn_dim", default=4096, most=MAX_WIDTH), False, act, True, True)
+    own = _attention(hidden, heads, Traits(), causal=True)
+    crossed = f.flag("add_cross_attention", default=True)
+    layer = Layer(
+        own, mlp, mixer_norm=LAYER_NORM, mlp_norm=LAYER_NORM, post_norm=True,
+        cross=replace(own, causal=False) if crossed else None, cross_norm=LAYER_NORM if crossed else None,
+    )  # fmt: skip
+    vocab = f.integer("vocab_size", default=30522, most=MAX_VOCABULARY)
+    positions = f.integer("max_position_embeddings", default=512)
+    is_tied = tied(f, True)
+    distances = f.integer("num_buckets", default=32) * heads * (hidden + 1)
+    spare = f.integer("ngram", default=2) * hidden + count * distances + (0 if is_tied else vocab * hidden)
+    decoder = Decoder(
+        model_type, hidden, vocab, (layer,) * count, None, is_tied, positions, embedding_norm=LAYER_NORM,
+        max_positions=positions, spare=spare,
+        omitted=("scores by distance and streams of later tokens (weights in memory, without traffic)",),
+    )  # fmt: skip
+    return _alone(decoder, hidden)
+
+
 T5_LIKE: Final = ("t5", "mt5", "umt5", "longt5", "switch_transformers")
 
 
@@ -404,6 +436,7 @@ def _gemma_stack(g: Fields, model_type: str, memory: int | None) -> Decoder:
 READERS = {
     **dict.fromkeys(FAMILIES, read_bart_like),
     **dict.fromkeys(T5_LIKE, read_t5_like),
+    "prophetnet": read_prophetnet,
     "t5gemma": read_t5gemma,
 }
 """Readers by ``model_type``."""

@@ -76,6 +76,7 @@ FAMILIES: Final[dict[str, Traits]] = {
     "rembert": Traits(extra_bias=False),
     "xmod": Traits(offset=2),
     "git": Traits(segments=False, transform=False, extra_bias=False),
+    "blip_text_model": Traits(segments=False),
     "mpnet": Traits(segments=False, offset=2),
     "deberta": Traits(),
     "deberta-v2": Traits(),
@@ -125,7 +126,7 @@ def read_bert_like(f: Fields, model_type: str) -> Decoder:
     vocab = f.integer("vocab_size", default=30522, most=MAX_VOCABULARY)
     heads = read_heads(f, hidden, kv_name="num_attention_heads")
     act = activation(f, default="gelu")
-    decodes = model_type == "git" or f.flag("is_decoder", default=False)
+    decodes = model_type == "git" or f.flag("is_decoder", default=model_type == "blip_text_model")
     if f.flag("add_cross_attention", default=False):
         f.problem("add_cross_attention", "found true; cross attention in this family is not modelled")
     mlp = FeedForward(
@@ -207,6 +208,11 @@ def _own_way(f: Fields, model_type: str, decoder: Decoder, act: str) -> Decoder:
             decoder, embedding_width=f.integer("input_embedding_size", default=256, most=MAX_WIDTH),
             narrow_tables=True, transform=HeadTransform(width, act, LAYER_NORM), tied=False,
         )  # fmt: skip
+    if model_type == "blip_text_model":
+        memory = f.integer("encoder_hidden_size", default=768, most=MAX_WIDTH)
+        crossed = 2 * hidden * hidden + 2 * memory * hidden + 4 * hidden + 2 * hidden
+        note = "cross attention to the image (weights in memory, without traffic)"
+        return replace(decoder, spare=crossed * len(decoder.layers), omitted=(note,))
     if model_type == "git":
         return replace(decoder, omitted=("vision tower",))
     if model_type == "roformer":

@@ -154,7 +154,7 @@ def _nemotron_experts(f: Fields, act: str, bias: bool) -> Experts:
     return Experts(
         count, active, f.integer("moe_intermediate_size", default=7688, most=MAX_WIDTH), False, act, bias,
         bias, shared=shared if f.integer("n_shared_experts", default=1, least=0) else None,
-        groups=f.integer("n_group", default=1), top_groups=f.integer("topk_group", default=1), vectors=count,
+        groups=f.integer("n_group", default=1), top_groups=f.integer("topk_group", default=1),
         latent=f.integer("moe_latent_size", default=0, least=0, most=MAX_WIDTH),
     )  # fmt: skip
 
