@@ -74,6 +74,24 @@ def test_a_changed_field_counts_as_published_or_is_refused(name, tmp_path):
     assert refused <= 0.3 * len(CHANGES[name]) + 1
 
 
+@pytest.mark.parametrize(
+    ("hidden", "layers", "ranks", "published"),
+    [
+        (768, 12, (64, 64, 32, 128), 191_034_624),
+        (2048, 24, (96, 96, 64, 256), 1_527_404_544),
+        (2560, 32, (96, 96, 64, 320), 2_947_735_040),
+    ],
+)
+def test_rwkv7_has_the_parameters_of_its_paper(hidden, layers, ranks, published, tmp_path):
+    # arXiv:2503.14456, table of the World models.
+    names = ("decay_low_rank_dim", "a_low_rank_dim", "v_low_rank_dim", "gate_low_rank_dim")
+    config = {
+        "model_type": "rwkv7", "vocab_size": 65536, "hidden_size": hidden, "num_hidden_layers": layers,
+        **dict(zip(names, ranks, strict=True)),
+    }  # fmt: skip
+    assert count(config, tmp_path) == published
+
+
 SMALL: dict[str, dict[str, Any]] = {
     "mamba": {"model_type": "mamba", "vocab_size": 64, "hidden_size": 32, "state_size": 4, "num_hidden_layers": 2,
               "time_step_rank": 2, "conv_kernel": 4, "expand": 2},
@@ -98,6 +116,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "minimax": {"model_type": "minimax", "vocab_size": 64, "hidden_size": 32, "intermediate_size": 48,
                 "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "num_local_experts": 4},
     "rwkv": {"model_type": "rwkv", "vocab_size": 64, "hidden_size": 32, "num_hidden_layers": 2},
+    "rwkv7": {"model_type": "rwkv7", "vocab_size": 64, "hidden_size": 32, "head_dim": 8, "num_hidden_layers": 2},
     "xlstm": {"model_type": "xlstm", "vocab_size": 64, "hidden_size": 128, "num_heads": 2, "num_blocks": 2},
     "kimi_linear": {"model_type": "kimi_linear", "vocab_size": 64, "hidden_size": 32, "intermediate_size": 48,
                     "moe_intermediate_size": 16, "num_hidden_layers": 5, "num_attention_heads": 4, "num_experts": 8,

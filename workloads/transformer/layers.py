@@ -14,6 +14,7 @@ from workloads.graph import Role
 from workloads.operators import Embedding
 from workloads.transformer.attention import KeyValue, write_attention
 from workloads.transformer.cross_attention import Memory, write_cross_attention
+from workloads.transformer.delta_mix import write_delta_mix
 from workloads.transformer.feed_forward import write_experts, write_mlp
 from workloads.transformer.latent import write_latent_attention
 from workloads.transformer.recurrent import write_recurrence
@@ -27,6 +28,7 @@ from workloads.transformer.scans import (
 from workloads.transformer.shape import (
     Attention,
     Decoder,
+    DeltaMix,
     GatedLru,
     HeadTransform,
     LatentAttention,
@@ -306,6 +308,8 @@ def _mix(
         return write_gated_lru(w, step, mixer, hidden, source)
     if isinstance(mixer, ShortConvolution):
         return write_short_convolution(w, step, mixer, hidden, source)
+    if isinstance(mixer, DeltaMix):
+        return write_delta_mix(w, step, mixer, hidden, source)
     assert isinstance(mixer, TimeMix)
     return write_time_mix(w, step, mixer, hidden, source)
 
@@ -328,7 +332,7 @@ def _feed_forward(w: GraphWriter, step: Step, hidden: int, layer: Layer, source:
     if layer.experts is not None:
         outs += write_experts(w, step, layer.experts, hidden, source)
     if layer.mlp is not None and layer.mlp.token_mix:
-        outs.append(write_token_mix(w, step, layer.mlp.intermediate, hidden, source))
+        outs.append(write_token_mix(w, step, layer.mlp, hidden, source))
     elif layer.mlp is not None:
         outs.append(write_mlp(w, step.tokens, layer.mlp, hidden, source, "mlp", layer.vectors))
     return _output_norm(w, step, hidden, "mlp_out_norm", layer.mlp_out_norm, outs)

@@ -9,11 +9,12 @@ from __future__ import annotations
 from workloads.graph import Role
 from workloads.operators import Activation, Elementwise, Norm, Scan
 from workloads.transformer.recurrent import STATE_DTYPE, write_convolution
-from workloads.transformer.shape import GatedLru, SelectiveScan, ShortConvolution, TimeMix
+from workloads.transformer.shape import FeedForward, GatedLru, SelectiveScan, ShortConvolution, TimeMix
 from workloads.transformer.step import Step
 from workloads.transformer.writer import ACTIVATION_FLOPS, NORM_FLOPS, GraphWriter, Linear, Moves
 
 __all__ = [
+    "token_mixed",
     "write_gated_lru",
     "write_selective_scan",
     "write_short_convolution",
@@ -168,7 +169,7 @@ def write_time_mix(w: GraphWriter, step: Step, spec: TimeMix, hidden: int, sourc
     made = {
         part: w.linear(
             f"attention.{part}",
-            _token_mixed(w, step, hidden, source, f"attention.{part}"),
+            token_mixed(w, step, hidden, source, f"attention.{part}", last=part == "receptance"),
             Linear(m, width, hidden, module=f"{module}.{part}", tp="column"),
         )
         for part in ("key", "value", "receptance")
@@ -186,17 +187,19 @@ def write_time_mix(w: GraphWriter, step: Step, spec: TimeMix, hidden: int, sourc
     return w.linear("attention.out", gated, Linear(m, hidden, width, module=f"{module}.output", tp="row"))
 
 
-def write_token_mix(w: GraphWriter, step: Step, intermediate: int, hidden: int, source: str) -> str:
-    """RWKV's channel mixing: squared ReLU between two products, under a gate; returns the output's name."""
-    m = step.tokens
+def write_token_mix(w: GraphWriter, step: Step, spec: FeedForward, hidden: int, source: str) -> str:
+    """RWKV's channel mixing: squared ReLU between two products, in RWKV-4 under a gate; returns the output's name."""
+    m, intermediate = step.tokens, spec.intermediate
     module = f"model.layers.{w.layer}.feed_forward"
-    key = _token_mixed(w, step, hidden, source, "mlp.key")
-    receptance = _token_mixed(w, step, hidden, source, "mlp.receptance")
+    key = token_mixed(w, step, hidden, source, "mlp.key", last=not spec.gated)
     up = w.linear("mlp.up", key, Linear(m, intermediate, hidden, module=f"{module}.key", tp="column"))
     squared = w.activation("mlp.act.out", m, intermediate)
     work = Activation(m=m, n=intermediate, flops_per_element=ACTIVATION_FLOPS["relu2"])
     w.emit("mlp.act", work, (up,), (squared,), tp="split")
     down = w.linear("mlp.down", squared, Linear(m, hidden, intermediate, module=f"{module}.value", tp="row"))
+    if not spec.gated:
+        return down
+    receptance = token_mixed(w, step, hidden, source, "mlp.receptance", last=True)
     gate = w.linear(
         "mlp.gate", receptance, Linear(m, hidden, hidden, module=f"{module}.receptance", tp="replicated")
     )
@@ -206,7 +209,7 @@ def write_token_mix(w: GraphWriter, step: Step, intermediate: int, hidden: int, 
     return out
 
 
-def _token_mixed(w: GraphWriter, step: Step, hidden: int, source: str, name: str) -> str:
+def token_mixed(w: GraphWriter, step: Step, hidden: int, source: str, name: str, *, last: bool) -> str:
     """A weighted mean of each token and the one before; the last token is kept for the next step, once per part."""
     m = step.tokens
     part = name.split(".")[0]
@@ -215,7 +218,6 @@ def _token_mixed(w: GraphWriter, step: Step, hidden: int, source: str, name: str
     work = Elementwise(m=m, n=hidden, flops_per_element=3.0, function="mix")
     weight = w.weight(f"{name}.mix.weight", hidden)
     inputs = tuple(tensor for tensor in (source, weight, state) if tensor)
-    last = name.endswith("receptance")
     w.emit(
         f"{name}.mixed", work, inputs, (out,), updates=(state,) if state and last else (),
         moves=Moves(touched={} if step.past else {state: 0}),

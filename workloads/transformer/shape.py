@@ -13,6 +13,7 @@ from dataclasses import dataclass
 __all__ = [
     "Attention",
     "Decoder",
+    "DeltaMix",
     "Experts",
     "FeedForward",
     "FrameStem",
@@ -195,10 +196,27 @@ class TimeMix:
 
 
 @dataclass(frozen=True, slots=True)
+class DeltaMix:
+    """RWKV-7's time mixing (arXiv:2503.14456): ``heads`` square states; widths of the narrow products.
+
+    ``value_rank`` 0: the first layer, whose values the others mix in.
+    """
+
+    heads: int
+    head_dim: int
+    decay_rank: int
+    rate_rank: int
+    value_rank: int
+    gate_rank: int
+    chunk: int
+
+
+@dataclass(frozen=True, slots=True)
 class FeedForward:
     """A dense feed-forward part: up (and gate) projection, non-linearity, down projection.
 
-    ``token_mix``: RWKV's channel mixing; inputs are mixed with the token before, a gate stands on the output.
+    ``token_mix``: RWKV's channel mixing; inputs are mixed with the token before, and where it is gated a gate stands on
+    the output.
     """
 
     intermediate: int
@@ -235,7 +253,16 @@ class Experts:
     """Width the experts work in, between a projection down and one up (0: the model's own)."""
 
 
-Mixer = Attention | LatentAttention | Recurrence | SelectiveScan | GatedLru | ShortConvolution | TimeMix
+Mixer = (
+    Attention
+    | LatentAttention
+    | Recurrence
+    | SelectiveScan
+    | GatedLru
+    | ShortConvolution
+    | TimeMix
+    | DeltaMix
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,11 +29,13 @@ from workloads.transformer.fields import REQUIRED, Fields
 from workloads.transformer.shape import (
     Attention,
     Decoder,
+    DeltaMix,
     Experts,
     FeedForward,
     GatedLru,
     LatentAttention,
     Layer,
+    Norm,
     Recurrence,
     ShortConvolution,
     TimeMix,
@@ -240,12 +242,47 @@ def read_rwkv(f: Fields, model_type: str) -> Decoder:
     )  # fmt: skip
     width = f.integer("attention_hidden_size", default=hidden, most=MAX_WIDTH)
     mlp = FeedForward(
-        f.integer("intermediate_size", default=4 * hidden, most=MAX_WIDTH), False, "relu2", token_mix=True
+        f.integer("intermediate_size", default=4 * hidden, most=MAX_WIDTH), True, "relu2", token_mix=True
     )
     layer = Layer(TimeMix(width), mlp, mixer_norm=LAYER_NORM, mlp_norm=LAYER_NORM)
     return Decoder(
         model_type, hidden, vocab, (layer,) * layers, LAYER_NORM, tied(f, False), embedding_norm=LAYER_NORM
     )
+
+
+def read_rwkv7(f: Fields, model_type: str) -> Decoder:
+    """RWKV-7 in the fields of flash-linear-attention (MIT): a delta rule per head, channel mixing without a gate."""
+    hidden = f.integer("hidden_size", most=MAX_WIDTH)
+    count = f.integer("num_hidden_layers", most=2000)
+    dim = f.integer("head_dim", default=64, most=MAX_WIDTH)
+    if hidden % dim:
+        f.problem("head_dim", f"found {dim}; expected a divisor of hidden_size ({hidden})")
+    for name in ("attn", "attention_hidden_size", "value_dim"):
+        if f.values.get(name) not in (None, hidden) and not _all_equal(f.values[name], hidden):
+            f.problem(name, f"found {f.values[name]!r}; this variant of the family is not modelled")
+    ratio = f.number("hidden_ratio", default=4.0, most=64)
+    width = f.integer("intermediate_size", default=int(hidden * ratio), most=MAX_WIDTH)
+    norm = Norm("layer", bias=f.flag("norm_bias", default=True))
+    ranks = {
+        part: f.integer(f"{part}_low_rank_dim", default=least, most=MAX_WIDTH)
+        for part, least in (("decay", 64), ("a", 64), ("v", 32), ("gate", 128))
+    }
+    mixer = DeltaMix(
+        max(hidden // dim, 1), dim, ranks["decay"], ranks["a"], ranks["v"], ranks["gate"], DELTA_CHUNK
+    )
+    mlp = FeedForward(width, False, "relu2", token_mix=True)
+    layers = tuple(
+        Layer(mixer if index else replace(mixer, value_rank=0), mlp, mixer_norm=norm, mlp_norm=norm)
+        for index in range(count)
+    )
+    return Decoder(
+        model_type, hidden, f.integer("vocab_size"), layers, norm, tied(f, False),
+        embedding_norm=norm if f.flag("norm_first", default=True) else None, dtype="bf16",
+    )  # fmt: skip
+
+
+def _all_equal(value: object, wanted: int) -> bool:
+    return isinstance(value, list) and all(item == wanted for item in value)
 
 
 def _multiple(size: float, step: int) -> int:
@@ -397,6 +434,7 @@ READERS = {
     "minimax_m1": read_minimax,
     "olmo_hybrid": read_olmo_hybrid,
     "rwkv": read_rwkv,
+    "rwkv7": read_rwkv7,
     "xlstm": read_xlstm,
     "kimi_linear": read_kimi_linear,
     "bailing_hybrid": read_bailing_hybrid,
