@@ -21,7 +21,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Budget", "OutOfTimeError", "running_budget"]
+__all__ = ["Budget", "OutOfTimeError", "cut_off_after", "running_budget"]
 
 _OUTER: Final[ContextVar[Budget | None]] = ContextVar("running budget", default=None)
 """The budget of the solve that is running in this context; set and put back by :meth:`Budget.running` alone."""
@@ -34,6 +34,34 @@ def running_budget() -> Budget | None:
 
 class OutOfTimeError(Exception):
     """A step of a solve was given up because the solve has to end; the solve answers with what it has."""
+
+
+@contextlib.contextmanager
+def cut_off_after(seconds: float) -> Iterator[None]:
+    """Raises :class:`OutOfTimeError` in the block, wherever it is then, once so many seconds have passed.
+
+    For work that looks at no clock itself. Main thread only, and where nobody else waits for the alarm; elsewhere the
+    block just runs. A kernel or a foreign solver is let finish first.
+    """
+    mine = (
+        threading.current_thread() is threading.main_thread()
+        and hasattr(signal, "setitimer")
+        and signal.getsignal(signal.SIGALRM) is signal.SIG_DFL
+    )
+    if not mine:
+        yield
+        return
+
+    def end(*_: object) -> None:
+        raise OutOfTimeError
+
+    signal.signal(signal.SIGALRM, end)
+    signal.setitimer(signal.ITIMER_REAL, max(seconds, 1e-3))
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0.0)
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
 
 
 @dataclass(slots=True)

@@ -46,6 +46,10 @@ def schedule(
         bool, typer.Option("--unfused", help="every projection an operator of its own")
     ] = False,
     dim: Annotated[list[str] | None, typer.Option(help="NAME=SIZE of a symbolic ONNX dimension")] = None,
+    in_place: Annotated[
+        bool,
+        typer.Option("--in-place", help="Element-wise outputs may take the bytes of an input that ends."),
+    ] = False,
     seed: Annotated[int, typer.Option(help="Seed of every random choice.")] = 0,
     out: Annotated[
         Path | None, typer.Option(metavar="PLAN.json", help="Write the schedule for 'simulate --plan'.")
@@ -67,7 +71,7 @@ def schedule(
         model, progress=progress, scratchpad=scratchpad, bank=bank, weights=weights, method=method,
         objective=objective, hw=hw, time_limit=time_limit, max_states=max_states, compare=compare, seed=seed, out=out,
         plot=plot, phase=phase, batch=batch, prompt=prompt, dtype=dtype, fused=not unfused,
-        dims=named_sizes(dim or []),
+        dims=named_sizes(dim or []), in_place=in_place,
     )  # fmt: skip
     if as_json:
         print_json(answer.as_json())

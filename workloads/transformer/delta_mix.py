@@ -1,8 +1,7 @@
 """The operators of RWKV-7's time mixing (arXiv:2503.14456, section 4): a delta rule with a decay per key channel.
 
-Six mixtures of each token with the one before; three products; decay, learning rate, value residual and gate through
-narrow
-products; the recurrence over one matrix per head; a norm per head, a bonus of the token itself, and the gate.
+Six mixtures of each token with the one before; three products; decay, learning rate, value residual and gate
+through narrow products; the recurrence over one matrix per head; a norm per head, a bonus of the token, the gate.
 """
 
 from __future__ import annotations

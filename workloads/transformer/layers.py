@@ -12,10 +12,17 @@ from dataclasses import dataclass, field
 from workloads import operators
 from workloads.graph import Role
 from workloads.operators import Embedding
+from workloads.transformer.alternating import (
+    merge_alternating,
+    open_alternating,
+    write_alternating_layer,
+)
 from workloads.transformer.attention import KeyValue, write_attention
+from workloads.transformer.compressed import write_compressed_attention
 from workloads.transformer.cross_attention import Memory, write_cross_attention
 from workloads.transformer.delta_mix import write_delta_mix
 from workloads.transformer.feed_forward import write_experts, write_mlp
+from workloads.transformer.hyper import merge_streams, open_streams, read_streams, write_streams
 from workloads.transformer.latent import write_latent_attention
 from workloads.transformer.recurrent import write_recurrence
 from workloads.transformer.scans import (
@@ -26,11 +33,14 @@ from workloads.transformer.scans import (
     write_token_mix,
 )
 from workloads.transformer.shape import (
+    AlternatingUpdates,
     Attention,
+    CompressedAttention,
     Decoder,
     DeltaMix,
     GatedLru,
     HeadTransform,
+    HyperConnection,
     LatentAttention,
     Layer,
     Mixer,
@@ -58,6 +68,22 @@ class _Stream:
     """What the embeddings were, for blocks that read them again."""
 
 
+@dataclass
+class _Known:
+    """What earlier layers made that later ones may take over."""
+
+    caches: dict[int, KeyValue] = field(default_factory=dict)
+    choices: dict[int, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Beside:
+    """What layers read beside the stream: the layers' own inputs (or ""), an encoder's result."""
+
+    inputs: str = ""
+    memory: Memory | None = None
+
+
 def write_decoder(
     w: GraphWriter,
     step: Step,
@@ -77,20 +103,43 @@ def write_decoder(
         stream.residual = _norm(
             w, "embedding_norm", decoder.embedding_norm, step.tokens, decoder.hidden, stream
         )
-    known: dict[int, KeyValue] = {}
+    known = _Known()
     stream.embedded = stream.residual
     extra = _write_per_layer_inputs(w, step, decoder, stream.residual) if decoder.per_layer_rows else ""
+    _open_streams(w, step, decoder, stream)
     for index, layer in enumerate(decoder.layers):
         w.at(first + index, f"{w.stack}layers.{index}.")
         w.weights = None if layer.group is None else f"{w.stack}groups.{layer.group}."
-        _write_layer(w, step, decoder, layer, stream, known, memory)
+        _write_layer(w, step, decoder, layer, stream, known, _Beside(extra, memory))
         w.weights = None
-        if layer.per_layer_input:
+        if layer.per_layer_input and layer.hyper is None:
             _write_per_layer_block(w, step, decoder.hidden, layer.per_layer_input, stream, extra)
     w.at(first + len(decoder.layers), w.stack)
+    _merge_streams(w, step, decoder, stream)
     if decoder.spare:
         w.weight("spare.weight", decoder.spare)
     return _write_head(w, step, decoder, stream)
+
+
+def _open_streams(w: GraphWriter, step: Step, decoder: Decoder, stream: _Stream) -> None:
+    """Make several residual streams of the embedding, where the family has them."""
+    hyper = decoder.layers[0].hyper if decoder.layers else None
+    m, hidden = step.tokens, decoder.hidden
+    if isinstance(hyper, AlternatingUpdates):
+        stream.residual = open_alternating(w, m, hidden, hyper, stream.residual)
+    elif hyper is not None:
+        stream.residual = open_streams(w, m, hidden, hyper.streams, stream.residual)
+
+
+def _merge_streams(w: GraphWriter, step: Step, decoder: Decoder, stream: _Stream) -> None:
+    """Make one residual stream of several at the end."""
+    hyper = decoder.layers[0].hyper if decoder.layers else None
+    m, hidden = step.tokens, decoder.hidden
+    if isinstance(hyper, AlternatingUpdates):
+        stream.residual = merge_alternating(w, m, hidden, hyper, stream.residual)
+    elif hyper is not None:
+        learned = decoder.merges_streams
+        stream.residual = merge_streams(w, m, hidden, hyper.streams, stream.residual, learned)
 
 
 def _write_embedding(w: GraphWriter, step: Step, decoder: Decoder) -> _Stream:
@@ -110,6 +159,8 @@ def _write_embedding(w: GraphWriter, step: Step, decoder: Decoder) -> _Stream:
     if decoder.segments:
         kind = _lookup(w, "segment_embedding", tokens, decoder.segments, m, wide, "replicated")
         _add(w, step, wide, stream, "segment_add", kind)
+    if decoder.vectors:
+        w.weight("vectors", decoder.vectors)
     if decoder.embedding_norm:
         stream.residual = _norm(w, "embedding_norm", decoder.embedding_norm, m, wide, stream)
     if projected and decoder.narrow_tables:
@@ -142,6 +193,8 @@ def _write_head(w: GraphWriter, step: Step, decoder: Decoder, stream: _Stream) -
     if decoder.headless:
         return out
     rows = m if step.all_logits else step.batch
+    if decoder.head_norm is not None:
+        out = _write_head_norm(w, rows, hidden, decoder, out)
     width = decoder.embedding_width or hidden
     if decoder.transform is not None:
         out, width = _transform(w, rows, hidden, decoder.transform, out), decoder.transform.width
@@ -153,12 +206,12 @@ def _write_head(w: GraphWriter, step: Step, decoder: Decoder, stream: _Stream) -
         out,
         Linear(
             rows,
-            decoder.vocab,
+            decoder.head_vocab or decoder.vocab,
             width,
             module="" if tied else "lm_head",
             tp="vocab",
             weight=_table(w, decoder) if tied else None,
-            bias=decoder.vocab if decoder.head_bias else 0,
+            bias=(decoder.head_vocab or decoder.vocab) if decoder.head_bias else 0,
         ),
     )
 
@@ -232,16 +285,42 @@ def _transform(w: GraphWriter, rows: int, hidden: int, head: HeadTransform, sour
     return _norm(w, "transform.norm", head.norm, rows, n, _Stream(out), last=True)
 
 
+def _write_head_norm(w: GraphWriter, m: int, hidden: int, decoder: Decoder, source: str) -> str:
+    """A square product, a non-linearity and a norm before the logits, as encoders have them."""
+    bias = hidden if decoder.head_norm_bias else 0
+    dense = w.linear("head_dense", source, Linear(m, hidden, hidden, module="", tp="replicated", bias=bias))
+    out = w.activation("head_act.out", m, hidden)
+    work = operators.Activation(m=m, n=hidden, flops_per_element=ACTIVATION_FLOPS["gelu_erf"])
+    w.emit("head_act", work, (dense,), (out,))
+    norm = decoder.head_norm or Norm("layer")
+    return _norm(w, "head_norm", norm, m, hidden, _Stream(out), last=True)
+
+
 def _write_layer(
     w: GraphWriter,
     step: Step,
     decoder: Decoder,
     layer: Layer,
     stream: _Stream,
-    known: dict[int, KeyValue],
-    memory: Memory | None,
+    known: _Known,
+    beside: _Beside,
 ) -> None:
     m, hidden = step.tokens, decoder.hidden
+    if isinstance(layer.hyper, AlternatingUpdates):
+
+        def mix(source: str) -> list[str]:
+            return _mixer(w, step, hidden, layer, source, known)
+
+        def feed(source: str) -> list[str]:
+            return _feed_forward(w, step, hidden, layer, source)
+
+        stream.residual = write_alternating_layer(
+            w, m, hidden, layer.hyper, stream.residual, beside.inputs, mix, feed
+        )
+        return
+    if layer.hyper is not None:
+        _write_hyper_layer(w, step, hidden, layer, layer.hyper, stream, known)
+        return
     if layer.parallel:
         source = _entry(w, step, hidden, stream, "attention_norm", layer.mixer_norm)
         mlp_source = _norm(w, "mlp_norm", layer.mlp_norm, m, hidden, stream) if layer.mlp_norm else source
@@ -259,9 +338,9 @@ def _write_layer(
         _add(w, step, hidden, stream, "attention_add", *mixed)
         if layer.post_norm and layer.mixer_norm:
             stream.residual = _norm(w, "attention_norm", layer.mixer_norm, m, hidden, stream)
-    if layer.cross is not None and memory is not None:
+    if layer.cross is not None and beside.memory is not None:
         source = _entry(w, step, hidden, stream, "cross_norm", None if layer.post_norm else layer.cross_norm)
-        crossed = write_cross_attention(w, step, layer.cross, hidden, source, memory)
+        crossed = write_cross_attention(w, step, layer.cross, hidden, source, beside.memory)
         outs = _output_norm(w, step, hidden, "cross_out_norm", layer.cross_out_norm, [crossed])
         _add(w, step, hidden, stream, "cross_add", *outs)
         if layer.post_norm and layer.cross_norm:
@@ -279,9 +358,25 @@ def _write_layer(
             stream.residual = _norm(w, "mlp_norm", layer.mlp_norm, m, hidden, stream)
 
 
-def _mixer(
-    w: GraphWriter, step: Step, hidden: int, layer: Layer, source: str, known: dict[int, KeyValue]
-) -> list[str]:
+def _write_hyper_layer(
+    w: GraphWriter, step: Step, hidden: int, layer: Layer, hyper: HyperConnection, stream: _Stream, known: _Known
+) -> None:  # fmt: skip
+    """Mixer, then feed-forward part, each between a reading and a writing of all streams."""
+    m = step.tokens
+    for name, norm in (("attention", layer.mixer_norm), ("mlp", layer.mlp_norm)):
+        entry, numbers = read_streams(w, f"{name}_streams", m, hidden, hyper, stream.residual)
+        source = _norm(w, f"{name}_norm", norm, m, hidden, _Stream(entry)) if norm else entry
+        outs = (
+            _mixer(w, step, hidden, layer, source, known)
+            if name == "attention"
+            else _feed_forward(w, step, hidden, layer, source)
+        )
+        stream.residual = write_streams(
+            w, f"{name}_streams", m, hidden, hyper, stream.residual, numbers, outs
+        )
+
+
+def _mixer(w: GraphWriter, step: Step, hidden: int, layer: Layer, source: str, known: _Known) -> list[str]:
     if layer.mixer is None:
         return []
     outs = [_mix(w, step, hidden, layer.mixer, source, known)]
@@ -293,13 +388,13 @@ def _mixer(
     return _output_norm(w, step, hidden, "attention_out_norm", layer.mixer_out_norm, outs)
 
 
-def _mix(
-    w: GraphWriter, step: Step, hidden: int, mixer: Mixer, source: str, known: dict[int, KeyValue]
-) -> str:
+def _mix(w: GraphWriter, step: Step, hidden: int, mixer: Mixer, source: str, known: _Known) -> str:
     if isinstance(mixer, Attention):
-        return write_attention(w, step, mixer, hidden, source, known)
+        return write_attention(w, step, mixer, hidden, source, known.caches)
     if isinstance(mixer, LatentAttention):
-        return write_latent_attention(w, step, mixer, hidden, source)
+        return write_latent_attention(w, step, mixer, hidden, source, known.choices)
+    if isinstance(mixer, CompressedAttention):
+        return write_compressed_attention(w, step, mixer, hidden, source)
     if isinstance(mixer, Recurrence):
         return write_recurrence(w, step, mixer, hidden, source)
     if isinstance(mixer, SelectiveScan):
@@ -315,14 +410,14 @@ def _mix(
 
 
 def _shared_entry(
-    w: GraphWriter, step: Step, hidden: int, layer: Layer, stream: _Stream, known: dict[int, KeyValue]
+    w: GraphWriter, step: Step, hidden: int, layer: Layer, stream: _Stream, known: _Known
 ) -> str:
     """What a mixer reads behind a shared block: the stream and the block's result, normed; the stream stays."""
     assert layer.shared is not None
     assert layer.mixer_norm is not None
     residual = _settle(w, step, hidden, stream, "shared_input_add")
     sources = tuple(dict.fromkeys((residual, stream.embedded)))
-    added = write_shared_block(w, step, layer.shared, hidden, sources, known)
+    added = write_shared_block(w, step, layer.shared, hidden, sources, known.caches)
     both = _Stream(residual, [added])
     return _norm(w, "attention_norm", layer.mixer_norm, step.tokens, hidden, both, last=True)
 
