@@ -97,6 +97,8 @@ class WorkloadChoices(TypedDict, total=False):
     dims: Mapping[str, int]
     ranks: int
     durations: str
+    images: int
+    steps: int
 
 
 class Options(WorkloadChoices, total=False):

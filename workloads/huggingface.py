@@ -50,12 +50,19 @@ class HuggingFaceConfig:
 
 def read_config(path: Path, options: WorkloadOptions) -> tuple[Decoder, Precision]:
     """The decoder in a file, and the element types it runs in."""
-    document = read_json(path, MAX_FILE_BYTES)
+    document = read_json(path, MAX_FILE_BYTES, infinite=True)
     data: Any = document.data
     if not isinstance(data, dict):
         raise bad_input(f"found {type(data).__name__}; expected an object", file=document.file, line=1)
     fields = Fields(data, document.file, document.line_of)
-    return read_decoder(fields, options.dtype, options.kv_dtype)
+    return read_decoder(fields, options.dtype, options.kv_dtype, _image_sides(options))
+
+
+def _image_sides(options: WorkloadOptions) -> tuple[int, int] | None:
+    """Height and width of images, where the user gives both."""
+    if not options.images or not {"height", "width"} <= set(options.dims):
+        return None
+    return options.dims["height"], options.dims["width"]
 
 
 IMPORTER: Final = HuggingFaceConfig()

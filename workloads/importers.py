@@ -41,6 +41,7 @@ IMPORTERS: Final[Registry[Importer]] = Registry(
     "offchip.importers",
     {
         "kineto": "workloads.recorded.kineto:IMPORTER",
+        "diffusers": "workloads.diffusion.config:IMPORTER",
         "huggingface": "workloads.huggingface:IMPORTER",
         "torch-export": "workloads.torch_export.importer:IMPORTER",
         "onnx": "workloads.onnx_file:IMPORTER",

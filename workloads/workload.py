@@ -55,7 +55,8 @@ class WorkloadOptions:
     ``fused`` asks for the kernels serving engines run (one QKV product, one attention kernel); without it
     every projection and every step of attention is an operator of its own. ``dims`` gives values to the
     symbolic dimensions of an imported graph. Of a recorded trace: ``ranks`` for which one rank's file stands (0: that
-    rank alone), and whether what was measured is replayed (``durations``: measured) or predicted (model).
+    rank alone), and whether what was measured is replayed (``durations``: measured) or predicted (model). ``images``:
+    of each sequence of a vision-language model. ``steps``: of a diffusion model.
     """
 
     phase: str | None = None
@@ -69,6 +70,8 @@ class WorkloadOptions:
     dims: Mapping[str, int] = field(default_factory=dict)
     ranks: int = 0
     durations: str = "measured"
+    images: int = 0
+    steps: int = 1
 
     def __post_init__(self) -> None:
         problems = wrong_types(self)
@@ -81,6 +84,8 @@ class WorkloadOptions:
                 ("prompt", self.prompt, 1),
                 ("generate", self.generate, 0),
                 ("ranks", self.ranks, 0),
+                ("images", self.images, 0),
+                ("steps", self.steps, 1),
                 ("chunk", self.chunk if self.chunk is not None else 1, 1),
             )
             if value < least

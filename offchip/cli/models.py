@@ -40,6 +40,8 @@ def show_model(
     phase: Annotated[str | None, typer.Option(help="prefill, decode or train")] = None,
     dtype: Annotated[str | None, typer.Option(help="element type of weights and activations")] = None,
     dim: Annotated[list[str] | None, typer.Option(help="a dimension of the model, as name=value")] = None,
+    images: Annotated[int, typer.Option(help="images of each sequence; the vision tower is counted too")] = 0,
+    steps: Annotated[int, typer.Option(help="denoising steps of a diffusion model")] = 1,
     unfused: Annotated[bool, typer.Option("--unfused", help="every step an operator of its own")] = False,
     budgets: Annotated[
         bool, typer.Option("--budgets", help="scratchpad sizes: largest operator (M_R), least peak (M_P)")
@@ -53,7 +55,7 @@ def show_model(
 
     options = WorkloadOptions(
         phase=phase, batch=batch, prompt=prompt, generate=generate, dtype=dtype, fused=not unfused,
-        dims=named_sizes(dim or []),
+        dims=named_sizes(dim or []), images=images, steps=steps,
     )  # fmt: skip
     workload = load_workload(model, options)
     facts = _facts(model, workload)

@@ -37,10 +37,14 @@ def simulate(
     unfused: Annotated[
         bool, typer.Option("--unfused", help="every projection an operator of its own")
     ] = False,
-    dim: Annotated[list[str] | None, typer.Option(help="NAME=SIZE of a symbolic ONNX dimension")] = None,
     durations: Annotated[
         str, typer.Option(help="of a recorded trace: measured, or model where the simulator can say")
     ] = "measured",
+    dim: Annotated[
+        list[str] | None, typer.Option(help="NAME=SIZE: symbolic ONNX dimensions; height, width, frames")
+    ] = None,
+    images: Annotated[int, typer.Option(help="images of each sequence; the vision tower runs first")] = 0,
+    steps: Annotated[int, typer.Option(help="denoising steps of a diffusion model")] = 1,
     mapper: Annotated[str | None, typer.Option(help="who writes the plan; see 'offchip mappers'")] = None,
     setting: Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE for the mapper")] = None,
     tp: Annotated[int, typer.Option(help="devices that share each operator")] = 1,
@@ -74,7 +78,8 @@ def simulate(
         result = api.simulate(
             model, hw, plan=plan, save_plan=save_plan, advance=bar.advance, watch=record.watch if record else None,
             phase=phase, batch=batch, prompt=prompt, generate=generate, chunk=chunk, dtype=dtype,
-            kv_dtype=kv_dtype, fused=not unfused, dims=dims, mapper=mapper, settings=settings, tp=tp, pp=pp,
+            kv_dtype=kv_dtype, fused=not unfused, dims=dims, images=images,
+            steps=steps, mapper=mapper, settings=settings, tp=tp, pp=pp,
             microbatches=microbatches, fidelity=fidelity, cost_model=cost_model, collective=collective, engine=engine,
             engine_version=engine_version, durations=durations,
         )  # fmt: skip

@@ -30,6 +30,7 @@ PLAIN: dict[str, dict[str, object]] = {
         "out_height": 56, "out_width": 56,
     },
     "recurrent": {"batch": 8, "sequence": 64, "hidden": 1024, "input_size": 1024, "flops_per_token": 1.6e7},
+    "scan": {"batch": 8, "sequence": 1024, "channels": 4096, "state": 16, "flops_per_element": 8.0},
     "optimizer": {"parameters": 1 << 24, "flops_per_parameter": 14.0},
 }  # fmt: skip
 """Sizes at which each field has something to move; other kinds are rows."""

@@ -109,8 +109,8 @@ def test_an_unknown_family_lists_the_known_and_the_nearest(tmp_path: Path) -> No
     assert "deepseek_v3" in line
     assert "zamba2" in line or "youtu" in line, "the list is not cut"
     assert "did you mean 'llama'?" in line
-    (line,) = problems(tmp_path, {"model_type": "t5", "d_model": 512})
-    assert "unknown model_type 't5'" in line
+    (line,) = problems(tmp_path, {"model_type": "no_such_family", "d_model": 512})
+    assert "unknown model_type 'no_such_family'" in line
 
 
 def test_a_missing_family_is_said_unless_the_architecture_tells(tmp_path: Path) -> None:
@@ -129,7 +129,8 @@ def test_broken_and_hostile_files(tmp_path: Path) -> None:
     assert "config.json:3: hidden_size: duplicate key 'hidden_size'; the first stands on line 2" in line
     assert "found list; expected an object" in problems(tmp_path, "[1, 2]")[0]
     assert "the file is empty" in problems(tmp_path, "  ")[0]
-    assert "NaN is not JSON" in problems(tmp_path, '{"hidden_size": NaN}')[0]
+    found = problems(tmp_path, '{"model_type": "llama", "hidden_size": NaN}')
+    assert "hidden_size: found nan; expected a whole number" in found[0]
     assert "nested too deeply" in problems(tmp_path, '{"a": ' + "[" * 100_000 + "]" * 100_000 + "}")[0]
     assert "not valid JSON" in problems(tmp_path, '{"hidden_size": ' + "9" * 10_000 + "}")[0]
     path = saved(tmp_path, '{"a": "' + "x" * 5_000_000 + '"}')
