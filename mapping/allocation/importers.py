@@ -24,6 +24,7 @@ from mapping.allocation.csv_format import parse_csv, read_text
 from mapping.allocation.iree_pack import is_iree, parse_iree
 from mapping.allocation.plain_pickle import is_pickle, read_plain_pickle
 from mapping.allocation.problem import AllocationProblem, Buffer
+from mapping.allocation.rule_columns import cells_of, rules_of
 from mapping.allocation.pytorch_snapshot import Recording, is_snapshot, recording_of
 from mapping.allocation.tflite_model import is_tflite, read_tflite
 from mapping.allocation.xla_dump import is_xla, parse_xla
@@ -43,15 +44,19 @@ _SCALE: Final = {"B": 1, "KB": 2**10, "MB": 2**20, "GB": 2**30, "KIB": 2**10, "M
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Which part of a file: a device of a memory snapshot, a memory space of an XLA dump, a pack of IREE's text."""
+    """Which part of a file: a device of a memory snapshot, a memory space of an XLA dump, a pack of IREE's text.
+
+    ``model`` is the model of a profile of ONNX Runtime, which is read beside it.
+    """
 
     device_index: int | None = None
     memory_space: int | None = None
     pack_index: int | None = None
+    model: Path | None = None
 
     def only(self, kept: str | None, file: str | None) -> None:
         """Refuse parts that a file of this kind does not have."""
-        for name in ("device_index", "memory_space", "pack_index"):
+        for name in ("device_index", "memory_space", "pack_index", "model"):
             value = getattr(self, name)
             if value is not None and name != kept:
                 told = f"found {value}; {file or 'the file'} holds no parts of this kind"
@@ -188,7 +193,9 @@ def _of_data(data: Any, file: str | None, name: str, part: Part) -> AllocationPr
         raise bad_input(
             "expected 'device_traces' of a memory snapshot, or a list 'tensors' or 'buffers'", file=file
         )
-    return AllocationProblem.of([_tensor(row, index, file) for index, row in enumerate(rows)], name)
+    buffers = [_tensor(row, index, file) for index, row in enumerate(rows)]
+    cells = [(cells_of(row, split=False), file, None) for row in rows]
+    return AllocationProblem.of(buffers, name, rules_of(cells, [buffer.id for buffer in buffers]))
 
 
 def _tensor(row: Any, index: int, file: str | None) -> Buffer:

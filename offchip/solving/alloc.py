@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypedDict, Unpack
 
-from hw_configs.problems import InfeasibleError, InputError, NoAnswerError, bad_input
+from hw_configs.problems import InfeasibleError, InputError, NoAnswerError, bad_input, nearest
 from hw_configs.shown import Shown, Table
 from hw_configs.typed_fields import wrong_types
 from hw_configs.units import format_quantity
@@ -22,18 +22,23 @@ if TYPE_CHECKING:
 __all__ = ["AllocOptions", "Allocation", "BankAllocation", "solve_alloc"]
 
 SHOWN_ROWS: Final = 30
+_NO_CAPACITY: Final = 2**60
 USUAL_SECONDS: Final = 60.0
 """The limit when neither seconds nor nodes are given."""
 
 
 @dataclass(frozen=True, slots=True)
 class AllocOptions:
-    """What is asked of an allocation: exactly one of ``capacity``, ``minimize`` and ``bank``.
+    """What is asked of an allocation: ``capacity``, ``minimize``, or memories (``bank``, ``arena``).
 
     ``capacity``: bytes, or a size with its unit. ``bank``: NAME=BYTES[@COST], several memories. ``near``: an earlier
     plan whose offsets are kept where possible. ``engine``: auto, greedy, search or mip. ``max_nodes`` makes the answer
     reproducible. ``device_index`` chooses a device of a memory snapshot, ``memory_space`` one of an XLA dump's,
-    ``pack_index`` a pack of IREE's text.
+    ``pack_index`` a pack of IREE's text, ``model`` the model that a profile of ONNX Runtime is of. ``no_pins`` plans
+    afresh where the file gives offsets. ``alignment`` and ``boundary`` (bytes, or a size with its unit) hold for every
+    buffer. ``arena``: NAME[@COST], memories whose size is a decision; ``objective``: what the cost of a ``bank`` counts,
+    ``bytes`` placed there or its ``size``. ``move_cost``: what a moved byte costs in bytes of peak. ``out_format``: the
+    form of ``out`` where its ending does not tell.
     ``out``: a file for the plan as CSV; ``plot``: a picture of the packing.
     """
 
@@ -48,6 +53,14 @@ class AllocOptions:
     device_index: int | None = None
     memory_space: int | None = None
     pack_index: int | None = None
+    model: str | Path | None = None
+    no_pins: bool = False
+    alignment: str | int | None = None
+    boundary: str | int | None = None
+    arena: Sequence[str] | None = None
+    objective: str = "bytes"
+    move_cost: float = 0.0
+    out_format: str | None = None
     out: str | Path | None = None
     plot: str | Path | None = None
 
@@ -55,8 +68,15 @@ class AllocOptions:
         problems = wrong_types(self)
         if problems:
             raise InputError(problems)
-        if (self.capacity is not None) + self.minimize + bool(self.bank) != 1:
-            raise bad_input("expected exactly one of --capacity, --minimize and --bank")
+        if (self.capacity is not None) + self.minimize + bool(self.bank or self.arena) != 1:
+            raise bad_input("expected exactly one of --capacity, --minimize, and --bank or --arena")
+        if self.objective not in ("bytes", "size"):
+            raise bad_input(
+                f"found {self.objective!r}; expected bytes or size", path="--objective",
+                suggestion=nearest(self.objective, ("bytes", "size")),
+            )  # fmt: skip
+        if not 0 <= self.move_cost <= 1e9:
+            raise bad_input(f"found {self.move_cost:g}; expected 0 to 1e9", path="--move-cost")
         if self.time_limit is not None and not self.time_limit > 0:
             raise bad_input(f"found {self.time_limit:g}; expected seconds above zero", path="--time-limit")
         if self.max_nodes is not None and self.max_nodes < 1:
@@ -90,6 +110,14 @@ class AllocChoices(TypedDict, total=False):
     device_index: int | None
     memory_space: int | None
     pack_index: int | None
+    model: str | Path | None
+    no_pins: bool
+    alignment: str | int | None
+    boundary: str | int | None
+    arena: Sequence[str] | None
+    objective: str
+    move_cost: float
+    out_format: str | None
     out: str | Path | None
     plot: str | Path | None
 
@@ -110,6 +138,15 @@ class Allocation(Shown):
             return {}
         return {str(self.problem.ids[i]): int(found[i]) for i in range(len(self.problem))}
 
+    def own_peak(self) -> int | None:
+        """The peak of the plan that the file itself brings as hints, where that plan is whole and holds."""
+        from mapping.allocation import check, peak_of
+
+        hints = self.problem.hint.tolist()
+        if not hints or min(hints) < 0 or check(self.problem, hints, limit=1):
+            return None
+        return peak_of(self.problem, hints)
+
     def as_json(self) -> dict[str, Any]:
         """The answer as plain data; offsets by buffer id."""
         problem, result = self.problem, self.result
@@ -128,6 +165,18 @@ class Allocation(Shown):
         }
         if result.offsets is not None:
             answer["offsets"] = {str(problem.ids[i]): int(result.offsets[i]) for i in range(len(problem))}
+        if problem.rules.moves:
+            answer |= {
+                "moves": [
+                    {"id": str(problem.ids[m.buffer]), "time": m.time, "offset": m.offset} for m in result.moves
+                ],
+                "moved_bytes": result.moved_bytes,
+                "cost": result.cost,
+                "cost_bound": result.cost_bound,
+            }
+        own = self.own_peak()
+        if own is not None:
+            answer["peak_of_the_file"] = own
         why = result.explanation
         if why is not None:
             answer["explanation"] = {
@@ -156,6 +205,13 @@ class Allocation(Shown):
             ("gap", "-" if result.gap is None else f"{100 * result.gap:.3f} %"),
             ("engine", f"{result.engine}, {result.nodes} nodes, {result.seconds:.3g} s, seed {result.seed}"),
         ]
+        if problem.rules.moves and result.offsets is not None:
+            lines.append(("moved", f"{size(result.moved_bytes)} in {len(result.moves)} moves"))
+            if result.cost is not None:
+                lines.append(("cost of moves and peak", f"{result.cost:g}, lower bound {result.cost_bound:g}"))
+        own = self.own_peak()
+        if own is not None:
+            lines.append(("peak of the file's own plan", size(own)))
         proof = Table(f"solve alloc {self.title}", ("", ""), tuple(lines))
         if result.status not in ("optimal", "feasible") or result.offsets is None:
             return (proof,)
@@ -223,7 +279,10 @@ class BankAllocation(Shown):
             "status": self.plan.status,
             "cost": self.plan.cost,
             "bound": self.plan.bound,
-            "banks": {bank.name: {"capacity": bank.capacity, "peak": peak} for bank, peak in peaks},
+            "banks": {
+                bank.name: {"capacity": bank.capacity if bank.capacity < _NO_CAPACITY else None, "peak": peak}
+                for bank, peak in peaks
+            },
             "placement": {name: {"bank": bank, "offset": offset} for name, bank, offset, _ in self.rows()},
         }
 
@@ -231,9 +290,12 @@ class BankAllocation(Shown):
         """The banks, and the plan's first rows."""
         plan = self.plan
         title = f"banks: {plan.status}, cost {plan.cost:g}, lower bound {plan.bound:g}"
-        peaks = tuple((b.name, b.capacity, peak, b.cost_per_byte) for b, peak in plan.peaks(list(self.banks)))
+        peaks = tuple(
+            (b.name, b.capacity if b.capacity < _NO_CAPACITY else "free", peak, b.cost_per_byte, b.cost_per_size_byte)
+            for b, peak in plan.peaks(list(self.banks))
+        )
         return (
-            Table(title, ("bank", "capacity", "peak", "cost per byte"), peaks),
+            Table(title, ("bank", "capacity", "peak", "cost per byte placed", "cost per byte of size"), peaks),
             Table("plan", ("id", "bank", "offset", "size"), self.rows()[:SHOWN_ROWS]),
         )
 
@@ -255,9 +317,14 @@ def solve_alloc(buffers: str | Path, **options: Unpack[AllocChoices]) -> Allocat
 
     chosen = from_keywords(AllocOptions, options)
     limit = None if chosen.capacity is None else _limit(str(chosen.capacity))
-    problem = read_problem(Path(buffers), Part(chosen.device_index, chosen.memory_space, chosen.pack_index))
-    if chosen.bank:
-        return _in_banks(problem, chosen)
+    part = Part(chosen.device_index, chosen.memory_space, chosen.pack_index, _path(chosen.model))
+    problem = _with_wishes(read_problem(Path(buffers), part), chosen)
+    if chosen.out is not None:
+        from mapping.allocation.plan_forms import form_of
+
+        form_of(Path(chosen.out), chosen.out_format, Path(buffers))
+    if chosen.bank or chosen.arena:
+        return _in_banks(problem, chosen, Path(buffers))
     if chosen.near is not None:
         from mapping.allocation.replan import replan
 
@@ -268,17 +335,41 @@ def solve_alloc(buffers: str | Path, **options: Unpack[AllocChoices]) -> Allocat
     else:
         result = solve(
             problem, limit, time_limit_s=chosen.seconds, max_nodes=chosen.max_nodes,
-            engine=chosen.engine, seed=chosen.seed,  # type: ignore[arg-type]
+            engine=chosen.engine, seed=chosen.seed, move_cost=chosen.move_cost,  # type: ignore[arg-type]
         )  # fmt: skip
     if result.status in ("optimal", "feasible") and result.offsets is not None:
-        _write(problem, result, chosen)
+        _write(problem, result, chosen, Path(buffers))
     return Allocation(Path(buffers).name, problem, result, tuple(_spills(problem, result)))
 
 
-def _in_banks(problem: AllocationProblem, chosen: AllocOptions) -> BankAllocation:
-    from mapping.allocation.banks import parse_bank, solve_banks
+def _path(text: str | Path | None) -> Path | None:
+    return None if text is None else Path(text)
+
+
+def _with_wishes(problem: AllocationProblem, chosen: AllocOptions) -> AllocationProblem:
+    """What holds for every buffer: alignment, boundary, and that no offset of the file is kept."""
+    from mapping.allocation.wishes import aligned, unpinned, within_boundary
+
+    if chosen.no_pins:
+        problem = unpinned(problem)
+    if chosen.alignment is not None:
+        problem = aligned(problem, _limit(str(chosen.alignment), "--alignment", 1))
+    if chosen.boundary is not None:
+        problem = within_boundary(problem, _limit(str(chosen.boundary), "--boundary", 1))
+    if chosen.move_cost > 0 and not problem.rules.moves:
+        raise bad_input("no buffer may move; expected a column 'moves'", path="--move-cost")
+    return problem
+
+
+def _in_banks(problem: AllocationProblem, chosen: AllocOptions, source: Path) -> BankAllocation:
+    from mapping.allocation.banks import parse_arena, parse_bank, solve_banks
 
     banks = [parse_bank(text) for text in chosen.bank or ()]
+    if chosen.objective == "size":
+        banks = [replace(bank, cost_per_byte=0.0, cost_per_size_byte=bank.cost_per_byte) for bank in banks]
+    banks += [parse_arena(text) for text in chosen.arena or ()]
+    if chosen.near is not None:
+        raise bad_input("an earlier plan is kept in one arena only; found --bank or --arena", path="--near")
     plan = solve_banks(
         problem, banks, time_limit_s=chosen.seconds, max_nodes=chosen.max_nodes, seed=chosen.seed
     )
@@ -287,10 +378,10 @@ def _in_banks(problem: AllocationProblem, chosen: AllocOptions) -> BankAllocatio
         raise NoAnswerError("no assignment of the buffers to the banks was found; none was excluded")
     found = BankAllocation(problem, tuple(banks), plan)
     if chosen.out is not None:
-        from mapping.allocation.csv_format import write_text
+        from mapping.allocation.plan_forms import Plan, write_plan
 
-        lines = "".join(f"{a},{b},{c},{d}\n" for a, b, c, d in found.rows())
-        write_text(Path(chosen.out), "id,bank,offset,size\n" + lines)
+        names = tuple(banks[b].name for b in plan.bank)
+        write_plan(Path(chosen.out), chosen.out_format, Plan(problem, tuple(plan.offsets.tolist()), names, ()), source)
     return found
 
 
@@ -337,7 +428,7 @@ def _most_live(problem: AllocationProblem) -> int:
     return max(accumulate(change[time] for time in sorted(change)), default=0)
 
 
-def _limit(text: str) -> int:
+def _limit(text: str, option: str = "--capacity", least: int = 0) -> int:
     from hw_configs.units import UnitError, parse_quantity
     from hw_configs.whole_number import is_whole
 
@@ -347,9 +438,9 @@ def _limit(text: str) -> int:
             int(plain) if is_whole(plain[plain[:1] in ("+", "-") :]) else int(parse_quantity(text, "size"))
         )
     except (UnitError, ValueError) as error:
-        raise bad_input(str(error), path="--capacity") from None
-    if not 0 <= value <= 2**60:
-        raise bad_input(f"found {value}; expected 0 to 2**60 bytes", path="--capacity")
+        raise bad_input(str(error), path=option) from None
+    if not least <= value <= 2**60:
+        raise bad_input(f"found {value}; expected {least} to 2**60 bytes", path=option)
     return value
 
 
@@ -363,7 +454,8 @@ def _earlier(path: Path) -> dict[str, int]:
 
 
 def _spills(problem: AllocationProblem, result: AllocationResult) -> list[dict[str, Any]]:
-    if result.status != "infeasible" or result.capacity_bytes is None:
+    # What may share bytes does not count once each, so that spilling by live bytes would mislead.
+    if result.status != "infeasible" or result.capacity_bytes is None or problem.rules:
         return []
     from mapping.allocation.spill import suggest_spills
 
@@ -373,12 +465,13 @@ def _spills(problem: AllocationProblem, result: AllocationResult) -> list[dict[s
     ]
 
 
-def _write(problem: AllocationProblem, result: AllocationResult, chosen: AllocOptions) -> None:
+def _write(problem: AllocationProblem, result: AllocationResult, chosen: AllocOptions, source: Path) -> None:
     assert result.offsets is not None
     if chosen.out is not None:
-        from mapping.allocation.csv_format import to_csv, write_text
+        from mapping.allocation.plan_forms import Plan, write_plan
 
-        write_text(Path(chosen.out), to_csv(problem, result.offsets.tolist()))
+        plan = Plan(problem, tuple(result.offsets.tolist()), (), result.moves)
+        write_plan(Path(chosen.out), chosen.out_format, plan, source)
     if chosen.plot is not None:
         from mapping.allocation.picture import draw
 
