@@ -1,4 +1,6 @@
-"""Which banks each buffer may go to, and which buffers go together or apart: what a master problem needs of the rules."""
+"""Which banks each buffer may go to, and which buffers go together or apart: what a master problem needs of the
+rules.
+"""
 
 from __future__ import annotations
 
@@ -31,13 +33,13 @@ class BankChoice:
     shared: frozenset[tuple[int, int]]
 
     @classmethod
-    def of(
-        cls, problem: AllocationProblem, banks: Sequence[Bank], pinned: Mapping[int, int]
-    ) -> BankChoice:
+    def of(cls, problem: AllocationProblem, banks: Sequence[Bank], pinned: Mapping[int, int]) -> BankChoice:
         """The choice that rules and pins leave. Raises ``InputError`` for a bank that is not there, and for moves."""
         rules, n = problem.rules, len(problem)
         if rules.moves:
-            raise bad_input("buffers that move are planned in one arena; found --bank or --arena", path="moves")
+            raise bad_input(
+                "buffers that move are planned in one arena; found --bank or --arena", path="moves"
+            )
         index = {bank.name: b for b, bank in enumerate(banks)}
         unknown = [
             Problem(
@@ -58,9 +60,11 @@ class BankChoice:
             allowed[i] &= {b}
         root = storages(n, rules) if rules.alias or rules.inside else list(range(n))
         together = tuple((root[i], i) for i in range(n) if root[i] != i)
-        held = dict(pinned) | {i: next(iter(some)) for i, some in enumerate(allowed) if len(some) == 1 < len(banks)}
+        held = dict(pinned) | {
+            i: next(iter(some)) for i, some in enumerate(allowed) if len(some) == 1 < len(banks)
+        }
         return cls(
-            replace(problem, rules=replace(rules, banks={}, apart=())) if rules else problem,
+            replace(problem, rules=replace(rules, banks={}, apart=(), pools={})) if rules else problem,
             held,
             tuple(allowed),
             together,
@@ -72,7 +76,9 @@ class BankChoice:
     def is_tied(self) -> bool:
         """Whether the choice of one buffer hangs on that of others, or is neither free nor made."""
         most = max(map(len, self.allowed), default=1)
-        return bool(self.together or self.apart or self.shared) or any(1 < len(some) < most for some in self.allowed)
+        return bool(self.together or self.apart or self.shared) or any(
+            1 < len(some) < most for some in self.allowed
+        )
 
     def disjoint(self, rows: Sequence[int], heights: Sequence[int]) -> list[tuple[int, int]]:
         """Of (buffer, height) alive at one moment those of which no two may share bytes, the tallest first."""

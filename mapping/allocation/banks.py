@@ -1,14 +1,14 @@
 """Several memories: which buffer goes to which bank, and where in it, at the least cost.
 
 Every bank has a capacity, a cost per byte placed there (a penalty for the slower one), and a cost per byte of its size
-where the size is a decision (an arena). The master problem assigns buffers by live bytes alone (a MIP); each bank then is
-an allocation problem of its own. A bank without a plan sends back the subset that has none as a cut, an arena that comes
-out larger than the master thought a cut with its proven size (logic-based Benders decomposition), and the master is solved
-again. The master's bound is a bound for the whole. Where the master is too large or ends without a plan, buffers
-spill from the cheapest bank to the next.
+where the size is a decision (an arena). The master problem assigns buffers by live bytes alone (a MIP); each bank then
+is an allocation problem of its own. A bank without a plan sends back the subset that has none as a cut, an arena that
+comes out larger than the master thought a cut with its proven size (logic-based Benders decomposition), and the master
+is solved again. The master's bound is a bound for the whole. Where the master is too large or ends without a plan,
+buffers spill from the cheapest bank to the next.
 
-Rules that name banks, keep buffers in different banks, or tie them to one storage stand in the master; rules of places go
-with each bank's problem. Buffers cannot move from bank to bank, so moves are refused.
+Rules that name banks, keep buffers in different banks, or tie them to one storage stand in the master; rules of places
+go with each bank's problem. Buffers cannot move from bank to bank, so moves are refused.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,13 +72,18 @@ class BankPlan:
         return list(zip(banks, self.peak_bytes, strict=True))
 
 
-def parse_bank(text: str) -> Bank:
+def parse_bank(text: str, pools: Mapping[str, int] = MappingProxyType({})) -> Bank:
     """A bank written ``NAME=BYTES[@COST]``, for example ``sram=512KiB@0`` or ``psram=8MiB@1.5``.
+
+    ``pools``: bytes of banks that the problem itself tells; of those the name is enough.
 
     >>> parse_bank("sram=1KiB@2")
     Bank(name='sram', capacity=1024, cost_per_byte=2.0)
     """
-    name, _, rest = text.partition("=")
+    name, equals, rest = text.partition("=")
+    if not equals and name.partition("@")[0].strip() in pools:
+        name, _, cost = name.partition("@")
+        rest = f"{pools[name.strip()]}@{cost}" if cost else str(pools[name.strip()])
     amount, _, cost = rest.partition("@")
     try:
         capacity = int(amount) if is_whole(amount.strip()) else int(parse_quantity(amount, "size"))
@@ -178,7 +184,9 @@ class _Master:
         ]
         most = int(problem.size.sum())
         self._size = [
-            self._model.add_variable(f"s{b}", 0, min(bank.capacity, most)) if bank.cost_per_size_byte else None
+            self._model.add_variable(f"s{b}", 0, min(bank.capacity, most))
+            if bank.cost_per_size_byte
+            else None
             for b, bank in enumerate(banks)
         ]
         self._model.setObjective(
@@ -188,7 +196,9 @@ class _Master:
                 for b, bank in enumerate(banks)
             )
             + pulp.lpSum(
-                bank.cost_per_size_byte * size for bank, size in zip(banks, self._size, strict=True) if size is not None
+                bank.cost_per_size_byte * size
+                for bank, size in zip(banks, self._size, strict=True)
+                if size is not None
             )
         )
         for i in range(n):
@@ -216,8 +226,7 @@ class _Master:
                 for b, bank in enumerate(banks):
                     # True sizes where a unit was rounded: the topmost buffer may be shorter.
                     total = pulp.lpSum(
-                        min(height, int(problem.size[i])) * self._x[i][b]
-                        for i, height in kept
+                        min(height, int(problem.size[i])) * self._x[i][b] for i, height in kept
                     )
                     size = self._size[b]
                     self._model += total <= (bank.capacity if size is None else size)
@@ -287,7 +296,11 @@ def _place(
         return None, cuts, exact
     cost = sum(banks[b].cost_per_byte * int(problem.size[i]) for i, b in enumerate(assignment))
     cost += sum(bank.cost_per_size_byte * peak for bank, peak in zip(banks, peaks, strict=True))
-    return BankPlan("feasible", tuple(assignment), offsets, float(cost), 0.0, tuple(peaks), tuple(bounds)), [], True
+    return (
+        BankPlan("feasible", tuple(assignment), offsets, float(cost), 0.0, tuple(peaks), tuple(bounds)),
+        [],
+        True,
+    )
 
 
 def _lower(one: AllocationResult, other: AllocationResult) -> AllocationResult:

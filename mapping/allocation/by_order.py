@@ -1,10 +1,10 @@
 """Exact search over the order of storages: for each pair that may meet, which of the two lies below.
 
-The least offsets under a set of decisions are a fixed point: each is lifted until every decided distance, every slack, the
-alignment and the boundaries hold. All of these only ever lift, so the fixed point is the lowest plan in every storage at
-once; a storage above its highest offset refutes the decisions, and where no undecided pair overlaps the fixed point is a
-plan. A depth-first search decides the pair that overlaps most. Exponential, hence for some hundred pairs; larger problems
-are placed greedily by the same rules.
+The least offsets under a set of decisions are a fixed point: each is lifted until every decided distance, every slack,
+the alignment and the boundaries hold. All of these only ever lift, so the fixed point is the lowest plan in every
+storage at once; a storage above its highest offset refutes the decisions, and where no undecided pair overlaps the
+fixed point is a plan. A depth-first search decides the pair that overlaps most. Exponential, hence for some hundred
+pairs; larger problems are placed greedily by the same rules.
 """
 
 from __future__ import annotations
@@ -95,9 +95,7 @@ def search_by_order(highest, align, fixed, pair, slack, step, node_limit, stop):
                 if below[q] != 0:
                     continue
                 a, b = pair[q, 0], pair[q, 1]
-                over = min(
-                    least[d, a] + pair[q, 2] - least[d, b], least[d, b] + pair[q, 3] - least[d, a]
-                )
+                over = min(least[d, a] + pair[q, 2] - least[d, b], least[d, b] + pair[q, 3] - least[d, a])
                 if over > most:
                     most = over
                     worst = q

@@ -39,8 +39,8 @@ def check(
     """Everything that is wrong with a plan, at most ``limit`` items; an empty list means that it holds.
 
     Checks: one offset per buffer, none negative, alignment (of buffers that are not pinned), pins, the capacity,
-    that no byte is used by two buffers at one time, and the problem's rules of places. ``moves`` are the copies that the
-    plan makes.
+    that no byte is used by two buffers at one time, and the problem's rules of places. ``moves`` are the copies that
+    the plan makes.
     """
     n = len(problem)
     if len(offsets) != n:
@@ -63,7 +63,9 @@ def check(
             )
     if capacity is not None and peak_of(problem, offsets, moves) > capacity:
         found += [
-            Violation("capacity", (move.buffer,), f"buffer {problem.ids[move.buffer]!r} moves above {capacity}")
+            Violation(
+                "capacity", (move.buffer,), f"buffer {problem.ids[move.buffer]!r} moves above {capacity}"
+            )
             for move in moves
             if move.offset + int(problem.size[move.buffer]) > capacity
         ]

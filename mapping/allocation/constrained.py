@@ -1,13 +1,15 @@
 """Solves problems with rules: what reduces to a plain problem goes to the portfolio, the rest to a search over orders.
 
-Aliases, in-place outputs of their input's size, and pairs kept apart reduce exactly: a storage is one buffer with gaps and
-windows, a pair kept apart shares a moment after all lives. Boundaries, pairs that may share bytes, smaller outputs in
-place, and moves do not: greedy plans and :mod:`mapping.allocation.by_order` between a bound of pairwise conflicting bytes
-and the best plan; with a cost of moves, or ``engine="mip"``, :mod:`mapping.allocation.constrained_mip`.
+Aliases, in-place outputs of their input's size, and pairs kept apart reduce exactly: a storage is one buffer with gaps
+and windows, a pair kept apart shares a moment after all lives. Boundaries, pairs that may share bytes, smaller outputs
+in place, and moves do not: greedy plans and :mod:`mapping.allocation.by_order` between a bound of pairwise conflicting
+bytes and the best plan; with a cost of moves, or ``engine="mip"``, :mod:`mapping.allocation.constrained_mip`.
 """
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
@@ -15,11 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hw_configs.problems import bad_input
+from mapping.allocation.constrained_mip import refined
 from mapping.allocation.problem import AllocationProblem, Gap
-from mapping.allocation.result import AllocationResult
+from mapping.allocation.result import AllocationResult, Status
 from mapping.allocation.rules import NO_RULES
 from mapping.allocation.storage_model import StorageModel, groups_of, model_of, pins_that_clash
-from mapping.allocation.constrained_mip import refined
 from mapping.allocation.storage_search import Found, insist, plan_of, search
 
 if TYPE_CHECKING:
@@ -33,20 +35,21 @@ _SHARE: Final = 3
 """A step before the last one gets this part of the time: a third."""
 
 
-def one_arena(problem: AllocationProblem) -> None:
-    """Refuse rules of banks where there is one arena only."""
+def one_arena(problem: AllocationProblem) -> int | None:
+    """Refuse rules of banks where there is one arena only; the bytes of the one that is named, where they are known."""
     names = sorted({"|".join(listed) for listed in problem.rules.banks.values()})
     if problem.rules.apart:
         a, b = problem.rules.apart[0]
         told = f"buffers {problem.ids[a]!r} and {problem.ids[b]!r} go to different banks"
         raise bad_input(f"{told}; expected --bank or --arena for each bank")
     if len(names) > 1:
-        raise bad_input(f"buffers name the banks {', '.join(names[:5])}; expected --bank or --arena for each bank")
-
-
-def least_peak_bound(problem: AllocationProblem) -> int:
-    """A proven lower bound on the peak of every plan of a problem with rules, in bytes."""
-    return model_of(problem, groups_of(problem)).bound
+        raise bad_input(
+            f"buffers name the banks {', '.join(names[:5])}; expected --bank or --arena for each bank"
+        )
+    sizes = [problem.rules.pools.get(bank, 0) for listed in problem.rules.banks.values() for bank in listed]
+    # With several banks for every buffer alike, the one arena is one of them: the largest, if all are known.
+    known = all(bank in problem.rules.pools for listed in problem.rules.banks.values() for bank in listed)
+    return max(sizes, default=None) if known and sizes else None
 
 
 def least_peak_bound(problem: AllocationProblem) -> int:
@@ -55,10 +58,27 @@ def least_peak_bound(problem: AllocationProblem) -> int:
 
 
 def solve_with_rules(
-    problem: AllocationProblem, capacity: int | None, engine: Engine, budget: Budget, seed: int, move_cost: float = 0.0
+    problem: AllocationProblem,
+    capacity: int | None,
+    engine: Engine,
+    budget: Budget,
+    seed: int,
+    move_cost: float = 0.0,
 ) -> AllocationResult:
-    """The plan of a problem with rules; options as :func:`mapping.allocation.solving.solve`."""
-    one_arena(problem)
+    """The plan of a problem with rules; options as :func:`mapping.allocation.solving.solve`.
+
+    Where all buffers go to one bank of a known size, no plan exceeds it.
+    """
+    room = one_arena(problem)
+    if room is not None and capacity is None and problem.rules.pools:
+        bare = replace(problem, rules=replace(problem.rules, pools={}))
+        found = solve_with_rules(bare, None, engine, budget, seed, move_cost)
+        if found.peak_bytes is None or found.peak_bytes <= room:
+            return found
+        status: Status = "infeasible" if found.bound_bytes > room else "unknown"
+        return replace(found, status=status, capacity_bytes=room)
+    if room is not None and capacity is not None:
+        capacity = min(capacity, room)
     root = groups_of(problem)
     clash = pins_that_clash(problem, root)
     if clash is not None:
@@ -85,7 +105,12 @@ def _is_plain(problem: AllocationProblem, root: list[int]) -> bool:
 
 
 def _reduced(
-    problem: AllocationProblem, root: list[int], capacity: int | None, engine: Engine, budget: Budget, seed: int
+    problem: AllocationProblem,
+    root: list[int],
+    capacity: int | None,
+    engine: Engine,
+    budget: Budget,
+    seed: int,
 ) -> AllocationResult:
     """Solve a problem of storages as plain buffers with gaps, and give their places to the members."""
     from mapping.allocation.solving import solve
@@ -112,13 +137,16 @@ def plain_storages(
     model = model_of(problem, root, moving=False)
     of = {i: s for s, group in enumerate(model.members) for i in group}
     end = int(problem.upper.max()) if len(problem) else 0
-    extra: dict[int, list[int]] = {}
+    extra: dict[int, dict[int, int]] = {}
     for k, (a, b) in enumerate(problem.rules.separate):
         for i in (a, b):
             if problem.spans(i):
-                extra.setdefault(of[i], []).append(end + k)
-    rows = [_storage(problem, group, extra.get(s, [])) for s, group in enumerate(model.members)]
-    names = ["+".join(str(problem.ids[i]) for i in group[:4]) + "+..." * (len(group) > 4) for group in model.members]
+                extra.setdefault(of[i], {})[end + k] = int(problem.size[i])
+    rows = [_storage(problem, group, extra.get(s, {})) for s, group in enumerate(model.members)]
+    names = [
+        "+".join(str(problem.ids[i]) for i in group[:4]) + "+..." * (len(group) > 4)
+        for group in model.members
+    ]
     plain = AllocationProblem(
         np.array([row[0] for row in rows], np.int64),
         np.array([row[1] for row in rows], np.int64),
@@ -135,9 +163,9 @@ def plain_storages(
 
 
 def _storage(
-    problem: AllocationProblem, group: tuple[int, ...], extra: list[int]
+    problem: AllocationProblem, group: tuple[int, ...], extra: Mapping[int, int]
 ) -> tuple[int, int, tuple[Gap, ...]]:
-    """Life and gaps of a storage: at each moment the hull of what its members use."""
+    """Life and gaps of a storage: at each moment the hull of what its members use; ``extra``: bytes by moment."""
     spans = [(i, span) for i in group for span in problem.spans(i)]
     if not spans:
         return int(problem.lower[group[0]]), int(problem.lower[group[0]]), ()
@@ -145,14 +173,16 @@ def _storage(
         i = group[0]
         return int(problem.lower[i]), int(problem.upper[i]), problem.gaps.get(i, ())
     whole = max(int(problem.size[i]) for i in group)
-    times = sorted({t for _, span in spans for t in (span.lower, span.upper)} | {t + d for t in extra for d in (0, 1)})
+    times = sorted(
+        {t for _, span in spans for t in (span.lower, span.upper)} | {t + d for t in extra for d in (0, 1)}
+    )
     low, high = times[0], times[-1]
     gaps: list[Gap] = []
-    for begin, stop in zip(times, times[1:], strict=False):
+    for begin, stop in itertools.pairwise(times):
         used = [span for _, span in spans if span.lower < stop and begin < span.upper]
         window: tuple[int, int] | None = None
         if begin in extra:
-            window = (0, whole)
+            window = (0, extra[begin])
         elif used:
             window = (min(span.window_lower for span in used), max(span.window_upper for span in used))
         if window == (0, whole):
@@ -180,7 +210,11 @@ def _moving(
     """
     still = model_of(problem, root, moving=False)
     unmoved = search(still, capacity, engine, budget, share=_SHARE)
-    if capacity is not None and unmoved.offsets is not None and still.top(unmoved.offsets) * still.unit <= capacity:
+    if (
+        capacity is not None
+        and unmoved.offsets is not None
+        and still.top(unmoved.offsets) * still.unit <= capacity
+    ):
         return plan_of(problem, still, replace(unmoved, cost_bound=0.0), capacity, budget, seed)
     model = model_of(problem, root)
     free = search(model, capacity, engine, budget, share=_SHARE)

@@ -1,8 +1,10 @@
-"""Storages under rules as a mixed-integer programme: the only engine that prices moves, and a cross-check of the search.
+"""Storages under rules as a mixed-integer programme: the only engine that prices moves, and a cross-check of the
+search.
 
 One binary for each pair (which lies below), one for each move (whether the places differ), a whole multiple for each
-alignment and boundary: o = step k + r with r <= step - size. Minimised is the peak and its moves' cost, or below a capacity
-the bytes moved. It improves a plan that is there and bounds its cost; like every big-M model it is for small problems.
+alignment and boundary: o = step k + r with r <= step - size. Minimised is the peak and its moves' cost, or below a
+capacity the bytes moved. It improves a plan that is there and bounds its cost; like every big-M model it is for small
+problems.
 """
 
 from __future__ import annotations
@@ -43,7 +45,9 @@ def refined(
     limit = _limit(model, found, capacity, before)
     place, programme = _stated(model, limit, capacity, move_cost, pulp)
     left = budget.seconds_left()
-    report = solve_model(programme, SolverOptions(time_limit_s=60.0 if left is None else max(left, 0.05), seed=seed))
+    report = solve_model(
+        programme, SolverOptions(time_limit_s=60.0 if left is None else max(left, 0.05), seed=seed)
+    )
     engine = f"mip/{report.backend} {report.version}"
     if report.status == "infeasible" and capacity is not None:
         return replace(found, lower=max(found.lower, capacity // model.unit + 1), engine=engine)

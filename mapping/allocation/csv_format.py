@@ -20,7 +20,7 @@ from typing import Final
 from hw_configs.problems import InputError, Problem, bad_input, nearest
 from hw_configs.whole_number import integer
 from mapping.allocation.problem import AllocationProblem, Buffer, Gap
-from mapping.allocation.rule_columns import RULE_COLUMNS, cells_of, rules_of
+from mapping.allocation.rule_columns import RULE_COLUMNS, cells_of, rule_cells, rules_of
 from mapping.allocation.rules import NO_RULES, Rules
 
 __all__ = ["LARGEST_FILE_BYTES", "parse_csv", "read_text", "to_csv", "write_text"]
@@ -108,10 +108,7 @@ def _rules(
     """What the columns of rules say, where there are any."""
     if not set(columns) & set(RULE_COLUMNS):
         return NO_RULES
-    cells = [
-        (cells_of(dict(zip(columns, row, strict=True)), split=True), file, line)
-        for line, row in rows
-    ]
+    cells = [(cells_of(dict(zip(columns, row, strict=True)), split=True), file, line) for line, row in rows]
     return rules_of(cells, ids)
 
 
@@ -219,6 +216,8 @@ def to_csv(problem: AllocationProblem, offsets: Sequence[int] | None = None) -> 
     header = list(_REQUIRED)
     header += ["alignment"] * with_alignment + ["hint"] * with_hint
     header += ["gaps"] * bool(problem.gaps) + ["offset"] * with_offset
+    rules = rule_cells(problem.rules, problem.ids) if problem.rules else {}
+    header += list(rules)
     writer.writerow(header)
     for index, buffer in enumerate(problem.buffers):
         row: list[object] = [buffer.id, buffer.lower, buffer.upper, buffer.size]
@@ -230,6 +229,7 @@ def to_csv(problem: AllocationProblem, offsets: Sequence[int] | None = None) -> 
             row.append(int(offsets[index]))
         elif with_offset:
             row.append("" if buffer.offset is None else buffer.offset)
+        row += [cells.get(index, "") for cells in rules.values()]
         writer.writerow(row)
     return out.getvalue()
 

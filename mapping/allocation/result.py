@@ -50,8 +50,8 @@ class AllocationResult:
     "unknown" or "infeasible". ``bound_bytes`` is a proven lower bound on the peak of every plan.
 
     ``moves`` are the copies of a plan that may move buffers. There ``moved_bytes`` is what they copy, and the status
-    speaks of what was asked: the least ``cost`` (peak + bytes moved x their cost, or bytes moved below a capacity), which
-    is "optimal" when it equals ``cost_bound``.
+    speaks of what was asked: the least ``cost`` (peak + bytes moved x their cost, or bytes moved below a capacity),
+    which is "optimal" when it equals ``cost_bound``.
     """
 
     status: Status

@@ -1,9 +1,9 @@
 """The columns that say rules, in CSV cells and in JSON values, and the rules that they make.
 
-``alias``: a group's name; ``inside``: the id of the buffer in whose bytes this one lies; ``conflicts`` and ``shares``: ids
-that this one never, or may, share bytes with; ``bank``: banks it may go to; ``apart``: ids that go to another bank;
-``boundary``: bytes of which no multiple is crossed; ``moves``: times at which it may be copied. Lists are separated by
-blanks in a cell (banks by ``|``) and are lists in JSON.
+``alias``: a group's name; ``inside``: the id of the buffer in whose bytes this one lies; ``conflicts`` and ``shares``:
+ids that this one never, or may, share bytes with; ``bank``: banks it may go to; ``apart``: ids that go to another
+bank; ``boundary``: bytes of which no multiple is crossed; ``moves``: times at which it may be copied. Lists are
+separated by blanks in a cell (banks by ``|``) and are lists in JSON.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from hw_configs.problems import InputError, Problem, nearest
 from hw_configs.whole_number import integer
 from mapping.allocation.rules import NO_RULES, Rules
 
-__all__ = ["RULE_COLUMNS", "cells_of", "rules_of"]
+__all__ = ["RULE_COLUMNS", "cells_of", "rule_cells", "rules_of"]
 
 RULE_COLUMNS: Final = ("alias", "inside", "conflicts", "shares", "bank", "apart", "boundary", "moves")
 _LARGEST: Final = 2**60
@@ -104,7 +104,36 @@ def _whole(
     for word in words:
         value = integer(word, least, _LARGEST)
         if value is None:
-            problems.append(Problem(f"found {word[:60]!r}; expected an integer from {least} to 2**60", *where))
+            problems.append(
+                Problem(f"found {word[:60]!r}; expected an integer from {least} to 2**60", *where)
+            )
             value = least
         found.append(value)
+    return found
+
+
+def rule_cells(rules: Rules, ids: Sequence[str]) -> dict[str, dict[int, str]]:
+    """The columns that say rules, as cells of text by buffer; only columns that are used.
+
+    Raises ``InputError`` where an id that a list must name holds a blank.
+    """
+    found: dict[str, dict[int, str]] = {}
+    for number, group in enumerate(rules.alias):
+        found.setdefault("alias", {}).update(dict.fromkeys(group, f"group{number}"))
+    for out, into in rules.inside:
+        found.setdefault("inside", {})[out] = str(ids[into])
+    for column, pairs in (("conflicts", rules.separate), ("shares", rules.shared), ("apart", rules.apart)):
+        for a, b in pairs:
+            if any(c.isspace() for c in str(ids[b])):
+                raise InputError(
+                    [Problem(f"the id {ids[b]!r} holds a blank and cannot stand in a list", path=column)]
+                )
+            cells = found.setdefault(column, {})
+            cells[a] = f"{cells[a]} {ids[b]}" if a in cells else str(ids[b])
+    if rules.banks:
+        found["bank"] = {i: "|".join(names) for i, names in rules.banks.items()}
+    if rules.boundary:
+        found["boundary"] = {i: str(step) for i, step in rules.boundary.items()}
+    if rules.moves:
+        found["moves"] = {i: " ".join(map(str, times)) for i, times in rules.moves.items()}
     return found

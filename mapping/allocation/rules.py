@@ -1,11 +1,13 @@
 """What a plan must obey beside sizes and lives: shared places, pairs, banks, boundaries and moves.
 
 * ``alias``: groups at one offset; they are one storage, and whatever of it is in use belongs to the group.
-* ``inside``: (output, input) pairs, in place: the output's bytes lie inside the input's. An output may share bytes with its
-  input and with what that lies inside in turn; two outputs inside one input may not share bytes while both are in use.
+* ``inside``: (output, input) pairs, in place: the output's bytes lie inside the input's. An output may share bytes
+  with its input and with what that lies inside in turn; two outputs inside one input may not share bytes while both
+  are in use.
 * ``separate``: pairs that never share a byte, although their lives do not meet.
 * ``shared``: pairs that may share bytes, although their lives meet.
-* ``banks``: the banks that a buffer may go to, by name; ``apart``: pairs that go to different banks.
+* ``banks``: the banks that a buffer may go to, by name; ``apart``: pairs that go to different banks; ``pools``: bytes
+  of banks, where the problem itself tells them.
 * ``boundary``: a buffer does not cross a multiple of so many bytes.
 * ``moves``: times at which a buffer may be copied to another place. At the moment of a copy both places are in use.
 
@@ -37,14 +39,10 @@ class Rules:
     apart: tuple[Pair, ...] = ()
     boundary: Mapping[int, int] = field(default_factory=dict)
     moves: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
+    pools: Mapping[str, int] = field(default_factory=dict)
 
     def __bool__(self) -> bool:
         return any(getattr(self, item.name) for item in fields(self))
-
-    @property
-    def of_places(self) -> bool:
-        """Whether a rule speaks of offsets, not of banks alone."""
-        return any(getattr(self, item.name) for item in fields(self) if item.name not in ("banks", "apart"))
 
     def subset(self, chosen: Sequence[int]) -> Rules:
         """The rules among some of the buffers, renumbered; pairs and groups that lose a side fall away."""
@@ -63,6 +61,7 @@ class Rules:
             pairs(self.apart),
             {new[i]: step for i, step in self.boundary.items() if i in new},
             {new[i]: times for i, times in self.moves.items() if i in new},
+            self.pools,
         )
 
     def problems(self, ids: Sequence[str], size: Sequence[int], life: Sequence[Pair]) -> Iterable[Problem]:
@@ -103,7 +102,9 @@ class Rules:
                     yield Problem(told, path=path)
         both = {frozenset(pair) for pair in self.separate} & {frozenset(pair) for pair in self.shared}
         for a, b in sorted(tuple(sorted(pair)) for pair in both if len(pair) == 2):
-            yield Problem(f"buffers {ids[a]!r} and {ids[b]!r} may share bytes and may never", path="conflicts")
+            yield Problem(
+                f"buffers {ids[a]!r} and {ids[b]!r} may share bytes and may never", path="conflicts"
+            )
 
     def _inside_problems(self, ids: Sequence[str], size: Sequence[int]) -> Iterable[Problem]:
         parent: dict[int, int] = {}

@@ -78,8 +78,8 @@ def solve(
 
     Stops at ``time_limit_s`` seconds, at ``max_nodes`` search nodes, or on Ctrl-C, with the best plan so far;
     with neither limit, at :data:`DEFAULT_MAX_NODES`. Every plan returned has passed
-    :func:`mapping.allocation.check.check`. ``move_cost``: what a byte costs that a problem's rules let move, in bytes of
-    peak. Raises ``InputError`` for an unknown engine or a negative capacity.
+    :func:`mapping.allocation.check.check`. ``move_cost``: what a byte costs that a problem's rules let move, in bytes
+    of peak. Raises ``InputError`` for an unknown engine or a negative capacity.
     """
     if engine not in ENGINES:
         raise bad_input(f"found {engine!r}; expected one of {', '.join(ENGINES)}", path="--engine",

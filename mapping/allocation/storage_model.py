@@ -1,10 +1,10 @@
 """A problem with rules as storages, pairs and slacks, which exact search and MIP work on.
 
 Aliases are one storage: it lies at one offset and takes at each moment what its members take. An output as large as its
-input, the only one that lies in it, joins its storage as well. What remains of in-place pairs is a slack: the output starts
-between the input's offset and that many bytes above. A buffer that may move is one storage for each part of its life, and
-the parts before and after a move share its moment. A pair of storages that may meet keeps one order, as the format of gaps
-demands: ``up`` is the least distance when the first lies below, ``down`` when it lies above.
+input, the only one that lies in it, joins its storage as well. What remains of in-place pairs is a slack: the output
+starts between the input's offset and that many bytes above. A buffer that may move is one storage for each part of its
+life, and the parts before and after a move share its moment. A pair of storages that may meet keeps one order, as the
+format of gaps demands: ``up`` is the least distance when the first lies below, ``down`` when it lies above.
 """
 
 from __future__ import annotations
@@ -143,10 +143,11 @@ def model_of(problem: AllocationProblem, root: Sequence[int], moving: bool = Tru
             parts.append([])
         of[i] = of[root[i]]
         parts[of[i]].append(_Part(i, tuple(spans)))
-    n = len(parts)
     members = tuple(tuple(part.buffer for part in listed) for listed in parts)
     size = [max((int(problem.size[p.buffer]) for p in listed if p.spans), default=0) for listed in parts]
-    align = [math.lcm(*(int(problem.alignment[i]) for i in group if problem.fixed[i] < 0)) for group in members]
+    align = [
+        math.lcm(*(int(problem.alignment[i]) for i in group if problem.fixed[i] < 0)) for group in members
+    ]
     fixed = [max((int(problem.fixed[i]) for i in group), default=-1) for group in members]
     step = [
         (s, int(problem.size[i]), rules.boundary[i])
@@ -187,14 +188,26 @@ def _pairs(
     shared = may_share(len(problem), problem.rules)
     apart = {pair for a, b in problem.rules.separate for pair in ((a, b), (b, a))}
     reach: dict[tuple[int, int], tuple[int, int]] = {}
-    rows = [(span, s, part.buffer) for s, listed in enumerate(parts) for part in listed for span in part.spans]
+    rows = [
+        (span, s, part.buffer) for s, listed in enumerate(parts) for part in listed for span in part.spans
+    ]
     rows.sort(key=lambda row: row[0].lower)
     alive: list[tuple[Span, int, int]] = []
     for span, s, i in rows:
         alive = [row for row in alive if row[0].upper > span.lower]
         for other, t, k in alive:
-            if s != t and (i, k) not in shared and (i, k) not in apart and (s, t) not in own and (t, s) not in own:
-                _widen(reach, (s, span.window_lower, span.window_upper), (t, other.window_lower, other.window_upper))
+            if (
+                s != t
+                and (i, k) not in shared
+                and (i, k) not in apart
+                and (s, t) not in own
+                and (t, s) not in own
+            ):
+                _widen(
+                    reach,
+                    (s, span.window_lower, span.window_upper),
+                    (t, other.window_lower, other.window_upper),
+                )
         alive.append((span, s, i))
     where: dict[int, list[int]] = {}
     for s, listed in enumerate(parts):
@@ -237,7 +250,9 @@ def _bound(problem: AllocationProblem, parts: Sequence[Sequence[_Part]], own: se
         chosen: list[tuple[int, int]] = []
         total = 0
         for _, _, height, s, i in sorted(alive, key=lambda row: (-row[2], row[3])):
-            if all(s != t and (i, k) not in shared and (s, t) not in own and (t, s) not in own for t, k in chosen):
+            if all(
+                s != t and (i, k) not in shared and (s, t) not in own and (t, s) not in own for t, k in chosen
+            ):
                 chosen.append((s, i))
                 total += height
         most = max(most, total)

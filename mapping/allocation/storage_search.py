@@ -1,4 +1,6 @@
-"""Searches a plan of storages: greedy plans, then probes between the bound and the best plan, and the answer in buffers."""
+"""Searches a plan of storages: greedy plans, then probes between the bound and the best plan, and the answer in
+buffers.
+"""
 
 from __future__ import annotations
 
@@ -43,9 +45,7 @@ class Found:
     cost_bound: float | None = None
 
 
-def search(
-    model: StorageModel, capacity: int | None, engine: str, budget: Budget, share: int = 1
-) -> Found:
+def search(model: StorageModel, capacity: int | None, engine: str, budget: Budget, share: int = 1) -> Found:
     """The lowest plan of storages, or one below a capacity (bytes); ``share``: use this part of what time is left."""
     goal = None if capacity is None else capacity // model.unit
     found = Found(None, -(-model.bound // model.unit), "none")
@@ -162,7 +162,11 @@ def broken(model: StorageModel, offsets: Ints) -> bool:
     crossed = offsets[s] // step != (offsets[s] + size - 1) // step
     misplaced = np.where(pinned, offsets != model.fixed, offsets % model.align != 0)
     return bool(
-        wrong.any() or ((apart < least) | (apart > most)).any() or crossed.any() or misplaced.any() or (offsets < 0).any()
+        wrong.any()
+        or ((apart < least) | (apart > most)).any()
+        or crossed.any()
+        or misplaced.any()
+        or (offsets < 0).any()
     )
 
 

@@ -7,14 +7,22 @@ from dataclasses import replace
 
 import numpy as np
 
+from hw_configs.problems import bad_input
 from mapping.allocation.problem import NO_OFFSET, AllocationProblem
 
 __all__ = ["aligned", "unpinned", "within_boundary"]
 
 
 def aligned(problem: AllocationProblem, size_bytes: int) -> AllocationProblem:
-    """The same buffers, each at a multiple of ``size_bytes`` and of its own alignment; pins stay where they are."""
+    """The same buffers, each at a multiple of ``size_bytes`` and of its own alignment; pins stay where they are.
+
+    Raises ``InputError`` where the two have no multiple below 2**60.
+    """
     both = [math.lcm(int(own), size_bytes) for own in problem.alignment]
+    if max(both, default=1) > 2**60:
+        raise bad_input(
+            f"found {size_bytes}; with the buffers' own alignments it is beyond 2**60", path="--alignment"
+        )
     return replace(problem, alignment=np.array(both, np.int64))
 
 

@@ -54,7 +54,9 @@ def alloc(
     move_cost: Annotated[
         float, typer.Option(help="Cost of a moved byte (column 'moves'), in bytes of peak.")
     ] = 0.0,
-    no_pins: Annotated[bool, typer.Option("--no-pins", help="Plan afresh; forget the file's offsets.")] = False,
+    no_pins: Annotated[
+        bool, typer.Option("--no-pins", help="Plan afresh; forget the file's offsets.")
+    ] = False,
     model: Annotated[
         Path | None, typer.Option(metavar="MODEL.onnx", help="The model of a profile of ONNX Runtime.")
     ] = None,
@@ -65,11 +67,11 @@ def alloc(
     pack_index: Annotated[int | None, typer.Option(help="Pack of IREE's text with several.")] = None,
     out: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Write the plan: .csv, .h, .tflite, .mlir, or as --out-format says."),
+        typer.Option(
+            metavar="FILE", help="Write the plan: .csv, .h, .tflite, .mlir, or as --out-format says."
+        ),
     ] = None,
-    out_format: Annotated[
-        str | None, typer.Option(help="csv, c, tflite, tflite-json, iree or tvm.")
-    ] = None,
+    out_format: Annotated[str | None, typer.Option(help="csv, c, tflite, tflite-json, iree or tvm.")] = None,
     plot: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Draw the packing (.svg or .png).")
     ] = None,

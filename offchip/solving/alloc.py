@@ -36,10 +36,10 @@ class AllocOptions:
     reproducible. ``device_index`` chooses a device of a memory snapshot, ``memory_space`` one of an XLA dump's,
     ``pack_index`` a pack of IREE's text, ``model`` the model that a profile of ONNX Runtime is of. ``no_pins`` plans
     afresh where the file gives offsets. ``alignment`` and ``boundary`` (bytes, or a size with its unit) hold for every
-    buffer. ``arena``: NAME[@COST], memories whose size is a decision; ``objective``: what the cost of a ``bank`` counts,
-    ``bytes`` placed there or its ``size``. ``move_cost``: what a moved byte costs in bytes of peak. ``out_format``: the
-    form of ``out`` where its ending does not tell.
-    ``out``: a file for the plan as CSV; ``plot``: a picture of the packing.
+    buffer. ``arena``: NAME[@COST], memories whose size is a decision; ``objective``: what the cost of a ``bank``
+    counts, ``bytes`` placed there or its ``size``. ``move_cost``: what a moved byte costs in bytes of peak.
+    ``out_format``: the form of ``out`` where its ending does not tell. ``out``: a file for the plan as CSV; ``plot``:
+    a picture of the packing.
     """
 
     capacity: str | int | None = None
@@ -168,7 +168,8 @@ class Allocation(Shown):
         if problem.rules.moves:
             answer |= {
                 "moves": [
-                    {"id": str(problem.ids[m.buffer]), "time": m.time, "offset": m.offset} for m in result.moves
+                    {"id": str(problem.ids[m.buffer]), "time": m.time, "offset": m.offset}
+                    for m in result.moves
                 ],
                 "moved_bytes": result.moved_bytes,
                 "cost": result.cost,
@@ -208,7 +209,9 @@ class Allocation(Shown):
         if problem.rules.moves and result.offsets is not None:
             lines.append(("moved", f"{size(result.moved_bytes)} in {len(result.moves)} moves"))
             if result.cost is not None:
-                lines.append(("cost of moves and peak", f"{result.cost:g}, lower bound {result.cost_bound:g}"))
+                lines.append(
+                    ("cost of moves and peak", f"{result.cost:g}, lower bound {result.cost_bound:g}")
+                )
         own = self.own_peak()
         if own is not None:
             lines.append(("peak of the file's own plan", size(own)))
@@ -291,11 +294,19 @@ class BankAllocation(Shown):
         plan = self.plan
         title = f"banks: {plan.status}, cost {plan.cost:g}, lower bound {plan.bound:g}"
         peaks = tuple(
-            (b.name, b.capacity if b.capacity < _NO_CAPACITY else "free", peak, b.cost_per_byte, b.cost_per_size_byte)
+            (
+                b.name,
+                b.capacity if b.capacity < _NO_CAPACITY else "free",
+                peak,
+                b.cost_per_byte,
+                b.cost_per_size_byte,
+            )
             for b, peak in plan.peaks(list(self.banks))
         )
         return (
-            Table(title, ("bank", "capacity", "peak", "cost per byte placed", "cost per byte of size"), peaks),
+            Table(
+                title, ("bank", "capacity", "peak", "cost per byte placed", "cost per byte of size"), peaks
+            ),
             Table("plan", ("id", "bank", "offset", "size"), self.rows()[:SHOWN_ROWS]),
         )
 
@@ -364,7 +375,7 @@ def _with_wishes(problem: AllocationProblem, chosen: AllocOptions) -> Allocation
 def _in_banks(problem: AllocationProblem, chosen: AllocOptions, source: Path) -> BankAllocation:
     from mapping.allocation.banks import parse_arena, parse_bank, solve_banks
 
-    banks = [parse_bank(text) for text in chosen.bank or ()]
+    banks = [parse_bank(text, problem.rules.pools) for text in chosen.bank or ()]
     if chosen.objective == "size":
         banks = [replace(bank, cost_per_byte=0.0, cost_per_size_byte=bank.cost_per_byte) for bank in banks]
     banks += [parse_arena(text) for text in chosen.arena or ()]
@@ -381,7 +392,9 @@ def _in_banks(problem: AllocationProblem, chosen: AllocOptions, source: Path) ->
         from mapping.allocation.plan_forms import Plan, write_plan
 
         names = tuple(banks[b].name for b in plan.bank)
-        write_plan(Path(chosen.out), chosen.out_format, Plan(problem, tuple(plan.offsets.tolist()), names, ()), source)
+        write_plan(
+            Path(chosen.out), chosen.out_format, Plan(problem, tuple(plan.offsets.tolist()), names), source
+        )
     return found
 
 
@@ -470,7 +483,7 @@ def _write(problem: AllocationProblem, result: AllocationResult, chosen: AllocOp
     if chosen.out is not None:
         from mapping.allocation.plan_forms import Plan, write_plan
 
-        plan = Plan(problem, tuple(result.offsets.tolist()), (), result.moves)
+        plan = Plan(problem, tuple(result.offsets.tolist()), (), result.moves, chosen.pack_index)
         write_plan(Path(chosen.out), chosen.out_format, plan, source)
     if chosen.plot is not None:
         from mapping.allocation.picture import draw
