@@ -89,12 +89,12 @@ def solve_with_rules(
         if problem.rules.moves and (capacity is not None or move_cost > 0 or engine == "mip"):
             return _moving(problem, root, capacity, engine, budget, seed, move_cost)
         model = model_of(problem, root)
-        found = search(model, capacity, "greedy" if engine == "mip" else engine, budget)
-        if engine == "mip" and found.offsets is None:
-            found = search(model, None, "search", budget, share=_SHARE)
+        best = search(model, capacity, "greedy" if engine == "mip" else engine, budget)
+        if engine == "mip" and best.offsets is None:
+            best = search(model, None, "search", budget, share=_SHARE)
         if engine == "mip":
-            found = refined(model, found, capacity, 0.0, budget, seed)
-        return plan_of(problem, model, found, capacity, budget, seed)
+            best = refined(model, best, capacity, 0.0, budget, seed)
+        return plan_of(problem, model, best, capacity, budget, seed)
     raise AssertionError("a solve ended without an answer")
 
 

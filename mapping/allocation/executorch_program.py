@@ -16,7 +16,7 @@ of ``MemoryPlanningPass``. Fields: schema/program.fbs (github.com/pytorch/execut
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
@@ -182,8 +182,15 @@ def _walk(
             raise bad_input(f"found an instruction of kind {kind}, which is not known", file=file, path=where)
         if kind in (_KERNEL, _DELEGATE):
             args = table.integers(1)
-            written = _results(args) if kind == _KERNEL else None
-            _step(reading, moment, args, written, file, where)
+            written = _results(args, reading.lists) if kind == _KERNEL else None
+            if (
+                kind == _KERNEL
+                and written is None
+                and any(k not in reading.first for k in reading.named(args))
+            ):
+                told = "names tensors for the first time and does not tell which of them it writes"
+                raise bad_input(told, file=file, path=where)
+            _step(reading, moment, args, () if kind == _KERNEL and written is None else written, file, where)
         elif kind == _MOVE and reading.named((table.number(0, "i"), table.number(1, "i"))):
             raise bad_input("moves a planned tensor; expected straight instructions", file=file, path=where)
         elif kind == _JUMP and table.number(1, "i") <= moment:
@@ -200,12 +207,22 @@ def _walk(
     return end
 
 
-def _results(args: Sequence[int]) -> tuple[int, ...]:
-    """What a kernel writes anew: the arguments at the end that the list repeats as what is returned."""
-    for count in range(len(args) // 2, 0, -1):
-        if args[-count:] == args[-2 * count : -count]:
-            return tuple(args[-count:])
-    return ()
+def _results(args: Sequence[int], lists: Mapping[int, tuple[int, ...]]) -> tuple[int, ...] | None:
+    """What a kernel writes anew: its last arguments that the list names again as what is returned.
+
+    One result stands there twice, several are followed by a list of them, a list by its like. A kernel that returns an
+    argument of its own (in place) writes nothing anew; None where neither is so.
+    """
+    if not args:
+        return ()
+    last, before = args[-1], args[:-1]
+    if last in lists:
+        made = lists[last]
+        twin = bool(before) and lists.get(before[-1]) == made
+        return made if twin or (made and tuple(before[-len(made) :]) == made) else None
+    if before and before[-1] == last:
+        return (last,)
+    return () if last in before else None
 
 
 def _step(

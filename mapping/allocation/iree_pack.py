@@ -68,7 +68,7 @@ def placed_text(
     value = pack.label.rpartition(" ")[2]
     ends = [offset + buffer.size for offset, buffer in zip(offsets, pack.buffers, strict=True)]
     whole = -(-max(ends, default=0) // ALIGNMENT) * ALIGNMENT
-    stem = f"{value}_place"
+    stem = f"%place_{value[1:]}"
     while f"{stem}_" in text:
         stem += "d"
     lines = text.splitlines(keepends=True)

@@ -154,6 +154,10 @@ def _unjoined(
     model: str,
 ) -> list[Problem]:
     """What stands in one of the two files alone, and what they tell differently."""
+    unnamed = sum(not node.name for node in graph.node)
+    if unnamed:
+        told = f"{unnamed} of {len(graph.node)} operators have no names, by which a profile is joined"
+        return [Problem(f"{told}; name them before the session is made", model)]
     problems: list[Problem] = []
     seen: set[str] = set()
     for row in ran:

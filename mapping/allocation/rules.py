@@ -160,13 +160,13 @@ def may_share(n: int, rules: Rules) -> set[Pair]:
     for out, into in rules.inside:
         above.setdefault(root_of(parent, out), set()).add(root_of(parent, into))
     found = {pair for a, b in rules.shared for pair in ((a, b), (b, a))}
-    for group, listed in members.items():
-        seen, waiting = {group}, [group]
+    for node, listed in members.items():
+        seen, waiting = {node}, [node]
         while waiting:
             for higher in above.get(waiting.pop(), ()):
                 if higher not in seen:
                     seen.add(higher)
                     waiting.append(higher)
-        kin = [i for node in seen for i in members[node]]
+        kin = [i for reached in seen for i in members[reached]]
         found |= {pair for a in listed for b in kin if a != b for pair in ((a, b), (b, a))}
     return found
