@@ -18,29 +18,29 @@ __all__ = ["place_greedily", "search_by_order"]
 
 
 @compiled
-def _raised(s, at, high, align, fixed, step):  # type: ignore[no-untyped-def]
+def _raised(s, at, high, align, fixed, step, step_ptr):  # type: ignore[no-untyped-def]
     """The least allowed offset of a storage at or above ``at``; some offset above ``high`` where none is below."""
     if fixed[s] >= 0 and at > fixed[s]:
         return np.int64(1) << 61
     if fixed[s] >= 0:
         at = fixed[s]
-        for r in range(len(step)):
-            if step[r, 0] == s and at // step[r, 2] != (at + step[r, 1] - 1) // step[r, 2]:
+        for r in range(step_ptr[s], step_ptr[s + 1]):
+            if at // step[r, 2] != (at + step[r, 1] - 1) // step[r, 2]:
                 return np.int64(1) << 61
         return at
     moved = True
     while moved and at <= high:
         moved = False
         at = -(-at // align[s]) * align[s]
-        for r in range(len(step)):
-            if step[r, 0] == s and at // step[r, 2] != (at + step[r, 1] - 1) // step[r, 2]:
+        for r in range(step_ptr[s], step_ptr[s + 1]):
+            if at // step[r, 2] != (at + step[r, 1] - 1) // step[r, 2]:
                 at = (at // step[r, 2] + 1) * step[r, 2]
                 moved = True
     return at
 
 
 @compiled
-def _lift(least, highest, align, fixed, pair, slack, step, below):  # type: ignore[no-untyped-def]
+def _lift(least, highest, align, fixed, pair, slack, step, step_ptr, below):  # type: ignore[no-untyped-def]
     """Lift offsets to the fixed point of the decisions; False when one exceeds its highest."""
     moved = True
     while moved:
@@ -52,19 +52,19 @@ def _lift(least, highest, align, fixed, pair, slack, step, below):  # type: igno
             if below[q] == 2:
                 a, b, reach = pair[q, 1], pair[q, 0], pair[q, 3]
             if least[b] < least[a] + reach:
-                least[b] = _raised(b, least[a] + reach, highest[b], align, fixed, step)
+                least[b] = _raised(b, least[a] + reach, highest[b], align, fixed, step, step_ptr)
                 if least[b] > highest[b]:
                     return False
                 moved = True
         for r in range(len(slack)):
             inner, outer = slack[r, 0], slack[r, 1]
             if least[inner] < least[outer] + slack[r, 2]:
-                least[inner] = _raised(inner, least[outer] + slack[r, 2], highest[inner], align, fixed, step)
+                least[inner] = _raised(inner, least[outer] + slack[r, 2], highest[inner], align, fixed, step, step_ptr)
                 if least[inner] > highest[inner]:
                     return False
                 moved = True
             if least[outer] < least[inner] - slack[r, 3]:
-                least[outer] = _raised(outer, least[inner] - slack[r, 3], highest[outer], align, fixed, step)
+                least[outer] = _raised(outer, least[inner] - slack[r, 3], highest[outer], align, fixed, step, step_ptr)
                 if least[outer] > highest[outer]:
                     return False
                 moved = True
@@ -72,8 +72,11 @@ def _lift(least, highest, align, fixed, pair, slack, step, below):  # type: igno
 
 
 @compiled
-def search_by_order(highest, align, fixed, pair, slack, step, node_limit, stop):  # type: ignore[no-untyped-def]
-    """Search for offsets with offset <= highest; returns (status, nodes, offsets)."""
+def search_by_order(highest, align, fixed, pair, slack, step, step_ptr, node_limit, stop):  # type: ignore[no-untyped-def]
+    """Search for offsets with offset <= highest; returns (status, nodes, offsets).
+
+    ``step[step_ptr[s]:step_ptr[s + 1]]`` are the boundaries of storage ``s``.
+    """
     n, pairs = len(highest), len(pair)
     least = np.zeros((pairs + 2, n), np.int64)
     below = np.zeros(pairs, np.int64)
@@ -81,10 +84,10 @@ def search_by_order(highest, align, fixed, pair, slack, step, node_limit, stop):
     tried = np.zeros(pairs + 2, np.int64)
     nodes = 0
     for s in range(n):
-        least[0, s] = _raised(s, np.int64(0), highest[s], align, fixed, step)
+        least[0, s] = _raised(s, np.int64(0), highest[s], align, fixed, step, step_ptr)
         if least[0, s] > highest[s]:
             return NONE, nodes, least[0]
-    if not _lift(least[0], highest, align, fixed, pair, slack, step, below):
+    if not _lift(least[0], highest, align, fixed, pair, slack, step, step_ptr, below):
         return NONE, nodes, least[0]
     d = 0
     while d >= 0:
@@ -117,14 +120,14 @@ def search_by_order(highest, align, fixed, pair, slack, step, node_limit, stop):
         below[q] = 1 if first == (tried[d] == 0) else 2
         tried[d] += 1
         least[d + 1] = least[d]
-        if _lift(least[d + 1], highest, align, fixed, pair, slack, step, below):
+        if _lift(least[d + 1], highest, align, fixed, pair, slack, step, step_ptr, below):
             d += 1
             chosen[d] = -1
     return NONE, nodes, least[0]
 
 
 @compiled
-def place_greedily(order, align, fixed, pair, near_ptr, near, slack, step):  # type: ignore[no-untyped-def]
+def place_greedily(order, align, fixed, pair, near_ptr, near, slack, step, step_ptr):  # type: ignore[no-untyped-def]
     """Place storages in an order, each as low as it goes; returns (whether all found a place, offsets).
 
     ``near[near_ptr[s]:near_ptr[s + 1]]`` are the rows of ``pair`` with storage ``s``.
@@ -147,7 +150,7 @@ def place_greedily(order, align, fixed, pair, near_ptr, near, slack, step):  # t
             if slack[r, 1] == s and at[slack[r, 0]] >= 0:
                 low = max(low, at[slack[r, 0]] - slack[r, 3])
                 high = min(high, at[slack[r, 0]] - slack[r, 2])
-        here = _raised(s, low, high, align, fixed, step)
+        here = _raised(s, low, high, align, fixed, step, step_ptr)
         moved = True
         while moved and here <= high:
             moved = False
@@ -160,7 +163,7 @@ def place_greedily(order, align, fixed, pair, near_ptr, near, slack, step):  # t
                 under = pair[q, 3] if pair[q, 0] == s else pair[q, 2]
                 # ``over``: distance when this one lies below the other; ``under``: when it lies above.
                 if here + over > at[other] and here < at[other] + under:
-                    here = _raised(s, at[other] + under, high, align, fixed, step)
+                    here = _raised(s, at[other] + under, high, align, fixed, step, step_ptr)
                     moved = True
         if here > high:
             return False, at

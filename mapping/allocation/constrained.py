@@ -9,6 +9,7 @@ bytes and the best plan; with a cost of moves, or ``engine="mip"``, :mod:`mappin
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 
 from hw_configs.problems import bad_input
 from mapping.allocation.constrained_mip import refined
+from mapping.allocation.instance import MOST_WINDOWED
 from mapping.allocation.problem import AllocationProblem, Gap
 from mapping.allocation.result import AllocationResult, Status
 from mapping.allocation.rules import NO_RULES
@@ -54,7 +56,12 @@ def one_arena(problem: AllocationProblem) -> int | None:
 
 def least_peak_bound(problem: AllocationProblem) -> int:
     """A proven lower bound on the peak of every plan of a problem with rules, in bytes."""
-    return model_of(problem, groups_of(problem)).bound
+    from mapping.allocation.solving import lower_bound
+
+    root = groups_of(problem)
+    if pins_that_clash(problem, root) is None and _is_plain(problem, root):
+        return lower_bound(plain_storages(problem, root)[0])
+    return model_of(problem, root).bound
 
 
 def solve_with_rules(
@@ -116,6 +123,9 @@ def _reduced(
     from mapping.allocation.solving import solve
 
     plain, members = plain_storages(problem, root)
+    if plain.gaps and len(plain) > MOST_WINDOWED:
+        model = model_of(problem, root)
+        return plan_of(problem, model, search(model, capacity, engine, budget), capacity, budget, seed)
     limits = {"time_limit_s": budget.seconds_left(), "max_nodes": budget.max_nodes}
     found = solve(plain, capacity, engine=engine, seed=seed, **limits)  # type: ignore[arg-type]
     offsets = None
@@ -134,32 +144,39 @@ def plain_storages(
     problem: AllocationProblem, root: list[int]
 ) -> tuple[AllocationProblem, list[tuple[int, ...]]]:
     """Each storage as one buffer with gaps, pairs kept apart sharing a moment behind all lives; and its members."""
-    model = model_of(problem, root, moving=False)
-    of = {i: s for s, group in enumerate(model.members) for i in group}
+    groups: dict[int, list[int]] = {}
+    for i in range(len(problem)):
+        groups.setdefault(root[i], []).append(i)
+    members = [tuple(group) for group in groups.values()]
+    of = {i: s for s, group in enumerate(members) for i in group}
     end = int(problem.upper.max()) if len(problem) else 0
     extra: dict[int, dict[int, int]] = {}
     for k, (a, b) in enumerate(problem.rules.separate):
         for i in (a, b):
             if problem.spans(i):
                 extra.setdefault(of[i], {})[end + k] = int(problem.size[i])
-    rows = [_storage(problem, group, extra.get(s, {})) for s, group in enumerate(model.members)]
-    names = [
-        "+".join(str(problem.ids[i]) for i in group[:4]) + "+..." * (len(group) > 4)
-        for group in model.members
-    ]
+    rows = [_storage(problem, group, extra.get(s, {})) for s, group in enumerate(members)]
+    alignment, fixed = problem.alignment, problem.fixed
     plain = AllocationProblem(
         np.array([row[0] for row in rows], np.int64),
         np.array([row[1] for row in rows], np.int64),
-        np.array([max(int(problem.size[i]) for i in group) for group in model.members], np.int64),
-        model.align * model.unit,
-        np.where(model.fixed >= 0, model.fixed * model.unit, -1),
+        np.array([max(int(problem.size[i]) for i in group) for group in members], np.int64),
+        np.array(
+            [math.lcm(*(int(alignment[i]) for i in group if fixed[i] < 0)) for group in members], np.int64
+        ),
+        np.array([max(int(fixed[i]) for i in group) for group in members], np.int64),
         np.full(len(rows), -1, np.int64),
         {s: row[2] for s, row in enumerate(rows) if row[2]},
-        tuple(names),
+        tuple(_label(problem, group) for group in members),
         problem.name,
         NO_RULES,
     )
-    return plain, list(model.members)
+    return plain, members
+
+
+def _label(problem: AllocationProblem, group: tuple[int, ...]) -> str:
+    """A storage's name: those of its first members."""
+    return "+".join(str(problem.ids[i]) for i in group[:4]) + "+..." * (len(group) > 4)
 
 
 def _storage(

@@ -12,10 +12,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hw_configs.problems import bad_input
 from mapping.allocation.problem import AllocationProblem, Span
 from mapping.allocation.result import Explanation
 from mapping.allocation.rules import may_share, root_of
@@ -23,6 +25,8 @@ from mapping.allocation.rules import may_share, root_of
 __all__ = ["StorageModel", "groups_of", "model_of", "pins_that_clash"]
 
 Ints = NDArray[np.int64]
+MOST_PAIRS: Final = 3_000_000
+"""Pairs that a model takes; it lists each (10^4 buffers, 300 at a time)."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,10 @@ class StorageModel:
 
     def __len__(self) -> int:
         return len(self.members)
+
+    def step_ptr(self) -> Ints:
+        """Where the rows of ``step`` of each storage begin, and the end."""
+        return np.searchsorted(self.step[:, 0], np.arange(len(self) + 1)).astype(np.int64)
 
     def cost(self, offsets: Ints | None, capacity: int | None, move_cost: float) -> float:
         """What a plan costs: bytes moved below a capacity, else the peak and its moves; infinite without a plan."""
@@ -209,6 +217,9 @@ def _pairs(
                     (t, other.window_lower, other.window_upper),
                 )
         alive.append((span, s, i))
+        if len(reach) > MOST_PAIRS:
+            told = f"more than {MOST_PAIRS} pairs of buffers meet, too many under boundaries, shares, places or moves"
+            raise bad_input(told, path=problem.name or None)
     where: dict[int, list[int]] = {}
     for s, listed in enumerate(parts):
         for part in listed:

@@ -108,7 +108,8 @@ def _ask(model: StorageModel, found: Found, capacity: int, nodes: int, budget: B
         found.lower = max(found.lower, int(model.size.max()))
         return False
     status, used, offsets = budget.call(
-        search_by_order, highest, model.align, model.fixed, model.pair, model.slack, model.step, limit, budget.stop,
+        search_by_order, highest, model.align, model.fixed, model.pair, model.slack, model.step,
+        model.step_ptr(), limit, budget.stop,
         long=nodes > _LONG_CALL_NODES,
     )  # fmt: skip
     budget.nodes += used
@@ -137,11 +138,12 @@ def _greedy(model: StorageModel, found: Found, goal: int | None, budget: Budget)
     )
     keys = {"size": -model.size, "crowd": -crowd, "degree": -np.diff(ptr), "index": index}
     for label, key in keys.items():
-        if budget.spent:
+        # One plan there must be, also where making the model took all the time.
+        if budget.spent and label != "size":
             return
         order = np.lexsort((index, -model.size, key))
         whole, offsets = place_greedily(
-            order, model.align, model.fixed, model.pair, ptr, near, model.slack, model.step
+            order, model.align, model.fixed, model.pair, ptr, near, model.slack, model.step, model.step_ptr()
         )
         if not whole or broken(model, offsets):
             continue
@@ -186,8 +188,8 @@ def plan_of(
         interrupted=budget.interrupted,
     )  # fmt: skip
     if found.never:
-        told = "the rules contradict each other at any capacity"
-        why = Explanation("pins", tuple(range(len(problem)))[:0], told, False)
+        told = "the rules and pins contradict each other at any capacity"
+        why = Explanation("pins", (), told, False)
         return replace(base, status="infeasible", explanation=why)
     status: Status = "infeasible" if capacity is not None and bound > capacity else "unknown"
     if found.offsets is None:

@@ -4,7 +4,8 @@ Two forms: what ``tvm.ir.save_json`` writes of a list or map of ``tir.usmp.Buffe
 rows under ``buffer_infos``, each with ``name_hint`` (or ``name``), ``size_bytes``, ``alignment``, ``conflicts``
 (names) and ``pool_candidates`` (names, or objects with ``pool_name`` and ``size_hint_bytes``). There are no lives:
 buffers conflict or do not, and :mod:`mapping.allocation.conflict_lives` gives them lives that say the same. Pools are
-banks; a size hint below 0 is none. Fields: include/tvm/tir/usmp/utils.h of TVM 0.8 to 0.18 (github.com/apache/tvm).
+banks; a size hint below 0 is none. Fields: include/tvm/tir/usmp/utils.h of TVM releases that had it
+(github.com/apache/tvm).
 """
 
 from __future__ import annotations

@@ -318,7 +318,8 @@ def solve_alloc(buffers: str | Path, **options: Unpack[AllocChoices]) -> Allocat
     """Give every buffer an address, below a capacity or with the least peak, and say what was proved.
 
     ``buffers`` is a MiniMalloc CSV, a malloc/free trace, a PyTorch memory snapshot, an XLA dump, a TensorFlow Lite
-    model, IREE's text before its slices are laid out, or an arena plan;
+    model, IREE's text before its slices are laid out, an ExecuTorch programme, a profile of ONNX Runtime, TVM's buffer
+    infos, or an arena plan;
     options are the fields of :class:`AllocOptions`. An answer without a plan says so in its status;
     :meth:`Allocation.insist` raises for it.
     Raises ``InputError`` for bad input.
@@ -367,6 +368,8 @@ def _with_wishes(problem: AllocationProblem, chosen: AllocOptions) -> Allocation
         problem = aligned(problem, _limit(str(chosen.alignment), "--alignment", 1))
     if chosen.boundary is not None:
         problem = within_boundary(problem, _limit(str(chosen.boundary), "--boundary", 1))
+    if chosen.near is not None and problem.rules.moves:
+        raise bad_input("buffers that move have several places; an earlier plan has one", path="--near")
     if chosen.move_cost > 0 and not problem.rules.moves:
         raise bad_input("no buffer may move; expected a column 'moves'", path="--move-cost")
     return problem
@@ -423,6 +426,8 @@ def _insist_on_room(problem: AllocationProblem, banks: Sequence[Bank], chosen: A
         if int(problem.size[i]) > largest and problem.spans(i):
             needs = f"buffer {problem.ids[i]!r} has {int(problem.size[i])} bytes"
             raise InfeasibleError(f"infeasible (proved): {needs}, the largest bank {largest}")
+    if problem.rules.alias or problem.rules.inside or problem.rules.shared:
+        return  # what shares bytes does not count once each
     most, together = _most_live(problem), sum(bank.capacity for bank in banks)
     if most > together:
         raise InfeasibleError(
@@ -488,4 +493,21 @@ def _write(problem: AllocationProblem, result: AllocationResult, chosen: AllocOp
     if chosen.plot is not None:
         from mapping.allocation.picture import draw
 
-        draw(problem, result.offsets.tolist(), Path(chosen.plot), capacity=result.capacity_bytes)
+        shown, offsets = _as_placed(problem, result)
+        draw(shown, offsets, Path(chosen.plot), capacity=result.capacity_bytes)
+
+
+def _as_placed(problem: AllocationProblem, result: AllocationResult) -> tuple[AllocationProblem, list[int]]:
+    """What a picture shows: each place of a buffer that moves as a buffer of its own."""
+    from mapping.allocation import AllocationProblem, Buffer
+    from mapping.allocation.check_rules import places_of
+
+    assert result.offsets is not None
+    offsets = result.offsets.tolist()
+    if not result.moves:
+        return problem, offsets
+    rows = [
+        (i, place) for i in range(len(problem)) for place in places_of(problem, i, offsets[i], result.moves)
+    ]
+    parts = [Buffer(str(problem.ids[i]), begin, end, high - low) for i, (begin, end, low, high) in rows]
+    return AllocationProblem.of(parts, problem.name), [place[2] for _, place in rows]

@@ -243,7 +243,10 @@ def test_from_the_command_line(tmp_path: Path, dumps: Path) -> None:
     assert (bytes_placed["cost"], size["cost"]) == (12.0, 12.0)
     mover = tmp_path / "m.csv"
     mover.write_text("id,lower,upper,size,offset,moves\na,0,2,4,0,\nb,0,6,2,,3\nc,4,6,6,,\nd,0,2,2,6,\n")
-    answer = solve_alloc(mover, capacity=8)
+    answer = solve_alloc(mover, capacity=8, plot=tmp_path / "m.svg")
+    assert (tmp_path / "m.svg").exists()
+    with pytest.raises(InputError, match="several places"):
+        solve_alloc(mover, capacity=8, near=mover)
     assert answer.as_json()["moved_bytes"] == 2
     assert "moved" in str(answer.shown_tables())
     with pytest.raises(InputError, match="no buffer may move"):
