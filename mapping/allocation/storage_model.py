@@ -52,10 +52,6 @@ class StorageModel:
     def __len__(self) -> int:
         return len(self.members)
 
-    def step_ptr(self) -> Ints:
-        """Where the rows of ``step`` of each storage begin, and the end."""
-        return np.searchsorted(self.step[:, 0], np.arange(len(self) + 1)).astype(np.int64)
-
     def cost(self, offsets: Ints | None, capacity: int | None, move_cost: float) -> float:
         """What a plan costs: bytes moved below a capacity, else the peak and its moves; infinite without a plan."""
         if offsets is None:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from hw_configs.problems import PhysicsError
 from mapping.allocation.by_offset import FOUND, LIMIT, NONE
-from mapping.allocation.by_order import place_greedily, search_by_order
+from mapping.allocation.by_order import Places, place_greedily, search_by_order
 from mapping.allocation.check import check, peak_of
 from mapping.allocation.problem import AllocationProblem
 from mapping.allocation.result import AllocationResult, Explanation, Move, Status
@@ -108,9 +108,7 @@ def _ask(model: StorageModel, found: Found, capacity: int, nodes: int, budget: B
         found.lower = max(found.lower, int(model.size.max()))
         return False
     status, used, offsets = budget.call(
-        search_by_order, highest, model.align, model.fixed, model.pair, model.slack, model.step,
-        model.step_ptr(), limit, budget.stop,
-        long=nodes > _LONG_CALL_NODES,
+        search_by_order, _places(model), highest, limit, budget.stop, long=nodes > _LONG_CALL_NODES,
     )  # fmt: skip
     budget.nodes += used
     if status == FOUND:
@@ -125,26 +123,31 @@ def _ask(model: StorageModel, found: Found, capacity: int, nodes: int, budget: B
     return False
 
 
+def _places(model: StorageModel) -> Places:
+    """The model as the kernels take it."""
+    owner = model.pair[:, :2].ravel(order="F")
+    by_owner = np.argsort(owner, kind="stable")
+    each = np.arange(len(model) + 1)
+    near_ptr = np.searchsorted(owner[by_owner], each).astype(np.int64)
+    near = (by_owner % max(len(model.pair), 1)).astype(np.int64)
+    step_ptr = np.searchsorted(model.step[:, 0], each).astype(np.int64)
+    return Places(model.align, model.fixed, model.pair, model.slack, model.step, step_ptr, near, near_ptr)
+
+
 def _greedy(model: StorageModel, found: Found, goal: int | None, budget: Budget) -> None:
     """The lowest of some greedy plans."""
-    rows = model.pair[:, :2]
-    owner = rows.ravel(order="F")
-    by_owner = np.argsort(owner, kind="stable")
-    ptr = np.searchsorted(owner[by_owner], np.arange(len(model) + 1)).astype(np.int64)
-    near = (by_owner % max(len(rows), 1)).astype(np.int64)
+    places, rows = _places(model), model.pair[:, :2]
     index = np.arange(len(model))
     crowd = np.bincount(rows[:, 0], model.size[rows[:, 1]], len(model)) + np.bincount(
         rows[:, 1], model.size[rows[:, 0]], len(model)
     )
-    keys = {"size": -model.size, "crowd": -crowd, "degree": -np.diff(ptr), "index": index}
+    keys = {"size": -model.size, "crowd": -crowd, "degree": -np.diff(places.near_ptr), "index": index}
     for label, key in keys.items():
         # One plan there must be, also where making the model took all the time.
         if budget.spent and label != "size":
             return
         order = np.lexsort((index, -model.size, key))
-        whole, offsets = place_greedily(
-            order, model.align, model.fixed, model.pair, ptr, near, model.slack, model.step, model.step_ptr()
-        )
+        whole, offsets = place_greedily(places, order)
         if not whole or broken(model, offsets):
             continue
         if found.offsets is None or model.top(offsets) < model.top(found.offsets):
