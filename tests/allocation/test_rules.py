@@ -9,10 +9,13 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from hw_configs.problems import InputError
+from hw_configs.problems import InputError, PhysicsError
 from mapping.allocation import AllocationProblem, Buffer, check, lower_bound, peak_of, solve
 from mapping.allocation.result import Move
 from mapping.allocation.rules import Rules
+from mapping.allocation.storage_model import groups_of, model_of
+from mapping.allocation.storage_search import broken, plan_of, search
+from mapping.deadline import Budget
 
 
 def least_peak_by_trying(problem: AllocationProblem, most: int) -> int | None:
@@ -231,3 +234,44 @@ def test_a_pair_kept_apart_counts_its_own_bytes_not_those_of_its_aliases() -> No
     problem = AllocationProblem.of(listed, rules=Rules(alias=((0, 1),), separate=((0, 2),)))
     found = solve(problem)
     assert (found.status, found.peak_bytes) == ("optimal", 4)
+
+
+def test_a_plan_that_breaks_a_promise_trips_the_guard() -> None:
+    listed = [Buffer("a", 0, 2, 4, 2), Buffer("b", 1, 3, 2), Buffer("c", 1, 3, 2, offset=8)]
+    problem = AllocationProblem.of(listed, rules=Rules(boundary={0: 8}, inside=((1, 0),), separate=((0, 2),)))
+    model = model_of(problem, groups_of(problem))
+    good = search(model, None, "auto", Budget(None, 1000))
+    assert good.offsets is not None
+    assert not broken(model, good.offsets)
+    scale = 8 // model.unit
+    for s, place in ((0, scale), (1, scale), (2, 0), (0, scale // 2 + 1), (0, -1)):
+        wrong = good.offsets.copy()
+        wrong[s] = place
+        assert broken(model, wrong)
+        with pytest.raises(PhysicsError, match="does not hold"):
+            plan_of(problem, model, replace(good, offsets=wrong), None, Budget(None, 1), 0)
+
+
+def test_a_bound_counts_only_bytes_that_no_pair_may_share() -> None:
+    listed = [Buffer("a", 0, 2, 5), Buffer("b", 0, 2, 4), Buffer("c", 0, 2, 3)]
+    rules = Rules(shared=((0, 1), (0, 2)))
+    problem = AllocationProblem.of(listed, rules=rules)
+    assert lower_bound(problem) == 5
+    found = solve(problem)
+    assert (found.status, found.peak_bytes, found.bound_bytes) == ("optimal", 7, 7)
+    assert solve(problem, 6).status == "infeasible"
+
+
+def test_pins_of_one_place_that_differ_are_told() -> None:
+    listed = [Buffer("a", 0, 2, 4, offset=0), Buffer("b", 3, 4, 4, offset=4), Buffer("c", 3, 4, 4, 3)]
+    found = solve(AllocationProblem.of(listed, rules=Rules(alias=((0, 1),))))
+    assert found.status == "infeasible"
+    assert found.explanation is not None
+    assert "have one place and are pinned at 0 and 4" in found.explanation.message
+    other = solve(AllocationProblem.of(listed[1:], rules=Rules(alias=((0, 1),))))
+    assert other.explanation is not None
+    assert "would not be aligned to 3" in other.explanation.message
+    clash = [Buffer("a", 0, 2, 4, offset=0), Buffer("b", 3, 4, 4, offset=2)]
+    never = solve(AllocationProblem.of(clash, rules=Rules(separate=((0, 1),), boundary={0: 8})))
+    assert never.status == "infeasible"
+    assert "None" not in str(never.explanation and never.explanation.message)
