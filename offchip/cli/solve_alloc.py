@@ -64,7 +64,9 @@ def alloc(
     memory_space: Annotated[
         int | None, typer.Option(help="Memory space of an XLA dump or .pte with several.")
     ] = None,
-    pack_index: Annotated[int | None, typer.Option(help="Pack of IREE's text with several.")] = None,
+    pack_index: Annotated[
+        int | None, typer.Option(help="Pack of IREE's text, method of a .pte, run of a profile.")
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option(

@@ -209,9 +209,8 @@ class Allocation(Shown):
         if problem.rules.moves and result.offsets is not None:
             lines.append(("moved", f"{size(result.moved_bytes)} in {len(result.moves)} moves"))
             if result.cost is not None:
-                lines.append(
-                    ("cost of moves and peak", f"{result.cost:g}, lower bound {result.cost_bound:g}")
-                )
+                label = "cost of peak and moves" if result.capacity_bytes is None else "least bytes moved"
+                lines.append((label, f"{result.cost:g}, lower bound {result.cost_bound:g}"))
         own = self.own_peak()
         if own is not None:
             lines.append(("peak of the file's own plan", size(own)))
@@ -234,7 +233,13 @@ class Allocation(Shown):
             if len(problem) > SHOWN_ROWS
             else ""
         )
-        return (proof, Table(f"plan{shown}", ("id", "lower", "upper", "size", "offset"), tuple(rows)))
+        plan = Table(f"plan{shown}", ("id", "lower", "upper", "size", "offset"), tuple(rows))
+        if not result.moves:
+            return (proof, plan)
+        moves = tuple(
+            (problem.ids[move.buffer], move.time, move.offset) for move in result.moves[:SHOWN_ROWS]
+        )
+        return (proof, plan, Table("moves", ("id", "at time", "to offset"), moves))
 
     def insist(self) -> None:
         """Raise ``InfeasibleError`` or ``NoAnswerError`` where there is no plan as asked for."""
