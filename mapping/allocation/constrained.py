@@ -102,7 +102,10 @@ def solve_with_rules(
         if engine == "mip":
             best = refined(model, best, capacity, 0.0, budget, seed)
         return plan_of(problem, model, best, capacity, budget, seed)
-    raise AssertionError("a solve ended without an answer")
+    # A second Ctrl-C ended the block.
+    return AllocationResult(
+        "unknown", None, 0, None, "none", budget.nodes, budget.elapsed, seed, capacity, None, True
+    )
 
 
 def _is_plain(problem: AllocationProblem, root: list[int]) -> bool:

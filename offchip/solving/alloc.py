@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypedDict, Unpack
 
@@ -12,17 +11,17 @@ from hw_configs.shown import Shown, Table
 from hw_configs.typed_fields import wrong_types
 from hw_configs.units import format_quantity
 from offchip.keywords import from_keywords
+from offchip.solving.bank_allocation import BankAllocation, most_live_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from mapping.allocation import AllocationProblem, AllocationResult
-    from mapping.allocation.banks import Bank, BankPlan
+    from mapping.allocation.banks import Bank
 
 __all__ = ["AllocOptions", "Allocation", "BankAllocation", "solve_alloc"]
 
 SHOWN_ROWS: Final = 30
-_NO_CAPACITY: Final = 2**60
 USUAL_SECONDS: Final = 60.0
 """The limit when neither seconds nor nodes are given."""
 
@@ -264,61 +263,6 @@ class Allocation(Shown):
             )
 
 
-@dataclass(frozen=True)
-class BankAllocation(Shown):
-    """A plan over several memories, with its cost and the bound on it."""
-
-    problem: AllocationProblem
-    banks: tuple[Bank, ...]
-    plan: BankPlan
-
-    def rows(self) -> tuple[tuple[str, str, int, int], ...]:
-        """Buffer, bank, offset and bytes of each buffer."""
-        p, plan = self.problem, self.plan
-        return tuple(
-            (str(p.ids[i]), self.banks[plan.bank[i]].name, int(plan.offsets[i]), int(p.size[i]))
-            for i in range(len(p))
-        )
-
-    def as_json(self) -> dict[str, Any]:
-        """The answer as plain data."""
-        peaks = self.plan.peaks(list(self.banks))
-        return {
-            "status": self.plan.status,
-            "cost": self.plan.cost,
-            "bound": self.plan.bound,
-            "banks": {
-                bank.name: {"capacity": bank.capacity if bank.capacity < _NO_CAPACITY else None, "peak": peak}
-                for bank, peak in peaks
-            },
-            "placement": {name: {"bank": bank, "offset": offset} for name, bank, offset, _ in self.rows()},
-        }
-
-    def shown_tables(self) -> tuple[Table, ...]:
-        """The banks, and the plan's first rows."""
-        plan = self.plan
-        title = f"banks: {plan.status}, cost {plan.cost:g}, lower bound {plan.bound:g}"
-        peaks = tuple(
-            (
-                b.name,
-                b.capacity if b.capacity < _NO_CAPACITY else "free",
-                peak,
-                b.cost_per_byte,
-                b.cost_per_size_byte,
-            )
-            for b, peak in plan.peaks(list(self.banks))
-        )
-        return (
-            Table(
-                title, ("bank", "capacity", "peak", "cost per byte placed", "cost per byte of size"), peaks
-            ),
-            Table("plan", ("id", "bank", "offset", "size"), self.rows()[:SHOWN_ROWS]),
-        )
-
-    def insist(self) -> None:
-        """There is a plan, or there would be no answer."""
-
-
 def solve_alloc(buffers: str | Path, **options: Unpack[AllocChoices]) -> Allocation | BankAllocation:
     """Give every buffer an address, below a capacity or with the least peak, and say what was proved.
 
@@ -433,22 +377,11 @@ def _insist_on_room(problem: AllocationProblem, banks: Sequence[Bank], chosen: A
             raise InfeasibleError(f"infeasible (proved): {needs}, the largest bank {largest}")
     if problem.rules.alias or problem.rules.inside or problem.rules.shared:
         return  # what shares bytes does not count once each
-    most, together = _most_live(problem), sum(bank.capacity for bank in banks)
+    most, together = most_live_bytes(problem), sum(bank.capacity for bank in banks)
     if most > together:
         raise InfeasibleError(
             f"infeasible (proved): {most} bytes are live at once, all banks together have {together}"
         )
-
-
-def _most_live(problem: AllocationProblem) -> int:
-    """Most bytes in use at once, whatever their addresses."""
-    change: dict[int, int] = {}
-    for i in range(len(problem)):
-        for span in problem.spans(i):
-            height = span.window_upper - span.window_lower
-            change[span.lower] = change.get(span.lower, 0) + height
-            change[span.upper] = change.get(span.upper, 0) - height
-    return max(accumulate(change[time] for time in sorted(change)), default=0)
 
 
 def _limit(text: str, option: str = "--capacity", least: int = 0) -> int:
