@@ -35,7 +35,7 @@ class Problem:
     """One thing that is wrong: where it stands, what was found there and what is expected.
 
     ``path`` is the dotted field (``memory.bandwidth``), ``line`` counts from 1. ``suggestion`` is the nearest
-    valid name, if one is near.
+    valid name, if one is near; ``known`` are all valid names, where they are worth a list, which is never cut.
     """
 
     message: str
@@ -43,6 +43,7 @@ class Problem:
     line: int | None = None
     path: str | None = None
     suggestion: str | None = None
+    known: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         where = _short(self.file or "")
@@ -50,6 +51,8 @@ class Problem:
             where += f":{self.line}"
         parts = [part for part in (where, self.path) if part]
         text = ": ".join([*parts, _short(self.message)])
+        if self.known:
+            text += f"; known: {', '.join(self.known)}"
         if self.suggestion is not None:
             text += f" (did you mean {self.suggestion!r}?)"
         return " ".join(text.split())

@@ -21,7 +21,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Budget", "OutOfTimeError", "running_budget"]
+__all__ = ["Budget", "OutOfTimeError", "Watch", "cut_off_after", "running_budget", "watching"]
 
 _OUTER: Final[ContextVar[Budget | None]] = ContextVar("running budget", default=None)
 """The budget of the solve that is running in this context; set and put back by :meth:`Budget.running` alone."""
@@ -32,8 +32,52 @@ def running_budget() -> Budget | None:
     return _OUTER.get()
 
 
+Watch = Callable[[float, float | None], None]
+"""Told of every better bound or plan of a solve: the proven bound, and the best plan's figure where there is one."""
+
+_WATCH: Final[ContextVar[Watch | None]] = ContextVar("who watches solves", default=None)
+
+
+@contextlib.contextmanager
+def watching(watch: Watch) -> Iterator[None]:
+    """Solves within the block tell ``watch`` how they come on; those that stand inside another solve do not."""
+    token = _WATCH.set(watch)
+    try:
+        yield
+    finally:
+        _WATCH.reset(token)
+
+
 class OutOfTimeError(Exception):
     """A step of a solve was given up because the solve has to end; the solve answers with what it has."""
+
+
+@contextlib.contextmanager
+def cut_off_after(seconds: float) -> Iterator[None]:
+    """Raises :class:`OutOfTimeError` in the block, wherever it is then, once so many seconds have passed.
+
+    For work that looks at no clock itself. Main thread only, and where nobody else waits for the alarm; elsewhere the
+    block just runs. A kernel or a foreign solver is let finish first.
+    """
+    mine = (
+        threading.current_thread() is threading.main_thread()
+        and hasattr(signal, "setitimer")
+        and signal.getsignal(signal.SIGALRM) is signal.SIG_DFL
+    )
+    if not mine:
+        yield
+        return
+
+    def end(*_: object) -> None:
+        raise OutOfTimeError
+
+    signal.signal(signal.SIGALRM, end)
+    signal.setitimer(signal.ITIMER_REAL, max(seconds, 1e-3))
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0.0)
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
 
 
 @dataclass(slots=True)
@@ -51,6 +95,7 @@ class Budget:
     nodes: int = 0
     interrupted: bool = False
     outer: Budget | None = field(default_factory=running_budget)
+    watch: Watch | None = field(default_factory=_WATCH.get)
     _start: float = field(default_factory=lambda: time.perf_counter())
     _timer: threading.Timer | None = None
     _pool: ThreadPoolExecutor | None = None
@@ -142,6 +187,11 @@ class Budget:
         if own is None or around is None:
             return around if own is None else own
         return min(own, around)
+
+    def report(self, bound: float, incumbent: float | None) -> None:
+        """Tell who watches what is proved and what is found so far; a solve inside another one keeps it to itself."""
+        if self.watch is not None and self.outer is None:
+            self.watch(bound, incumbent)
 
     @property
     def elapsed(self) -> float:

@@ -18,6 +18,7 @@ from simulator.accelerator.limits import beyond_engines, cannot_stream
 from simulator.cost.collective import COLLECTIVE_KINDS
 from simulator.plan import Collective, Compute, Plan, Task, Transfer
 from workloads.graph import PERSISTENT_ROLES, Graph, Operator
+from workloads.in_place import may_overwrite
 
 __all__ = ["Violation", "check"]
 
@@ -144,6 +145,8 @@ def _unknown_in_task(task: Task, graph: Graph, system: System) -> Iterator[Viola
         elif isinstance(task, Compute) and task.streamed and operator is not None:
             yield from (Violation(task.name, why) for why in cannot_stream(task, operator, node, system))
         yield from _measured(task, operator)
+    if isinstance(task, Compute) and operator is not None:
+        yield from _wrong_pairs(task, operator, graph)
     for tensor in task.addresses:
         if tensor not in made:
             yield Violation(task.name, f"gives an address to {tensor!r}, which it does not make")
@@ -160,6 +163,21 @@ def _measured(task: Compute | Collective, operator: Operator | None) -> Iterator
         yield Violation(task.name, f"takes the measured time of {operator.name!r}, which has none")
     if isinstance(task, Compute) and task.streamed:
         yield Violation(task.name, "takes a measured time and streams operands beside it")
+
+
+def _wrong_pairs(task: Compute, operator: Operator, graph: Graph) -> Iterator[Violation]:
+    """Outputs that may not be written over the input that the task names."""
+    if len(set(task.in_place.values())) < len(task.in_place):
+        yield Violation(task.name, "writes two outputs over one input")
+    for output, name in task.in_place.items():
+        if output not in operator.outputs or name not in operator.inputs:
+            yield Violation(task.name, f"writes {output!r} over {name!r}, which are not its output and input")
+        elif not may_overwrite(operator, graph.tensors, output, name):
+            yield Violation(
+                task.name, f"writes {output!r} over {name!r}, which {operator.name!r} does not allow"
+            )
+        elif name in task.streamed or task.addresses.get(output) is None:
+            yield Violation(task.name, f"writes {output!r} over {name!r}, which have no address here")
 
 
 def _hint(name: str, valid: Mapping[str, object]) -> str:
@@ -309,7 +327,10 @@ class _Paper:
 
 
 def _addresses_clash(plan: Plan, graph: Graph, system: System) -> Iterator[Violation]:
-    """No two copies with planned addresses share a byte while both live, in list order."""
+    """No two copies with planned addresses share a byte while both live, in list order.
+
+    An output written over an input begins when that one ends.
+    """
     lives: dict[str, list[_Life]] = {}
     for life in _planned_lives(plan, graph, system):
         if isinstance(life, Violation):
@@ -326,14 +347,18 @@ def _addresses_clash(plan: Plan, graph: Graph, system: System) -> Iterator[Viola
 
 def _overlaps(memory: str, entries: list[_Life]) -> Iterator[Violation]:
     """Sweep over list order; copies that live at once stand sorted by their first byte."""
-    # Ends come after begins of the same moment: a task's inputs and outputs live together.
-    moments = [(life.begin, 0, number) for number, life in enumerate(entries)]
-    moments += [(life.end, 1, number) for number, life in enumerate(entries)]
+    # Ends come after begins of the same moment: a task's inputs and outputs live together. What is written over an
+    # input begins after the end of that.
+    moments = [(life.begin, 2 if life.over else 0, number) for number, life in enumerate(entries)]
+    moments += [
+        (life.end, 3 if life.over and life.end == life.begin else 1, number)
+        for number, life in enumerate(entries)
+    ]
     present: list[tuple[int, int]] = []
-    for _, ends, number in sorted(moments):
+    for _, rank, number in sorted(moments):
         life = entries[number]
         place = bisect_left(present, (life.low, number))
-        if ends:
+        if rank % 2:
             present.pop(place)
             continue
         others = [entries[other] for _, other in present[max(place - 1, 0) : place + 1]]
@@ -354,6 +379,8 @@ class _Life:
     end: int
     low: int
     high: int
+    over: bool = False
+    """Written over an input of the task that makes it."""
 
 
 def _planned_lives(plan: Plan, graph: Graph, system: System) -> Iterator[_Life | Violation]:
@@ -378,6 +405,12 @@ def _planned_lives(plan: Plan, graph: Graph, system: System) -> Iterator[_Life |
             stated = task.addresses.get(tensor)
             if (tensor, memory) not in here:
                 born(tensor, memory, moment, moment, stated)
+                under = task.in_place.get(tensor) if isinstance(task, Compute) else None
+                life = here[tensor, memory]
+                if under is not None and life is not None:
+                    life.over, other = True, here.get((under, memory))
+                    if other is None or other.low != stated:
+                        yield Violation(task.name, f"writes {tensor!r} over {under!r}, which lies elsewhere")
                 continue
             life = here[tensor, memory]
             if stated is not None and (life is None or life.low != stated):

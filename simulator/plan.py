@@ -74,6 +74,8 @@ class Compute:
     measured: bool = field(default=False, kw_only=True)
     """Whether it takes the time that was measured of its operator, beside what else its device does, instead of a
     predicted one in turn."""
+    in_place: Mapping[str, str] = field(default_factory=dict, kw_only=True)
+    """Outputs written over an input, which goes with this task: output -> input, at the same address."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,7 +280,7 @@ class Plan:
 TASK_FIELDS: Final[dict[str, type]] = {
     "name": str, "kind": str, "stream": str, "operator": str, "device": str, "tensor": str, "source": str,
     "target": str, "group": list, "after": list, "frees": list, "addresses": dict, "streamed": list, "chunk_bytes": int,
-    "readers": int, "faults": bool, "measured": bool,
+    "readers": int, "faults": bool, "measured": bool, "in_place": dict,
 }  # fmt: skip
 """The keys of tasks in a file, in the order in which they are written, and the type of each."""
 

@@ -213,6 +213,9 @@ def _wrong_values(entry: dict[str, Any]) -> Iterator[Problem]:
     addresses = entry.get("addresses", {})
     if isinstance(addresses, dict) and not all(_is_address(a) for a in addresses.values()):
         yield Problem("addresses must be integers of at least 0", path="addresses")
+    over = entry.get("in_place", {})
+    if isinstance(over, dict) and not all(isinstance(name, str) for name in over.values()):
+        yield Problem("expected an input by output", path="in_place")
 
 
 def _homes_from(data: dict[str, Any], file: str, problems: list[Problem]) -> dict[str, tuple[Home, ...]]:

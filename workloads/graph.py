@@ -113,7 +113,8 @@ class Operator:
     fills and reads back). ``dtype`` is the precision of the arithmetic. ``residency`` says where inputs stand before
     it runs: cold, hot, or just written by the operator before (previous); empty: as the setup of a run says.
     ``workspace_bytes`` are held while it runs. ``measured_s`` is what it took where a trace was recorded. ``source``
-    names what it was imported from.
+    names what it was imported from. ``in_place`` pairs an output with the inputs whose bytes it may take once nobody
+    else wants them (:mod:`workloads.in_place`).
     """
 
     name: str
@@ -131,6 +132,7 @@ class Operator:
     workspace_bytes: int = 0
     measured_s: float | None = None
     source: str = ""
+    in_place: tuple[tuple[str, tuple[str, ...]], ...] = ()
 
     @property
     def kind(self) -> str:

@@ -20,6 +20,7 @@ from hw_configs.problems import InputError, Problem, bad_input, nearest
 from workloads.dtypes import BITS, size_bytes
 from workloads.graph import Attribute, Graph, Operator, Role, Tensor, check_graph, make_operator
 from workloads.imported import refuse_resizing, uncosted_operators
+from workloads.in_place import pair_problems
 from workloads.json_file import JsonDocument, read_json, read_json_text
 from workloads.operator_json import OPERATOR_KEYS, StatedOperator, operator_row, read_operator
 from workloads.operators import KINDS, Copy, Custom
@@ -121,7 +122,7 @@ _SCRATCHPAD_KEYS: Final = (
     "format", "name", "description", "ops", "tensors",
     "M_R_bytes", "M_P_bytes", "fixed_order_peak_bytes", "budgets",
 )  # fmt: skip
-_SCRATCHPAD_OP_KEYS: Final = ("name", "kind", "inputs", "outputs", "workspace_bytes")
+_SCRATCHPAD_OP_KEYS: Final = ("name", "kind", "inputs", "outputs", "workspace_bytes", "in_place")
 _SCRATCHPAD_TENSOR_KEYS: Final = ("name", "bytes", "producer", "consumers", "graph_input", "graph_output")
 
 
@@ -208,7 +209,8 @@ class _Reader:
                 work = _loaded(made, tensors) if load else Custom()
                 op = make_operator(name, work, inputs, made, tensors, dtype="int8", source=kind)
                 beside = op.write_bytes if load else workspace
-                operators.append(replace(op, beside_read=beside, workspace_bytes=workspace))
+                op = replace(op, beside_read=beside, workspace_bytes=workspace)
+                operators.append(self.with_pairs(op, row, path, tensors))
             lines[name] = path
         if self.problems:
             raise InputError(self.problems)
@@ -297,7 +299,28 @@ class _Reader:
         op, faults = read_operator(stated, tensors)
         for fault in faults:
             self.note((*path, *fault.path), fault.message, fault.suggestion)
-        return op
+        return op if op is None else self.with_pairs(op, row, path, tensors)
+
+    def with_pairs(
+        self, op: Operator, row: dict[str, Any], path: JsonPath, tensors: Mapping[str, Tensor]
+    ) -> Operator:
+        """The operator with the outputs that it may write over inputs, where its row says so."""
+        if "in_place" not in row:
+            return op
+        value, path = row["in_place"], (*path, "in_place")
+        if not isinstance(value, dict):
+            self.note(path, f"found {_shown(value)}; expected an object of lists of inputs by output")
+            return op
+        before = len(self.problems)
+        pairs = tuple((name, self.names(inputs, (*path, name), tensors)) for name, inputs in value.items())
+        if len(self.problems) > before:
+            return op
+        paired = replace(
+            op, in_place=tuple((output, tuple(dict.fromkeys(inputs))) for output, inputs in pairs)
+        )
+        for message in pair_problems(paired, tensors):
+            self.note(path, message)
+        return paired
 
     def amounts(self, value: Any, path: JsonPath) -> dict[str, int]:
         """Bytes by tensor."""

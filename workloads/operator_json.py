@@ -26,7 +26,7 @@ __all__ = ["OPERATOR_KEYS", "Fault", "StatedOperator", "operator_row", "read_ope
 
 OPERATOR_KEYS: Final = (
     "name", "kind", "inputs", "outputs", "updates", "flops", "read_bytes", "write_bytes", "reads", "writes",
-    "beside_read", "beside_written", "dtype", "attributes",
+    "beside_read", "beside_written", "dtype", "attributes", "in_place",
 )  # fmt: skip
 ROUNDING: Final = 1e-6
 """Stated FLOPs may differ by so much from those that follow: other tools round."""
@@ -316,6 +316,8 @@ def operator_row(op: Operator, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     attributes = {**sides, **op.work.changed(), **_stated(op)}
     if attributes:
         row["attributes"] = attributes
+    if op.in_place:
+        row["in_place"] = {output: list(inputs) for output, inputs in op.in_place}
     return row
 
 

@@ -196,14 +196,17 @@ def _choose(inst, st, bounds, frame, work):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def search_by_valley(inst, highest, ceiling, rank, style, node_limit, rows, stop):  # type: ignore[no-untyped-def]
+def search_by_valley(inst, highest, ceiling, rank, style, pace, node_limit, rows, stop):  # type: ignore[no-untyped-def]
     """Search one component for offsets with offset <= highest; returns (status, nodes, offsets).
 
+    ``pace`` (in parts of :data:`~mapping.allocation.state.PACES`) sets bytes aside for every byte unplaced, so that
+    the slack is not all wasted at the bottom; above zero the status NONE proves nothing.
     With the status LIMIT the offsets are those of the fullest partial packing seen, -1 for what it lacks.
     """
     n = len(inst.size)
     sections = len(ceiling)
     st = new_state(inst, rows)
+    st.marks[3] = pace
     order = np.arange(n)
     valley = np.empty(sections, np.int64)
     counts = np.empty(sections + 1, np.int64)

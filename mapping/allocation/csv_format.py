@@ -13,9 +13,13 @@ import csv
 import io
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
 
 from hw_configs.problems import InputError, Problem, bad_input, nearest
 from hw_configs.whole_number import integer
@@ -32,6 +36,10 @@ _COLUMNS: Final = (*_REQUIRED, "alignment", "hint", "gaps", "offset", *RULE_COLU
 _GAP: Final = re.compile(r"(-?[0-9]+)-(-?[0-9]+)(?:@([0-9]+):([0-9]+))?")
 _LARGEST: Final = 2**60
 _MOST_PROBLEMS: Final = 50
+_ROWS_AT_ONCE: Final = 1 << 16
+_SAFE_DIGITS: Final = 18
+"""Of a number that is below 2**63 whatever they are."""
+Ints = NDArray[np.int64]
 
 
 def read_text(path: Path) -> str:
@@ -61,6 +69,9 @@ def write_text(path: Path, text: str) -> None:
 
 def parse_csv(text: str, file: str | None = None, name: str = "") -> AllocationProblem:
     """The problem of a CSV text. Raises ``InputError`` with every problem found, each with its line."""
+    plain = _plain_problem(text, name)
+    if plain is not None:
+        return plain
     reader = csv.reader(io.StringIO(text, newline=""))
     try:
         rows = [(reader.line_num, row) for row in reader]
@@ -110,6 +121,53 @@ def _rules(
         return NO_RULES
     cells = [(cells_of(dict(zip(columns, row, strict=True)), split=True), file, line) for line, row in rows]
     return rules_of(cells, ids)
+
+
+def _plain_problem(text: str, name: str) -> AllocationProblem | None:
+    """The problem of a file in which nothing is out of the ordinary, column by column: a million rows in seconds.
+
+    None for any other file: whoever reads it row by row finds what is wrong, and its line.
+    """
+    reader = csv.reader(io.StringIO(text, newline=""))
+    try:
+        header = next(reader, [])
+        columns, inclusive = _header([cell.strip() for cell in header], None, 1)
+        if {"gaps", *RULE_COLUMNS} & set(columns):
+            return None
+        ids: list[str] = []
+        parts: dict[str, list[Ints]] = {column: [] for column in columns if column != "id"}
+        while rows := list(islice(reader, _ROWS_AT_ONCE)):
+            if any(len(row) != len(columns) for row in rows):
+                return None
+            for column, cells in zip(columns, zip(*rows, strict=True), strict=True):
+                if column == "id":
+                    ids += [cell.strip() for cell in cells]
+                    continue
+                figures = _whole_numbers(cells)
+                if figures is None:
+                    return None
+                parts[column].append(figures)
+    except (csv.Error, InputError):
+        return None
+    if not ids or not all(ids) or len(set(ids)) < len(ids):
+        return None
+    figure = {column: np.concatenate(blocks) for column, blocks in parts.items()}
+    absent = np.full(len(ids), -1, np.int64)
+    try:
+        return AllocationProblem(
+            figure["lower"], figure["upper"] + inclusive, figure["size"], figure.get("alignment", absent + 2),
+            figure.get("offset", absent), figure.get("hint", absent), {}, ids, name,
+        )  # fmt: skip
+    except InputError:
+        return None
+
+
+def _whole_numbers(cells: Sequence[str]) -> Ints | None:
+    """The figures of cells that hold one to 18 digits each; None where one holds anything else."""
+    joint = "".join(cells)
+    if not (joint.isascii() and joint.isdigit() and all(cells)) or max(map(len, cells)) > _SAFE_DIGITS:
+        return None
+    return np.array(cells).astype(np.int64)
 
 
 def _header(cells: Sequence[str], file: str | None, line: int) -> tuple[list[str], bool]:
@@ -219,19 +277,27 @@ def to_csv(problem: AllocationProblem, offsets: Sequence[int] | None = None) -> 
     rules = rule_cells(problem.rules, problem.ids) if problem.rules else {}
     header += list(rules)
     writer.writerow(header)
-    for index, buffer in enumerate(problem.buffers):
-        row: list[object] = [buffer.id, buffer.lower, buffer.upper, buffer.size]
-        row += [buffer.alignment] * with_alignment
-        row += ["" if buffer.hint is None else buffer.hint] * with_hint
-        if problem.gaps:
-            row.append(" ".join(_gap_text(gap) for gap in buffer.gaps))
-        if offsets is not None:
-            row.append(int(offsets[index]))
-        elif with_offset:
-            row.append("" if buffer.offset is None else buffer.offset)
-        row += [cells.get(index, "") for cells in rules.values()]
-        writer.writerow(row)
+    rows: list[Iterable[object]] = [
+        problem.ids,
+        problem.lower.tolist(),
+        problem.upper.tolist(),
+        problem.size.tolist(),
+    ]
+    rows += [problem.alignment.tolist()] * with_alignment
+    rows += [_or_empty(problem.hint)] * with_hint
+    if problem.gaps:
+        rows.append(" ".join(map(_gap_text, problem.gaps.get(i, ()))) for i in range(len(problem)))
+    if offsets is not None:
+        rows.append(int(offset) for offset in offsets)
+    elif with_offset:
+        rows.append(_or_empty(problem.fixed))
+    rows += [[cells.get(i, "") for i in range(len(problem))] for cells in rules.values()]
+    writer.writerows(zip(*rows, strict=True))
     return out.getvalue()
+
+
+def _or_empty(column: Ints) -> list[object]:
+    return ["" if value < 0 else value for value in column.tolist()]
 
 
 def _gap_text(gap: Gap) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,7 @@ from mapping.allocation.by_valley import FITTING, LOWEST, TIGHTEST, search_by_va
 from mapping.allocation.greedy import pack, peak_units, section_totals
 from mapping.allocation.instance import Component, highest_offsets, section_ceilings
 from mapping.allocation.pairwise import search_by_pairs
+from mapping.allocation.state import PACES
 from mapping.deadline import Budget
 
 __all__ = ["FOUND", "LIMIT", "NONE", "Prober"]
@@ -29,6 +30,8 @@ Ints = NDArray[np.int64]
 _LONG_CALL_NODES = 4000
 _TRAIL_ROWS = 1 << 20
 _DRAWS = 8
+_PACE = 0.6
+"""Share of the slack that is spread over the height in every second of those tries."""
 
 
 @dataclass(slots=True)
@@ -41,6 +44,16 @@ class Answer:
     status: int
     offsets: Ints | None = None
     engine: str = ""
+
+
+class _Try(NamedTuple):
+    """One call of an engine in a round; ``pace``: the share of the slack that is spread over the height."""
+
+    engine: str
+    rank: str
+    style: int
+    nodes: int
+    pace: float = 0.0
 
 
 class Prober:
@@ -71,14 +84,15 @@ class Prober:
         highest = np.where(pinned, np.minimum(highest, component.instance.fixed), highest)
         exhausted = False
         rough = Answer(LIMIT)
-        for name, rank, style, share in self._line_up(nodes, turn):
+        slack = self._slack(ceiling)
+        for name, rank, style, share, paced in self._line_up(nodes, turn):
             limit = self._budget.allow(share)
             if limit == 0 or self._budget.spent:
                 return rough
             args = (component.instance, highest, ceiling, self._rank(rank))
             long = nodes > _LONG_CALL_NODES
             if name == "valley":
-                found = self._call(search_by_valley, (*args, style), limit, long)
+                found = self._call(search_by_valley, (*args, style, int(slack * paced)), limit, long)
             elif exhausted:
                 continue
             else:
@@ -86,11 +100,11 @@ class Prober:
             status, offsets = found
             if status == FOUND:
                 return Answer(FOUND, offsets.copy(), f"{name}/{rank}")
-            if status == NONE:
+            if status == NONE and slack * paced < 1:
                 if name == "valley" or component.complete_by_offset:
                     return Answer(NONE, engine=f"{name}/{rank}")
                 exhausted = True
-            elif name == "valley":
+            elif name == "valley" and status == LIMIT:
                 rough = self._completed(offsets, rough, f"{name}/{rank}/greedy")
         if not component.complete_by_offset:
             limit = self._budget.allow(nodes)
@@ -100,6 +114,12 @@ class Prober:
             self._budget.nodes += used
             return Answer(status, offsets.copy() if status == FOUND else None, "pairs")
         return rough
+
+    def _slack(self, ceiling: Ints) -> float:
+        """Bytes to spare per byte in use in the fullest section, in parts of :data:`PACES`."""
+        totals = section_totals(self.component.instance)
+        fullest = int(totals.argmax())
+        return PACES * max(int(ceiling[fullest] - totals[fullest]), 0) / int(totals[fullest])
 
     def _completed(self, partial: Ints, best: Answer, engine: str) -> Answer:
         """A partial packing filled up greedily, when that is lower than the best such plan."""
@@ -125,20 +145,21 @@ class Prober:
                 return status, offsets
             rows *= 8  # the trail was too short: once more, from the start
 
-    def _line_up(self, nodes: int, turn: int) -> Iterator[tuple[str, str, int, int]]:
-        """(engine, rank, style, node limit) of one round."""
+    def _line_up(self, nodes: int, turn: int) -> Iterator[_Try]:
+        """The engines of one round, each with ``nodes`` nodes or a part of them."""
         if self._valley_ok:
-            yield "valley", "WAT", FITTING, nodes
-            yield "valley", "TAW", FITTING, nodes
-            yield "valley", "WAT", 0, nodes
-            yield "valley", "TAW", FITTING + LOWEST, nodes
-            yield "valley", "TAW", TIGHTEST, nodes
+            yield _Try("valley", "WAT", FITTING, nodes)
+            yield _Try("valley", "TAW", FITTING, nodes)
+            yield _Try("valley", "WAT", 0, nodes)
+            yield _Try("valley", "TAW", FITTING + LOWEST, nodes)
+            yield _Try("valley", "TAW", TIGHTEST, nodes)
             # Good luck comes early or not at all: many short tries with mixed ranks.
             for draw in range(_DRAWS if turn > 0 else 0):
                 style = (FITTING, TIGHTEST, FITTING, 0)[draw % 4]
-                yield "valley", f"random{turn * _DRAWS + draw}", style, max(nodes // _DRAWS, 4 * self.size)
+                share = max(nodes // _DRAWS, 4 * self.size)
+                yield _Try("valley", f"random{turn * _DRAWS + draw}", style, share, _PACE * (draw % 2))
         for rank in ("TWA", "TAW", "WAT"):
-            yield "offset", rank, 0, nodes
+            yield _Try("offset", rank, 0, nodes)
 
     def _rank(self, name: str) -> Ints:
         """Position of each buffer in an order; lower goes first."""

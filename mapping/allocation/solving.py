@@ -30,9 +30,11 @@ from mapping.allocation.greedy import (
     place_in_order,
 )
 from mapping.allocation.instance import Component, build_components
+from mapping.allocation.joining import can_join, join, offsets_of
+from mapping.allocation.kernels import load_kernels
 from mapping.allocation.problem import AllocationProblem
 from mapping.allocation.result import AllocationResult, Explanation, Status
-from mapping.deadline import Budget
+from mapping.deadline import Budget, running_budget
 
 __all__ = ["DEFAULT_MAX_NODES", "ENGINES", "Engine", "lower_bound", "solve"]
 
@@ -46,6 +48,10 @@ DEFAULT_MAX_NODES: Final = 2_000_000
 _LOCAL_SEARCH_BUFFERS: Final = 4000
 _CHECK_S: Final = 8e-6
 """Seconds that the check of a plan takes for one buffer (measured on 10^5 and 10^6 buffers; only plans time by it)."""
+_JOINS: Final = 4
+"""Joins per round, of which the one with the fewest blocks is searched."""
+_JOINED_SHARE: Final = 0.9
+"""Blocks that are more than this share of the buffers are not worth a search of their own."""
 _STEPS: Final = 16
 """A round of bisection stops once it has cut the open range into this many parts."""
 
@@ -88,6 +94,8 @@ def solve(
         raise bad_input(f"found {capacity}; expected a capacity of at least 0 bytes", path="--capacity")
     if time_limit_s is None and max_nodes is None:
         max_nodes = DEFAULT_MAX_NODES
+    if time_limit_s is not None and running_budget() is None:
+        load_kernels(windowed=bool(problem.gaps), many=len(problem) > SPARSE_FROM)
     # The plan is checked after the search, and the answer is due by the limit.
     checking = _CHECK_S * len(problem) if len(problem) > SPARSE_FROM else 0.0
     seconds = None if time_limit_s is None else max(time_limit_s - checking, time_limit_s / 2)
@@ -110,8 +118,10 @@ def solve(
         floor = max((part.lower for part in parts), default=0)
         goal = floor if capacity is None else capacity
         if capacity is None or floor <= capacity:
+            _report(parts, budget)
             for part in parts:
                 _greedy(part, goal if capacity is not None else max(goal, part.lower), budget)
+                _report(parts, budget)
             if engine in ("auto", "search"):
                 _deepen(parts, capacity, budget, seed)
         if explain and capacity is not None and max((part.lower for part in parts), default=0) > capacity:
@@ -126,6 +136,13 @@ def lower_bound(problem: AllocationProblem) -> int:
 
         return least_peak_bound(problem)
     return max((most_live(component) for component in build_components(problem)), default=0)
+
+
+def _report(parts: Sequence[_Part], budget: Budget) -> None:
+    """The bound and the best plan of the whole problem, to who watches."""
+    budget.report(
+        max((part.lower for part in parts), default=0), max((part.peak for part in parts), default=None)
+    )
 
 
 def _start(component: Component, budget: Budget, seed: int) -> _Part:
@@ -195,11 +212,13 @@ def _deepen(parts: Sequence[_Part], capacity: int | None, budget: Budget, seed: 
             return
         for part in open_parts:
             nodes = max(64, 4 * part.prober.size) << min(turn, 40)
+            _joined(part, max(goal, part.lower), nodes, turn, budget, seed)
             if capacity is None:
                 _round_down(part, goal, nodes, turn, budget)
             else:
                 _round_below(part, capacity, nodes, turn)
             _local_search(part, goal, nodes, turn, budget, seed)
+            _report(parts, budget)
         if not open_parts:
             return
         turn += 1
@@ -217,13 +236,39 @@ def _round_down(part: _Part, goal: int, nodes: int, turn: int, budget: Budget) -
     """One round for the least peak: the goal first, then a bisection up to the best plan."""
     if _ask(part, max(goal, part.lower), nodes, turn):
         return
-    # The bound deserves most of the effort; plans between it and the best one get a part.
+    # The bound deserves most of the effort; plans between it and the best one get a part of it at each step.
     low = max(goal, part.lower)
     step = max((part.peak - low) // _STEPS, part.component.unit)
     while part.peak - low > step and not budget.spent:
         middle = (low + part.peak) // 2
-        if not _ask(part, middle, max(3 * part.prober.size, nodes // 16), 0):
+        if not _ask(part, middle, max(3 * part.prober.size, nodes // 4), turn):
             low = middle
+
+
+def _joined(part: _Part, capacity: int, nodes: int, turn: int, budget: Budget, seed: int) -> None:
+    """One round for the smaller problem of buffers joined into blocks, whose plans are plans of the part."""
+    component, inst = part.component, part.component.instance
+    if part.peak <= capacity or budget.spent or not can_join(component):
+        return
+    tries = [join(inst, seed + turn * _JOINS + k, budget.stop) for k in range(_JOINS)]
+    blocks = min(tries, key=len)
+    if budget.stop[0] or len(blocks) > _JOINED_SHARE * len(inst.size):
+        return
+    problem = AllocationProblem.from_arrays(
+        [block.begin for block in blocks], [block.end for block in blocks], [block.size for block in blocks]
+    )
+    bases = np.zeros(len(blocks), np.int64)
+    least = -(-capacity // component.unit)
+    for piece in build_components(problem):
+        child = _start(piece, budget, seed)
+        goal = max(least, child.lower)
+        _greedy(child, goal, budget)
+        if child.peak > goal and piece.searchable:
+            _round_down(child, goal, nodes, turn, budget)
+        bases[piece.index] = child.offsets * piece.unit
+    plan = offsets_of(blocks, bases.tolist(), len(inst.size))
+    if _keep(part, compact(component, plan), "joined"):
+        part.order = np.lexsort((np.arange(len(part.offsets)), part.offsets))
 
 
 def _ask(part: _Part, capacity: int, nodes: int, turn: int) -> bool:

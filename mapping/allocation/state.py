@@ -22,6 +22,8 @@ from hw_configs.compiled import compiled
 __all__ = ["State", "lift", "new_state", "place", "settle", "undo", "unplace"]
 
 Ints = NDArray[np.int64]
+PACES = 4096
+"""Parts of a byte that are set aside for what each unplaced byte will waste: ``marks[3]`` of so many."""
 
 
 class State(NamedTuple):
@@ -37,7 +39,7 @@ class State(NamedTuple):
     placed: Ints  # per buffer
     offset: Ints  # per buffer
     trail: Ints  # rows of (cell, old value)
-    marks: Ints  # [rows of the trail in use, lowest section touched, highest section touched + 1]
+    marks: Ints  # [rows of the trail in use, lowest section touched, highest section touched + 1, pace]
 
 
 @compiled
@@ -57,7 +59,7 @@ def new_state(inst, rows):  # type: ignore[no-untyped-def]
         np.zeros(n, np.int64),
         np.full(n, -1, np.int64),
         np.empty((rows, 2), np.int64),
-        np.zeros(3, np.int64),
+        np.zeros(4, np.int64),
     )
     for i in range(n):
         st.least[i] = allowed(inst, i, 0)
@@ -176,7 +178,10 @@ def settle(inst, st, ceiling, low, high):  # type: ignore[no-untyped-def]
             if best >= 0 and least > floor:
                 _write(st, s, least)
                 floor = least
-        if floor + st.rest[s] > ceiling[s]:
+        rest = st.rest[s]
+        if st.marks[3] > 0:
+            rest += rest // PACES * st.marks[3] + rest % PACES * st.marks[3] // PACES
+        if floor + rest > ceiling[s]:
             return False
     return True
 

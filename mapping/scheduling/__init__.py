@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from mapping.scheduling.check import Violation, check
 from mapping.scheduling.problem import (
+    InPlace,
     ScheduleOperator,
     ScheduleProblem,
     ScheduleTensor,
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BASELINES",
+    "InPlace",
     "PeakResult",
     "Residence",
     "Schedule",

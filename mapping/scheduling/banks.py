@@ -45,6 +45,10 @@ def solve_in_banks(
     """
     if not banks or len({bank.name for bank in banks}) < len(banks):
         raise bad_input("expected one or more banks of different names", path="--bank")
+    if problem.has_in_place:
+        raise bad_input(
+            "banks know no outputs that are written over inputs: leave --in-place out", path="--bank"
+        )
     budget = Budget(time_limit_s)
     total = sum(bank.capacity for bank in banks)
     stuck = _stuck_operator(problem, banks)

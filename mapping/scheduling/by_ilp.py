@@ -52,6 +52,11 @@ def solve_by_ilp(
             "use the method auto",
             path="--method",
         )
+    if problem.has_in_place:
+        raise bad_input(
+            "the integer programme knows no outputs that are written over inputs: use the method auto",
+            path="--method",
+        )
     starts = sorted(
         (run(problem, scratchpad_bytes) for run in BASELINES.values()),
         key=lambda result: (result.cost_bytes or 0, result.transfer_count or 0),

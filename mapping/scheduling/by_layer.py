@@ -11,6 +11,9 @@ does not fit, and then only a minimal set. Equal states keep the cheaper path. T
 
 A layer may be cut to a width; then the least bound that was cut off is reported, and is a proven lower bound
 on what was missed. Costs are ``bytes * 2**20 + transfers``, so that transfers break ties.
+
+An operator that may write in place (:class:`mapping.scheduling.instance.Instance`) does so wherever an input is read
+for the last time; where none is, dropping one with the operator is one more way to make room.
 """
 
 from __future__ import annotations
@@ -63,10 +66,16 @@ class Question(NamedTuple):
 
 
 class _Scratch(NamedTuple):
-    """Room for one state's work: inputs used up, tensors that may be dropped, the chosen ones' positions, a walk."""
+    """Room for one state's work: inputs used up, tensors that may be dropped, the chosen ones' positions, a walk.
+
+    ``frees``: bytes that a drop gives the operator. ``pair``: the operator's in-place pair for which an input is
+    dropped with it and not before it; -1 for other tensors.
+    """
 
     used: Ints
     keep: Ints
+    frees: Ints
+    pair: Ints
     chosen: Ints
     walk: Any
 
@@ -79,6 +88,8 @@ def _new_scratch(g: Any) -> Any:
     m = len(g.size)
     return _Scratch(
         np.zeros(most_inputs, np.int64),
+        np.zeros(m + 1, np.int64),
+        np.zeros(m + 1, np.int64),
         np.zeros(m + 1, np.int64),
         np.zeros(m + 2, np.int64),
         np.zeros(1, _WALK),
@@ -114,26 +125,36 @@ def _price(g: Any, layer: Any, s: int, t: int) -> Any:
 
 
 @inlined
+def _saves(done: Any, s: int, o: int, p: int, g: Any) -> bool:
+    """Whether an output is written over an input that operator o is the last to read."""
+    for k in range(g.over_at[p], g.over_at[p + 1]):  # noqa: SIM110 (numba)
+        if _dies(done, s, o, g.over[k], g.readers):
+            return True
+    return False
+
+
+@inlined
 def _excess(g: Any, layer: Any, s: int, o: int, capacity: int) -> Any:
     """Bytes above the capacity that operator o would need in a state; 0 or less: it fits."""
     bytes_in = 0
     for i in range(g.input_at[o], g.input_at[o + 1]):
         if has_bit(layer.held, s, g.inputs[i]):
             bytes_in += g.size[g.inputs[i]]
-    return layer.resident[s] - bytes_in + g.need[o] - capacity
+    excess = layer.resident[s] - bytes_in + g.need[o] - capacity
+    for p in range(g.pair_at[o], g.pair_at[o + 1]):
+        if _saves(layer.done, s, o, p, g):
+            excess -= g.pair_bytes[p]
+    return excess
 
 
 @inlined
 def _is_safe(g: Any, layer: Any, s: int, o: int, capacity: int, used: Any) -> bool:
     """Whether running o now is as good as running it later (see the module's first lines)."""
-    bytes_in = 0
     for i in range(g.input_at[o], g.input_at[o + 1]):
-        t = g.inputs[i]
         used[i - g.input_at[o]] = 0
-        if not has_bit(layer.held, s, t):
+        if not has_bit(layer.held, s, g.inputs[i]):
             return False
-        bytes_in += g.size[t]
-    if layer.resident[s] - bytes_in + g.need[o] > capacity:
+    if _excess(g, layer, s, o, capacity) > 0:
         return False
     for k in range(g.output_at[o], g.output_at[o + 1]):
         b = g.outputs[k]
@@ -177,8 +198,8 @@ def _peak_ahead(q: Any, layer: Any, s: int, o: int, child: Any) -> Any:
 
 @inlined
 def _begin_walk(g: Any, layer: Any, s: int, o: int, excess: int, scratch: Any) -> None:
-    """List what may be dropped so that o fits, the largest first, and choose none of it."""
-    keep, kept = scratch.keep, 0
+    """List what may be dropped so that o fits, what frees most first, and choose none of it."""
+    keep, frees, pair, kept = scratch.keep, scratch.frees, scratch.pair, 0
     if excess > 0:
         for t in range(len(g.size)):
             if not has_bit(layer.held, s, t):
@@ -189,14 +210,23 @@ def _begin_walk(g: Any, layer: Any, s: int, o: int, excess: int, scratch: Any) -
                     touched = True
             if not touched:
                 keep[kept] = t
+                frees[kept] = g.size[t]
+                pair[kept] = -1
                 kept += 1
+        for p in range(g.pair_at[o], g.pair_at[o + 1]):
+            if not _saves(layer.done, s, o, p, g):
+                for k in range(g.over_at[p], g.over_at[p + 1]):
+                    keep[kept] = g.over[k]
+                    frees[kept] = g.pair_bytes[p]
+                    pair[kept] = p
+                    kept += 1
         for i in range(1, kept):
-            t = keep[i]
+            t, size, p = keep[i], frees[i], pair[i]
             j = i - 1
-            while j >= 0 and g.size[keep[j]] < g.size[t]:
-                keep[j + 1] = keep[j]
+            while j >= 0 and frees[j] < size:
+                keep[j + 1], frees[j + 1], pair[j + 1] = keep[j], frees[j], pair[j]
                 j -= 1
-            keep[j + 1] = t
+            keep[j + 1], frees[j + 1], pair[j + 1] = t, size, p
     walk = scratch.walk[0]
     walk.excess = excess
     walk.kept = kept
@@ -206,6 +236,18 @@ def _begin_walk(g: Any, layer: Any, s: int, o: int, excess: int, scratch: Any) -
     walk.position = 0
     walk.steps = 0
     walk.cut = 0
+
+
+@inlined
+def _pair_chosen(scratch: Any, position: int) -> bool:
+    """Whether another input is chosen already for the output that this one would make room for."""
+    p = scratch.pair[position]
+    if p < 0:
+        return False
+    for i in range(scratch.walk[0].depth):  # noqa: SIM110 (numba)
+        if scratch.pair[scratch.chosen[i]] == p:
+            return True
+    return False
 
 
 @inlined
@@ -226,10 +268,10 @@ def _next_set(g: Any, layer: Any, s: int, limits: Any, scratch: Any, stop: Any) 
             t = scratch.keep[walk.position]
             price = _price(g, layer, s, t)
             walk.position += 1
-            if layer.cost[s] + walk.paid + price < below:
+            if layer.cost[s] + walk.paid + price < below and not _pair_chosen(scratch, walk.position - 1):
                 scratch.chosen[walk.depth] = walk.position - 1
                 walk.depth += 1
-                walk.freed += g.size[t]
+                walk.freed += scratch.frees[walk.position - 1]
                 walk.paid += price
                 if walk.freed >= walk.excess:
                     return True
@@ -238,7 +280,7 @@ def _next_set(g: Any, layer: Any, s: int, limits: Any, scratch: Any, stop: Any) 
             return False
         walk.depth -= 1
         t = scratch.keep[scratch.chosen[walk.depth]]
-        walk.freed -= g.size[t]
+        walk.freed -= scratch.frees[scratch.chosen[walk.depth]]
         walk.paid -= _price(g, layer, s, t)
         walk.position = scratch.chosen[walk.depth] + 1
 
@@ -253,11 +295,13 @@ def _run(g: Any, layer: Any, s: int, o: int, scratch: Any, child: Any) -> Any:
         child.written[w] = layer.written[s, w]
         child.dropped[w] = 0
     walk = scratch.walk[0]
-    resident = layer.resident[s] - walk.freed
+    resident = layer.resident[s]
     for i in range(walk.depth):
         t = scratch.keep[scratch.chosen[i]]
-        flip_bit(child.held, t)
         flip_bit(child.dropped, t)
+        if scratch.pair[scratch.chosen[i]] < 0:
+            flip_bit(child.held, t)
+            resident -= g.size[t]
         if g.copy_free[t] == 0 and not has_bit(layer.written, s, t):
             flip_bit(child.written, t)
     for i in range(g.input_at[o], g.input_at[o + 1]):
@@ -269,6 +313,11 @@ def _run(g: Any, layer: Any, s: int, o: int, scratch: Any, child: Any) -> Any:
                 resident -= g.size[t]
             if has_bit(layer.written, s, t):
                 flip_bit(child.written, t)
+        elif (child.dropped[t // WORD_BITS] >> (t % WORD_BITS)) & 1 != 0:
+            # Overwritten by an output: it goes with the operator, and comes back later.
+            if inside:
+                flip_bit(child.held, t)
+                resident -= g.size[t]
         elif not inside:
             flip_bit(child.held, t)
             resident += g.size[t]

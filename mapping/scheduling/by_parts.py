@@ -18,7 +18,7 @@ from typing import Final
 
 from mapping.scheduling.baselines import ORDERS, order_named
 from mapping.scheduling.instance import WORD_BITS, Instance, build_instance
-from mapping.scheduling.problem import ScheduleOperator, ScheduleProblem, ScheduleTensor
+from mapping.scheduling.problem import InPlace, ScheduleOperator, ScheduleProblem, ScheduleTensor
 from mapping.scheduling.search import NO_LIMIT, LayerSearch
 from mapping.scheduling.solver_run import SolverRun
 from mapping.scheduling.stays import Stays, stays_of
@@ -173,10 +173,17 @@ def part_problem(problem: ScheduleProblem, instance: Instance, part: Sequence[in
         inputs = tuple(index[t] for t in op.inputs if t in index)
         outputs = tuple(index[t] for t in op.outputs if t in index)
         counted = sum(problem.tensors[own[i]].size_bytes for i in (*inputs, *outputs))
+        pairs, apart = [], problem.apart_bytes[o]
+        for pair in op.in_place:
+            if all(t in index for t in (pair.output, *pair.inputs)):
+                pairs.append(InPlace(index[pair.output], tuple(index[t] for t in pair.inputs)))
+            else:
+                # Taken as always written over an input that the part does not own.
+                apart -= problem.tensors[pair.output].size_bytes
         after = tuple(
             new[w] for w in listed if w < o and instance.ancestors[o, w // WORD_BITS] >> (w % WORD_BITS) & 1
         )
-        operators.append(ScheduleOperator(op.name, inputs, outputs, problem.need_bytes[o] - counted, after))
+        operators.append(ScheduleOperator(op.name, inputs, outputs, apart - counted, after, tuple(pairs)))
     tensors = []
     for t in own:
         tensor = problem.tensors[t]

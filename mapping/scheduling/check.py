@@ -34,7 +34,8 @@ def check(
 
     Checks: every operator once and after what it needs; residences inside the scratchpad, never two on one
     byte; every input, output and workspace there at its step; each residence filled by its producer, a load or
-    a retrieve; nothing retrieved that was never written; first loads and stores exactly where compulsory.
+    a retrieve; nothing retrieved that was never written; first loads and stores exactly where compulsory. Two
+    tensors may share bytes at one step alone, where the operator may write one over the other.
     """
     found = _order(problem, schedule)
     if found:
@@ -60,8 +61,30 @@ def _order(problem: ScheduleProblem, schedule: Schedule) -> list[Violation]:
     return found
 
 
+def _over(problem: ScheduleProblem, schedule: Schedule) -> dict[tuple[str, int], Residence]:
+    """What is written over what: (output, its step) to the stay of the input, which ends there, at one address."""
+    found: dict[tuple[str, int], Residence] = {}
+    begins = {(stay.tensor, stay.start): stay for stay in schedule.residences}
+    ends = {(stay.tensor, stay.end): stay for stay in schedule.residences}
+    by_name = {op.name: op for op in problem.operators}
+    for step, name in enumerate(schedule.order):
+        for pair in by_name[name].in_place:
+            made = begins.get((problem.tensors[pair.output].name, step))
+            for t in pair.inputs:
+                under = ends.get((problem.tensors[t].name, step + 1))
+                if (
+                    made is not None
+                    and under is not None
+                    and under.offset == made.offset
+                    and under.size_bytes >= made.size_bytes
+                ):
+                    found.setdefault((made.tensor, step), under)
+    return found
+
+
 def _space(problem: ScheduleProblem, schedule: Schedule, capacity: int) -> list[Violation]:
     found = []
+    over = _over(problem, schedule)
     size = {tensor.name: tensor.size_bytes for tensor in problem.tensors}
     for stay in schedule.residences:
         if stay.tensor not in size:
@@ -75,7 +98,12 @@ def _space(problem: ScheduleProblem, schedule: Schedule, capacity: int) -> list[
             )
     by_name = {op.name: op for op in problem.operators}
     for step, (name, there) in enumerate(zip(schedule.order, _by_step(schedule), strict=True)):
-        held = [(s.offset, s.offset + s.size_bytes, repr(s.tensor)) for s in there if s.size_bytes > 0]
+        held = [
+            (s.offset, s.offset + s.size_bytes, repr(s.tensor))
+            for s in there
+            # At its first step, what is written over an input lies in the bytes of that.
+            if s.size_bytes > 0 and (s.start != step or (s.tensor, step) not in over)
+        ]
         op = by_name[name]
         if op.workspace_bytes > 0:
             if name not in schedule.workspaces:
@@ -158,6 +186,7 @@ def _traffic(problem: ScheduleProblem, schedule: Schedule) -> list[Violation]:
     stays: dict[str, list[Residence]] = {}
     for stay in schedule.residences:
         stays.setdefault(stay.tensor, []).append(stay)
+    gone = {(stay.tensor, stay.end) for stay in _over(problem, schedule).values()}
     touched: set[str] = set()
     stored: set[str] = set()
     last = (0, 0)
@@ -172,7 +201,10 @@ def _traffic(problem: ScheduleProblem, schedule: Schedule) -> list[Violation]:
             found.append(Violation("tensor", move.step, f"{where} has a wrong size or name"))
             continue
         if move.kind in ("spill", "store"):
-            inside = any(s.start < move.step <= s.end for s in stays.get(move.tensor, ()))
+            # What is written over is lost before the step that its stay ends with is over.
+            inside = any(
+                s.start < move.step <= s.end - ((s.tensor, s.end) in gone) for s in stays.get(move.tensor, ())
+            )
             if not inside:
                 found.append(Violation("traffic", move.step, f"{where} finds nothing to write"))
             if move.kind == "store" and not tensor.is_output:

@@ -82,7 +82,7 @@ def cost_ahead(g: Any, pressure: Any, child: Any, limits: Any, enough: int, peak
 def _pressure_bound(g: Any, pressure: Any, child: Any, limits: Any, c: int) -> Any:
     """What the need of the c-th operator that may not fit costs at least, by the tensors alive beside it."""
     o = pressure.operators[c]
-    excess = g.need[o] - limits.capacity
+    excess = g.least[o] - limits.capacity
     cheap = 0
     least = NO_LIMIT
     for i in range(pressure.at[c], pressure.at[c + 1]):

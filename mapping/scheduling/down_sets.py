@@ -155,7 +155,7 @@ def _enumerate(g: Any, limit: int, stop: Any) -> Any:
             for w in range(words):
                 child[w] = rows[s, w]
             child[o // WORD_BITS] |= 1 << (o % WORD_BITS)
-            during = live[s] + g.need[o]
+            during = live[s] + g.least[o]
             for i in range(input_at[o], input_at[o + 1]):
                 if _exists(inputs[i], rows[s], producer, readers):
                     during -= size[inputs[i]]

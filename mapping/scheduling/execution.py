@@ -52,7 +52,7 @@ def schedule_planner(path: str | Path) -> Callable[[Graph, System], Plan]:
         if file.weights not in ("stream", "resident"):
             message = f"found {file.weights!r}; expected 'stream' or 'resident'"
             raise bad_input(message, file=str(path), path="weights")
-        problem = problem_from_graph(graph, file.weights)  # type: ignore[arg-type]
+        problem = problem_from_graph(graph, file.weights, in_place=file.in_place)  # type: ignore[arg-type]
         known = {op.name for op in problem.operators}
         if not known & set(file.schedule.order):
             raise bad_input(

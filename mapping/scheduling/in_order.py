@@ -17,15 +17,19 @@ from mapping.scheduling.instance import Instance, build_instance, lists_of
 from mapping.scheduling.order_search import improve_order
 from mapping.scheduling.orders import given_order, greedy_order
 from mapping.scheduling.replacement import replace_by_bytes, replace_in_order
-from mapping.scheduling.residency import residency_of, residency_of_order, solve_residency, stays_with
+from mapping.scheduling.residency import residency_of_order, solve_residency, stays_with
+from mapping.scheduling.residency_runs import plan_of_runs, runs_of, runs_of_order, solve_runs
 from mapping.scheduling.search import COST_SCALE
 from mapping.scheduling.solver_run import SolverRun
+from mapping.scheduling.stays import Stays
 
 __all__ = ["improve_by_orders", "plan_in_order", "raise_bound_by_residency", "solve_given_order"]
 
-_ROOMS: Final = (1.0, 0.97, 0.94, 0.9, 0.86)
+_ROOMS: Final = (1.0, 0.985, 0.96, 0.93, 0.89, 0.85)
 """Shares of the scratchpad that plans are made for."""
 _STYLES: Final = tuple((short, power) for power in (0.5, 0.0, 1.0) for short in (16, 4, 60))
+_TERM_BY_TERM: Final = 150
+"""Operators up to which the programme of an order is stated term by term, and exact with every choice in place."""
 _FIRST_ROUNDS: Final = 400
 _ROUNDS_WITHOUT_CLOCK: Final = 40_000
 _ROUNDS_PER_STATE: Final = 64
@@ -37,27 +41,29 @@ _PROGRAMME_S: Final = 20.0
 
 def raise_bound_by_residency(run: SolverRun) -> None:
     """A proven bound for every order, from what is certain in all of them."""
-    programme = residency_of(run.problem, run.capacity)
-    if len(programme.excess) == 0 or run.budget.spent:
+    runs = runs_of(run.problem, run.capacity)
+    if len(runs.excess) == 0:
         return
-    answer = solve_residency(programme, run.budget, seconds=_seconds(run), plan=False, seed=run.seed)
-    run.raise_bound(answer.bound * COST_SCALE)
+    for whole in (False, True):
+        if run.budget.spent or run.proved:
+            return
+        bound, _ = solve_runs(runs, _seconds(run) if whole else None, whole=whole, seed=run.seed)
+        run.raise_bound(bound * COST_SCALE)
 
 
-def plan_in_order(run: SolverRun, order: Sequence[int], room: float = 1.0) -> int:
+def plan_in_order(run: SolverRun, order: Sequence[int], room: float = 1.0, *, quick: bool = False) -> int:
     """Offer plans of one order, made for a share of the room; the bytes that every plan of the order moves.
 
-    With less than the whole room that bound does not hold for the scratchpad itself, and is 0.
+    With less than the whole room that bound does not hold for the scratchpad itself, and is 0. ``quick``: addresses
+    are asked of the allocation engine alone.
     """
     capacity = max(int(run.capacity * room), run.problem.least_budget)
-    programme = residency_of_order(run.problem, order, capacity)
-    answer = solve_residency(programme, run.budget, seconds=_seconds(run), seed=run.seed)
-    bound = answer.bound if capacity == run.capacity else 0
-    stays = replace_by_bytes(run.problem, order, capacity, "belady")
-    if programme.whole:
-        planned = stays_with(programme, order, answer.gaps)
-        stays = min(planned, stays, key=lambda stays: stays.cost(run.problem))
-    if run.offer(stays, f"in order/{room:g}", seconds=_seconds(run)):
+    bound, planned = _least_bytes(run, order, capacity)
+    if not planned:
+        planned = [replace_by_bytes(run.problem, order, capacity, "belady")]
+    stays = min(planned, key=lambda stays: stays.cost(run.problem))
+    bound = bound if capacity == run.capacity else 0
+    if run.offer(stays, f"in order/{room:g}", seconds=_seconds(run)) or quick:
         return bound
     for style in _STYLES:
         if run.budget.spent:
@@ -65,6 +71,28 @@ def plan_in_order(run: SolverRun, order: Sequence[int], room: float = 1.0) -> in
         placed, offsets = replace_in_order(run.problem, order, run.capacity, "greedy-ilp", stays, style)
         run.offer(placed, f"in order/{room:g}/placed", offsets)
     return bound
+
+
+def _least_bytes(run: SolverRun, order: Sequence[int], capacity: int) -> tuple[int, list[Stays]]:
+    """The bytes that every plan of an order moves, and plans near it."""
+    problem = run.problem
+    if len(order) <= _TERM_BY_TERM:
+        programme = residency_of_order(problem, order, capacity)
+        answer = solve_residency(programme, run.budget, seconds=_seconds(run), seed=run.seed)
+        return answer.bound, [stays_with(programme, order, answer.gaps)] if programme.whole else []
+    runs = runs_of_order(problem, order, capacity)
+    most, plans = 0, list[Stays]()
+    for whole in (False, True):
+        left = run.budget.seconds_left()
+        late = run.budget.spent or any(plan.cost(problem)[0] <= most for plan in plans)
+        if late or (whole and left is not None and left < 1):
+            break
+        seconds = _seconds(run) if whole or left is None else 0.5 * left
+        bound, out = solve_runs(runs, seconds, whole=whole, seed=run.seed)
+        most = max(most, bound if runs.exact else 0)
+        if out is not None:
+            plans.append(plan_of_runs(runs, order, out))
+    return most, plans
 
 
 def _seconds(run: SolverRun) -> float:
@@ -75,6 +103,9 @@ def _seconds(run: SolverRun) -> float:
 def solve_given_order(run: SolverRun) -> None:
     """The best plan of the order in which the graph lists its operators; the bound holds for that order alone."""
     order = given_order(run.problem)
+    if len(order) > _TERM_BY_TERM:
+        # What bounds every order bounds this one, also where its own programme leaves a choice out.
+        raise_bound_by_residency(run)
     for room in _ROOMS:
         if run.budget.spent or run.proved:
             return
@@ -88,6 +119,15 @@ def improve_by_orders(run: SolverRun) -> None:
     starts = [greedy_order(run.problem), given_order(run.problem)]
     if run.best is not None:
         starts.append(run.best[1].order)
+    first = min(starts, key=lambda order: _judged(run, instance, order))
+    for room in _ROOMS[:3]:
+        if run.budget.spent or run.proved:
+            return
+        before = run.cost
+        plan_in_order(run, first, room, quick=True)
+        if run.cost < before:
+            # Less room moves more: the first plan with addresses is the best of them.
+            break
     turn = 0
     while not run.budget.spent and not run.proved:
         before = run.cost
@@ -107,6 +147,16 @@ def improve_by_orders(run: SolverRun) -> None:
             plan_in_order(run, order, room)
         if run.cost >= before and run.budget.seconds_left() is None:
             return
+
+
+def _judged(run: SolverRun, instance: Instance, order: Sequence[int]) -> int:
+    """Bytes that Belady's rule moves in an order."""
+    none = np.zeros(1, np.int64)
+    waits = (np.zeros(len(order) + 1, np.int64), none)
+    _, cost, _ = run.budget.call(
+        improve_order, instance.tables, np.array(order, np.int64), *waits, run.capacity, 0, run.seed, none, long=True
+    )  # fmt: skip
+    return int(cost)
 
 
 def _annealed(

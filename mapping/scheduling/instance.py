@@ -35,6 +35,11 @@ class Tables(NamedTuple):
     before: Ints
     ancestors: Ints
     readers: Ints
+    least: Ints
+    pair_at: Ints
+    pair_bytes: Ints
+    over_at: Ints
+    over: Ints
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,6 +49,10 @@ class Instance:
     ``before``, ``ancestors``, ``descendants``: one bit set of operators per operator (direct waits, all before,
     all after). ``readers``: one per tensor. ``producer`` is -1 for tensors from off-chip. ``inputs`` and
     ``outputs`` are lists of tracked tensors behind the pointers ``input_at`` and ``output_at``.
+
+    In place: ``need`` counts what an operator always saves, ``least`` all that it can. Pairs ``pair_at[o]`` to
+    ``pair_at[o + 1]`` are what lies between: pair p saves ``pair_bytes[p]`` when one of the tracked inputs
+    ``over[over_at[p] : over_at[p + 1]]`` ends its stay with the operator.
     """
 
     problem: ScheduleProblem
@@ -60,6 +69,11 @@ class Instance:
     ancestors: Ints
     descendants: Ints
     readers: Ints
+    least: Ints
+    pair_at: Ints
+    pair_bytes: Ints
+    over_at: Ints
+    over: Ints
 
     @property
     def operators(self) -> int:
@@ -71,7 +85,8 @@ class Instance:
         """The arrays that kernels take."""
         return Tables(
             self.need, self.size, self.producer, self.copy_free, self.input_at, self.inputs, self.output_at,
-            self.outputs, self.before, self.ancestors, self.readers,
+            self.outputs, self.before, self.ancestors, self.readers, self.least, self.pair_at, self.pair_bytes,
+            self.over_at, self.over,
         )  # fmt: skip
 
     @property
@@ -122,10 +137,24 @@ def build_instance(problem: ScheduleProblem) -> Instance:
         for consumer in problem.tensors[t].consumers:
             _set(readers[index], consumer)
     chosen = [problem.tensors[t] for t in tracked]
+    need = list(problem.apart_bytes)
+    pairs: list[list[int]] = [[] for _ in problem.operators]
+    over: list[list[int]] = []
+    for o, op in enumerate(problem.operators):
+        for pair in op.in_place:
+            size = problem.tensors[pair.output].size_bytes
+            if any(problem.tensors[t].consumers == (o,) for t in pair.inputs):
+                # Nobody else reads that input: it ends here in every schedule.
+                need[o] -= size
+            elif size > 0:
+                pairs[o].append(size)
+                over.append([new[t] for t in pair.inputs])
+    pair_at, pair_bytes = lists_of(pairs)
+    over_at, overs = lists_of(over)
     return Instance(
         problem,
         _ints(tracked),
-        _ints(problem.need_bytes),
+        _ints(need),
         _ints(tensor.size_bytes for tensor in chosen),
         _ints(tensor.producer for tensor in chosen),
         _ints(tensor.copy_free for tensor in chosen),
@@ -137,6 +166,11 @@ def build_instance(problem: ScheduleProblem) -> Instance:
         ancestors,
         descendants,
         readers,
+        _ints(problem.need_bytes),
+        pair_at,
+        pair_bytes,
+        over_at,
+        overs,
     )
 
 
@@ -159,7 +193,7 @@ def build_pressure(instance: Instance, capacity: int) -> Pressure:
             for t in np.flatnonzero(later).tolist()
             if t not in touched[o] and _may_exist(instance, t, after)
         ]
-        if instance.need[o] + instance.size[beside].sum() <= capacity:
+        if instance.least[o] + instance.size[beside].sum() <= capacity:
             continue
         operators.append(o)
         lists.append(beside)

@@ -98,6 +98,24 @@ def _insist_on_room(schedule: Schedule, problem: ScheduleProblem, system: System
         )
 
 
+def _written_over(problem: ScheduleProblem, schedule: Schedule) -> dict[int, dict[str, str]]:
+    """By step, outputs that begin at the address of an input whose stay ends there."""
+    if not problem.has_in_place:
+        return {}
+    begins = {(stay.tensor, stay.start): stay.offset for stay in schedule.residences}
+    ends = {(stay.tensor, stay.end): stay.offset for stay in schedule.residences}
+    found: dict[int, dict[str, str]] = {}
+    for step, name in enumerate(schedule.order):
+        for pair in problem.operators[problem.operator_index[name]].in_place:
+            made = problem.tensors[pair.output].name
+            for t in pair.inputs:
+                under = problem.tensors[t].name
+                at = begins.get((made, step))
+                if at is not None and ends.get((under, step + 1)) == at:
+                    found.setdefault(step, {}).setdefault(made, under)
+    return found
+
+
 @dataclass(slots=True)
 class _Engines:
     """Streams of the DMA engines: the last one writes, the others take turns to read."""
@@ -134,6 +152,7 @@ class _Writer:
         self.drops: dict[int, list[str]] = {}
         for stay in schedule.residences:
             self.drops.setdefault(stay.end, []).append(stay.tensor)
+        self.over = _written_over(problem, schedule)
         self.retrieved = {move.tensor for move in schedule.transfers if move.kind == "retrieve"}
 
     def step(self, step: int) -> None:
@@ -199,5 +218,6 @@ class _Writer:
             Compute(
                 name, f"{self.node.name}.array", operator=name, device=self.node.name,
                 source=self.off_chip if streamed else "", streamed=streamed, addresses=addresses,
+                in_place=self.over.get(step, {}),
             )
         )  # fmt: skip

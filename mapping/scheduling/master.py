@@ -40,7 +40,8 @@ def solve_with_cuts(run: SolverRun, most_seconds: float | None) -> None:
     ``most_seconds`` limits one solve of the master. A run without a clock (one that ends by its states) counts
     CP-SAT's own deterministic seconds instead.
     """
-    if not has_cp_sat() or len(run.problem.operators) > MASTER_OPERATORS:
+    if not has_cp_sat() or len(run.problem.operators) > MASTER_OPERATORS or run.problem.has_in_place:
+        # The model knows no outputs written over inputs: its bound would not hold for them.
         return
     master = Master(run.problem, run.capacity, run.seed)
     if run.best is not None:

@@ -55,6 +55,15 @@ def bytes_in_order(g: Any, order: Any, capacity: int, give_up_at: int, scratch: 
             if slot[t] >= 0:
                 inside += g.size[t]
         excess = resident - inside + g.need[o] - capacity
+        for p in range(g.pair_at[o], g.pair_at[o + 1]):
+            # An input whose readers are not known to end here may still be fetched again; that is not judged.
+            saved = False
+            for k in range(g.over_at[p], g.over_at[p + 1]):
+                for i in range(g.input_at[o], g.input_at[o + 1]):
+                    if g.inputs[i] == g.over[k] and input_next[i] >= _FAR:
+                        saved = True
+            if saved:
+                excess -= g.pair_bytes[p]
         while excess > 0:
             best, best_score = -1, -1.0
             for p in range(count):
@@ -65,7 +74,9 @@ def bytes_in_order(g: Any, order: Any, capacity: int, give_up_at: int, scratch: 
                 if score > best_score:
                     best, best_score = t, score
             if best < 0:
-                return _FAR
+                # Only inputs are left: some of them are overwritten and fetched again.
+                cost += excess
+                break
             cost += _price(g, written, best)
             if cost > give_up_at:
                 return cost

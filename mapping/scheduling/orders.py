@@ -45,9 +45,14 @@ def peak_of_order(problem: ScheduleProblem, order: tuple[int, ...]) -> int:
         new = [t for t in (*op.inputs, *op.outputs) if t not in held]
         now += sum(problem.tensors[t].size_bytes for t in new)
         held.update(new)
-        most = max(most, now + op.workspace_bytes)
         for t in op.inputs:
             left[t] -= 1
+        in_place = sum(
+            problem.tensors[pair.output].size_bytes
+            for pair in op.in_place
+            if any(left[t] == 0 for t in pair.inputs)
+        )
+        most = max(most, now + op.workspace_bytes - in_place)
         for t in (*op.inputs, *op.outputs):
             if left[t] == 0:
                 held.discard(t)
@@ -164,7 +169,7 @@ def sure_peak(instance: Instance) -> int:
     for c, o in enumerate(pressure.operators.tolist()):
         part = slice(int(pressure.at[c]), int(pressure.at[c + 1]))
         beside = pressure.tensor[part][pressure.sure[part] != 0]
-        most = max(most, int(instance.need[o] + instance.size[beside].sum()))
+        most = max(most, int(instance.least[o] + instance.size[beside].sum()))
     return most
 
 

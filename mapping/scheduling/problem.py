@@ -5,6 +5,9 @@ A tensor that was dropped must be retrieved from off-chip memory before its next
 before that, unless a copy is there anyway: graph inputs and weights start off-chip, graph outputs must be
 written at the end. Only traffic that is not compulsory counts: the first load of what starts off-chip and the
 one write of a graph output are free. This is the problem of COSMA (Li, Gupta, Malik, arXiv:2311.18246).
+
+An output may be allowed to take the bytes of an input whose stay ends with the operator (in place): the input is
+read for the last time, or its copy off-chip is fetched again later. Both then lie at one address.
 """
 
 from __future__ import annotations
@@ -16,13 +19,29 @@ from typing import Literal
 
 from hw_configs.problems import InputError, Problem, bad_input
 from workloads.graph import PERSISTENT_ROLES, Graph, Operator, Role
+from workloads.in_place import overwritable
 from workloads.operators import Copy
 
-__all__ = ["ScheduleOperator", "ScheduleProblem", "ScheduleTensor", "Weights", "problem_from_graph"]
+__all__ = [
+    "InPlace",
+    "ScheduleOperator",
+    "ScheduleProblem",
+    "ScheduleTensor",
+    "Weights",
+    "problem_from_graph",
+]
 
 Weights = Literal["stream", "resident"]
 
 _LARGEST = 2**60
+
+
+@dataclass(frozen=True, slots=True)
+class InPlace:
+    """An output that may be written over one of these inputs, none of which is smaller; tensor indices."""
+
+    output: int
+    inputs: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +57,7 @@ class ScheduleOperator:
     outputs: tuple[int, ...]
     workspace_bytes: int = 0
     after: tuple[int, ...] = ()
+    in_place: tuple[InPlace, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +84,8 @@ class ScheduleProblem:
     tensors: tuple[ScheduleTensor, ...]
     weights: Weights = "stream"
     views: Mapping[str, str] = field(default_factory=dict)
+    in_place: bool = False
+    """Whether element-wise operators may write over their inputs, beside what operators declare."""
 
     def __post_init__(self) -> None:
         problems = list(_problems(self))
@@ -71,13 +93,26 @@ class ScheduleProblem:
             raise InputError(problems)
 
     @cached_property
-    def need_bytes(self) -> tuple[int, ...]:
-        """Per operator, the bytes that must lie in the scratchpad while it runs."""
+    def apart_bytes(self) -> tuple[int, ...]:
+        """Per operator, its workspace and all its tensors side by side."""
         size = [tensor.size_bytes for tensor in self.tensors]
         return tuple(
             op.workspace_bytes + sum(size[t] for t in op.inputs) + sum(size[t] for t in op.outputs)
             for op in self.operators
         )
+
+    @cached_property
+    def need_bytes(self) -> tuple[int, ...]:
+        """Per operator, the least bytes in the scratchpad while it runs: what it may write in place is in place."""
+        return tuple(
+            apart - sum(self.tensors[pair.output].size_bytes for pair in op.in_place)
+            for apart, op in zip(self.apart_bytes, self.operators, strict=True)
+        )
+
+    @cached_property
+    def has_in_place(self) -> bool:
+        """Whether any output may be written over an input."""
+        return any(op.in_place for op in self.operators)
 
     @property
     def least_budget(self) -> int:
@@ -123,6 +158,7 @@ def _problems(problem: ScheduleProblem) -> list[Problem]:
     for index, op in enumerate(problem.operators):
         if not 0 <= op.workspace_bytes <= _LARGEST:
             found.append(Problem(f"found a workspace of {op.workspace_bytes} bytes", path=op.name))
+        found += [Problem(message, path=op.name) for message in _wrong_pairs(problem, op)]
         late = [p for p in (*op.after, *(problem.tensors[t].producer for t in op.inputs)) if p >= index]
         if late:
             found.append(
@@ -131,8 +167,28 @@ def _problems(problem: ScheduleProblem) -> list[Problem]:
     return found
 
 
-def problem_from_graph(graph: Graph, weights: Weights = "stream", file: str | None = None) -> ScheduleProblem:
+def _wrong_pairs(problem: ScheduleProblem, op: ScheduleOperator) -> list[str]:
+    named = [t for pair in op.in_place for t in (pair.output, *pair.inputs)]
+    if len(set(named)) < len(named) or any(not pair.inputs for pair in op.in_place):
+        return ["its in-place pairs name a tensor twice, or an output without inputs"]
+    found = []
+    for pair in op.in_place:
+        if pair.output not in op.outputs or any(t not in op.inputs for t in pair.inputs):
+            found.append("its in-place pairs name tensors that it does not have")
+        elif any(
+            problem.tensors[t].size_bytes < problem.tensors[pair.output].size_bytes for t in pair.inputs
+        ):
+            found.append(f"{problem.tensors[pair.output].name!r} is larger than what it may be written over")
+    return found
+
+
+def problem_from_graph(
+    graph: Graph, weights: Weights = "stream", file: str | None = None, *, in_place: bool = False
+) -> ScheduleProblem:
     """The scheduling problem of a graph.
+
+    Outputs that an operator declares (``in_place`` in its row) may be written over its inputs; with ``in_place``
+    those of element-wise kinds as well (:func:`workloads.in_place.element_wise_pairs`).
 
     ``weights="stream"``: weights pass through without a place in the scratchpad (budgets of activations only).
     ``"resident"``: an operator's weights lie whole in the scratchpad while it runs; those that several operators
@@ -144,14 +200,14 @@ def problem_from_graph(graph: Graph, weights: Weights = "stream", file: str | No
         raise bad_input(f"found {weights!r}; expected 'stream' or 'resident'", path="--weights")
     if not graph.operators:
         raise bad_input("the graph has no operators", file=file)
-    return _Builder(graph, weights).problem()
+    return _Builder(graph, weights, in_place).problem()
 
 
 class _Builder:
     """Walks a graph once: aliases of views, then operators, then tensors."""
 
-    def __init__(self, graph: Graph, weights: Weights) -> None:
-        self.graph = graph
+    def __init__(self, graph: Graph, weights: Weights, in_place: bool = False) -> None:
+        self.graph, self.in_place = graph, in_place
         self.weights: Weights = weights
         self.alias = _aliases(graph)
         updated = {tensor for op in graph.operators for tensor in op.updates}
@@ -192,7 +248,8 @@ class _Builder:
             for t in outputs:
                 producer[t] = i
             waits = self.waits(op, position)
-            operators.append(ScheduleOperator(op.name, inputs, outputs, op.workspace_bytes, waits))
+            pairs = self.pairs(op, index, set(inputs), set(outputs))
+            operators.append(ScheduleOperator(op.name, inputs, outputs, op.workspace_bytes, waits, pairs))
         # A scratchpad instance loads its inputs by operators of their own; those tensors start off-chip too.
         loaded = {
             self.root(name)
@@ -213,7 +270,22 @@ class _Builder:
             for name, t in index.items()
         )
         views = {name: self.root(name) for name in self.alias if self.root(name) in index}
-        return ScheduleProblem(graph.name, tuple(operators), tensors, self.weights, views)
+        return ScheduleProblem(graph.name, tuple(operators), tensors, self.weights, views, self.in_place)
+
+    def pairs(
+        self, op: Operator, index: Mapping[str, int], inputs: set[int], outputs: set[int]
+    ) -> tuple[InPlace, ...]:
+        """Outputs that the operator may write over inputs, views resolved; each input under one output."""
+        found: list[InPlace] = []
+        taken: set[int] = set()
+        for output, names in overwritable(op, self.graph.tensors, self.in_place).items():
+            made = index.get(self.root(output))
+            over = dict.fromkeys(index[root] for root in map(self.root, names) if root in index)
+            free = tuple(t for t in over if t in inputs and t not in taken)
+            if made in outputs and free and self.graph.tensors[output].size_bytes:
+                found.append(InPlace(int(made), free))
+                taken.update(free)
+        return tuple(found)
 
     def waits(self, op: Operator, position: dict[str, int]) -> tuple[int, ...]:
         """Operators to wait for; a view stands for whatever made what it reshapes."""

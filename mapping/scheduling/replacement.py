@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from mapping.deadline import OutOfTimeError, running_budget
-from mapping.scheduling.problem import ScheduleProblem
+from mapping.scheduling.problem import InPlace, ScheduleProblem
 from mapping.scheduling.stays import Stays, stays_of
 
 __all__ = ["POLICIES", "replace_by_bytes", "replace_in_order"]
@@ -109,13 +109,16 @@ def replace_by_bytes(problem: ScheduleProblem, order: Sequence[int], capacity: i
         op = problem.operators[o]
         needed = {*op.inputs, *op.outputs}
         others = sorted(held - needed)
-        excess = problem.need_bytes[o] + sum(size[t] for t in others) - capacity
+        apart = [pair for pair in op.in_place if not any(uses[t][-1] == step for t in pair.inputs)]
+        excess = problem.need_bytes[o] + sum(size[pair.output] for pair in apart) - capacity
+        excess += sum(size[t] for t in others)
         if excess > 0:
             if policy == "greedy-ilp":
                 prices = [
                     size[t] if problem.tensors[t].copy_free or t in written else 2 * size[t] for t in others
                 ]
                 gone = [others[i] for i in _cheapest_cover([size[t] for t in others], prices, excess)]
+                excess -= sum(size[t] for t in gone)
             else:
                 gone = []
                 if policy == "belady":
@@ -126,13 +129,29 @@ def replace_by_bytes(problem: ScheduleProblem, order: Sequence[int], capacity: i
                     if excess > 0 and size[t] > 0:
                         gone.append(t)
                         excess -= size[t]
-            dropped[step] = gone
+            dropped.setdefault(step, []).extend(gone)
             held.difference_update(gone)
             written.update(gone)
+        over = _overwritten(problem, apart, excess, uses, step)
+        dropped.setdefault(step + 1, []).extend(over)
+        written.update(over)
         held |= needed
         last_used.update(dict.fromkeys(needed, step))
-        held -= {t for t in needed if not uses[t] or uses[t][-1] <= step}
+        held -= {t for t in needed if not uses[t] or uses[t][-1] <= step} | set(over)
     return stays_of(problem, order, dropped)
+
+
+def _overwritten(
+    problem: ScheduleProblem, pairs: Sequence[InPlace], excess: int, uses: list[list[int]], step: int
+) -> list[int]:
+    """Inputs that outputs are written over although they are read again, until so many bytes are saved."""
+    over: list[int] = []
+    for pair in sorted(pairs, key=lambda pair: (-problem.tensors[pair.output].size_bytes, pair.output)):
+        if excess <= 0:
+            break
+        excess -= problem.tensors[pair.output].size_bytes
+        over.append(max(pair.inputs, key=lambda t: (next(use for use in uses[t] if use > step), t)))
+    return over
 
 
 def _cheapest_cover(sizes: list[int], prices: list[int], excess: int) -> list[int]:
@@ -199,15 +218,26 @@ def replace_in_order(
                 space.drop(t, step)
         space.step = step
         needed = {*op.inputs, *op.outputs}
-        fresh = [t for t in (*op.inputs, *op.outputs) if t not in space.blocks]
+        over = {
+            pair.output: min(ending, key=lambda t: (problem.tensors[t].size_bytes, t))
+            for pair in op.in_place
+            if (ending := [t for t in pair.inputs if uses[t][-1] == step])
+        }
+        fresh = [t for t in (*op.inputs, *op.outputs) if t not in space.blocks and t not in over]
         items = [(problem.tensors[t].size_bytes, t) for t in fresh]
         if op.workspace_bytes > 0:
             items.append((op.workspace_bytes, -1))
         items.sort(key=lambda item: (-item[0], item[1]))
         placed = _place_all(space, items, needed, step)
-        for everything in (False, True):
+        for everything in (False, True, True):
             if placed is not None:
                 break
+            if everything and not space.blocks:
+                # Everything is out already: write over what is read again as well.
+                apart = [pair for pair in op.in_place if pair.output not in over]
+                again = _overwritten(problem, apart, 1 << 62, uses, step)
+                over |= {pair.output: t for pair in apart for t in again if t in pair.inputs}
+                items = [item for item in items if item[1] not in over]
             # Too scattered: move the inputs; if even that is not enough, start from an empty scratchpad.
             for t in [t for t in space.blocks if everything or t in needed]:
                 if t in needed:
@@ -216,6 +246,8 @@ def replace_in_order(
             items.sort(key=lambda item: (-item[0], item[1]))
             placed = _place_all(space, items, needed, step)
         assert placed is not None, "an operator alone fits at M_R"
+        for made, t in over.items():
+            placed[made] = placed[t] if t in placed else space.blocks[t][0]
         for t, offset in placed.items():
             if t >= 0:
                 space.blocks[t] = (offset, offset + problem.tensors[t].size_bytes)
@@ -226,6 +258,8 @@ def replace_in_order(
             space.last_used[t] = step
             if not uses[t] or uses[t][-1] <= step:
                 space.leave(t, step + 1)
+            elif t in over.values():
+                space.drop(t, step + 1)
     spans = sorted(space.spans, key=lambda span: (span[1], span[0]))
     stays = Stays(tuple(order), tuple((t, start, end) for t, start, end, _ in spans))
     return stays, [offset for _, _, _, offset in spans] + workspaces

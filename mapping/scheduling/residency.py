@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mapping.deadline import Budget, running_budget
-from mapping.scheduling.problem import ScheduleProblem
+from mapping.scheduling.problem import InPlace, ScheduleProblem
 from mapping.scheduling.stays import Stays, stays_of
 from mapping.solver import SolveReport, SolverOptions, solve_model
 
@@ -80,16 +80,23 @@ class ResidencyAnswer:
 
 def residency_of(problem: ScheduleProblem, capacity: int) -> Residency:
     """The programme over what is certain in every order."""
+    ancestors = ancestors_of(problem)
+    return _build(problem, capacity, ancestors, descendants_of(problem, ancestors))
+
+
+def ancestors_of(problem: ScheduleProblem) -> Bits:
+    """Per operator, those that run before it in every order, as packed bits."""
     n = len(problem.operators)
     ancestors = np.zeros((n, (n + 7) // 8), np.uint8)
     for o, waits in enumerate(problem.predecessors):
         for w in waits:
             ancestors[o] |= ancestors[w]
             ancestors[o, w >> 3] |= np.uint8(128 >> (w & 7))
-    return _build(problem, capacity, ancestors, _descendants(problem, ancestors))
+    return ancestors
 
 
-def _descendants(problem: ScheduleProblem, ancestors: Bits) -> Bits:
+def descendants_of(problem: ScheduleProblem, ancestors: Bits) -> Bits:
+    """Per operator, those that run after it in every order."""
     found = np.zeros_like(ancestors)
     for o in range(len(problem.operators) - 1, -1, -1):
         for w in problem.predecessors[o]:
@@ -113,7 +120,16 @@ def residency_of_order(problem: ScheduleProblem, order: Sequence[int], capacity:
 def _build(problem: ScheduleProblem, capacity: int, before: Bits, after: Bits) -> Residency:
     """``before`` and ``after``: per operator, the operators certainly before and after it, as packed bits."""
     n = len(problem.operators)
-    excess = np.array(problem.need_bytes, np.int64) - capacity
+    excess = np.array(problem.apart_bytes, np.int64) - capacity
+    pairs: list[tuple[int, InPlace]] = []
+    for o, op in enumerate(problem.operators):
+        for pair in op.in_place:
+            later = [among(after[o][None], np.array(problem.tensors[t].consumers)) for t in pair.inputs]
+            if all(reading.any() for reading in later):
+                pairs.append((o, pair))
+            else:
+                # Some input may be read here for the last time: the output takes its bytes.
+                excess[o] -= problem.tensors[pair.output].size_bytes
     alive: dict[int, Bits] = {}
     for t, tensor in enumerate(problem.tensors):
         if tensor.size_bytes == 0 or not tensor.consumers:
@@ -126,12 +142,23 @@ def _build(problem: ScheduleProblem, capacity: int, before: Bits, after: Bits) -
         if held.any():
             alive[t] = held
             excess += tensor.size_bytes * np.unpackbits(held, count=n).astype(np.int64)
+    pairs = [(o, pair) for o, pair in pairs if excess[o] > 0]
     rows = np.flatnonzero(excess > 0)
     pressed = np.packbits(excess > 0)
     entries = sum(int(np.bitwise_count(held & pressed).sum()) for held in alive.values())
     whole = entries <= MOST_ENTRIES
     rows = rows[:: -(-entries // MOST_ENTRIES)] if not whole else rows
     gaps: list[tuple[int, int]] = []
+    parted: dict[int, tuple[int, Ints]] = {}
+
+    def parts_of(t: int) -> tuple[int, Ints]:
+        """A tensor's first gap and the uses that part its life."""
+        if t not in parted:
+            chain = chain_of_uses(problem, t, before)
+            parted[t] = len(gaps), np.array(chain, np.int64)
+            gaps.extend((t, chain[j] if j < len(chain) else -1) for j in range(len(chain) + 1))
+        return parted[t]
+
     choices: dict[tuple[int, int], int] = {}
     choice: list[tuple[int, ...]] = []
     sizes: list[int] = []
@@ -140,22 +167,32 @@ def _build(problem: ScheduleProblem, capacity: int, before: Bits, after: Bits) -
         asked = rows[np.unpackbits(held, count=n)[rows] != 0]
         if len(asked) == 0:
             continue
-        chain = _chain(problem, t, before)
-        first = len(gaps)
-        low = _among(after[chain], asked).sum(axis=0)  # uses certainly before the operator
-        high = len(chain) - _among(before[chain], asked).sum(axis=0)
-        gaps += [(t, chain[j] if j < len(chain) else -1) for j in range(len(chain) + 1)]
+        first, chain = parts_of(t)
+        low = among(after[chain], asked).sum(axis=0)  # uses certainly before the operator
+        high = len(chain) - among(before[chain], asked).sum(axis=0)
         keys = low * (len(chain) + 2) + high
         ids = np.empty(len(asked), np.int64)
         choices.clear()
         for i, key in enumerate(keys.tolist()):
-            pair = divmod(key, len(chain) + 2)
-            if pair not in choices:
-                choices[pair] = len(choice)
-                choice.append(tuple(range(first + pair[0], first + pair[1] + 1)))
+            span = divmod(key, len(chain) + 2)
+            if span not in choices:
+                choices[span] = len(choice)
+                choice.append(tuple(range(first + span[0], first + span[1] + 1)))
                 sizes.append(problem.tensors[t].size_bytes)
-            ids[i] = choices[pair]
+            ids[i] = choices[span]
         pieces.append((asked, ids))
+    kept = set(rows.tolist())
+    for o, pair in pairs:
+        if o not in kept:
+            continue
+        here: list[int] = []
+        for t in pair.inputs:
+            first, chain = parts_of(t)
+            done = int(among(before[o][None], chain).sum()) + int((chain == o).sum())
+            here += range(first + done, first + len(chain) - int(among(after[o][None], chain).sum()) + 1)
+        pieces.append((np.array([o]), np.array([len(choice)])))
+        choice.append(tuple(here))
+        sizes.append(problem.tensors[pair.output].size_bytes)
     owner = np.concatenate([p[0] for p in pieces]) if pieces else np.zeros(0, np.int64)
     entry = np.concatenate([p[1] for p in pieces]) if pieces else np.zeros(0, np.int64)
     by_row = np.argsort(owner, kind="stable")
@@ -167,19 +204,19 @@ def _build(problem: ScheduleProblem, capacity: int, before: Bits, after: Bits) -
     )  # fmt: skip
 
 
-def _among(bits: Bits, operators: Ints) -> Ints:
+def among(bits: Bits, operators: Ints) -> Ints:
     """Per row of bits, whether each of the operators is in it."""
     return ((bits[:, operators >> 3] >> (7 - (operators & 7)).astype(np.uint8)) & 1).astype(np.int64)
 
 
-def _chain(problem: ScheduleProblem, t: int, before: Bits) -> list[int]:
+def chain_of_uses(problem: ScheduleProblem, t: int, before: Bits) -> list[int]:
     """Uses of a tensor that follow one another in every order: a longest such chain."""
     tensor = problem.tensors[t]
     readers = list(tensor.consumers)
     if len(readers) > _CHAIN:
         readers = readers[:: -(-len(readers) // _CHAIN)]
     readers.sort(key=lambda o: (int(np.bitwise_count(before[o]).sum()), o))
-    known = _among(before[readers], np.array(readers, np.int64)) if len(readers) > 1 else np.zeros((1, 1))
+    known = among(before[readers], np.array(readers, np.int64)) if len(readers) > 1 else np.zeros((1, 1))
     length, back = [1] * len(readers), [-1] * len(readers)
     for i in range(len(readers)):
         for k in range(i):

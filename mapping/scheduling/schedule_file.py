@@ -23,7 +23,8 @@ __all__ = ["FORMAT", "ScheduleFile", "read_schedule", "schedule_json", "write_sc
 FORMAT: Final = "offchip-schedule-1"
 MAX_FILE_BYTES: Final = 256 * 2**20
 _KEYS: Final = (
-    "format", "graph", "weights", "scratchpad_bytes", "result", "order", "residences", "workspaces", "transfers",
+    "format", "graph", "weights", "in_place", "scratchpad_bytes", "result", "order", "residences", "workspaces",
+    "transfers",
 )  # fmt: skip
 _RESIDENCE: Final = {"tensor": str, "start": int, "end": int, "offset": int, "size_bytes": int}
 _TRANSFER: Final = {"tensor": str, "step": int, "size_bytes": int, "kind": str}
@@ -39,6 +40,8 @@ class ScheduleFile:
     scratchpad_bytes: int
     schedule: Schedule
     result: Mapping[str, Any]
+    in_place: bool = False
+    """Whether element-wise operators may write over their inputs."""
 
 
 def schedule_json(problem: ScheduleProblem, result: ScheduleResult) -> dict[str, Any]:
@@ -50,6 +53,7 @@ def schedule_json(problem: ScheduleProblem, result: ScheduleResult) -> dict[str,
         "format": FORMAT,
         "graph": problem.name,
         "weights": problem.weights,
+        **({"in_place": True} if problem.in_place else {}),
         "scratchpad_bytes": result.scratchpad_bytes,
         "result": {
             "status": result.status,
@@ -108,6 +112,11 @@ def read_schedule(path: str | Path) -> ScheduleFile:
             problems.append(
                 Problem(f"{found}; expected {kind.__name__}", file, document.line_of((key,)), key)
             )
+    if type(data.get("in_place", False)) is not bool:
+        line = document.line_of(("in_place",))
+        problems.append(
+            Problem(f"found {data['in_place']!r:.60}; expected true or false", file, line, "in_place")
+        )
     if problems:
         raise InputError(problems)
     for index, name in enumerate(data["order"]):
@@ -137,7 +146,12 @@ def read_schedule(path: str | Path) -> ScheduleFile:
         tuple(Transfer(**row) for row in data["transfers"]),
     )
     return ScheduleFile(
-        data["graph"], data["weights"], data["scratchpad_bytes"], schedule, data.get("result", {})
+        data["graph"],
+        data["weights"],
+        data["scratchpad_bytes"],
+        schedule,
+        data.get("result", {}),
+        data.get("in_place", False),
     )
 
 

@@ -104,12 +104,11 @@ class LayerSearch:
     def _stays(self, order: NDArray[np.int64], drops: NDArray[np.int64]) -> Stays:
         dropped: dict[int, list[int]] = {}
         for step, row in enumerate(drops.tolist()):
-            tensors = [
-                int(self.instance.tracked[word * WORD_BITS + bit])
-                for word, bits in enumerate(row)
-                for bit in range(WORD_BITS)
-                if bits >> bit & 1
-            ]
-            if tensors:
-                dropped[step] = tensors
+            inputs = self.problem.operators[int(order[step])].inputs
+            for word, bits in enumerate(row):
+                for bit in range(WORD_BITS):
+                    if bits >> bit & 1:
+                        t = int(self.instance.tracked[word * WORD_BITS + bit])
+                        # An input is dropped with its operator, which writes over it, not before.
+                        dropped.setdefault(step + (t in inputs), []).append(t)
         return stays_of(self.problem, [int(o) for o in order], dropped)

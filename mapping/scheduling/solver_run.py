@@ -79,8 +79,19 @@ class SolverRun:
                 return False
             offsets = found.offsets.tolist()
         self.best, self.engine = (cost, stays, offsets), engine
+        self._report()
         return True
 
     def raise_bound(self, bound: int) -> None:
         """A new proven bound, never above the best schedule."""
+        before = self.bound
         self.bound = max(self.bound, min(bound, self.cost))
+        if self.bound > before:
+            self._report()
+
+    def _report(self) -> None:
+        """Bytes proved and found, to who watches. A share of the run's time is a budget inside the run's own."""
+        budget = self.budget
+        while budget.outer is not None:
+            budget = budget.outer
+        budget.report(self.bound // COST_SCALE, None if self.best is None else self.best[0] // COST_SCALE)

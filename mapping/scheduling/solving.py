@@ -16,7 +16,7 @@ from typing import Final, Literal
 import numpy as np
 
 from hw_configs.problems import InputError, PhysicsError, Problem, nearest
-from mapping.deadline import Budget, OutOfTimeError
+from mapping.deadline import Budget, OutOfTimeError, running_budget
 from mapping.scheduling.baselines import ARENA, BASELINES, baseline_stays, order_named
 from mapping.scheduling.by_ilp import solve_by_ilp
 from mapping.scheduling.by_parts import improve_by_parts, raise_bound_by_parts
@@ -24,6 +24,7 @@ from mapping.scheduling.check import check
 from mapping.scheduling.explain import not_proved, too_small
 from mapping.scheduling.in_order import improve_by_orders, raise_bound_by_residency, solve_given_order
 from mapping.scheduling.instance import build_instance
+from mapping.scheduling.kernels import load_kernels
 from mapping.scheduling.master import solve_with_cuts
 from mapping.scheduling.orders import least_peak
 from mapping.scheduling.peak import solve_peak
@@ -60,6 +61,8 @@ _TIE_S: Final = 10.0
 _OTHER_ORDERS: Final = 8
 _LAYERS_UP_TO: Final = 2000
 """Operators up to which states are searched at all; beyond, orders are."""
+_BASELINES_SHARE: Final = 0.2
+"""Of the time, for the baselines of networks of so many operators that ``auto`` has better ways."""
 _DIVIDE_FROM: Final = 150
 """Operators from which ``auto`` looks for orders and divides."""
 
@@ -86,6 +89,8 @@ def solve(
     _check_options(scratchpad_bytes, method, objective, time_limit_s)
     if time_limit_s is None and max_states is None:
         max_states = DEFAULT_MAX_STATES
+    if scratchpad_bytes >= problem.least_budget and time_limit_s is not None and running_budget() is None:
+        load_kernels()
     budget = Budget(time_limit_s, max_states)
     if scratchpad_bytes < problem.least_budget:
         words = too_small(problem, scratchpad_bytes)
@@ -137,7 +142,8 @@ def _warm_start(run: SolverRun) -> None:
         # There in no time, whatever the limit.
         stays, offsets = fetched_for_each_use(run.problem)
         run.offer(stays, "each use", offsets)
-    with contextlib.suppress(OutOfTimeError):
+    share = _BASELINES_SHARE if operators >= _DIVIDE_FROM else 1.0
+    with run.share_of_time(share), contextlib.suppress(OutOfTimeError):
         _offer_baselines(run, orders, operators)
 
 
@@ -176,8 +182,8 @@ def _search(run: SolverRun, method: Method) -> None:
 
 def _search_large(run: SolverRun) -> None:
     """The ways that are made for many operators in turn, each with a share of the time that is left."""
-    raise_bound_by_residency(run)
     steps: list[tuple[float, Callable[[SolverRun], None]]] = [
+        (0.6, raise_bound_by_residency),
         (0.4, improve_by_orders),
         (
             0.2,
@@ -190,7 +196,7 @@ def _search_large(run: SolverRun) -> None:
         (0.5, lambda run: _widen(run, LayerSearch(run.problem, run.capacity, run.budget), None)),
         (1.0, improve_by_orders),
     ]
-    for share, step in steps if len(run.problem.operators) <= _LAYERS_UP_TO else steps[-1:]:
+    for share, step in steps if len(run.problem.operators) <= _LAYERS_UP_TO else [steps[0], steps[-1]]:
         if run.proved or run.budget.spent:
             return
         with run.share_of_time(share), contextlib.suppress(OutOfTimeError):

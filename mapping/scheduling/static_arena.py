@@ -10,8 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from mapping.scheduling.problem import ScheduleProblem
-from mapping.scheduling.stays import Stays, allocation_of, stays_of
+from mapping.scheduling.stays import Stays, allocation_of, spread, stays_of
 
 __all__ = ["static_arena"]
 
@@ -32,7 +34,7 @@ def static_arena(problem: ScheduleProblem, order: Sequence[int], capacity: int) 
         stays = stays_of(problem, order, drops)
         offsets, failed = _place(problem, stays, capacity)
         if failed is None:
-            return stays, offsets
+            return stays, spread(problem, stays, np.array(offsets, np.int64)).tolist()
         start, end = failed
         beside = [
             (b - a, t)

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mapping.allocation import AllocationProblem
 from mapping.allocation import solve as allocate
@@ -26,7 +27,9 @@ __all__ = [
     "assemble",
     "fetched_for_each_use",
     "find_addresses",
+    "joins_of",
     "peak_bytes_of",
+    "spread",
     "stays_of",
 ]
 
@@ -59,11 +62,35 @@ class Stays:
         for t, start, end in self.spans:
             live[start] += problem.tensors[t].size_bytes
             live[end] -= problem.tensors[t].size_bytes
+        for i in joins_of(problem, self):
+            # What is written in place takes bytes of its own from the step after on.
+            t, start, _ = self.spans[i]
+            live[start] -= problem.tensors[t].size_bytes
+            live[start + 1] += problem.tensors[t].size_bytes
         most = now = 0
         for step, o in enumerate(self.order):
             now += live[step]
             most = max(most, now + problem.operators[o].workspace_bytes)
         return most
+
+
+def joins_of(problem: ScheduleProblem, stays: Stays) -> dict[int, int]:
+    """Stays that begin in place: index of the output's stay to that of the input's, which ends with the operator.
+
+    Of several inputs whose stays end there, the smallest is taken: it leaves the fewest bytes over.
+    """
+    if not problem.has_in_place:
+        return {}
+    ending = {(t, end): i for i, (t, _, end) in enumerate(stays.spans)}
+    beginning = {(t, start): i for i, (t, start, _) in enumerate(stays.spans)}
+    joined: dict[int, int] = {}
+    for step, o in enumerate(stays.order):
+        for pair in problem.operators[o].in_place:
+            over = [ending[t, step + 1] for t in pair.inputs if (t, step + 1) in ending]
+            made = beginning.get((pair.output, step))
+            if over and made is not None:
+                joined[made] = min(over, key=lambda i: (problem.tensors[stays.spans[i][0]].size_bytes, i))
+    return joined
 
 
 def stays_of(
@@ -102,18 +129,43 @@ def fetched_for_each_use(problem: ScheduleProblem) -> tuple[Stays, list[int]]:
         for step in (*((tensor.producer,) if tensor.producer >= 0 else ()), *tensor.consumers)
     ]
     spans.sort(key=lambda span: (span[1], span[0]))
+    stays = Stays(tuple(order), tuple(spans))
+    joined = joins_of(problem, stays)
     top = [0] * len(order)
-    offsets = []
-    for t, step, _ in spans:
-        offsets.append(top[step])
-        top[step] += problem.tensors[t].size_bytes
+    offsets = [-1] * len(spans)
+    for i, (t, step, _) in enumerate(spans):
+        if i not in joined:
+            offsets[i] = top[step]
+            top[step] += problem.tensors[t].size_bytes
+    for made, over in joined.items():
+        offsets[made] = offsets[over]
     offsets += [top[o] for o in order if problem.operators[o].workspace_bytes > 0]
-    return Stays(tuple(order), tuple(spans)), offsets
+    return stays, offsets
+
+
+def rows_of(problem: ScheduleProblem, stays: Stays) -> list[int]:
+    """For each stay the row of :func:`allocation_of` that it lies in: stays in place of one another share one."""
+    joined = joins_of(problem, stays)
+    row, rows = [-1] * len(stays.spans), 0
+    for i in range(len(row)):
+        if i not in joined:
+            row[i] = rows
+            rows += 1
+    for i in sorted(joined, key=lambda i: stays.spans[i][1]):
+        row[i] = row[joined[i]]
+    return row
 
 
 def allocation_of(problem: ScheduleProblem, stays: Stays) -> AllocationProblem:
-    """Buffers of the stays in their order, then one per operator with a workspace, in order of steps."""
-    rows = [(start, end, problem.tensors[t].size_bytes) for t, start, end in stays.spans]
+    """Buffers of the stays in their order, then one per operator with a workspace, in order of steps.
+
+    Stays in place of one another are one buffer, as large as the first of them.
+    """
+    row = rows_of(problem, stays)
+    rows = [(len(stays.order), 0, 0)] * (max(row, default=-1) + 1)
+    for r, (t, start, end) in zip(row, stays.spans, strict=True):
+        low, high, size = rows[r]
+        rows[r] = (min(low, start), max(high, end), max(size, problem.tensors[t].size_bytes))
     for step, o in enumerate(stays.order):
         if problem.operators[o].workspace_bytes > 0:
             rows.append((step, step + 1, problem.operators[o].workspace_bytes))
@@ -125,14 +177,24 @@ def find_addresses(
     problem: ScheduleProblem, stays: Stays, capacity: int | None, *, seconds: float | None = None,
     max_nodes: int = ADDRESS_NODES, explain: bool = False,
 ) -> AllocationResult:  # fmt: skip
-    """Offsets of :func:`allocation_of` below the capacity, or with the least peak when it is None."""
-    return allocate(
+    """Offsets of all stays and workspaces below the capacity, or with the least peak when it is None."""
+    found = allocate(
         allocation_of(problem, stays), capacity, time_limit_s=seconds, max_nodes=max_nodes, explain=explain
     )
+    if not problem.has_in_place or found.offsets is None:
+        return found
+    return replace(found, offsets=spread(problem, stays, found.offsets))
+
+
+def spread(problem: ScheduleProblem, stays: Stays, offsets: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Offsets per row of :func:`allocation_of` as offsets per stay, then per workspace."""
+    row = np.array(rows_of(problem, stays), np.int64)
+    rows = int(row.max()) + 1 if len(row) else 0
+    return np.concatenate((offsets[row], offsets[rows:]))
 
 
 def assemble(problem: ScheduleProblem, stays: Stays, offsets: Sequence[int] | Any) -> Schedule:
-    """The whole schedule of stays whose offsets are given in the order of :func:`allocation_of`."""
+    """The whole schedule of stays whose offsets are given, and then those of workspaces in order of steps."""
     steps = len(stays.order)
     residences = tuple(
         Residence(problem.tensors[t].name, start, end, int(offsets[i]), problem.tensors[t].size_bytes)
@@ -145,10 +207,12 @@ def assemble(problem: ScheduleProblem, stays: Stays, offsets: Sequence[int] | An
     by_tensor: dict[int, list[tuple[int, int]]] = {}
     for t, start, end in stays.spans:
         by_tensor.setdefault(t, []).append((start, end))
+    overwritten = {stays.spans[i] for i in joins_of(problem, stays).values()}
     moves: list[tuple[int, int, int, Transfer]] = []
     for t, spans in by_tensor.items():
         tensor = problem.tensors[t]
-        leaves = min(spans[0][1], steps)
+        # What is written over has to be off-chip before the operator runs.
+        leaves = min(spans[0][1], steps) - ((t, *spans[0]) in overwritten)
         if tensor.is_output and tensor.producer >= 0:
             moves.append((leaves, 0, t, Transfer(tensor.name, leaves, tensor.size_bytes, "store")))
         elif len(spans) > 1 and not tensor.copy_free and tensor.size_bytes:

@@ -15,6 +15,7 @@ from typing import Final
 
 from hw_configs.problems import InfeasibleError, InputError, bad_input
 from hw_configs.settings import Settings, count, share, word
+from mapping.deadline import OutOfTimeError, running_budget
 from mapping.offload.policy import OffloadRequest
 from mapping.training.estimate import Estimator, RankStep
 from mapping.training.plan import executable
@@ -72,12 +73,15 @@ class Choice:
     by_way: Mapping[str, TrainingEstimate]
     priced: int
     runnable: tuple[TrainingEstimate, RankStep] | None = None
+    unseen_floor_s: float | None = None
+    """Where the time was over first: no setup that was not priced is faster than this. None: all were looked at."""
 
 
 def choose(request: OffloadRequest, family: Family, estimator: Estimator | None = None) -> Choice:
     """The fastest setup of a family that fits.
 
-    Raises ``InfeasibleError`` with the nearest miss when none does, ``InputError`` for settings out of range.
+    Raises ``InfeasibleError`` with the nearest miss when none does, ``InputError`` for settings out of range,
+    ``OutOfTimeError`` when the solve around it has to end before one that fits is found.
     """
     estimator = estimator or Estimator(Prices(request.system, request.cost_model))
     search = _Search(request, request.of(TrainingSettings), family, estimator)
@@ -93,12 +97,17 @@ class _Search:
     priced: int = 0
     found: list[tuple[TrainingEstimate, RankStep, str]] = field(default_factory=list)
     misses: dict[str, TrainingEstimate] = field(default_factory=dict)
+    unranked: bool = False
 
     def run(self) -> Choice:
         layouts = self._layouts()
         best = float("inf")
+        unseen: float | None = 0.0 if self.unranked else None
         for number, (floor, setup) in enumerate(layouts):
             if floor >= best:
+                break
+            if _late():
+                unseen = 0.0 if self.unranked else floor
                 break
             for way in self._ways():
                 here = min((self._price(step, way) for step in self._steps(setup, way)), default=float("inf"))
@@ -106,7 +115,9 @@ class _Search:
                 # Where everything can be kept, other ways only add time; the first layout shows by how much.
                 if way == "none" and here < float("inf") and number > 0:
                     break
-        choice = self._decide()
+        if unseen is not None and not self.found:
+            raise OutOfTimeError
+        choice = replace(self._decide(), unseen_floor_s=unseen)
         if executable(choice.step.setup):
             return replace(choice, runnable=self._runnable(layouts))
         return replace(choice, runnable=(choice.best, choice.step))
@@ -121,6 +132,8 @@ class _Search:
         for floor, setup in layouts:
             if executable(setup) or (best is not None and floor >= best[0].time.step_s):
                 continue
+            if _late():
+                break
             for way in self._ways():
                 for step in self._steps(setup, way, (0,)):
                     estimate = self.estimator.of_step(step)
@@ -133,6 +146,10 @@ class _Search:
         floors: list[tuple[float, int, TrainingSetup]] = []
         problem: InputError | None = None
         for number, setup in enumerate(self._setups()):
+            if _late(0.5) and floors:
+                # The rest of the time prices those there are; of the others nothing is known.
+                self.unranked = True
+                break
             try:
                 step = self.estimator.rank_step(setup)
                 floors.append((self.estimator.of_step(step, exact=False).time.step_s, number, setup))
@@ -266,6 +283,15 @@ class _Search:
             by_way.setdefault(way, estimate)
         best = min(self.found, key=lambda item: _rank(item[0]))
         return Choice(best[0], best[1], by_way, self.priced)
+
+
+def _late(share: float = 1.0) -> bool:
+    """Whether the solve around this one has to end, or has spent so much of its time."""
+    budget = running_budget()
+    if budget is None:
+        return False
+    left = budget.seconds_left()
+    return budget.spent or (left is not None and budget.elapsed > share * (budget.elapsed + left))
 
 
 def _factorings(count: int, names: tuple[str, ...]) -> Iterator[dict[str, int]]:

@@ -43,6 +43,15 @@ class _Chooser:
                 raise
             return self._off_the_devices(request, error)
         why = list(_reasons(choice))
+        if choice.unseen_floor_s is not None:
+            why.append(
+                f"The time limit ended the search after {choice.priced} setups; "
+                + (
+                    f"none of the others is faster than {choice.unseen_floor_s:.4g} s."
+                    if choice.unseen_floor_s > 0
+                    else "of the others nothing is known."
+                )
+            )
         graph = plan = None
         report: dict[str, Any] = {"policy": self.name, **choice.best.to_json(), "priced": choice.priced}
         objection = executable(choice.step.setup)
@@ -60,6 +69,8 @@ class _Chooser:
                     f"{estimate.setup.words()}: {estimate.time.step_s:.4g} s, {slower:.1f} % more. "
                     f"The choice itself is not executed: {objection}."
                 )
+        if choice.unseen_floor_s is not None:
+            report["unseen_floor_s"] = choice.unseen_floor_s
         report["alternatives"] = {way: item.to_json() for way, item in choice.by_way.items()}
         return OffloadAnswer(self.name, report, tuple(why), tuple(_tables(choice)), graph, plan)
 

@@ -11,10 +11,11 @@ from typing import Any, Final
 from hw_configs.output_file import finite
 from hw_configs.shown import Table, looks_numeric
 
-__all__ = ["Progress", "print_json", "print_table", "print_tables", "progress"]
+__all__ = ["LiveBound", "Progress", "live_bound", "print_json", "print_table", "print_tables", "progress"]
 
 PROGRESS_AFTER_S: Final = 2.0
 LINE_EVERY_S: Final = 10.0
+LIVE_EVERY_S: Final = 1.0
 
 
 def print_json(value: Any) -> None:
@@ -98,6 +99,79 @@ class Progress:
             of = f" of {self._total}" if self._total else ""
             print(f"{self._label}: {self._done}{of}", file=sys.stderr, flush=True)
             self._next = self._clock() + LINE_EVERY_S
+
+
+class LiveBound:
+    """What a solve has proved and found, on standard error from the third second on.
+
+    A terminal gets one line that is written anew and goes away at the end; a log gets one line per change, at most
+    one a second. Hand :meth:`note` to :func:`mapping.deadline.watching`.
+    """
+
+    def __init__(self, what: str) -> None:
+        import threading
+        import time
+
+        self._what, self._clock = what, time.monotonic
+        self._start = self._clock()
+        self._now: tuple[float, float | None] | None = None
+        self._shown: tuple[float, float | None] | None = None
+        self._ended = threading.Event()
+        self._width = 0
+        self._writer = threading.Thread(target=self._write, daemon=True)
+        self._writer.start()
+
+    def note(self, bound: float, incumbent: float | None) -> None:
+        """The proven bound, and the figure of the best plan so far."""
+        self._now = (bound, incumbent)
+
+    def close(self) -> None:
+        """Stop, and clear the line."""
+        self._ended.set()
+        self._writer.join()
+        if self._width:
+            sys.stderr.write("\r" + " " * self._width + "\r")
+            sys.stderr.flush()
+
+    def _write(self) -> None:
+        wait = PROGRESS_AFTER_S
+        while not self._ended.wait(wait):
+            wait = LIVE_EVERY_S
+            now = self._now
+            if now is None:
+                continue
+            if sys.stderr.isatty():
+                line = self._line(now)
+                sys.stderr.write("\r" + line.ljust(self._width))
+                self._width = len(line)
+            elif now != self._shown:
+                sys.stderr.write(self._line(now) + "\n")
+            self._shown = now
+            sys.stderr.flush()
+
+    def _line(self, now: tuple[float, float | None]) -> str:
+        bound, best = now
+        seconds = self._clock() - self._start
+        if best is None:
+            return f"{seconds:.0f} s: {self._what}: no plan yet, at least {bound:.15g}"
+        gap = 0.0 if best == 0 else 100 * (best - bound) / best
+        return f"{seconds:.0f} s: {self._what}: {best:.15g}, at least {bound:.15g} (gap {gap:.3f} %)"
+
+
+@contextmanager
+def live_bound(what: str, quiet: bool = False) -> Iterator[None]:
+    """Shows how the solves within the block come on; ``what``: the figure's name with its unit."""
+    from mapping.deadline import watching
+
+    if quiet:
+        yield
+        return
+    view = LiveBound(what)
+    try:
+        with watching(view.note):
+            yield
+    finally:
+        view.close()
 
 
 @contextmanager

@@ -16,7 +16,12 @@ __all__ = ["simulate"]
 
 
 def simulate(
-    model: Annotated[str, typer.Argument(help="built-in name, config.json, .onnx, graph JSON, Chakra trace")],
+    model: Annotated[
+        str,
+        typer.Argument(
+            help="built-in name, config.json, .onnx, .pt2, graph JSON, Chakra trace, PyTorch profile"
+        ),
+    ],
     hw: Annotated[str, typer.Option("--hw", help="system or device: a name or a YAML file")],
     phase: Annotated[
         str | None, typer.Option(help="prefill, decode or train; default: the natural one")

@@ -77,21 +77,25 @@ def alloc(
     plot: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Draw the packing (.svg or .png).")
     ] = None,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", help="No view of bound and best plan on standard error.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
 ) -> None:
     """Give every buffer an address, below a capacity or with the least peak, and say what was proved.
 
     Exit codes: 0 done; 2 bad input; 3 infeasible (proved); 4 no answer within the limit.
     """
-    from offchip.cli.output import print_json, print_tables
+    from offchip.cli.output import live_bound, print_json, print_tables
     from offchip.solving.alloc import solve_alloc
 
-    answer = solve_alloc(
-        buffers, capacity=capacity, minimize=minimize, time_limit=time_limit, max_nodes=max_nodes, engine=engine,
-        seed=seed, near=near, bank=bank, device_index=device_index, memory_space=memory_space,
-        pack_index=pack_index, out=out, plot=plot, arena=arena, objective=objective, alignment=alignment,
-        boundary=boundary, move_cost=move_cost, no_pins=no_pins, model=model, out_format=out_format,
-    )  # fmt: skip
+    with live_bound("peak in bytes", quiet):
+        answer = solve_alloc(
+            buffers, capacity=capacity, minimize=minimize, time_limit=time_limit, max_nodes=max_nodes, engine=engine,
+            seed=seed, near=near, bank=bank, device_index=device_index, memory_space=memory_space,
+            pack_index=pack_index, out=out, plot=plot, arena=arena, objective=objective, alignment=alignment,
+            boundary=boundary, move_cost=move_cost, no_pins=no_pins, model=model, out_format=out_format,
+        )  # fmt: skip
     if as_json:
         print_json(answer.as_json())
     else:

@@ -28,6 +28,9 @@ def offload(
     setting: Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE for the policy")] = None,
     cost_model: Annotated[str, typer.Option(help="what predicts operator times")] = "by-device",
     seed: Annotated[int, typer.Option(help="seed of every random choice")] = 0,
+    time_limit: Annotated[
+        float | None, typer.Option(metavar="S", help="Seconds; left out: to the end of the search.")
+    ] = None,
     simulate: Annotated[bool, typer.Option("--simulate", help="run the plan, event by event")] = False,
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="write graph, plan and report")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="one JSON object on standard output")] = False,
@@ -47,6 +50,7 @@ def offload(
     found = solve_offload(
         model, hw, policy, phase=phase, seq=seq, batch=batch, generate=generate, dtype=dtype,
         settings=_settings(setting), cost_model=cost_model, seed=seed, simulate=simulate, out=out,
+        time_limit=time_limit,
     )  # fmt: skip
     if as_json:
         print_json(found.as_json())

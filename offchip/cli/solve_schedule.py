@@ -46,6 +46,10 @@ def schedule(
         bool, typer.Option("--unfused", help="every projection an operator of its own")
     ] = False,
     dim: Annotated[list[str] | None, typer.Option(help="NAME=SIZE of a symbolic ONNX dimension")] = None,
+    in_place: Annotated[
+        bool,
+        typer.Option("--in-place", help="Element-wise outputs may take the bytes of an input that ends."),
+    ] = False,
     seed: Annotated[int, typer.Option(help="Seed of every random choice.")] = 0,
     out: Annotated[
         Path | None, typer.Option(metavar="PLAN.json", help="Write the schedule for 'simulate --plan'.")
@@ -53,6 +57,9 @@ def schedule(
     plot: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Draw addresses over steps (.svg or .png).")
     ] = None,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", help="No view of bound and best schedule on standard error.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
 ) -> None:
     """Order operators and place tensors so that the fewest non-compulsory bytes cross the chip's edge.
@@ -60,15 +67,16 @@ def schedule(
     Exit codes: 0 done; 2 bad input; 3 infeasible (proved); 4 no answer within the limit.
     """
     from offchip.cli.models import named_sizes
-    from offchip.cli.output import print_json, print_tables, progress
+    from offchip.cli.output import live_bound, print_json, print_tables, progress
     from offchip.solving.schedule import solve_schedule
 
-    answer = solve_schedule(
-        model, progress=progress, scratchpad=scratchpad, bank=bank, weights=weights, method=method,
-        objective=objective, hw=hw, time_limit=time_limit, max_states=max_states, compare=compare, seed=seed, out=out,
-        plot=plot, phase=phase, batch=batch, prompt=prompt, dtype=dtype, fused=not unfused,
-        dims=named_sizes(dim or []),
-    )  # fmt: skip
+    with live_bound("bytes moved", quiet):
+        answer = solve_schedule(
+            model, progress=progress, scratchpad=scratchpad, bank=bank, weights=weights, method=method,
+            objective=objective, hw=hw, time_limit=time_limit, max_states=max_states, compare=compare, seed=seed,
+            out=out, plot=plot, phase=phase, batch=batch, prompt=prompt, dtype=dtype, fused=not unfused,
+            dims=named_sizes(dim or []), in_place=in_place,
+        )  # fmt: skip
     if as_json:
         print_json(answer.as_json())
     else:

@@ -216,10 +216,12 @@ class Allocation(Shown):
         proof = Table(f"solve alloc {self.title}", ("", ""), tuple(lines))
         if result.status not in ("optimal", "feasible") or result.offsets is None:
             return (proof,)
-        order = sorted(range(len(problem)), key=lambda i: (int(problem.lower[i]), int(problem.upper[i])))
+        import numpy as np
+
+        order = np.lexsort((problem.upper, problem.lower))
         rows = [
             (
-                problem.ids[i],
+                problem.ids[int(i)],
                 int(problem.lower[i]),
                 int(problem.upper[i]),
                 int(problem.size[i]),

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypedDict, Unpack
 
-from hw_configs.problems import InputError, Problem, bad_input, nearest
+from hw_configs.problems import InputError, NoAnswerError, Problem, bad_input, nearest
 from hw_configs.settings import Settings
 from hw_configs.shown import Shown, Table
 from hw_configs.typed_fields import wrong_types
@@ -17,6 +17,7 @@ from simulator.cost.model import DEFAULT_COST_MODEL
 
 if TYPE_CHECKING:
     from hw_configs.system import System
+    from mapping.mapper import OffloadSolver
     from mapping.offload.policy import OffloadAnswer, OffloadRequest
 
 __all__ = ["OffloadOptions", "OffloadSolution", "solve_offload", "tokens"]
@@ -24,6 +25,9 @@ __all__ = ["OffloadOptions", "OffloadSolution", "solve_offload", "tokens"]
 DEFAULTS: Final = {"train": "choose-training"}
 PHASES: Final = ("train", "prefill", "decode")
 MOST_TOKENS: Final = 2**40
+_GRACE: Final = 1.05
+_GRACE_S: Final = 0.5
+"""A mapper that looks at no clock is stopped so much after the limit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +37,7 @@ class OffloadOptions:
     ``phase``: train, prefill or decode. ``seq``: tokens per sequence, a number or such as 64K. ``batch``: sequences,
     per step over all devices in training, at once in inference. ``settings``: of the mapper (see ``offchip mappers
     show NAME``). ``simulate`` runs the plan, event by event. ``out``: a folder for graph, plan and report.
+    ``time_limit``: seconds for the decision; None: to its end, the same answer every time.
     """
 
     phase: str = "train"
@@ -45,12 +50,16 @@ class OffloadOptions:
     seed: int = 0
     simulate: bool = False
     out: str | Path | None = None
+    time_limit: float | None = None
 
     def __post_init__(self) -> None:
         problems = wrong_types(self)
         if not isinstance(self.settings, Mapping | Settings):
             found = f"found {self.settings!r:.80}; expected names and values, or a mapper's settings"
             problems.append(Problem(found, path="--set"))
+        if self.time_limit is not None and not problems and not self.time_limit > 0:
+            message = f"found {self.time_limit:g}; expected seconds above zero"
+            problems.append(Problem(message, path="--time-limit"))
         if problems:
             raise InputError(problems)
         if self.phase not in PHASES:
@@ -72,6 +81,7 @@ class OffloadChoices(TypedDict, total=False):
     seed: int
     simulate: bool
     out: str | Path | None
+    time_limit: float | None
 
 
 @dataclass(frozen=True)
@@ -115,7 +125,8 @@ def solve_offload(
     """Decide what lives in which memory and what moves when, and say why.
 
     ``policy`` is a mapper that answers this (``offchip mappers list``); for training it may be left out. Options are
-    the fields of :class:`OffloadOptions`. Raises ``InputError`` for bad input, ``InfeasibleError`` when nothing fits.
+    the fields of :class:`OffloadOptions`. Raises ``InputError`` for bad input, ``InfeasibleError`` when nothing fits,
+    ``NoAnswerError`` when the time was over before anything was decided.
 
     >>> found = solve_offload("opt-1.3b", "csd-node", "offload-kv", phase="decode", seq=1024)
     >>> found.answer.plan is not None
@@ -137,13 +148,34 @@ def solve_offload(
         chosen.cost_model, chosen.seed, settings,
     )  # fmt: skip
     check_request(name, solver, request)
-    answer = solver.solve(request)
+    answer = _decided(solver, request, chosen.time_limit)
     ran = _run(answer, request, system) if chosen.simulate else None
     found = OffloadSolution(str(model), system.name, answer, ran)
     if chosen.out is None:
         return found
     written = _write(answer, found.as_json(), Path(chosen.out))
     return OffloadSolution(str(model), system.name, answer, ran, tuple(written))
+
+
+def _decided(solver: OffloadSolver, request: OffloadRequest, seconds: float | None) -> OffloadAnswer:
+    """The mapper's answer within so many seconds: its best so far where it looks at the clock, else none."""
+    from mapping.deadline import Budget, OutOfTimeError, cut_off_after
+
+    if seconds is None:
+        return solver.solve(request)
+    answer: OffloadAnswer | None = None
+    budget = Budget(seconds)
+    with budget.running():
+        try:
+            with cut_off_after(_GRACE * seconds + _GRACE_S):
+                answer = solver.solve(request)
+        except OutOfTimeError:
+            pass
+    if answer is None:
+        raise NoAnswerError(
+            f"nothing was decided within {seconds:g} s; what could help: more time (--time-limit)"
+        )
+    return answer
 
 
 def tokens(text: str) -> int:

@@ -33,7 +33,9 @@ class ScheduleOptions:
     ``method``: auto, ilp, decompose, divide, given-order (exact by bytes), or a baseline by name.
     ``objective``: bytes, peak or time.
     ``max_states`` instead of seconds makes the answer reproducible. ``compare`` runs the baselines beside it. ``out``:
-    a file for the schedule; ``plot``: a picture of addresses over steps. From ``phase`` on: what the graph is of.
+    a file for the schedule; ``plot``: a picture of addresses over steps.
+    From ``phase`` on: what the graph is of. ``in_place``: outputs of element-wise operators may take the bytes of an
+    input that nobody needs any more.
     """
 
     scratchpad: str | int | None = None
@@ -54,6 +56,7 @@ class ScheduleOptions:
     dtype: str | None = None
     fused: bool = True
     dims: Mapping[str, int] = field(default_factory=dict)
+    in_place: bool = False
 
     def __post_init__(self) -> None:
         problems = wrong_types(self)
@@ -92,6 +95,7 @@ class ScheduleChoices(TypedDict, total=False):
     dtype: str | None
     fused: bool
     dims: Mapping[str, int]
+    in_place: bool
 
 
 @dataclass(frozen=True)
@@ -225,7 +229,7 @@ def solve_schedule(
     text = None if chosen.scratchpad is None else str(chosen.scratchpad)
     size = _size(text, list(chosen.bank or ()), chosen.hw)
     graph = load_workload(model, chosen.workload).phases[0].graph
-    problem = problem_from_graph(graph, chosen.weights, str(model))  # type: ignore[arg-type]
+    problem = problem_from_graph(graph, chosen.weights, str(model), in_place=chosen.in_place)  # type: ignore[arg-type]
     with progress("scheduling", 0):
         result = _solve(problem, graph, size, chosen)
     rows = tuple(_baselines(problem, size)) if chosen.compare else None

@@ -30,6 +30,7 @@ __all__ = [
     "Study",
     "StudyTable",
     "Verdict",
+    "apart",
     "compare",
 ]
 
@@ -180,6 +181,11 @@ def compare(
     elif off <= CLOSE_WITHIN:
         verdict = "close"
     return ClaimResult(claim, ours, ratio, verdict, method, differences)
+
+
+def apart(claim: Claim, ours: float | None, method: str, reason: str) -> ClaimResult:
+    """The result for a claim whose figure does not mean what ours does: both are shown, and no ratio is drawn."""
+    return ClaimResult(claim, ours, None, "not comparable", method, reason)
 
 
 STUDIES: Final[Registry[Study]] = Registry(

@@ -34,6 +34,9 @@ def without_views(graph: Graph, views: Mapping[str, str]) -> Graph:
             op,
             inputs=tuple(root(name) for name in op.inputs),
             updates=tuple(root(name) for name in op.updates),
+            in_place=tuple(
+                (root(output), tuple(root(name) for name in over)) for output, over in op.in_place
+            ),
         )
         for op in graph.operators
         if op.name not in gone

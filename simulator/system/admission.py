@@ -36,12 +36,15 @@ class Admission:
         self.frontier = dict.fromkeys(self.order, 0)
         self.until: dict[int, int] = {}
         """Copy -> last place in its memory's order at which it still lives, one after another."""
+        self.begins: dict[int, int] = {}
+        """Copy -> first place in its memory's order at which it holds bytes of its own."""
         self.used = {memory: self._in_turn(memory) for memory in self._contended()}
 
     def size(self, index: int) -> int:
         """Bytes that a task allocates."""
         copies, tensors = self.bound.copies, self.ledger.tensors
-        return sum(tensors[copies[number].tensor].size_bytes for number in self.bound.makes[index])
+        fresh = [number for number in self.bound.makes[index] if not copies[number].over]
+        return sum(tensors[copies[number].tensor].size_bytes for number in fresh)
 
     def may(self, index: int, memory: str) -> bool:
         """Whether a task may allocate now: there is room, and nobody before it is starved."""
@@ -73,6 +76,14 @@ class Admission:
             size = self.ledger.tensors[copy.tensor].size_bytes
             used[self.frontier[copy.memory] : self.until[number] + 1] -= size
 
+    def inherit(self, number: int) -> None:
+        """Note that a copy holds the bytes that it was written over, perhaps before its turn."""
+        copy = self.bound.copies[number]
+        used = self.used.get(copy.memory)
+        if used is not None:
+            size = self.ledger.tensors[copy.tensor].size_bytes
+            used[self.frontier[copy.memory] : self.begins[number]] += size
+
     def _contended(self) -> set[str]:
         """Memories in which several streams allocate more than would fit at once."""
         bound, tensors = self.bound, self.ledger.tensors
@@ -97,9 +108,12 @@ class Admission:
             if copy.memory != memory:
                 continue
             size = self.ledger.tensors[copy.tensor].size_bytes
-            begin = 0 if copy.home else self.place[maker[number]]
+            begin = 0 if copy.home else self.place[maker[number]] + copy.over
+            self.begins[number] = begin
             stays = copy.kept or number not in last
             self.until[number] = len(order) - 1 if stays else bisect_right(order, last[number]) - 1
+            if copy.over and self.until[number] < begin:
+                continue
             change[begin] += size
             change[self.until[number] + 1] -= size
         used = np.cumsum(change[:-1])

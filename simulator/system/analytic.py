@@ -195,9 +195,27 @@ class _Closed:
                 moments.append((time_s, 1 if instant else 0, index, 1, number))
             elif not copy.lasting:
                 moments.append((phase_end, 2, 0, 1, number))
-        return [
-            (time_s, index, bool(release), number) for time_s, _, index, release, number in sorted(moments)
-        ]
+        return self._inherited(
+            [(time_s, index, bool(release), number) for time_s, _, index, release, number in sorted(moments)]
+        )
+
+    def _inherited(self, moments: list[Moment]) -> list[Moment]:
+        """What is written over another copy takes its bytes when that one goes; gone by then, it takes none."""
+        copies = self.bound.copies
+        left = {number for _, _, release, number in moments if release and copies[number].over}
+        found: list[Moment] = []
+        there: set[int] = set()
+        for moment in moments:
+            time_s, index, release, number = moment
+            if copies[number].over and (not release or number not in there):
+                left -= {number} if release else set()
+                continue
+            found.append(moment)
+            heir = copies[number].heir
+            if release and heir >= 0 and (heir in left or copies[heir].lasting):
+                found.append((time_s, index, False, heir))
+                there.add(heir)
+        return found
 
     def _by_list(self, phase_end: float) -> list[Moment]:
         """Tasks one after another in list order; the clock never goes back."""
@@ -215,7 +233,7 @@ class _Closed:
             if index < count:
                 now = max(now, self.records[index].end if release else self.records[index].start)
             moments.append((phase_end if index == count else now, index, bool(release), number))
-        return moments
+        return self._inherited(moments)
 
     def _fits(self, moments: list[Moment]) -> bool:
         used = dict.fromkeys(self.system.memories, 0)

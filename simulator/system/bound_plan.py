@@ -37,6 +37,10 @@ class Copy:
     lasting: bool = False
     """Whether it is still there after the phase: a persistent tensor at home."""
     users: list[int] = field(default_factory=list)
+    heir: int = -1
+    """The copy that is written over this one by its last user; it holds its bytes from the end of that task on."""
+    over: bool = False
+    """Whether this copy is such an heir."""
 
 
 @dataclass(frozen=True)
@@ -155,6 +159,10 @@ class _Replay:
             self._overwrite(index, existing)
             return
         number = self._add(Copy(tensor, memory, index, False, task.addresses.get(tensor)))
+        under = task.in_place.get(tensor) if isinstance(task, Compute) else None
+        if under is not None:
+            self.copies[self.here[under, memory]].heir = number
+            self.copies[number].over = True
         self.makes[index].append(number)
         self._use(index, number)
 

@@ -260,7 +260,8 @@ class _Run:
 
     def _book(self, index: int, memory: str) -> None:
         for number in self.bound.makes[index]:
-            self.ledger.allocate(self.bound.copies[number].tensor, memory, self.env.now)
+            if not self.bound.copies[number].over:
+                self.ledger.allocate(self.bound.copies[number].tensor, memory, self.env.now)
         self.admission.grant(index, memory)
 
     def _let_go(self, index: int) -> None:
@@ -271,6 +272,10 @@ class _Run:
             if self.users_left[number] == 0 and not copy.kept:
                 self.ledger.release(copy.tensor, copy.memory, self.env.now)
                 self.admission.release(number)
+                if copy.heir >= 0:
+                    heir = self.bound.copies[copy.heir]
+                    self.ledger.allocate(heir.tensor, heir.memory, self.env.now)
+                    self.admission.inherit(copy.heir)
                 freed[copy.memory] = None
         for memory in freed:
             if self.queues[memory]:

@@ -255,3 +255,11 @@ def test_from_the_command_line(tmp_path: Path, dumps: Path) -> None:
         solve_alloc(path, minimize=True, objective="bites")
     with pytest.raises(InputError, match="expected exactly one"):
         solve_alloc(path, minimize=True, arena=["a"])
+
+
+def test_a_table_of_plain_figures_keeps_its_rules(tmp_path: Path) -> None:
+    """Every cell is a number: the quick reader of plain tables must leave it to the one that knows rules."""
+    path = tmp_path / "b.csv"
+    path.write_text("id,lower,upper,size,boundary\n0,0,4,3,4\n1,0,4,3,4\n")
+    assert read_problem(path).rules.boundary == {0: 4, 1: 4}
+    assert solve(read_problem(path)).peak_bytes == 7

@@ -62,7 +62,7 @@ def test_a_round_for_the_least_peak_asks_for_the_goal_and_then_halves_the_rest(
     middles = [164, 196, 212, 220]
     assert part.prober.asked == [  # type: ignore[attr-defined]
         (100, 80, 0), *((middle, 60, 0) for middle in middles),
-        (100, 160, 1), *((middle, 60, 0) for middle in middles),
+        (100, 160, 1), *((middle, 60, 1) for middle in middles),
     ]  # fmt: skip
     wide = part_of(CROWD, 100, 228, size=3)
     budget = turns(monkeypatch, 7)
@@ -70,7 +70,7 @@ def test_a_round_for_the_least_peak_asks_for_the_goal_and_then_halves_the_rest(
     goals = [ask for ask in wide.prober.asked if ask[0] == 100]  # type: ignore[attr-defined]
     assert goals == [(100, 64 << turn, turn) for turn in range(7)]
     others = [ask[1:] for ask in wide.prober.asked if ask[0] == 164]  # type: ignore[attr-defined]
-    assert others == [(max(9, (64 << turn) // 16), 0) for turn in range(7)]
+    assert others == [((64 << turn) // 4, turn) for turn in range(7)]
 
 
 def test_rounds_stop_doubling_at_two_to_the_forty(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -232,14 +232,15 @@ def test_the_engines_take_turns() -> None:
         ("valley", "TAW", FITTING + LOWEST, 640), ("valley", "TAW", TIGHTEST, 640),
     ]  # fmt: skip
     offsets = [("offset", rank, 0, 640) for rank in ("TWA", "TAW", "WAT")]
-    assert list(plain._line_up(640, 0)) == deterministic + offsets
+    assert [row[:4] for row in plain._line_up(640, 0)] == deterministic + offsets
     styles = (FITTING, TIGHTEST, FITTING, 0) * 2
     draws = [("valley", f"random{16 + i}", style, 80) for i, style in enumerate(styles)]
-    assert list(plain._line_up(640, 2)) == deterministic + draws + offsets
+    assert [row[:4] for row in plain._line_up(640, 2)] == deterministic + draws + offsets
+    assert [row.pace > 0 for row in plain._line_up(640, 2)] == [False] * 5 + [False, True] * 4 + [False] * 3
     assert [row[3] for row in plain._line_up(1600, 1) if row[1].startswith("random")] == [200] * 8
     # Other alignments, or windows, are for placing by offset alone.
     aligned = AllocationProblem.of([Buffer("a", 0, 4, 8, 4), Buffer("b", 0, 4, 12, 8)])
-    assert list(prober(aligned)._line_up(640, 2)) == offsets
+    assert [row[:4] for row in prober(aligned)._line_up(640, 2)] == offsets
 
 
 def test_ranks_follow_fullest_moment_area_and_life() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import itertools
 from collections.abc import Iterator
 from functools import cache
 from typing import Any
@@ -45,7 +46,14 @@ def _during(problem: ScheduleProblem, done: int, o: int) -> int:
     op = problem.operators[o]
     needed = {*op.inputs, *op.outputs}
     beside = [t for t in range(len(problem.tensors)) if t not in needed and _live(problem, done, t)]
-    return problem.need_bytes[o] + sum(problem.tensors[t].size_bytes for t in beside)
+    apart = {
+        t
+        for pair in op.in_place
+        for t in [pair.output]
+        if any(not _live(problem, done | 1 << o, i) for i in pair.inputs)
+    }
+    sizes = sum(problem.tensors[t].size_bytes for t in (*needed, *beside) if t not in apart)
+    return op.workspace_bytes + sizes
 
 
 def least_cost(problem: ScheduleProblem, capacity: int) -> int | None:
@@ -89,6 +97,13 @@ def _price(problem: ScheduleProblem, done: int, written: int, gone: list[int], f
     return cost
 
 
+def _overwrites(problem: ScheduleProblem, o: int) -> Iterator[dict[int, int]]:
+    """Every way to write outputs of an operator over inputs: output to input."""
+    pairs = problem.operators[o].in_place
+    for chosen in itertools.product(*((None, *pair.inputs) for pair in pairs)):
+        yield {pair.output: over for pair, over in zip(pairs, chosen, strict=True) if over is not None}
+
+
 def _steps_of_bytes(problem: ScheduleProblem, capacity: int, state: tuple[int, int, int]) -> Iterator[Any]:
     done, held, written = state
     size = [tensor.size_bytes for tensor in problem.tensors]
@@ -101,13 +116,17 @@ def _steps_of_bytes(problem: ScheduleProblem, capacity: int, state: tuple[int, i
             stay = [t for i, t in enumerate(residents) if kept >> i & 1]
             gone = [t for t in residents if t not in stay]
             beside = sum(size[t] for t in stay if t not in op.inputs)
-            if beside + problem.need_bytes[o] > capacity:
-                continue
             fetch = [t for t in op.inputs if t not in stay]
-            cost = _price(problem, done, written, gone, fetch)
-            now = sum(1 << t for t in {*stay, *op.inputs, *op.outputs}) & wanted
-            copies = (written | sum(1 << t for t in gone)) & wanted
-            yield cost, (after, now, copies)
+            for over in _overwrites(problem, o):
+                lasting = [t for t in op.outputs if t not in over]
+                mine = sum(size[t] for t in (*op.inputs, *lasting)) + op.workspace_bytes
+                if beside + mine > capacity:
+                    continue
+                lost = [t for t in over.values() if wanted >> t & 1]
+                cost = _price(problem, done, written, [*gone, *lost], fetch)
+                now = sum(1 << t for t in {*stay, *op.inputs, *op.outputs} - set(lost)) & wanted
+                copies = (written | sum(1 << t for t in (*gone, *lost))) & wanted
+                yield cost, (after, now, copies)
 
 
 def _steps_with_addresses(
@@ -124,20 +143,28 @@ def _steps_with_addresses(
             gone = [place[i][0] for i in range(len(place)) if not kept >> i & 1]
             inside = {t for t, _ in stay}
             fetch = [t for t in op.inputs if t not in inside]
-            cost = _price(problem, done, written, gone, fetch)
-            copies = (written | sum(1 << t for t in gone)) & wanted
             taken = 0
             for t, offset in stay:
                 taken |= ((1 << problem.tensors[t].size_bytes) - 1) << offset
-            items = [(t, problem.tensors[t].size_bytes) for t in (*fetch, *op.outputs)]
-            passing = [size for t, size in items if not lives[t]] + [op.workspace_bytes]
-            lasting = [(t, size) for t, size in items if lives[t]]
-            seen = set()
-            for found, cells in _placements(lasting, taken, capacity):
-                if _fits(tuple(sorted(passing)), cells, capacity):
-                    seen.add(_upright(problem, [(t, at) for t, at in (*stay, *found) if lives[t]], capacity))
-            for residents in seen:
-                yield cost, (after, residents, copies)
+            for over in _overwrites(problem, o):
+                lost = [t for t in over.values() if lives[t]]
+                cost = _price(problem, done, written, [*gone, *lost], fetch)
+                copies = (written | sum(1 << t for t in (*gone, *lost))) & wanted
+                under = {i: t for t, i in over.items()}
+                items = [(t, problem.tensors[t].size_bytes) for t in (*fetch, *op.outputs) if t not in over]
+                # Where an input lies matters when it stays, or when what is written over it does.
+                placed = {t for t, _ in items if lives[t] or (t in under and lives[under[t]])}
+                passing = [size for t, size in items if t not in placed] + [op.workspace_bytes]
+                lasting = [(t, size) for t, size in items if t in placed]
+                seen = set()
+                for found, cells in _placements(lasting, taken, capacity):
+                    if _fits(tuple(sorted(passing)), cells, capacity):
+                        there = dict((*stay, *found))
+                        there |= {t: there[i] for t, i in over.items() if i in there}
+                        rest = [(t, at) for t, at in there.items() if lives[t] and t not in lost]
+                        seen.add(_upright(problem, rest, capacity))
+                for residents in seen:
+                    yield cost, (after, residents, copies)
 
 
 def _upright(problem: ScheduleProblem, place: list[tuple[int, int]], capacity: int) -> Place:

@@ -40,6 +40,8 @@ class Work:
     outside_reads: list
     fills: list
     outside_fills: list
+    over: list = field(default_factory=list)
+    """Filled at the end, over an input that is true until then."""
 
 
 def paper(plan, graph, pad, size):
@@ -65,8 +67,13 @@ def paper(plan, graph, pad, size):
             here[tensor] = Stay(tensor, low, low + graph.tensors[tensor].size_bytes)
             assert low >= 0, f"{tensor} begins before the scratchpad"
             assert here[tensor].high <= size, f"{tensor} ends beyond the scratchpad"
-            work.fills.append(here[tensor])
-        for copy in (*work.reads, *work.fills):
+            under = task.in_place.get(tensor) if task.kind == "compute" else None
+            if under is not None:
+                assert here[under].low == low, f"{tensor} is not where {under} is"
+                assert here[under].high >= here[tensor].high, f"{tensor} is larger than {under}"
+                assert (under, pad) in task.frees, f"{under} is wanted beside {tensor}"
+            (work.fills if under is None else work.over).append(here[tensor])
+        for copy in (*work.reads, *work.fills, *work.over):
             copy.users.add(index)
         for tensor, memory in task.frees:
             if memory == pad:
@@ -81,7 +88,7 @@ def execute(plan, graph, records, pad, size):
     outside = {t: truth(t, graph.tensors[t].size_bytes) for t in plan.homes}
     works = paper(plan, graph, pad, size)
     touched = [[] for _ in works]
-    for stay in {id(s): s for work in works for s in (*work.reads, *work.fills)}.values():
+    for stay in {id(s): s for work in works for s in (*work.reads, *work.fills, *work.over)}.values():
         for user in stay.users:
             touched[user].append(stay)
     compared = 0
@@ -103,6 +110,8 @@ def execute(plan, graph, records, pad, size):
             stay.users.discard(index)
             if not stay.users:
                 memory[stay.low : stay.high] = SPOILED
+        for stay in work.over:
+            memory[stay.low : stay.high] = truth(stay.tensor, stay.high - stay.low)
     for tensor in graph.outputs:
         assert np.array_equal(outside[tensor], truth(tensor, graph.tensors[tensor].size_bytes)), tensor
     return compared

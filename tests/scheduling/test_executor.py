@@ -12,6 +12,7 @@ from mapping.scheduling.lowering import scratchpad_of, to_plan
 from mapping.scheduling.replacement import replace_in_order
 from mapping.scheduling.stays import assemble
 from offchip import api
+from simulator.check import check as check_plan
 from simulator.rewrite.apply import rewrite
 from tests.scheduling.executor import execute
 from tests.tiling.networks import networks
@@ -177,3 +178,46 @@ def test_the_executor_finds_a_spill_left_out(a_run):
         execute(
             dataclasses.replace(plan, tasks=tasks), graph, [records[i] for i in kept], "accelerator", budget
         )
+
+
+@pytest.mark.parametrize("name", ["resnet-18", "mobilenet-v2", "vit-b-16"])
+@pytest.mark.parametrize("share", [1.0, 1.2])
+def test_what_is_written_in_place_is_true_at_its_reader(machine, name, share):
+    """Element-wise outputs take their input's bytes, which nobody reads or writes out afterwards."""
+    graph = graph_of(name, fused=False)
+    problem, plain = problem_from_graph(graph, in_place=True), problem_from_graph(graph)
+    assert problem.has_in_place
+    budget = int(least_budget(problem) * share)
+    assert least_budget(problem) <= least_budget(plain)
+    schedule = solve(problem, budget, time_limit_s=None, max_states=20_000).schedule
+    plan = to_plan(graph, problem, schedule, sized(machine, budget))
+    assert any(task.in_place for task in plan.tasks if task.kind == "compute")
+    for fidelity in ("event", "analytic"):
+        assert run(graph, problem, schedule, sized(machine, budget), fidelity) > 0
+
+
+def test_a_plan_that_writes_over_what_is_wanted_is_refused(machine):
+    """Each pair that the machine may not write over one another is named."""
+    graph = graph_of("resnet-18", fused=False)
+    problem = problem_from_graph(graph, in_place=True)
+    budget = least_budget(problem)
+    system = sized(machine, budget)
+    plan = to_plan(graph, problem, BASELINES["given/belady"](problem, budget).schedule, system)
+    at = next(i for i, task in enumerate(plan.tasks) if task.kind == "compute" and task.in_place)
+    task = plan.tasks[at]
+    assert check_plan(plan, graph, system) == []
+
+    def with_task(**changes):
+        tasks = [*plan.tasks]
+        tasks[at] = dataclasses.replace(task, **changes)
+        return [str(v) for v in check_plan(dataclasses.replace(plan, tasks=tuple(tasks)), graph, system)]
+
+    assert any("shares bytes" in text for text in with_task(in_place={}))
+    kept = tuple(pair for pair in task.frees if pair[0] not in task.in_place.values())
+    assert kept != task.frees
+    (made,) = task.in_place
+    assert any(
+        "does not allow" in text or "not its output" in text for text in with_task(in_place={made: made})
+    )
+    moved = {**task.addresses, made: task.addresses[made] + 1}
+    assert any("lies elsewhere" in text for text in with_task(addresses=moved))

@@ -31,6 +31,7 @@ def configs(draw: st.DrawFn) -> dict[str, Any]:
             ["llama", "mistral", "qwen3", "olmo2", "gemma3_text", "mixtral", "qwen2_moe", "glm4_moe",
              "cohere2",
              "gpt_oss", "llama4_text", "gemma4_text", "deepseek_v2", "deepseek_v3", "glm_moe_dsa",
+             "hy_v4", "deepseek_v4", "minimax_m3_vl_text", "gemma3n_text", "afmoe", "bitnet",
              "opt", "falcon", "qwen3_next", "qwen3_5_text", "nemotron_h"]
         )
     )  # fmt: skip
@@ -64,6 +65,30 @@ def configs(draw: st.DrawFn) -> dict[str, Any]:
             "moe_intermediate_size": 8,
             "decoder_sparse_step": draw(st.integers(1, 2)),
         }
+    if family == "deepseek_v4":
+        config |= {
+            "head_dim": head_dim, "q_lora_rank": 12, "o_groups": heads, "o_lora_rank": 3, "hc_mult": 2,
+            "moe_intermediate_size": 8, "n_routed_experts": experts, "index_n_heads": 2, "index_head_dim": 8,
+            "index_topk": draw(st.integers(1, 9)), "compress_rate_hca": draw(st.integers(1, 20)),
+            "num_key_value_heads": 1,
+        }  # fmt: skip
+    if family == "minimax_m3_vl_text":
+        config |= {
+            "num_local_experts": experts, "head_dim": head_dim, "dense_intermediate_size": 16,
+            "shared_intermediate_size": draw(st.integers(0, 9)), "index_n_heads": 2, "index_head_dim": 8,
+            "index_block_size": draw(st.integers(1, 9)), "index_topk_blocks": draw(st.integers(1, 4)),
+            "layer_types": draw(
+                st.lists(st.sampled_from(["full_attention", "minimax_m3_sparse"]), min_size=layers,
+                         max_size=layers)
+            ),
+        }  # fmt: skip
+    if family == "gemma3n_text":
+        config |= {
+            "head_dim": head_dim, "altup_num_inputs": draw(st.integers(2, 4)), "laurel_rank": 3,
+            "hidden_size_per_layer_input": 4, "vocab_size_per_layer_input": 50, "num_kv_shared_layers": 0,
+        }  # fmt: skip
+    if family == "afmoe":
+        config |= {"num_experts": experts, "moe_intermediate_size": 8, "head_dim": head_dim}
     if family in ("qwen3_next", "qwen3_5_text"):
         config |= {
             "num_experts": experts, "moe_intermediate_size": 8, "shared_expert_intermediate_size": 8,
@@ -93,6 +118,7 @@ def configs(draw: st.DrawFn) -> dict[str, Any]:
             "n_routed_experts": experts, "n_shared_experts": draw(st.integers(0, 2)),
             "moe_intermediate_size": 8,
             "first_k_dense_replace": draw(st.integers(0, layers)), "kv_lora_rank": 16, "qk_nope_head_dim": 8,
+            "n_group": 1, "topk_group": 1,
             "qk_rope_head_dim": 4, "v_head_dim": 6, "q_lora_rank": draw(st.sampled_from([None, 12])),
             "index_n_heads": 2, "index_head_dim": 8, "index_topk": draw(st.integers(1, 50)),
         }  # fmt: skip

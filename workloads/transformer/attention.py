@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections import Counter
 
 from workloads.operators import Activation, Attention, Norm, Product, Rotary, Softmax
+from workloads.transformer.block_choice import write_block_choice
 from workloads.transformer.shape import Attention as AttentionShape
+from workloads.transformer.shape import Norm as NormShape
 from workloads.transformer.step import Step
 from workloads.transformer.writer import NORM_FLOPS, ROTARY_FLOPS, SOFTMAX_FLOPS, GraphWriter, Linear, Moves
 
@@ -35,11 +37,14 @@ def write_attention(
         ) if step.keeps_cache else ("", "")  # fmt: skip
         known[w.layer] = (key, value, *caches)
     sources = known[w.layer if spec.cache_of is None else spec.cache_of]
-    sinks = w.weight("attention.sinks", spec.heads) if spec.sinks else ""
+    learned = spec.heads * spec.sinks + spec.vectors
+    sinks = w.weight("attention.sinks", learned) if learned else ""
     attended = w.activation("attention.attend.out", m, v_size)
+    chosen = write_block_choice(w, step, spec.choice, hidden, source) if spec.choice else ""
 
     def attend(writer: GraphWriter, at: Step) -> None:
-        write = _attend_fused if writer.fused else _attend_apart
+        # A choice of keys is one with its kernel, which never writes the scores.
+        write = _attend_fused if writer.fused or chosen else _attend_apart
         write(writer, at, spec, query, sources, sinks, attended)
 
     w.write_moving(attend, step)
@@ -57,11 +62,23 @@ def write_attention(
             moves=Moves(touched={inputs[1]: m * spec.gate}),
         )
         out = gated
+    if spec.out_norm is not None:
+        out = _write_out_norm(w, m, v_size, spec.out_norm, out)
     return w.linear(
         "attention.out",
         out,
         Linear(m, hidden, v_size, module=f"{module}.o_proj", tp="row", bias=hidden if spec.out_bias else 0),
     )
+
+
+def _write_out_norm(w: GraphWriter, m: int, n: int, norm: NormShape, source: str) -> str:
+    """A norm of the attended values (BitNet, Kosmos-2)."""
+    out = w.activation("attention.inner_norm.out", m, n)
+    parts = [part for part, wanted in (("weight", norm.weight), ("bias", norm.bias)) if wanted]
+    weights = [w.weight(f"attention.inner_norm.{part}", n) for part in parts]
+    work = Norm(m=m, n=n, flops_per_element=NORM_FLOPS[norm.kind], norm=norm.kind)
+    w.emit("attention.inner_norm", work, (source, *weights), (out,), tp="split")
+    return out
 
 
 def _sizes(spec: AttentionShape) -> tuple[int, int, int]:
@@ -78,7 +95,7 @@ def _project_fused(
     """One product, then norms and rotary embedding; returns where queries, keys and values end up."""
     m = step.tokens
     q, k, v = _sizes(spec)
-    bias = spec.q_bias * (q + spec.gate) + spec.k_bias * k + spec.v_bias * v
+    bias = spec.q_bias * q + spec.gate_bias * spec.gate + spec.k_bias * k + spec.v_bias * v
     out = w.linear(
         "attention.qkv",
         source,
@@ -148,7 +165,7 @@ def _project_apart(
                 hidden,
                 module=f"{module}.q_proj",
                 tp="column",
-                bias=spec.gate if spec.q_bias else 0,
+                bias=spec.gate if spec.gate_bias else 0,
                 heads=spec.heads,
                 kv_heads=0,
             ),
@@ -207,6 +224,9 @@ def _attend_fused(
     key, value, k_cache, v_cache = sources
     m = step.tokens
     from_cache = step.seen(spec.window, spec.chunk) - step.new
+    top_k = spec.choice.size * spec.choice.blocks if spec.choice else 0
+    if top_k:
+        from_cache = min(from_cache, top_k * step.new)
     inputs = dict.fromkeys(name for name in (query, key, value, k_cache, v_cache, sinks) if name)
     used = Counter({query: m * spec.heads * spec.head_dim})
     used[key] += m * spec.kv_heads * spec.head_dim
@@ -221,7 +241,7 @@ def _attend_fused(
     work = Attention(
         batch=step.batch, heads=spec.heads, kv_heads=spec.kv_heads, head_dim=spec.head_dim,
         v_head_dim=spec.v_head_dim, q_len=step.new, kv_len=step.context, causal=True, window=spec.window,
-        chunk=spec.chunk, kv_dtype=w.precision.cache,
+        chunk=spec.chunk, top_k=top_k, kv_dtype=w.precision.cache,
     )  # fmt: skip
     w.emit(
         "attention.attend",

@@ -9,41 +9,23 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, Final
+from typing import Final
 
 from hw_configs.problems import nearest
 from workloads.transformer.families import READERS
+from workloads.transformer.families.defaults import declared, inner_types
 from workloads.transformer.fields import Fields
 from workloads.transformer.formats import Precision
 from workloads.transformer.quantization import read_precision
 from workloads.transformer.shape import Decoder
+from workloads.transformer.unread import note_unread
 
 __all__ = ["known_families", "read_decoder"]
 
 NESTED: Final = ("text_config", "llm_config", "language_config", "thinker_config")
 """Where multimodal files keep their language model."""
 
-SHARED: Final = ("tie_word_embeddings", "quantization_config", "vocab_size")
-
-NESTED_DEFAULTS: Final[dict[str, dict[str, int]]] = {
-    "llama": {
-        "hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32, "num_attention_heads": 32,
-        "vocab_size": 32000,
-    },
-    "mistral": {
-        "hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32, "num_attention_heads": 32,
-        "num_key_value_heads": 8, "vocab_size": 32000,
-    },
-    "qwen2": {
-        "hidden_size": 4096, "intermediate_size": 22016, "num_hidden_layers": 32, "num_attention_heads": 32,
-        "num_key_value_heads": 32, "vocab_size": 151936,
-    },
-    "gemma3_text": {
-        "hidden_size": 2304, "intermediate_size": 9216, "num_hidden_layers": 26, "num_attention_heads": 8,
-        "num_key_value_heads": 4, "vocab_size": 262208,
-    },
-}  # fmt: skip
-"""The defaults of each family's configuration class, for nested sections alone."""
+SHARED: Final = ("quantization_config", "vocab_size")
 
 TOWERS: Final = {
     "vision_config": "vision tower",
@@ -57,8 +39,11 @@ ALIASES: Final[dict[str, str]] = {
     "qwen2_5_vl_text": "qwen2", "qwen3_vl_text": "qwen3", "qwen3_vl_moe_text": "qwen3_moe",
     "llama4": "llama4_text",
     "gemma3": "gemma3_text", "gemma4": "gemma4_text", "qwen3_omni_moe_text": "qwen3_moe",
-    "glm4v_text": "glm4", "glm4v_moe_text": "glm4_moe", "stablelm_epoch": "stablelm",
-    "qwen3_5": "qwen3_5_text", "qwen3_5_moe": "qwen3_5_moe_text",
+    "glm4v_moe_text": "glm4_moe", "stablelm_epoch": "stablelm",
+    "qwen3_5": "qwen3_5_text", "qwen3_5_moe": "qwen3_5_moe_text", "exaone": "llama", "iquestcoder": "llama",
+    "emu3_text_model": "llama", "phi4_multimodal": "phi3", "qwen2_5_omni_text": "qwen2", "gpt-sw3": "gpt2",
+    "ernie4_5_vl_moe_text": "ernie4_5_moe", "sarvam_mla": "deepseek_v3",
+    "hyperclovax_text": "hyperclovax",
 }  # fmt: skip
 """Other values of ``model_type`` for a family that is known under its own name."""
 
@@ -74,24 +59,39 @@ def known_families() -> list[str]:
 def read_decoder(f: Fields, options_dtype: str | None, kv_dtype: str | None) -> tuple[Decoder, Precision]:
     """The language model in a config file; raises ``InputError`` with everything that is wrong with it."""
     outer = f
+    outer.defaults = declared(str(outer.values.get("model_type", "")))
     for name in NESTED:
         inner = f.section(name)
         if inner is not None:
-            f = _filled(inner, outer)
+            f = _filled(inner, f, name)
     model_type = _model_type(f, outer)
-    reader = READERS.get(ALIASES.get(model_type, model_type))
+    family = ALIASES.get(model_type, model_type)
+    reader = READERS.get(family)
+    if reader is None:
+        # Files of engines name a family of their own beside the published class.
+        model_type = _by_architecture(f, outer) or model_type
+        family = ALIASES.get(model_type, model_type)
+        reader = READERS.get(family)
     if reader is None:
         known = known_families()
-        message = f"unknown model_type {model_type!r}; known: {', '.join(known)}"
-        raise f.refusal("model_type", message, nearest(model_type, known))
-    decoder = reader(f, ALIASES.get(model_type, model_type))
+        raise f.refusal("model_type", f"unknown model_type {model_type!r}", nearest(model_type, known), known)
+    f.defaults = declared(model_type) or declared(family)
+    decoder = _with_layers_of_their_own(f, family, reader(f, family))
+    if f is not outer:
+        decoder = replace(decoder, tied=_tied(outer, decoder.tied))
     precision = read_precision(f, outer, decoder, options_dtype, kv_dtype)
+    notes = [note_unread(f, f.defaults)]
+    if f is not outer:
+        notes.append(note_unread(outer, outer.defaults))
     f.finish()
     omitted = [noun for key, noun in TOWERS.items() if outer.values.get(key) is not None]
-    if f.has("num_nextn_predict_layers") and f.values["num_nextn_predict_layers"]:
+    if f.has("num_nextn_predict_layers") and f.value("num_nextn_predict_layers"):
         omitted.append("multi-token prediction layers")
     return replace(
-        decoder, dtype=precision.own, omitted=(*decoder.omitted, *dict.fromkeys(omitted))
+        decoder,
+        dtype=precision.own,
+        omitted=(*decoder.omitted, *dict.fromkeys(omitted)),
+        notes=(*decoder.notes, *filter(None, notes)),
     ), precision
 
 
@@ -99,24 +99,72 @@ def _folded(name: str) -> str:
     return name.replace("_", "").lower()
 
 
-def _filled(inner: Fields, outer: Fields) -> Fields:
-    """A nested section that takes from the outer file what may stand there, and its family's sizes.
+def _filled(inner: Fields, outer: Fields, section: str) -> Fields:
+    """A nested section that takes from the outer file what may stand there.
 
-    A nested section is often written as the difference from its family's published defaults.
+    It is often written as the difference from its family's published defaults; where it does not name its family,
+    the outer one does.
     """
-    shared = {name: outer.values[name] for name in SHARED if name in outer.values}
-    family = str(inner.values.get("model_type", ""))
-    values: Mapping[str, Any] = {**NESTED_DEFAULTS.get(family, {}), **shared, **inner.values}
-    return Fields(values, inner.file, inner.line_of, inner.path, inner.problems)
+    values = {name: outer.values[name] for name in SHARED if name in outer.values} | dict(inner.values)
+    if "model_type" not in values:
+        family = inner_types(str(outer.values.get("model_type", ""))).get(section)
+        values |= {"model_type": family} if family else {}
+    return Fields(values, inner.file, inner.line_of, inner.path, inner.problems, partial=True)
+
+
+def _with_layers_of_their_own(f: Fields, family: str, decoder: Decoder) -> Decoder:
+    """A decoder whose ``per_layer_config`` gives some layers other values: layer number to keys.
+
+    Each distinct set of values is read as a file of its own, of which the layers that have it are taken.
+    """
+    section = f.section("per_layer_config")
+    if section is None:
+        return decoder
+    groups: dict[str, list[int]] = {}
+    for name, values in section.values.items():
+        number = int(name) if str(name).isdecimal() and len(str(name)) < 6 else -1
+        if not 0 <= number < len(decoder.layers) or not isinstance(values, Mapping):
+            section.problem(str(name), f"expected a layer from 0 to {len(decoder.layers) - 1} with its keys")
+            continue
+        groups.setdefault(repr(sorted(values.items())), []).append(number)
+        section.asked.add(str(name))
+    layers = list(decoder.layers)
+    for numbers in groups.values():
+        own = next(v for k, v in section.values.items() if str(k).isdecimal() and int(k) == numbers[0])
+        changed = replace(f, values={**f.values, **own}, asked=set())
+        read = READERS[family](changed, family)
+        for name in own:
+            if name not in changed.asked and name not in f.defaults:
+                section.problem(str(numbers[0]), f"unknown key {name!r} of a layer")
+        f.asked |= changed.asked
+        for number in numbers:
+            layers[number] = read.layers[number]
+    return replace(decoder, layers=tuple(layers))
+
+
+def _tied(outer: Fields, inner: bool) -> bool:
+    """Whether a nested model's output projection is its embedding: the outer file decides, then its family."""
+    return outer.flag("tie_word_embeddings", default=inner)
 
 
 def _model_type(f: Fields, outer: Fields) -> str:
     if f.has("model_type"):
-        return f.word("model_type")
+        found = f.word("model_type")
+        # A multimodal family's file may have its language model's keys on its own level.
+        inner = inner_types(found)
+        return next(iter(inner.values())) if f is outer and inner and found not in READERS else found
     if outer.has("model_type"):
         return outer.word("model_type")
+    by_name = _by_architecture(f, outer)
+    if by_name is not None:
+        return by_name
+    raise f.refusal("model_type", "missing field model_type; expected the family, for example llama")
+
+
+def _by_architecture(f: Fields, outer: Fields) -> str | None:
+    """The family that ``architectures`` names, where it is known."""
     for architecture in [*(f.words("architectures") or []), *(outer.words("architectures") or [])]:
         for known in known_families():
             if _folded(known) == _folded(_ENDING.sub("", architecture)):
                 return known
-    raise f.refusal("model_type", "missing field model_type; expected the family, for example llama")
+    return None

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from workloads.expert_load import expected_experts
-from workloads.operators import Activation, Elementwise, Reduce, Sort, TopK
+from workloads.operators import Activation, Elementwise, Norm, Reduce, Sort, TopK
 from workloads.transformer.shape import Experts, FeedForward
 from workloads.transformer.step import Step
-from workloads.transformer.writer import ACTIVATION_FLOPS, ExpertProducts, GraphWriter, Linear
+from workloads.transformer.writer import ACTIVATION_FLOPS, NORM_FLOPS, ExpertProducts, GraphWriter, Linear
 
 __all__ = ["expected_experts", "write_experts", "write_mlp"]
 
@@ -43,11 +43,25 @@ def write_mlp(
         halves.append(w.weight(f"{name}.act.weight", vectors))
     work = Activation(m=m, n=size, flops_per_element=ACTIVATION_FLOPS[spec.activation] + gated, gated=gated)
     w.emit(f"{name}.act", work, halves, (hidden_out,), tp="split")
+    if spec.inner_norm is not None:
+        hidden_out = _write_inner_norm(w, m, spec, name, hidden_out)
     return w.linear(
         f"{name}.down",
         hidden_out,
         Linear(m, hidden, size, module=f"{module}.down_proj", tp="row", bias=hidden if spec.down_bias else 0),
     )
+
+
+def _write_inner_norm(w: GraphWriter, m: int, spec: FeedForward, name: str, source: str) -> str:
+    norm, n = spec.inner_norm, spec.intermediate
+    if norm is None:
+        return source
+    out = w.activation(f"{name}.inner_norm.out", m, n)
+    parts = [part for part, wanted in (("weight", norm.weight), ("bias", norm.bias)) if wanted]
+    weights = [w.weight(f"{name}.inner_norm.{part}", n) for part in parts]
+    work = Norm(m=m, n=n, flops_per_element=NORM_FLOPS[norm.kind], norm=norm.kind)
+    w.emit(f"{name}.inner_norm", work, (source, *weights), (out,), tp="split")
+    return out
 
 
 def write_experts(
@@ -61,6 +75,9 @@ def write_experts(
     ``routed`` is what the router reads, if it is not what the experts read.
     """
     m, rows = step.tokens, step.tokens * spec.active
+    if spec.idle:
+        # Choices fall evenly on experts and on those that pass a token on unchanged.
+        rows = max(round(rows * spec.count / (spec.count + spec.idle)), 1)
     module = f"model.layers.{w.layer}.mlp.experts"
     touched = expected_experts(spec.count, spec.active, m)
     choice = _route(w, m, spec, hidden, routed or source)
@@ -126,15 +143,21 @@ def write_experts(
     both = w.activation("mlp.shared.add.out", m, hidden)
     add = Elementwise(m=m, n=hidden, flops_per_element=1.0, function="add")
     w.emit("mlp.shared.add", add, (out, shared), (both,), tp="sum")
-    return [both]
+    if spec.out_norm is None:
+        return [both]
+    normed = w.activation("mlp.out_norm.out", m, hidden)
+    norm = Norm(m=m, n=hidden, flops_per_element=NORM_FLOPS[spec.out_norm.kind], norm=spec.out_norm.kind)
+    w.emit("mlp.out_norm", norm, (both, w.weight("mlp.out_norm.weight", hidden)), (normed,))
+    return [normed]
 
 
 def _route(w: GraphWriter, m: int, spec: Experts, hidden: int, source: str) -> str:
     """Scores of all experts and the choice of the best; the choice is an index and a weight per row."""
+    choices = spec.count + spec.idle
     logits = w.linear(
         "mlp.router",
         source,
-        Linear(m, spec.count, hidden, module="", tp="replicated", bias=spec.count if spec.router_bias else 0),
+        Linear(m, choices, hidden, module="", tp="replicated", bias=choices if spec.router_bias else 0),
     )
     choice = w.activation("mlp.topk.out", m, 2 * spec.active, "fp32")
     inputs = [logits]
@@ -142,7 +165,7 @@ def _route(w: GraphWriter, m: int, spec: Experts, hidden: int, source: str) -> s
         inputs.append(w.weight("mlp.router.scale", spec.vectors))
     passes = 5 + (2 if spec.groups > 1 else 0)
     work = TopK(
-        m=m, n=spec.count, k=spec.active, groups=spec.groups, top_groups=spec.top_groups,
+        m=m, n=choices, k=spec.active, groups=spec.groups, top_groups=spec.top_groups,
         flops_per_element=passes,
     )  # fmt: skip
     w.emit("mlp.topk", work, inputs, (choice,))

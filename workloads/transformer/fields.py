@@ -18,23 +18,50 @@ __all__ = ["REQUIRED", "Fields"]
 REQUIRED: Final = object()
 """The default of a field that must be there."""
 
+ESSENTIAL: Final = frozenset(
+    {
+        "d_model", "embed_dim", "hidden_size", "intermediate_size", "n_embd", "n_head", "n_heads", "n_layer",
+        "n_layers", "num_attention_heads", "num_heads", "num_hidden_layers", "num_layers", "vocab_size",
+    }
+)  # fmt: skip
+"""Sizes that a file must state: a model without them is not the one that its family's defaults describe."""
+
 
 @dataclass
 class Fields:
-    """The fields of one (possibly nested) mapping; ``path`` is where it stands in the file."""
+    """The fields of one (possibly nested) mapping; ``path`` is where it stands in the file.
+
+    ``defaults`` hold where a key is not there at all (a null is a value of its own: the family's rule decides);
+    those of :data:`ESSENTIAL` keys only where the section is ``partial``, written as a difference from its family's
+    defaults. ``asked`` collects the names that a reader has asked for, so that what nobody read can be told.
+    """
 
     values: Mapping[str, Any]
     file: str | None = None
     line_of: Callable[[tuple[str | int, ...]], int | None] = lambda _: None
     path: tuple[str, ...] = ()
     problems: list[Problem] = field(default_factory=list)
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    partial: bool = False
+    asked: set[str] = field(default_factory=set)
+
+    def value(self, name: str) -> Any:
+        """The bare value of a field or of its default; None when there is neither."""
+        self.asked.add(name)
+        return self.values.get(name) if name in self.values else self.defaults.get(name)
 
     def has(self, name: str) -> bool:
-        """Whether the field is there and not null."""
-        return self.values.get(name) is not None
+        """Whether the field is there, or its default, and not null."""
+        return self.value(name) is not None
+
+    def says_null(self, name: str) -> bool:
+        """Whether the file has the field and its value is null."""
+        self.asked.add(name)
+        return name in self.values and self.values[name] is None
 
     def section(self, name: str) -> Fields | None:
         """The fields of a nested mapping, sharing this one's problems; None when it is not there."""
+        self.asked.add(name)
         value = self.values.get(name)
         if value is None:
             return None
@@ -68,7 +95,9 @@ class Fields:
         return value
 
     def flag(self, *names: str, default: Any = REQUIRED) -> bool:
-        """True or false."""
+        """True or false; a null is false, as it is where Python asks."""
+        if any(map(self.says_null, names)) and not any(self.values.get(name) is not None for name in names):
+            return False
         name, value = self._find(names, default, "true or false")
         if name is None:
             return value is not REQUIRED and bool(value)
@@ -113,16 +142,19 @@ class Fields:
             return None
         return items
 
-    def problem(self, name: str, message: str, suggestion: str | None = None) -> None:
+    def problem(
+        self, name: str, message: str, suggestion: str | None = None, known: Iterable[str] = ()
+    ) -> None:
         """Note that something is wrong with a field."""
         where = (*self.path, name) if name else self.path
-        self.problems.append(
-            Problem(message, self.file, self.line_of(where), ".".join(where) or None, suggestion)
-        )
+        path = ".".join(where) or None
+        self.problems.append(Problem(message, self.file, self.line_of(where), path, suggestion, tuple(known)))
 
-    def refusal(self, name: str, message: str, suggestion: str | None = None) -> InputError:
+    def refusal(
+        self, name: str, message: str, suggestion: str | None = None, known: Iterable[str] = ()
+    ) -> InputError:
         """An error to raise at once, where nothing more can be read: this problem and those before it."""
-        self.problem(name, message, suggestion)
+        self.problem(name, message, suggestion, known)
         return InputError(dict.fromkeys(self.problems))
 
     def sound(self, *names: str) -> bool:
@@ -136,9 +168,14 @@ class Fields:
             raise InputError(dict.fromkeys(self.problems))
 
     def _find(self, names: tuple[str, ...], default: Any, wanted: str) -> tuple[str | None, Any]:
+        self.asked.update(names)
         for name in names:
             if self.values.get(name) is not None:
                 return name, self.values[name]
+        if not any(name in self.values for name in names):
+            for name in names:
+                if self.defaults.get(name) is not None and (self.partial or name not in ESSENTIAL):
+                    return name, self.defaults[name]
         if default is REQUIRED:
             shown = " or ".join(names)
             # A file has many keys of like words (num_attention_heads, attention_bias): only a slip is a hint.
@@ -147,6 +184,7 @@ class Fields:
         return None, default
 
     def _items(self, name: str, length: int | None, kind: type, noun: str) -> list[Any] | None:
+        self.asked.add(name)
         value = self.values.get(name)
         if value is None:
             return None

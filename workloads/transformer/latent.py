@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from workloads.graph import Role
-from workloads.operators import Attention, Norm, Product, Rotary, TopK
+from workloads.operators import Activation, Attention, Norm, Product, Rotary, TopK
 from workloads.transformer.shape import Indexer, LatentAttention
 from workloads.transformer.step import Step
 from workloads.transformer.writer import NORM_FLOPS, ROTARY_FLOPS, SOFTMAX_FLOPS, GraphWriter, Linear, Moves
@@ -24,14 +24,19 @@ from workloads.transformer.writer import NORM_FLOPS, ROTARY_FLOPS, SOFTMAX_FLOPS
 __all__ = ["write_latent_attention"]
 
 
+Known = dict[int, str]
+"""By layer, the tensor of the tokens that its indexer chose."""
+
+
 class _Sources(NamedTuple):
-    """Tensors that attention reads: the query, rotated halves, the new latent; a cache and the chosen, or ""."""
+    """Tensors that attention reads: the query, rotated halves, the new latent; a cache, the chosen and sinks, or ""."""
 
     query: str
     rotated: str
     latent: str
     cache: str
     chosen: str
+    sinks: str
 
 
 class _Form(NamedTuple):
@@ -46,23 +51,16 @@ class _Form(NamedTuple):
 
 
 def write_latent_attention(
-    w: GraphWriter, step: Step, spec: LatentAttention, hidden: int, source: str
+    w: GraphWriter, step: Step, spec: LatentAttention, hidden: int, source: str, known: Known
 ) -> str:
-    """Latent attention of one layer over ``source``; returns the output's name."""
+    """Latent attention of one layer over ``source``; returns the output's name.
+
+    What later layers may take over, the tokens an indexer chose, is noted in ``known``.
+    """
     m, heads = step.tokens, spec.heads
     module = f"model.layers.{w.layer}.self_attn"
     query, query_latent, latent = _project(w, m, spec, hidden, source, module)
-    rotated = w.activation("attention.rotary.out", m, (heads + 1) * spec.rope_dim)
-    w.emit(
-        "attention.rotary",
-        Rotary(m=m, n=(heads + 1) * spec.rope_dim, flops_per_element=ROTARY_FLOPS),
-        (query, latent),
-        (rotated,),
-        tp="split",
-        moves=Moves(
-            touched=Counter({query: m * heads * spec.rope_dim}) + Counter({latent: m * spec.rope_dim})
-        ),
-    )
+    rotated = _rotate(w, m, spec, query, latent) if spec.rope_dim else ""
     normed = w.activation("attention.kv_a_norm.out", m, spec.kv_rank)
     weight = w.weight("attention.kv_a_norm.weight", spec.kv_rank)
     work = Norm(m=m, n=spec.kv_rank, flops_per_element=NORM_FLOPS["rms"], norm="rms")
@@ -75,13 +73,22 @@ def write_latent_attention(
     )
     cache = ""
     if step.keeps_cache:
-        cache = w.cache("attention.latent_cache", step.batch, step.capacity, spec.kv_rank + spec.rope_dim)
+        stored = step.stored(spec.window)
+        cache = w.cache("attention.latent_cache", step.batch, stored, spec.kv_rank + spec.rope_dim)
     chosen = ""
-    if spec.indexer is not None:
-        chosen = _write_indexer(w, step, spec, spec.indexer, hidden, source, query_latent, module)
+    if spec.indexer is not None and spec.indexer.of is not None:
+        chosen = known[spec.indexer.of]
+    elif spec.indexer is not None:
+        chosen = known[w.layer] = _write_indexer(
+            w, step, spec, spec.indexer, hidden, source, query_latent, module
+        )
     sparse = spec.indexer is not None and step.context > spec.indexer.top_k
     form = _absorbed if step.decode or sparse else _expanded
-    out = form(w, step, spec, _Sources(query, rotated, normed, cache, chosen), module)
+    learned = spec.heads * spec.sinks + spec.vectors
+    sinks = w.weight("attention.sinks", learned) if learned else ""
+    out = form(w, step, spec, _Sources(query, rotated, normed, cache, chosen, sinks), module)
+    if spec.gate:
+        out = _gate(w, m, spec, hidden, source, out, module)
     return w.linear(
         "attention.out",
         out,
@@ -94,6 +101,41 @@ def write_latent_attention(
             bias=hidden if spec.bias else 0,
         ),
     )
+
+
+def _rotate(w: GraphWriter, m: int, spec: LatentAttention, query: str, latent: str) -> str:
+    """The rotary features of all queries and of the one shared key, turned; the key is normed first if it is."""
+    n = (spec.heads + 1) * spec.rope_dim
+    rotated = w.activation("attention.rotary.out", m, n)
+    weights = (w.weight("attention.rope_norm.weight", spec.rope_dim),) if spec.rope_norm else ()
+    extra = NORM_FLOPS["rms"] / (spec.heads + 1) if spec.rope_norm else 0.0
+    w.emit(
+        "attention.rotary",
+        Rotary(m=m, n=n, flops_per_element=ROTARY_FLOPS + extra),
+        (query, latent, *weights),
+        (rotated,),
+        tp="split",
+        moves=Moves(
+            touched=Counter({query: m * spec.heads * spec.rope_dim}) + Counter({latent: m * spec.rope_dim})
+        ),
+    )
+    return rotated
+
+
+def _gate(
+    w: GraphWriter, m: int, spec: LatentAttention, hidden: int, source: str, attended: str, module: str
+) -> str:
+    """A sigmoid gate on the attended values, one per feature or one per head."""
+    size = spec.heads * spec.v_head_dim
+    gate = w.linear(
+        "attention.gate",
+        source,
+        Linear(m, spec.gate, hidden, module=f"{module}.gate_proj", tp="column", heads=spec.heads, kv_heads=0),
+    )
+    out = w.activation("attention.gated.out", m, size)
+    work = Activation(m=m, n=size, flops_per_element=1 + 4.0 * spec.gate / size, gated=True)
+    w.emit("attention.gated", work, (attended, gate), (out,), tp="split")
+    return out
 
 
 def _project(
@@ -155,9 +197,10 @@ def _project(
 
 def _expanded(w: GraphWriter, step: Step, spec: LatentAttention, sources: _Sources, module: str) -> str:
     """Keys and values of every token of the context, then ordinary multi-head attention."""
-    query, rotated, latent, cache, chosen = sources
-    heads, rows = spec.heads, step.batch * step.context
-    past = (cache, step.batch * step.past * spec.kv_rank) if cache and step.past else None
+    query, rotated, latent, cache, chosen, sinks = sources
+    seen = step.seen(spec.window)
+    heads, rows = spec.heads, step.batch * seen
+    past = (cache, step.batch * (seen - step.new) * spec.kv_rank) if cache and step.past else None
     parts = {}
     for part, size in (("k_up", spec.nope_dim), ("v_up", spec.v_head_dim)):
         parts[part] = w.linear(
@@ -180,9 +223,9 @@ def _expanded(w: GraphWriter, step: Step, spec: LatentAttention, sources: _Sourc
         qk = spec.nope_dim + spec.rope_dim
         used = {
             query: at.tokens * heads * spec.nope_dim, rotated: at.tokens * (heads + 1) * spec.rope_dim,
-            latent: 0, cache: at.batch * at.past * spec.rope_dim, chosen: 0,
+            latent: 0, cache: at.batch * (at.seen(spec.window) - at.new) * spec.rope_dim, chosen: 0,
         }  # fmt: skip
-        inputs = (query, rotated, parts["k_up"], parts["v_up"], latent, cache, chosen)
+        inputs = (query, rotated, parts["k_up"], parts["v_up"], latent, cache, chosen, sinks)
         _emit_attention(
             writer,
             at,
@@ -199,7 +242,7 @@ def _expanded(w: GraphWriter, step: Step, spec: LatentAttention, sources: _Sourc
 
 def _absorbed(w: GraphWriter, step: Step, spec: LatentAttention, sources: _Sources, module: str) -> str:
     """Attention over the latents themselves, as one key-value head shared by all query heads."""
-    query, rotated, latent, cache, chosen = sources
+    query, rotated, latent, cache, chosen, sinks = sources
     own = w.precision.own
     heads, m = spec.heads, step.tokens
     fmt = w.precision.format_of(f"{module}.kv_b_proj")
@@ -231,13 +274,13 @@ def _absorbed(w: GraphWriter, step: Step, spec: LatentAttention, sources: _Sourc
 
     def attend(writer: GraphWriter, at: Step) -> None:
         qk = spec.kv_rank + spec.rope_dim
-        old = min(at.past, top_k * at.new) if top_k else at.past
+        old = min(at.past, top_k * at.new) if top_k else at.seen(spec.window) - at.new
         used = {
             absorbed: at.tokens * heads * spec.kv_rank, rotated: at.tokens * (heads + 1) * spec.rope_dim,
             latent: at.tokens * spec.kv_rank, cache: at.batch * old * qk, chosen: 0,
         }  # fmt: skip
         _emit_attention(
-            writer, at, spec, (absorbed, rotated, latent, cache, chosen), mixed, used,
+            writer, at, spec, (absorbed, rotated, latent, cache, chosen, sinks), mixed, used,
             _Form(cache, kv_heads=1, qk=qk, v=spec.kv_rank, top_k=top_k, absorbed=True),
         )  # fmt: skip
 
@@ -264,9 +307,10 @@ def _emit_attention(
     used: Mapping[str, int], form: _Form,
 ) -> None:  # fmt: skip
     cache = form.cache
+    kept = step.batch * min(step.new, step.stored(spec.window))
     work = Attention(
         batch=step.batch, heads=spec.heads, kv_heads=form.kv_heads, head_dim=form.qk, v_head_dim=form.v,
-        q_len=step.new, kv_len=step.context, causal=True, top_k=form.top_k, latent=form.absorbed,
+        q_len=step.new, kv_len=step.context, causal=True, window=spec.window, top_k=form.top_k, latent=form.absorbed,
         kv_dtype=w.precision.cache,
     )  # fmt: skip
     w.emit(
@@ -276,7 +320,10 @@ def _emit_attention(
         (out,),
         updates=(cache,) if cache else (),
         tp="head",
-        moves=Moves(touched=used, written={cache: step.tokens * (spec.kv_rank + spec.rope_dim)}),
+        moves=Moves(
+            touched={name: size for name, size in used.items() if name},
+            written={cache: kept * (spec.kv_rank + spec.rope_dim)},
+        ),
     )
 
 
@@ -287,9 +334,15 @@ def _write_indexer(
     """Score every cached token with a few small heads and keep the best; returns the chosen indices."""
     m, dim, heads = step.tokens, indexer.head_dim, indexer.heads
     width = spec.q_rank or hidden
+    entry = query_latent if spec.q_rank else source
+    if indexer.norm_input:
+        own = [w.weight(f"attention.indexer.q_norm.{part}", width) for part in ("weight", "bias")]
+        entry, plain = w.activation("attention.indexer.q_norm.out", m, width), entry
+        layer = Norm(m=m, n=width, flops_per_element=NORM_FLOPS["layer"], norm="layer")
+        w.emit("attention.indexer.q_norm", layer, (plain, *own), (entry,))
     query = w.linear(
         "attention.indexer.q",
-        query_latent if spec.q_rank else source,
+        entry,
         Linear(m, heads * dim, width, module=f"{module}.indexer.wq_b", tp="replicated"),
     )
     key = w.linear(
@@ -304,7 +357,8 @@ def _write_indexer(
     w.emit("attention.indexer.k_norm", work, (key, *weights), (normed,))
     rotated = w.activation("attention.indexer.rotary.out", m, (heads + 1) * dim)
     turned = Rotary(m=m, n=(heads + 1) * dim, flops_per_element=ROTARY_FLOPS * spec.rope_dim / dim)
-    w.emit("attention.indexer.rotary", turned, (query, normed), (rotated,))
+    learned = (w.weight("attention.indexer.scales", indexer.vectors),) if indexer.vectors else ()
+    w.emit("attention.indexer.rotary", turned, (query, normed, *learned), (rotated,))
     scale = w.linear(
         "attention.indexer.weights", source, Linear(m, heads, hidden, module="", tp="replicated")
     )

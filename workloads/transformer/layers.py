@@ -12,11 +12,27 @@ from dataclasses import dataclass, field
 from workloads import operators
 from workloads.graph import Role
 from workloads.operators import Embedding
+from workloads.transformer.alternating import (
+    merge_alternating,
+    open_alternating,
+    write_alternating_layer,
+)
 from workloads.transformer.attention import KeyValue, write_attention
+from workloads.transformer.compressed import write_compressed_attention
 from workloads.transformer.feed_forward import write_experts, write_mlp
+from workloads.transformer.hyper import merge_streams, open_streams, read_streams, write_streams
 from workloads.transformer.latent import write_latent_attention
 from workloads.transformer.recurrent import write_recurrence
-from workloads.transformer.shape import Decoder, LatentAttention, Layer, Norm, Recurrence
+from workloads.transformer.shape import (
+    AlternatingUpdates,
+    CompressedAttention,
+    Decoder,
+    HyperConnection,
+    LatentAttention,
+    Layer,
+    Norm,
+    Recurrence,
+)
 from workloads.transformer.step import Step
 from workloads.transformer.writer import ACTIVATION_FLOPS, NORM_FLOPS, GraphWriter, Linear, Moves
 
@@ -31,18 +47,49 @@ class _Stream:
     pending: list[str] = field(default_factory=list)
 
 
+@dataclass
+class _Known:
+    """What earlier layers made that later ones may take over."""
+
+    caches: dict[int, KeyValue] = field(default_factory=dict)
+    choices: dict[int, str] = field(default_factory=dict)
+
+
 def write_decoder(w: GraphWriter, step: Step, decoder: Decoder) -> str:
     """All operators of one step; returns the name of the logits."""
     stream = _write_embedding(w, step, decoder)
-    known: dict[int, KeyValue] = {}
+    known = _Known()
     extra = _write_per_layer_inputs(w, step, decoder, stream.residual) if decoder.per_layer_rows else ""
+    _open_streams(w, step, decoder, stream)
     for index, layer in enumerate(decoder.layers):
         w.at(index, f"layers.{index}.")
-        _write_layer(w, step, decoder, layer, stream, known)
-        if layer.per_layer_input:
+        _write_layer(w, step, decoder, layer, stream, known, extra)
+        if layer.per_layer_input and layer.hyper is None:
             _write_per_layer_block(w, step, decoder.hidden, layer.per_layer_input, stream, extra)
     w.at(len(decoder.layers), "")
+    _merge_streams(w, step, decoder, stream)
     return _write_head(w, step, decoder, stream)
+
+
+def _open_streams(w: GraphWriter, step: Step, decoder: Decoder, stream: _Stream) -> None:
+    """Make several residual streams of the embedding, where the family has them."""
+    hyper = decoder.layers[0].hyper if decoder.layers else None
+    m, hidden = step.tokens, decoder.hidden
+    if isinstance(hyper, AlternatingUpdates):
+        stream.residual = open_alternating(w, m, hidden, hyper, stream.residual)
+    elif hyper is not None:
+        stream.residual = open_streams(w, m, hidden, hyper.streams, stream.residual)
+
+
+def _merge_streams(w: GraphWriter, step: Step, decoder: Decoder, stream: _Stream) -> None:
+    """Make one residual stream of several at the end."""
+    hyper = decoder.layers[0].hyper if decoder.layers else None
+    m, hidden = step.tokens, decoder.hidden
+    if isinstance(hyper, AlternatingUpdates):
+        stream.residual = merge_alternating(w, m, hidden, hyper, stream.residual)
+    elif hyper is not None:
+        learned = decoder.merges_streams
+        stream.residual = merge_streams(w, m, hidden, hyper.streams, stream.residual, learned)
 
 
 def _write_embedding(w: GraphWriter, step: Step, decoder: Decoder) -> _Stream:
@@ -56,6 +103,8 @@ def _write_embedding(w: GraphWriter, step: Step, decoder: Decoder) -> _Stream:
     if decoder.positions:
         at = _lookup(w, "position_embedding", tokens, decoder.positions, m, hidden, "replicated")
         _add(w, step, hidden, stream, "position_add", at)
+    if decoder.vectors:
+        w.weight("vectors", decoder.vectors)
     if decoder.embedding_norm:
         stream.residual = _norm(w, "embedding_norm", decoder.embedding_norm, m, hidden, stream)
     return stream
@@ -75,6 +124,8 @@ def _write_head(w: GraphWriter, step: Step, decoder: Decoder, stream: _Stream) -
     else:
         out = _settle(w, step, hidden, stream, "final_add")
     rows = m if step.all_logits else step.batch
+    if decoder.head_norm is not None:
+        out = _write_head_norm(w, rows, hidden, decoder, out)
     width = decoder.embedding_width or hidden
     if decoder.embedding_width:
         out = w.linear("project_out", out, Linear(m, width, hidden, module="", tp="replicated"))
@@ -84,20 +135,46 @@ def _write_head(w: GraphWriter, step: Step, decoder: Decoder, stream: _Stream) -
         out,
         Linear(
             rows,
-            decoder.vocab,
+            decoder.head_vocab or decoder.vocab,
             width,
             module="" if tied else "lm_head",
             tp="vocab",
             weight="embedding.weight" if tied else None,
-            bias=decoder.vocab if decoder.head_bias else 0,
+            bias=(decoder.head_vocab or decoder.vocab) if decoder.head_bias else 0,
         ),
     )
 
 
+def _write_head_norm(w: GraphWriter, m: int, hidden: int, decoder: Decoder, source: str) -> str:
+    """A square product, a non-linearity and a norm before the logits, as encoders have them."""
+    bias = hidden if decoder.head_norm_bias else 0
+    dense = w.linear("head_dense", source, Linear(m, hidden, hidden, module="", tp="replicated", bias=bias))
+    out = w.activation("head_act.out", m, hidden)
+    work = operators.Activation(m=m, n=hidden, flops_per_element=ACTIVATION_FLOPS["gelu_erf"])
+    w.emit("head_act", work, (dense,), (out,))
+    norm = decoder.head_norm or Norm("layer")
+    return _norm(w, "head_norm", norm, m, hidden, _Stream(out), last=True)
+
+
 def _write_layer(
-    w: GraphWriter, step: Step, decoder: Decoder, layer: Layer, stream: _Stream, known: dict[int, KeyValue]
+    w: GraphWriter, step: Step, decoder: Decoder, layer: Layer, stream: _Stream, known: _Known, inputs: str
 ) -> None:
     m, hidden = step.tokens, decoder.hidden
+    if isinstance(layer.hyper, AlternatingUpdates):
+
+        def mix(source: str) -> list[str]:
+            return _mixer(w, step, hidden, layer, source, known)
+
+        def feed(source: str) -> list[str]:
+            return _feed_forward(w, step, hidden, layer, source)
+
+        stream.residual = write_alternating_layer(
+            w, m, hidden, layer.hyper, stream.residual, inputs, mix, feed
+        )
+        return
+    if layer.hyper is not None:
+        _write_hyper_layer(w, step, hidden, layer, layer.hyper, stream, known)
+        return
     if layer.parallel:
         source = _entry(w, step, hidden, stream, "attention_norm", layer.mixer_norm)
         mlp_source = _norm(w, "mlp_norm", layer.mlp_norm, m, hidden, stream) if layer.mlp_norm else source
@@ -124,18 +201,36 @@ def _write_layer(
             stream.residual = _norm(w, "mlp_norm", layer.mlp_norm, m, hidden, stream)
 
 
-def _mixer(
-    w: GraphWriter, step: Step, hidden: int, layer: Layer, source: str, known: dict[int, KeyValue]
-) -> list[str]:
+def _write_hyper_layer(
+    w: GraphWriter, step: Step, hidden: int, layer: Layer, hyper: HyperConnection, stream: _Stream, known: _Known
+) -> None:  # fmt: skip
+    """Mixer, then feed-forward part, each between a reading and a writing of all streams."""
+    m = step.tokens
+    for name, norm in (("attention", layer.mixer_norm), ("mlp", layer.mlp_norm)):
+        entry, numbers = read_streams(w, f"{name}_streams", m, hidden, hyper, stream.residual)
+        source = _norm(w, f"{name}_norm", norm, m, hidden, _Stream(entry)) if norm else entry
+        outs = (
+            _mixer(w, step, hidden, layer, source, known)
+            if name == "attention"
+            else _feed_forward(w, step, hidden, layer, source)
+        )
+        stream.residual = write_streams(
+            w, f"{name}_streams", m, hidden, hyper, stream.residual, numbers, outs
+        )
+
+
+def _mixer(w: GraphWriter, step: Step, hidden: int, layer: Layer, source: str, known: _Known) -> list[str]:
     mixer = layer.mixer
     if mixer is None:
         return []
     if isinstance(mixer, LatentAttention):
-        out = write_latent_attention(w, step, mixer, hidden, source)
+        out = write_latent_attention(w, step, mixer, hidden, source, known.choices)
+    elif isinstance(mixer, CompressedAttention):
+        out = write_compressed_attention(w, step, mixer, hidden, source)
     elif isinstance(mixer, Recurrence):
         out = write_recurrence(w, step, mixer, hidden, source)
     else:
-        out = write_attention(w, step, mixer, hidden, source, known)
+        out = write_attention(w, step, mixer, hidden, source, known.caches)
     return _output_norm(w, step, hidden, "attention_out_norm", layer.mixer_out_norm, [out])
 
 

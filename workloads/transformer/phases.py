@@ -213,8 +213,9 @@ def _metadata(
     }
     if decoder.omitted:
         found["left_out"] = "; ".join(decoder.omitted)
-    if precision.note:
-        found["notes"] = precision.note
+    notes = [note for note in (precision.note, *decoder.notes) if note]
+    if notes:
+        found["notes"] = "; ".join(notes)
     return found
 
 

@@ -11,10 +11,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 __all__ = [
+    "AlternatingUpdates",
     "Attention",
+    "BlockChoice",
+    "CompressedAttention",
     "Decoder",
     "Experts",
     "FeedForward",
+    "HyperConnection",
     "Indexer",
     "LatentAttention",
     "Layer",
@@ -34,6 +38,16 @@ class Norm:
 
 
 @dataclass(frozen=True, slots=True)
+class BlockChoice:
+    """A small scorer that picks ``blocks`` blocks of ``size`` tokens, to which a query attends (MiniMax-M3)."""
+
+    heads: int
+    head_dim: int
+    size: int
+    blocks: int
+
+
+@dataclass(frozen=True, slots=True)
 class Attention:
     """Multi-head, grouped-query or multi-query attention.
 
@@ -42,6 +56,9 @@ class Attention:
     no norm); ``head_norms`` says the norm runs without or with weights anyway. ``gate`` is the width of a
     gate on the output that comes with the query projection. ``cache_of`` names the layer whose keys and
     values this layer reads instead of its own. ``shared_kv``: values are the keys, one projection for both.
+    ``out_norm`` says that the attended values are normed before the output projection (BitNet); ``vectors`` are
+    learned numbers beside the products: biases of a gate, weights of a difference of two attentions. ``choice``
+    picks the blocks of tokens that a query attends to.
     """
 
     heads: int
@@ -64,15 +81,26 @@ class Attention:
     shared_kv: bool = False
     cache_of: int | None = None
     gate: int = 0
+    gate_bias: bool = False
+    out_norm: Norm | None = None
+    vectors: int = 0
+    choice: BlockChoice | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Indexer:
-    """DeepSeek sparse attention: a small scorer that picks the ``top_k`` cached tokens a query attends to."""
+    """DeepSeek sparse attention: a small scorer that picks the ``top_k`` cached tokens a query attends to.
+
+    ``of``: the layer whose choice this layer takes over; it then has no scorer and no cache of its own (GLM-5.2).
+    ``norm_input``: a layer norm stands before its queries; ``vectors`` are learned numbers beside its products.
+    """
 
     heads: int
     head_dim: int
     top_k: int
+    of: int | None = None
+    norm_input: bool = False
+    vectors: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +109,9 @@ class LatentAttention:
 
     Keys and values are up-projections of one latent of ``kv_rank`` elements per token, cached together with
     one rotary key of ``rope_dim`` elements. ``q_rank`` None: queries come straight from the hidden state.
+    ``gate``: width of a gate on the attended values, from the hidden state. ``window`` (0: none) bounds what a token
+    sees. ``rope_norm``: the rotary key is normed. ``sinks``: one learned sink per head. ``vectors``: further learned
+    numbers. ``cache_of`` names the layer whose latents this layer reads instead of its own.
     """
 
     heads: int
@@ -91,6 +122,12 @@ class LatentAttention:
     v_head_dim: int
     bias: bool = False
     indexer: Indexer | None = None
+    gate: int = 0
+    window: int = 0
+    rope_norm: bool = False
+    sinks: bool = False
+    vectors: int = 0
+    cache_of: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,13 +159,17 @@ class Recurrence:
 
 @dataclass(frozen=True, slots=True)
 class FeedForward:
-    """A dense feed-forward part: up (and gate) projection, non-linearity, down projection."""
+    """A dense feed-forward part: up (and gate) projection, non-linearity, down projection.
+
+    ``inner_norm`` norms what enters the down projection (BitNet).
+    """
 
     intermediate: int
     gated: bool = True
     activation: str = "silu"
     up_bias: bool = False
     down_bias: bool = False
+    inner_norm: Norm | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +177,8 @@ class Experts:
     """A mixture of experts: ``active`` of ``count`` per token, beside ``shared`` if there is one.
 
     ``groups`` and ``top_groups``: routing first picks groups of experts (DeepSeek-V2, section 2.2.1).
-    ``shared_gate``: a sigmoid gate of one output on the shared expert (Qwen2-MoE).
+    ``shared_gate``: a sigmoid gate of one output on the shared expert (Qwen2-MoE). ``idle``: further choices of the
+    router that pass a token on unchanged (LongCat-Flash).
     """
 
     count: int
@@ -152,12 +194,63 @@ class Experts:
     shared: FeedForward | None = None
     shared_gate: bool = False
     vectors: int = 0
-    """Further weights of the router: DeepSeek-V3's bias per expert, Gemma 4's scales."""
+    """Further weights of the router: AFMoE's bias per expert, Gemma 4's scales. DeepSeek-V3's bias is a buffer."""
     latent: int = 0
     """Width the experts work in, between a projection down and one up (0: the model's own)."""
+    idle: int = 0
+    out_norm: Norm | None = None
+    """A norm of the sum of experts and shared part (A.X K1)."""
 
 
-Mixer = Attention | LatentAttention | Recurrence
+@dataclass(frozen=True, slots=True)
+class CompressedAttention:
+    """Attention over a window and over compressed tokens behind it (DeepSeek-V4).
+
+    One key-value head of ``head_dim`` elements, whose keys are its values. ``rate`` tokens become one compressed one
+    (0: the window is all), overlapping their neighbours where an indexer picks the ``top_k`` best. Queries come from
+    a latent of ``q_rank``; the output is projected in ``out_groups`` groups to ``out_rank`` each, then to the model's
+    width.
+    """
+
+    heads: int
+    head_dim: int
+    rotary_dim: int
+    q_rank: int
+    window: int
+    out_groups: int
+    out_rank: int
+    rate: int = 0
+    indexer: Indexer | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class HyperConnection:
+    """Several residual streams and how a block reads and writes them (mHC in DeepSeek-V4).
+
+    Of the normed streams, side by side, one small product makes ``outputs`` numbers per token: what the block reads
+    of each stream, what it writes to each, and how the streams mix. ``scales`` are learned numbers beside it.
+    """
+
+    streams: int
+    outputs: int
+    scales: int
+
+
+@dataclass(frozen=True, slots=True)
+class AlternatingUpdates:
+    """Several residual streams of which a layer computes one and corrects the others (Gemma 3n).
+
+    ``rank``: of the low-rank block beside the attention; ``inputs``: width of the layer's own input; ``scaled``: the
+    computed stream is scaled by a learned vector before that input joins.
+    """
+
+    streams: int
+    rank: int
+    inputs: int
+    scaled: bool = True
+
+
+Mixer = Attention | LatentAttention | CompressedAttention | Recurrence
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +262,8 @@ class Layer:
     residual addition and its output is the new residual stream (the original transformer, OPT-350m).
     ``beside``: experts and dense part both read the residual stream, each with norms of its own (Gemma 4);
     otherwise both read the one normed input. ``per_layer_input``: width of an embedding of the token that
-    every layer has for itself (Gemma 4). ``vectors``: weights of a learned non-linearity.
+    every layer has for itself (Gemma 4). ``vectors``: weights of a learned non-linearity. ``hyper``: mixer and
+    feed-forward part each read and write several residual streams.
     """
 
     mixer: Mixer | None
@@ -184,17 +278,23 @@ class Layer:
     beside: bool = False
     per_layer_input: int = 0
     vectors: int = 0
+    hyper: HyperConnection | AlternatingUpdates | None = None
 
 
 @dataclass(frozen=True)
 class Decoder:
     """A whole model. ``positions``: rows of a learned position table (0: none).
 
+    ``head_vocab``: rows of the output projection, where they are not those of the embedding (0: they are).
+    ``head_norm``: a square product, with a bias or without, a non-linearity and this norm stand before the logits.
+    ``merges_streams``: a learned product merges the residual streams at the end (else their mean). ``vectors``:
+    learned numbers beside the layers.
+
     ``embedding_width``: where the token embedding is narrower than the model and projected (OPT-350m).
     ``per_layer_rows``: vocabulary of the per-layer embeddings, if the layers have them.
     ``dtype`` is the family's usual element type, for files that name none; ``omitted`` names what the
     config describes beside the language model (a vision tower, multi-token prediction) and the graph
-    leaves out.
+    leaves out. ``notes``: what a user should know of how the file was read.
     """
 
     model_type: str
@@ -207,7 +307,13 @@ class Decoder:
     embedding_width: int = 0
     embedding_norm: Norm | None = None
     head_bias: bool = False
+    head_vocab: int = 0
+    head_norm: Norm | None = None
+    head_norm_bias: bool = False
+    merges_streams: bool = False
+    vectors: int = 0
     per_layer_rows: int = 0
     dtype: str = ""
     max_positions: int = 0
     omitted: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from workloads.transformer.families.classic import READERS as CLASSIC
+from workloads.transformer.families.compressed import READERS as COMPRESSED
+from workloads.transformer.families.extended import READERS as EXTENDED
 from workloads.transformer.families.gpt import READERS as GPT_LIKE
 from workloads.transformer.families.hybrid import READERS as HYBRID
-from workloads.transformer.families.llama import FAMILIES as LLAMA_LIKE
+from workloads.transformer.families.latent import READERS as LATENT
 from workloads.transformer.families.llama import read_llama_like
 from workloads.transformer.families.modern import READERS as MODERN
+from workloads.transformer.families.traits import FAMILIES as LLAMA_LIKE
 from workloads.transformer.fields import Fields
 from workloads.transformer.shape import Decoder
 
@@ -16,5 +20,14 @@ __all__ = ["READERS"]
 
 Reader = Callable[[Fields, str], Decoder]
 
-READERS: dict[str, Reader] = {**dict.fromkeys(LLAMA_LIKE, read_llama_like), **GPT_LIKE, **MODERN, **HYBRID}
+READERS: dict[str, Reader] = {
+    **dict.fromkeys(LLAMA_LIKE, read_llama_like),
+    **GPT_LIKE,
+    **CLASSIC,
+    **COMPRESSED,
+    **EXTENDED,
+    **LATENT,
+    **MODERN,
+    **HYBRID,
+}
 """The function that reads a config file of each ``model_type``."""

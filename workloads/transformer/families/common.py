@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from hw_configs.problems import nearest
 from workloads.transformer.fields import Fields
-from workloads.transformer.shape import Attention, Norm
+from workloads.transformer.shape import Attention, BlockChoice, Norm
 
 __all__ = [
     "ACTIVATIONS",
@@ -23,6 +23,7 @@ __all__ = [
     "activation",
     "grouped_attention",
     "layer_kinds",
+    "no_cross_attention",
     "read_heads",
     "read_sizes",
     "rotary_dim",
@@ -40,11 +41,17 @@ ACTIVATIONS: Final = {
     "gelu_fast": "gelu",
     "gelu_pytorch_tanh": "gelu", "gelu_python": "gelu_erf", "gelu_10": "gelu", "quick_gelu": "silu",
     "geglu": "gelu", "relu": "relu", "relu2": "relu2", "relu_squared": "relu2", "sigmoid": "sigmoid",
-    "xielu": "xielu",
+    "xielu": "xielu", "situ": "silu",
 }  # fmt: skip
 """The hub's names of non-linearities, and whose cost each has."""
 
 LAYER_KINDS: Final = ("full_attention", "sliding_attention", "chunked_attention", "linear_attention")
+"""Kinds of layers; a family may know fewer or others."""
+
+LEGACY_KINDS: Final = {
+    "deepseek_sparse_attention": "indexed_attention", "attention": "full_attention", "mamba": "linear_attention",
+}  # fmt: skip
+"""Names of kinds in files before transformers 5."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,19 +88,30 @@ def read_heads(
     kv_name: str = "num_key_value_heads",
     default_head_dim: int | None = None,
     default_kv: int | None = None,
+    floors: bool = False,
 ) -> Heads:
-    """Heads of grouped-query attention; checks that they divide."""
+    """Heads of grouped-query attention; checks that they divide (``floors``: the width need not)."""
     heads = f.integer(heads_name, most=MAX_HEADS)
-    kv_heads = f.integer(kv_name, default=default_kv or heads, most=MAX_HEADS)
+    kv_heads = f.integer(
+        kv_name, default=heads if f.says_null(kv_name) else default_kv or heads, most=MAX_HEADS
+    )
     if heads % kv_heads and f.sound(heads_name, kv_name):
         f.problem(kv_name, f"found {kv_heads}; expected a divisor of {heads_name} ({heads})")
     if f.has("head_dim"):
         return Heads(heads, kv_heads, f.integer("head_dim", most=MAX_WIDTH))
-    if default_head_dim is not None:
+    if default_head_dim is not None and not f.says_null("head_dim"):
         return Heads(heads, kv_heads, default_head_dim)
-    if hidden % heads and f.sound(heads_name, "hidden_size", "n_embd", "d_model"):
+    if hidden % heads and not floors and f.sound(heads_name, "hidden_size", "n_embd", "d_model"):
         f.problem(heads_name, f"found {heads}; expected a divisor of the model width {hidden}")
     return Heads(heads, kv_heads, max(hidden // heads, 1))
+
+
+def no_cross_attention(f: Fields) -> None:
+    """Refuse a decoder that attends to an encoder as well."""
+    if f.flag("add_cross_attention", default=False):
+        f.problem(
+            "add_cross_attention", "found true; a decoder beside an encoder is not read from this family"
+        )
 
 
 def tied(f: Fields, default: bool) -> bool:
@@ -130,18 +148,26 @@ def rotary_dim(f: Fields, head_dim: int, *names: str, default: float = 1.0) -> i
 
 def window(f: Fields, default: int = 0, name: str = "sliding_window") -> int:
     """The sliding window, 0 for none; the default holds when the key is missing, null means none."""
-    if name in f.values and f.values[name] is None:
+    if f.says_null(name):
         return 0
     return f.integer(name, default=default, least=0, most=2**31)
 
 
-def layer_kinds(f: Fields, layers: int, default: list[str] | None = None) -> list[str]:
+def layer_kinds(
+    f: Fields, layers: int, default: list[str] | None = None, known: tuple[str, ...] = LAYER_KINDS
+) -> list[str]:
     """What each layer is: ``layer_types`` where the file has it, else the family's own rule."""
-    given = f.words("layer_types", layers, LAYER_KINDS)
+    types = f.value("layer_types")
+    if isinstance(types, list):
+        newer = [LEGACY_KINDS.get(item, item) if isinstance(item, str) else item for item in types]
+        f = replace(f, values={**f.values, "layer_types": newer})
+    given = f.words("layer_types", layers, known)
     return given or default or ["full_attention"] * layers
 
 
-def grouped_attention(heads: Heads, rotary: int, **kwargs: bool | int | None) -> Attention:
+def grouped_attention(
+    heads: Heads, rotary: int, **kwargs: bool | int | Norm | BlockChoice | None
+) -> Attention:
     """Attention whose values are as wide as its keys."""
     return Attention(heads.heads, heads.kv_heads, heads.head_dim, heads.head_dim, rotary, **kwargs)  # type: ignore[arg-type]
 

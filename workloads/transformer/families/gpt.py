@@ -13,6 +13,7 @@ from workloads.transformer.families.common import (
     Heads,
     activation,
     grouped_attention,
+    no_cross_attention,
     read_heads,
     read_sizes,
     rotary_dim,
@@ -41,6 +42,7 @@ def read_gpt2(f: Fields, model_type: str) -> Decoder:
     """GPT-2, and GPT-BigCode with its one key-value head."""
     sizes = read_sizes(f, "n_embd", "n_layer")
     heads = read_heads(f, sizes.hidden, "n_head", "n_head")
+    no_cross_attention(f)
     if model_type == "gpt_bigcode" and f.flag("multi_query", default=True):
         heads = Heads(heads.heads, 1, heads.head_dim)
     act = activation(f, "activation_function", default="gelu_new")
@@ -86,7 +88,7 @@ def _neo_kinds(f: Fields, layers: int) -> list[str]:
     if given:
         return given
     kinds: list[str] = []
-    types = f.values.get("attention_types")
+    types = f.value("attention_types")
     for entry in types if isinstance(types, list) else []:
         match entry:
             case [[*names], int(times)] if 0 <= times <= layers:
@@ -181,7 +183,11 @@ def read_phi(f: Fields, model_type: str) -> Decoder:
     """Phi-1, 1.5 and 2: parallel blocks with one norm, biases everywhere, the head too."""
     sizes = read_sizes(f)
     heads = read_heads(f, sizes.hidden)
-    attention = _attention(heads, rotary_dim(f, heads.head_dim, default=0.5), bias=True, out_bias=True)
+    normed = heads.head_dim if f.flag("qk_layernorm", default=False) else 0
+    attention = grouped_attention(
+        heads, rotary_dim(f, heads.head_dim, default=0.5), q_bias=True, k_bias=True, v_bias=True, out_bias=True,
+        q_norm=normed, k_norm=normed, norm_bias=True,
+    )  # fmt: skip
     layer = Layer(
         attention,
         _mlp(f, "intermediate_size", sizes.hidden, activation(f, default="gelu_new")),
@@ -234,9 +240,13 @@ def read_mpt(f: Fields, model_type: str) -> Decoder:
     inner = f.section("attn_config") or Fields({}, f.file, f.line_of, f.path, f.problems)
     heads = read_heads(f, sizes.hidden, "n_heads", "n_heads")
     kv_heads = inner.integer("kv_n_heads", default=heads.heads, most=MAX_HEADS)
-    if inner.values.get("attn_type") == "multiquery_attention":
+    if inner.value("attn_type") == "multiquery_attention":
         kv_heads = 1
     ratio = f.integer("expansion_ratio", default=4, most=64)
+    if ratio != 4:
+        f.problem(
+            "expansion_ratio", f"found {ratio}; expected 4, which is all that the family's published code has"
+        )
     normed = sizes.hidden if inner.flag("qk_ln", default=False) else 0
     layer = Layer(
         grouped_attention(

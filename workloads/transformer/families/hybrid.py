@@ -43,6 +43,7 @@ def read_qwen3_next(f: Fields, model_type: str) -> Decoder:
         heads, rotary_dim(f, heads.head_dim, default=0.25),
         q_bias=bias, k_bias=bias, v_bias=bias, out_bias=bias,
         q_norm=heads.head_dim, k_norm=heads.head_dim, gate=heads.heads * heads.head_dim,
+        gate_bias=bias,
     )  # fmt: skip
     key_heads = f.integer("linear_num_key_heads", default=16, most=MAX_HEADS)
     value_heads = f.integer("linear_num_value_heads", default=32, most=MAX_HEADS)
@@ -63,7 +64,7 @@ def read_qwen3_next(f: Fields, model_type: str) -> Decoder:
         "full_attention" if (index + 1) % interval == 0 else "linear_attention"
         for index in range(sizes.layers)
     ]
-    kinds = layer_kinds(f, sizes.layers, default)
+    kinds = layer_kinds(f, sizes.layers, default, ("full_attention", "linear_attention"))
     sparse = model_type in ("qwen3_next", "qwen3_5_moe_text")
     act = activation(f)
     width = f.integer("intermediate_size", default=5632 if sparse else REQUIRED, most=MAX_WIDTH)
@@ -170,7 +171,7 @@ def read_granite_hybrid(f: Fields, model_type: str) -> Decoder:
     )
     count = f.integer("mamba_n_heads", default=128, most=MAX_HEADS)
     expanded = f.integer("mamba_expand", default=2, most=64) * sizes.hidden
-    given = f.has("mamba_d_head") and f.values["mamba_d_head"] != "auto"
+    given = f.has("mamba_d_head") and f.value("mamba_d_head") != "auto"
     head_dim = f.integer("mamba_d_head", most=MAX_WIDTH) if given else max(expanded // count, 1)
     state = f.integer("mamba_d_state", default=256, most=MAX_WIDTH)
     groups = f.integer("mamba_n_groups", default=1, most=MAX_HEADS)
@@ -212,7 +213,7 @@ def read_nemotron_nas(f: Fields, model_type: str) -> Decoder:
     bias = f.flag("attention_bias", default=False)
     mlp_bias = f.flag("mlp_bias", default=False)
     act = activation(f)
-    blocks = f.values.get("block_configs")
+    blocks = f.value("block_configs")
     if not isinstance(blocks, list) or len(blocks) != sizes.layers:
         found = f"{len(blocks)} entries" if isinstance(blocks, list) else repr(type(blocks).__name__)
         f.problem("block_configs", f"found {found}; expected a list of {sizes.layers}, one per layer")

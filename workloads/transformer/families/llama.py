@@ -1,19 +1,13 @@
-"""Pre-norm decoders with rotary embedding, in the line of Llama: one table of what sets each family apart.
-
-Source of the table: the configuration and modelling files of huggingface/transformers (Apache-2.0), whose
-defaults hold where a config file leaves a key out.
-"""
+"""Pre-norm decoders with rotary embedding, in the line of Llama, by the table of what sets each family apart."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import replace
 
 from workloads.transformer.families.common import (
-    LAYER_NORM,
-    LAYER_NORM_NO_BIAS,
+    LAYER_KINDS,
+    MAX_HEADS,
     MAX_WIDTH,
-    RMS,
     Heads,
     activation,
     grouped_attention,
@@ -25,178 +19,42 @@ from workloads.transformer.families.common import (
     window,
 )
 from workloads.transformer.families.experts import EXPERT_READERS
+from workloads.transformer.families.traits import BLOCK_SPARSE, FAMILIES, Traits
 from workloads.transformer.fields import Fields
-from workloads.transformer.shape import Attention, Decoder, FeedForward, Layer, Norm
+from workloads.transformer.shape import Attention, BlockChoice, Decoder, FeedForward, Layer, Norm
 
-__all__ = ["FAMILIES", "Traits", "read_llama_like"]
-
-
-@dataclass(frozen=True, slots=True)
-class Traits:
-    """What sets a family apart from Llama.
-
-    ``qkv_bias``, ``out_bias``, ``mlp_bias``: a constant, or the field that says so with its default.
-    ``qk_norm``: none, head (a weight per feature of a head), heads (a weight per feature of every head) or
-    full (a weight per feature of the whole projection). ``sliding``: how local layers are told:
-    none, all (every layer has the window), field (``layer_types``, else every ``pattern``-th layer is
-    global), qwen (``use_sliding_window`` and ``max_window_layers``). ``norms``: pre, post (on each block's
-    output) or both. ``no_rope``: none, global (global layers go without rotary embedding) or field
-    (``no_rope_layers``, else every fourth). ``parallel`` names the field that says so with its default.
-    """
-
-    tied: bool = False
-    norm: Norm = RMS
-    gated: bool = True
-    activation: str = "silu"
-    qkv_bias: bool | tuple[str, bool] = False
-    out_bias: bool | tuple[str, bool] = False
-    mlp_bias: bool | tuple[str, bool] = False
-    qk_norm: str | tuple[str, str] = "none"
-    qk_norm_bias: bool = False
-    rotary: float = 1.0
-    head_dim: int | None = None
-    kv_heads: int | None = None
-    sliding: str = "none"
-    default_window: int = 0
-    pattern: int = 0
-    norms: str = "pre"
-    parallel: tuple[str, bool] = ("", False)
-    no_rope: str = "none"
-    head_bias: bool | tuple[str, bool] = False
-    experts: str = ""
-    vectors: int = 0
-
-
-_BIAS: Final = ("attention_bias", False)
-_MLP_BIAS: Final = ("mlp_bias", False)
-
-FAMILIES: Final[dict[str, Traits]] = {
-    "llama": Traits(qkv_bias=_BIAS, out_bias=_BIAS, mlp_bias=_MLP_BIAS),
-    "mistral": Traits(sliding="all", default_window=4096),
-    "ministral3": Traits(sliding="all"),
-    "mixtral": Traits(sliding="all", experts="mixtral", kv_heads=8),
-    "qwen2": Traits(qkv_bias=True, sliding="qwen", default_window=4096),
-    "qwen3": Traits(
-        qkv_bias=_BIAS, out_bias=_BIAS, qk_norm="head", sliding="qwen", default_window=4096, head_dim=128
-    ),
-    "qwen2_moe": Traits(
-        qkv_bias=("qkv_bias", True), sliding="qwen", default_window=4096, experts="qwen2_moe"
-    ),
-    "qwen3_moe": Traits(
-        qkv_bias=_BIAS, out_bias=_BIAS, qk_norm="head", sliding="qwen", default_window=4096,
-        experts="qwen3_moe", kv_heads=4,
-    ),
-    "phi3": Traits(sliding="all"),
-    "phimoe": Traits(
-        norm=LAYER_NORM, qkv_bias=_BIAS, out_bias=_BIAS, head_bias=("lm_head_bias", False), sliding="all",
-        experts="phimoe",
-    ),
-    "stablelm": Traits(
-        norm=LAYER_NORM, qkv_bias=("use_qkv_bias", False), qk_norm=("qk_layernorm", "full"), rotary=0.25,
-        parallel=("use_parallel_residual", False),
-    ),
-    "starcoder2": Traits(
-        tied=True, norm=LAYER_NORM, gated=False, activation="gelu_pytorch_tanh", qkv_bias=("use_bias", True),
-        out_bias=("use_bias", True), mlp_bias=("use_bias", True), sliding="all", kv_heads=2,
-    ),
-    "persimmon": Traits(
-        norm=LAYER_NORM, gated=False, activation="relu2", qkv_bias=True, out_bias=True, mlp_bias=True,
-        qk_norm=("qk_layernorm", "head"), qk_norm_bias=True, rotary=0.5,
-    ),
-    "olmo": Traits(norm=Norm("layer", weight=False), qkv_bias=_BIAS, out_bias=_BIAS),
-    "olmo2": Traits(qkv_bias=_BIAS, out_bias=_BIAS, qk_norm="full", norms="post"),
-    "olmo3": Traits(
-        qkv_bias=_BIAS, out_bias=_BIAS, qk_norm="full", norms="post", pattern=4,
-        sliding="field", default_window=4096,
-    ),
-    "olmoe": Traits(qkv_bias=_BIAS, out_bias=_BIAS, qk_norm="full", experts="olmoe"),
-    "granite": Traits(qkv_bias=_BIAS, out_bias=_BIAS, mlp_bias=_MLP_BIAS),
-    "granitemoe": Traits(qkv_bias=_BIAS, out_bias=_BIAS, experts="mixtral"),
-    "granitemoeshared": Traits(qkv_bias=_BIAS, out_bias=_BIAS, experts="granitemoeshared"),
-    "internlm": Traits(qkv_bias=("bias", True), out_bias=("bias", True)),
-    "internlm2": Traits(qkv_bias=("bias", True), out_bias=("bias", True)),
-    "internlm3": Traits(qkv_bias=("qkv_bias", False), out_bias=("bias", False), mlp_bias=("bias", False)),
-    "baichuan": Traits(),
-    "cohere": Traits(
-        tied=True, norm=LAYER_NORM_NO_BIAS, qkv_bias=_BIAS, out_bias=_BIAS,
-        qk_norm=("use_qk_norm", "full"), parallel=("", True),
-    ),
-    "cohere2": Traits(
-        tied=True, norm=LAYER_NORM_NO_BIAS, qkv_bias=_BIAS, out_bias=_BIAS, parallel=("", True), pattern=4,
-        no_rope="global", sliding="field", default_window=4096,
-    ),
-    "nemotron": Traits(
-        norm=LAYER_NORM, gated=False, activation="relu2", qkv_bias=_BIAS, out_bias=_BIAS, mlp_bias=_MLP_BIAS,
-        rotary=0.5,
-    ),
-    "arcee": Traits(gated=False, activation="relu2", qkv_bias=_BIAS, out_bias=_BIAS, mlp_bias=_MLP_BIAS),
-    "apertus": Traits(
-        gated=False, activation="xielu", qkv_bias=_BIAS, out_bias=_BIAS, qk_norm="head", vectors=2
-    ),
-    "smollm3": Traits(
-        tied=True, qkv_bias=_BIAS, out_bias=_BIAS, mlp_bias=_MLP_BIAS, sliding="field", no_rope="field",
-        kv_heads=4,
-    ),
-    "ernie4_5": Traits(
-        tied=True, qkv_bias=("use_bias", False), out_bias=("use_bias", False), mlp_bias=("use_bias", False),
-        head_dim=128,
-    ),
-    "ernie4_5_moe": Traits(
-        tied=True, qkv_bias=("use_bias", False), out_bias=("use_bias", False), mlp_bias=("use_bias", False),
-        experts="ernie4_5_moe",
-    ),
-    "seed_oss": Traits(
-        qkv_bias=("attention_bias", True), out_bias=("attention_out_bias", False), mlp_bias=_MLP_BIAS,
-        head_dim=128,
-    ),
-    "hunyuan_v1_dense": Traits(qkv_bias=_BIAS, out_bias=_BIAS, qk_norm="head"),
-    "hunyuan_v1_moe": Traits(qkv_bias=_BIAS, out_bias=_BIAS, qk_norm="head", experts="hunyuan_v1_moe"),
-    "exaone4": Traits(
-        qk_norm="head", norms="post", pattern=4, no_rope="hybrid", sliding="field", default_window=4096
-    ),
-    "glm": Traits(qkv_bias=("attention_bias", True), rotary=0.5, head_dim=128, kv_heads=2),
-    "glm4": Traits(qkv_bias=_BIAS, rotary=0.5, norms="both", kv_heads=2),
-    "glm4_moe": Traits(qkv_bias=_BIAS, rotary=0.5, qk_norm=("use_qk_norm", "head"), experts="deepseek"),
-    "dots1": Traits(qkv_bias=_BIAS, out_bias=_BIAS, qk_norm="head", experts="deepseek"),
-    "bailing_moe_v2": Traits(
-        qkv_bias=("use_qkv_bias", False), out_bias=("use_bias", False), qk_norm=("use_qk_norm", "head"),
-        rotary=0.5, experts="bailing",
-    ),
-    "minimax_m2": Traits(qk_norm=("use_qk_norm", "full"), experts="minimax_m2"),
-    "gemma": Traits(tied=True, qkv_bias=_BIAS, out_bias=_BIAS, activation="gelu_pytorch_tanh", head_dim=256),
-    "gemma2": Traits(
-        tied=True, qkv_bias=_BIAS, out_bias=_BIAS, activation="gelu_pytorch_tanh", head_dim=256, norms="both",
-        pattern=2, kv_heads=4, sliding="field", default_window=4096,
-    ),
-    "gemma3_text": Traits(
-        tied=True, qkv_bias=_BIAS, out_bias=_BIAS, activation="gelu_pytorch_tanh", head_dim=256, norms="both",
-        qk_norm="head", pattern=6, kv_heads=4, sliding="field", default_window=4096,
-    ),
-}  # fmt: skip
+__all__ = ["read_llama_like"]
 
 
 def read_llama_like(f: Fields, model_type: str) -> Decoder:
     """The decoder in a config file of one of :data:`FAMILIES`."""
     traits = FAMILIES[model_type]
     sizes = read_sizes(f)
-    heads = read_heads(f, sizes.hidden, default_head_dim=traits.head_dim, default_kv=traits.kv_heads)
+    heads = read_heads(
+        f, sizes.hidden, default_head_dim=traits.head_dim, default_kv=traits.kv_heads, floors=traits.floors
+    )
+    if traits.square and heads.heads * heads.head_dim != sizes.hidden and f.sound("head_dim", "hidden_size"):
+        f.problem(
+            "head_dim", f"found {heads.heads} heads of {heads.head_dim}; expected {sizes.hidden} in all"
+        )
     mlp_bias = _says(f, traits.mlp_bias)
     act = activation(f, default=traits.activation)
     spans = _windows(f, traits, sizes.layers)
     turned = _rotates(f, traits, spans)
-    attentions = [
-        _attention(f, traits, heads, span, turns) for span, turns in zip(spans, turned, strict=True)
-    ]
-    mlp = FeedForward(_intermediate(f), traits.gated, act, mlp_bias, mlp_bias)
+    choices = _block_choices(f, traits, sizes.layers)
+    counts = _query_heads(f, traits, heads, spans)
+    inner = traits.norm if traits.inner_norms else None
+    mlp = FeedForward(_intermediate(f, traits), traits.gated, act, mlp_bias, mlp_bias, inner)
     experts = EXPERT_READERS[traits.experts](f, sizes.layers, mlp) if traits.experts else {}
-    pre = traits.norm if traits.norms in ("pre", "both") else None
-    post = traits.norm if traits.norms in ("post", "both") else None
+    pre, post = _norms(f, traits)
     parallel = traits.parallel[1]
     if traits.parallel[0]:
         parallel = f.flag(traits.parallel[0], default=parallel)
     layers = tuple(
         Layer(
-            attention,
+            replace(
+                _attention(f, traits, replace(heads, heads=counts[index]), span, turns), choice=choices[index]
+            ),
             None if index in experts else mlp,
             experts.get(index),
             mixer_norm=pre,
@@ -204,19 +62,83 @@ def read_llama_like(f: Fields, model_type: str) -> Decoder:
             mlp_norm=None if parallel else pre,
             mlp_out_norm=post,
             parallel=parallel,
-            vectors=traits.vectors,
+            vectors=traits.vectors if act == "xielu" else 0,
         )
-        for index, attention in enumerate(attentions)
+        for index, (span, turns) in enumerate(zip(spans, turned, strict=True))
     )
+    rows = f.integer(traits.rows, default=0, least=0) if isinstance(traits.rows, str) else traits.rows
+    head_rows = sizes.vocab if rows else 0
+    if traits.head_rows:
+        head_rows = f.integer(traits.head_rows, default=0, least=0)
+    own = tied(f, traits.tied)
+    if own and head_rows and head_rows != sizes.vocab + rows:
+        f.problem(
+            "tie_word_embeddings",
+            f"found true; expected false: {head_rows} rows out, {sizes.vocab + rows} in",
+        )
     return Decoder(
-        model_type, sizes.hidden, sizes.vocab, layers, traits.norm, tied(f, traits.tied),
-        head_bias=_says(f, traits.head_bias),
+        model_type, sizes.hidden, sizes.vocab + rows, layers, traits.norm, own,
+        head_bias=_says(f, traits.head_bias), head_vocab=head_rows,
     )  # fmt: skip
 
 
-def _intermediate(f: Fields) -> int:
-    """The feed-forward width; Hunyuan's mixture states it as a list of equal sizes too."""
-    return f.integer("intermediate_size", most=MAX_WIDTH)
+def _block_choices(f: Fields, traits: Traits, layers: int) -> list[BlockChoice | None]:
+    """MiniMax-M3: the scorer of the layers that attend to chosen blocks, with its keys new or old."""
+    if BLOCK_SPARSE not in traits.kinds:
+        return [None] * layers
+    old = f.section("sparse_attention_config") or replace(f, values={}, defaults={})
+
+    def number(name: str, former: str, default: int, least: int = 1) -> int:
+        return old.integer(former, default=f.integer(name, default=default, least=least), least=least)
+
+    choice = BlockChoice(
+        number("index_n_heads", "sparse_num_index_heads", 4),
+        number("index_head_dim", "sparse_index_dim", 128),
+        number("index_block_size", "sparse_block_size", 128),
+        number("index_topk_blocks", "sparse_topk_blocks", 16),
+    )
+    number("index_local_blocks", "sparse_local_block", 1, 0)
+    flags = old.integers("sparse_attention_freq", layers, most=1) or [0] * layers
+    default = [BLOCK_SPARSE if flag else "full_attention" for flag in flags]
+    kinds = layer_kinds(f, layers, default, ("full_attention", BLOCK_SPARSE))
+    return [choice if kind == BLOCK_SPARSE else None for kind in kinds]
+
+
+def _query_heads(f: Fields, traits: Traits, heads: Heads, spans: list[int]) -> list[int]:
+    """The query heads of every layer; they share its key-value heads evenly."""
+    counts = [heads.heads] * len(spans)
+    if traits.heads_by_layer:
+        key = traits.heads_by_layer
+        counts = f.integers(key, len(spans), least=1, most=MAX_HEADS) or counts
+    elif traits.local_heads and not f.has("per_layer_config"):
+        key = traits.local_heads
+        local = f.integer(key, default=heads.heads, most=MAX_HEADS)
+        counts = [local if span else heads.heads for span in spans]
+    else:
+        return counts
+    uneven = [count for count in counts if count % heads.kv_heads]
+    if uneven:
+        f.problem(key, f"found {uneven[0]}; expected a multiple of {heads.kv_heads} key-value heads")
+    return [heads.heads if count in uneven else count for count in counts]
+
+
+def _norms(f: Fields, traits: Traits) -> tuple[Norm | None, Norm | None]:
+    """The norm before each block and the norm of its output."""
+    kind = traits.norms
+    if isinstance(kind, tuple):
+        kind = "both" if f.flag(kind[0], default=kind[1]) else "pre"
+    return (
+        traits.norm if kind in ("pre", "both") else None,
+        traits.norm if kind in ("post", "both") else None,
+    )
+
+
+def _intermediate(f: Fields, traits: Traits) -> int:
+    """The feed-forward width; a family of experts alone may state none."""
+    key, part = traits.width
+    if traits.experts and not f.has(key):
+        return 1
+    return max(f.integer(key, most=MAX_WIDTH) // part, 1)
 
 
 def _says(f: Fields, rule: bool | tuple[str, bool]) -> bool:
@@ -231,18 +153,35 @@ def _attention(f: Fields, traits: Traits, heads: Heads, span: int, turns: bool) 
         kind = kind[1] if f.flag(kind[0], default=False) else "none"
     scale = {
         "none": (0, 0),
+        "plain": (0, 0),
         "head": (heads.head_dim, heads.head_dim),
         "full": (heads.heads * heads.head_dim, heads.kv_heads * heads.head_dim),
     }[kind]
+    gate = traits.gate if isinstance(traits.gate, str) else _gate(f, *traits.gate)
+    per_head, per_feature = traits.vectors_of
     return grouped_attention(
         heads, rotary_dim(f, heads.head_dim, default=traits.rotary) if turns else 0,
         q_bias=qkv, k_bias=qkv, v_bias=qkv, out_bias=_says(f, traits.out_bias),
-        q_norm=scale[0], k_norm=scale[1], norm_bias=traits.qk_norm_bias, window=span,
+        q_norm=scale[0], k_norm=scale[1], norm_bias=traits.qk_norm_bias, plain_norm=kind == "plain", window=span,
+        gate={"": 0, "heads": heads.heads, "full": heads.heads * heads.head_dim}[gate], sinks=traits.sinks,
+        out_norm=traits.norm if traits.inner_norms else None,
+        vectors=per_head * heads.heads + per_feature * heads.head_dim,
     )  # fmt: skip
+
+
+def _gate(f: Fields, key: str, default: str) -> str:
+    """Laguna: true or "per-head" is a gate per head, anything else one per feature."""
+    given = f.value(key)
+    if given is None:
+        return default
+    if not isinstance(given, bool):
+        f.word(key, known=("per-head", "per-element"))
+    return "heads" if given in (True, "per-head") else "full"
 
 
 def _windows(f: Fields, traits: Traits, layers: int) -> list[int]:
     """The sliding window of every layer, 0 for none."""
+    given = layer_kinds(f, layers, None, (*LAYER_KINDS, *traits.kinds)) if f.has("layer_types") else None
     if traits.sliding == "none":
         return [0] * layers
     span = window(f, traits.default_window)
@@ -254,22 +193,23 @@ def _windows(f: Fields, traits: Traits, layers: int) -> list[int]:
         first = f.integer("max_window_layers", default=28, least=0)
         default = ["full_attention" if i < first else "sliding_attention" for i in range(layers)]
     else:
-        default = _pattern(f, layers, traits.pattern)
-    return [span if kind == "sliding_attention" else 0 for kind in layer_kinds(f, layers, default)]
+        default = _pattern(f, layers, traits)
+    return [span if kind == "sliding_attention" else 0 for kind in given or default]
 
 
-def _pattern(f: Fields, layers: int, every: int) -> list[str]:
+def _pattern(f: Fields, layers: int, traits: Traits) -> list[str]:
     """Every n-th layer is global; EXAONE spells one period in letters (LLLG)."""
-    given = f.values.get("sliding_window_pattern", f.values.get("_sliding_window_pattern"))
+    given = f.value("sliding_window_pattern") or f.value("_sliding_window_pattern")
     if isinstance(given, str) and given and set(given) <= set("LG"):
         return [
             "full_attention" if given[i % len(given)] == "G" else "sliding_attention" for i in range(layers)
         ]
-    name = "sliding_window_pattern" if f.has("sliding_window_pattern") else "_sliding_window_pattern"
-    every = f.integer(name, default=every, least=0)
-    return [
-        "full_attention" if not every or (i + 1) % every == 0 else "sliding_attention" for i in range(layers)
-    ]
+    keys = (
+        (traits.pattern_key,) if traits.pattern_key else ("sliding_window_pattern", "_sliding_window_pattern")
+    )
+    every = f.integer(*keys, default=traits.pattern, least=0)
+    at = 0 if traits.sliding == "first" else max(every - 1, 0)
+    return ["full_attention" if not every or i % every == at else "sliding_attention" for i in range(layers)]
 
 
 def _rotates(f: Fields, traits: Traits, spans: list[int]) -> list[bool]:

@@ -1,7 +1,6 @@
-"""Families with a make-up of their own: latent attention, Llama 4, gpt-oss, Gemma 4.
+"""Families with a make-up of their own: Llama 4, gpt-oss, Gemma 4, MiMo-V2.
 
-Source: the configuration and modelling files of huggingface/transformers (Apache-2.0); for latent attention
-also DeepSeek-V2 (arXiv:2405.04434) and DeepSeek-V3 (arXiv:2412.19437).
+Source: the configuration and modelling files of huggingface/transformers (Apache-2.0).
 """
 
 from __future__ import annotations
@@ -25,51 +24,15 @@ from workloads.transformer.families.common import (
 from workloads.transformer.families.experts import count_and_active, deepseek_experts
 from workloads.transformer.fields import REQUIRED, Fields
 from workloads.transformer.shape import (
+    AlternatingUpdates,
     Attention,
     Decoder,
     Experts,
     FeedForward,
-    Indexer,
-    LatentAttention,
     Layer,
 )
 
 __all__ = ["READERS"]
-
-
-def read_deepseek(f: Fields, model_type: str) -> Decoder:
-    """DeepSeek-V2, V3, V3.2, Kimi-K2, GLM-5 and others with multi-head latent attention."""
-    sizes = read_sizes(f)
-    indexer = None
-    if f.has("index_topk") or model_type in ("deepseek_v32", "glm_moe_dsa"):
-        indexer = Indexer(
-            f.integer("index_n_heads", default=64 if model_type == "deepseek_v32" else 32, most=MAX_HEADS),
-            f.integer("index_head_dim", default=128, most=MAX_WIDTH),
-            f.integer("index_topk", default=2048),
-        )
-    attention = LatentAttention(
-        f.integer("num_attention_heads", most=MAX_HEADS),
-        f.integer("q_lora_rank", most=MAX_WIDTH) if f.has("q_lora_rank") else None,
-        f.integer("kv_lora_rank", most=MAX_WIDTH),
-        f.integer("qk_nope_head_dim", most=MAX_WIDTH),
-        f.integer("qk_rope_head_dim", most=MAX_WIDTH),
-        f.integer("v_head_dim", most=MAX_WIDTH),
-        f.flag("attention_bias", default=False),
-        indexer,
-    )
-    mlp = FeedForward(f.integer("intermediate_size", most=MAX_WIDTH), activation=activation(f))
-    experts = deepseek_experts(f, sizes.layers, mlp, biased=model_type != "deepseek_v2")
-    layers = tuple(
-        Layer(
-            attention,
-            None if index in experts else mlp,
-            experts.get(index),
-            mixer_norm=RMS,
-            mlp_norm=RMS,
-        )
-        for index in range(sizes.layers)
-    )
-    return Decoder(model_type, sizes.hidden, sizes.vocab, layers, RMS, tied(f, False))
 
 
 def read_llama4(f: Fields, model_type: str) -> Decoder:
@@ -156,7 +119,10 @@ def read_gemma4(f: Fields, model_type: str) -> Decoder:
     size = f.integer("intermediate_size", most=MAX_WIDTH)
     double = f.flag("use_double_wide_mlp", default=False)
     experts = _gemma4_experts(f, sizes.hidden, act)
-    per_layer = f.integer("hidden_size_per_layer_input", default=256, least=0, most=MAX_WIDTH)
+    unified = model_type == "gemma4_unified_text"
+    per_layer = f.integer(
+        "hidden_size_per_layer_input", default=0 if unified else 256, least=0, most=MAX_WIDTH
+    )
     layers = []
     for kind, source in zip(kinds, sources, strict=True):
         heads = wide if kind == "full_attention" else local
@@ -179,7 +145,9 @@ def read_gemma4(f: Fields, model_type: str) -> Decoder:
 
 def _gemma4_global_heads(f: Fields, local: Heads, share: bool) -> Heads:
     """The heads of global layers; fewer key-value heads only where keys are values."""
-    wide = replace(local, head_dim=f.integer("global_head_dim", default=512, most=MAX_WIDTH))
+    # Where a file gives each layer its own values, they are in force already.
+    default = local.head_dim if f.has("per_layer_config") else 512
+    wide = replace(local, head_dim=f.integer("global_head_dim", default=default, most=MAX_WIDTH))
     if not share or not f.has("num_global_key_value_heads"):
         return wide
     kv_heads = f.integer("num_global_key_value_heads", most=MAX_HEADS)
@@ -211,6 +179,45 @@ def _gemma4_experts(f: Fields, hidden: int, act: str) -> Experts | None:
     count, active = count_and_active(f, ("num_experts",), ("top_k_experts",), (REQUIRED, REQUIRED))
     width = f.integer("moe_intermediate_size", most=MAX_WIDTH)
     return Experts(count, active, width, activation=act, vectors=hidden + count)
+
+
+def read_gemma3n(f: Fields, model_type: str) -> Decoder:
+    """Gemma 3n: several streams, a low-rank block beside each attention, inputs of each layer's own, shared caches."""
+    sizes = read_sizes(f)
+    heads = read_heads(f, sizes.hidden, default_head_dim=256, default_kv=2)
+    default = ["full_attention" if (i + 1) % 5 == 0 else "sliding_attention" for i in range(sizes.layers)]
+    kinds = layer_kinds(f, sizes.layers, default)
+    sources = _gemma4_sources(f, kinds)
+    span = window(f, 512)
+    bias = f.flag("attention_bias", default=False)
+    act = activation(f, "hidden_activation", "hidden_act", default="gelu_pytorch_tanh")
+    widths = (
+        f.integers("intermediate_size", sizes.layers, least=1, most=MAX_WIDTH)
+        if isinstance(f.value("intermediate_size"), list)
+        else [f.integer("intermediate_size", most=MAX_WIDTH)] * sizes.layers
+    )
+    updates = AlternatingUpdates(
+        f.integer("altup_num_inputs", default=4, least=2, most=64),
+        f.integer("laurel_rank", default=64, most=MAX_WIDTH),
+        f.integer("hidden_size_per_layer_input", default=256, most=MAX_WIDTH),
+    )
+    layers = tuple(
+        Layer(
+            grouped_attention(
+                heads, heads.head_dim, q_bias=bias, k_bias=bias, v_bias=bias, out_bias=bias, q_norm=heads.head_dim,
+                k_norm=0 if source is not None else heads.head_dim, v_norm=True,
+                window=span if kind == "sliding_attention" else 0, cache_of=source,
+            ),
+            FeedForward(width, activation=act),
+            mixer_norm=RMS, mixer_out_norm=RMS, mlp_norm=RMS, mlp_out_norm=RMS,
+            per_layer_input=updates.inputs, hyper=updates,
+        )
+        for kind, source, width in zip(kinds, sources, widths or [1] * sizes.layers, strict=True)
+    )  # fmt: skip
+    rows = f.integer("vocab_size_per_layer_input", default=262144, most=2**24)
+    return Decoder(
+        model_type, sizes.hidden, sizes.vocab, layers, RMS, tied(f, True), per_layer_rows=rows, dtype="bf16"
+    )
 
 
 def read_mimo_v2(f: Fields, model_type: str) -> Decoder:
@@ -267,15 +274,11 @@ def _gemma4_rotary(f: Fields, kind: str, head_dim: int) -> int:
 
 
 READERS = {
-    "deepseek_v2": read_deepseek,
-    "deepseek_v3": read_deepseek,
-    "deepseek_v32": read_deepseek,
-    "kimi_k2": read_deepseek,
-    "glm_moe_dsa": read_deepseek,
-    "glm4_moe_lite": read_deepseek,
     "llama4_text": read_llama4,
     "gpt_oss": read_gpt_oss,
+    "gemma3n_text": read_gemma3n,
     "gemma4_text": read_gemma4,
+    "gemma4_unified_text": read_gemma4,
     "mimo_v2_flash": read_mimo_v2,
 }
 """Readers by ``model_type``."""

@@ -1,0 +1,72 @@
+"""Loads or compiles every kernel that a solve may call, before its clock starts.
+
+Compilation happens once per installation and can take longer than a whole time limit; it says nothing about the
+problem. So a limit of seconds is a limit on the search, and a first run answers within it like any other.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+
+from mapping.allocation import AllocationProblem
+from mapping.allocation import solve as allocate
+from mapping.deadline import Budget
+from mapping.scheduling.instance import build_instance, lists_of
+from mapping.scheduling.order_search import improve_order
+from mapping.scheduling.orders import given_order, least_peak
+from mapping.scheduling.problem import ScheduleOperator, ScheduleProblem, ScheduleTensor
+from mapping.scheduling.search import NO_LIMIT, LayerSearch
+from mapping.scheduling.stays import find_addresses, stays_of
+
+__all__ = ["load_kernels"]
+
+
+@cache
+def load_kernels(*, addresses_alone: bool = False) -> None:
+    """Call each kernel once on small problems; later calls in the process do nothing.
+
+    ``addresses_alone``: those of the allocation engine, which is all that a baseline needs.
+    """
+    problem = _small()
+    find_addresses(problem, stays_of(problem, given_order(problem)), None, max_nodes=100)
+    for count, steps in ((60, 30), (6_000, 3_000)):
+        _allocate_tightly(count, steps)
+    if addresses_alone:
+        return
+    least_peak(problem, time_limit_s=None, max_states=100)
+    search = LayerSearch(problem, 8, Budget())
+    search.look_ahead()
+    search.run(NO_LIMIT, 64, max_states=100)
+    wait_at, waits = lists_of([list(before) for before in problem.predecessors])
+    order = np.arange(len(problem.operators), dtype=np.int64)
+    improve_order(
+        build_instance(problem).tables, order, wait_at, waits, 8, 10, 0, np.zeros(1, np.int64)
+    )  # fmt: skip
+
+
+def _allocate_tightly(count: int, steps: int) -> None:
+    """Addresses below the bytes alive at once, which greedy placement seldom finds: every engine is asked."""
+    rng = np.random.default_rng(0)
+    start, size = rng.integers(0, steps, count), rng.integers(1, 50, count)
+    end = start + rng.integers(1, 12, count)
+    change = np.zeros(steps + 12, np.int64)
+    np.add.at(change, start, size)
+    np.subtract.at(change, end, size)
+    buffers = AllocationProblem.from_arrays(start, end, size)
+    allocate(buffers, int(np.cumsum(change).max()), max_nodes=2_000)
+
+
+def _small() -> ScheduleProblem:
+    tensors = tuple(
+        ScheduleTensor(f"t{i}", size, i, readers, False)
+        for i, (size, readers) in enumerate([(3, (1, 3)), (4, (2,)), (4, (3,)), (1, ())])
+    )
+    operators = (
+        ScheduleOperator("a", (), (0,)),
+        ScheduleOperator("b", (0,), (1,)),
+        ScheduleOperator("c", (1,), (2,)),
+        ScheduleOperator("d", (0, 2), (3,)),
+    )
+    return ScheduleProblem("small", operators, tensors)
