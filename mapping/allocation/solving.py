@@ -78,12 +78,14 @@ def solve(
     engine: Engine = "auto",
     seed: int = 0,
     explain: bool = True,
+    move_cost: float = 0.0,
 ) -> AllocationResult:
     """A plan that keeps below ``capacity`` bytes, or with the least peak when ``capacity`` is None.
 
     Stops at ``time_limit_s`` seconds, at ``max_nodes`` search nodes, or on Ctrl-C, with the best plan so far;
     with neither limit, at :data:`DEFAULT_MAX_NODES`. Every plan returned has passed
-    :func:`mapping.allocation.check.check`. Raises ``InputError`` for an unknown engine or a negative capacity.
+    :func:`mapping.allocation.check.check`. ``move_cost``: what a byte costs that a problem's rules let move, in bytes
+    of peak. Raises ``InputError`` for an unknown engine or a negative capacity.
     """
     if engine not in ENGINES:
         raise bad_input(f"found {engine!r}; expected one of {', '.join(ENGINES)}", path="--engine",
@@ -98,6 +100,10 @@ def solve(
     checking = _CHECK_S * len(problem) if len(problem) > SPARSE_FROM else 0.0
     seconds = None if time_limit_s is None else max(time_limit_s - checking, time_limit_s / 2)
     budget = Budget(seconds, max_nodes)
+    if problem.rules:
+        from mapping.allocation.constrained import solve_with_rules
+
+        return solve_with_rules(problem, capacity, engine, budget, seed, move_cost)
     pins = clashing_pins(problem, capacity)
     if pins is not None:
         return AllocationResult("infeasible", None, 0, None, "pins", 0, budget.elapsed, seed, capacity, pins)
@@ -125,6 +131,10 @@ def solve(
 
 def lower_bound(problem: AllocationProblem) -> int:
     """A proven lower bound on the peak in bytes: the most live bytes at one time, with alignment and pins."""
+    if problem.rules:
+        from mapping.allocation.constrained import least_peak_bound
+
+        return least_peak_bound(problem)
     return max((most_live(component) for component in build_components(problem)), default=0)
 
 
