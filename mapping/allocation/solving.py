@@ -48,6 +48,8 @@ DEFAULT_MAX_NODES: Final = 2_000_000
 _LOCAL_SEARCH_BUFFERS: Final = 4000
 _CHECK_S: Final = 8e-6
 """Seconds that the check of a plan takes for one buffer (measured on 10^5 and 10^6 buffers; only plans time by it)."""
+_LAST_S: Final = 0.5
+"""Seconds that the plan by start gets when the clock has run out before it; a million buffers take about as long."""
 _JOINS: Final = 4
 """Joins per round, of which the one with the fewest blocks is searched."""
 _JOINED_SHARE: Final = 0.9
@@ -149,9 +151,13 @@ def _start(component: Component, budget: Budget, seed: int) -> _Part:
     inst = component.instance
     if len(inst.size) > SPARSE_FROM and not component.windowed and not (inst.fixed >= 0).any():
         # The orders by size look at more buffers than fit into every limit; this one is there in any case.
-        offsets = budget.call(
-            pack_by_start, inst.first, inst.last, inst.size, inst.align, True, budget.stop, long=True
-        )
+        args = (inst.first, inst.last, inst.size, inst.align, True)
+        if budget.stop[0] and not budget.interrupted:
+            # Late already, as after long preparation: a moment more is the difference between a plan and a stack.
+            with Budget(_LAST_S, outer=None, watch=None).running() as last:
+                offsets = last.call(pack_by_start, *args, last.stop, long=True)
+        else:
+            offsets = budget.call(pack_by_start, *args, budget.stop, long=True)
         return _Part(
             component, Prober(component, budget, seed), most_live(component), offsets,
             peak_units(component, offsets), "greedy/by start", np.arange(len(inst.size)),
