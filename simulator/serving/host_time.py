@@ -25,6 +25,9 @@ __all__ = ["HOST_ENGINES", "NO_ENGINE", "HostTime", "host_time", "measured_as"]
 NO_ENGINE: Final = "none"
 HOST_ENGINES: Final = (NO_ENGINE, "vllm", "sglang", "trtllm", "gpt-fast", "huggingface", "llama.cpp")
 """Engines whose host time is known or assumed; ``none`` for devices alone."""
+OWN_ALL_REDUCE: Final = frozenset({"vllm", "sglang", "trtllm"})
+"""Engines that bring an all-reduce along: vLLM's and SGLang's custom all-reduce, TensorRT-LLM's one-shot and two-shot
+kernels (their repositories). The others call the GPU library."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +47,11 @@ class HostTime:
     overlap: float
     origin: str
     reason: str
+
+    @property
+    def own_all_reduce(self) -> bool:
+        """Whether the engine's own all-reduce takes the library's place where it is quicker."""
+        return self.engine in OWN_ALL_REDUCE
 
     def seconds(self, layers: int, sequences: int, prompt_tokens: int) -> float:
         """Host seconds of a step over so many layers, sequences and tokens of prompts."""
