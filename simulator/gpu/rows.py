@@ -297,7 +297,7 @@ def seen_by(work: Attention) -> Seen:
     as under a window of as many keys.
     """
     sequences, q, kv = float(work.batch), float(work.q_len), float(work.kv_len)
-    window = float(min(size for size in (work.window or work.kv_len, work.top_k or work.kv_len)))
+    window = float(min(size for size in (work.reach or work.kv_len, work.top_k or work.kv_len)))
     if work.chunk and work.chunk < work.kv_len:
         if q > 1:
             sequences *= max(1.0, q / work.chunk)
@@ -339,7 +339,7 @@ def attention_line(request: Request, constants: Constants) -> list[float]:
         float(kernel.overlaps_exponentials), float(kernel.splits_only_groups), float(chip.exponentials_per_clock),
         float(chip.l2_bytes_per_clock), float(chip.shared_bytes_per_clock),
         cached, float(work.window > 0), float(kernel.splits_keys), sheet.shared_bytes, float(quantises),
-        float(kernel.packs_groups),
+        float(kernel.packs_groups), float(work.sink_logits),
     ]  # fmt: skip
 
 

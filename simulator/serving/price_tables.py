@@ -253,13 +253,13 @@ def _attention(builder: _Builder, phase: Phase, context: int) -> tuple[Array, Ar
         assert operator is not None
         assert isinstance(operator.work, Attention)
         work = operator.work
-        plain = replace(operator, work=replace(work, window=0, chunk=0, top_k=0))
+        plain = replace(operator, work=replace(work, window=0, sink_tokens=0, chunk=0, top_k=0))
         line = attention_line(Request(lowered(plain), sheet, setup), constants)
         line[WINDOWED] = float(work.window > 0)
         rows.append(line)
         fitted.append(constants.array(family_of(plain, sheet), attention.CONSTANTS))
         launch = GPU.predict_rows([plain], builder.node, builder.memory)[0].launch_s
-        limits = [size for size in (work.window, work.top_k) if size]
+        limits = [size for size in (work.reach, work.top_k) if size]
         peak = peak_rate(builder.node.device.compute, operator.kind, operator.dtype)  # type: ignore[union-attr]
         own.append([
             float(min(limits)) if limits else 0.0, float(work.chunk), float(times), launch, peak,
