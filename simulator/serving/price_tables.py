@@ -22,9 +22,10 @@ from hw_configs.problems import bad_input
 from hw_configs.system import MemorySpace, Node
 from simulator.cost.model import peak_rate
 from simulator.gpu import attention
+from simulator.gpu.attention_lines import attention_line
 from simulator.gpu.constants import shipped_constants
 from simulator.gpu.model import GPU
-from simulator.gpu.rows import Request, attention_line, family_of
+from simulator.gpu.request import Request, family_of
 from simulator.serving.device_share import Shared, device_operators
 from simulator.serving.exchange_time import Exchanges
 from simulator.serving.layer_classes import LayerClasses
@@ -275,7 +276,7 @@ def _attention(builder: _Builder, phase: Phase, context: int) -> tuple[Array, Ar
 
 
 def _flop_joules(family: str, builder: _Builder) -> float:
-    from simulator.gpu.rows import flop_joules
+    from simulator.gpu.request import flop_joules
 
     return flop_joules(family, GPU.sheet(builder.node, builder.memory), shipped_constants())
 
