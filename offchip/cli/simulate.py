@@ -55,7 +55,9 @@ def simulate(
     cost_model: Annotated[
         str, typer.Option(help="what predicts operator times: by-device, roofline, roofline-peak")
     ] = "by-device",
-    collective: Annotated[str, typer.Option(help="auto, ring or tree")] = "auto",
+    collective: Annotated[
+        str, typer.Option(help="auto (the GPU library, else wires), wires, ring or tree")
+    ] = "auto",
     engine: Annotated[
         str,
         typer.Option(help="host time of: none, vllm, sglang, trtllm, gpt-fast, huggingface, llama.cpp"),

@@ -317,6 +317,9 @@ def _attention(work: Attention, operands: _Operands) -> Iterator[FieldProblem]:
             work, "kv_len", f"at least the {work.q_len} queries, which are the last positions under the mask"
         )
         return
+    if work.sink_tokens and not work.window:
+        yield _wrong(work, "sink_tokens", "0: without a window a query sees the first tokens anyway")
+        return
     made = work.batch * work.q_len * work.heads * work.value_dim
     if operands.backward:
         if made not in operands.sizes():

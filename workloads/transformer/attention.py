@@ -244,7 +244,7 @@ def _attend_fused(
     work = Attention(
         batch=step.batch, heads=spec.heads, kv_heads=spec.kv_heads, head_dim=spec.head_dim,
         v_head_dim=spec.v_head_dim, q_len=step.new, kv_len=step.context, causal=spec.causal, window=spec.window,
-        chunk=spec.chunk, top_k=top_k, kv_dtype=w.precision.cache,
+        chunk=spec.chunk, top_k=top_k, sink_logits=bool(spec.sinks), kv_dtype=w.precision.cache,
     )  # fmt: skip
     w.emit(
         "attention.attend",
