@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from workloads.graph import Operator
-from workloads.operators import Rows
+from workloads.operators import Rows, Sort
 
 __all__ = ["Constants", "Setup", "shipped_constants"]
 
@@ -124,9 +124,10 @@ class Constants:
 
     def sort_seconds(self, operator: Operator) -> float:
         """Seconds of a sort beside its bytes: its passes follow one another, as many as the keys have binary digits."""
-        work = operator.work
+        work, table = operator.work, self.data["sort"]
         keys = work.m * work.n if isinstance(work, Rows) else 1
-        return float(self.data["sort"]["pass_us"]) * 1e-6 * math.log2(1.0 + keys)
+        library = work.library if isinstance(work, Sort) else ""
+        return float(table.get(library, table["pass_us"])) * 1e-6 * math.log2(1.0 + keys)
 
     def latency_scale(self, generation: str) -> float:
         """Latency of a collective's step by GPU generation, relative to Ampere."""

@@ -11,7 +11,10 @@ A convolution of C channels with K filters of R x S over an output of P x Q is t
 - Winograd F(m x m, r x r) computes (m + r - 1)^2 products for m^2 outputs instead of m^2 r^2 (Lavin and
   Gray, arXiv:1509.09308), and writes both transforms.
 
-A depthwise convolution has one channel per group: it is bound by bytes.
+A depthwise convolution has one channel per group, and no matrix unit helps: each tap of its window is a load from the
+multiprocessor's own cache beside a multiply-add. Small windows are bound by bytes, large ones by these loads.
+
+One of groups of several channels is a product per group, whose tiles are padded where a group is narrower than they.
 """
 
 from __future__ import annotations
@@ -27,6 +30,11 @@ from workloads.operators.products import CONVOLUTION_WAYS
 
 __all__ = ["as_product", "workspace_elements"]
 
+LANES_PER_LOADED_WORD: Final = 4.0
+"""Multiply-adds of the vector lanes in the time of one load: 128 against 32 load units of a multiprocessor (CUDA C++
+Programming Guide, throughput of native arithmetic instructions; 128 bytes a cycle from the unified cache)."""
+WORD_BYTES: Final = 4.0
+"""Bytes that a load unit takes at once: two 16-bit channels."""
 WINOGRAD_OUTPUTS: Final = 2
 """Outputs of a tile along one side: F(2 x 2, r x r)."""
 
@@ -62,7 +70,8 @@ def as_product(operator: Operator, work: Convolution) -> Operator:
         operator, beside_read=operator.beside_read + moved, beside_written=operator.beside_written + moved
     )
     if work.depthwise:
-        return replace(operator, work=Elementwise(extra_flops=work.flops))
+        taps = work.flops * BITS.get(operator.dtype, 16) / 8 * LANES_PER_LOADED_WORD / WORD_BYTES
+        return replace(operator, work=Elementwise(extra_flops=max(work.flops, taps)))
     depth = work.in_channels // work.groups * work.kernel_h * work.kernel_w
     rows = work.batch * work.out_height * work.out_width
     batch = work.groups

@@ -61,9 +61,9 @@ CONSTANTS: Final = (
     "e0", "feed", "feed_exponent", "overlap", "wave_cycles", "latency_us", "l2_share", "reduce_cycles",
     "quantisation", "epilogue", "memory_overlap", "access", "l2_rate", "store",
     "promote", "convert", "vector_overlap", "wave_cycles_async", "epilogue_async", "store_async",
-    "epilogue_pins",
+    "epilogue_pins", "kept", "thrash",
 )  # fmt: skip
-E0, FEED, FEEDX, OVER, WAVE, LAT, L2SHARE, REDUCE, QUANT, EPI, MEMOVER, ACCESS, L2RATE, STORE, PROMOTE, CONVERT, VOVER, WAVEA, EPIA, STOREA, EPIP = range(21)  # fmt: skip  # noqa: E501
+E0, FEED, FEEDX, OVER, WAVE, LAT, L2SHARE, REDUCE, QUANT, EPI, MEMOVER, ACCESS, L2RATE, STORE, PROMOTE, CONVERT, VOVER, WAVEA, EPIA, STOREA, EPIP, KEPT, THRASH = range(23)  # fmt: skip  # noqa: E501
 TILES: Final = np.array(
     [[256, 128], [128, 256], [128, 128], [128, 64], [64, 128], [64, 64], [32, 64], [64, 32], [16, 64], [16, 128]],
     dtype=np.float64,
@@ -119,8 +119,9 @@ def gemm_rows(rows: Array, constants: Array, tiles: Array, splits: Array, out: A
         l2 = f[L2] * x[L2SHARE]
         a_dram, w_dram, o_dram = a_total * (1 - f[RES]), w_total, o_total
         if f[ROT] > 0:
+            # What is read in turn is gone soon after it does not fit: the next is always the one evicted last.
             footprint = f[ROT] * w_total + a_total + o_total
-            miss = min(1.0, max(0.0, footprint / l2 - 1.0))
+            miss = min(1.0, max(0.0, x[THRASH] * (footprint / (f[L2] * x[KEPT]) - 1.0)))
             w_dram = w_total * miss
             o_dram = o_total * miss
             a_dram = a_total * min(1.0, max(0.0, (a_total + o_total) / l2 - 1.0))

@@ -261,7 +261,8 @@ def grouped_line(request: Request, constants: Constants) -> list[float]:
         float(operator.residency in ("hot", "previous")),
         0.0 if family == "widened" or dtype in OWN_SCALES else float(work.scale_block),
         sheet.rate("fp32", matrix=False), sheet.tdp, sheet.idle, flop_joules(family, sheet, constants),
-        sheet.joule_per_byte, float(family == "widened"), *rows,
+        sheet.joule_per_byte, float(family == "widened"),
+        float(1.0 <= element < 2.0 and (dtype in OWN_SCALES or work.scale_block > 0)), *rows,
     ]  # fmt: skip
 
 
@@ -336,7 +337,7 @@ def attention_line(request: Request, constants: Constants) -> list[float]:
         float(attention.KERNELS.index(kernel.calibrated_as)),
         float(kernel.query_tile), float(kernel.grouped_query_tile), float(keys),
         float(kernel.instruction_rows), float(kernel.blocks_per_multiprocessor),
-        float(kernel.overlaps_exponentials), float(kernel.splits_only_groups), float(chip.exponentials_per_clock),
+        float(kernel.splits_only_groups), float(chip.exponentials_per_clock),
         float(chip.l2_bytes_per_clock), float(chip.shared_bytes_per_clock),
         cached, float(work.window > 0), float(kernel.splits_keys), sheet.shared_bytes, float(quantises),
         float(kernel.packs_groups),
@@ -547,8 +548,8 @@ def _family(family: str, requests: list[Request], constants: Constants) -> list[
         if family == "grouped":
             launch = launches[index] * 1e3 / sheet.clock
         else:
-            launch = lookup(setup.launch_us, key, sheet.generation) * 1e-6
-            launch += lookup(setup.launch_kcycles, key, sheet.generation) * 1e3 / sheet.clock
+            launch = lookup(setup.launch_us, key, sheet.launches) * 1e-6
+            launch += lookup(setup.launch_kcycles, key, sheet.launches) * 1e3 / sheet.clock
         host = lookup(setup.host_us, key, sheet.generation) * 1e-6
         spent = family_of(operator, sheet) if family == "grouped" else family
         joule = joules.get((id(sheet), spent))
@@ -603,9 +604,9 @@ def launch_key(family: str, request: Request) -> str:
     return family
 
 
-def lookup(table: Mapping[str, float], key: str, generation: str) -> float:
-    """Microseconds for a key: its generation's own, else its own, else those of everything else."""
-    own = table.get(f"{key}/{generation}")
+def lookup(table: Mapping[str, float], key: str, kind: str) -> float:
+    """A table's figure for a key: that of the kind of GPU, else its own, else that of everything else."""
+    own = table.get(f"{key}/{kind}")
     if own is not None:
         return own
     return table[key] if key in table else table["other"]

@@ -55,6 +55,15 @@ class GpuSheet:
         return self.architecture.calibrated_as or ""
 
     @property
+    def launches(self) -> str:
+        """The kind of launches its kernels have: "paired", of kernels for pairs of multiprocessors, or the usual ones.
+
+        A library's kernels for pairs begin while the one before ends (programmatic dependent launch). A small chip of
+        the same generation runs the kernels of the one before, and launches them as that did.
+        """
+        return "paired" if self.architecture.multiprocessors_per_tile > 1 else ""
+
+    @property
     def l2_visible_bytes(self) -> float:
         """L2 that one multiprocessor's working set can fill: shared data stands in every partition."""
         return self.l2_bytes / self.architecture.l2_partitions
