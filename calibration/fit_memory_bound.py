@@ -99,7 +99,7 @@ def fit_class(rows: list[Sample], requests: list[Request], data: dict[str, Any],
         total = out[:, 0] * 1e6 + x[len(MEMORY) : -1][place] * to_us
         return np.asarray(np.where(host, np.maximum(total, x[-1]), total))
 
-    x = search(limits, predicted, measured_of(rows), weights_of(rows), rounds=2, evaluations=1200)
+    x = search(limits, predicted, measured_of(rows), weights_of(rows), rounds=4, evaluations=1200)
     data[key] = named(MEMORY, x[: len(MEMORY)])
     name = key.split("/")[1]
     for index, timing in enumerate(timings):

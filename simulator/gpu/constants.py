@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
 from typing import Any, Final
@@ -66,14 +66,22 @@ class Setup:
 
 @dataclass(frozen=True)
 class Constants:
-    """All constants of the model; ``data`` is the JSON object of the file."""
+    """All constants of the model; ``data`` is the JSON object of the file, which does not change beneath it."""
 
     data: Mapping[str, Any]
+    _arrays: dict[str, Array] = field(default_factory=dict, compare=False, repr=False)
+    joules: dict[tuple[str, int], tuple[object, float]] = field(
+        default_factory=dict, compare=False, repr=False
+    )
+    """J per FLOP by family and sheet, as far as they were asked for (:func:`simulator.gpu.rows.flop_joules`)."""
 
     def array(self, family: str, names: Sequence[str]) -> Array:
         """A family's constants in the order of a kernel's names."""
-        table = self.data[family]
-        return np.array([float(table[name]) for name in names])
+        known = self._arrays.get(family)
+        if known is None:
+            table = self.data[family]
+            known = self._arrays[family] = np.array([float(table[name]) for name in names])
+        return known
 
     def setup(self, timing: str) -> Setup:
         """The setup of a timing method; an unknown one is taken as kernels in a graph with cold weights."""

@@ -30,11 +30,6 @@ from workloads.operators.products import CONVOLUTION_WAYS
 
 __all__ = ["as_product", "workspace_elements"]
 
-LANES_PER_LOADED_WORD: Final = 4.0
-"""Multiply-adds of the vector lanes in the time of one load: 128 against 32 load units of a multiprocessor (CUDA C++
-Programming Guide, throughput of native arithmetic instructions; 128 bytes a cycle from the unified cache)."""
-WORD_BYTES: Final = 4.0
-"""Bytes that a load unit takes at once: two 16-bit channels."""
 WINOGRAD_OUTPUTS: Final = 2
 """Outputs of a tile along one side: F(2 x 2, r x r)."""
 
@@ -70,8 +65,7 @@ def as_product(operator: Operator, work: Convolution) -> Operator:
         operator, beside_read=operator.beside_read + moved, beside_written=operator.beside_written + moved
     )
     if work.depthwise:
-        taps = work.flops * BITS.get(operator.dtype, 16) / 8 * LANES_PER_LOADED_WORD / WORD_BYTES
-        return replace(operator, work=Elementwise(extra_flops=max(work.flops, taps)))
+        return replace(operator, work=Elementwise(extra_flops=work.flops, gathers=True))
     depth = work.in_channels // work.groups * work.kernel_h * work.kernel_w
     rows = work.batch * work.out_height * work.out_width
     batch = work.groups

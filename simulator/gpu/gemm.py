@@ -177,6 +177,16 @@ def gemm_rows(rows: Array, constants: Array, tiles: Array, splits: Array, out: A
                 in_flight = min(occupancy, turns) * room
                 feed_rate = min(f[L2CLK] * clk, in_flight / (x[LAT] * 1e-6))
                 feed = max(turns * fetched / feed_rate, blocks * fetched / l2_rate)
+                output = o_dram / dram_rate
+                waves = np.ceil(blocks / (sms * occupancy))
+                fixed = waves * wave_cycles / clk + epilogue * output / occupancy
+                # The last tile's store has no further arithmetic to hide behind.
+                fixed += live_m * live_n * f[EO] / (store * clk) * (1.0 + 0.5 * (waves - 1.0)) / s
+                if s > 1:
+                    fixed += x[REDUCE] / clk + 2 * s * m * n * 4 * b / l2_rate
+                # Soft maxima are never less than what they join, so that most candidates are known to be dearer here.
+                if max(compute, feed, (a_dram + w_dram) / dram_rate + output) + fixed >= best:
+                    continue
                 # A wave is a column of tiles, or near a square of operand bytes; the cheaper walk stands.
                 concurrent = min(blocks, sms * occupancy)
                 again = 0.0
@@ -191,16 +201,9 @@ def gemm_rows(rows: Array, constants: Array, tiles: Array, splits: Array, out: A
                         walked = fetched_again(f, l2, strip, np.ceil(rows_n / across), np.ceil(rows_m / down))
                         again = min(again, walked)
                 inputs = (a_dram + w_dram + again) / dram_rate
-                output = o_dram / dram_rate
                 p = x[MEMOVER]
                 memory = ((inputs + output) ** p + feed**p) ** (1 / p)
                 p = x[OVER]
-                waves = np.ceil(blocks / (sms * occupancy))
-                fixed = waves * wave_cycles / clk + epilogue * output / occupancy
-                # The last tile's store has no further arithmetic to hide behind.
-                fixed += live_m * live_n * f[EO] / (store * clk) * (1.0 + 0.5 * (waves - 1.0)) / s
-                if s > 1:
-                    fixed += x[REDUCE] / clk + 2 * s * m * n * 4 * b / l2_rate
                 moved = a_dram + w_dram + again + o_dram
                 total = within_power(
                     (compute**p + memory**p) ** (1 / p) + fixed, joule + moved * f[JB], budget

@@ -25,6 +25,7 @@ from workloads.operators import (
     Activation,
     Attention,
     Convolution,
+    Elementwise,
     GroupedProduct,
     LinearAttention,
     Norm,
@@ -163,7 +164,7 @@ def gemm_line(request: Request, constants: Constants) -> list[float]:
     work, dtype = operator.work, operator.dtype
     assert isinstance(work, Product | GroupedProduct)
     family = family_of(operator, sheet)
-    m, n, k = (max(1.0, float(side)) for side in (work.m, work.n, work.k))
+    m, n, k = max(1.0, float(work.m)), max(1.0, float(work.n)), max(1.0, float(work.k))
     element = size(dtype)
     weight = size(work.weight_dtype or dtype)
     speed, left_bytes = 1.0, 0
@@ -195,12 +196,17 @@ def gemm_line(request: Request, constants: Constants) -> list[float]:
 
 def flop_joules(family: str, sheet: GpuSheet, constants: Constants) -> float:
     """J per FLOP of a family: on matrix units, or on vector units for FP32 and memory-bound operators."""
+    known = constants.joules.get((family, id(sheet)))
+    if known is not None and known[0] is sheet:
+        return known[1]
     entry, chip, matrix = MATRIX_ENERGY.get(family, "simt32"), sheet.architecture, family in MATRIX_ENERGY
     process = chip.matrix_process_energy if matrix else chip.process_energy
     peak = sheet.rate(TYPE_OF_ENERGY[entry], matrix) * sheet.sms * sheet.clock
-    return operation_joules(
+    joules = operation_joules(
         constants.data["energy_pj"][entry], process, sheet.clock, sheet.tdp - sheet.idle, peak
     )
+    constants.joules[family, id(sheet)] = (sheet, joules)
+    return joules
 
 
 def resident_share(operator: Operator, left_bytes: int, operand_bytes: float) -> float:
@@ -422,11 +428,15 @@ def memory_line(request: Request, constants: Constants) -> list[float]:
         read *= 2  # the sums of each channel come first
     residency = operator.residency
     previous = residency in ("hot", "previous") or (not residency and setup.previous)
+    rate = sheet.rate("fp64" if operator.dtype == "fp64" else "fp32", matrix=False)
+    flops = max(0.0, operator.flops)
+    if isinstance(work, Elementwise) and work.gathers:
+        # A load for every multiply-add, out of the unified cache.
+        flops = max(flops, flops / 2.0 * element / sheet.architecture.shared_bytes_per_clock * rate)
     return [
         m, n, read / elements, operator.write_bytes / elements, element, sheet.sms, sheet.clock,
         sheet.bandwidth * constants.memory_share(sheet.memory), sheet.l2_visible_bytes, float(previous),
-        float(reduces_rows(operator)), float(sheet.architecture.l2_bytes_per_clock), max(0.0, operator.flops),
-        sheet.rate("fp64" if operator.dtype == "fp64" else "fp32", matrix=False),
+        float(reduces_rows(operator)), float(sheet.architecture.l2_bytes_per_clock), flops, rate,
     ]  # fmt: skip
 
 
@@ -540,21 +550,18 @@ def _family(family: str, requests: list[Request], constants: Constants) -> list[
         gemm.gemm_rows(lines, constants.array(family, gemm.CONSTANTS), gemm.TILES, gemm.SPLITS, out)
         names = BOUNDS
     made = []
-    joules: dict[tuple[int, str], float] = {}
+    beside: dict[tuple[int, int, str], tuple[float, float]] = {}
     product = family in PRODUCTS
     for index, (request, row) in enumerate(zip(requests, out.tolist(), strict=True)):
         sheet, operator, setup = request.sheet, request.operator, request.setup
         key = launch_key(family, request)
+        where = (id(setup), id(sheet), key)
+        if where not in beside:
+            beside[where] = launch_and_host(setup, sheet, key)
+        launch, host = beside[where]
         if family == "grouped":
             launch = launches[index] * 1e3 / sheet.clock
-        else:
-            launch = lookup(setup.launch_us, key, sheet.launches) * 1e-6
-            launch += lookup(setup.launch_kcycles, key, sheet.launches) * 1e3 / sheet.clock
-        host = lookup(setup.host_us, key, sheet.generation) * 1e-6
-        spent = family_of(operator, sheet) if family == "grouped" else family
-        joule = joules.get((id(sheet), spent))
-        if joule is None:
-            joule = joules[id(sheet), spent] = flop_joules(spent, sheet, constants)
+        joule = flop_joules(family_of(operator, sheet) if family == "grouped" else family, sheet, constants)
         # Work that is done in part, or more than once, takes so much of the kernel's time.
         part = operator.work.share if family != "memory_bound" else 1.0
         if operator.kind == "sort":
@@ -602,6 +609,13 @@ def launch_key(family: str, request: Request) -> str:
         assert isinstance(convolution, Convolution)
         return f"{family}/{'update' if convolution.out_width == 1 else 'prefill'}"
     return family
+
+
+def launch_and_host(setup: Setup, sheet: GpuSheet, key: str) -> tuple[float, float]:
+    """Seconds of a launch on a GPU, and those that the host needs for a call."""
+    launch = lookup(setup.launch_us, key, sheet.launches) * 1e-6
+    launch += lookup(setup.launch_kcycles, key, sheet.launches) * 1e3 / sheet.clock
+    return launch, lookup(setup.host_us, key, sheet.generation) * 1e-6
 
 
 def lookup(table: Mapping[str, float], key: str, kind: str) -> float:
