@@ -105,7 +105,7 @@ class Elementwise(Rows):
     kind: ClassVar[str] = "elementwise"
     function: str = named("the arithmetic (add, multiply, ...)", without_effect=_NAME)
     activation: str = named("non-linearity applied in the same pass", without_effect=_NAME)
-    gathers: bool = flag("every multiply-add loads its operand from the multiprocessor's own cache, as windows do", False)
+    gathers: bool = flag("each multiply-add loads an operand from the multiprocessor's own cache (windows)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
