@@ -449,7 +449,7 @@ def main() -> None:
     inside = predicted_us(rows, data)
     report(rows, inside, None)
     if chosen.cross:
-        for chip in sorted({s.chip for s in rows if s.sheet.rate("bf16") > s.sheet.rate("fp32")}):
+        for chip in sorted({s.chip for s in rows}):
             held = [i for i, s in enumerate(rows) if s.chip == chip]
             left = json.loads(json.dumps(data))
             wanted = frozenset(family_of_sample(rows[i]) for i in held)
