@@ -48,7 +48,9 @@ class GpuSheet:
     matrix_rate: Mapping[str, float]
     vector_rate: Mapping[str, float]
     relative_rate: Mapping[str, float]
-    _served: dict[tuple[str, bool], tuple[str, float]] = field(default_factory=dict, compare=False, repr=False)
+    _served: dict[tuple[str, bool], tuple[str, float]] = field(
+        default_factory=dict, compare=False, repr=False
+    )
     """What was looked up before: a table asks for the same few types row by row."""
 
     @property
@@ -114,7 +116,9 @@ class GpuSheet:
         known = self._served.get((dtype, matrix))
         if known is None:
             rates = self.matrix_rate if matrix else {}
-            known = self._served[dtype, matrix] = served_as(self.vector_rate, rates, self.relative_rate, dtype)
+            known = self._served[dtype, matrix] = served_as(
+                self.vector_rate, rates, self.relative_rate, dtype
+            )
         return known
 
     def computes(self, dtype: str) -> bool:
