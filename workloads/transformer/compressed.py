@@ -8,6 +8,8 @@ by all query heads; the output is projected by groups of heads, then together.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from workloads.operators import Attention, Norm, Product, Reduce, Rotary, TopK
 from workloads.transformer.shape import CompressedAttention, Indexer
 from workloads.transformer.step import Step
@@ -113,7 +115,9 @@ def _far(
     dim, size = spec.head_dim, spec.heads * spec.head_dim
     overlaps = 2 if spec.indexer is not None else 1
     names = f"{module}.compressor"
-    made, cache = _compress(w, step, spec.rate, overlaps, dim, hidden, source, "attention.compressor", names)
+    made, cache = _compress(
+        w, step, _Compressor(spec.rate, overlaps, dim, "attention.compressor", names), hidden, source
+    )
     chosen = ""
     if spec.indexer is not None:
         chosen = _choose(w, step, spec, spec.indexer, hidden, source, latent, module)
@@ -158,10 +162,22 @@ def _pairs(step: Step, rate: int, top_k: int) -> int:
     return seen(step.context) - seen(step.past)
 
 
+@dataclass(frozen=True, slots=True)
+class _Compressor:
+    """Weighted means of ``rate`` tokens each, of ``dim`` elements, ``overlaps`` pieces in every mean."""
+
+    rate: int
+    overlaps: int
+    dim: int
+    name: str
+    module: str
+
+
 def _compress(
-    w: GraphWriter, step: Step, rate: int, overlaps: int, dim: int, hidden: int, source: str, name: str, module: str
+    w: GraphWriter, step: Step, spec: _Compressor, hidden: int, source: str
 ) -> tuple[str, str]:  # fmt: skip
-    """Weighted means of ``rate`` tokens each, normed; returns the new ones and the cache that they join."""
+    """The means, normed; returns the new ones and the cache that they join."""
+    rate, overlaps, dim, name, module = spec.rate, spec.overlaps, spec.dim, spec.name, spec.module
     m, width = step.tokens, overlaps * dim
     values = w.linear(
         f"{name}.kv", source, Linear(m, width, hidden, module=f"{module}.kv_proj", tp="replicated")
@@ -206,7 +222,9 @@ def _choose(
     """Score every compressed token with a few small heads and keep the best; returns the chosen indices."""
     m, dim, heads = step.tokens, indexer.head_dim, indexer.heads
     names = f"{module}.compressor.indexer"
-    made, cache = _compress(w, step, spec.rate, 2, dim, hidden, source, "attention.indexer", names)
+    made, cache = _compress(
+        w, step, _Compressor(spec.rate, 2, dim, "attention.indexer", names), hidden, source
+    )
     query = w.linear(
         "attention.indexer.q",
         latent,
