@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 
 from hw_configs.problems import InputError, Problem, bad_input
 
@@ -63,8 +63,11 @@ class JsonDocument:
         return Problem(message, self.file, self.line_of(path), ".".join(map(str, path)) or None, suggestion)
 
 
-def read_json(path: str | Path, max_bytes: int = MAX_FILE_BYTES) -> JsonDocument:
-    """Parse a JSON file of at most ``max_bytes``; raises ``InputError`` with file and line otherwise."""
+def read_json(path: str | Path, max_bytes: int = MAX_FILE_BYTES, constants: bool = False) -> JsonDocument:
+    """Parse a JSON file of at most ``max_bytes``; raises ``InputError`` with file and line otherwise.
+
+    ``constants``: bare ``Infinity`` and ``NaN``, which Python writes, are read though they are not JSON.
+    """
     path = Path(path)
     try:
         if path.exists() and not path.is_file():
@@ -80,11 +83,11 @@ def read_json(path: str | Path, max_bytes: int = MAX_FILE_BYTES) -> JsonDocument
         raise bad_input("no such file", file=str(path)) from None
     except (OSError, UnicodeDecodeError) as error:
         raise bad_input(f"cannot be read: {error}", file=str(path)) from None
-    return read_json_text(text, str(path))
+    return read_json_text(text, str(path), constants)
 
 
-def read_json_text(text: str, file: str = "<json>") -> JsonDocument:
-    """Parse JSON text; ``file`` is the name used in messages."""
+def read_json_text(text: str, file: str = "<json>", constants: bool = False) -> JsonDocument:
+    """Parse JSON text; ``file`` is the name used in messages. ``constants`` as for :func:`read_json`."""
     repeated: list[str] = []
 
     def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -101,7 +104,9 @@ def read_json_text(text: str, file: str = "<json>") -> JsonDocument:
             raise bad_input(message, file=file, line=line)
         return int(digits)
 
-    def constant(name: str) -> NoReturn:
+    def constant(name: str) -> float:
+        if constants:
+            return float(name)
         raise ValueError(f"{name} is not JSON")
 
     if not text.strip():

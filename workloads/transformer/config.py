@@ -56,8 +56,13 @@ def known_families() -> list[str]:
     return sorted({*READERS, *ALIASES})
 
 
-def read_decoder(f: Fields, options_dtype: str | None, kv_dtype: str | None) -> tuple[Decoder, Precision]:
-    """The language model in a config file; raises ``InputError`` with everything that is wrong with it."""
+def read_decoder(
+    f: Fields, options_dtype: str | None, kv_dtype: str | None, side: Mapping[str, Fields] | None = None
+) -> tuple[Decoder, Precision]:
+    """The language model in a config file; raises ``InputError`` with everything that is wrong with it.
+
+    ``side``: the files beside it that say how a checkpoint is quantised, by name.
+    """
     outer = f
     outer.defaults = declared(str(outer.values.get("model_type", "")))
     for name in NESTED:
@@ -79,7 +84,7 @@ def read_decoder(f: Fields, options_dtype: str | None, kv_dtype: str | None) -> 
     decoder = _with_layers_of_their_own(f, family, reader(f, family))
     if f is not outer:
         decoder = replace(decoder, tied=_tied(outer, decoder.tied))
-    precision = read_precision(f, outer, decoder, options_dtype, kv_dtype)
+    precision = read_precision(f, outer, decoder, options_dtype, kv_dtype, side)
     notes = [note_unread(f, f.defaults)]
     if f is not outer:
         notes.append(note_unread(outer, outer.defaults))

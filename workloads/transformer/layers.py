@@ -111,7 +111,11 @@ def _write_embedding(w: GraphWriter, step: Step, decoder: Decoder) -> _Stream:
 
 
 def _lookup(w: GraphWriter, name: str, tokens: str, rows: int, m: int, n: int, tp: str) -> str:
-    table = w.weight(f"{name}.weight", rows, n)
+    table = (
+        w.stored("embedding.weight", "embed_tokens", rows, n)
+        if name == "embedding"
+        else w.weight(f"{name}.weight", rows, n)
+    )
     out = w.activation(f"{name}.out", m, n)
     w.emit(name, Embedding(m=m, n=n), (tokens, table), (out,), tp=tp)
     return out
@@ -137,7 +141,7 @@ def _write_head(w: GraphWriter, step: Step, decoder: Decoder, stream: _Stream) -
             rows,
             decoder.head_vocab or decoder.vocab,
             width,
-            module="" if tied else "lm_head",
+            module="embed_tokens" if tied else "lm_head",
             tp="vocab",
             weight="embedding.weight" if tied else None,
             bias=(decoder.head_vocab or decoder.vocab) if decoder.head_bias else 0,

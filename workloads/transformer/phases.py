@@ -17,7 +17,7 @@ from hw_configs.problems import InputError, Problem, bad_input
 from workloads.dtypes import dtype_bits
 from workloads.graph import Attribute, Graph
 from workloads.training import training_step
-from workloads.transformer.formats import PLAIN, Precision
+from workloads.transformer.formats import Precision
 from workloads.transformer.layers import write_decoder
 from workloads.transformer.shape import Decoder, LatentAttention, Mixer
 from workloads.transformer.step import Step
@@ -69,7 +69,8 @@ def step_graph(
     name: str, decoder: Decoder, precision: Precision, step: Step, fused: bool, structure: str = ""
 ) -> Graph:
     """The graph of one step. Steps of equal ``structure`` are wired alike, whatever their sizes."""
-    writer = GraphWriter(precision, fused)
+    # The backward rules know one weight per product.
+    writer = GraphWriter(precision, fused, splits=not step.all_logits)
     logits = write_decoder(writer, step, decoder)
     form = structure or name
     if any(_is_sparse(layer.mixer, step) for layer in decoder.layers):
@@ -179,8 +180,8 @@ def _check(decoder: Decoder, options: WorkloadOptions) -> None:
 
 def _trainable(precision: Precision, options: WorkloadOptions) -> Precision:
     """Weights stored below 8 bits are trained in the model's own type, to which they are expanded first."""
-    stored = precision.linear.dtype
-    if not stored or dtype_bits(stored) >= 8:
+    stored = [fmt.dtype for fmt in precision.formats if fmt.dtype]
+    if not stored or (len(stored) == 1 and not precision.rules and dtype_bits(stored[0]) >= 8):
         return precision
     if options.dtype is not None:
         raise bad_input(
@@ -188,8 +189,8 @@ def _trainable(precision: Precision, options: WorkloadOptions) -> Precision:
             "expected fp32, bf16, fp16, fp8 or int8",
             path="--dtype",
         )
-    note = f"the checkpoint's {stored} weights are trained as {precision.own}"
-    return replace(precision, linear=PLAIN, note=note)
+    names = " and ".join(dict.fromkeys(stored))
+    return precision.plain(f"the checkpoint's {names} weights are trained as {precision.own}")
 
 
 def _sizes(step: Step) -> dict[str, Attribute]:
@@ -209,7 +210,7 @@ def _metadata(
         "generate": options.generate,
         "dtype": precision.own,
         "kv_dtype": precision.cache,
-        "weight_dtype": precision.linear.dtype or precision.own,
+        "weight_dtype": precision.weight_dtype,
     }
     if decoder.omitted:
         found["left_out"] = "; ".join(decoder.omitted)

@@ -11,7 +11,7 @@ from workloads.graph import Role
 from workloads.operators import Convolution, LinearAttention, Norm
 from workloads.transformer.shape import Recurrence as RecurrenceShape
 from workloads.transformer.step import Step
-from workloads.transformer.writer import ACTIVATION_FLOPS, NORM_FLOPS, GraphWriter, Linear, Moves
+from workloads.transformer.writer import ACTIVATION_FLOPS, NORM_FLOPS, GraphWriter, Linear, Moves, Share
 
 __all__ = ["write_recurrence"]
 
@@ -24,6 +24,9 @@ def write_recurrence(w: GraphWriter, step: Step, spec: RecurrenceShape, hidden: 
     m = step.tokens
     module = f"model.layers.{w.layer}.linear_attn"
     width = spec.conv_channels + spec.gate + spec.controls
+    names = ("in_proj",) * 3 if spec.rule == "decay" else ("in_proj_qkv", "in_proj_z", "in_proj_ba")
+    sizes = (spec.conv_channels, spec.gate, spec.controls)
+    parts = [(f"{module}.{name}", rows) for name, rows in zip(names, sizes, strict=True)]
     if w.fused:
         projected = [
             w.linear(
@@ -36,25 +39,25 @@ def write_recurrence(w: GraphWriter, step: Step, spec: RecurrenceShape, hidden: 
                     module=f"{module}.in_proj",
                     tp="column",
                     bias=width if spec.projection_bias else 0,
+                    shares=tuple(Share(part, rows) for part, rows in parts),
                 ),
             )
         ]
     else:
-        parts = {"conv_in": spec.conv_channels, "gate": spec.gate, "controls": spec.controls}
         projected = [
             w.linear(
-                f"attention.{part}",
+                f"attention.{short}",
                 source,
                 Linear(
                     m,
                     n,
                     hidden,
-                    module=f"{module}.in_proj",
+                    module=part,
                     tp="column",
                     bias=n if spec.projection_bias else 0,
                 ),
             )
-            for part, n in parts.items()
+            for short, (part, n) in zip(("conv_in", "gate", "controls"), parts, strict=True)
         ]
     convolved = _convolution(w, step, spec, projected[0])
     out = _recurrence(w, step, spec, convolved, projected[-1])

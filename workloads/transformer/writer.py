@@ -7,13 +7,14 @@ operand moves once. Tensors are two-dimensional, tokens by features, as serving 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import prod
 from typing import Final
 
+from hw_configs.problems import bad_input
 from workloads.dtypes import dtype_bits, size_bytes
 from workloads.graph import PERSISTENT_ROLES, Operator, Place, Role, Tensor, make_operator
-from workloads.operators import GroupedProduct, Product, Quantize, Work
+from workloads.operators import GroupedProduct, Product, Quantize, View, Work
 from workloads.transformer.formats import OWN_BLOCKS, PLAIN, Format, Precision
 from workloads.transformer.step import Step
 
@@ -27,6 +28,7 @@ __all__ = [
     "Linear",
     "Moves",
     "MovingPart",
+    "Share",
 ]
 
 ACTIVATION_FLOPS: Final = {
@@ -57,14 +59,23 @@ ALL: Final = Moves()
 
 
 @dataclass(frozen=True, slots=True)
+class Share:
+    """The ``rows`` outputs of a fused product that are a module of their own in a checkpoint."""
+
+    module: str
+    rows: int
+
+
+@dataclass(frozen=True, slots=True)
 class Linear:
     """A product of ``m`` rows with a weight of ``n`` x ``k``; ``bias`` elements are added.
 
     ``module`` is the hub's name, which decides whether a quantised checkpoint covers the layer; without one it stays
-    in the model's own type. ``tp``: how tensor parallelism divides it. ``weight`` names an existing weight tensor to
-    use instead of a new one. ``batch``: so many independent products, each with its own weight (heads). ``heads`` and
-    ``kv_heads``: the heads among the columns. ``past``: a cache that holds the first of its rows, and
-    the elements read of it.
+    in the model's own type. ``shares``: the modules that the product fuses, where it fuses several; stored in different
+    formats they are products of their own. ``tp``: how tensor parallelism divides it. ``weight`` names an existing
+    weight tensor to use instead of a new one. ``batch``: so many independent products, each with its own weight
+    (heads). ``heads`` and ``kv_heads``: the heads among the columns. ``past``: a cache that holds the first of its
+    rows, and the elements read of it.
     """
 
     m: int
@@ -78,6 +89,7 @@ class Linear:
     heads: int = 0
     kv_heads: int = 0
     past: tuple[str, int] | None = None
+    shares: tuple[Share, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +97,7 @@ class ExpertProducts:
     """One product with a weight of ``n`` x ``k`` per expert, ``active`` of them per token.
 
     ``rows`` counts a token once per expert it goes to. Only the ``touched`` experts' weights are read, on average.
-    ``module`` and ``tp`` as for :class:`Linear`.
+    ``modules`` are one or several that it fuses, ``tp`` as for :class:`Linear`.
     """
 
     rows: int
@@ -94,7 +106,7 @@ class ExpertProducts:
     experts: int
     active: int
     touched: float
-    module: str
+    modules: tuple[str, ...]
     tp: str
     bias: bool
     extra_flops: float = 0.0
@@ -121,6 +133,8 @@ class GraphWriter:
 
     precision: Precision
     fused: bool = True
+    splits: bool = True
+    """Whether a fused product of modules in different formats is divided; otherwise it is in the model's own type."""
     layer: int = -1
     prefix: str = ""
     tensors: dict[str, Tensor] = field(default_factory=dict)
@@ -202,7 +216,12 @@ class GraphWriter:
     def linear(self, name: str, source: str, spec: Linear) -> str:
         """A product of a tensor of ``m`` rows with a weight; returns the output's name."""
         m, n, k, batch = spec.m, spec.n, spec.k, spec.batch
-        fmt = self.precision.format_of(spec.module) if spec.module else PLAIN
+        formats = [self.precision.format_of(share.module) for share in spec.shares if share.rows]
+        fmt = formats[0] if formats else self.precision.format_of(spec.module)
+        if any(other != fmt for other in formats):
+            if self.splits:
+                return self._apart(name, source, spec, formats)
+            fmt = PLAIN
         own = self.precision.own
         weight = spec.weight
         if weight is None:
@@ -229,10 +248,46 @@ class GraphWriter:
         self.emit(name, work, inputs, (out,), dtype=arithmetic, tp=spec.tp, moves=moves)
         return out
 
+    def _apart(self, name: str, source: str, spec: Linear, formats: Sequence[Format]) -> str:
+        """A product for each run of modules in one format, side by side in one output."""
+        shares = [share for share in spec.shares if share.rows]
+        outs, first = [], 0
+        while first < len(shares):
+            last = first + 1
+            while last < len(shares) and formats[last] == formats[first]:
+                last += 1
+            run = tuple(shares[first:last])
+            rows = sum(share.rows for share in run)
+            part = replace(
+                spec, n=rows, module=run[0].module, shares=run, bias=spec.bias * rows // spec.n,
+                heads=spec.heads if first == 0 else 0, kv_heads=spec.kv_heads,
+            )  # fmt: skip
+            outs.append(self.linear(f"{name}.{run[0].module.rpartition('.')[2]}", source, part))
+            first = last
+        out = self.activation(f"{name}.out", spec.m, spec.n)
+        self.emit(f"{name}.join", View(), outs, (out,), tp="split" if spec.tp == "column" else spec.tp)
+        return out
+
+    def stored(self, name: str, module: str, *shape: int) -> str:
+        """A weight in the format that the checkpoint has for its module."""
+        fmt, own = self.precision.format_of(module), self.precision.own
+        rows, columns = prod(shape[:-1]), shape[-1]
+        return self.tensor(name, shape, fmt.dtype or own, Role.WEIGHT, fmt.bytes(1, rows, columns, own))
+
+    def _one_format(self, modules: Sequence[str]) -> Format:
+        """The format that all of them have; products of experts cannot be divided."""
+        formats = {self.precision.format_of(module) for module in modules}
+        if len(formats) > 1:
+            shown = ", ".join(
+                f"{name}: {self.precision.format_of(name).dtype or 'plain'}" for name in modules
+            )
+            raise bad_input(f"found different formats in one product of experts ({shown}); expected one")
+        return formats.pop()
+
     def grouped(self, name: str, inputs: Sequence[str], out: str, spec: ExpertProducts) -> str:
         """One product per expert, into ``out``; returns its name."""
         rows, n, k, experts = spec.rows, spec.n, spec.k, spec.experts
-        fmt = self.precision.format_of(spec.module)
+        fmt = self._one_format(spec.modules)
         own = self.precision.own
         size = fmt.bytes(experts, n, k, own)
         weights = [self.tensor(f"{name}.weight", (experts, n, k), fmt.dtype or own, Role.WEIGHT, size)]
@@ -286,7 +341,7 @@ class GraphWriter:
 
     def _arithmetic(self, fmt: Format) -> tuple[str, str]:
         """The precision of a product with such a weight, and the type it is stored in where that is narrower."""
-        if fmt is PLAIN:
+        if fmt == PLAIN:
             return self.precision.own, ""
         arithmetic = fmt.arithmetic or self.precision.own
         return arithmetic, fmt.dtype if self.precision.narrow(fmt, arithmetic) else ""
