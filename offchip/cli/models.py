@@ -106,9 +106,18 @@ def _facts(name: str, workload: Workload) -> dict[str, Any]:
         facts |= {"family": info.family, "modality": info.modality, "source": info.source}
     first = workload.phases[0]
     facts["parameters"] = first.graph.parameters()
-    per_token = _kv_bytes_per_token(first)
-    if per_token is not None:
-        facts["kv_bytes_per_token"] = per_token
+    if workload.memory is not None:
+        memory = workload.memory()
+        facts["active_parameters_per_token"] = memory.active_parameters
+        facts["kv_bytes_per_token"] = _whole(memory.kv_bytes_per_token)
+        facts["state_bytes_per_sequence"] = memory.state_bytes
+        facts["window_bytes_per_sequence"] = memory.window_bytes
+        facts["window_context"] = memory.context
+    for key in ("dtype", "weight_dtype", "kv_dtype"):
+        if key in workload.metadata:
+            facts[key] = workload.metadata[key]
+    for key in ("left_out", "notes"):
+        facts[key] = [text for text in str(workload.metadata.get(key, "")).split("; ") if text]
     shown = [first] if len(workload.phases) == 1 else [first, workload.phases[1]]
     facts["phases"] = [_phase_facts(phase) for phase in shown]
     facts["phase_count"] = len(workload.phases)
@@ -117,22 +126,32 @@ def _facts(name: str, workload: Workload) -> dict[str, Any]:
     return facts
 
 
-def _kv_bytes_per_token(phase: Phase) -> int | None:
-    """Bytes that one more token adds to the KV cache of one sequence; None for a model without a cache.
+def _whole(value: float) -> int | float:
+    return int(value) if value == int(value) else value
 
-    Sizes of all tokens' keys and values, as attention appends them; layers with a window stop growing there.
-    """
-    from workloads.graph import Role
-    from workloads.operators import Attention
 
-    graph = phase.graph
-    written = sum(
-        op.write_bytes - sum(graph.tensors[name].size_bytes for name in op.outputs)
-        for op in graph.operators
-        if any(graph.tensors[name].role is Role.KV_CACHE for name in op.updates)
-    )
-    queries = {op.work.q_len * op.work.batch for op in graph.operators if isinstance(op.work, Attention)}
-    return round(written / queries.pop()) if written and len(queries) == 1 else None
+def _memory_rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
+    """Active weights, caches and what is left out, for a language model."""
+    from hw_configs.units import format_quantity
+
+    rows = []
+    if "kv_bytes_per_token" in facts:
+        rows.append(("active per token", f"{facts['active_parameters_per_token']:,}"))
+        rows.append(("KV cache per token", format_quantity(facts["kv_bytes_per_token"], "size")))
+        if facts["state_bytes_per_sequence"]:
+            rows.append(("state per sequence", format_quantity(facts["state_bytes_per_sequence"], "size")))
+        if facts["window_bytes_per_sequence"]:
+            size = format_quantity(facts["window_bytes_per_sequence"], "size")
+            rows.append(("window layers per sequence", f"{size} at {facts['window_context']:,} tokens"))
+    if "weight_dtype" in facts:
+        rows.append(("element types", _types(facts)))
+    if facts["left_out"]:
+        rows.append(("left out", ", ".join(facts["left_out"])))
+    return rows
+
+
+def _types(facts: dict[str, Any]) -> str:
+    return f"{facts['weight_dtype']} weights, {facts['dtype']} activations, {facts['kv_dtype']} cache"
 
 
 def _phase_facts(phase: Phase) -> dict[str, Any]:
@@ -165,8 +184,7 @@ def _print(facts: dict[str, Any]) -> None:
 
     rows = [("parameters", f"{facts['parameters']:,}")]
     rows += [(key, facts[key]) for key in ("family", "modality", "source") if key in facts]
-    if "kv_bytes_per_token" in facts:
-        rows.append(("KV cache per token", format_quantity(facts["kv_bytes_per_token"], "size")))
+    rows += _memory_rows(facts)
     print_table(facts["name"], ("", ""), rows)
     for phase in facts["phases"]:
         sizes = [

@@ -11,12 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import overload
 
 from hw_configs.problems import InputError, Problem, bad_input
 from workloads.dtypes import dtype_bits
 from workloads.graph import Attribute, Graph
 from workloads.training import training_step
+from workloads.transformer.figures import memory_figures
 from workloads.transformer.formats import Precision
 from workloads.transformer.layers import write_decoder
 from workloads.transformer.shape import Decoder, LatentAttention, Mixer
@@ -38,15 +40,18 @@ def decoder_workload(name: str, decoder: Decoder, precision: Precision, options:
     if options.phase == "train":
         precision = _trainable(precision, options)
     metadata = _metadata(name, decoder, precision, options)
+    memory = partial(memory_figures, decoder, precision, options.prompt)
     batch, prompt, total = options.batch, options.prompt, options.prompt + options.generate
     if options.phase == "train":
         step = Step(batch, prompt, prompt, prompt, all_logits=True, keeps_cache=False)
         forward = step_graph(f"{name}.train", decoder, precision, step, options.fused)
         graph = training_step(forward, f"{name}.train")
-        return Workload(name, [Phase("train", "train", graph, batch * prompt)], metadata)
+        return Workload(name, [Phase("train", "train", graph, batch * prompt)], metadata, memory=memory)
     if options.phase == "decode":
         template = DecodeTemplate(name, decoder, precision, batch, total, options.fused)
-        return Workload(name, [Phase("decode", "decode", template.graph(prompt), batch)], metadata)
+        return Workload(
+            name, [Phase("decode", "decode", template.graph(prompt), batch)], metadata, memory=memory
+        )
     chunk = options.chunk or prompt
     ends = [*range(chunk, prompt, chunk), prompt]
 
@@ -62,7 +67,7 @@ def decoder_workload(name: str, decoder: Decoder, precision: Precision, options:
     phases = _Phases(prefill, len(ends), lambda: DecodeTemplate(
         name, decoder, precision, batch, total, options.fused
     ), prompt, steps, batch)  # fmt: skip
-    return Workload(name, phases, metadata)
+    return Workload(name, phases, metadata, memory=memory)
 
 
 def step_graph(
