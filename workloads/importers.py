@@ -40,6 +40,8 @@ IMPORTERS: Final[Registry[Importer]] = Registry(
     "importer",
     "offchip.importers",
     {
+        "safetensors": "workloads.safetensors_model:IMPORTER",
+        "gguf": "workloads.gguf_model:IMPORTER",
         "kineto": "workloads.recorded.kineto:IMPORTER",
         "huggingface": "workloads.huggingface:IMPORTER",
         "torch-export": "workloads.torch_export.importer:IMPORTER",
@@ -81,7 +83,7 @@ def _loaded(source: str | Path, options: WorkloadOptions) -> Workload:
         if not path.is_file() and hasattr(importer, "gathers") and importer.gathers(path):
             return importer.load(path, options)
     if not path.is_file():
-        if "/" in name or path.suffix in (".json", ".onnx", ".et", ".pt2"):
+        if "/" in name or path.suffix in (".json", ".onnx", ".et", ".pt2", ".gguf", ".safetensors"):
             raise bad_input("not a file" if path.exists() else "no such file", file=name)
         known = models.names()
         raise bad_input(

@@ -55,14 +55,72 @@ def show_model(
         phase=phase, batch=batch, prompt=prompt, generate=generate, dtype=dtype, fused=not unfused,
         dims=named_sizes(dim or []),
     )  # fmt: skip
+    stored, alone = _stored(model)
+    if stored is not None and alone:
+        shown = {"name": model, "stored": stored}
+        if as_json:
+            print_json(shown)
+        else:
+            _print_stored(model, stored)
+        return
     workload = load_workload(model, options)
     facts = _facts(model, workload)
+    if stored is not None:
+        facts["stored"] = stored
     if budgets:
         facts["budgets"] = _budgets(workload)
     if as_json:
         print_json(facts)
     else:
         _print(facts)
+
+
+def _stored(name: str) -> tuple[dict[str, Any] | None, bool]:
+    """What the header of a checkpoint file lists, and whether no architecture comes with it; None for other files."""
+    from pathlib import Path
+
+    from workloads.gguf_header import read_gguf
+    from workloads.safetensors_header import INDEX_ENDING, read_safetensors
+    from workloads.safetensors_model import config_beside
+
+    path = Path(name)
+    if not path.is_file():
+        return None, False
+    alone = False
+    if path.suffix.lower() == ".gguf":
+        stored = read_gguf(path).stored
+    elif path.suffix.lower() == ".safetensors" or path.name.endswith(INDEX_ENDING):
+        stored = read_safetensors(path)
+        alone = config_beside(path) is None
+    else:
+        return None, False
+    return {
+        "format": stored.format,
+        "tensors": len(stored.tensors),
+        "elements": sum(tensor.elements for tensor in stored.tensors),
+        "size_bytes": stored.size_bytes,
+        "by_type": [asdict(share) for share in stored.by_type()],
+        "notes": list(stored.notes),
+    }, alone
+
+
+def _print_stored(title: str, stored: dict[str, Any]) -> None:
+    """Tensors and bytes of a checkpoint file by element type."""
+    from hw_configs.units import format_quantity
+    from offchip.cli.output import print_table
+
+    rows = [
+        (
+            share["dtype"], f"{share['tensors']:,}", f"{share['elements']:,}",
+            format_quantity(share["size_bytes"], "size"),
+        )
+        for share in stored["by_type"]
+    ]  # fmt: skip
+    total = format_quantity(stored["size_bytes"], "size")
+    rows.append(("all", f"{stored['tensors']:,}", f"{stored['elements']:,}", total))
+    print_table(f"{title}: {stored['format']}", ("stored as", "tensors", "elements", "bytes"), rows)
+    for note in stored["notes"]:
+        print(note)
 
 
 def _budgets(workload: Workload) -> list[dict[str, Any]]:
@@ -186,6 +244,8 @@ def _print(facts: dict[str, Any]) -> None:
     rows += [(key, facts[key]) for key in ("family", "modality", "source") if key in facts]
     rows += _memory_rows(facts)
     print_table(facts["name"], ("", ""), rows)
+    if "stored" in facts:
+        _print_stored("\nin the file", {**facts["stored"], "notes": []})
     for phase in facts["phases"]:
         sizes = [
             (f"{role.replace('_', ' ')} tensors", format_quantity(size, "size"))

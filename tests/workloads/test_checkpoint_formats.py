@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hw_configs.problems import InputError
@@ -223,6 +223,7 @@ MODULES = st.builds(
 )  # fmt: skip
 
 
+@settings(deadline=None)
 @given(
     MODULES,
     MODULES,
@@ -239,6 +240,7 @@ def test_names_against_plain_comparison(one: str, other: str, prefix: str) -> No
     assert kind_of(one) == kind_of(one.replace("model.", prefix))
 
 
+@settings(deadline=None)
 @given(st.dictionaries(st.sampled_from([
     "quant_method", "bits", "group_size", "config_groups", "ignore", "quant_algo", "quantized_layers", "quant_type",
     "dynamic", "extra_config", "global_quant_config", "quant_config", "kv_cache_scheme", "modules_to_not_convert",
