@@ -97,6 +97,8 @@ class WorkloadChoices(TypedDict, total=False):
     dims: Mapping[str, int]
     ranks: int
     durations: str
+    adapters: tuple[str, ...]
+    merge_adapters: bool
 
 
 class Options(WorkloadChoices, total=False):

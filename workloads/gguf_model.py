@@ -150,6 +150,8 @@ def read_gguf_model(path: Path, options: WorkloadOptions) -> tuple[Decoder, Prec
     header = read_gguf(path)
     config = _config(header, str(path))
     decoder, asked = read_decoder(Fields(config, str(path)), options.dtype, options.kv_dtype)
+    if not decoder.max_positions and isinstance(config.get("max_position_embeddings"), int):
+        decoder = replace(decoder, max_positions=config["max_position_embeddings"])
     notes = [*header.stored.notes, *_differences(header, decoder, asked)]
     if options.dtype is not None:
         return decoder, replace(asked, note="; ".join([asked.note, *notes]).strip("; "))

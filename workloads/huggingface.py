@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
 from hw_configs.problems import Problem, bad_input
 from workloads.json_file import read_json
 from workloads.transformer import decoder_workload, read_decoder
+from workloads.transformer.adapters import CONFIG_NAME
 from workloads.transformer.fields import Fields
 from workloads.transformer.formats import Precision
 from workloads.transformer.quantization import SIDE_FILES
@@ -44,6 +46,9 @@ class HuggingFaceConfig:
 
     def load(self, path: Path, options: WorkloadOptions) -> Workload:
         """The language model in the file; raises ``InputError`` with all that is wrong with it."""
+        beside = path.with_name(CONFIG_NAME)
+        if path.name == "config.json" and beside.is_file() and not options.adapters:
+            options = replace(options, adapters=(str(beside),))
         decoder, precision = read_config(path, options)
         name = path.resolve().parent.name if path.name == "config.json" else path.stem
         return decoder_workload(name or decoder.model_type, decoder, precision, options)

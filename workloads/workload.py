@@ -74,6 +74,8 @@ class WorkloadOptions:
     every projection and every step of attention is an operator of its own. ``dims`` gives values to the
     symbolic dimensions of an imported graph. Of a recorded trace: ``ranks`` for which one rank's file stands (0: that
     rank alone), and whether what was measured is replayed (``durations``: measured) or predicted (model).
+    ``adapters`` are folders of low-rank adapters of a language model, which stand beside its weights unless
+    ``merge_adapters`` has them added in.
     """
 
     phase: str | None = None
@@ -87,6 +89,8 @@ class WorkloadOptions:
     dims: Mapping[str, int] = field(default_factory=dict)
     ranks: int = 0
     durations: str = "measured"
+    adapters: tuple[str, ...] = ()
+    merge_adapters: bool = False
 
     def __post_init__(self) -> None:
         problems = wrong_types(self)

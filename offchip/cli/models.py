@@ -40,6 +40,9 @@ def show_model(
     phase: Annotated[str | None, typer.Option(help="prefill, decode or train")] = None,
     dtype: Annotated[str | None, typer.Option(help="element type of weights and activations")] = None,
     dim: Annotated[list[str] | None, typer.Option(help="a dimension of the model, as name=value")] = None,
+    adapter: Annotated[
+        list[str] | None, typer.Option(help="folder of a low-rank adapter; once for each of several")
+    ] = None,
     unfused: Annotated[bool, typer.Option("--unfused", help="every step an operator of its own")] = False,
     budgets: Annotated[
         bool, typer.Option("--budgets", help="scratchpad sizes: largest operator (M_R), least peak (M_P)")
@@ -53,7 +56,7 @@ def show_model(
 
     options = WorkloadOptions(
         phase=phase, batch=batch, prompt=prompt, generate=generate, dtype=dtype, fused=not unfused,
-        dims=named_sizes(dim or []),
+        dims=named_sizes(dim or []), adapters=tuple(adapter or ()),
     )  # fmt: skip
     stored, alone = _stored(model)
     if stored is not None and alone:
@@ -163,7 +166,13 @@ def _facts(name: str, workload: Workload) -> dict[str, Any]:
         info = models.describe(name)
         facts |= {"family": info.family, "modality": info.modality, "source": info.source}
     first = workload.phases[0]
-    facts["parameters"] = first.graph.parameters()
+    added = int(workload.metadata.get("adapter_parameters", 0))
+    apart = workload.metadata.get("adapters_are") == "apart"
+    facts["parameters"] = first.graph.parameters() - (added if apart else 0)
+    if "adapters" in workload.metadata:
+        facts["adapters"] = [*str(workload.metadata["adapters"]).split("; ")]
+        facts["adapters_are"] = workload.metadata["adapters_are"]
+        facts["adapter_parameters"] = added
     if workload.memory is not None:
         memory = workload.memory()
         facts["active_parameters_per_token"] = memory.active_parameters
@@ -174,8 +183,9 @@ def _facts(name: str, workload: Workload) -> dict[str, Any]:
     for key in ("dtype", "weight_dtype", "kv_dtype"):
         if key in workload.metadata:
             facts[key] = workload.metadata[key]
-    for key in ("left_out", "notes"):
+    for key in ("left_out", "notes", "adapter_notes"):
         facts[key] = [text for text in str(workload.metadata.get(key, "")).split("; ") if text]
+    facts["notes"] += facts.pop("adapter_notes")
     shown = [first] if len(workload.phases) == 1 else [first, workload.phases[1]]
     facts["phases"] = [_phase_facts(phase) for phase in shown]
     facts["phase_count"] = len(workload.phases)
@@ -201,6 +211,8 @@ def _memory_rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
         if facts["window_bytes_per_sequence"]:
             size = format_quantity(facts["window_bytes_per_sequence"], "size")
             rows.append(("window layers per sequence", f"{size} at {facts['window_context']:,} tokens"))
+    if "adapters" in facts:
+        rows += [(f"adapter, {facts['adapters_are']}", text) for text in facts["adapters"]]
     if "weight_dtype" in facts:
         rows.append(("element types", _types(facts)))
     if facts["left_out"]:

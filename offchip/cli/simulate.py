@@ -41,6 +41,12 @@ def simulate(
     durations: Annotated[
         str, typer.Option(help="of a recorded trace: measured, or model where the simulator can say")
     ] = "measured",
+    adapter: Annotated[
+        list[str] | None, typer.Option(help="folder of a low-rank adapter; once for each of several")
+    ] = None,
+    merge_adapters: Annotated[
+        bool, typer.Option("--merge-adapters", help="adapters are added into the weights")
+    ] = False,
     mapper: Annotated[str | None, typer.Option(help="who writes the plan; see 'offchip mappers'")] = None,
     setting: Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE for the mapper")] = None,
     tp: Annotated[int, typer.Option(help="devices that share each operator")] = 1,
@@ -74,7 +80,8 @@ def simulate(
         result = api.simulate(
             model, hw, plan=plan, save_plan=save_plan, advance=bar.advance, watch=record.watch if record else None,
             phase=phase, batch=batch, prompt=prompt, generate=generate, chunk=chunk, dtype=dtype,
-            kv_dtype=kv_dtype, fused=not unfused, dims=dims, mapper=mapper, settings=settings, tp=tp, pp=pp,
+            kv_dtype=kv_dtype, fused=not unfused, dims=dims, adapters=tuple(adapter or ()),
+            merge_adapters=merge_adapters, mapper=mapper, settings=settings, tp=tp, pp=pp,
             microbatches=microbatches, fidelity=fidelity, cost_model=cost_model, collective=collective, engine=engine,
             engine_version=engine_version, durations=durations,
         )  # fmt: skip

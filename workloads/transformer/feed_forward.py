@@ -110,7 +110,7 @@ def write_experts(
             Linear(m, width, hidden, module=f"{part}.fc1_latent_proj", tp="replicated"),
         )
     up = w.activation("mlp.experts.gate_up.out", rows, halves * spec.intermediate)
-    w.grouped(
+    up = w.grouped(
         "mlp.experts.gate_up",
         (entry, order),
         up,
@@ -133,7 +133,7 @@ def write_experts(
     )  # fmt: skip
     w.emit("mlp.experts.act", work, (up,), (mid,), tp="split")
     down = w.activation("mlp.experts.down.out", rows, width)
-    w.grouped(
+    down = w.grouped(
         "mlp.experts.down",
         (mid, order),
         down,

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from workloads import operators
 from workloads.graph import Role
 from workloads.operators import Embedding
+from workloads.transformer.adapter_products import write_copies
 from workloads.transformer.alternating import (
     merge_alternating,
     open_alternating,
@@ -57,6 +58,7 @@ class _Known:
 
 def write_decoder(w: GraphWriter, step: Step, decoder: Decoder) -> str:
     """All operators of one step; returns the name of the logits."""
+    w.adapters, w.sequences = decoder.adapters, step.batch
     stream = _write_embedding(w, step, decoder)
     known = _Known()
     extra = _write_per_layer_inputs(w, step, decoder, stream.residual) if decoder.per_layer_rows else ""
@@ -116,6 +118,8 @@ def _lookup(w: GraphWriter, name: str, tokens: str, rows: int, m: int, n: int, t
         if name == "embedding"
         else w.weight(f"{name}.weight", rows, n)
     )
+    if name == "embedding" and w.adapters:
+        write_copies(w, name, [("embed_tokens", rows)], n)
     out = w.activation(f"{name}.out", m, n)
     w.emit(name, Embedding(m=m, n=n), (tokens, table), (out,), tp=tp)
     return out

@@ -18,16 +18,9 @@ from itertools import product
 from typing import Final
 
 __all__ = [
-    "EMBEDDING",
-    "EXPERTS",
-    "HEAD",
-    "LINEAR",
-    "ROUTER",
-    "ModuleSet",
-    "kind_of",
-    "module_set",
-    "own_names",
-]
+    "EMBEDDING", "EXPERTS", "HEAD", "LINEAR", "ROUTER", "ModuleSet", "bounded_expression", "kind_of", "module_set",
+    "own_names", "spellings",
+]  # fmt: skip
 
 LINEAR: Final = "linear layer"
 EXPERTS: Final = "experts"
@@ -176,7 +169,7 @@ def module_set(patterns: Iterable[str], expressions: bool = False) -> ModuleSet:
     for pattern in patterns:
         if pattern.startswith("re:") or expressions:
             text = pattern.removeprefix("re:")
-            shapes.append(_Shape(_expression(text), not re.search(r"\d|\\d|\[", text)))
+            shapes.append(_Shape(bounded_expression(text), not re.search(r"\d|\\d|\[", text)))
             continue
         text = pattern.removeprefix("*.").strip(".")
         whole = text.removesuffix(".*")
@@ -218,11 +211,11 @@ def _glob(text: str) -> list[str]:
 
 @lru_cache(maxsize=2**15)
 def _fits(expression: re.Pattern[str], own: str) -> bool:
-    return any(expression.match(name) for name in _spellings(own))
+    return any(expression.match(name) for name in spellings(own))
 
 
 @lru_cache(maxsize=2**13)
-def _spellings(own: str) -> tuple[str, ...]:
+def spellings(own: str) -> tuple[str, ...]:
     """What repositories call a module."""
     parts = own.split(".")
     inner = [PARTS.get(part, (part,)) for part in parts]
@@ -232,7 +225,8 @@ def _spellings(own: str) -> tuple[str, ...]:
     return tuple(prefix + name for prefix in PREFIXES for name in sorted(names))
 
 
-def _expression(text: str) -> re.Pattern[str]:
+def bounded_expression(text: str) -> re.Pattern[str]:
+    """An expression from a file; ``ValueError`` for one that is none or that could take too long."""
     if len(text) > MAX_PATTERN:
         raise ValueError(f"expression of {len(text)} characters; expected at most {MAX_PATTERN}")
     if _repeats(text) > MAX_REPEATS:

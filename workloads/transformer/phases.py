@@ -18,6 +18,7 @@ from hw_configs.problems import InputError, Problem, bad_input
 from workloads.dtypes import dtype_bits
 from workloads.graph import Attribute, Graph
 from workloads.training import training_step
+from workloads.transformer.adapted import adapters_told, with_adapters
 from workloads.transformer.figures import memory_figures
 from workloads.transformer.formats import Precision
 from workloads.transformer.layers import write_decoder
@@ -37,9 +38,12 @@ MAX_STEPS = 2**24
 def decoder_workload(name: str, decoder: Decoder, precision: Precision, options: WorkloadOptions) -> Workload:
     """The workload a user asked for; raises ``InputError`` for sizes the model cannot have."""
     _check(decoder, options)
+    bare = decoder
+    decoder = with_adapters(decoder, options)
     if options.phase == "train":
         precision = _trainable(precision, options)
     metadata = _metadata(name, decoder, precision, options)
+    metadata |= adapters_told(bare, decoder, precision, options)
     memory = partial(memory_figures, decoder, precision, options.prompt)
     batch, prompt, total = options.batch, options.prompt, options.prompt + options.generate
     if options.phase == "train":

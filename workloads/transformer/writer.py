@@ -15,6 +15,14 @@ from hw_configs.problems import bad_input
 from workloads.dtypes import dtype_bits, size_bytes
 from workloads.graph import PERSISTENT_ROLES, Operator, Place, Role, Tensor, make_operator
 from workloads.operators import GroupedProduct, Product, Quantize, View, Work
+from workloads.transformer.adapter_products import (
+    adapters_beside,
+    refuse_beside,
+    write_beside,
+    write_beside_experts,
+    write_copies,
+)
+from workloads.transformer.adapters import LoraAdapter
 from workloads.transformer.formats import OWN_BLOCKS, PLAIN, Format, Precision
 from workloads.transformer.step import Step
 
@@ -142,6 +150,11 @@ class GraphWriter:
     moving: list[MovingPart] = field(default_factory=list)
     quantised: dict[tuple[str, str, int, str], str] = field(default_factory=dict)
     """Narrow copies of activations by tensor, element type and block of scales."""
+    adapters: tuple[LoraAdapter, ...] = ()
+    """Adapters that stand beside the weights, and how many sequences a step has to spread over them."""
+    sequences: int = 1
+    met: set[str] = field(default_factory=set)
+    """Targets of adapters that some module has met."""
 
     def write_moving(self, write: Callable[[GraphWriter, Step], None], step: Step) -> None:
         """Write operators that depend on the context, and remember how."""
@@ -236,7 +249,13 @@ class GraphWriter:
         ]
         if spec.bias:
             inputs.append(self.weight(f"{name}.bias", spec.bias))
-        out = self.activation(f"{name}.out", m, batch * n)
+        beside = adapters_beside(self, spec) if self.adapters and batch == 1 else []
+        if self.adapters:
+            if batch > 1:
+                refuse_beside(self, [spec.module])
+            parts = [(share.module, share.rows) for share in spec.shares] or [(spec.module, n)]
+            write_copies(self, name, parts, k)
+        out = self.activation(f"{name}.base.out" if beside else f"{name}.out", m, batch * n)
         work = Product(
             m=m, n=n, k=k, batch=batch, weight_dtype=stored, scale_block=min(fmt.scale_block(), k), heads=spec.heads,
             kv_heads=spec.kv_heads, extra_flops=float(m) * spec.bias,
@@ -246,7 +265,22 @@ class GraphWriter:
             inputs.append(spec.past[0])
             moves = Moves(touched={spec.past[0]: spec.past[1]})
         self.emit(name, work, inputs, (out,), dtype=arithmetic, tp=spec.tp, moves=moves)
-        return out
+        return write_beside(self, name, source, weight, out, spec, beside) if beside else out
+
+    def emit_in_part(
+        self,
+        name: str,
+        work: Work,
+        inputs: Sequence[str],
+        out: str,
+        touched: Mapping[str, int],
+        written: int | None = None,
+        *,
+        tp: str,
+    ) -> None:
+        """Append an operator that reads so many elements of some inputs and writes ``written`` of its output."""
+        moves = Moves(touched=touched, written={} if written is None else {out: written})
+        self.emit(name, work, inputs, (out,), tp=tp, moves=moves)
 
     def _apart(self, name: str, source: str, spec: Linear, formats: Sequence[Format]) -> str:
         """A product for each run of modules in one format, side by side in one output."""
@@ -303,7 +337,7 @@ class GraphWriter:
             extra_flops=(float(rows) * n if spec.bias else 0.0) + spec.extra_flops,
         )  # fmt: skip
         self.emit(name, work, (*inputs, *weights), (out,), dtype=arithmetic, tp=spec.tp)
-        return out
+        return write_beside_experts(self, name, inputs[0], out, spec) if self.adapters else out
 
     def _narrowed(
         self, name: str, source: str, shape: tuple[int, int], arithmetic: str, fmt: Format, tp: str
