@@ -183,9 +183,7 @@ def _facts(name: str, workload: Workload) -> dict[str, Any]:
     for key in ("dtype", "weight_dtype", "kv_dtype"):
         if key in workload.metadata:
             facts[key] = workload.metadata[key]
-    for key in ("left_out", "notes", "adapter_notes"):
-        facts[key] = [text for text in str(workload.metadata.get(key, "")).split("; ") if text]
-    facts["notes"] += facts.pop("adapter_notes")
+    facts["left_out"] = [text for text in str(workload.metadata.get("left_out", "")).split("; ") if text]
     shown = [first] if len(workload.phases) == 1 else [first, workload.phases[1]]
     facts["phases"] = [_phase_facts(phase) for phase in shown]
     facts["phase_count"] = len(workload.phases)

@@ -44,17 +44,25 @@ def decoder_workload(name: str, decoder: Decoder, precision: Precision, options:
         precision = _trainable(precision, options)
     metadata = _metadata(name, decoder, precision, options)
     metadata |= adapters_told(bare, decoder, precision, options)
+    told = (metadata.get(key, "") for key in ("notes", "adapter_notes"))
+    notes = tuple(note for text in told for note in str(text).split("; ") if note)
     memory = partial(memory_figures, decoder, precision, options.prompt)
     batch, prompt, total = options.batch, options.prompt, options.prompt + options.generate
     if options.phase == "train":
         step = Step(batch, prompt, prompt, prompt, all_logits=True, keeps_cache=False)
         forward = step_graph(f"{name}.train", decoder, precision, step, options.fused)
         graph = training_step(forward, f"{name}.train")
-        return Workload(name, [Phase("train", "train", graph, batch * prompt)], metadata, memory=memory)
+        return Workload(
+            name, [Phase("train", "train", graph, batch * prompt)], metadata, notes=notes, memory=memory
+        )
     if options.phase == "decode":
         template = DecodeTemplate(name, decoder, precision, batch, total, options.fused)
         return Workload(
-            name, [Phase("decode", "decode", template.graph(prompt), batch)], metadata, memory=memory
+            name,
+            [Phase("decode", "decode", template.graph(prompt), batch)],
+            metadata,
+            notes=notes,
+            memory=memory,
         )
     chunk = options.chunk or prompt
     ends = [*range(chunk, prompt, chunk), prompt]
@@ -71,7 +79,7 @@ def decoder_workload(name: str, decoder: Decoder, precision: Precision, options:
     phases = _Phases(prefill, len(ends), lambda: DecodeTemplate(
         name, decoder, precision, batch, total, options.fused
     ), prompt, steps, batch)  # fmt: skip
-    return Workload(name, phases, metadata, memory=memory)
+    return Workload(name, phases, metadata, notes=notes, memory=memory)
 
 
 def step_graph(
