@@ -217,6 +217,14 @@ def test_experts_of_two_formats_in_one_product(tmp_path: Path) -> None:
         graph_of(tmp_path, MOE, scheme)
 
 
+def test_a_router_s_pattern_is_not_a_dense_part_s() -> None:
+    for pattern in ("*block_sparse_moe.gate*", "*mlp.gate.*", "*router*", "re:.*mlp\\.gate$"):
+        assert "model.layers.0.mlp.gate_proj" not in module_set([pattern]), pattern
+        assert "model.layers.0.mlp.experts.gate_proj" not in module_set([pattern]), pattern
+    assert "model.layers.0.mlp.gate" in module_set(["*block_sparse_moe.gate*"])
+    assert "model.layers.0.linear_attn.out_proj" not in module_set(["re:.*self_attn.*"])
+
+
 MODULES = st.builds(
     lambda layer, leaf: f"model.layers.{layer}.{leaf}", st.integers(0, 40),
     st.sampled_from(["self_attn.q_proj", "mlp.down_proj", "mlp.experts.up_proj", "mlp.gate", "linear_attn.out_proj"]),

@@ -435,3 +435,22 @@ def test_the_command_shows_what_is_stored(cli: Any, tmp_path: Path) -> None:
     alone = cli("models", "show", checkpoint(tmp_path))
     assert alone.code == 0
     assert "safetensors" in alone.out
+
+
+@pytest.mark.parametrize("kind", ["gguf", "safetensors"])
+def test_a_file_of_many_gigabytes_costs_its_header_alone(tmp_path: Path, kind: str) -> None:
+    """The file is sparse; reading its 60 GB would take minutes and more memory than there is."""
+    import tracemalloc
+
+    path = tmp_path / f"large.{kind}"
+    tensors: Any = {"a": ((2**14, 2**20), "fp16")}
+    path.write_bytes(gguf_bytes({}, tensors) if kind == "gguf" else safetensors_bytes(tensors, WORDS))
+    with path.open("r+b") as stream:
+        stream.truncate(60 * 2**30)
+    tracemalloc.start()
+    stored = read_gguf(path).stored if kind == "gguf" else read_safetensors(path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert stored.size_bytes == 2**35
+    assert not stored.notes
+    assert peak < 2**20

@@ -219,6 +219,9 @@ def spellings(own: str) -> tuple[str, ...]:
     """What repositories call a module."""
     parts = own.split(".")
     inner = [PARTS.get(part, (part,)) for part in parts]
+    if "mlp" in parts and parts[-1] in ("gate_proj", "up_proj", "down_proj") and parts[-2] == "mlp":
+        # Names of a mixture of experts are not those of a dense part: ``block_sparse_moe.gate*`` is a router.
+        inner[-2] = tuple(name for name in PARTS["mlp"] if "moe" not in name)
     names = {".".join(chosen) for chosen in product(*inner)}
     if "experts" in parts:
         names |= {name.replace("experts.", "experts.0.", 1) for name in names if ".experts." in name}
