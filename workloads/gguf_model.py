@@ -109,6 +109,11 @@ BASE: Final = {
     "max_position_embeddings": "context_length", "head_dim": "attention.key_length",
 }  # fmt: skip
 
+ABSENT: Final[dict[str, Any]] = {
+    "n_group": 1, "topk_group": 1, "first_k_dense_replace": 0, "n_shared_experts": 0, "sliding_window": None,
+    "q_lora_rank": None,
+}  # fmt: skip
+
 MODULES: Final = {
     "attn_q": ("self_attn.q_proj",), "attn_k": ("self_attn.k_proj",), "attn_v": ("self_attn.v_proj",),
     "attn_qkv": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"), "attn_output": ("self_attn.o_proj",),
@@ -150,6 +155,8 @@ def read_gguf_model(path: Path, options: WorkloadOptions) -> tuple[Decoder, Prec
     header = read_gguf(path)
     config = _config(header, str(path))
     decoder, asked = read_decoder(Fields(config, str(path)), options.dtype, options.kv_dtype)
+    # The fields are ours: what a family does not read of them says nothing about the file.
+    decoder = replace(decoder, notes=())
     if not decoder.max_positions and isinstance(config.get("max_position_embeddings"), int):
         decoder = replace(decoder, max_positions=config["max_position_embeddings"])
     notes = [*header.stored.notes, *_differences(header, decoder, asked)]
@@ -184,6 +191,10 @@ def _config(header: GgufHeader, file: str) -> dict[str, Any]:
         "tie_word_embeddings": found.tied or (bool(names) and "output.weight" not in names),
         "torch_dtype": _own_type(header),
         **_biases(names),
+    }
+    # What a header leaves out is not there, whatever the published class of the family has by default.
+    config |= {
+        ours: value for ours, value in ABSENT.items() if ours in found.keys or ours == "sliding_window"
     }
     for ours, key in {**BASE, **found.keys}.items():
         value = _number(metadata, f"{name}.{key}", file)

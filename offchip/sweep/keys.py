@@ -112,10 +112,10 @@ def _state(file: Path) -> tuple[int, int]:
 
 @cache
 def workload_options() -> tuple[str, ...]:
-    """Every option that describes a workload; ``dims`` is asked for apart."""
+    """Every option that describes a workload; ``dims`` is asked for apart, and a space names no adapters."""
     from workloads.workload import WorkloadOptions
 
-    return tuple(f.name for f in fields(WorkloadOptions) if f.name != "dims")
+    return tuple(f.name for f in fields(WorkloadOptions) if f.name not in ("dims", "adapters"))
 
 
 def workload_key(model: str, options: Mapping[str, Any], code: str) -> str:
