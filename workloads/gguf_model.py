@@ -308,7 +308,9 @@ def _modules(name: str, gated: set[str]) -> list[str]:
 
 def _differences(header: GgufHeader, decoder: Decoder, precision: Precision) -> list[str]:
     """A note where the model that is built has other weights than the file."""
-    tensors = [t for t in header.stored.tensors if not t.name.startswith(_TABLES_OF_ANGLES)]
+    # Correction biases of routers are buffers of the model, not weights.
+    apart = (*_TABLES_OF_ANGLES, "exp_probs_b")
+    tensors = [t for t in header.stored.tensors if not any(part in t.name for part in apart)]
     if not tensors:
         return []
     layers = len(decoder.layers)

@@ -142,7 +142,8 @@ def test_experts_and_their_shared_one(tmp_path: Path) -> None:
 
 
 def test_latent_attention_is_merged_or_left_alone(tmp_path: Path) -> None:
-    latent = {"model_type": "deepseek_v2", "n_routed_experts": None, "q_lora_rank": None, "kv_lora_rank": 32, "qk_nope_head_dim": 16,
+    latent = {"model_type": "deepseek_v2", "n_routed_experts": None, "q_lora_rank": None,
+              "kv_lora_rank": 32, "qk_nope_head_dim": 16,
               "qk_rope_head_dim": 8, "v_head_dim": 16, "first_k_dense_replace": 0}  # fmt: skip
     model, path = tiny(tmp_path, **latent), adapter(tmp_path, target_modules=["kv_b_proj"])
     with pytest.raises(InputError, match="absorbed into others"):
