@@ -27,8 +27,10 @@ from calibration.gpu_samples import (
 )
 from calibration.search import Limits, named, rounded, search
 from simulator.gpu import attention
+from simulator.gpu.attention_lines import attention_line
 from simulator.gpu.constants import Constants
-from simulator.gpu.rows import ATTENTION_FAMILIES, attention_line, launch_key, predict
+from simulator.gpu.request import ATTENTION_FAMILIES
+from simulator.gpu.rows import launch_key, predict
 
 Array = NDArray[np.float64]
 

@@ -23,7 +23,9 @@ from calibration.gpu_samples import ROOT, Sample, measured_of, samples
 from calibration.search import Limits, named, search
 from simulator.gpu import grouped
 from simulator.gpu.constants import Constants
-from simulator.gpu.rows import Request, grouped_line, library_of, predict
+from simulator.gpu.expert_lines import grouped_line, library_of
+from simulator.gpu.request import Request
+from simulator.gpu.rows import predict
 from workloads.operators import GroupedProduct
 from workloads.operators.products import EXPERT_LIBRARIES
 

@@ -40,7 +40,7 @@ from calibration.gpu_samples import (
 )
 from simulator.gpu import collective, memory_bound
 from simulator.gpu.constants import Constants
-from simulator.gpu.rows import PRODUCTS
+from simulator.gpu.request import PRODUCTS
 
 Array = NDArray[np.float64]
 

@@ -46,7 +46,7 @@ def read_rows(engine: str) -> list[Row]:
                 continue
             names = ("prefill_ms", "decode_ms_per_token") if cells["prefill_ms"] else ("throughput_tok_s",)
             try:
-                step = step_of(cells, str(ROWS), ENGINES[engine].cost_model)
+                step = step_of(cells, str(ROWS), ENGINES[engine])
             except OffchipError:
                 continue
             if isinstance(step, Step):

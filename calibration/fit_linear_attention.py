@@ -20,8 +20,9 @@ from calibration.fit_attention import KERNEL_ROWS, TARGET, by_kernel, predicted_
 from calibration.gpu_samples import Sample, family_of_sample, measured_of, requests_of, samples, weights_of
 from calibration.search import Limits, named, rounded, search
 from simulator.gpu import linear_attention
+from simulator.gpu.attention_lines import convolution_line, linear_line
 from simulator.gpu.constants import Constants
-from simulator.gpu.rows import convolution_line, launch_key, linear_line
+from simulator.gpu.rows import launch_key
 
 Array = NDArray[np.float64]
 

@@ -12,11 +12,8 @@ from calibration.gpu_samples import Sample, family_of_sample, measured_of, reque
 from calibration.search import Limits, named, rounded, search
 from simulator.gpu import memory_bound
 from simulator.gpu.constants import Constants
-from simulator.gpu.rows import (
-    Request,
-    memory_class,
-    memory_line,
-)
+from simulator.gpu.request import Request
+from simulator.gpu.rows import memory_class, memory_line
 
 Array = NDArray[np.float64]
 

@@ -37,7 +37,8 @@ from calibration.search import Limits, named, rounded, search
 from offchip.validation.engine_rows import BLOCK_LIBRARIES, setup_name
 from simulator.gpu import gemm, memory_bound
 from simulator.gpu.constants import Constants
-from simulator.gpu.rows import PRODUCTS, Request, gemm_line, memory_line, predict
+from simulator.gpu.request import PRODUCTS, Request
+from simulator.gpu.rows import gemm_line, memory_line, predict
 
 Array = NDArray[np.float64]
 TARGET: Final = ROOT / "simulator" / "gpu" / "constants.json"

@@ -14,11 +14,8 @@ from offchip.validation.reference_gpu import ReferenceGpus
 from simulator.cost.model import roof_seconds
 from simulator.cost.roofline import COMMUNICATION_KINDS
 from simulator.gpu.constants import Constants
-from simulator.gpu.rows import (
-    Request,
-    family_of,
-    memory_class,
-)
+from simulator.gpu.request import Request, family_of
+from simulator.gpu.rows import memory_class
 from simulator.gpu.sheet import GpuSheet, gpu_sheet
 from workloads.operator_table import TableRow, read_operator_table
 from workloads.operators import Product

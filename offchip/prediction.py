@@ -14,7 +14,7 @@ from offchip.validation.reference_gpu import ReferenceGpu
 from offchip.validation.timing import added_us
 from simulator.cost.by_device import ByDevice
 from simulator.cost.collective import schedule
-from simulator.cost.model import COST_MODELS, CostModel
+from simulator.cost.model import COST_MODELS, CostModel, wider_type
 from simulator.cost.roofline import COMMUNICATION_KINDS, constants, operator_class
 from workloads.operator_table import TableRow
 
@@ -23,7 +23,7 @@ __all__ = ["ErrorSummary", "Prediction", "error_summary", "predict_row", "predic
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """One row's prediction. ``note`` says why there is none; then every figure is None.
+    """One row's prediction. ``note`` says why there is none, and then every figure is None, or what it rests on.
 
     ``predicted_us`` is kernel plus launch time plus what the row's timing method adds; ``launch_us`` is the
     launch part alone.
@@ -39,14 +39,26 @@ class Prediction:
 def predict_rows(rows: Sequence[TableRow], gpu: ReferenceGpu, model: CostModel) -> list[Prediction]:
     """The predictions for rows on one GPU, in order."""
     if isinstance(model, ByDevice):
-        return [_of_gpu_row(done) for done in predict_gpu_rows([(row, gpu) for row in rows], model.gpu)]
+        priced = predict_gpu_rows([(row, gpu) for row in rows], model.gpu)
+        return [_of_gpu_row(done, _remarks(row, gpu)) for row, done in zip(rows, priced, strict=True)]
     return [predict_row(row, gpu, model) for row in rows]
 
 
-def _of_gpu_row(done: GpuRow) -> Prediction:
+def _of_gpu_row(done: GpuRow, remarks: str) -> Prediction:
     if done.note:
         return Prediction(None, None, None, "", done.note)
-    return Prediction(done.total_s * 1e6, done.launch_s * 1e6, done.energy_j, done.bound_by)
+    return Prediction(done.total_s * 1e6, done.launch_s * 1e6, done.energy_j, done.bound_by, remarks)
+
+
+def _remarks(row: TableRow, gpu: ReferenceGpu) -> str:
+    """What was assumed of a row, and the wider types at whose rate its products run."""
+    wider = {
+        operator.dtype: wider_type(gpu.gpu.compute, operator)
+        for operator in (row.operator, *row.then)
+        if operator is not None
+    }
+    told = [f"{dtype} products run at the rate of {served}" for dtype, served in wider.items() if served]
+    return "; ".join([*([row.note] if row.note else []), *told])
 
 
 def predict_row(row: TableRow, gpu: ReferenceGpu, model: CostModel | None = None) -> Prediction:
@@ -69,7 +81,7 @@ def predict_row(row: TableRow, gpu: ReferenceGpu, model: CostModel | None = None
     extra = added_us(row.timing, operator_class(operator), constants()["gpu"])
     total = (cost.seconds + cost.launch_seconds) * 1e6 + extra
     energy = cost.compute_energy_j + cost.memory_energy_j
-    return Prediction(total, cost.launch_seconds * 1e6, energy, cost.bound_by)
+    return Prediction(total, cost.launch_seconds * 1e6, energy, cost.bound_by, _remarks(row, gpu))
 
 
 def _predict_collective(row: TableRow, gpu: ReferenceGpu) -> Prediction:

@@ -34,7 +34,8 @@ class RunOptions:
     or names and values (see ``offchip mappers show NAME``). ``tp`` devices share each operator, ``pp`` stages share
     the layers, ``microbatches`` parts the batch. ``fidelity`` is analytic, event or cycle. ``engine`` adds the host
     time of an inference engine's steps (:data:`~simulator.serving.host_time.HOST_ENGINES`), ``engine_version`` says of
-    which version.
+    which version. ``collective``: what collectives take, the GPU library's time (``auto``, where all ranks are GPUs) or
+    that of bare wires (``wires``, ``ring``, ``tree``).
     """
 
     mapper: str | None = None
@@ -99,6 +100,8 @@ class WorkloadChoices(TypedDict, total=False):
     durations: str
     adapters: tuple[str, ...]
     merge_adapters: bool
+    images: int
+    steps: int
 
 
 class Options(WorkloadChoices, total=False):

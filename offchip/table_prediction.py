@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import os
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,6 +81,11 @@ class Predictions(Shown):
                     ("id", "why"),
                     tuple((row.id, p.note) for row, p in left),
                 )
+            )
+        told = Counter(p.note for _, p in pairs if p.predicted_us is not None and p.note)
+        if told:
+            tables.append(
+                Table("notes", ("rows", "what they rest on"), tuple((n, note) for note, n in told.items()))
             )
         return tuple(tables)
 

@@ -12,16 +12,25 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
 
+from hw_configs.device import Compute as ComputeUnits
 from hw_configs.problems import InputError, Problem, bad_input, nearest
-from hw_configs.system import MemorySpace, System
+from hw_configs.system import MemorySpace, Node, System
 from hw_configs.units import format_quantity
 from simulator.check import check
 from simulator.cost.collective import AUTO
-from simulator.cost.model import COST_MODELS, DEFAULT_COST_MODEL, CostModel, OperatorCost, peak_rate
+from simulator.cost.model import (
+    COST_MODELS,
+    DEFAULT_COST_MODEL,
+    MATRIX_KINDS,
+    CostModel,
+    OperatorCost,
+    operator_rate,
+    wider_type,
+)
 from simulator.counters import UsageBook
 from simulator.plan import Compute, Plan, Transfer
 from simulator.result import DeviceUse, MemoryUse, PhaseResult, Result, Timeline, WireUse
@@ -31,9 +40,10 @@ from simulator.system.analytic import covered_seconds
 from simulator.system.bound_plan import BoundPlan, bind
 from simulator.system.costs import MEASURED, CostTable
 from simulator.system.engine import PhaseRun, TaskRecord
+from simulator.system.gpu_library import GpuLibrary, library_of
 from simulator.system.memory import Peak
 from simulator.system.physics import check_phase
-from workloads.graph import PERSISTENT_ROLES, Graph
+from workloads.graph import PERSISTENT_ROLES, Graph, Operator
 from workloads.workload import Phase, Workload
 
 if TYPE_CHECKING:
@@ -78,9 +88,13 @@ def simulate(
     phase, which must be a prefill or a decode step. ``watch`` is called after each phase with its graph, bound plan
     and outcome. Raises ``InputError`` for a plan that does not fit, ``InfeasibleError`` when memory is too small,
     ``PhysicsError`` for an impossible result.
+
+    With the cost models of GPUs and ``collective`` ``auto``, collectives among GPUs take what their library takes, or
+    the engine's own all-reduce where it has one.
     """
     run = _engine(fidelity)
-    costs = _costs(system, COST_MODELS.get(cost_model), collective, fidelity)
+    library = library_of(system, COST_MODELS.get(cost_model), host is not None and host.own_all_reduce)
+    costs = _costs(system, COST_MODELS.get(cost_model), collective, fidelity, library)
     books = _Books(system, costs, host)
     engines = _by_engine(system, fidelity)
     laid_out = None
@@ -166,15 +180,19 @@ def _engine(fidelity: str) -> Run:
     )
 
 
-def _costs(system: System, model: CostModel, collective: str, fidelity: str) -> CostTable:
+def _costs(
+    system: System, model: CostModel, collective: str, fidelity: str, library: GpuLibrary | None
+) -> CostTable:
     if fidelity != "cycle":
-        return CostTable(system, model, collective, drives="closed" if fidelity == "analytic" else "event")
+        drives: Literal["closed", "event"] = "closed" if fidelity == "analytic" else "event"
+        return CostTable(system, model, collective, drives=drives, library=library)
     from simulator.cost.by_device import ByDevice
     from simulator.system.cycle import CycleMemory, measured_memories
 
     if isinstance(model, ByDevice):
         model = model.at_cycle_fidelity()
-    return CostTable(system, CycleMemory(model, system), collective, measured_memories(system))
+    measured = measured_memories(system)
+    return CostTable(system, CycleMemory(model, system), collective, measured, library=library)
 
 
 def _laid_out(system: System, fidelity: str) -> PimCosts:
@@ -242,6 +260,8 @@ class _Books:
         self.peak_seconds: dict[str, float] = {}
         self.lives_in: dict[str, frozenset[str]] = {}
         self.warnings: list[str] = []
+        self.wider: dict[tuple[str, str], str] = {}
+        """By device name and element type: the wider type that does its products, empty for none."""
         self.usage = UsageBook()
 
     def settle(self, phase: Phase, graph: Graph, plan: Plan) -> None:
@@ -326,8 +346,18 @@ class _Books:
         self.memory_energy[memory] = self.memory_energy.get(memory, 0.0) + cost.memory_energy_j
         compute = self.system.nodes[task.device].compute
         if operator.flops and compute is not None and not replayed:
-            least = operator.flops / peak_rate(compute, operator.kind, operator.dtype)
+            least = operator.flops / operator_rate(compute, operator)
+            self._note_type(self.system.nodes[task.device], compute, operator)
             self.peak_seconds[task.device] = self.peak_seconds.get(task.device, 0.0) + least
+
+    def _note_type(self, node: Node, compute: ComputeUnits, operator: Operator) -> None:
+        """Warn once of products in a type that a device has no rate for."""
+        key = (node.device.name, operator.dtype)
+        if operator.kind in MATRIX_KINDS and key not in self.wider:
+            self.wider[key] = wider_type(compute, operator)
+            if self.wider[key]:
+                told = f"has no rate for {operator.dtype} products: they run at that of {self.wider[key]}"
+                self.warnings.append(f"{node.device.name} {told}")
 
     def _bound(self, record: TaskRecord, cost: OperatorCost) -> str:
         """What the cost model says, or what held the kernel up.

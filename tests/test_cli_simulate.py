@@ -173,7 +173,7 @@ BAD_CALLS = [
     (("--fidelity", "evnt"), "--fidelity: found 'evnt'; expected one of analytic, event, cycle"),
     (("--mapper", "single-devise"), "(did you mean 'single-device'?)"),
     (("--cost-model", "rooflin"), "(did you mean 'roofline'?)"),
-    (("--collective", "star"), "--collective: found 'star'; expected one of auto, ring, tree"),
+    (("--collective", "star"), "--collective: found 'star'; expected one of auto, wires, ring, tree"),
     (("--tp", 0), "--tp: found 0; expected 1 or more"),
     (("--set", "a=b"), "--set: mapper 'single-device' has no setting 'a'; known: device"),
     (("--tp", 3), "--tp, --pp: tp 3 x pp 1 needs 3 devices; system 'a100-80gb' has 1"),

@@ -59,17 +59,24 @@ def read_config(path: Path, options: WorkloadOptions) -> tuple[Decoder, Precisio
     fields = _read_fields(path)
     beside = (path.with_name(name) for name in SIDE_FILES if path.name == "config.json")
     side = {file.name: _read_fields(file, fields.problems) for file in beside if file.is_file()}
-    return read_decoder(fields, options.dtype, options.kv_dtype, side)
+    return read_decoder(fields, options.dtype, options.kv_dtype, side, _image_sides(options))
 
 
 def _read_fields(path: Path, problems: list[Problem] | None = None) -> Fields:
     """An object of a JSON file; what is wrong with it is noted among ``problems``."""
-    document = read_json(path, MAX_FILE_BYTES, constants=True)
+    document = read_json(path, MAX_FILE_BYTES, infinite=True)
     data: Any = document.data
     if not isinstance(data, dict):
         raise bad_input(f"found {type(data).__name__}; expected an object", file=document.file, line=1)
     noted = problems if problems is not None else []
     return Fields(data, document.file, document.line_of, problems=noted)
+
+
+def _image_sides(options: WorkloadOptions) -> tuple[int, int] | None:
+    """Height and width of images, where the user gives both."""
+    if not options.images or not {"height", "width"} <= set(options.dims):
+        return None
+    return options.dims["height"], options.dims["width"]
 
 
 IMPORTER: Final = HuggingFaceConfig()

@@ -24,6 +24,8 @@ def refuse_resizing(options: WorkloadOptions, file: str) -> None:
         "--dtype": options.dtype is not None,
         "--kv-dtype": options.kv_dtype is not None,
         "--unfused": not options.fused,
+        "--images": options.images != 0,
+        "--steps": options.steps != 1,
     }
     problems = [
         Problem("the file holds a finished graph; leave this option out", file, None, option)

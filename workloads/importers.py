@@ -44,6 +44,7 @@ IMPORTERS: Final[Registry[Importer]] = Registry(
         "safetensors": "workloads.safetensors_model:IMPORTER",
         "gguf": "workloads.gguf_model:IMPORTER",
         "kineto": "workloads.recorded.kineto:IMPORTER",
+        "diffusers": "workloads.diffusion.config:IMPORTER",
         "huggingface": "workloads.huggingface:IMPORTER",
         "torch-export": "workloads.torch_export.importer:IMPORTER",
         "onnx": "workloads.onnx_file:IMPORTER",

@@ -63,10 +63,10 @@ class JsonDocument:
         return Problem(message, self.file, self.line_of(path), ".".join(map(str, path)) or None, suggestion)
 
 
-def read_json(path: str | Path, max_bytes: int = MAX_FILE_BYTES, constants: bool = False) -> JsonDocument:
+def read_json(path: str | Path, max_bytes: int = MAX_FILE_BYTES, infinite: bool = False) -> JsonDocument:
     """Parse a JSON file of at most ``max_bytes``; raises ``InputError`` with file and line otherwise.
 
-    ``constants``: bare ``Infinity`` and ``NaN``, which Python writes, are read though they are not JSON.
+    ``infinite``: Infinity and NaN are numbers, as Python writes them.
     """
     path = Path(path)
     try:
@@ -83,11 +83,11 @@ def read_json(path: str | Path, max_bytes: int = MAX_FILE_BYTES, constants: bool
         raise bad_input("no such file", file=str(path)) from None
     except (OSError, UnicodeDecodeError) as error:
         raise bad_input(f"cannot be read: {error}", file=str(path)) from None
-    return read_json_text(text, str(path), constants)
+    return read_json_text(text, str(path), infinite)
 
 
-def read_json_text(text: str, file: str = "<json>", constants: bool = False) -> JsonDocument:
-    """Parse JSON text; ``file`` is the name used in messages. ``constants`` as for :func:`read_json`."""
+def read_json_text(text: str, file: str = "<json>", infinite: bool = False) -> JsonDocument:
+    """Parse JSON text; ``file`` is the name used in messages, ``infinite`` as in :func:`read_json`."""
     repeated: list[str] = []
 
     def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -105,7 +105,7 @@ def read_json_text(text: str, file: str = "<json>", constants: bool = False) -> 
         return int(digits)
 
     def constant(name: str) -> float:
-        if constants:
+        if infinite:
             return float(name)
         raise ValueError(f"{name} is not JSON")
 

@@ -39,6 +39,8 @@ def plain_options(name: str, options: WorkloadOptions) -> WorkloadOptions:
         "--generate": options.generate,
         "--chunk": options.chunk,
         "--kv-dtype": options.kv_dtype,
+        "--images": options.images,
+        "--steps": options.steps != 1 and options.steps,
     }
     problems = [
         Problem(f"found {value}; {name} makes no tokens: leave this option out", path=option)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from math import log2, prod
+from typing import Final
 
 from workloads.dtypes import size_bytes
 from workloads.onnx_node import Cost, Node, Rule, over_rows
@@ -41,6 +42,10 @@ def recurrent(gates: int) -> Rule:
         return Cost(work)
 
     return rule
+
+
+HEAD_SINK: Final = 11
+"""Place of the sinks' logits among the inputs of GroupQueryAttention (onnxruntime, docs/ContribOperators.md)."""
 
 
 def attention_of(
@@ -93,7 +98,8 @@ def grouped_query_attention(node: Node) -> Cost:
     size = width // (heads + 2 * kv_heads) if packed else width // heads
     kv_len = node.outputs[1].shape[2] if len(node.outputs) > 1 else length
     work = attention_of(batch, heads, kv_heads, size, size, length, kv_len, True)
-    cost = Cost(replace(work, window=max(0, int(node.get("local_window_size", 0)))))
+    window = max(0, int(node.get("local_window_size", 0)))
+    cost = Cost(replace(work, window=window, sink_logits=node.at(HEAD_SINK) is not None))
     for index, cache in enumerate(node.outputs[1:3], 1):  # only the new tokens' keys and values are written
         cost.written[index] = size_bytes(batch * kv_heads * length * size, cache.dtype)
     return cost

@@ -48,7 +48,7 @@ ATTENTION_BACKWARD: Final = 2.5
 """Five products against two, forward. Cost models take them to run as well as the forward kernel's two: assumption."""
 
 BACKWARD_FLOPS: Final = {
-    "norm": 2.0, "softmax": 1.0, "activation": 2.0, "attention": ATTENTION_BACKWARD, "custom": 2.0,
+    "norm": 2.0, "softmax": 1.0, "activation": 2.0, "attention": ATTENTION_BACKWARD, "custom": 2.0, "scan": 2.0,
 }  # fmt: skip
 """FLOPs of a backward operator against its forward one; 1 where not listed."""
 

@@ -76,6 +76,7 @@ class WorkloadOptions:
     rank alone), and whether what was measured is replayed (``durations``: measured) or predicted (model).
     ``adapters`` are folders of low-rank adapters of a language model, which stand beside its weights unless
     ``merge_adapters`` has them added in.
+    ``images``: of each sequence of a vision-language model. ``steps``: of a diffusion model.
     """
 
     phase: str | None = None
@@ -91,6 +92,8 @@ class WorkloadOptions:
     durations: str = "measured"
     adapters: tuple[str, ...] = ()
     merge_adapters: bool = False
+    images: int = 0
+    steps: int = 1
 
     def __post_init__(self) -> None:
         problems = wrong_types(self)
@@ -103,6 +106,8 @@ class WorkloadOptions:
                 ("prompt", self.prompt, 1),
                 ("generate", self.generate, 0),
                 ("ranks", self.ranks, 0),
+                ("images", self.images, 0),
+                ("steps", self.steps, 1),
                 ("chunk", self.chunk if self.chunk is not None else 1, 1),
             )
             if value < least

@@ -7,27 +7,21 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Sequence
-from dataclasses import dataclass
 
+from mapping.allocation.check_rules import overlaps_under_rules, rule_breaches
 from mapping.allocation.problem import AllocationProblem
+from mapping.allocation.result import Move
+from mapping.allocation.violation import Violation
 
 __all__ = ["Violation", "check", "peak_of"]
 
 
-@dataclass(frozen=True, slots=True)
-class Violation:
-    """One broken promise; ``buffers`` are indices into the problem."""
-
-    kind: str
-    buffers: tuple[int, ...]
-    message: str
-
-    def __str__(self) -> str:
-        return self.message
-
-
-def peak_of(problem: AllocationProblem, offsets: Sequence[int]) -> int:
-    """The highest end of any buffer. Buffers that are never in use do not count."""
+def peak_of(problem: AllocationProblem, offsets: Sequence[int], moves: Sequence[Move] = ()) -> int:
+    """The highest end of any buffer, moved ones included. Buffers that are never in use do not count."""
+    if moves:
+        return max(
+            peak_of(problem, offsets), *(move.offset + int(problem.size[move.buffer]) for move in moves)
+        )
     if problem.gaps:
         tops = [int(offsets[i]) + int(problem.size[i]) for i in range(len(problem)) if problem.spans(i)]
         return max(tops, default=0)
@@ -36,12 +30,17 @@ def peak_of(problem: AllocationProblem, offsets: Sequence[int]) -> int:
 
 
 def check(
-    problem: AllocationProblem, offsets: Sequence[int], capacity: int | None = None, limit: int = 20
+    problem: AllocationProblem,
+    offsets: Sequence[int],
+    capacity: int | None = None,
+    limit: int = 20,
+    moves: Sequence[Move] = (),
 ) -> list[Violation]:
     """Everything that is wrong with a plan, at most ``limit`` items; an empty list means that it holds.
 
     Checks: one offset per buffer, none negative, alignment (of buffers that are not pinned), pins, the capacity,
-    and that no byte is used by two buffers at one time.
+    that no byte is used by two buffers at one time, and the problem's rules of places. ``moves`` are the copies that
+    the plan makes.
     """
     n = len(problem)
     if len(offsets) != n:
@@ -62,12 +61,22 @@ def check(
             found.append(
                 Violation("alignment", (i,), f"buffer {name!r} at {offset} is not aligned to {wanted}")
             )
-    if capacity is not None and peak_of(problem, offsets) > capacity:
+    if capacity is not None and peak_of(problem, offsets, moves) > capacity:
+        found += [
+            Violation(
+                "capacity", (move.buffer,), f"buffer {problem.ids[move.buffer]!r} moves above {capacity}"
+            )
+            for move in moves
+            if move.offset + int(problem.size[move.buffer]) > capacity
+        ]
         for i in range(n):
             top = int(offsets[i]) + int(problem.size[i])
             if top > capacity and problem.spans(i):
                 message = f"buffer {problem.ids[i]!r} ends at {top}, above the capacity {capacity}"
                 found.append(Violation("capacity", (i,), message))
+    if problem.rules or moves:
+        found += rule_breaches(problem, offsets, moves)
+        return (found + overlaps_under_rules(problem, offsets, moves, limit))[:limit]
     return (found + _overlaps(problem, offsets, limit))[:limit]
 
 

@@ -4,7 +4,7 @@ Columns: ``id`` (also ``buffer``, ``buffer_id``), ``lower`` and ``upper`` (half-
 ``begin``) and ``end``, where ``end`` is the last time in use; ``size``; optionally ``alignment``, ``hint``,
 ``offset`` (a fixed one) and ``gaps``: blank-separated ``lo-hi`` (not in use) or ``lo-hi@wlo:whi`` (only these
 bytes in use). The kind of end decides for gaps as well. Empty optional cells mean "none". Format: the public
-repository google/minimalloc, src/converter.cc.
+repository google/minimalloc, src/converter.cc. Columns beside it say rules (:mod:`mapping.allocation.rule_columns`).
 """
 
 from __future__ import annotations
@@ -24,13 +24,15 @@ from numpy.typing import NDArray
 from hw_configs.problems import InputError, Problem, bad_input, nearest
 from hw_configs.whole_number import integer
 from mapping.allocation.problem import AllocationProblem, Buffer, Gap
+from mapping.allocation.rule_columns import RULE_COLUMNS, cells_of, rule_cells, rules_of
+from mapping.allocation.rules import NO_RULES, Rules
 
 __all__ = ["LARGEST_FILE_BYTES", "parse_csv", "read_text", "to_csv", "write_text"]
 
 LARGEST_FILE_BYTES: Final = 1 << 30
 _ALIASES: Final = {"buffer": "id", "buffer_id": "id", "begin": "lower", "start": "lower", "end": "upper"}
 _REQUIRED: Final = ("id", "lower", "upper", "size")
-_COLUMNS: Final = (*_REQUIRED, "alignment", "hint", "gaps", "offset")
+_COLUMNS: Final = (*_REQUIRED, "alignment", "hint", "gaps", "offset", *RULE_COLUMNS)
 _GAP: Final = re.compile(r"(-?[0-9]+)-(-?[0-9]+)(?:@([0-9]+):([0-9]+))?")
 _LARGEST: Final = 2**60
 _MOST_PROBLEMS: Final = 50
@@ -104,7 +106,21 @@ def parse_csv(text: str, file: str | None = None, name: str = "") -> AllocationP
             break
     if problems:
         raise InputError(problems)
-    return AllocationProblem.of(buffers, name)
+    rules = _rules(columns, rows[1:], file, [buffer.id for buffer in buffers])
+    try:
+        return AllocationProblem.of(buffers, name, rules)
+    except InputError as error:
+        raise InputError(Problem(p.message, file, p.line, p.path) for p in error.problems) from None
+
+
+def _rules(
+    columns: Sequence[str], rows: Sequence[tuple[int, list[str]]], file: str | None, ids: Sequence[str]
+) -> Rules:
+    """What the columns of rules say, where there are any."""
+    if not set(columns) & set(RULE_COLUMNS):
+        return NO_RULES
+    cells = [(cells_of(dict(zip(columns, row, strict=True)), split=True), file, line) for line, row in rows]
+    return rules_of(cells, ids)
 
 
 def _plain_problem(text: str, name: str) -> AllocationProblem | None:
@@ -116,7 +132,7 @@ def _plain_problem(text: str, name: str) -> AllocationProblem | None:
     try:
         header = next(reader, [])
         columns, inclusive = _header([cell.strip() for cell in header], None, 1)
-        if "gaps" in columns:
+        if {"gaps", *RULE_COLUMNS} & set(columns):
             return None
         ids: list[str] = []
         parts: dict[str, list[Ints]] = {column: [] for column in columns if column != "id"}
@@ -258,6 +274,8 @@ def to_csv(problem: AllocationProblem, offsets: Sequence[int] | None = None) -> 
     header = list(_REQUIRED)
     header += ["alignment"] * with_alignment + ["hint"] * with_hint
     header += ["gaps"] * bool(problem.gaps) + ["offset"] * with_offset
+    rules = rule_cells(problem.rules, problem.ids) if problem.rules else {}
+    header += list(rules)
     writer.writerow(header)
     rows: list[Iterable[object]] = [
         problem.ids,
@@ -273,6 +291,7 @@ def to_csv(problem: AllocationProblem, offsets: Sequence[int] | None = None) -> 
         rows.append(int(offset) for offset in offsets)
     elif with_offset:
         rows.append(_or_empty(problem.fixed))
+    rows += [[cells.get(i, "") for i in range(len(problem))] for cells in rules.values()]
     writer.writerows(zip(*rows, strict=True))
     return out.getvalue()
 

@@ -5,6 +5,9 @@
 * XLA buffer assignments and live ranges as text (:mod:`mapping.allocation.xla_dump`).
 * TensorFlow Lite models (:mod:`mapping.allocation.tflite_model`).
 * IREE's packs of slices in MLIR text (:mod:`mapping.allocation.iree_pack`).
+* ExecuTorch programmes (:mod:`mapping.allocation.executorch_program`).
+* Profiles of ONNX Runtime with their model (:mod:`mapping.allocation.onnxruntime_profile`).
+* Buffer infos of TVM's static memory planner (:mod:`mapping.allocation.tvm_usmp`).
 * Traces as text: lines ``malloc ID SIZE`` and ``free ID``, optionally led by an index.
 * TensorFlow Lite arena plans: a JSON object with ``tensors`` or ``buffers``, each with ``bytes`` or ``size`` and
   ``first_time_used``/``last_time_used`` (inclusive), or ``lower``/``upper``.
@@ -21,11 +24,15 @@ from typing import Any, Final
 from hw_configs.problems import InputError, Problem, bad_input
 from hw_configs.whole_number import integer
 from mapping.allocation.csv_format import parse_csv, read_text
+from mapping.allocation.executorch_program import is_executorch, read_executorch
 from mapping.allocation.iree_pack import is_iree, parse_iree
+from mapping.allocation.onnxruntime_profile import is_profile, read_profile
 from mapping.allocation.plain_pickle import is_pickle, read_plain_pickle
 from mapping.allocation.problem import AllocationProblem, Buffer
 from mapping.allocation.pytorch_snapshot import Recording, is_snapshot, recording_of
+from mapping.allocation.rule_columns import cells_of, rules_of
 from mapping.allocation.tflite_model import is_tflite, read_tflite
+from mapping.allocation.tvm_usmp import is_usmp, read_usmp
 from mapping.allocation.xla_dump import is_xla, parse_xla
 from workloads.json_file import read_json_text
 
@@ -43,17 +50,21 @@ _SCALE: Final = {"B": 1, "KB": 2**10, "MB": 2**20, "GB": 2**30, "KIB": 2**10, "M
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Which part of a file: a device of a memory snapshot, a memory space of an XLA dump, a pack of IREE's text."""
+    """Which part of a file: a device of a memory snapshot, a memory space of an XLA dump, a pack of IREE's text.
+
+    ``model`` is the model of a profile of ONNX Runtime, which is read beside it.
+    """
 
     device_index: int | None = None
     memory_space: int | None = None
     pack_index: int | None = None
+    model: Path | None = None
 
-    def only(self, kept: str | None, file: str | None) -> None:
+    def only(self, kept: str | tuple[str, ...] | None, file: str | None) -> None:
         """Refuse parts that a file of this kind does not have."""
-        for name in ("device_index", "memory_space", "pack_index"):
+        for name in ("device_index", "memory_space", "pack_index", "model"):
             value = getattr(self, name)
-            if value is not None and name != kept:
+            if value is not None and name != kept and not (isinstance(kept, tuple) and name in kept):
                 told = f"found {value}; {file or 'the file'} holds no parts of this kind"
                 raise bad_input(told, path=f"--{name.replace('_', '-')}")
 
@@ -63,6 +74,10 @@ def read_problem(path: Path, part: Part | None = None) -> AllocationProblem:
     if is_tflite(path):
         (part or Part()).only(None, str(path))
         return read_tflite(path)
+    if is_executorch(path):
+        part = part or Part()
+        part.only(("memory_space", "pack_index"), str(path))
+        return read_executorch(path, part.memory_space, part.pack_index)
     if is_pickle(path):
         return _of_data(read_plain_pickle(path), str(path), path.stem, part or Part())
     return parse_problem(read_text(path), str(path), path.stem, part)
@@ -90,7 +105,7 @@ def parse_problem(
 
 def read_recording(path: Path, device_index: int | None = None) -> Recording | None:
     """What a memory snapshot says of a device; None where the file is something else."""
-    if is_tflite(path):
+    if is_tflite(path) or is_executorch(path):
         return None
     if is_pickle(path):
         data = read_plain_pickle(path)
@@ -182,13 +197,20 @@ def _of_data(data: Any, file: str | None, name: str, part: Part) -> AllocationPr
     if is_snapshot(data):
         part.only("device_index", file)
         return recording_of(data, file, part.device_index).problem(name)
+    if is_profile(data):
+        part.only(("pack_index", "model"), file)
+        return read_profile(data, file, name, part.model, part.pack_index)
     part.only(None, file)
+    if is_usmp(data):
+        return read_usmp(data, file, name)
     rows = data.get("tensors", data.get("buffers")) if isinstance(data, dict) else data
     if not isinstance(rows, list):
         raise bad_input(
             "expected 'device_traces' of a memory snapshot, or a list 'tensors' or 'buffers'", file=file
         )
-    return AllocationProblem.of([_tensor(row, index, file) for index, row in enumerate(rows)], name)
+    buffers = [_tensor(row, index, file) for index, row in enumerate(rows)]
+    cells = [(cells_of(row, split=False), file, None) for row in rows]
+    return AllocationProblem.of(buffers, name, rules_of(cells, [buffer.id for buffer in buffers]))
 
 
 def _tensor(row: Any, index: int, file: str | None) -> Buffer:

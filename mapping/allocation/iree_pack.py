@@ -12,6 +12,7 @@ The operation is defined in iree/compiler/Dialect/Stream/IR/StreamOps.td (github
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -19,7 +20,7 @@ from hw_configs.problems import InputError, Problem, bad_input
 from hw_configs.whole_number import integer
 from mapping.allocation.problem import AllocationProblem, Buffer
 
-__all__ = ["is_iree", "parse_iree"]
+__all__ = ["is_iree", "parse_iree", "placed_text"]
 
 ALIGNMENT: Final = 64
 _CONSTANT: Final = re.compile(r"\s*(%[\w$.-]+)\s*=\s*arith\.constant\s+([0-9]+)\s*:\s*(?:index|i64|i32)\b")
@@ -53,6 +54,38 @@ def parse_iree(
 
     Raises ``InputError`` where a size is not a constant, a line is not understood, or the choice is open.
     """
+    return AllocationProblem.of(_chosen(text, file, pack_index).buffers, name)
+
+
+def placed_text(
+    text: str, offsets: Sequence[int], file: str | None = None, pack_index: int | None = None
+) -> str:
+    """The text with a pack operation replaced by constants: the bytes of the whole, and the offset of each slice.
+
+    The whole is rounded up to the alignment of slices, as the compiler's own layout does.
+    """
+    pack = _chosen(text, file, pack_index)
+    value = pack.label.rpartition(" ")[2]
+    ends = [offset + buffer.size for offset, buffer in zip(offsets, pack.buffers, strict=True)]
+    whole = -(-max(ends, default=0) // ALIGNMENT) * ALIGNMENT
+    stem = f"%place_{value[1:]}"
+    while f"{stem}_" in text:
+        stem += "d"
+    lines = text.splitlines(keepends=True)
+    begin = pack.line - 1
+    end = next(k for k in range(begin, len(lines)) if lines[k].strip().startswith("})"))
+    indent = lines[begin][: len(lines[begin]) - len(lines[begin].lstrip())]
+    constants = [
+        f"{indent}{stem}_{k} = arith.constant {number} : index\n"
+        for k, number in enumerate([whole, *offsets])
+    ]
+    close = next((k for k in range(end + 1, len(lines)) if lines[k].startswith("}")), len(lines))
+    use = re.compile(re.escape(value) + r"#([0-9]+)(?![\w$.#-])")
+    inside = [use.sub(lambda match: f"{stem}_{match[1]}", line) for line in lines[end + 1 : close]]
+    return "".join([*lines[:begin], *constants, *inside, *lines[close:]])
+
+
+def _chosen(text: str, file: str | None, pack_index: int | None) -> _Pack:
     packs, problems = _packs(text, file)
     if pack_index is None and len(packs) > 1:
         shown = ", ".join(f"{i}: {pack.label} (line {pack.line})" for i, pack in enumerate(packs[:10]))
@@ -62,7 +95,7 @@ def parse_iree(
     chosen = pack_index or 0
     if problems.get(chosen):
         raise InputError(problems[chosen][:_MOST_TOLD])
-    return AllocationProblem.of(packs[chosen].buffers, name)
+    return packs[chosen]
 
 
 def _packs(text: str, file: str | None) -> tuple[list[_Pack], dict[int, list[Problem]]]:

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hw_configs.problems import InputError, Problem
+from mapping.allocation.rules import NO_RULES, Rules
 
 __all__ = ["NO_OFFSET", "AllocationProblem", "Buffer", "Gap", "Span"]
 
@@ -72,7 +73,8 @@ class Span:
 class AllocationProblem:
     """Buffers as arrays of one length n, in the file's order. Build with :meth:`of` or from arrays.
 
-    ``fixed`` and ``hint`` hold -1 where there is none; ``gaps`` has an entry only for a buffer that has gaps.
+    ``fixed`` and ``hint`` hold -1 where there is none; ``gaps`` has an entry only for a buffer that has gaps;
+    ``rules`` are what a plan must obey beside (:class:`mapping.allocation.rules.Rules`).
     Raises ``InputError`` when a figure is out of range; lengths and signs are checked once, here.
     """
 
@@ -85,6 +87,7 @@ class AllocationProblem:
     gaps: Mapping[int, tuple[Gap, ...]] = field(default_factory=dict)
     ids: Sequence[str] = ()
     name: str = ""
+    rules: Rules = NO_RULES
 
     def __post_init__(self) -> None:
         n = len(self.lower)
@@ -98,8 +101,8 @@ class AllocationProblem:
             raise InputError(problems)
 
     @classmethod
-    def of(cls, buffers: Iterable[Buffer], name: str = "") -> AllocationProblem:
-        """The problem of a list of buffers."""
+    def of(cls, buffers: Iterable[Buffer], name: str = "", rules: Rules = NO_RULES) -> AllocationProblem:
+        """The problem of a list of buffers, with rules over their positions in the list."""
         listed = list(buffers)
 
         def column(name: str) -> Ints:
@@ -125,6 +128,7 @@ class AllocationProblem:
             gaps={index: buffer.gaps for index, buffer in enumerate(listed) if buffer.gaps},
             ids=tuple(buffer.id for buffer in listed),
             name=name,
+            rules=rules,
         )
 
     @classmethod
@@ -204,6 +208,7 @@ class AllocationProblem:
             {new: self.gaps[old] for new, old in enumerate(chosen.tolist()) if old in self.gaps},
             [self.ids[i] for i in chosen.tolist()],
             self.name,
+            self.rules.subset(chosen.tolist()) if self.rules else NO_RULES,
         )
 
     def pinned_at(self, fixed: Ints) -> AllocationProblem:
@@ -218,6 +223,7 @@ class AllocationProblem:
             self.gaps,
             self.ids,
             self.name,
+            self.rules,
         )
 
     def _problems(self) -> Iterable[Problem]:
@@ -244,6 +250,9 @@ class AllocationProblem:
             yield Problem(f"the alignments sum to more than {_LARGEST_ALIGNMENTS} bytes", path="alignment")
         for index, gaps in self.gaps.items():
             yield from self._gap_problems(index, gaps)
+        if self.rules:
+            lives = list(zip(self.lower.tolist(), self.upper.tolist(), strict=True))
+            yield from self.rules.problems(self.ids, self.size.tolist(), lives)
 
     def _gap_problems(self, index: int, gaps: tuple[Gap, ...]) -> Iterable[Problem]:
         low, high, size = int(self.lower[index]), int(self.upper[index]), int(self.size[index])

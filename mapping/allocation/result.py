@@ -8,9 +8,18 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["AllocationResult", "Explanation", "Status"]
+__all__ = ["AllocationResult", "Explanation", "Move", "Status"]
 
 Status = Literal["optimal", "feasible", "infeasible", "unknown"]
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """A copy of a buffer (its index) at a time to another offset; at that moment both places are in use."""
+
+    buffer: int
+    time: int
+    offset: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +48,10 @@ class AllocationResult:
     (proved: no plan below the capacity) or "unknown" (no plan within the limits). ``peak_bytes`` and
     ``offsets`` belong to the best plan found, also when it is above the capacity asked for; then the status is
     "unknown" or "infeasible". ``bound_bytes`` is a proven lower bound on the peak of every plan.
+
+    ``moves`` are the copies of a plan that may move buffers. There ``moved_bytes`` is what they copy, and the status
+    speaks of what was asked: the least ``cost`` (peak + bytes moved x their cost, or bytes moved below a capacity),
+    which is "optimal" when it equals ``cost_bound``.
     """
 
     status: Status
@@ -52,6 +65,10 @@ class AllocationResult:
     capacity_bytes: int | None = None
     explanation: Explanation | None = None
     interrupted: bool = False
+    moves: tuple[Move, ...] = ()
+    moved_bytes: int = 0
+    cost: float | None = None
+    cost_bound: float | None = None
 
     @property
     def gap(self) -> float | None:

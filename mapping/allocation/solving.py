@@ -48,6 +48,8 @@ DEFAULT_MAX_NODES: Final = 2_000_000
 _LOCAL_SEARCH_BUFFERS: Final = 4000
 _CHECK_S: Final = 8e-6
 """Seconds that the check of a plan takes for one buffer (measured on 10^5 and 10^6 buffers; only plans time by it)."""
+_LAST_S: Final = 0.5
+"""Seconds that the plan by start gets when the clock has run out before it; a million buffers take about as long."""
 _JOINS: Final = 4
 """Joins per round, of which the one with the fewest blocks is searched."""
 _JOINED_SHARE: Final = 0.9
@@ -78,12 +80,14 @@ def solve(
     engine: Engine = "auto",
     seed: int = 0,
     explain: bool = True,
+    move_cost: float = 0.0,
 ) -> AllocationResult:
     """A plan that keeps below ``capacity`` bytes, or with the least peak when ``capacity`` is None.
 
     Stops at ``time_limit_s`` seconds, at ``max_nodes`` search nodes, or on Ctrl-C, with the best plan so far;
     with neither limit, at :data:`DEFAULT_MAX_NODES`. Every plan returned has passed
-    :func:`mapping.allocation.check.check`. Raises ``InputError`` for an unknown engine or a negative capacity.
+    :func:`mapping.allocation.check.check`. ``move_cost``: what a byte costs that a problem's rules let move, in bytes
+    of peak. Raises ``InputError`` for an unknown engine or a negative capacity.
     """
     if engine not in ENGINES:
         raise bad_input(f"found {engine!r}; expected one of {', '.join(ENGINES)}", path="--engine",
@@ -98,6 +102,10 @@ def solve(
     checking = _CHECK_S * len(problem) if len(problem) > SPARSE_FROM else 0.0
     seconds = None if time_limit_s is None else max(time_limit_s - checking, time_limit_s / 2)
     budget = Budget(seconds, max_nodes)
+    if problem.rules:
+        from mapping.allocation.constrained import solve_with_rules
+
+        return solve_with_rules(problem, capacity, engine, budget, seed, move_cost)
     pins = clashing_pins(problem, capacity)
     if pins is not None:
         return AllocationResult("infeasible", None, 0, None, "pins", 0, budget.elapsed, seed, capacity, pins)
@@ -125,6 +133,10 @@ def solve(
 
 def lower_bound(problem: AllocationProblem) -> int:
     """A proven lower bound on the peak in bytes: the most live bytes at one time, with alignment and pins."""
+    if problem.rules:
+        from mapping.allocation.constrained import least_peak_bound
+
+        return least_peak_bound(problem)
     return max((most_live(component) for component in build_components(problem)), default=0)
 
 
@@ -139,9 +151,13 @@ def _start(component: Component, budget: Budget, seed: int) -> _Part:
     inst = component.instance
     if len(inst.size) > SPARSE_FROM and not component.windowed and not (inst.fixed >= 0).any():
         # The orders by size look at more buffers than fit into every limit; this one is there in any case.
-        offsets = budget.call(
-            pack_by_start, inst.first, inst.last, inst.size, inst.align, True, budget.stop, long=True
-        )
+        args = (inst.first, inst.last, inst.size, inst.align, True)
+        if budget.stop[0] and not budget.interrupted:
+            # Late already, as after long preparation: a moment more is the difference between a plan and a stack.
+            with Budget(_LAST_S, outer=None, watch=None).running() as last:
+                offsets = last.call(pack_by_start, *args, last.stop, long=True)
+        else:
+            offsets = budget.call(pack_by_start, *args, budget.stop, long=True)
         return _Part(
             component, Prober(component, budget, seed), most_live(component), offsets,
             peak_units(component, offsets), "greedy/by start", np.arange(len(inst.size)),

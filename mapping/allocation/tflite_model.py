@@ -10,7 +10,9 @@ The file does not hold what kernels ask for beside their operands when they are 
 output of some operators over an input; neither is part of the problem. Sizes must be known: a tensor of strings, of a
 variant type or with an open dimension is refused, and so are several subgraphs (control flow).
 
-The layout is that of FlatBuffers (tables with a vtable of field offsets), the fields those of ``schema.fbs``
+A plan that the file itself carries (:mod:`mapping.allocation.tflite_plan`) pins its tensors, as the runtime keeps it.
+
+The fields are those of ``schema.fbs``
 (github.com/tensorflow/tensorflow, tensorflow/compiler/mlir/lite/schema).
 """
 
@@ -24,7 +26,9 @@ from pathlib import Path
 from typing import Final
 
 from hw_configs.problems import InputError, Problem, bad_input
+from mapping.allocation.flat_table import FlatTable
 from mapping.allocation.problem import AllocationProblem, Buffer
+from mapping.allocation.tflite_plan import own_offsets
 
 __all__ = ["is_tflite", "parse_tflite", "read_tflite"]
 
@@ -45,58 +49,6 @@ _EXPANDS: Final = (6, 124)
 
 _Operator = tuple[int, Sequence[int], Sequence[int]]
 """Builtin code, tensors read, tensors written."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Table:
-    """A table of a FlatBuffer: its data, and where it begins."""
-
-    data: bytes
-    at: int
-
-    def field(self, number: int) -> int | None:
-        """Where a field stands; None where it is left out and has its default."""
-        (back,) = struct.unpack_from("<i", self.data, self.at)
-        vtable = self.at - back
-        if vtable < 0:
-            raise struct.error("a table without its vtable")
-        (size,) = struct.unpack_from("<H", self.data, vtable)
-        if 4 + 2 * number >= size:
-            return None
-        (offset,) = struct.unpack_from("<H", self.data, vtable + 4 + 2 * number)
-        return self.at + offset if offset else None
-
-    def number(self, field: int, form: str, default: int = 0) -> int:
-        """A scalar field."""
-        at = self.field(field)
-        return default if at is None else int(struct.unpack_from(f"<{form}", self.data, at)[0])
-
-    def vector(self, field: int, width: int) -> tuple[int, int]:
-        """Where the elements of a vector begin, and how many there are; none where it is left out."""
-        at = self.field(field)
-        if at is None:
-            return 0, 0
-        at += struct.unpack_from("<I", self.data, at)[0]
-        (count,) = struct.unpack_from("<I", self.data, at)
-        if at + 4 + count * width > len(self.data):
-            raise struct.error(f"a vector of {count} elements beyond the end")
-        return at + 4, count
-
-    def integers(self, field: int) -> tuple[int, ...]:
-        """A vector of 32-bit integers."""
-        at, count = self.vector(field, 4)
-        return struct.unpack_from(f"<{count}i", self.data, at)
-
-    def tables(self, field: int) -> list[_Table]:
-        """A vector of tables."""
-        at, count = self.vector(field, 4)
-        places = struct.unpack_from(f"<{count}I", self.data, at)
-        return [_Table(self.data, at + 4 * i + place) for i, place in enumerate(places)]
-
-    def text(self, field: int) -> str:
-        """A string, as far as it is one."""
-        at, count = self.vector(field, 1)
-        return self.data[at : at + count].decode("utf-8", "replace")
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +83,7 @@ def read_tflite(path: Path) -> AllocationProblem:
 def parse_tflite(data: bytes, file: str | None = None, name: str = "") -> AllocationProblem:
     """The problem of a model given as bytes."""
     try:
-        model = _Table(data, struct.unpack_from("<I", data, 0)[0])
+        model = FlatTable(data, struct.unpack_from("<I", data, 0)[0])
         subgraphs = model.tables(2)
         if len(subgraphs) != 1:
             told = f"found {len(subgraphs)}; expected one (several are control flow, of no fixed order)"
@@ -142,18 +94,19 @@ def parse_tflite(data: bytes, file: str | None = None, name: str = "") -> Alloca
         codes = [max(code.number(0, "b"), code.number(3, "i")) for code in model.tables(1)]
         operators = [(codes[op.number(0, "I")], op.integers(1), op.integers(2)) for op in graph.tables(3)]
         inputs, outputs = graph.integers(1), graph.integers(2)
+        offsets = own_offsets(model, len(tensors), file)
     except (struct.error, IndexError) as error:
         raise bad_input(f"is not a whole .tflite file: {error}", file=file) from None
     _known(operators, (inputs, outputs), len(tensors), file)
-    return AllocationProblem.of(_buffers(tensors, operators, inputs, outputs, file), name)
+    return AllocationProblem.of(_buffers(tensors, operators, (inputs, outputs), offsets, file), name)
 
 
-def _filled(buffer: _Table) -> bool:
+def _filled(buffer: FlatTable) -> bool:
     """Whether a buffer holds data, in the table or behind it."""
     return buffer.vector(0, 1)[1] > 0 or buffer.number(1, "Q") > 1
 
 
-def _tensor(row: _Table, index: int, filled: Sequence[bool]) -> _Tensor:
+def _tensor(row: FlatTable, index: int, filled: Sequence[bool]) -> _Tensor:
     shape, kind, buffer = row.integers(0), row.number(1, "b"), row.number(2, "I")
     name = f"{index}:{row.text(3)}" if row.text(3) else str(index)
     why = ""
@@ -185,10 +138,11 @@ def _known(
 def _buffers(
     tensors: Sequence[_Tensor],
     operators: Sequence[_Operator],
-    inputs: Sequence[int],
-    outputs: Sequence[int],
+    ends: tuple[Sequence[int], Sequence[int]],
+    offsets: Sequence[int] | None,
     file: str | None,
 ) -> list[Buffer]:
+    inputs, outputs = ends
     end = max(len(operators), 1)
     first: dict[int, int] = {}
     last: dict[int, int] = {}
@@ -225,6 +179,13 @@ def _buffers(
     if problems:
         raise InputError(problems[:_MOST_TOLD])
     return [
-        Buffer(tensors[i].name, first[i], last[i], min(tensors[i].size or 0, _LARGEST + 1), ALIGNMENT)
+        Buffer(
+            tensors[i].name,
+            first[i],
+            last[i],
+            min(tensors[i].size or 0, _LARGEST + 1),
+            ALIGNMENT,
+            None if offsets is None or offsets[i] < 0 else offsets[i],
+        )
         for i in sorted(used, key=lambda i: (first[i], i))
     ]

@@ -19,6 +19,7 @@ from mapping.deadline import Budget
 from mapping.scheduling.baselines import ORDERS, order_named
 from mapping.scheduling.check import check
 from mapping.scheduling.explain import too_small
+from mapping.scheduling.kernels import load_kernels
 from mapping.scheduling.problem import ScheduleProblem
 from mapping.scheduling.result import Schedule, ScheduleResult, Status
 from mapping.scheduling.solving import solve
@@ -49,6 +50,8 @@ def solve_in_banks(
         raise bad_input(
             "banks know no outputs that are written over inputs: leave --in-place out", path="--bank"
         )
+    if time_limit_s is not None:
+        load_kernels()
     budget = Budget(time_limit_s)
     total = sum(bank.capacity for bank in banks)
     stuck = _stuck_operator(problem, banks)

@@ -18,6 +18,7 @@ from hw_configs.system import System
 from mapping.deadline import Budget
 from mapping.scheduling.baselines import BASELINES
 from mapping.scheduling.check import check
+from mapping.scheduling.kernels import load_kernels
 from mapping.scheduling.lowering import scratchpad_of, to_plan
 from mapping.scheduling.problem import ScheduleProblem
 from mapping.scheduling.result import Schedule, ScheduleResult, Status
@@ -54,6 +55,8 @@ def solve_timed(
         raise InfeasibleError(
             f"{node.name!r} has {usable} bytes of scratchpad; {scratchpad_bytes} were asked for"
         )
+    if time_limit_s is not None:
+        load_kernels()
     budget = Budget(time_limit_s)
     least = solve(problem, scratchpad_bytes, time_limit_s=None if time_limit_s is None else time_limit_s / 2)
     if least.schedule is None:

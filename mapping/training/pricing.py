@@ -14,6 +14,7 @@ from hw_configs.system import MemorySpace, Node, System
 from mapping.training.setup import TrainingSetup
 from simulator.cost.model import COST_MODELS, DEFAULT_COST_MODEL, peak_rate
 from simulator.system.costs import CostTable
+from simulator.system.gpu_library import library_of
 from workloads.graph import Operator
 from workloads.operators import KINDS, CollectiveWork, Message
 
@@ -42,7 +43,8 @@ class Prices:
 
     def __post_init__(self) -> None:
         self.devices = _training_devices(self.system)
-        self._table = CostTable(self.system, COST_MODELS.get(self.cost_model))
+        model = COST_MODELS.get(self.cost_model)
+        self._table = CostTable(self.system, model, library=library_of(self.system, model))
 
     @property
     def node(self) -> Node:
@@ -91,7 +93,7 @@ class Prices:
             work = KINDS[kind]
             assert issubclass(work, CollectiveWork | Message)
             op = Operator(kind, work(bytes=size, group=len(group)), (), ())
-            self._groups[key] = self._table.seconds_alone(self._table.rounds(op, group))
+            self._groups[key] = self._table.collective_seconds(op, group)
         return self._groups[key]
 
     def host(self, ranks: int) -> HostPath:

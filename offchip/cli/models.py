@@ -43,6 +43,8 @@ def show_model(
     adapter: Annotated[
         list[str] | None, typer.Option(help="folder of a low-rank adapter; once for each of several")
     ] = None,
+    images: Annotated[int, typer.Option(help="images of each sequence; the vision tower is counted too")] = 0,
+    steps: Annotated[int, typer.Option(help="denoising steps of a diffusion model")] = 1,
     unfused: Annotated[bool, typer.Option("--unfused", help="every step an operator of its own")] = False,
     budgets: Annotated[
         bool, typer.Option("--budgets", help="scratchpad sizes: largest operator (M_R), least peak (M_P)")
@@ -56,7 +58,7 @@ def show_model(
 
     options = WorkloadOptions(
         phase=phase, batch=batch, prompt=prompt, generate=generate, dtype=dtype, fused=not unfused,
-        dims=named_sizes(dim or []), adapters=tuple(adapter or ()),
+        dims=named_sizes(dim or []), adapters=tuple(adapter or ()), images=images, steps=steps,
     )  # fmt: skip
     stored, alone = _stored(model)
     if stored is not None and alone:

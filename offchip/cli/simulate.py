@@ -37,7 +37,6 @@ def simulate(
     unfused: Annotated[
         bool, typer.Option("--unfused", help="every projection an operator of its own")
     ] = False,
-    dim: Annotated[list[str] | None, typer.Option(help="NAME=SIZE of a symbolic ONNX dimension")] = None,
     durations: Annotated[
         str, typer.Option(help="of a recorded trace: measured, or model where the simulator can say")
     ] = "measured",
@@ -47,6 +46,11 @@ def simulate(
     merge_adapters: Annotated[
         bool, typer.Option("--merge-adapters", help="adapters are added into the weights")
     ] = False,
+    dim: Annotated[
+        list[str] | None, typer.Option(help="NAME=SIZE: symbolic ONNX dimensions; height, width, frames")
+    ] = None,
+    images: Annotated[int, typer.Option(help="images of each sequence; the vision tower runs first")] = 0,
+    steps: Annotated[int, typer.Option(help="denoising steps of a diffusion model")] = 1,
     mapper: Annotated[str | None, typer.Option(help="who writes the plan; see 'offchip mappers'")] = None,
     setting: Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE for the mapper")] = None,
     tp: Annotated[int, typer.Option(help="devices that share each operator")] = 1,
@@ -57,7 +61,9 @@ def simulate(
     cost_model: Annotated[
         str, typer.Option(help="what predicts operator times: by-device, roofline, roofline-peak")
     ] = "by-device",
-    collective: Annotated[str, typer.Option(help="auto, ring or tree")] = "auto",
+    collective: Annotated[
+        str, typer.Option(help="auto (the GPU library, else wires), wires, ring or tree")
+    ] = "auto",
     engine: Annotated[
         str,
         typer.Option(help="host time of: none, vllm, sglang, trtllm, gpt-fast, huggingface, llama.cpp"),
@@ -80,8 +86,8 @@ def simulate(
         result = api.simulate(
             model, hw, plan=plan, save_plan=save_plan, advance=bar.advance, watch=record.watch if record else None,
             phase=phase, batch=batch, prompt=prompt, generate=generate, chunk=chunk, dtype=dtype,
-            kv_dtype=kv_dtype, fused=not unfused, dims=dims, adapters=tuple(adapter or ()),
-            merge_adapters=merge_adapters, mapper=mapper, settings=settings, tp=tp, pp=pp,
+            kv_dtype=kv_dtype, fused=not unfused, dims=dims, adapters=tuple(adapter or ()), images=images,
+            merge_adapters=merge_adapters, steps=steps, mapper=mapper, settings=settings, tp=tp, pp=pp,
             microbatches=microbatches, fidelity=fidelity, cost_model=cost_model, collective=collective, engine=engine,
             engine_version=engine_version, durations=durations,
         )  # fmt: skip

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from itertools import accumulate
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypedDict, Unpack
 
-from hw_configs.problems import InfeasibleError, InputError, NoAnswerError, bad_input
+from hw_configs.problems import InfeasibleError, InputError, NoAnswerError, bad_input, nearest
 from hw_configs.shown import Shown, Table
 from hw_configs.typed_fields import wrong_types
 from hw_configs.units import format_quantity
 from offchip.keywords import from_keywords
+from offchip.solving.bank_allocation import BankAllocation, most_live_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from mapping.allocation import AllocationProblem, AllocationResult
-    from mapping.allocation.banks import Bank, BankPlan
+    from mapping.allocation.banks import Bank
 
 __all__ = ["AllocOptions", "Allocation", "BankAllocation", "solve_alloc"]
 
@@ -28,13 +28,17 @@ USUAL_SECONDS: Final = 60.0
 
 @dataclass(frozen=True, slots=True)
 class AllocOptions:
-    """What is asked of an allocation: exactly one of ``capacity``, ``minimize`` and ``bank``.
+    """What is asked of an allocation: ``capacity``, ``minimize``, or memories (``bank``, ``arena``).
 
     ``capacity``: bytes, or a size with its unit. ``bank``: NAME=BYTES[@COST], several memories. ``near``: an earlier
     plan whose offsets are kept where possible. ``engine``: auto, greedy, search or mip. ``max_nodes`` makes the answer
     reproducible. ``device_index`` chooses a device of a memory snapshot, ``memory_space`` one of an XLA dump's,
-    ``pack_index`` a pack of IREE's text.
-    ``out``: a file for the plan as CSV; ``plot``: a picture of the packing.
+    ``pack_index`` a pack of IREE's text, ``model`` the model that a profile of ONNX Runtime is of. ``no_pins`` plans
+    afresh where the file gives offsets. ``alignment`` and ``boundary`` (bytes, or a size with its unit) hold for every
+    buffer. ``arena``: NAME[@COST], memories whose size is a decision; ``objective``: what the cost of a ``bank``
+    counts, ``bytes`` placed there or its ``size``. ``move_cost``: what a moved byte costs in bytes of peak.
+    ``out_format``: the form of ``out`` where its ending does not tell. ``out``: a file for the plan as CSV; ``plot``:
+    a picture of the packing.
     """
 
     capacity: str | int | None = None
@@ -48,6 +52,14 @@ class AllocOptions:
     device_index: int | None = None
     memory_space: int | None = None
     pack_index: int | None = None
+    model: str | Path | None = None
+    no_pins: bool = False
+    alignment: str | int | None = None
+    boundary: str | int | None = None
+    arena: Sequence[str] | None = None
+    objective: str = "bytes"
+    move_cost: float = 0.0
+    out_format: str | None = None
     out: str | Path | None = None
     plot: str | Path | None = None
 
@@ -55,8 +67,15 @@ class AllocOptions:
         problems = wrong_types(self)
         if problems:
             raise InputError(problems)
-        if (self.capacity is not None) + self.minimize + bool(self.bank) != 1:
-            raise bad_input("expected exactly one of --capacity, --minimize and --bank")
+        if (self.capacity is not None) + self.minimize + bool(self.bank or self.arena) != 1:
+            raise bad_input("expected exactly one of --capacity, --minimize, and --bank or --arena")
+        if self.objective not in ("bytes", "size"):
+            raise bad_input(
+                f"found {self.objective!r}; expected bytes or size", path="--objective",
+                suggestion=nearest(self.objective, ("bytes", "size")),
+            )  # fmt: skip
+        if not 0 <= self.move_cost <= 1e9:
+            raise bad_input(f"found {self.move_cost:g}; expected 0 to 1e9", path="--move-cost")
         if self.time_limit is not None and not self.time_limit > 0:
             raise bad_input(f"found {self.time_limit:g}; expected seconds above zero", path="--time-limit")
         if self.max_nodes is not None and self.max_nodes < 1:
@@ -90,6 +109,14 @@ class AllocChoices(TypedDict, total=False):
     device_index: int | None
     memory_space: int | None
     pack_index: int | None
+    model: str | Path | None
+    no_pins: bool
+    alignment: str | int | None
+    boundary: str | int | None
+    arena: Sequence[str] | None
+    objective: str
+    move_cost: float
+    out_format: str | None
     out: str | Path | None
     plot: str | Path | None
 
@@ -110,6 +137,15 @@ class Allocation(Shown):
             return {}
         return {str(self.problem.ids[i]): int(found[i]) for i in range(len(self.problem))}
 
+    def own_peak(self) -> int | None:
+        """The peak of the plan that the file itself brings as hints, where that plan is whole and holds."""
+        from mapping.allocation import check, peak_of
+
+        hints = self.problem.hint.tolist()
+        if not hints or min(hints) < 0 or check(self.problem, hints, limit=1):
+            return None
+        return peak_of(self.problem, hints)
+
     def as_json(self) -> dict[str, Any]:
         """The answer as plain data; offsets by buffer id."""
         problem, result = self.problem, self.result
@@ -128,6 +164,19 @@ class Allocation(Shown):
         }
         if result.offsets is not None:
             answer["offsets"] = {str(problem.ids[i]): int(result.offsets[i]) for i in range(len(problem))}
+        if problem.rules.moves:
+            answer |= {
+                "moves": [
+                    {"id": str(problem.ids[m.buffer]), "time": m.time, "offset": m.offset}
+                    for m in result.moves
+                ],
+                "moved_bytes": result.moved_bytes,
+                "cost": result.cost,
+                "cost_bound": result.cost_bound,
+            }
+        own = self.own_peak()
+        if own is not None:
+            answer["peak_of_the_file"] = own
         why = result.explanation
         if why is not None:
             answer["explanation"] = {
@@ -156,6 +205,14 @@ class Allocation(Shown):
             ("gap", "-" if result.gap is None else f"{100 * result.gap:.3f} %"),
             ("engine", f"{result.engine}, {result.nodes} nodes, {result.seconds:.3g} s, seed {result.seed}"),
         ]
+        if problem.rules.moves and result.offsets is not None:
+            lines.append(("moved", f"{size(result.moved_bytes)} in {len(result.moves)} moves"))
+            if result.cost is not None:
+                label = "cost of peak and moves" if result.capacity_bytes is None else "least bytes moved"
+                lines.append((label, f"{result.cost:g}, lower bound {result.cost_bound:g}"))
+        own = self.own_peak()
+        if own is not None:
+            lines.append(("peak of the file's own plan", size(own)))
         proof = Table(f"solve alloc {self.title}", ("", ""), tuple(lines))
         if result.status not in ("optimal", "feasible") or result.offsets is None:
             return (proof,)
@@ -177,7 +234,13 @@ class Allocation(Shown):
             if len(problem) > SHOWN_ROWS
             else ""
         )
-        return (proof, Table(f"plan{shown}", ("id", "lower", "upper", "size", "offset"), tuple(rows)))
+        plan = Table(f"plan{shown}", ("id", "lower", "upper", "size", "offset"), tuple(rows))
+        if not result.moves:
+            return (proof, plan)
+        moves = tuple(
+            (problem.ids[move.buffer], move.time, move.offset) for move in result.moves[:SHOWN_ROWS]
+        )
+        return (proof, plan, Table("moves", ("id", "at time", "to offset"), moves))
 
     def insist(self) -> None:
         """Raise ``InfeasibleError`` or ``NoAnswerError`` where there is no plan as asked for."""
@@ -202,52 +265,12 @@ class Allocation(Shown):
             )
 
 
-@dataclass(frozen=True)
-class BankAllocation(Shown):
-    """A plan over several memories, with its cost and the bound on it."""
-
-    problem: AllocationProblem
-    banks: tuple[Bank, ...]
-    plan: BankPlan
-
-    def rows(self) -> tuple[tuple[str, str, int, int], ...]:
-        """Buffer, bank, offset and bytes of each buffer."""
-        p, plan = self.problem, self.plan
-        return tuple(
-            (str(p.ids[i]), self.banks[plan.bank[i]].name, int(plan.offsets[i]), int(p.size[i]))
-            for i in range(len(p))
-        )
-
-    def as_json(self) -> dict[str, Any]:
-        """The answer as plain data."""
-        peaks = self.plan.peaks(list(self.banks))
-        return {
-            "status": self.plan.status,
-            "cost": self.plan.cost,
-            "bound": self.plan.bound,
-            "banks": {bank.name: {"capacity": bank.capacity, "peak": peak} for bank, peak in peaks},
-            "placement": {name: {"bank": bank, "offset": offset} for name, bank, offset, _ in self.rows()},
-        }
-
-    def shown_tables(self) -> tuple[Table, ...]:
-        """The banks, and the plan's first rows."""
-        plan = self.plan
-        title = f"banks: {plan.status}, cost {plan.cost:g}, lower bound {plan.bound:g}"
-        peaks = tuple((b.name, b.capacity, peak, b.cost_per_byte) for b, peak in plan.peaks(list(self.banks)))
-        return (
-            Table(title, ("bank", "capacity", "peak", "cost per byte"), peaks),
-            Table("plan", ("id", "bank", "offset", "size"), self.rows()[:SHOWN_ROWS]),
-        )
-
-    def insist(self) -> None:
-        """There is a plan, or there would be no answer."""
-
-
 def solve_alloc(buffers: str | Path, **options: Unpack[AllocChoices]) -> Allocation | BankAllocation:
     """Give every buffer an address, below a capacity or with the least peak, and say what was proved.
 
     ``buffers`` is a MiniMalloc CSV, a malloc/free trace, a PyTorch memory snapshot, an XLA dump, a TensorFlow Lite
-    model, IREE's text before its slices are laid out, or an arena plan;
+    model, IREE's text before its slices are laid out, an ExecuTorch programme, a profile of ONNX Runtime, TVM's buffer
+    infos, or an arena plan;
     options are the fields of :class:`AllocOptions`. An answer without a plan says so in its status;
     :meth:`Allocation.insist` raises for it.
     Raises ``InputError`` for bad input.
@@ -257,9 +280,14 @@ def solve_alloc(buffers: str | Path, **options: Unpack[AllocChoices]) -> Allocat
 
     chosen = from_keywords(AllocOptions, options)
     limit = None if chosen.capacity is None else _limit(str(chosen.capacity))
-    problem = read_problem(Path(buffers), Part(chosen.device_index, chosen.memory_space, chosen.pack_index))
-    if chosen.bank:
-        return _in_banks(problem, chosen)
+    part = Part(chosen.device_index, chosen.memory_space, chosen.pack_index, _path(chosen.model))
+    problem = _with_wishes(read_problem(Path(buffers), part), chosen)
+    if chosen.out is not None:
+        from mapping.allocation.plan_forms import form_of
+
+        form_of(Path(chosen.out), chosen.out_format, Path(buffers))
+    if chosen.bank or chosen.arena:
+        return _in_banks(problem, chosen, Path(buffers))
     if chosen.near is not None:
         from mapping.allocation.replan import replan
 
@@ -270,17 +298,43 @@ def solve_alloc(buffers: str | Path, **options: Unpack[AllocChoices]) -> Allocat
     else:
         result = solve(
             problem, limit, time_limit_s=chosen.seconds, max_nodes=chosen.max_nodes,
-            engine=chosen.engine, seed=chosen.seed,  # type: ignore[arg-type]
+            engine=chosen.engine, seed=chosen.seed, move_cost=chosen.move_cost,  # type: ignore[arg-type]
         )  # fmt: skip
     if result.status in ("optimal", "feasible") and result.offsets is not None:
-        _write(problem, result, chosen)
+        _write(problem, result, chosen, Path(buffers))
     return Allocation(Path(buffers).name, problem, result, tuple(_spills(problem, result)))
 
 
-def _in_banks(problem: AllocationProblem, chosen: AllocOptions) -> BankAllocation:
-    from mapping.allocation.banks import parse_bank, solve_banks
+def _path(text: str | Path | None) -> Path | None:
+    return None if text is None else Path(text)
 
-    banks = [parse_bank(text) for text in chosen.bank or ()]
+
+def _with_wishes(problem: AllocationProblem, chosen: AllocOptions) -> AllocationProblem:
+    """What holds for every buffer: alignment, boundary, and that no offset of the file is kept."""
+    from mapping.allocation.wishes import aligned, unpinned, within_boundary
+
+    if chosen.no_pins:
+        problem = unpinned(problem)
+    if chosen.alignment is not None:
+        problem = aligned(problem, _limit(str(chosen.alignment), "--alignment", 1))
+    if chosen.boundary is not None:
+        problem = within_boundary(problem, _limit(str(chosen.boundary), "--boundary", 1))
+    if chosen.near is not None and problem.rules.moves:
+        raise bad_input("buffers that move have several places; an earlier plan has one", path="--near")
+    if chosen.move_cost > 0 and not problem.rules.moves:
+        raise bad_input("no buffer may move; expected a column 'moves'", path="--move-cost")
+    return problem
+
+
+def _in_banks(problem: AllocationProblem, chosen: AllocOptions, source: Path) -> BankAllocation:
+    from mapping.allocation.banks import parse_arena, parse_bank, solve_banks
+
+    banks = [parse_bank(text, problem.rules.pools) for text in chosen.bank or ()]
+    if chosen.objective == "size":
+        banks = [replace(bank, cost_per_byte=0.0, cost_per_size_byte=bank.cost_per_byte) for bank in banks]
+    banks += [parse_arena(text) for text in chosen.arena or ()]
+    if chosen.near is not None:
+        raise bad_input("an earlier plan is kept in one arena only; found --bank or --arena", path="--near")
     plan = solve_banks(
         problem, banks, time_limit_s=chosen.seconds, max_nodes=chosen.max_nodes, seed=chosen.seed
     )
@@ -289,10 +343,12 @@ def _in_banks(problem: AllocationProblem, chosen: AllocOptions) -> BankAllocatio
         raise NoAnswerError("no assignment of the buffers to the banks was found; none was excluded")
     found = BankAllocation(problem, tuple(banks), plan)
     if chosen.out is not None:
-        from mapping.allocation.csv_format import write_text
+        from mapping.allocation.plan_forms import Plan, write_plan
 
-        lines = "".join(f"{a},{b},{c},{d}\n" for a, b, c, d in found.rows())
-        write_text(Path(chosen.out), "id,bank,offset,size\n" + lines)
+        names = tuple(banks[b].name for b in plan.bank)
+        write_plan(
+            Path(chosen.out), chosen.out_format, Plan(problem, tuple(plan.offsets.tolist()), names), source
+        )
     return found
 
 
@@ -321,25 +377,16 @@ def _insist_on_room(problem: AllocationProblem, banks: Sequence[Bank], chosen: A
         if int(problem.size[i]) > largest and problem.spans(i):
             needs = f"buffer {problem.ids[i]!r} has {int(problem.size[i])} bytes"
             raise InfeasibleError(f"infeasible (proved): {needs}, the largest bank {largest}")
-    most, together = _most_live(problem), sum(bank.capacity for bank in banks)
+    if problem.rules.alias or problem.rules.inside or problem.rules.shared:
+        return  # what shares bytes does not count once each
+    most, together = most_live_bytes(problem), sum(bank.capacity for bank in banks)
     if most > together:
         raise InfeasibleError(
             f"infeasible (proved): {most} bytes are live at once, all banks together have {together}"
         )
 
 
-def _most_live(problem: AllocationProblem) -> int:
-    """Most bytes in use at once, whatever their addresses."""
-    change: dict[int, int] = {}
-    for i in range(len(problem)):
-        for span in problem.spans(i):
-            height = span.window_upper - span.window_lower
-            change[span.lower] = change.get(span.lower, 0) + height
-            change[span.upper] = change.get(span.upper, 0) - height
-    return max(accumulate(change[time] for time in sorted(change)), default=0)
-
-
-def _limit(text: str) -> int:
+def _limit(text: str, option: str = "--capacity", least: int = 0) -> int:
     from hw_configs.units import UnitError, parse_quantity
     from hw_configs.whole_number import is_whole
 
@@ -349,9 +396,9 @@ def _limit(text: str) -> int:
             int(plain) if is_whole(plain[plain[:1] in ("+", "-") :]) else int(parse_quantity(text, "size"))
         )
     except (UnitError, ValueError) as error:
-        raise bad_input(str(error), path="--capacity") from None
-    if not 0 <= value <= 2**60:
-        raise bad_input(f"found {value}; expected 0 to 2**60 bytes", path="--capacity")
+        raise bad_input(str(error), path=option) from None
+    if not least <= value <= 2**60:
+        raise bad_input(f"found {value}; expected {least} to 2**60 bytes", path=option)
     return value
 
 
@@ -365,7 +412,8 @@ def _earlier(path: Path) -> dict[str, int]:
 
 
 def _spills(problem: AllocationProblem, result: AllocationResult) -> list[dict[str, Any]]:
-    if result.status != "infeasible" or result.capacity_bytes is None:
+    # What may share bytes does not count once each, so that spilling by live bytes would mislead.
+    if result.status != "infeasible" or result.capacity_bytes is None or problem.rules:
         return []
     from mapping.allocation.spill import suggest_spills
 
@@ -375,13 +423,31 @@ def _spills(problem: AllocationProblem, result: AllocationResult) -> list[dict[s
     ]
 
 
-def _write(problem: AllocationProblem, result: AllocationResult, chosen: AllocOptions) -> None:
+def _write(problem: AllocationProblem, result: AllocationResult, chosen: AllocOptions, source: Path) -> None:
     assert result.offsets is not None
     if chosen.out is not None:
-        from mapping.allocation.csv_format import to_csv, write_text
+        from mapping.allocation.plan_forms import Plan, write_plan
 
-        write_text(Path(chosen.out), to_csv(problem, result.offsets.tolist()))
+        plan = Plan(problem, tuple(result.offsets.tolist()), (), result.moves, chosen.pack_index)
+        write_plan(Path(chosen.out), chosen.out_format, plan, source)
     if chosen.plot is not None:
         from mapping.allocation.picture import draw
 
-        draw(problem, result.offsets.tolist(), Path(chosen.plot), capacity=result.capacity_bytes)
+        shown, offsets = _as_placed(problem, result)
+        draw(shown, offsets, Path(chosen.plot), capacity=result.capacity_bytes)
+
+
+def _as_placed(problem: AllocationProblem, result: AllocationResult) -> tuple[AllocationProblem, list[int]]:
+    """What a picture shows: each place of a buffer that moves as a buffer of its own."""
+    from mapping.allocation import AllocationProblem, Buffer
+    from mapping.allocation.check_rules import places_of
+
+    assert result.offsets is not None
+    offsets = result.offsets.tolist()
+    if not result.moves:
+        return problem, offsets
+    rows = [
+        (i, place) for i in range(len(problem)) for place in places_of(problem, i, offsets[i], result.moves)
+    ]
+    parts = [Buffer(str(problem.ids[i]), begin, end, high - low) for i, (begin, end, low, high) in rows]
+    return AllocationProblem.of(parts, problem.name), [place[2] for _, place in rows]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,7 @@ from workloads.workload import WorkloadOptions
 
 if TYPE_CHECKING:
     from mapping.scheduling import ScheduleProblem, ScheduleResult
+    from mapping.scheduling.baselines import Baseline
     from workloads.graph import Graph
 
 __all__ = ["ScheduleOptions", "ScheduleSolution", "solve_schedule"]
@@ -232,7 +234,7 @@ def solve_schedule(
     problem = problem_from_graph(graph, chosen.weights, str(model), in_place=chosen.in_place)  # type: ignore[arg-type]
     with progress("scheduling", 0):
         result = _solve(problem, graph, size, chosen)
-    rows = tuple(_baselines(problem, size)) if chosen.compare else None
+    rows = tuple(_baselines(problem, size, chosen.time_limit)) if chosen.compare else None
     if result.schedule is not None:
         _write(problem, result, chosen)
     return ScheduleSolution(problem, result, rows)
@@ -300,11 +302,15 @@ def _size(text: str | None, bank: list[str] | None, hw: str | None) -> int:
 
 
 def _solve(problem: ScheduleProblem, graph: Graph, size: int, chosen: ScheduleOptions) -> ScheduleResult:
-    from mapping.scheduling import BASELINES, solve
+    from mapping.scheduling import BASELINES, ScheduleResult, solve
 
     seconds = None if chosen.max_states else chosen.time_limit
     if chosen.method in BASELINES:
-        return BASELINES[chosen.method](problem, size)
+        found = _within(seconds, BASELINES[chosen.method], problem, size)
+        return found or ScheduleResult(
+            "unknown", "baseline", chosen.method, size, None, None, 0, None, chosen.time_limit,
+            explanation=f"the baseline did not end within {chosen.time_limit:g} s (--time-limit)",
+        )  # fmt: skip
     if chosen.objective == "time":
         from hw_configs.library import load_system
         from mapping.scheduling.timed import solve_timed
@@ -325,15 +331,31 @@ def _solve(problem: ScheduleProblem, graph: Graph, size: int, chosen: ScheduleOp
     )  # fmt: skip
 
 
-def _baselines(problem: ScheduleProblem, size: int) -> list[tuple[Any, ...]]:
+def _within(
+    seconds: float | None, run: Baseline, problem: ScheduleProblem, size: int
+) -> ScheduleResult | None:
+    """What a baseline gives within so many seconds, None where it does not end."""
+    from mapping.deadline import Budget, OutOfTimeError
+    from mapping.scheduling.kernels import load_kernels
+
+    load_kernels(addresses_alone=True)
+    found: ScheduleResult | None = None
+    with Budget(seconds).running(), contextlib.suppress(OutOfTimeError):
+        found = run(problem, size)
+    return found
+
+
+def _baselines(problem: ScheduleProblem, size: int, seconds: float) -> list[tuple[Any, ...]]:
+    """Name, cost, transfers and peak of each; those that do not end have none."""
     from mapping.scheduling import BASELINES
 
     if size < problem.least_budget:
         return []
     rows: list[tuple[Any, ...]] = []
     for name, run in BASELINES.items():
-        found = run(problem, size)
-        rows.append((name, found.cost_bytes, found.transfer_count, found.peak_bytes))
+        found = _within(seconds / len(BASELINES), run, problem, size)
+        known = (None,) * 3 if found is None else (found.cost_bytes, found.transfer_count, found.peak_bytes)
+        rows.append((name, *known))
     return rows
 
 

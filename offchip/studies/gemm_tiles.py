@@ -17,7 +17,8 @@ from offchip.studies.study import Claim, Figure, Outcome, Study, StudyTable, com
 from simulator.gpu import gemm
 from simulator.gpu.constants import shipped_constants
 from simulator.gpu.model import GPU
-from simulator.gpu.rows import Request, gemm_line
+from simulator.gpu.request import Request
+from simulator.gpu.rows import gemm_line
 from workloads.graph import Operator
 from workloads.operators import Product
 

@@ -16,7 +16,7 @@ import csv
 import fnmatch
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Final
@@ -27,7 +27,7 @@ from hw_configs.system import System
 from offchip.validation import eager_steps
 from offchip.validation.reference_gpu import machine_of
 from offchip.validation.registry import Options, RowResult
-from simulator.serving.host_time import measured_as
+from simulator.serving.host_time import NO_ENGINE, measured_as
 from workloads import models
 
 __all__ = ["ENGINES", "MODELS", "Step", "figures_of", "run_end_to_end", "step_of"]
@@ -53,11 +53,14 @@ MODELS: Final = {
 class Engine:
     """A serving engine: the cost model for its kernels, and its host's milliseconds per layer and sequence.
 
-    The time is the one constant per engine that whole models may set; ``calibration/fit_host.py`` fits it.
+    The time is the one constant per engine that whole models may set; ``calibration/fit_host.py`` fits it. ``name`` and
+    ``version`` say whose all-reduce runs, as ``simulate --engine`` takes them.
     """
 
     cost_model: str
     host_ms: float
+    name: str = NO_ENGINE
+    version: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,15 +83,15 @@ def _host_ms(engine: str) -> float:
 
 
 ENGINES: Final = {
-    name: Engine(cost_model, _host_ms(name))
-    for name, cost_model in (
-        ("vllm (modified; splitwise paper)", "by-device-eager"),
-        ("vllm", "by-device"),
-        ("tensorrt-llm", "by-device"),
+    name: Engine(cost_model, _host_ms(name), engine, version)
+    for name, cost_model, engine, version in (
+        ("vllm (modified; splitwise paper)", "by-device-eager", "vllm", "0.2"),
+        ("vllm", "by-device", "vllm", "0.5"),
+        ("tensorrt-llm", "by-device", "trtllm", "0.10"),
     )
 }
 """Engines by the sources' names, lower case. The engine of 2023 launches kernels one by one."""
-NO_ENGINE: Final = Engine("by-device", 0.0)
+DEVICES_ALONE: Final = Engine("by-device", 0.0)
 FIGURES: Final = ("prefill_ms", "decode_ms_per_token", "e2e_ms", "throughput_tok_s")
 OK_WITHIN: Final = 0.20
 
@@ -134,14 +137,14 @@ def _predict(row: Mapping[str, str], where: str, options: Options) -> tuple[dict
         batch, tokens = (int(_number(row[name], where, name)) for name in ("batch", "input_tokens"))
         seconds, note = eager_steps.predict_step(row, batch, tokens)
         return ({} if seconds is None else {"e2e_ms": seconds * 1e3}), note
-    engine = ENGINES.get(row.get("framework", "").lower(), NO_ENGINE)
-    step = step_of(row, where, options.cost_model or engine.cost_model)
+    engine = ENGINES.get(row.get("framework", "").lower(), DEVICES_ALONE)
+    step = step_of(row, where, replace(engine, cost_model=options.cost_model or engine.cost_model))
     if isinstance(step, str):
         return {}, step
     return figures_of(step, engine.host_ms), step.note
 
 
-def step_of(row: Mapping[str, str], where: str, cost_model: str) -> Step | str:
+def step_of(row: Mapping[str, str], where: str, engine: Engine) -> Step | str:
     """Device times of a row of inference, or why it has no scenario; ``InputError`` for cells that are no numbers."""
     if row["kind"] != "inference":
         return f"no scenario for {row['kind']!r}"
@@ -156,8 +159,8 @@ def step_of(row: Mapping[str, str], where: str, cost_model: str) -> Step | str:
         return f"no system for {devices} x {row['hardware']!r}"
     output = int(_number(row.get("output_tokens") or "1", where, "output_tokens"))
     return Step(
-        _seconds(model, machine.name, devices, "prefill", batch, prompt, cost_model),
-        _seconds(model, machine.name, devices, "decode", batch, prompt + output // 2, cost_model),
+        _seconds(model, machine.name, devices, "prefill", batch, prompt, engine),
+        _seconds(model, machine.name, devices, "decode", batch, prompt + output // 2, engine),
         _layers(model), batch, prompt, output, f"{model} on {devices} devices of {machine.name}",
     )  # fmt: skip
 
@@ -177,15 +180,16 @@ def figures_of(step: Step, host_ms: float) -> dict[str, float]:
 
 @cache
 def _seconds(
-    model: str, system: str, devices: int, phase: str, batch: int, tokens: int, cost_model: str
+    model: str, system: str, devices: int, phase: str, batch: int, tokens: int, engine: Engine
 ) -> float:
+    """Seconds of the devices, and of the engine's own all-reduce between them."""
     from offchip.api import simulate
 
     done = simulate(
         model, _machine(system), phase=phase, batch=batch, prompt=tokens, tp=devices, fidelity="analytic",
-        cost_model=cost_model,
+        cost_model=engine.cost_model, engine=engine.name, engine_version=engine.version,
     )  # fmt: skip
-    return done.phases[0].seconds
+    return done.phases[0].seconds - done.phases[0].host_added_s
 
 
 @cache

@@ -6,12 +6,10 @@ from offchip.validation.collective_rows import wire_of
 from simulator.gpu.collective import KINDS, WIRES
 from simulator.gpu.constants import Constants
 from simulator.gpu.sheet import GpuSheet
+from simulator.system.gpu_library import PCIE_PORT
 from workloads.operator_table import TableRow
 
-__all__ = ["PCIE_PORT", "collective_line"]
-
-PCIE_PORT = 64e9
-"""Bytes per second and direction of the fastest PCIe port here; a GPU's wire is NVLink when it is faster."""
+__all__ = ["collective_line"]
 
 SOCKET_SHARE = 0.25
 """Bandwidth between the sockets of a PCIe box over that of one port, before what protocols take: rows of 4 and 8 L40S

@@ -23,7 +23,8 @@ from simulator.cost.roofline import COMMUNICATION_KINDS
 from simulator.gpu import collective
 from simulator.gpu.lowering import lowered
 from simulator.gpu.model import GpuModel
-from simulator.gpu.rows import Prediction, Request, predict
+from simulator.gpu.request import Prediction, Request
+from simulator.gpu.rows import predict
 from workloads.graph import Operator
 from workloads.operator_table import TableRow
 

@@ -21,6 +21,7 @@ from hw_configs.problems import bad_input, nearest
 __all__ = [
     "ALGORITHMS",
     "AUTO",
+    "BARE_WIRES",
     "CHOICES",
     "COLLECTIVE_KINDS",
     "Algorithm",
@@ -32,8 +33,10 @@ __all__ = [
 Algorithm = Literal["ring", "tree"]
 ALGORITHMS: Final = ("ring", "tree")
 AUTO: Final = "auto"
-"""What a user may ask for instead of an algorithm: the one that is faster for a size and its ranks."""
-CHOICES: Final = (AUTO, *ALGORITHMS)
+"""What a user may ask for instead of an algorithm: what the ranks' library does, on bare wires the faster algorithm."""
+BARE_WIRES: Final = "wires"
+"""The faster algorithm for a size and its ranks, on bare wires everywhere."""
+CHOICES: Final = (AUTO, BARE_WIRES, *ALGORITHMS)
 COLLECTIVE_KINDS: Final = (
     "all_reduce",
     "all_gather",

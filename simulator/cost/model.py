@@ -19,8 +19,9 @@ from hw_configs.problems import bad_input
 from hw_configs.registry import Registry
 from hw_configs.system import MemorySpace, Node
 from simulator.counters import Usage
+from workloads.dtypes import BITS
 from workloads.graph import Operator
-from workloads.operators import KINDS
+from workloads.operators import KINDS, Attention
 
 __all__ = [
     "COST_MODELS",
@@ -31,10 +32,12 @@ __all__ = [
     "arithmetic_joules",
     "by_name",
     "energy_per_operation",
+    "operator_rate",
     "peak_rate",
     "rate_among",
     "roof_seconds",
     "runs_as",
+    "wider_type",
 ]
 
 
@@ -173,6 +176,34 @@ def peak_rate(compute: Compute, kind: str, dtype: str) -> float:
     return rate
 
 
+def operator_rate(compute: Compute, operator: Operator) -> float:
+    """Dense peak operations per second of an operator, in the quickest type that its arithmetic may take.
+
+    Attention over a narrower cache may compute in the cache's type.
+    """
+    rate = peak_rate(compute, operator.kind, operator.dtype)
+    cache = operator.work.kv_dtype if isinstance(operator.work, Attention) else ""
+    if cache and BITS[cache] < BITS[operator.dtype]:
+        rate = max(rate, peak_rate(compute, operator.kind, cache))
+    return rate
+
+
+def wider_type(compute: Compute, operator: Operator) -> str:
+    """The wider type at whose rate the products of an operator run on a device that has none for their own; else "".
+
+    >>> from hw_configs.library import load_device
+    >>> from workloads.operators import Product
+    >>> product = Operator("x", Product(m=1, n=1, k=1), (), (), dtype="nvfp4")
+    >>> wider_type(load_device("h100-sxm").compute, product), wider_type(load_device("b200").compute, product)
+    ('fp8', '')
+    """
+    if operator.kind not in MATRIX_KINDS or operator.dtype not in BITS:
+        return ""
+    vector, matrix = by_name(compute.vector), by_name(compute.matrix)
+    served, _ = served_as(vector, matrix, by_name(compute.relative_rates), operator.dtype)
+    return served if BITS[served] > BITS[operator.dtype] else ""
+
+
 def energy_per_operation(compute: Compute, dtype: str) -> float:
     """J of one operation at an element type; 0 where the device states none that serves it."""
     energies = by_name(compute.energy_per_operation)
@@ -188,7 +219,7 @@ def roof_seconds(operator: Operator, compute: Compute, memory: MemorySpace) -> t
     """Least compute and memory time by data sheet: no model may predict less than the larger of the two."""
     arithmetic = 0.0
     if operator.flops:
-        arithmetic = operator.flops / peak_rate(compute, operator.kind, operator.dtype)
+        arithmetic = operator.flops / operator_rate(compute, operator)
     return arithmetic, memory.traffic_seconds(operator.read_bytes, operator.write_bytes)
 
 

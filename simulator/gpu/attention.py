@@ -41,7 +41,7 @@ COLUMNS: Final = (
     "j_flop", "j_byte", "page", "latent", "calibration", "query_tile", "grouped_query_tile", "key_block",
     "instruction_rows", "blocks_at_once", "overlaps_exponentials", "splits_only_groups", "exponentials_per_clock",
     "l2_bytes_per_clock", "shared_bytes_per_clock", "cache_bytes", "windowed", "splits_keys", "shared_bytes",
-    "quantises", "packs_groups",
+    "quantises", "packs_groups", "sink",
 )  # fmt: skip
 """Inputs of a row. ``cache_write``: whether new keys and values are written to a paged cache. ``warm``:
 whether the same cache was read just before (a benchmark's repetitions). ``window``: keys a query sees at most,
@@ -52,8 +52,9 @@ architecture and its kernel (:mod:`hw_configs.gpu_architecture`); ``blocks_at_on
 ``bytes`` are those of an element that is computed with, ``cache_bytes`` of one in the cache, which is widened on
 its way to the matrix unit. ``windowed``: whether the layer has a window, longer than the keys or not. ``splits_keys``:
 whether decoding divides the keys of a sequence. ``quantises``: whether new queries, keys and values are first made
-narrow, by kernels of their own. ``packs_groups``: whether query heads of a KV head share tiles in prefill too."""
-B, HQ, HK, D, DV, Q, KV, CAUSAL, WIN, EB, SMS, CLK, RATE, BW, L2, SPLIT, WRITE, WARM, DECODE, TDP, IDLE, JF, JB, PAGE, LATENT, CALIBRATION, QTILE, GQTILE, KEYS, IROWS, ATONCE, OVERLAPS, GROUPED, EXP, L2RATE, SHARED, CB, WINDOWED, SPLITS, SMEM, QUANTISES, PACKS = range(42)  # fmt: skip  # noqa: E501
+narrow, by kernels of their own. ``packs_groups``: whether query heads of a KV head share tiles in prefill too.
+``sink``: whether a learned logit per head joins each query's sum."""
+B, HQ, HK, D, DV, Q, KV, CAUSAL, WIN, EB, SMS, CLK, RATE, BW, L2, SPLIT, WRITE, WARM, DECODE, TDP, IDLE, JF, JB, PAGE, LATENT, CALIBRATION, QTILE, GQTILE, KEYS, IROWS, ATONCE, OVERLAPS, GROUPED, EXP, L2RATE, SHARED, CB, WINDOWED, SPLITS, SMEM, QUANTISES, PACKS, SINK = range(43)  # fmt: skip  # noqa: E501
 _PER_KERNEL: Final = ("tile_cycles", "block_cycles", "softmax", "energy")
 CONSTANTS: Final = (
     *(f"{name}_{kernel}" for name in _PER_KERNEL for kernel in KERNELS),
@@ -127,6 +128,9 @@ def attention_rows(rows: Array, constants: Array, out: Array) -> None:
         exponent = query_tile * keys / f[EXP] * x[SOFTMAX + own]
         p = x[ASYNC] if f[OVERLAPS] > 0 else x[SERIAL]
         work = ((matrix + feed) ** p + exponent**p) ** (1 / p) / clk
+        if f[SINK] > 0:
+            # One exponential more for every query of a tile, when its keys are done.
+            fill += query_tile / f[EXP] * x[SOFTMAX + own] / clk
         blocks = np.ceil(kv / keys)
         mean = blocks
         turns = np.ceil(query_rows / query_tile)

@@ -18,7 +18,8 @@ from simulator.cost.model import OperatorCost, arithmetic_joules, roof_seconds
 from simulator.cost.roofline import COMMUNICATION_KINDS
 from simulator.gpu.constants import Constants, Setup, shipped_constants
 from simulator.gpu.lowering import lowered
-from simulator.gpu.rows import Prediction, Request, predict
+from simulator.gpu.request import Prediction, Request
+from simulator.gpu.rows import predict
 from simulator.gpu.sheet import GpuSheet, gpu_sheet
 from simulator.gpu.simulated_l2 import with_simulated_l2
 from workloads.graph import Operator

@@ -1,29 +1,42 @@
 """Tables of operators become arrays, one per family, and the kernels price them in one call each.
 
-An operator says what it is through the typed fields of its kind (:mod:`workloads.operators`). The setup says
-how it was measured: what was in the caches, which generation of library ran, what is timed beside the kernel.
+Lines of attention and of products per expert stand in files of their own.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hw_configs.gpu_architecture import AttentionKernel
 from simulator.gpu import attention, gemm, grouped, linear_attention, memory_bound
+from simulator.gpu.attention_lines import (
+    attention_kernel_of,
+    attention_line,
+    convolution_line,
+    linear_kernel,
+    linear_line,
+)
 from simulator.gpu.constants import Constants, Setup
-from simulator.gpu.power import operation_joules
-from simulator.gpu.sheet import GpuSheet, contiguous, expanded
-from workloads.dtypes import BITS
-from workloads.expert_load import row_quantiles
+from simulator.gpu.expert_lines import grouped_constants, grouped_line, wider_products
+from simulator.gpu.request import (
+    ATTENTION_FAMILIES,
+    OWN_SCALES,
+    PRODUCTS,
+    Prediction,
+    Request,
+    attention_of,
+    family_of,
+    flop_joules,
+    size,
+    stored_width,
+)
+from simulator.gpu.sheet import contiguous
 from workloads.graph import Operator
 from workloads.operators import (
     Activation,
-    Attention,
     Convolution,
     GroupedProduct,
     LinearAttention,
@@ -33,27 +46,13 @@ from workloads.operators import (
     Rows,
 )
 
-__all__ = ["FAMILIES", "Prediction", "Request", "family_of", "predict"]
+__all__ = ["gemm_line", "launch_key", "lookup", "memory_line", "predict"]
 
 Array = NDArray[np.float64]
-ATTENTION_FAMILIES: Final = ("attention_decode", "attention_prefill", "latent_decode", "latent_prefill")
-FAMILIES: Final = (
-    "tensor16", "widened", "tensor8", "integer8", "tensor4", "simt32", *ATTENTION_FAMILIES, "linear_attention",
-    "short_convolution", "memory_bound",
-)  # fmt: skip
-PRODUCTS: Final = frozenset({"tensor16", "widened", "tensor8", "integer8", "tensor4", "simt32"})
-"""Families that the kernel of products prices. ``widened``: weights are stored narrower than 16-bit arithmetic."""
+
 BOUNDS: Final = ("compute", "memory", "l2", "latency")
 ATTENTION_BOUNDS: Final = ("compute", "memory", "exp units", "latency")
 MEMORY_BOUNDS: Final = ("compute", "memory", "l2", "latency")
-NARROW_FAMILY: Final = {
-    "fp8": "tensor8", "mxfp8": "tensor8", "int8": "integer8", "uint8": "integer8", "int4": "integer8",
-    "fp4": "tensor4", "mxfp4": "tensor4", "nvfp4": "tensor4",
-}  # fmt: skip
-"""The family of products whose arithmetic is narrower than 16 bits."""
-OWN_SCALES: Final = frozenset({"mxfp8", "mxfp4", "nvfp4"})
-"""Types with scales of their own: the matrix unit multiplies them in, or they go into the widening of an element."""
-WIDE: Final = frozenset({"fp32", "fp64"})
 MEMORY_CLASS: Final = {
     "norm": "norm", "softmax": "softmax", "elementwise": "elementwise",
     "rotary": "rotary", "quantize": "quantize", "embedding": "lookup", "gather": "lookup", "scatter": "lookup",
@@ -66,95 +65,9 @@ CHOICES: Final = {
 """Names of a product's choices: tile and split."""
 K_PADDING: Final = {"simt32": 8.0}
 """Elements of the reduction that one step of the pipeline takes; 32 on matrix units."""
-MATRIX_ENERGY: Final = {
-    "tensor16": "tensor16", "widened": "tensor16", "attention_decode": "tensor16", "attention_prefill": "tensor16",
-    "latent_decode": "tensor16", "latent_prefill": "tensor16", "linear_attention": "tensor16",
-    "tensor8": "tensor8", "integer8": "integer8", "tensor4": "tensor4",
-}  # fmt: skip
-"""The entry of the energies that a family's operations take; others are those of vector lanes."""
-TYPE_OF_ENERGY: Final = {
-    "tensor16": "fp16", "tensor8": "fp8", "integer8": "int8", "tensor4": "nvfp4", "simt32": "fp32",
-}  # fmt: skip
-"""The element type whose peak rate goes with an energy."""
 BATCH_SUMS: Final = frozenset({"forward", "recompute", "backward"})
 """Passes of a training step, in which a batch norm adds up over the batch before it does anything else."""
 ROW_KINDS: Final = frozenset({"norm", "softmax", "topk", "loss"})
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """One operator on one GPU, measured in one way."""
-
-    operator: Operator
-    sheet: GpuSheet
-    setup: Setup
-
-
-@dataclass(frozen=True, slots=True)
-class Prediction:
-    """Kernel, launch and host seconds, bytes over the DRAM's pins, joules above idle, and what decides.
-
-    ``compute_j`` holds what a board at work draws beside arithmetic and DRAM (clocks, leakage, bytes on their way);
-    with ``memory_j`` it is never more than the board's limit allows.
-    """
-
-    kernel_s: float
-    launch_s: float
-    host_s: float
-    dram_bytes: float
-    compute_j: float
-    memory_j: float
-    bound_by: str
-    choice: str = ""
-
-    @property
-    def seconds(self) -> float:
-        """What a measurement of this setup would show: the host works while the device does."""
-        return max(self.kernel_s + self.launch_s, self.host_s)
-
-
-def family_of(operator: Operator, sheet: GpuSheet) -> str:
-    """The family whose kernel prices an operator on a GPU: that of the type in which it runs there."""
-    kind = operator.kind
-    if kind == "linear_attention":
-        return kind
-    if kind == "conv":
-        return "short_convolution"
-    if kind in ("matmul", "grouped_matmul", "recurrent"):
-        arithmetic = sheet.serves(operator.dtype)
-        if arithmetic in NARROW_FAMILY:
-            return NARROW_FAMILY[arithmetic]
-        if arithmetic in WIDE:
-            return "simt32"
-        return "widened" if stored_width(operator) < 2.0 else "tensor16"
-    if kind == "attention":
-        work = _attention(operator)
-        if work.latent:
-            return "latent_decode"
-        if expanded(work):
-            return "latent_prefill"
-        # An encoder's sequence of one token runs its kernel for whole sequences.
-        return (
-            "attention_decode"
-            if work.q_len == 1 and (work.causal or work.kv_len > 1)
-            else "attention_prefill"
-        )
-    return "memory_bound"
-
-
-def stored_width(operator: Operator) -> float:
-    """Bytes of one element of a product's right operand."""
-    work = operator.work
-    if not isinstance(work, Product | GroupedProduct):
-        return size(operator.dtype)
-    if isinstance(work, Product) and work.weight_bytes and work.n * work.k and work.rate == 1.0:
-        return work.weight_bytes / (work.n * work.k)
-    return size(work.weight_dtype or operator.dtype)
-
-
-def size(dtype: str) -> float:
-    """Bytes of one element."""
-    return BITS.get(dtype, 16) / 8
 
 
 def gemm_line(request: Request, constants: Constants) -> list[float]:
@@ -193,16 +106,6 @@ def gemm_line(request: Request, constants: Constants) -> list[float]:
     ]  # fmt: skip
 
 
-def flop_joules(family: str, sheet: GpuSheet, constants: Constants) -> float:
-    """J per FLOP of a family: on matrix units, or on vector units for FP32 and memory-bound operators."""
-    entry, chip, matrix = MATRIX_ENERGY.get(family, "simt32"), sheet.architecture, family in MATRIX_ENERGY
-    process = chip.matrix_process_energy if matrix else chip.process_energy
-    peak = sheet.rate(TYPE_OF_ENERGY[entry], matrix) * sheet.sms * sheet.clock
-    return operation_joules(
-        constants.data["energy_pj"][entry], process, sheet.clock, sheet.tdp - sheet.idle, peak
-    )
-
-
 def resident_share(operator: Operator, left_bytes: int, operand_bytes: float) -> float:
     """Share of the left operand that no DRAM read brings.
 
@@ -228,170 +131,6 @@ def kernel_of(request: Request) -> str:
     if isinstance(request.operator.work, GroupedProduct):
         return "grouped"
     return family_of(request.operator, request.sheet)
-
-
-def library_of(work: GroupedProduct, operator: Operator, sheet: GpuSheet) -> str:
-    """The library whose kernel runs over experts.
-
-    Where the operator does not say: the generated kernels on GPUs whose tiles span multiprocessors, Marlin for weights
-    that are stored in 4 bits beside 16-bit arithmetic, Triton for the rest, as serving engines choose.
-    """
-    if work.library:
-        return work.library
-    if sheet.architecture.multiprocessors_per_tile > 1:
-        inside = work.scale_block and operator.dtype not in OWN_SCALES
-        return "trtllm_block" if inside else "trtllm"
-    return "marlin" if stored_width(operator) < 0.75 and size(sheet.serves(operator.dtype)) >= 2 else "triton"
-
-
-def grouped_line(request: Request, constants: Constants) -> list[float]:
-    """The inputs of :func:`simulator.gpu.grouped.grouped_rows` for a product per expert."""
-    operator, sheet = request.operator, request.sheet
-    work, dtype = operator.work, operator.dtype
-    assert isinstance(work, GroupedProduct)
-    family = family_of(operator, sheet)
-    touched = max(1.0, work.touched)
-    element = size(dtype)
-    rows = row_quantiles(work.m, float(work.groups), touched, work.tokens, work.load, work.exponent)
-    return [
-        max(1.0, float(work.m)), max(1.0, float(work.n)), max(1.0, float(work.k)), touched, element,
-        size(work.weight_dtype or dtype), float(operator.write_bytes), sheet.sms, sheet.clock, sheet.rate(dtype),
-        sheet.bandwidth * constants.memory_share(sheet.memory), sheet.l2_visible_bytes,
-        float(sheet.architecture.l2_bytes_per_clock), float(operator.residency == "hot"),
-        float(operator.residency in ("hot", "previous")),
-        0.0 if family == "widened" or dtype in OWN_SCALES else float(work.scale_block),
-        sheet.rate("fp32", matrix=False), sheet.tdp, sheet.idle, flop_joules(family, sheet, constants),
-        sheet.joule_per_byte, float(family == "widened"), *rows,
-    ]  # fmt: skip
-
-
-def grouped_constants(request: Request, constants: Constants) -> Array:
-    """The constants of the library that runs over experts: its own of the GPU's generation, or of all."""
-    work = request.operator.work
-    assert isinstance(work, GroupedProduct)
-    name = library_of(work, request.operator, request.sheet)
-    own = f"experts/{name}/{request.sheet.generation}"
-    return constants.array(own if own in constants.data else f"experts/{name}", grouped.CONSTANTS)
-
-
-def _attention(operator: Operator) -> Attention:
-    assert isinstance(operator.work, Attention)
-    return operator.work
-
-
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """The rectangle of queries and keys that an attention kernel walks: what masks and choices leave of it."""
-
-    sequences: float
-    q_len: float
-    kv_len: float
-    window: float
-
-
-def seen_by(work: Attention) -> Seen:
-    """What a kernel that skips what no query sees walks over.
-
-    A chunked layer is as many short sequences as it has chunks. A decode step reads the keys of its window or
-    chunk, those that an indexer chose, or the share that sparse attention keeps. A prefill under an indexer walks
-    as under a window of as many keys.
-    """
-    sequences, q, kv = float(work.batch), float(work.q_len), float(work.kv_len)
-    window = float(min(size for size in (work.window or work.kv_len, work.top_k or work.kv_len)))
-    if work.chunk and work.chunk < work.kv_len:
-        if q > 1:
-            sequences *= max(1.0, q / work.chunk)
-            q = min(q, float(work.chunk))
-        kv = min(float(work.seen), float(work.chunk)) if work.q_len > work.chunk else float(work.seen)
-    if q == 1:
-        kv = max(1.0, min(kv, window) * work.sparse_share)
-        window = kv
-    return Seen(sequences, q, kv, window if window < kv else 0.0)
-
-
-def attention_line(request: Request, constants: Constants) -> list[float]:
-    """The inputs of :func:`simulator.gpu.attention.attention_rows`."""
-    operator, sheet, setup = request.operator, request.sheet, request.setup
-    work = _attention(operator)
-    seen, split = seen_by(work), work.split_kv
-    element, cached = size(operator.dtype), size(work.kv_dtype or operator.dtype)
-    kernel, chip = attention_kernel_of(request), sheet.architecture
-    narrow = kernel.computes_narrow and cached < element and sheet.computes(work.kv_dtype)
-    cached_at_all = split and not expanded(work) and not contiguous(work)
-    quantises = setup.cache_write and (narrow or (cached < element and cached_at_all and not work.latent))
-    if expanded(work) and not narrow:
-        cached = element  # keys and values are fresh results; only the latents are stored narrow
-    family = "tensor8" if narrow else "tensor16"
-    keys = kernel.key_block
-    if kernel.key_elements is not None:
-        keys = max(16, min(keys, kernel.key_elements >> max(0, work.head_dim - 1).bit_length()))
-    return [
-        seen.sequences, float(work.heads), float(work.kv_heads), float(work.head_dim), float(work.value_dim),
-        seen.q_len, seen.kv_len, float(work.causal), seen.window, element,
-        sheet.sms, sheet.clock, sheet.rate(work.kv_dtype if narrow else operator.dtype),
-        sheet.bandwidth * constants.memory_share(sheet.memory), sheet.l2_visible_bytes,
-        float(split), float(setup.cache_write and cached_at_all), float(_warm(request)),
-        float(work.q_len == 1 and not contiguous(work)), sheet.tdp, sheet.idle,
-        flop_joules(family, sheet, constants), sheet.joule_per_byte, float(work.page), float(work.latent),
-        float(attention.KERNELS.index(kernel.calibrated_as)),
-        float(kernel.query_tile), float(kernel.grouped_query_tile), float(keys),
-        float(kernel.instruction_rows), float(kernel.blocks_per_multiprocessor),
-        float(kernel.overlaps_exponentials), float(kernel.splits_only_groups), float(chip.exponentials_per_clock),
-        float(chip.l2_bytes_per_clock), float(chip.shared_bytes_per_clock),
-        cached, float(work.window > 0), float(kernel.splits_keys), sheet.shared_bytes, float(quantises),
-        float(kernel.packs_groups),
-    ]  # fmt: skip
-
-
-def attention_kernel_of(request: Request) -> AttentionKernel:
-    """The kernel that runs a request's attention."""
-    work = _attention(request.operator)
-    narrow = size(work.kv_dtype or request.operator.dtype) < min(2.0, size(request.operator.dtype))
-    return request.sheet.attention_kernel_for(work, narrow)
-
-
-def linear_line(request: Request, constants: Constants) -> list[float]:
-    """The inputs of :func:`simulator.gpu.linear_attention.linear_attention_rows`."""
-    operator, sheet = request.operator, request.sheet
-    work = operator.work
-    assert isinstance(work, LinearAttention)
-    heads = float(work.heads)
-    flops = float(work.token_operations * work.key_dim * work.value_dim)
-    if work.chunk > 1:
-        flops = work.chunk_flops(work.chunk) / heads
-    return [
-        float(work.batch), float(work.sequence), heads, float(work.key_dim * work.value_dim),
-        work.token_elements * size(operator.dtype), size(work.state_dtype), float(work.chunk), flops,
-        sheet.sms, sheet.clock, sheet.rate(operator.dtype), sheet.bandwidth * constants.memory_share(sheet.memory),
-        sheet.l2_visible_bytes, float(sheet.architecture.l2_bytes_per_clock), float(_warm(request)),
-        float(linear_attention.KERNELS.index(linear_kernel(request))), sheet.tdp, sheet.idle,
-        flop_joules("tensor16", sheet, constants), sheet.joule_per_byte,
-    ]  # fmt: skip
-
-
-def linear_kernel(request: Request) -> str:
-    """The kernel that runs a prefill of linear attention; fused ones know the delta rule alone."""
-    work = request.operator.work
-    assert isinstance(work, LinearAttention)
-    return request.sheet.architecture.linear_attention if work.rule == "delta" else "triton"
-
-
-def convolution_line(request: Request, constants: Constants) -> list[float]:
-    """The inputs of :func:`simulator.gpu.linear_attention.short_convolution_rows`."""
-    operator, sheet = request.operator, request.sheet
-    work = operator.work
-    assert isinstance(work, Convolution)
-    return [
-        float(work.out_width), float(operator.read_bytes), float(operator.write_bytes), sheet.sms, sheet.clock,
-        sheet.bandwidth * constants.memory_share(sheet.memory), sheet.l2_visible_bytes,
-        float(sheet.architecture.l2_bytes_per_clock), float(_warm(request)),
-    ]  # fmt: skip
-
-
-def _warm(request: Request) -> bool:
-    """Whether the same operands were used just before: a benchmark's repetitions, or so the operator says."""
-    residency = request.operator.residency
-    return residency == "hot" or (not residency and request.setup.rotation > 0)
 
 
 def memory_class(operator: Operator) -> str:
@@ -463,34 +202,6 @@ def predict(requests: Sequence[Request], constants: Constants) -> list[Predictio
             chosen[index] = min(known, key=lambda one: one.kernel_s + one.launch_s)
             at += len(others)
     return chosen
-
-
-def wider_products(request: Request) -> list[Request]:
-    """The same product per expert in each wider type, where no library is named.
-
-    An engine that has no quick kernel for a narrow type keeps the weights in a wider one.
-    """
-    operator, work = request.operator, request.operator.work
-    if not isinstance(work, GroupedProduct) or work.library:
-        return []
-    own, stored = size(operator.dtype), stored_width(operator)
-    pairs = []
-    if own < 1.0:
-        pairs.append(("fp8", ""))
-    elif own >= 2.0 and stored < 1.0:
-        pairs.append((operator.dtype, "int8"))
-    if own < 2.0:
-        pairs.append(("bf16", ""))
-    elif stored < own:
-        pairs.append((operator.dtype, ""))
-    return [
-        Request(
-            replace(operator, dtype=dtype, work=replace(work, weight_dtype=weight, scale_block=0)),
-            request.sheet,
-            request.setup,
-        )
-        for dtype, weight in pairs
-    ]
 
 
 def _predict(requests: Sequence[Request], constants: Constants) -> list[Prediction]:
@@ -584,7 +295,7 @@ def launch_key(family: str, request: Request) -> str:
     if family == "memory_bound":
         return f"memory_bound/{memory_class(request.operator)}"
     if family in ATTENTION_FAMILIES:
-        work = _attention(request.operator)
+        work = attention_of(request.operator)
         if not work.split_kv:
             return "attention_alone"
         name = attention_kernel_of(request).calibrated_as

@@ -14,9 +14,11 @@ from typing import Final
 import numpy as np
 
 from simulator.gpu import attention, gemm
+from simulator.gpu.attention_lines import attention_line
 from simulator.gpu.constants import Constants
 from simulator.gpu.l2 import MAX_TILES, TileProduct, simulated_bytes
-from simulator.gpu.rows import Prediction, Request, attention_line, family_of, gemm_line
+from simulator.gpu.request import Prediction, Request, family_of
+from simulator.gpu.rows import gemm_line
 from simulator.gpu_memory.coarse import read_bytes
 from workloads.gpu_trace.kernels import Launch, generate_kernel
 from workloads.operators import Attention, Embedding, Gather

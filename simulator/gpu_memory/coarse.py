@@ -12,7 +12,7 @@ import numpy as np
 
 from simulator.gpu_memory import machine as at
 from simulator.gpu_memory.kernel import PIECE_LINES, Out, run
-from simulator.gpu_memory.machine import Machine, new_state, new_window
+from simulator.gpu_memory.machine import Machine, new_state, new_window, with_inverses
 from simulator.gpu_memory.pieces import in_pieces
 from workloads.gpu_trace.trace import MOST_SMS, GpuAccesses, GpuTrace
 
@@ -33,7 +33,7 @@ def coarse_machine(l2_bytes: float, partitions: int = 1, line_bytes: int = LINE_
     f[at.PARTITIONS], f[at.SLICES], f[at.PAGE_SHIFT] = partitions, 1, 60
     f[at.TLB_ENTRIES] = f[at.TLB2_SETS] = f[at.TLB2_WAYS] = 1
     f[at.PERSIST_FIRST], f[at.PERSIST_LAST], f[at.PERSIST_WAYS] = 1, 0, 1
-    return Machine(f)
+    return with_inverses(f)
 
 
 def read_bytes(trace: GpuTrace, l2_bytes: float, partitions: int = 1, line_bytes: int = LINE_BYTES) -> int:

@@ -86,6 +86,10 @@ __all__ = ["MARGIN", "PIECE_LINES", "Out", "bits", "flush", "home_of", "run", "s
 Ints = npt.NDArray[np.int64]
 PIECE_LINES: Final = 8
 """Lines of an access that are taken at a time; a longer access is taken in pieces."""
+USUAL_WAYS: Final = 16
+"""Ways for which the looks at a set are compiled apart."""
+RECENT: Final = 4
+"""Of them, those that are looked at one by one: most hits are there."""
 MARGIN: Final = PIECE_LINES * 5 * 4
 """Requests to memory that a piece can make, at most: lines that give way in three caches, a fill, a read."""
 
@@ -108,23 +112,27 @@ def _turned(number):
 
 
 @small
-def _over(number, divisor):
-    """``number // divisor`` and what is left, for numbers below 2^49: by way of a product with the reciprocal."""
-    quotient = np.int64(np.float64(number) / np.float64(divisor))
-    rest = number - quotient * divisor
+def _over(m: Machine, number, divisor):
+    """``number`` over the figure at ``divisor``, and what is left, below 2^49: a product with the inverse."""
+    by = m.figure[divisor]
+    quotient = np.int64(np.float64(number) * m.inverse[divisor])
+    rest = number - quotient * by
     if rest < 0:
-        return quotient - 1, rest + divisor
-    if rest >= divisor:
-        return quotient + 1, rest - divisor
+        return quotient - 1, rest + by
+    if rest >= by:
+        return quotient + 1, rest - by
     return quotient, rest
 
 
 @small
-def set_of(line, sets):
-    """The set of a line: runs of ``sets`` lines fill each set once, every run turned by a hash of its number."""
-    number, rest = _over(line, sets)
-    rest += _turned(number) * sets >> 31
-    return rest - sets if rest >= sets else rest
+def set_of(m: Machine, line, sets):
+    """The set of a line in a cache whose sets stand in the figure at ``sets``.
+
+    Runs of as many lines fill each set once, every run turned by a hash of its number.
+    """
+    number, rest = _over(m, line, sets)
+    rest += _turned(number) * m.figure[sets] >> 31
+    return rest - m.figure[sets] if rest >= m.figure[sets] else rest
 
 
 @small
@@ -144,6 +152,15 @@ def bits(mask):
 @small
 def _find(cache: Ints, first, ways, line):
     """The place of a line among the ways of its set, -1 where it is not."""
+    if ways == USUAL_WAYS:
+        for place in range(first, first + RECENT):
+            if cache[place] >> TAG_SHIFT == line:
+                return place
+        # The others at once: a loop of fixed length without a way out becomes a few vector instructions.
+        found = 0
+        for k in range(RECENT, USUAL_WAYS):
+            found |= k + 1 if cache[first + k] >> TAG_SHIFT == line else 0
+        return first + found - 1 if found else np.int64(-1)
     for place in range(first, first + ways):
         if cache[place] >> TAG_SHIFT == line:
             return place
@@ -151,10 +168,16 @@ def _find(cache: Ints, first, ways, line):
 
 
 @small
-def _to_front(cache: Ints, first, place, entry):
+def _to_front(cache: Ints, first, ways, place, entry):
     """Put an entry first in its set; those before ``place`` step back."""
-    for k in range(place, first, -1):
-        cache[k] = cache[k - 1]
+    if place > first:
+        if ways == USUAL_WAYS and place >= first + RECENT:
+            last = place - first
+            for k in range(USUAL_WAYS - 1, 0, -1):
+                cache[first + k] = cache[first + k - 1] if k <= last else cache[first + k]
+        else:
+            for k in range(place, first, -1):
+                cache[k] = cache[k - 1]
     cache[first] = entry
 
 
@@ -188,17 +211,17 @@ def _translate(m: Machine, s: State, sm, address):
         return np.int64(0)
     for place in range(first + 1, first + f[TLB_ENTRIES]):
         if s.page[place] == page:
-            _to_front(s.page, first, place, page)
+            _to_front(s.page, first, f[TLB_ENTRIES], place, page)
             return np.int64(0)
     s.counts[TLB_MISSES] += 1
-    _to_front(s.page, first, first + f[TLB_ENTRIES] - 1, page)
-    first = set_of(page, f[TLB2_SETS]) * f[TLB2_WAYS]
+    _to_front(s.page, first, f[TLB_ENTRIES], first + f[TLB_ENTRIES] - 1, page)
+    first = set_of(m, page, TLB2_SETS) * f[TLB2_WAYS]
     for place in range(first, first + f[TLB2_WAYS]):
         if s.page2[place] == page:
-            _to_front(s.page2, first, place, page)
+            _to_front(s.page2, first, f[TLB2_WAYS], place, page)
             return f[TLB_LATENCY]
     s.counts[TLB2_MISSES] += 1
-    _to_front(s.page2, first, first + f[TLB2_WAYS] - 1, page)
+    _to_front(s.page2, first, f[TLB2_WAYS], first + f[TLB2_WAYS] - 1, page)
     return f[WALK_LATENCY]
 
 
@@ -227,8 +250,7 @@ def _l2_entry(m: Machine, s: State, w: Window, out: Out, partition, line, index)
     place = _find(s.behind, first, f[L2_WAYS], line)
     if place >= 0:
         entry = s.behind[place]
-        if place != first:
-            _to_front(s.behind, first, place, entry)
+        _to_front(s.behind, first, f[L2_WAYS], place, entry)
         return first, entry
     kept = KEPT if f[PERSIST_FIRST] <= line <= f[PERSIST_LAST] else 0
     place = first + f[L2_WAYS] - 1
@@ -240,7 +262,7 @@ def _l2_entry(m: Machine, s: State, w: Window, out: Out, partition, line, index)
         if gone >> DIRTY_SHIFT & VALID:
             _to_memory(m, s, w, out, gone >> TAG_SHIFT, gone >> DIRTY_SHIFT & VALID, 1)
     entry = line << TAG_SHIFT | kept
-    _to_front(s.behind, first, place, entry)
+    _to_front(s.behind, first, f[L2_WAYS], place, entry)
     return first, entry
 
 
@@ -248,7 +270,7 @@ def _l2_entry(m: Machine, s: State, w: Window, out: Out, partition, line, index)
 def _port(m: Machine, w: Window, partition, index, count):
     """Count sectors at the port of a set's slice."""
     f = m.figure
-    w.slice_bytes[partition * f[SLICES] + _over(index, f[SLICES])[1]] += count << f[SECTOR_SHIFT]
+    w.slice_bytes[partition * f[SLICES] + _over(m, index, SLICES)[1]] += count << f[SECTOR_SHIFT]
 
 
 @small
@@ -257,7 +279,7 @@ def _read_l2(m: Machine, s: State, w: Window, out: Out, sm, line, mask):
     f = m.figure
     home = home_of(m, line)
     near = sm % f[PARTITIONS]
-    index = set_of(line, f[L2_SETS])
+    index = set_of(m, line, L2_SETS)
     count = bits(mask)
     s.counts[L2_REQUESTS] += 1
     s.counts[L2_READ_SECTORS] += count
@@ -293,7 +315,7 @@ def _write_l2(m: Machine, s: State, w: Window, out: Out, sm, line, mask, whole):
     """
     f = m.figure
     home = home_of(m, line)
-    index = set_of(line, f[L2_SETS])
+    index = set_of(m, line, L2_SETS)
     count = bits(mask)
     s.counts[L2_REQUESTS] += 1
     s.counts[L2_WRITE_SECTORS] += count
@@ -340,7 +362,7 @@ def _load(m: Machine, s: State, w: Window, out: Out, sm, line, mask):
     s.counts[L1_LOAD_SECTORS] += count
     s.counts[L1_LOAD_LINES] += 1
     if f[L1_SETS]:
-        first = (sm * f[L1_SETS] + set_of(line, f[L1_SETS])) * f[L1_WAYS]
+        first = (sm * f[L1_SETS] + set_of(m, line, L1_SETS)) * f[L1_WAYS]
         place = _find(s.near, first, f[L1_WAYS], line)
         if place >= 0:
             entry = s.near[place]
@@ -353,7 +375,7 @@ def _load(m: Machine, s: State, w: Window, out: Out, sm, line, mask):
                 if dirty:
                     _store_down(m, s, w, out, sm, gone >> TAG_SHIFT, dirty, dirty)
             entry = line << TAG_SHIFT
-        _to_front(s.near, first, place, entry | mask)
+        _to_front(s.near, first, f[L1_WAYS], place, entry | mask)
         mask &= ~entry
         s.counts[L1_HIT_SECTORS] += count - bits(mask)
         if not mask:
@@ -369,16 +391,16 @@ def _store(m: Machine, s: State, w: Window, out: Out, sm, line, mask, whole):
     f = m.figure
     s.counts[STORED_SECTORS] += bits(mask)
     if f[L1_SETS]:
-        first = (sm * f[L1_SETS] + set_of(line, f[L1_SETS])) * f[L1_WAYS]
+        first = (sm * f[L1_SETS] + set_of(m, line, L1_SETS)) * f[L1_WAYS]
         place = _find(s.near, first, f[L1_WAYS], line)
         if place >= 0:
             entry = s.near[place]
             # What is written in part stays valid only where the rest of the sector is there.
             held = mask & (whole | entry)
             if f[WRITE_BACK] and held == mask:
-                _to_front(s.near, first, place, entry | mask | mask << DIRTY_SHIFT)
+                _to_front(s.near, first, f[L1_WAYS], place, entry | mask | mask << DIRTY_SHIFT)
                 return np.int64(0)
-            _to_front(s.near, first, place, (entry | held) & ~(mask << DIRTY_SHIFT))
+            _to_front(s.near, first, f[L1_WAYS], place, (entry | held) & ~(mask << DIRTY_SHIFT))
     clocks = _store_down(m, s, w, out, sm, line, mask, whole)
     return bits(mask) * (clocks - f[L2_LATENCY]) if not f[HOST] else np.int64(0)
 
@@ -389,7 +411,7 @@ def _atomic(m: Machine, s: State, w: Window, out: Out, sm, line, mask):
     f = m.figure
     s.counts[STORED_SECTORS] += bits(mask)
     if f[L1_SETS]:
-        first = (sm * f[L1_SETS] + set_of(line, f[L1_SETS])) * f[L1_WAYS]
+        first = (sm * f[L1_SETS] + set_of(m, line, L1_SETS)) * f[L1_WAYS]
         place = _find(s.near, first, f[L1_WAYS], line)
         if place >= 0:
             entry = s.near[place]

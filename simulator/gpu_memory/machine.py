@@ -18,7 +18,7 @@ from hw_configs.device import Gpu
 from hw_configs.problems import bad_input
 from hw_configs.units import format_quantity
 
-__all__ = ["COUNTS", "Machine", "Options", "State", "Window", "build_machine", "new_state"]
+__all__ = ["COUNTS", "Machine", "Options", "State", "Window", "build_machine", "new_state", "with_inverses"]
 
 Ints = npt.NDArray[np.int64]
 
@@ -60,9 +60,15 @@ class Options:
 
 
 class Machine(NamedTuple):
-    """Figures (integers) of the memory path."""
+    """Figures (integers) of the memory path, and what one over each of them is, 0 for nothing."""
 
     figure: Ints
+    inverse: npt.NDArray[np.float64]
+
+
+def with_inverses(figure: Ints) -> Machine:
+    """The machine of these figures."""
+    return Machine(figure, np.divide(1.0, figure, out=np.zeros(figure.size), where=figure > 0))
 
 
 class State(NamedTuple):
@@ -156,7 +162,7 @@ def build_machine(gpu: Gpu, options: Options, memory_latency_s: float) -> Built:
     f[PERSIST_WAYS] = max(int(path.l2_ways * path.persisting), 1)
     f[HOST], f[RECORDS] = int(options.host), int(options.records)
     return Built(
-        Machine(f), outstanding, l1_sets * path.l1_ways * line, gpu.clock, path.l1_bytes_per_clock,
+        with_inverses(f), outstanding, l1_sets * path.l1_ways * line, gpu.clock, path.l1_bytes_per_clock,
         gpu.architecture.l2_bytes_per_clock, path.slice_bytes_per_clock,
     )  # fmt: skip
 

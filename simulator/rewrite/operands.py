@@ -26,6 +26,7 @@ from workloads.operators import (
     Optimizer,
     Product,
     Recurrence,
+    Scan,
     Scatter,
     Softmax,
     Work,
@@ -137,6 +138,8 @@ def divided_fields(work: Work, axis: str) -> tuple[str, ...]:
         return ("heads", "kv_heads", "hidden", "input_size", "flops_per_token")
     if isinstance(work, LinearAttention):
         return ("heads", "kv_heads")
+    if isinstance(work, Scan):
+        return ("channels",)
     if axis == "column":
         return ("n", "heads", "kv_heads")
     if axis == "head" and isinstance(work, Product) and work.batch > 1:

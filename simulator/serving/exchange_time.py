@@ -1,36 +1,32 @@
 """How long the exchanges of a step take: a GPU library's collectives, an engine's own all-reduce, or bare wires.
 
 ``library``: NCCL as :mod:`simulator.gpu.collective` prices it, or, for an all-reduce inside a node, the kernel that
-serving engines bring along, whichever is quicker; both are in the same kernel of collectives. In a box whose GPUs meet
-over PCIe the narrowest wire between the first and the last rank is the path that all of them share. ``wires``: messages
-on the system's wires as ``offchip simulate`` puts them, at ``analytic`` fidelity.
+serving engines bring along, whichever is quicker; both are in the same kernel of collectives
+(:mod:`simulator.system.gpu_library`). ``wires``: messages on the system's bare wires, as ``offchip simulate
+--collective wires`` puts them at ``analytic`` fidelity.
 """
 
 from __future__ import annotations
 
 from typing import Final, Literal
 
-import numpy as np
-
 from hw_configs.problems import bad_input
 from hw_configs.system import Node, System
 from simulator.cost.by_device import BY_DEVICE
-from simulator.gpu import collective
 from simulator.gpu.constants import shipped_constants
 from simulator.gpu.model import GPU
 from simulator.gpu.sheet import GpuSheet
 from simulator.serving.device_share import Exchange
 from simulator.system.costs import CostTable
+from simulator.system.gpu_library import RankWires, library_time, wires_between
 from workloads.graph import Operator
 from workloads.operators import AllGather, AllReduce, AllToAll, CollectiveWork, ReduceScatter, Send, Work
 
-__all__ = ["Exchanges", "gpus_of", "node_ports"]
+__all__ = ["Exchanges", "gpus_of"]
 
 _WORK: Final[dict[str, type[CollectiveWork]]] = {
     "all_reduce": AllReduce, "all_gather": AllGather, "reduce_scatter": ReduceScatter, "all_to_all": AllToAll,
 }  # fmt: skip
-PCIE_PORT: Final = 64e9
-"""Bytes per second of the fastest PCIe port; GPUs with a faster wire have NVLink."""
 
 
 def gpus_of(system: System) -> list[Node]:
@@ -43,26 +39,6 @@ def gpus_of(system: System) -> list[Node]:
     return found
 
 
-def node_ports(system: System, gpus: list[Node]) -> float:
-    """Bytes per second and direction of the wire between two GPUs; infinity for one alone."""
-    if len(gpus) < 2:
-        return float("inf")
-    route = system.route(gpus[0].memory or gpus[0].name, gpus[1].memory or gpus[1].name)
-    return min(system.wires[wire].link.bandwidth for wire, _ in route)
-
-
-def shared_path(system: System, gpus: list[Node]) -> float:
-    """Bytes per second of the narrowest wire that some ranks of a PCIe box share; 0 where all lie within a pair."""
-    if len(gpus) < 3:
-        return 0.0
-    first = gpus[0].memory or gpus[0].name
-    rates = [
-        min(system.wires[wire].link.bandwidth for wire, _ in system.route(first, node.memory or node.name))
-        for node in gpus[1:]
-    ]
-    return min(rates)
-
-
 class Exchanges:
     """Prices exchanges among the first GPUs of a system; more of them than it has lie on several like it."""
 
@@ -70,7 +46,6 @@ class Exchanges:
         self.system, self.by = system, by
         self._gpus = gpus_of(system)
         self.per_node = len(self._gpus)
-        self._bandwidth = node_ports(system, self._gpus)
         first = self._gpus[0]
         self._sheet: GpuSheet = GPU.sheet(first, system.memories[first.memory or first.name])
         self._wires = CostTable(system, BY_DEVICE) if by == "wires" else None
@@ -104,19 +79,11 @@ class Exchanges:
         return self._library(exchange, across=True) if exchange.size > 0 else 0.0
 
     def _library(self, exchange: Exchange, across: bool = False) -> float:
-        constants = shipped_constants()
-        across = across or exchange.ranks > self.per_node
-        nvlink = self._bandwidth > PCIE_PORT
-        wire = "network" if across else "peer" if nvlink else "host"
-        bandwidth = constants.network_bandwidth(self._sheet.generation) if across else self._bandwidth
-        sharp = self._sheet.architecture.switch_reduces and wire == "peer"
-        row = np.array([[
-            float(collective.KINDS.index(exchange.kind)), float(exchange.ranks), float(exchange.size), bandwidth,
-            float(collective.WIRES.index(wire)), constants.latency_scale(self._sheet.generation), float(sharp),
-            float(min(self.per_node, exchange.ranks)), 0.0,
-            shared_path(self.system, self._gpus[: exchange.ranks]) if wire == "host" else 0.0,
-            constants.engine_scale(self._sheet.generation) if exchange.kind == "all_reduce" else 0.0,
-        ]])  # fmt: skip
-        out = np.zeros(1)
-        collective.collective_rows(row, constants.array("collective", collective.CONSTANTS), out)
-        return float(out[0])
+        ranks = exchange.ranks
+        wires = None
+        if not across and ranks <= self.per_node:
+            wires = wires_between(self.system, self._gpus[:ranks])
+        if wires is None:
+            port = shipped_constants().network_bandwidth(self._sheet.generation)
+            wires = RankWires("network", port, min(self.per_node, ranks))
+        return library_time(exchange.kind, ranks, exchange.size, wires, self._sheet, True).seconds

@@ -25,6 +25,10 @@ __all__ = ["HOST_ENGINES", "NO_ENGINE", "HostTime", "host_time", "measured_as"]
 NO_ENGINE: Final = "none"
 HOST_ENGINES: Final = (NO_ENGINE, "vllm", "sglang", "trtllm", "gpt-fast", "huggingface", "llama.cpp")
 """Engines whose host time is known or assumed; ``none`` for devices alone."""
+OWN_ALL_REDUCE: Final = frozenset({"vllm", "sglang", "trtllm"})
+"""Engines whose served versions bring an all-reduce along: vLLM's and SGLang's custom all-reduce, TensorRT-LLM's
+one-shot and two-shot kernels (their repositories); older versions say it in the constants. Others call the GPU library.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +37,7 @@ class HostTime:
 
     ``overlap`` is the share of the shorter of host and device time that passes beside the longer. ``versions`` are
     those of the engine that the figures stand for; ``origin`` is ``source`` or ``assumption``, ``reason`` its words.
+    ``own_all_reduce``: the engine's own all-reduce takes the GPU library's place where it is quicker.
     """
 
     engine: str
@@ -44,6 +49,7 @@ class HostTime:
     overlap: float
     origin: str
     reason: str
+    own_all_reduce: bool = False
 
     def seconds(self, layers: int, sequences: int, prompt_tokens: int) -> float:
         """Host seconds of a step over so many layers, sequences and tokens of prompts."""
@@ -91,7 +97,7 @@ def host_time(engine: str, version: str = "") -> HostTime | None:
     return HostTime(
         engine, f"from {constants.since}" if constants.since != "0" else "all that were fitted",
         constants.step_us * 1e-6, 0.0, constants.sequence_us * 1e-6, constants.chunk_token_us * 1e-6,
-        constants.overlap, "source", f"{constants.source}, {constants.rows} rows",
+        constants.overlap, "source", f"{constants.source}, {constants.rows} rows", engine in OWN_ALL_REDUCE,
     )  # fmt: skip
 
 
@@ -111,7 +117,7 @@ def _of_whole_steps(engine: str, entry: Mapping[str, Any]) -> HostTime:
     versions = " ".join((f"from {since}" if since != "0" else "", f"before {until}" if until else "")).strip()
     return HostTime(
         engine, versions or "all", entry["step_us"] * 1e-6, entry["layer_us"] * 1e-6, entry["sequence_us"] * 1e-6,
-        0.0, entry["overlap"], origin, reason,
+        0.0, entry["overlap"], origin, reason, bool(entry["own_all_reduce"]),
     )  # fmt: skip
 
 

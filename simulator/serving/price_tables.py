@@ -22,9 +22,10 @@ from hw_configs.problems import bad_input
 from hw_configs.system import MemorySpace, Node
 from simulator.cost.model import peak_rate
 from simulator.gpu import attention
+from simulator.gpu.attention_lines import attention_line
 from simulator.gpu.constants import shipped_constants
 from simulator.gpu.model import GPU
-from simulator.gpu.rows import Request, attention_line, family_of
+from simulator.gpu.request import Request, family_of
 from simulator.serving.device_share import Shared, device_operators
 from simulator.serving.exchange_time import Exchanges
 from simulator.serving.layer_classes import LayerClasses
@@ -253,13 +254,13 @@ def _attention(builder: _Builder, phase: Phase, context: int) -> tuple[Array, Ar
         assert operator is not None
         assert isinstance(operator.work, Attention)
         work = operator.work
-        plain = replace(operator, work=replace(work, window=0, chunk=0, top_k=0))
+        plain = replace(operator, work=replace(work, window=0, sink_tokens=0, chunk=0, top_k=0))
         line = attention_line(Request(lowered(plain), sheet, setup), constants)
         line[WINDOWED] = float(work.window > 0)
         rows.append(line)
         fitted.append(constants.array(family_of(plain, sheet), attention.CONSTANTS))
         launch = GPU.predict_rows([plain], builder.node, builder.memory)[0].launch_s
-        limits = [size for size in (work.window, work.top_k) if size]
+        limits = [size for size in (work.reach, work.top_k) if size]
         peak = peak_rate(builder.node.device.compute, operator.kind, operator.dtype)  # type: ignore[union-attr]
         own.append([
             float(min(limits)) if limits else 0.0, float(work.chunk), float(times), launch, peak,
@@ -275,7 +276,7 @@ def _attention(builder: _Builder, phase: Phase, context: int) -> tuple[Array, Ar
 
 
 def _flop_joules(family: str, builder: _Builder) -> float:
-    from simulator.gpu.rows import flop_joules
+    from simulator.gpu.request import flop_joules
 
     return flop_joules(family, GPU.sheet(builder.node, builder.memory), shipped_constants())
 

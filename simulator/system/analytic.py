@@ -142,8 +142,8 @@ class _Closed:
             for resource, total in load.items():
                 self._flowed(resource, total, end, seconds[resource])
             end += max(seconds.values(), default=0.0)
-        least = measured_cost(operator).seconds if task.measured else 0.0
-        return max(end, start + least), sent, got
+        library = self.costs.library_seconds(operator, task.group)
+        return max(end, start + (measured_cost(operator).seconds if task.measured else library)), sent, got
 
     def result(self) -> PhaseRun:
         # Flows that overlap here share wires in truth: no run is shorter than what a wire has to carry.

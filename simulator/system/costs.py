@@ -7,14 +7,14 @@ memories (:mod:`simulator.system.ports`).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Final, Literal
 
 from hw_configs.device import ComputationalStorage, Flash
 from hw_configs.problems import bad_input
 from hw_configs.system import MemorySpace, System
-from simulator.cost.collective import ALGORITHMS, AUTO, CHOICES, schedule
+from simulator.cost.collective import ALGORITHMS, AUTO, BARE_WIRES, CHOICES, schedule
 from simulator.cost.model import CostModel, OperatorCost
 from simulator.flash.patterns import DrivePattern, drive_rate
 from simulator.link.flows import Load
@@ -28,6 +28,7 @@ from workloads.operators import CollectiveWork, Message
 if TYPE_CHECKING:
     from simulator.pim.operators import PimCosts
     from simulator.pim.recipes import Kernel
+    from simulator.system.gpu_library import GpuLibrary
 
 __all__ = [
     "CHUNK_READERS",
@@ -73,7 +74,10 @@ class Traffic:
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """Messages of a collective that run side by side: how many hops follow one another, who sends what."""
+    """Messages of a collective that run side by side: how many hops follow one another, who sends what.
+
+    Where a library says how long the whole collective takes, its latencies are the library's and hops are none.
+    """
 
     hops: int
     sends: tuple[tuple[str, str, int], ...]
@@ -102,8 +106,10 @@ def measured_cost(operator: Operator) -> OperatorCost:
 class CostTable:
     """Costs on one system, remembered. One table serves all phases of a run.
 
-    ``collective`` is an algorithm, or ``auto``: the faster one for a collective's size and ranks, judged with
-    the wires to itself. ``measured`` are memories that were measured instead of stated. ``drives``: where a
+    ``collective`` is an algorithm, or ``wires``: the faster one for a collective's size and ranks, judged with the
+    wires to itself; ``auto`` is the same but among ranks that ``library`` serves. There the library says how long a
+    collective takes on wires of its own; its bytes cross the wires beside whatever else is on them, and it ends no
+    sooner than they are over. ``measured`` are memories that were measured instead of stated. ``drives``: where a
     drive's ports get their rates, the closed form or the drive engine.
     """
 
@@ -114,11 +120,13 @@ class CostTable:
         collective: str = AUTO,
         measured: Mapping[str, MeasuredMemory] | None = None,
         drives: Literal["closed", "event"] = "event",
+        library: GpuLibrary | None = None,
     ) -> None:
         if collective not in CHOICES:
             known = ", ".join(CHOICES)
             raise bad_input(f"found {collective!r}; expected one of {known}", path="--collective")
         self.system, self.model, self.collective = system, model, collective
+        self._library = library if collective == AUTO else None
         self._measured = measured or {}
         self._drives: Literal["closed", "event"] = drives
         # Keyed by identity: the decode steps of a generation share the operators that do not change.
@@ -232,6 +240,18 @@ class CostTable:
             self._rounds[key] = self._find_rounds(*key)
         return self._rounds[key]
 
+    def library_seconds(self, operator: Operator, devices: tuple[str, ...]) -> float:
+        """Least seconds of a collective, whatever its bytes take on the wires; 0 where no library serves the ranks."""
+        assert isinstance(operator.work, CollectiveWork | Message)
+        time = self._library and self._library.time(operator.kind, operator.work.bytes, devices)
+        return time.seconds if time else 0.0
+
+    def collective_seconds(self, operator: Operator, devices: tuple[str, ...]) -> float:
+        """Time of a collective that has the wires to itself."""
+        return max(
+            self.library_seconds(operator, devices), self.seconds_alone(self.rounds(operator, devices))
+        )
+
     @cached_property
     def capacity(self) -> dict[str, float]:
         """Bytes per second of every resource; those of ports are found when they are first asked for."""
@@ -304,8 +324,13 @@ class CostTable:
         return self._with_narrowest({**path.load, name: 1.0}, path.latency_s)
 
     def _find_rounds(self, kind: str, size: int, devices: tuple[str, ...]) -> tuple[Round, ...]:
-        algorithms = ALGORITHMS if self.collective == AUTO else (self.collective,)
+        algorithms = ALGORITHMS if self.collective in (AUTO, BARE_WIRES) else (self.collective,)
         candidates = [self._rounds_by(algorithm, kind, size, devices) for algorithm in algorithms]
+        time = self._library and self._library.time(kind, size, devices)
+        if time:
+            candidates = [tuple(replace(round_, hops=0) for round_ in rounds) for rounds in candidates]
+            if time.multicast:
+                candidates = [_through_the_switch(size, devices)]
         return min(candidates, key=self.seconds_alone)
 
     def seconds_alone(self, rounds: tuple[Round, ...]) -> float:
@@ -342,3 +367,15 @@ class CostTable:
         if self.system.wires[name].link.duplex == "half":
             return name
         return name + (">" if forward else "<")
+
+
+def _through_the_switch(size: int, devices: tuple[str, ...]) -> tuple[Round, ...]:
+    """An all-reduce that the switch adds up: each port sends the buffer and a part of the sum, and gets as much.
+
+    Every rank's buffer goes to the switch, which hands each rank the sum of its part; that part goes to the switch
+    again, and the whole sum to every rank.
+    """
+    count = len(devices)
+    through = size + -(-size // count)
+    following = (*devices[1:], devices[0])
+    return (Round(0, tuple((a, b, through) for a, b in zip(devices, following, strict=True))),)

@@ -2,7 +2,8 @@
 
 Each stream of the plan is a process that takes its tasks in order: wait for what the task needs, allocate the
 copies it makes, hold the device or move the bytes, then let go of the copies it used. A device runs one
-operator at a time. Transfers and collectives are flows that share wires and memory ports fairly. What a kernel
+operator at a time. Transfers and collectives are flows that share wires and memory ports fairly; a collective takes
+no less than its ranks' library says. What a kernel
 reads and writes is such a flow over its memory's port, after its launch and at most as fast as when the kernel
 is alone; the operator ends when its own time and its bytes are both over. A copy that does not fit waits until
 another is dropped (:mod:`simulator.system.admission` says who is next); when nothing can move any more, the run
@@ -241,7 +242,8 @@ class _Run:
                 got[target] = got.get(target, 0.0) + size
             yield self.env.timeout(latency * round_.hops)
             yield self.env.all_of(self.network.start_all(flows))
-        left = start + (measured_cost(operator).seconds if task.measured else 0.0) - self.env.now
+        library = self.costs.library_seconds(operator, task.group)
+        left = start + (measured_cost(operator).seconds if task.measured else library) - self.env.now
         if left > 0:
             yield self.env.timeout(left)
         for gate in gates:

@@ -19,7 +19,7 @@ from itertools import pairwise
 from hw_configs.device import ComputationalStorage
 from hw_configs.problems import PhysicsError
 from hw_configs.system import MemorySpace, Node, System
-from simulator.cost.model import peak_rate
+from simulator.cost.model import operator_rate
 from simulator.link.flows import Load
 from simulator.plan import Compute, Transfer
 from simulator.system.costs import CostTable
@@ -54,7 +54,7 @@ def _slack(run: PhaseRun) -> float:
 
 
 def _operators_below_roof(run: PhaseRun, graph: Graph, system: System) -> Iterator[str]:
-    rates: dict[tuple[str, str, str], float] = {}
+    rates: dict[tuple[str, str, str, str], float] = {}
     for record in run.records:
         cost = record.cost
         if cost is None:
@@ -70,9 +70,9 @@ def _operators_below_roof(run: PhaseRun, graph: Graph, system: System) -> Iterat
         operator = graph.operator_by_name[name]
         roof = 0.0
         if operator.flops and node.compute is not None:
-            key = (record.task.device, operator.kind, operator.dtype)
+            key = (record.task.device, operator.kind, operator.dtype, getattr(operator.work, "kv_dtype", ""))
             if key not in rates:
-                rates[key] = peak_rate(node.compute, operator.kind, operator.dtype)
+                rates[key] = operator_rate(node.compute, operator)
             roof = operator.flops / rates[key]
         memory = system.memories[node.memory or node.name]
         roof = max(roof, _seen_from(node, memory).traffic_seconds(cost.read_bytes, cost.write_bytes))

@@ -8,11 +8,12 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mapping.allocation import AllocationProblem, check, solve
+from mapping.allocation import AllocationProblem, check, solve, solving
 from mapping.allocation import greedy as greedy_module
 from mapping.allocation.bounds import most_live
 from mapping.allocation.greedy import greedy_orders, pack, pack_by_start, pack_sparse
 from mapping.allocation.instance import build_components
+from mapping.deadline import Budget
 
 GO = np.zeros(1, np.int64)
 HALT = np.ones(1, np.int64)
@@ -77,3 +78,16 @@ def test_tens_of_thousands_keep_the_limit_and_prove_their_bound() -> None:
     assert found.bound_bytes == max(most_live(part) for part in build_components(problem))
     assert found.peak_bytes is not None
     assert found.peak_bytes >= found.bound_bytes
+
+
+def test_a_clock_that_ran_out_in_preparation_still_gives_a_plan_by_start() -> None:
+    problem = random_problem(greedy_module.SPARSE_FROM + 1000, 7, steps=2000)
+    (component,) = build_components(problem)
+    solve(problem, max_nodes=1)  # compiles
+    late = Budget(1.0)
+    late.stop[0] = 1
+    late_part = solving._start(component, late, 0)
+    assert late_part.peak < 2 * late_part.lower
+    halted = Budget(1.0, interrupted=True)
+    halted.stop[0] = 1
+    assert solving._start(component, halted, 0).peak > 2 * late_part.lower

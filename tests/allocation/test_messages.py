@@ -34,8 +34,8 @@ CSV_MESSAGES = {
     " \n,,\n": ["f:1: is empty; expected the columns id, lower, upper, size"],
     '\nid,lower,upper,size\n"a\rb",0,1,2': None,
     "\nid,lower,upper,siez,id\n": [
-        "f:2: found the column 'siez'; expected id, lower, upper, size, alignment, hint, gaps, offset "
-        "(did you mean 'size'?)",
+        "f:2: found the column 'siez'; expected id, lower, upper, size, alignment, hint, gaps, offset, "
+        "alias, inside, conflicts, shares, bank, apart, boundary, moves (did you mean 'size'?)",
         "f:2: the column 'id' stands twice",
         "f:2: the column 'size' is missing",
     ],

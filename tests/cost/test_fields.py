@@ -30,6 +30,7 @@ PLAIN: dict[str, dict[str, object]] = {
         "out_height": 56, "out_width": 56,
     },
     "recurrent": {"batch": 8, "sequence": 64, "hidden": 1024, "input_size": 1024, "flops_per_token": 1.6e7},
+    "scan": {"batch": 8, "sequence": 1024, "channels": 4096, "state": 16, "flops_per_element": 8.0},
     "optimizer": {"parameters": 1 << 24, "flops_per_parameter": 14.0},
 }  # fmt: skip
 """Sizes at which each field has something to move; other kinds are rows."""
@@ -39,7 +40,7 @@ PREFILL = {"q_len": 1024, "causal": True, "batch": 1}
 OTHER = {
     "weight_dtype": "int4", "kv_dtype": "fp8", "way": "winograd", "parallel": "tensor", "norm": "batch", "kept": 0.125,
     "kept_groups": 0.25, "top_k": 1024, "window": 1024, "chunk": 1024, "page": 16, "v_head_dim": 64, "rate": 2.0,
-    "weight_bytes": 1e6, "library": "cutlass",
+    "weight_bytes": 1e6, "library": "cutlass", "sink_tokens": 64,
     "block": 128, "scale_block": 128, "left_bytes": 1000, "groups": 2, "expected_groups": 8.0, "share": 2.5,
     "extra_flops": 1e12,
 }  # fmt: skip
@@ -103,7 +104,7 @@ def test_a_field_moves_a_price_or_says_why_not(kind: str, name: str) -> None:
     moved = []
     bases = [plain(kind)]
     if kind == "attention":
-        bases += [replace(bases[0], **PREFILL), replace(bases[0], kept=0.125)]  # type: ignore[arg-type, call-arg]
+        bases += [replace(bases[0], **PREFILL), replace(bases[0], kept=0.125), replace(bases[0], window=512)]  # type: ignore[arg-type, call-arg]
     if kind == "grouped_matmul":
         skewed = {"load": "power_law", "exponent": 1.2, "active": 2, "m": 4096}
         bases += [replace(bases[0], **skewed)]  # type: ignore[arg-type]
@@ -128,20 +129,21 @@ def test_fields_of_communication_reach_the_links(kind: str) -> None:
 
 @given(
     st.integers(1, 40), st.integers(0, 60), st.integers(0, 30), st.integers(0, 30), st.integers(0, 30),
-    st.booleans(),
+    st.booleans(), st.integers(0, 9),
 )  # fmt: skip
 def test_pairs_and_positions_equal_a_plain_count(
-    new: int, past: int, window: int, chunk: int, top_k: int, causal: bool
+    new: int, past: int, window: int, chunk: int, top_k: int, causal: bool, sinks: int
 ) -> None:
     if chunk:
         window = top_k = 0
+    sinks = sinks if window and not top_k else 0
     if not causal:
         chunk = 0
     work = Attention(
         batch=1, heads=1, kv_heads=1, head_dim=1, q_len=new, kv_len=past + new, causal=causal, window=window,
-        chunk=chunk, top_k=top_k,
+        chunk=chunk, top_k=top_k, sink_tokens=sinks,
     )  # fmt: skip
-    pairs = 0
+    pairs, touched = 0, set()
     for query in range(past, past + new):
         keys = range(past + new) if not causal else range(query + 1)
         if chunk:
@@ -149,6 +151,19 @@ def test_pairs_and_positions_equal_a_plain_count(
         seen = len(keys)
         for limit in (window, top_k):
             seen = min(seen, limit) if limit else seen
+        if sinks:
+            # The last of what the mask leaves, and the first of all.
+            kept = (
+                {key for key in keys if key in keys[max(0, len(keys) - window) :] or key < sinks}
+                if causal
+                else set()
+            )
+            seen = len(kept) if causal else min(len(keys), window + sinks)
+            touched |= kept
         pairs += seen
     assert work.pairs == pairs
     assert work.flops == 4 * pairs
+    assert not touched or work.seen == len(touched)
+    with_logits = replace(work, sink_logits=True)
+    assert with_logits.flops == work.flops + 2 * new
+    assert with_logits.pairs == work.pairs

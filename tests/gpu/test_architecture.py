@@ -19,7 +19,8 @@ from simulator.cost.model import peak_rate
 from simulator.cost.roofline import ROOFLINE
 from simulator.gpu.attention import KERNELS
 from simulator.gpu.constants import shipped_constants
-from simulator.gpu.rows import Request, predict
+from simulator.gpu.request import Request
+from simulator.gpu.rows import predict
 from simulator.gpu.sheet import GpuSheet, gpu_sheet
 from tests.gpu.sheets import attention, product, reference
 from tests.typed import operator_of

@@ -11,8 +11,10 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from simulator.gpu.attention import causal_blocks
+from simulator.gpu.attention_lines import attention_kernel_of
 from simulator.gpu.constants import shipped_constants
-from simulator.gpu.rows import Prediction, Request, attention_kernel_of, predict
+from simulator.gpu.request import Prediction, Request
+from simulator.gpu.rows import predict
 from simulator.gpu.sheet import GpuSheet
 from tests.gpu.sheets import ALL, NAMES, attention, scaled, sheet
 from workloads.graph import Operator

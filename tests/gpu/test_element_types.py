@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from simulator.gpu import rows
 from simulator.gpu.constants import Constants, shipped_constants
-from simulator.gpu.rows import Request, family_of, predict
+from simulator.gpu.request import Request, family_of
+from simulator.gpu.rows import predict
 from tests.gpu.sheets import ALL, sheet
 from tests.typed import operator_of
 from workloads.dtypes import size_bytes

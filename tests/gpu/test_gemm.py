@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from simulator.gpu import gemm
 from simulator.gpu.constants import shipped_constants
-from simulator.gpu.rows import Request, family_of, gemm_line, predict
+from simulator.gpu.request import Request, family_of
+from simulator.gpu.rows import gemm_line, predict
 from simulator.gpu.sheet import GpuSheet
 from tests.gpu.gemm_oracle import best_seconds
 from tests.gpu.sheets import ALL, NAMES, product, scaled, sheet

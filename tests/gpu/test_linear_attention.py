@@ -11,8 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from simulator.gpu import linear_attention
+from simulator.gpu.attention_lines import linear_line
 from simulator.gpu.constants import shipped_constants
-from simulator.gpu.rows import Prediction, Request, linear_line, predict
+from simulator.gpu.request import Prediction, Request
+from simulator.gpu.rows import predict
 from simulator.gpu.sheet import GpuSheet
 from tests.gpu.sheets import ALL, sheet
 from workloads.graph import Operator

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from simulator.gpu.constants import shipped_constants
-from simulator.gpu.rows import Prediction, Request, predict
+from simulator.gpu.request import Prediction, Request
+from simulator.gpu.rows import predict
 from simulator.gpu.sheet import GpuSheet
 from tests.gpu.sheets import ALL, NAMES, scaled, sheet
 from tests.typed import operator_of

@@ -11,7 +11,8 @@ from hw_configs.problems import InputError
 from simulator.cost.model import COST_MODELS, roof_seconds
 from simulator.gpu.lowering import lowered
 from simulator.gpu.model import GPU
-from simulator.gpu.rows import Request, predict
+from simulator.gpu.request import Request
+from simulator.gpu.rows import predict
 from simulator.gpu.sheet import memory_key
 from simulator.gpu.simulated_l2 import with_simulated_l2
 from tests.gpu.sheets import NAMES, attention, product, reference

@@ -16,7 +16,8 @@ from simulator.gpu.conv import workspace_elements
 from simulator.gpu.l2 import TileProduct, closed_form_error, simulated_bytes
 from simulator.gpu.lowering import lowered
 from simulator.gpu.power import within_power
-from simulator.gpu.rows import Request, family_of, flop_joules, predict
+from simulator.gpu.request import Request, family_of, flop_joules
+from simulator.gpu.rows import predict
 from simulator.gpu_memory.coarse import read_bytes
 from tests.gpu.sheets import attention, product, sheet
 from tests.typed import operator_of

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from simulator.gpu_memory import machine as at
 from simulator.gpu_memory.kernel import MARGIN, Out, flush, run
-from simulator.gpu_memory.machine import Machine, new_state, new_window
+from simulator.gpu_memory.machine import Machine, new_state, new_window, with_inverses
 from tests.gpu_memory.oracle import Oracle, Path
 from workloads.gpu_trace import GpuAccesses
 
@@ -50,7 +50,7 @@ def machine_of(p: Path) -> Machine:
     )  # fmt: skip
     f[at.PERSIST_FIRST], f[at.PERSIST_LAST] = p.persist or (1, 0)
     f[at.PERSIST_WAYS], f[at.HOST], f[at.RECORDS] = p.persist_ways, p.host, 1
-    return Machine(f)
+    return with_inverses(f)
 
 
 def differences(p: Path, accesses: list[Access]) -> list[str]:

@@ -16,11 +16,19 @@ from workloads.workload import WorkloadOptions
 def graph_seconds(
     model: str, system: str, phase: str, batch: int, tokens: int, tp: int, dtype: str | None = None
 ) -> float:
-    """Device seconds of a decode step at a context, or of a prefill, as ``offchip simulate`` gives them."""
+    """Device seconds of a decode step at a context, or of a prefill, as ``offchip simulate`` gives an engine."""
     done = offchip.simulate(
-        model, system, phase=phase, batch=batch, prompt=tokens, tp=tp, dtype=dtype, fidelity="analytic"
+        model,
+        system,
+        phase=phase,
+        batch=batch,
+        prompt=tokens,
+        tp=tp,
+        dtype=dtype,
+        fidelity="analytic",
+        engine="vllm",
     )
-    return done.phases[0].seconds
+    return done.phases[0].seconds - done.phases[0].host_added_s
 
 
 def served(model: str, dtype: str | None = None, kv_dtype: str | None = None) -> ServedModel:
@@ -32,11 +40,10 @@ def served(model: str, dtype: str | None = None, kv_dtype: str | None = None) ->
 def pricer(
     model: str, system: str = "dgx-h100", tp: int = 1, dtype: str | None = None, kv_dtype: str | None = None
 ) -> Pricer:
-    """A pricer with collectives on the system's wires, as the graph route has them."""
+    """A pricer with the library's and the engine's collectives, as the graph route has them."""
     return make_pricer(
         served(model, dtype, kv_dtype),
         load_system(system),
         Layout(tp=tp),
         EngineSettings(),
-        collectives="wires",
     )

@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import offchip
 from hw_configs.problems import InputError
-from workloads.operator_table import OPS, OperatorTable, read_operator_table
-from workloads.operators import Attention, GroupedProduct, Product
+from workloads.operator_table import OPS, OperatorTable, TableRow, read_operator_table
+from workloads.operators import Attention, GroupedProduct, Product, Quantize
 
 REFERENCE = Path(__file__).parent.parent / "reference" / "gpu" / "operators.csv"
 
@@ -152,7 +153,7 @@ def test_every_operator_name_builds_an_operator() -> None:
         8,
     )  # fmt: skip
     for name, rule in OPS.items():
-        built = rule(Cells({"dtype": "bf16"}, shape))
+        built = rule(Cells({"dtype": "bf16", "to_dtype": "fp8"}, shape))
         assert built.work.kind in KINDS, name
         assert built.work.flops >= 0
         assert built.read_bytes > 0
@@ -209,3 +210,90 @@ def test_a_layer_of_experts_is_its_kernels_in_turn(tmp_path: Path) -> None:
 def test_layers_that_no_operator_expresses(tmp_path: Path, cells: str, told: str) -> None:
     (row,) = table(tmp_path, MOE + cells + "\n").rows
     assert told in row.problem
+
+
+def test_sinks_of_attention(tmp_path: Path) -> None:
+    text = (
+        "op,batch,heads,kv_heads,head_dim,q_len,kv_len,window,sink_logits,sink_tokens\n"
+        "attention_decode,2,64,8,64,1,4096,128,,\nattention_decode,2,64,8,64,1,4096,128,1,\n"
+        "attention_decode,2,64,8,64,1,4096,128,0,4\nattention_decode,2,64,8,64,1,4096,,,4\n"
+        "attention_decode,2,64,8,64,1,4096,128,perhaps,\n"
+    )
+    plain, logits, tokens, alone, unclear = table(tmp_path, text).rows
+    assert plain.operator is not None
+    assert logits.operator is not None
+    assert tokens.operator is not None
+    assert logits.operator.read_bytes == plain.operator.read_bytes + 64 * 2
+    assert logits.operator.flops == plain.operator.flops + 2 * 2 * 64
+    assert tokens.operator.read_bytes == plain.operator.read_bytes + 2 * 8 * 4 * 2 * 64 * 2
+    assert tokens.operator.flops == plain.operator.flops / 128 * 132
+    assert alone.problem.startswith("attention_decode: 4 sink_tokens without a window")
+    assert unclear.problem == "attention_decode: found sink_logits 'perhaps'; expected 1 or 0"
+
+
+def test_quantising_says_what_becomes_what(tmp_path: Path) -> None:
+    text = (
+        "op,dtype,to_dtype,m,n,scales,block\nquantize,fp8,,64,4096,,\nquantize,fp16,int8,64,4096,,\n"
+        "quantize,fp8_block,,64,4096,,\nquantize,fp8,,64,4096,tensor,\nquantize,fp8,,64,4096,static,\n"
+        "quantize,nvfp4,,64,4096,,\nquantize,fp8,bf16,64,4096,,\nquantize,bf16,,64,4096,,\nquantize,fp8,,64,4096,rwo,\n"
+        "quantize,fp8,,64,4096,,32\n"
+    )
+    rows = table(tmp_path, text).rows
+    made = [row.operator for row in rows if row.operator is not None]
+    works = [operator.work for operator in made]
+    assert [operator.read_bytes for operator in made] == [64 * 4096 * 2] * 7
+    sizes = (1, 1, 1, 1, 1, 0.5, 1)
+    scales = [op.write_bytes - round(64 * 4096 * size) for op, size in zip(made, sizes, strict=True)]
+    assert scales == [
+        64 * 4, 64 * 4, 64 * 32 * 4, 4, 4, 64 * 4096 // 16, 64 * 128 * 4,
+    ]  # fmt: skip
+    assert works[0] == Quantize(m=64, n=4096, to_dtype="fp8", flops_per_element=4.0)
+    assert [(work.block, work.dynamic, work.per_token) for work in works if isinstance(work, Quantize)] == [
+        (0, True, True), (0, True, True), (128, True, True), (0, True, False), (0, False, False), (16, True, True),
+        (32, True, True),
+    ]  # fmt: skip
+    problems = [row.problem for row in rows if row.operator is None]
+    assert problems == [
+        "quantize: fp8 is not narrowed by bf16; expected a narrower type",
+        "quantize: no to_dtype that says what bf16 becomes; expected a narrower type",
+        "quantize: unknown scales 'rwo'; expected row, tensor, static, perhaps 'row'",
+    ]
+
+
+def test_a_column_says_whether_experts_are_gated(tmp_path: Path) -> None:
+    sizes = "8,2688,1856,128,6"
+    text = f"op,tokens,hidden,inter,experts,top_k,gated\nmoe,{sizes},\nmoe,{sizes},0\nmoe,{sizes},1\n"
+    text += "moe,8,4096,1024,64,4,0\n"
+    assumed, stated, gated, other = table(tmp_path, text).rows
+    assert "assumed to have no gate" in assumed.note
+    assert (stated.note, gated.note, other.note) == ("", "", "")
+
+    def first(row: TableRow) -> int:
+        return next(op.work.n for op in row.then if isinstance(op.work, GroupedProduct))
+
+    assert [first(row) for row in (assumed, stated, gated, other)] == [1856, 1856, 2 * 1856, 1024]
+
+
+def test_predictions_say_what_they_rest_on(tmp_path: Path) -> None:
+    path = tmp_path / "ops.csv"
+    path.write_text(
+        "op,dtype,m,n,k,tokens,hidden,inter,experts,top_k\ngemm,nvfp4,64,4096,4096,,,,,\ngemm,fp8,64,4096,4096,,,,,\n"
+        "moe,bf16,,,,8,2688,1856,128,6\n",
+        encoding="utf-8",
+    )
+    notes = [p.note for _, p in offchip.predict(path, "h100-sxm").pairs]
+    assert notes[:2] == ["nvfp4 products run at the rate of fp8", ""]
+    assert "gate" in notes[2]
+    assert next(p.note for _, p in offchip.predict(path, "b200").pairs) == ""
+    told = offchip.simulate(
+        "llama-3-8b", "h100-sxm", phase="decode", dtype="nvfp4", fidelity="analytic"
+    ).warnings
+    assert [line for line in told if "nvfp4 products" in line] == [
+        "h100-sxm has no rate for nvfp4 products: they run at that of fp8"
+    ]
+    assert not any(
+        "products" in line
+        for line in offchip.simulate(
+            "llama-3-8b", "b200", phase="decode", dtype="nvfp4", fidelity="analytic"
+        ).warnings
+    )

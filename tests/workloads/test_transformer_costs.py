@@ -9,6 +9,7 @@ import pytest
 
 from workloads import models
 from workloads.graph import Graph, Role, check_graph
+from workloads.operators import Attention
 from workloads.transformer import count_parameters, decoder_workload, read_decoder
 from workloads.transformer.fields import Fields
 from workloads.transformer.step import Step
@@ -94,6 +95,8 @@ def test_local_layers_keep_only_their_window() -> None:
     full = graph.operator_by_name["layers.1.attention.attend"]
     query = 64 * 64 * 2
     sinks = 64 * 2
+    assert isinstance(local.work, Attention)
+    assert local.work.sink_logits
     assert local.read_bytes == query + sinks + 128 * per_layer
     assert full.read_bytes == query + sinks + context * per_layer
 

@@ -21,18 +21,20 @@ def _attention(c: Cells) -> Built:
     kv_heads = c("kv_heads", heads)
     kv_len = c("kv_len", q_len)
     window = c("window", 0)
-    causal = c.text.get("causal", "") not in ("0", "false", "False", "no")
+    causal, sink_tokens = c.flag("causal", True), c("sink_tokens", 0)
+    if sink_tokens and not window:
+        raise UnfitError(f"{sink_tokens} sink_tokens without a window; a query sees the first tokens anyway")
     if heads % kv_heads:
         raise UnfitError(f"{heads} heads cannot share {kv_heads} KV heads evenly")
     if causal and q_len > kv_len:
         raise UnfitError(f"{q_len} queries see only {kv_len} keys under a causal mask")
     work = Attention(
         batch=batch, heads=heads, kv_heads=kv_heads, head_dim=dim, v_head_dim=v_dim, q_len=q_len, kv_len=kv_len,
-        causal=causal, window=window,
+        causal=causal, window=window, sink_logits=c.flag("sink_logits", False), sink_tokens=sink_tokens,
         kv_dtype=_cache_dtype(c), split_kv=c.text.get("label", "") not in _KERNELS_WITHOUT_SPLIT,
     )  # fmt: skip
     cache = c.size(batch * kv_heads * work.seen * (dim + v_dim), work.kv_dtype)
-    read = c.size(batch * heads * q_len * dim) + cache
+    read = c.size(batch * heads * q_len * dim) + cache + (c.size(heads, "bf16") if work.sink_logits else 0)
     return Built(work, read, c.size(batch * heads * q_len * v_dim, c.output_dtype()))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from hw_configs.problems import nearest
 from workloads.dtypes import BITS, size_bytes
@@ -11,6 +12,10 @@ from workloads.operator_table.formats import FORMATS, PairedTypes
 from workloads.operators import Work
 
 __all__ = ["Built", "Cells", "Rule", "UnfitError"]
+
+
+YES: Final = ("1", "true", "yes")
+NO: Final = ("0", "false", "no")
 
 
 class UnfitError(Exception):
@@ -38,6 +43,15 @@ class Cells:
             raise UnfitError(f"no {name}")
         return default
 
+    def flag(self, name: str, default: bool) -> bool:
+        """A yes or no by column name; ``UnfitError`` for a text that is neither."""
+        text = self.text.get(name, "").lower()
+        if text in YES or text in NO:
+            return text in YES
+        if text:
+            raise UnfitError(f"found {name} {text[:40]!r}; expected 1 or 0")
+        return default
+
     def size(self, elements: int, dtype: str | None = None) -> int:
         """Bytes of so many elements of a type, or of the row's."""
         return size_bytes(elements, dtype or self.dtype)
@@ -57,6 +71,7 @@ class Built:
 
     ``dtype`` empty: the row's. ``then``: what runs after it within the row's time, such as the activation and the
     second product of a layer of experts. ``residency``: where its operands stand before it runs, as operators say it.
+    ``note``: what was assumed of a row that leaves it open.
     """
 
     work: Work
@@ -65,6 +80,7 @@ class Built:
     dtype: str = ""
     then: tuple[Built, ...] = ()
     residency: str = ""
+    note: str = ""
 
 
 Rule = Callable[[Cells], Built]

@@ -27,8 +27,10 @@ FUSED: Final = frozenset({"trtllm"})
 BETWEEN: Final = frozenset({"trtllm_block"})
 """Libraries in which one kernel over all ranks' rows does both."""
 UNGATED: Final = frozenset({(2688, 1856, 128), (4096, 2688, 512), (1024, 2688, 512), (2048, 5120, 512)})
-"""Hidden size, expert size and experts of models whose experts have a squared ReLU and no gate: tables do not say it.
-Assumption: taken for Nemotron 3's, as recalled; measured bytes per second agree with two products, not three."""
+"""Hidden size, expert size and experts of models whose experts have a squared ReLU and no gate, where a table has no
+column ``gated``. Assumption: taken for Nemotron 3's, as recalled; measured bytes per second agree with two products,
+not three."""
+UNGATED_NOTE: Final = "experts of these sizes are assumed to have no gate; a column 'gated' says it"
 GATED_ALWAYS: Final = "vllm 0.14"
 """Benchmarks of this engine version run every model's experts gated, and break ties of a power law by number."""
 INDEX_BYTES: Final = 4
@@ -83,6 +85,8 @@ class _Layer(NamedTuple):
     touched: float
     maps: int
     """Small kernels that find a rank's own experts."""
+    note: str
+    """What was assumed."""
 
 
 def _layer(c: Cells) -> _Layer:
@@ -96,11 +100,13 @@ def _layer(c: Cells) -> _Layer:
     old = c.text.get("label", "").startswith(GATED_ALWAYS)
     mine = busiest_rank(experts, top_k, tokens, ep, load, exponent, first=old)
     library = expert_library(c)
-    gated = old or (hidden, inter, experts) not in UNGATED
+    assumed = not old and (hidden, inter, experts) in UNGATED
+    gated = c.flag("gated", not assumed)
+    note = UNGATED_NOTE if assumed and not c.text.get("gated") else ""
     passing = tokens * top_k if library in ALL_ROWS | BETWEEN else mine.rows
     return _Layer(
         tokens, hidden, max(1, inter // tp), gated, mine.rows, passing, library, load, exponent, top_k,
-        experts // ep, mine.touched, MAPPED if ep > 1 and library in ALL_ROWS else 0,
+        experts // ep, mine.touched, MAPPED if ep > 1 and library in ALL_ROWS else 0, note,
     )  # fmt: skip
 
 
@@ -144,7 +150,7 @@ def _moe(c: Cells) -> Built:
     read, written = c.size(x.passing * x.hidden, "bf16"), c.size(x.tokens * x.hidden, "bf16")
     parts.append(Built(combine, read, written, "bf16", residency="previous"))
     return Built(
-        sort.work, sort.read_bytes, sort.write_bytes, sort.dtype, tuple(parts), residency=sort.residency
+        sort.work, sort.read_bytes, sort.write_bytes, sort.dtype, tuple(parts), sort.residency, x.note
     )
 
 

@@ -35,15 +35,16 @@ MAX_ROWS: Final = 5_000_000
 
 _COUNTS: Final = (
     "tp", "m", "n", "k", "batch", "heads", "kv_heads", "head_dim", "v_head_dim", "q_len", "kv_len", "window",
+    "sink_tokens", "block",
     "groups", "active", "touched", "in_channels", "out_channels", "height", "width", "kernel_h", "kernel_w", "stride_h",
     "stride_w", "out_height", "out_width", "bytes", "n_devices", "devices_per_node", "node_size",
     "tokens", "hidden", "inter", "experts", "top_k", "ep",
 )  # fmt: skip
-_ZERO_FOR_NONE: Final = ("window",)
+_ZERO_FOR_NONE: Final = ("window", "sink_tokens")
 _FIGURES: Final = ("median_us", "min_us", "std_us")
 _TEXTS: Final = (
-    "id", "gpu", "source", "op", "label", "model", "dtype", "weight_dtype", "kv_dtype", "causal", "kernel",
-    "grid", "distribution", "timing",
+    "id", "gpu", "source", "op", "label", "model", "dtype", "weight_dtype", "kv_dtype", "to_dtype", "causal",
+    "sink_logits", "gated", "scales", "kernel", "grid", "distribution", "timing",
 )  # fmt: skip
 _ADDED: Final = ("predicted_us", "launch_us", "energy_j", "bound_by", "note")
 COLUMNS: Final = (*_TEXTS, *_COUNTS, *_FIGURES, *_ADDED)
@@ -55,7 +56,7 @@ class TableRow:
     """One row. ``operator`` is None where ``problem`` says why the row cannot be expressed.
 
     ``measured_us`` is what ``timing`` says was timed. ``cells`` holds the row's text by column. ``then``: operators
-    that run after ``operator``, within the measured time.
+    that run after ``operator``, within the measured time. ``note``: what was assumed where the row leaves it open.
     """
 
     id: str
@@ -68,6 +69,7 @@ class TableRow:
     problem: str
     cells: Mapping[str, str]
     then: tuple[Operator, ...] = ()
+    note: str = ""
 
     @property
     def exchanged_bytes(self) -> int:
@@ -175,7 +177,7 @@ def _row(
                 problems.append(Problem(message, file, line, name))
             elif name == "median_us":
                 measured = figure
-    operators, trouble = _operators(table, counts)
+    operators, trouble, note = _operators(table, counts)
     identity = table.get("id") or f"line {line}"
     return TableRow(
         identity,
@@ -188,6 +190,7 @@ def _row(
         trouble,
         table,
         operators[1:],
+        note,
     )
 
 
@@ -210,17 +213,18 @@ OPS: Final[dict[str, Rule]] = {
 _SCALAR_KERNELS: Final = frozenset({"vidur"})
 
 
-def _operators(text: Mapping[str, str], counts: Mapping[str, int]) -> tuple[tuple[Operator, ...], str]:
+def _operators(text: Mapping[str, str], counts: Mapping[str, int]) -> tuple[tuple[Operator, ...], str, str]:
+    """The operators of a row, why there are none, and what was assumed."""
     op = text.get("op", "")
     if op not in OPS:
         hint = nearest(op, OPS)
-        return (), f"no rule for operator {op!r}" + (f", perhaps {hint!r}" if hint else "")
+        return (), f"no rule for operator {op!r}" + (f", perhaps {hint!r}" if hint else ""), ""
     try:
         cells = Cells(text, counts)
         built = OPS[op](cells)
     except UnfitError as trouble:
-        return (), f"{op}: {trouble}"
-    return tuple(_operator(op, part, cells) for part in (built, *built.then)), ""
+        return (), f"{op}: {trouble}", ""
+    return tuple(_operator(op, part, cells) for part in (built, *built.then)), "", built.note
 
 
 def _operator(op: str, built: Built, cells: Cells) -> Operator:

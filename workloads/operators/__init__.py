@@ -45,6 +45,7 @@ from workloads.operators.rows import (
     TopK,
     View,
 )
+from workloads.operators.scan import Scan
 from workloads.operators.sequence import Attention, Recurrence, causal_pairs
 from workloads.operators.work import FieldInfo, FieldValue, Work, fields_of
 
@@ -52,16 +53,16 @@ __all__ = [
     "KINDS", "Activation", "AllGather", "AllReduce", "AllToAll", "Attention", "Broadcast", "CollectiveWork",
     "Convolution", "Copy", "Custom", "Elementwise", "Embedding", "FieldInfo", "FieldValue", "Gather",
     "GroupedProduct", "Host", "LinearAttention", "Loss", "Message", "Norm", "Optimizer", "Pool", "Product", "Quantize",
-    "Receive", "Recurrence", "Reduce", "ReduceScatter", "Resize", "Rotary", "Rows", "Scatter", "Send", "Softmax",
-    "Sort", "TopK", "View", "Work", "causal_pairs", "fields_of",
+    "Receive", "Recurrence", "Reduce", "ReduceScatter", "Resize", "Rotary", "Rows", "Scan", "Scatter", "Send",
+    "Softmax", "Sort", "TopK", "View", "Work", "causal_pairs", "fields_of",
 ]  # fmt: skip
 
 KINDS: Final[dict[str, type[Work]]] = {
     kind.kind: kind
     for kind in (
         Product, GroupedProduct, Attention, Convolution, Norm, Quantize, Softmax, Activation, Elementwise, Rotary,
-        Embedding, Gather, Scatter, Sort, TopK, Pool, Reduce, Resize, Copy, View, Recurrence, LinearAttention, Loss,
-        Optimizer, AllReduce, AllGather, ReduceScatter, AllToAll, Broadcast, Send, Receive, Host, Custom,
+        Embedding, Gather, Scatter, Sort, TopK, Pool, Reduce, Resize, Copy, View, Recurrence, LinearAttention, Scan,
+        Loss, Optimizer, AllReduce, AllGather, ReduceScatter, AllToAll, Broadcast, Send, Receive, Host, Custom,
     )
 }  # fmt: skip
 """Every operator kind by the name that files give it, as the field's operator tables do."""

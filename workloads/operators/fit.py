@@ -27,6 +27,7 @@ from workloads.operators import (
     Product,
     Recurrence,
     Rows,
+    Scan,
     Scatter,
     TopK,
     View,
@@ -102,6 +103,8 @@ def _problems(work: Work, operands: _Operands) -> Iterator[FieldProblem]:
         yield from _attention(work, operands)
     elif isinstance(work, LinearAttention):
         yield from _linear_attention(work, operands)
+    elif isinstance(work, Scan):
+        yield from _scan(work, operands)
     elif isinstance(work, Recurrence):
         yield from _recurrence(work, operands)
     elif isinstance(work, Rows):
@@ -314,6 +317,9 @@ def _attention(work: Attention, operands: _Operands) -> Iterator[FieldProblem]:
             work, "kv_len", f"at least the {work.q_len} queries, which are the last positions under the mask"
         )
         return
+    if work.sink_tokens and not work.window:
+        yield _wrong(work, "sink_tokens", "0: without a window a query sees the first tokens anyway")
+        return
     made = work.batch * work.q_len * work.heads * work.value_dim
     if operands.backward:
         if made not in operands.sizes():
@@ -384,6 +390,20 @@ def _linear_attention(work: LinearAttention, operands: _Operands) -> Iterator[Fi
             yield _wrong(work, "key_dim", told)
         if tensor.is_cache and len(tensor.shape) == 4 and tensor.dtype != work.state_dtype:
             yield _wrong(work, "state_dtype", f"{tensor.dtype}, the element type of {tensor.name!r}")
+
+
+def _scan(work: Scan, operands: _Operands) -> Iterator[FieldProblem]:
+    """Tokens by channels in some tensor; a cached state has as many elements as the fields say."""
+    most, tokens = max(operands.sizes()), work.batch * work.sequence
+    if tokens * work.channels > most:
+        wrong = "sequence" if tokens > most else "channels"
+        told = f"batch x sequence x channels of at most {most}, the largest tensor's elements"
+        yield _wrong(work, wrong, told)
+        return
+    for tensor in operands.inputs:
+        if tensor.is_cache and len(tensor.shape) == 3 and prod(tensor.shape) != work.state_elements:
+            told = f"batch x channels x state of {prod(tensor.shape)}, the elements of {tensor.name!r}"
+            yield _wrong(work, "state", told)
 
 
 def _is_part(work: Rows, tensor: Tensor) -> bool:

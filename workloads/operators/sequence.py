@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Final
 
 from workloads.operators.work import Work, count, flag, named, number
 
 __all__ = ["Attention", "Recurrence", "causal_pairs"]
+
+
+SINK_FLOPS: Final = 2.0
+"""Arithmetic of a sink's logit for one query and head: less the largest score, and into the sum of exponentials."""
 
 
 def causal_pairs(length: int, window: int = 0, chunk: int = 0) -> int:
@@ -46,6 +50,13 @@ class Attention(Work):
         "tokens", "length of the chunks inside which a query sees keys (chunked attention); 0: none", 0, 0
     )
     top_k: int = count("tokens", "keys that an indexer leaves of all, per query; 0: all", 0, 0)
+    sink_logits: bool = flag(
+        "a learned logit per query head stands in the softmax beside those of the keys (gpt-oss)"
+    )
+    sink_tokens: int = count(
+        "tokens", "first tokens of a sequence that a query sees beside those of its window (StreamingLLM, "
+        "arXiv:2309.17453); 0: none", 0, 0,
+    )  # fmt: skip
     kept: float = number(
         "share", "share of channels and of tokens that a sparse decode step keeps: scores over all tokens on so many "
         "channels, then exact attention on so many tokens", 1.0,
@@ -64,9 +75,14 @@ class Attention(Work):
         return self.v_head_dim or self.head_dim
 
     @property
+    def reach(self) -> int:
+        """Keys that the window leaves a query: its own and the sink tokens; 0: no window."""
+        return self.window + self.sink_tokens if self.window else 0
+
+    @property
     def limit(self) -> int:
         """Keys that a query sees at most: of all, the least of window, chunk and indexer's choice."""
-        return min([self.kv_len, *(size for size in (self.window, self.chunk, self.top_k) if size)])
+        return min([self.kv_len, *(size for size in (self.reach, self.chunk, self.top_k) if size)])
 
     @property
     def seen(self) -> int:
@@ -74,7 +90,7 @@ class Attention(Work):
         past = max(0, self.kv_len - self.q_len)
         if self.chunk:
             return self.kv_len - past // self.chunk * self.chunk
-        window = self.window or self.top_k
+        window = self.reach or self.top_k
         if self.top_k and not self.window:
             return min(self.kv_len, self.top_k * self.q_len + self.q_len) if past else self.kv_len
         return min(self.kv_len, window - 1 + self.q_len) if window else self.kv_len
@@ -82,7 +98,7 @@ class Attention(Work):
     @property
     def pairs(self) -> int:
         """(query, key) pairs of one sequence and head."""
-        window = min(size for size in (self.window or self.kv_len, self.top_k or self.kv_len))
+        window = min(size for size in (self.reach or self.kv_len, self.top_k or self.kv_len))
         if not self.causal or self.q_len > self.kv_len:
             return self.q_len * min(self.limit, self.kv_len)
         window = 0 if window >= self.kv_len else window
@@ -99,9 +115,10 @@ class Attention(Work):
         return min(1.0, 1.5 * self.kept)
 
     def arithmetic(self) -> float:
-        """Two products over the pairs that the mask leaves."""
+        """Two products over the pairs that the mask leaves; a sink's logit is added to each query's sum once."""
         width = self.head_dim + self.value_dim
-        return 2.0 * self.batch * self.pairs * self.heads * width * self.sparse_share
+        sinks = SINK_FLOPS * self.batch * self.q_len * self.heads if self.sink_logits else 0.0
+        return 2.0 * self.batch * self.pairs * self.heads * width * self.sparse_share + sinks
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -115,7 +115,7 @@ def read_adapter(path: str | Path) -> LoraAdapter:
     """The adapter of a folder or of an ``adapter_config.json``; ``InputError`` for any other method than LoRA."""
     place = Path(path)
     file = place / CONFIG_NAME if place.is_dir() else place
-    document = read_json(file, MAX_FILE_BYTES, constants=True)
+    document = read_json(file, MAX_FILE_BYTES, infinite=True)
     if not isinstance(document.data, dict):
         raise bad_input(
             f"found {type(document.data).__name__}; expected an object", file=document.file, line=1

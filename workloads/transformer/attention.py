@@ -47,6 +47,8 @@ def write_attention(
     sources = known[w.layer if spec.cache_of is None else spec.cache_of]
     learned = spec.heads * spec.sinks + spec.vectors
     sinks = w.weight("attention.sinks", learned) if learned else ""
+    if spec.relative:
+        sinks = w.relative_biases(spec.relative, spec.heads, spec.relative_shared)
     attended = w.activation("attention.attend.out", m, v_size)
     chosen = write_block_choice(w, step, spec.choice, hidden, source) if spec.choice else ""
 
@@ -72,10 +74,11 @@ def write_attention(
         out = gated
     if spec.out_norm is not None:
         out = _write_out_norm(w, m, v_size, spec.out_norm, out)
+    wide = spec.out or hidden
     return w.linear(
         "attention.out",
         out,
-        Linear(m, hidden, v_size, module=f"{module}.o_proj", tp="row", bias=hidden if spec.out_bias else 0),
+        Linear(m, wide, v_size, module=f"{module}.o_proj", tp="row", bias=wide if spec.out_bias else 0),
     )
 
 
@@ -253,8 +256,8 @@ def _attend_fused(
         appended = {k_cache: rows * spec.head_dim, v_cache: rows * spec.v_head_dim}
     work = Attention(
         batch=step.batch, heads=spec.heads, kv_heads=spec.kv_heads, head_dim=spec.head_dim,
-        v_head_dim=spec.v_head_dim, q_len=step.new, kv_len=step.context, causal=True, window=spec.window,
-        chunk=spec.chunk, top_k=top_k, kv_dtype=w.precision.cache,
+        v_head_dim=spec.v_head_dim, q_len=step.new, kv_len=step.context, causal=spec.causal, window=spec.window,
+        chunk=spec.chunk, top_k=top_k, sink_logits=bool(spec.sinks), kv_dtype=w.precision.cache,
     )  # fmt: skip
     w.emit(
         "attention.attend",

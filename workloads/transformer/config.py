@@ -14,6 +14,7 @@ from typing import Final
 from hw_configs.problems import nearest
 from workloads.transformer.families import READERS
 from workloads.transformer.families.defaults import declared, inner_types
+from workloads.transformer.families.images import read_tower
 from workloads.transformer.fields import Fields
 from workloads.transformer.formats import Precision
 from workloads.transformer.quantization import read_precision
@@ -57,11 +58,15 @@ def known_families() -> list[str]:
 
 
 def read_decoder(
-    f: Fields, options_dtype: str | None, kv_dtype: str | None, side: Mapping[str, Fields] | None = None
+    f: Fields,
+    options_dtype: str | None,
+    kv_dtype: str | None,
+    side: Mapping[str, Fields] | None = None,
+    sides: tuple[int, int] | None = None,
 ) -> tuple[Decoder, Precision]:
     """The language model in a config file; raises ``InputError`` with everything that is wrong with it.
 
-    ``side``: the files beside it that say how a checkpoint is quantised, by name.
+    ``side``: the files beside it that say how a checkpoint is quantised, by name. ``sides``: of images.
     """
     outer = f
     outer.defaults = declared(str(outer.values.get("model_type", "")))
@@ -92,12 +97,24 @@ def read_decoder(
     omitted = [noun for key, noun in TOWERS.items() if outer.values.get(key) is not None]
     if f.has("num_nextn_predict_layers") and f.value("num_nextn_predict_layers"):
         omitted.append("multi-token prediction layers")
+    decoder = _with_tower(decoder, outer, sides)
     return replace(
         decoder,
         dtype=precision.own,
         omitted=(*decoder.omitted, *dict.fromkeys(omitted)),
         notes=(*decoder.notes, *filter(None, notes)),
     ), precision
+
+
+def _with_tower(decoder: Decoder, outer: Fields, sides: tuple[int, int] | None) -> Decoder:
+    """The language model with its tower, or with what is not understood of it: text alone needs no tower."""
+    if outer.values.get("vision_config") is None:
+        return decoder
+    apart = Fields(outer.values, outer.file, outer.line_of, outer.path, [])
+    tower = read_tower(apart, decoder.hidden, sides)
+    if apart.problems:
+        return replace(decoder, tower_trouble=str(apart.problems[0]))
+    return replace(decoder, tower=tower)
 
 
 def _folded(name: str) -> str:

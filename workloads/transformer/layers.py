@@ -20,20 +20,39 @@ from workloads.transformer.alternating import (
 )
 from workloads.transformer.attention import KeyValue, write_attention
 from workloads.transformer.compressed import write_compressed_attention
+from workloads.transformer.cross_attention import Memory, write_cross_attention
+from workloads.transformer.delta_mix import write_delta_mix
 from workloads.transformer.feed_forward import write_experts, write_mlp
 from workloads.transformer.hyper import merge_streams, open_streams, read_streams, write_streams
 from workloads.transformer.latent import write_latent_attention
 from workloads.transformer.recurrent import write_recurrence
+from workloads.transformer.scans import (
+    write_gated_lru,
+    write_selective_scan,
+    write_short_convolution,
+    write_time_mix,
+    write_token_mix,
+)
 from workloads.transformer.shape import (
     AlternatingUpdates,
+    Attention,
     CompressedAttention,
     Decoder,
+    DeltaMix,
+    GatedLru,
+    HeadTransform,
     HyperConnection,
     LatentAttention,
     Layer,
+    Mixer,
     Norm,
+    Projector,
     Recurrence,
+    SelectiveScan,
+    ShortConvolution,
+    TimeMix,
 )
+from workloads.transformer.shared_block import write_shared_block
 from workloads.transformer.step import Step
 from workloads.transformer.writer import ACTIVATION_FLOPS, NORM_FLOPS, GraphWriter, Linear, Moves
 
@@ -46,6 +65,8 @@ class _Stream:
 
     residual: str
     pending: list[str] = field(default_factory=list)
+    embedded: str = ""
+    """What the embeddings were, for blocks that read them again."""
 
 
 @dataclass
@@ -56,20 +77,49 @@ class _Known:
     choices: dict[int, str] = field(default_factory=dict)
 
 
-def write_decoder(w: GraphWriter, step: Step, decoder: Decoder) -> str:
-    """All operators of one step; returns the name of the logits."""
+@dataclass(frozen=True)
+class _Beside:
+    """What layers read beside the stream: the layers' own inputs (or ""), an encoder's result."""
+
+    inputs: str = ""
+    memory: Memory | None = None
+
+
+def write_decoder(
+    w: GraphWriter,
+    step: Step,
+    decoder: Decoder,
+    *,
+    first: int = 0,
+    memory: Memory | None = None,
+    source: str = "",
+) -> str:
+    """All operators of one step; returns the name of the logits.
+
+    ``first``: layers that stand before in the same graph. ``memory``: what layers with cross attention look at.
+    ``source``: rows that stand in for the tokens' embeddings.
+    """
     w.adapters, w.sequences = decoder.adapters, step.batch
-    stream = _write_embedding(w, step, decoder)
+    stream = _Stream(source) if source else _write_embedding(w, step, decoder)
+    if source and decoder.embedding_norm:
+        stream.residual = _norm(
+            w, "embedding_norm", decoder.embedding_norm, step.tokens, decoder.hidden, stream
+        )
     known = _Known()
+    stream.embedded = stream.residual
     extra = _write_per_layer_inputs(w, step, decoder, stream.residual) if decoder.per_layer_rows else ""
     _open_streams(w, step, decoder, stream)
     for index, layer in enumerate(decoder.layers):
-        w.at(index, f"layers.{index}.")
-        _write_layer(w, step, decoder, layer, stream, known, extra)
+        w.at(first + index, f"{w.stack}layers.{index}.")
+        w.weights = None if layer.group is None else f"{w.stack}groups.{layer.group}."
+        _write_layer(w, step, decoder, layer, stream, known, _Beside(extra, memory))
+        w.weights = None
         if layer.per_layer_input and layer.hyper is None:
             _write_per_layer_block(w, step, decoder.hidden, layer.per_layer_input, stream, extra)
-    w.at(len(decoder.layers), "")
+    w.at(first + len(decoder.layers), w.stack)
     _merge_streams(w, step, decoder, stream)
+    if decoder.spare:
+        w.weight("spare.weight", decoder.spare)
     return _write_head(w, step, decoder, stream)
 
 
@@ -95,29 +145,39 @@ def _merge_streams(w: GraphWriter, step: Step, decoder: Decoder, stream: _Stream
 
 
 def _write_embedding(w: GraphWriter, step: Step, decoder: Decoder) -> _Stream:
+    """Rows of all tables added up, normed and brought to the model's width."""
     m, hidden = step.tokens, decoder.hidden
     width = decoder.embedding_width or hidden
     tokens = w.tensor("tokens", (step.batch, step.new), "int32", Role.ACTIVATION)
-    out = _lookup(w, "embedding", tokens, decoder.vocab, m, width, "vocab")
-    if decoder.embedding_width:
+    out = _lookup(w, "embedding", tokens, decoder.vocab, m, width, "vocab", not decoder.own_table)
+    projected = bool(decoder.embedding_width)
+    if projected and not decoder.narrow_tables:
         out = w.linear("project_in", out, Linear(m, hidden, width, module="", tp="replicated"))
+    wide = width if decoder.narrow_tables else hidden
     stream = _Stream(out)
     if decoder.positions:
-        at = _lookup(w, "position_embedding", tokens, decoder.positions, m, hidden, "replicated")
-        _add(w, step, hidden, stream, "position_add", at)
+        at = _lookup(w, "position_embedding", tokens, decoder.positions, m, wide, "replicated")
+        _add(w, step, wide, stream, "position_add", at)
+    if decoder.segments:
+        kind = _lookup(w, "segment_embedding", tokens, decoder.segments, m, wide, "replicated")
+        _add(w, step, wide, stream, "segment_add", kind)
     if decoder.vectors:
         w.weight("vectors", decoder.vectors)
     if decoder.embedding_norm:
-        stream.residual = _norm(w, "embedding_norm", decoder.embedding_norm, m, hidden, stream)
+        stream.residual = _norm(w, "embedding_norm", decoder.embedding_norm, m, wide, stream)
+    if projected and decoder.narrow_tables:
+        source = _settle(w, step, wide, stream, "embedding_add")
+        spec = Linear(m, hidden, width, module="", tp="replicated", bias=hidden)
+        stream.residual = w.linear("project_in", source, spec)
     return stream
 
 
-def _lookup(w: GraphWriter, name: str, tokens: str, rows: int, m: int, n: int, tp: str) -> str:
-    table = (
-        w.stored("embedding.weight", "embed_tokens", rows, n)
-        if name == "embedding"
-        else w.weight(f"{name}.weight", rows, n)
-    )
+def _lookup(
+    w: GraphWriter, name: str, tokens: str, rows: int, m: int, n: int, tp: str, shared: bool = False
+) -> str:
+    """Rows of a table; a ``shared`` one is that of all stacks."""
+    module = "embed_tokens" if name == "embedding" else ""
+    table = (w.shared_weight if shared else w.weight)(f"{name}.weight", rows, n, module=module)
     if name == "embedding" and w.adapters:
         write_copies(w, name, [("embed_tokens", rows)], n)
     out = w.activation(f"{name}.out", m, n)
@@ -131,11 +191,19 @@ def _write_head(w: GraphWriter, step: Step, decoder: Decoder, stream: _Stream) -
         out = _norm(w, "final_norm", decoder.final_norm, m, hidden, stream, last=True)
     else:
         out = _settle(w, step, hidden, stream, "final_add")
+    if decoder.pooled:
+        return _write_pooled(w, step, decoder, out)
+    if decoder.projector is not None:
+        return _write_projector(w, step, hidden, decoder.projector, out)
+    if decoder.headless:
+        return out
     rows = m if step.all_logits else step.batch
     if decoder.head_norm is not None:
         out = _write_head_norm(w, rows, hidden, decoder, out)
     width = decoder.embedding_width or hidden
-    if decoder.embedding_width:
+    if decoder.transform is not None:
+        out, width = _transform(w, rows, hidden, decoder.transform, out), decoder.transform.width
+    elif decoder.embedding_width:
         out = w.linear("project_out", out, Linear(m, width, hidden, module="", tp="replicated"))
     tied = decoder.tied
     return w.linear(
@@ -147,10 +215,79 @@ def _write_head(w: GraphWriter, step: Step, decoder: Decoder, stream: _Stream) -
             width,
             module="embed_tokens" if tied else "lm_head",
             tp="vocab",
-            weight="embedding.weight" if tied else None,
+            weight=_table(w, decoder) if tied else None,
             bias=(decoder.head_vocab or decoder.vocab) if decoder.head_bias else 0,
         ),
     )
+
+
+def _write_projector(w: GraphWriter, step: Step, hidden: int, spec: Projector, source: str) -> str:
+    """A tower's rows, merged and projected; deep projectors read as many rows again."""
+    out = ""
+    for number in range(1 + spec.deep):
+        name = "projector" if number == 0 else f"projector_{number}"
+        before, behind = (spec.norm, spec.merged_norm) if number == 0 else (None, spec.norm)
+        rows, width = step.batch * (step.new - spec.dropped), hidden
+        made = source
+        if before is not None:
+            made = _norm(w, f"{name}.norm", before, step.tokens, width, _Stream(made), last=True)
+        merged = rows // spec.merge
+        if spec.mean and spec.merge > 1:
+            mean = w.activation(f"{name}.mean.out", merged, width)
+            work = operators.Pool(
+                mode="average", kernel_h=spec.merge, m=merged, n=width, flops_per_element=float(spec.merge)
+            )
+            w.emit(f"{name}.mean", work, (made,), (mean,))
+            made = mean
+        elif spec.merge > 1 or spec.dropped:
+            width *= spec.merge
+            moved = w.activation(f"{name}.merge.out", merged, width)
+            copy = operators.Copy(m=merged, n=width, function="merge")
+            w.emit(f"{name}.merge", copy, (made,), (moved,), moves=Moves(touched={made: merged * width}))
+            made = moved
+        if behind is not None:
+            made = _norm(w, f"{name}.merged_norm", behind, merged, width, _Stream(made), last=True)
+        w.at(w.layer, f"{w.stack}{name}.")
+        for index, one in enumerate(spec.steps):
+            w.prefix = f"{w.stack}{name}.{index}."
+            made = _transform(w, merged, width, one, made)
+            width = one.width
+        w.prefix = w.stack
+        out = out or made
+    return out
+
+
+def _write_pooled(w: GraphWriter, step: Step, decoder: Decoder, source: str) -> str:
+    """The first row of each sequence through the transform, and a classifier if there are labels."""
+    rows, hidden = step.batch, decoder.hidden
+    out = w.activation("pooled.out", rows, hidden)
+    w.emit("pooled", operators.Gather(m=rows, n=hidden), (source,), (out,))
+    if decoder.transform is not None:
+        out, hidden = _transform(w, rows, hidden, decoder.transform, out), decoder.transform.width
+    if not decoder.labels:
+        return out
+    spec = Linear(rows, decoder.labels, hidden, module="", tp="replicated", bias=decoder.labels)
+    return w.linear("classifier", out, spec)
+
+
+def _table(w: GraphWriter, decoder: Decoder) -> str:
+    """The name of the token embedding."""
+    return f"{w.stack}embedding.weight" if decoder.own_table else "embedding.weight"
+
+
+def _transform(w: GraphWriter, rows: int, hidden: int, head: HeadTransform, source: str) -> str:
+    """A product, a non-linearity and a norm before the output projection."""
+    n = head.width
+    spec = Linear(rows, n, hidden, module="", tp="replicated", bias=n if head.bias else 0)
+    out = w.linear("transform", source, spec)
+    if head.activation:
+        active = w.activation("transform.act.out", rows, n)
+        work = operators.Activation(m=rows, n=n, flops_per_element=ACTIVATION_FLOPS[head.activation])
+        w.emit("transform.act", work, (out,), (active,))
+        out = active
+    if head.norm is None:
+        return out
+    return _norm(w, "transform.norm", head.norm, rows, n, _Stream(out), last=True)
 
 
 def _write_head_norm(w: GraphWriter, m: int, hidden: int, decoder: Decoder, source: str) -> str:
@@ -165,7 +302,13 @@ def _write_head_norm(w: GraphWriter, m: int, hidden: int, decoder: Decoder, sour
 
 
 def _write_layer(
-    w: GraphWriter, step: Step, decoder: Decoder, layer: Layer, stream: _Stream, known: _Known, inputs: str
+    w: GraphWriter,
+    step: Step,
+    decoder: Decoder,
+    layer: Layer,
+    stream: _Stream,
+    known: _Known,
+    beside: _Beside,
 ) -> None:
     m, hidden = step.tokens, decoder.hidden
     if isinstance(layer.hyper, AlternatingUpdates):
@@ -177,7 +320,7 @@ def _write_layer(
             return _feed_forward(w, step, hidden, layer, source)
 
         stream.residual = write_alternating_layer(
-            w, m, hidden, layer.hyper, stream.residual, inputs, mix, feed
+            w, m, hidden, layer.hyper, stream.residual, beside.inputs, mix, feed
         )
         return
     if layer.hyper is not None:
@@ -191,11 +334,22 @@ def _write_layer(
         return
     if layer.mixer is not None:
         norm = None if layer.post_norm else layer.mixer_norm
-        source = _entry(w, step, hidden, stream, "attention_norm", norm)
+        source = (
+            _shared_entry(w, step, hidden, layer, stream, known)
+            if layer.shared is not None
+            else _entry(w, step, hidden, stream, "attention_norm", norm)
+        )
         mixed = _mixer(w, step, hidden, layer, source, known)
         _add(w, step, hidden, stream, "attention_add", *mixed)
         if layer.post_norm and layer.mixer_norm:
             stream.residual = _norm(w, "attention_norm", layer.mixer_norm, m, hidden, stream)
+    if layer.cross is not None and beside.memory is not None:
+        source = _entry(w, step, hidden, stream, "cross_norm", None if layer.post_norm else layer.cross_norm)
+        crossed = write_cross_attention(w, step, layer.cross, hidden, source, beside.memory)
+        outs = _output_norm(w, step, hidden, "cross_out_norm", layer.cross_out_norm, [crossed])
+        _add(w, step, hidden, stream, "cross_add", *outs)
+        if layer.post_norm and layer.cross_norm:
+            stream.residual = _norm(w, "cross_norm", layer.cross_norm, m, hidden, stream)
     if layer.mlp is not None or layer.experts is not None:
         norm = None if layer.post_norm else layer.mlp_norm
         source = _entry(w, step, hidden, stream, "mlp_norm", norm)
@@ -228,25 +382,58 @@ def _write_hyper_layer(
 
 
 def _mixer(w: GraphWriter, step: Step, hidden: int, layer: Layer, source: str, known: _Known) -> list[str]:
-    mixer = layer.mixer
-    if mixer is None:
+    if layer.mixer is None:
         return []
+    outs = [_mix(w, step, hidden, layer.mixer, source, known)]
+    if layer.beside_mixer is not None:
+        prefix = w.prefix
+        w.prefix = f"{prefix}beside."
+        outs.append(_mix(w, step, hidden, layer.beside_mixer, source, known))
+        w.prefix = prefix
+    return _output_norm(w, step, hidden, "attention_out_norm", layer.mixer_out_norm, outs)
+
+
+def _mix(w: GraphWriter, step: Step, hidden: int, mixer: Mixer, source: str, known: _Known) -> str:
+    if isinstance(mixer, Attention):
+        return write_attention(w, step, mixer, hidden, source, known.caches)
     if isinstance(mixer, LatentAttention):
-        out = write_latent_attention(w, step, mixer, hidden, source, known.choices)
-    elif isinstance(mixer, CompressedAttention):
-        out = write_compressed_attention(w, step, mixer, hidden, source)
-    elif isinstance(mixer, Recurrence):
-        out = write_recurrence(w, step, mixer, hidden, source)
-    else:
-        out = write_attention(w, step, mixer, hidden, source, known.caches)
-    return _output_norm(w, step, hidden, "attention_out_norm", layer.mixer_out_norm, [out])
+        return write_latent_attention(w, step, mixer, hidden, source, known.choices)
+    if isinstance(mixer, CompressedAttention):
+        return write_compressed_attention(w, step, mixer, hidden, source)
+    if isinstance(mixer, Recurrence):
+        return write_recurrence(w, step, mixer, hidden, source)
+    if isinstance(mixer, SelectiveScan):
+        return write_selective_scan(w, step, mixer, hidden, source)
+    if isinstance(mixer, GatedLru):
+        return write_gated_lru(w, step, mixer, hidden, source)
+    if isinstance(mixer, ShortConvolution):
+        return write_short_convolution(w, step, mixer, hidden, source)
+    if isinstance(mixer, DeltaMix):
+        return write_delta_mix(w, step, mixer, hidden, source)
+    assert isinstance(mixer, TimeMix)
+    return write_time_mix(w, step, mixer, hidden, source)
+
+
+def _shared_entry(
+    w: GraphWriter, step: Step, hidden: int, layer: Layer, stream: _Stream, known: _Known
+) -> str:
+    """What a mixer reads behind a shared block: the stream and the block's result, normed; the stream stays."""
+    assert layer.shared is not None
+    assert layer.mixer_norm is not None
+    residual = _settle(w, step, hidden, stream, "shared_input_add")
+    sources = tuple(dict.fromkeys((residual, stream.embedded)))
+    added = write_shared_block(w, step, layer.shared, hidden, sources, known.caches)
+    both = _Stream(residual, [added])
+    return _norm(w, "attention_norm", layer.mixer_norm, step.tokens, hidden, both, last=True)
 
 
 def _feed_forward(w: GraphWriter, step: Step, hidden: int, layer: Layer, source: str) -> list[str]:
     outs = []
     if layer.experts is not None:
         outs += write_experts(w, step, layer.experts, hidden, source)
-    if layer.mlp is not None:
+    if layer.mlp is not None and layer.mlp.token_mix:
+        outs.append(write_token_mix(w, step, layer.mlp, hidden, source))
+    elif layer.mlp is not None:
         outs.append(write_mlp(w, step.tokens, layer.mlp, hidden, source, "mlp", layer.vectors))
     return _output_norm(w, step, hidden, "mlp_out_norm", layer.mlp_out_norm, outs)
 

@@ -9,21 +9,39 @@ the context.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import overload
 
 from hw_configs.problems import InputError, Problem, bad_input
 from workloads.dtypes import dtype_bits
-from workloads.graph import Attribute, Graph
+from workloads.graph import Attribute, Graph, Tensor
 from workloads.training import training_step
 from workloads.transformer.adapted import adapters_told, with_adapters
+from workloads.transformer.cross_attention import Memory
+from workloads.transformer.encoder_phases import (
+    check_encoder,
+    check_encoder_decoder,
+    decoder_memory,
+    encoder_graph,
+    encoder_phases,
+    prefill_graph,
+    stored_weights,
+    write_in_decoder,
+)
 from workloads.transformer.figures import memory_figures
 from workloads.transformer.formats import Precision
 from workloads.transformer.layers import write_decoder
 from workloads.transformer.shape import Decoder, LatentAttention, Mixer
 from workloads.transformer.step import Step
+from workloads.transformer.tower_phases import (
+    TowerFirst,
+    check_images,
+    tower_facts,
+    tower_graph,
+    with_image_tokens,
+)
 from workloads.transformer.writer import GraphWriter
 from workloads.workload import Phase, Workload, WorkloadOptions
 
@@ -37,24 +55,39 @@ MAX_STEPS = 2**24
 
 def decoder_workload(name: str, decoder: Decoder, precision: Precision, options: WorkloadOptions) -> Workload:
     """The workload a user asked for; raises ``InputError`` for sizes the model cannot have."""
+    options, shortened = _fitted(decoder, options)
     _check(decoder, options)
+    if decoder.encoder is not None:
+        check_encoder_decoder(decoder, options)
     bare = decoder
     decoder = with_adapters(decoder, options)
     if options.phase == "train":
         precision = _trainable(precision, options)
     metadata = _metadata(name, decoder, precision, options)
+    if shortened:
+        metadata["notes"] = "; ".join(str(part) for part in (metadata.get("notes"), shortened) if part)
     metadata |= adapters_told(bare, decoder, precision, options)
     told = (metadata.get(key, "") for key in ("notes", "adapter_notes"))
     notes = tuple(note for text in told for note in str(text).split("; ") if note)
+    if options.images:
+        return _with_images(name, bare, precision, options, metadata)
+    if decoder.encodes:
+        return Workload(name, encoder_phases(name, decoder, precision, options), metadata, notes=notes)
     memory = partial(memory_figures, decoder, precision, options.prompt)
     batch, prompt, total = options.batch, options.prompt, options.prompt + options.generate
     if options.phase == "train":
         step = Step(batch, prompt, prompt, prompt, all_logits=True, keeps_cache=False)
-        forward = step_graph(f"{name}.train", decoder, precision, step, options.fused)
+        forward = (
+            step_graph(f"{name}.train", decoder, precision, step, options.fused)
+            if decoder.encoder is None
+            else prefill_graph(f"{name}.train", decoder, precision, options, trains=True)
+        )
         graph = training_step(forward, f"{name}.train")
         return Workload(
             name, [Phase("train", "train", graph, batch * prompt)], metadata, notes=notes, memory=memory
         )
+    if decoder.encoder is not None:
+        return replace(_encoder_decoder(name, decoder, precision, options, metadata), notes=notes)
     if options.phase == "decode":
         template = DecodeTemplate(name, decoder, precision, batch, total, options.fused)
         return Workload(
@@ -82,6 +115,52 @@ def decoder_workload(name: str, decoder: Decoder, precision: Precision, options:
     return Workload(name, phases, metadata, notes=notes, memory=memory)
 
 
+def _with_images(
+    name: str,
+    decoder: Decoder,
+    precision: Precision,
+    options: WorkloadOptions,
+    metadata: Mapping[str, Attribute],
+) -> Workload:
+    """The tower, then the language model with the images' rows in its prompt."""
+    graph = tower_graph(name, decoder, precision, options, options.images)
+    asked = replace(with_image_tokens(decoder, options), images=0)
+    language = decoder_workload(name, decoder, precision, asked)
+    found = {**metadata, **language.metadata, "images": options.images}
+    if options.phase == "decode":
+        return replace(language, metadata=found)
+    held, own = stored_weights(graph), stored_weights(language.phases[0].graph)
+    tower = Phase("vision", "forward", replace(graph, tensors={**own, **graph.tensors}))
+    return replace(language, phases=TowerFirst(tower, language.phases, held), metadata=found)
+
+
+def _encoder_decoder(
+    name: str,
+    decoder: Decoder,
+    precision: Precision,
+    options: WorkloadOptions,
+    metadata: Mapping[str, Attribute],
+) -> Workload:
+    """Prefill and decode steps of a decoder that looks at an encoder's result."""
+    batch, prompt = options.batch, options.prompt
+    first = prefill_graph(f"{name}.prefill", decoder, precision, options)
+    memory, weights = decoder_memory(decoder, prompt), stored_weights(first)
+    if options.phase == "decode":
+        context = min(prompt, decoder.max_positions or prompt)
+        template = DecodeTemplate(
+            name, decoder, precision, batch, context + options.generate, options.fused, memory, weights
+        )
+        return Workload(name, [Phase("decode", "decode", template.graph(context), batch)], metadata)
+    template = DecodeTemplate(
+        name, decoder, precision, batch, 1 + options.generate, options.fused, memory, weights
+    )
+    steps = options.generate if options.phase is None else 0
+    phases = _Phases(
+        lambda _: Phase("prefill", "prefill", first, batch), 1, lambda: template, 1, steps, batch
+    )
+    return Workload(name, phases, metadata)
+
+
 def step_graph(
     name: str, decoder: Decoder, precision: Precision, step: Step, fused: bool, structure: str = ""
 ) -> Graph:
@@ -105,12 +184,26 @@ class DecodeTemplate:
     """Decode steps of one batch: written once, then only what depends on the context is written anew."""
 
     def __init__(
-        self, name: str, decoder: Decoder, precision: Precision, batch: int, capacity: int, fused: bool
+        self,
+        name: str,
+        decoder: Decoder,
+        precision: Precision,
+        batch: int,
+        capacity: int,
+        fused: bool,
+        memory: Memory | None = None,
+        weights: Mapping[str, Tensor] | None = None,
     ) -> None:
         self.name = name
         self._step = Step(batch, 1, capacity, capacity, decode=True)
         self._writer = GraphWriter(precision, fused)
-        self._logits = write_decoder(self._writer, self._step, decoder)
+        self._logits = (
+            write_decoder(self._writer, self._step, decoder)
+            if memory is None
+            else write_in_decoder(self._writer, self._step, decoder, memory)
+        )
+        # Weights that other phases read stay in memory.
+        self._writer.tensors.update({**(weights or {}), **self._writer.tensors})
 
     def graph(self, context: int, label: str = "decode") -> Graph:
         """The step whose new token is the last of ``context``."""
@@ -174,9 +267,30 @@ class _Phases(Sequence[Phase]):
         return (self[index] for index in range(len(self)))
 
 
+def _fitted(decoder: Decoder, options: WorkloadOptions) -> tuple[WorkloadOptions, str]:
+    """The options with a prompt that fits, where the usual one does not; and what was done, or "".
+
+    A prompt that a user chose is left for the checks; the usual one is no more than a stand-in.
+    """
+    if options.prompt != WorkloadOptions().prompt or decoder.rows:
+        return options, ""
+    source = decoder.encoder or decoder
+    learned = source.max_positions if source.positions or decoder.encoder is not None else 0
+    most = learned - (0 if decoder.encoder is not None else options.generate)
+    if not learned or not 0 < most < options.prompt:
+        return options, ""
+    return replace(
+        options, prompt=most
+    ), f"{most} tokens, as many as there are positions, not {options.prompt}"
+
+
 def _check(decoder: Decoder, options: WorkloadOptions) -> None:
-    problems = []
+    problems = check_encoder(decoder, options) if decoder.encodes else []
     total = options.prompt + options.generate
+    problems += check_images(decoder, options)
+    if options.steps != 1:
+        message = f"found {options.steps}; {decoder.model_type} does not denoise: leave this option out"
+        problems.append(Problem(message, path="--steps"))
     if options.batch * total > MAX_TOKENS:
         message = f"found {options.batch} sequences of {total} tokens; expected at most {MAX_TOKENS} in all"
         problems.append(Problem(message, path="--batch"))
@@ -185,10 +299,16 @@ def _check(decoder: Decoder, options: WorkloadOptions) -> None:
     if options.generate and options.phase == "train":
         message = f"found {options.generate}; a training step generates nothing: leave this option out"
         problems.append(Problem(message, path="--generate"))
-    if options.dims:
+    sized = decoder.tower is not None and set(options.dims) == {"height", "width"}
+    if options.dims and not sized:
         message = "a language model has no named dimensions: --batch and --prompt set its sizes"
         problems.append(Problem(message, path="--dim"))
-    if decoder.positions and total > decoder.max_positions:
+    if (
+        decoder.positions
+        and decoder.encoder is None
+        and decoder.stem is None
+        and total > decoder.max_positions
+    ):
         message = f"found {total} tokens; {decoder.model_type} has {decoder.max_positions} learned positions"
         problems.append(Problem(message, path="--prompt"))
     if problems:
@@ -229,6 +349,7 @@ def _metadata(
         "kv_dtype": precision.cache,
         "weight_dtype": precision.weight_dtype,
     }
+    found |= tower_facts(decoder, precision)
     if decoder.omitted:
         found["left_out"] = "; ".join(decoder.omitted)
     notes = [note for note in (precision.note, *decoder.notes) if note]
@@ -239,5 +360,10 @@ def _metadata(
 
 def count_parameters(decoder: Decoder, precision: Precision) -> int:
     """Elements of all weights, each stored once."""
+    if decoder.encodes:
+        length = decoder.rows or 1
+        return encoder_graph(decoder.model_type, decoder, precision, 1, length, fused=True).parameters()
+    if decoder.encoder is not None:
+        return prefill_graph(decoder.model_type, decoder, precision, WorkloadOptions(prompt=1)).parameters()
     step = Step(1, 1, 1, 1, decode=True)
     return step_graph(decoder.model_type, decoder, precision, step, fused=True).parameters()

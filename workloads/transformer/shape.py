@@ -18,15 +18,25 @@ __all__ = [
     "BlockChoice",
     "CompressedAttention",
     "Decoder",
+    "DeltaMix",
     "Experts",
     "FeedForward",
+    "FrameStem",
+    "GatedLru",
+    "HeadTransform",
     "HyperConnection",
     "Indexer",
     "LatentAttention",
     "Layer",
     "Mixer",
     "Norm",
+    "PatchStem",
+    "Projector",
     "Recurrence",
+    "SelectiveScan",
+    "SharedBlock",
+    "ShortConvolution",
+    "TimeMix",
 ]
 
 
@@ -87,6 +97,14 @@ class Attention:
     out_norm: Norm | None = None
     vectors: int = 0
     choice: BlockChoice | None = None
+    causal: bool = True
+    """A query sees no keys behind it; False in encoders and where a decoder looks at an encoder's result."""
+    relative: int = 0
+    """Rows of a learned table of biases by distance, one column per head (T5, arXiv:1910.10683, section 2.1)."""
+    relative_shared: bool = False
+    """All layers have one such table."""
+    out: int = 0
+    """Features of the result, where they are not as many as of the input (Zamba); 0: as many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +158,10 @@ class Recurrence:
     ``conv_channels`` features pass a convolution of ``kernel`` taps; ``gate`` features gate the output;
     ``controls`` steer decay and step size, with ``vectors`` small weights. ``norm`` elements norm the output.
     ``rule``: what a token does to the state (:mod:`workloads.operators.linear_attention`); ``chunk``: tokens that a
-    prefill takes at once.
+    prefill takes at once. ``kernel`` 0: no convolution; ``norm`` 0: no norm. ``decay`` features say how much of each
+    key channel is kept (Kimi Delta Attention, arXiv:2510.26692); with ``decay_rank`` or ``gate_rank`` they, or the
+    gate, come through a narrow product. ``normaliser``: the state keeps a sum of its keys too (mLSTM,
+    arXiv:2405.04517).
     """
 
     heads: int
@@ -157,6 +178,73 @@ class Recurrence:
     chunk: int
     conv_bias: bool = False
     projection_bias: bool = False
+    out_bias: bool = False
+    control_bias: bool = False
+    gate_rank: int = 0
+    decay: int = 0
+    decay_rank: int = 0
+    normaliser: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SelectiveScan:
+    """Mamba (arXiv:2312.00752): ``channels`` states of ``state`` elements, whose steps come through ``rank`` features.
+
+    ``heads``: into so many parts the channels are divided before that product (Zamba). ``norms``: step, input and
+    output vectors are normed (Jamba).
+    """
+
+    channels: int
+    state: int
+    kernel: int
+    rank: int
+    heads: int = 1
+    conv_bias: bool = True
+    projection_bias: bool = False
+    norms: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class GatedLru:
+    """Griffin's recurrent block (arXiv:2402.19427, section 2): a convolution and a gated linear recurrence.
+
+    Both gates are products inside each of ``heads`` blocks.
+    """
+
+    width: int
+    heads: int
+    kernel: int
+
+
+@dataclass(frozen=True, slots=True)
+class ShortConvolution:
+    """LFM2's operator: a convolution of ``kernel`` taps between two gates (arXiv:2511.23404)."""
+
+    kernel: int
+    bias: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class TimeMix:
+    """RWKV-4's time mixing (arXiv:2305.13048, section 3.1) over ``width`` channels."""
+
+    width: int
+
+
+@dataclass(frozen=True, slots=True)
+class DeltaMix:
+    """RWKV-7's time mixing (arXiv:2503.14456): ``heads`` square states; widths of the narrow products.
+
+    ``value_rank`` 0: the first layer, whose values the others mix in.
+    """
+
+    heads: int
+    head_dim: int
+    decay_rank: int
+    rate_rank: int
+    value_rank: int
+    gate_rank: int
+    chunk: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +252,8 @@ class FeedForward:
     """A dense feed-forward part: up (and gate) projection, non-linearity, down projection.
 
     ``inner_norm`` norms what enters the down projection (BitNet).
+    ``token_mix``: RWKV's channel mixing; inputs are mixed with the token before, and where it is gated a gate stands on
+    the output.
     """
 
     intermediate: int
@@ -172,6 +262,7 @@ class FeedForward:
     up_bias: bool = False
     down_bias: bool = False
     inner_norm: Norm | None = None
+    token_mix: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,7 +343,31 @@ class AlternatingUpdates:
     scaled: bool = True
 
 
-Mixer = Attention | LatentAttention | CompressedAttention | Recurrence
+Mixer = (
+    Attention
+    | LatentAttention
+    | CompressedAttention
+    | Recurrence
+    | SelectiveScan
+    | GatedLru
+    | ShortConvolution
+    | TimeMix
+    | DeltaMix
+)
+
+
+@dataclass(frozen=True, slots=True)
+class SharedBlock:
+    """A transformer block before the mixer, whose weights all layers of one ``group`` share (Zamba, arXiv:2405.16712).
+
+    It reads the stream beside the embeddings; a product of the layer's own brings its result to the mixer's input.
+    ``adapter_rank``: the layer's own low-rank addition to the feed-forward part (Zamba2, arXiv:2411.15242).
+    """
+
+    group: int
+    attention: Attention
+    mlp: FeedForward
+    adapter_rank: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,6 +396,61 @@ class Layer:
     per_layer_input: int = 0
     vectors: int = 0
     hyper: HyperConnection | AlternatingUpdates | None = None
+    beside_mixer: Mixer | None = None
+    """A second mixer on the same input, whose result is added (Falcon-H1)."""
+    shared: SharedBlock | None = None
+    cross: Attention | None = None
+    """Attention of the decoder to the encoder's result, behind the mixer."""
+    cross_norm: Norm | None = None
+    cross_out_norm: Norm | None = None
+    group: int | None = None
+    """Layers of one group share all their weights (ALBERT); None: the layer has its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class HeadTransform:
+    """What stands before the output projection of a masked language model: a product, a non-linearity, a norm."""
+
+    width: int
+    activation: str = "gelu_erf"
+    norm: Norm | None = None
+    bias: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class FrameStem:
+    """Two convolutions of ``kernel`` taps over ``channels`` bands of sound, the second every ``stride`` frames."""
+
+    channels: int
+    kernel: int = 3
+    stride: int = 2
+
+
+@dataclass(frozen=True, slots=True)
+class PatchStem:
+    """Patches of ``pixels`` values (channels by sides by frames) as rows, behind ``tokens`` learned ones."""
+
+    pixels: int
+    tokens: int = 0
+    bias: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Projector:
+    """From a tower's rows to those of a language model.
+
+    ``merge`` neighbouring rows become one, side by side or as their ``mean``, normed before (``norm``) or behind
+    (``merged_norm``); then the products of ``steps``. ``dropped`` rows (class tokens) stay behind. ``deep``: so many
+    further projectors, normed behind merging, on the results of earlier blocks (Qwen3-VL).
+    """
+
+    steps: tuple[HeadTransform, ...]
+    merge: int = 1
+    mean: bool = False
+    norm: Norm | None = None
+    merged_norm: Norm | None = None
+    dropped: int = 0
+    deep: int = 0
 
 
 @dataclass(frozen=True)
@@ -321,3 +491,30 @@ class Decoder:
     omitted: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     adapters: tuple[LoraAdapter, ...] = ()
+    segments: int = 0
+    """Rows of tables beside that of positions: of segments, languages, tasks."""
+    narrow_tables: bool = False
+    """Tables and embedding norm have ``embedding_width``, and the projection behind them a bias (ELECTRA)."""
+    transform: HeadTransform | None = None
+    headless: bool = False
+    """No output projection: the result is the last hidden state."""
+    pooled: bool = False
+    """The head reads the first row of each sequence alone: ``transform``, then ``labels`` classes (0: none)."""
+    labels: int = 0
+    encodes: bool = False
+    """An encoder: all tokens at once, nothing is generated."""
+    spare: int = 0
+    """Weights of the checkpoint that no operator reads here: in memory, without traffic."""
+    own_table: bool = False
+    """The token embedding is not that of the other stack."""
+    stem: FrameStem | PatchStem | None = None
+    """What makes the rows of an encoder of sound or images; None: tokens."""
+    rows: int = 0
+    """Rows that a patch stem makes of one image, learned tokens included."""
+    projector: Projector | None = None
+    tower: Decoder | None = None
+    """What makes rows of images that stand among this decoder's tokens."""
+    tower_trouble: str = ""
+    """Why the tower that the file describes is not modelled."""
+    encoder: Decoder | None = None
+    """What makes the states that this decoder's layers look at."""

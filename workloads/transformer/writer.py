@@ -40,7 +40,7 @@ __all__ = [
 ]
 
 ACTIVATION_FLOPS: Final = {
-    "relu": 1, "relu2": 2, "silu": 4, "gelu": 8, "gelu_erf": 5, "sigmoid": 4, "xielu": 8,
+    "relu": 1, "relu2": 2, "silu": 4, "gelu": 8, "gelu_erf": 5, "sigmoid": 4, "tanh": 4, "xielu": 8,
 }  # fmt: skip
 """Operations per element: SiLU is a negation, an exponential, an addition and a division."""
 
@@ -145,6 +145,10 @@ class GraphWriter:
     """Whether a fused product of modules in different formats is divided; otherwise it is in the model's own type."""
     layer: int = -1
     prefix: str = ""
+    stack: str = ""
+    """Begins every name of one of several stacks of layers (encoder, decoder)."""
+    weights: str | None = None
+    """Put before the names of weights instead of ``prefix``, where several layers share them."""
     tensors: dict[str, Tensor] = field(default_factory=dict)
     operators: list[Operator] = field(default_factory=list)
     moving: list[MovingPart] = field(default_factory=list)
@@ -173,7 +177,8 @@ class GraphWriter:
 
     def tensor(self, name: str, shape: tuple[int, ...], dtype: str, role: Role, size: int = -1) -> str:
         """A tensor under the prefix; returns its whole name. One that is there already stays."""
-        full = self.prefix + name
+        shared = self.weights if role is Role.WEIGHT else None
+        full = (self.prefix if shared is None else shared) + name
         if full not in self.tensors:
             self.tensors[full] = Tensor(full, shape, dtype, role, size)
         return full
@@ -182,13 +187,33 @@ class GraphWriter:
         """An activation of ``m`` tokens by ``n`` features."""
         return self.tensor(name, (m, n), dtype or self.precision.own, Role.ACTIVATION)
 
-    def weight(self, name: str, *shape: int) -> str:
-        """A weight in the checkpoint's own type."""
-        return self.tensor(name, shape, self.precision.own, Role.WEIGHT)
+    def weight(self, name: str, *shape: int, module: str = "") -> str:
+        """A weight in the checkpoint's own type, or in the format that the checkpoint has for its ``module``."""
+        fmt, own = self.precision.format_of(module), self.precision.own
+        size = fmt.bytes(1, prod(shape[:-1]), shape[-1], own) if fmt != PLAIN else -1
+        return self.tensor(name, shape, fmt.dtype or own, Role.WEIGHT, size)
+
+    def shared_weight(self, name: str, *shape: int, module: str = "") -> str:
+        """A weight that all stacks have in common."""
+        own, self.prefix = self.prefix, ""
+        full = self.weight(name, *shape, module=module)
+        self.prefix = own
+        return full
+
+    def relative_biases(self, rows: int, heads: int, shared: bool) -> str:
+        """A table of attention biases by distance; one per stack where all its layers share it."""
+        own, self.prefix = self.prefix, self.stack if shared else self.prefix
+        name = self.weight("attention.relative_bias.weight", rows, heads)
+        self.prefix = own
+        return name
 
     def cache(self, name: str, *shape: int) -> str:
         """A cache in the KV element type."""
         return self.tensor(name, shape, self.precision.cache, Role.KV_CACHE)
+
+    def elements(self, name: str) -> int:
+        """Elements of a tensor by whole name."""
+        return prod(self.tensors[name].shape)
 
     def size(self, *names: str) -> int:
         """Bytes of tensors by whole name."""
@@ -301,12 +326,6 @@ class GraphWriter:
         out = self.activation(f"{name}.out", spec.m, spec.n)
         self.emit(f"{name}.join", View(), outs, (out,), tp="split" if spec.tp == "column" else spec.tp)
         return out
-
-    def stored(self, name: str, module: str, *shape: int) -> str:
-        """A weight in the format that the checkpoint has for its module."""
-        fmt, own = self.precision.format_of(module), self.precision.own
-        rows, columns = prod(shape[:-1]), shape[-1]
-        return self.tensor(name, shape, fmt.dtype or own, Role.WEIGHT, fmt.bytes(1, rows, columns, own))
 
     def _one_format(self, modules: Sequence[str]) -> Format:
         """The format that all of them have; products of experts cannot be divided."""

@@ -133,7 +133,25 @@ def read_idefics(f: Fields, model_type: str) -> Decoder:
     )  # fmt: skip
 
 
+ADAPTIVE_RANK = 32
+"""Width between the two products that make a scale of the delay (Voxtral Realtime); fixed in the published code."""
+
+
+def read_voxtral_realtime(f: Fields, model_type: str) -> Decoder:
+    """The language model of Voxtral Realtime: a scale behind each second norm, made once per session of its delay."""
+    sizes = read_sizes(f)
+    heads = read_heads(f, sizes.hidden, default_head_dim=128, default_kv=8)
+    mlp = FeedForward(f.integer("intermediate_size", most=MAX_WIDTH), activation=activation(f))
+    attention = grouped_attention(heads, heads.head_dim, window=window(f, 8192))
+    layer = Layer(attention, mlp, mixer_norm=RMS, mlp_norm=RMS)
+    return Decoder(
+        model_type, sizes.hidden, sizes.vocab, (layer,) * sizes.layers, RMS, tied(f, True),
+        vectors=sizes.layers * 2 * ADAPTIVE_RANK * sizes.hidden,
+    )  # fmt: skip
+
+
 READERS = {
+    "voxtral_realtime_text": read_voxtral_realtime,
     "doge": read_doge,
     "muse_spark_text": read_muse_spark,
     "mllama_text_model": read_mllama,

@@ -110,7 +110,7 @@ def read_nemotron_h(f: Fields, model_type: str) -> Decoder:
         norm=inner, rule="decay",
         chunk=f.integer("chunk_size", "mamba_chunk_size", default=SSM_CHUNK, most=1 << 16),
         conv_bias=f.flag("use_conv_bias", "mamba_conv_bias", default=True),
-        projection_bias=f.flag("use_bias", default=False),
+        projection_bias=f.flag("use_bias", default=False), out_bias=f.flag("use_bias", default=False),
     )  # fmt: skip
     act = activation(f, "mlp_hidden_act", default="relu2")
     mlp_bias = f.flag("mlp_bias", default=False)
@@ -155,7 +155,7 @@ def _nemotron_experts(f: Fields, act: str, bias: bool) -> Experts:
     return Experts(
         count, active, f.integer("moe_intermediate_size", default=7688, most=MAX_WIDTH), False, act, bias,
         bias, shared=shared if f.integer("n_shared_experts", default=1, least=0) else None,
-        groups=f.integer("n_group", default=1), top_groups=f.integer("topk_group", default=1), vectors=count,
+        groups=f.integer("n_group", default=1), top_groups=f.integer("topk_group", default=1),
         latent=f.integer("moe_latent_size", default=0, least=0, most=MAX_WIDTH),
     )  # fmt: skip
 
@@ -184,6 +184,7 @@ def read_granite_hybrid(f: Fields, model_type: str) -> Decoder:
         chunk=f.integer("chunk_size", "mamba_chunk_size", default=SSM_CHUNK, most=1 << 16),
         conv_bias=f.flag("mamba_conv_bias", default=True),
         projection_bias=f.flag("mamba_proj_bias", default=False),
+        out_bias=f.flag("mamba_proj_bias", default=False),
     )  # fmt: skip
     kinds = f.words("layer_types", sizes.layers, _BLOCK_NAMES) or ["mamba"] * sizes.layers
     act = activation(f)

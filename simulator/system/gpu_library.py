@@ -1,0 +1,140 @@
+"""What a GPU library takes for a collective among GPUs of a system: its protocols over the wires between them.
+
+Times are those of :mod:`simulator.gpu.collective`; here stands which wires a group of ranks has. Ranks whose paths
+cross a network port exchange over the network. Others have NVLink or its like where every path from the first rank is
+faster than a PCIe port, and lie in a PCIe box otherwise, where the narrowest wire between the first rank and any other
+is the path that all of them share.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from hw_configs.device import Gpu
+from hw_configs.system import Node, System
+from simulator.cost.by_device import ByDevice
+from simulator.cost.model import CostModel
+from simulator.gpu import collective
+from simulator.gpu.constants import shipped_constants
+from simulator.gpu.model import GPU
+from simulator.gpu.sheet import GpuSheet
+
+__all__ = [
+    "PCIE_PORT",
+    "GpuLibrary",
+    "LibraryTime",
+    "RankWires",
+    "library_of",
+    "library_time",
+    "wires_between",
+]
+
+PCIE_PORT: Final = 64e9
+"""Bytes per second and direction of the fastest PCIe port; GPUs with a faster wire have NVLink or its like."""
+
+
+@dataclass(frozen=True, slots=True)
+class RankWires:
+    """Wires of a group of ranks: their kind, bytes per second and direction of a port, ranks per node.
+
+    ``socket``: bytes per second of the path that ranks of a PCIe box share; 0 where they share none.
+    """
+
+    wire: str
+    bandwidth: float
+    per_node: int
+    socket: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class LibraryTime:
+    """Seconds of a collective, and whether the switch between the ranks adds for them."""
+
+    seconds: float
+    multicast: bool = False
+
+
+def wires_between(system: System, nodes: list[Node]) -> RankWires | None:
+    """The wires of ranks on these devices; None unless all are GPUs that links join, two at least."""
+    if len(nodes) < 2 or not all(isinstance(node.device, Gpu) for node in nodes):
+        return None
+    first, *others = (node.memory or node.name for node in nodes)
+    if first in others:
+        return None
+    routes = [[system.wires[name].link for name, _ in system.route(first, other)] for other in others]
+    if not all(routes):
+        return None
+    ports = [link.bandwidth for links in routes for link in links if link.kind == "rdma"]
+    if ports:
+        near = sum(all(link.kind != "rdma" for link in links) for links in routes)
+        return RankWires("network", min(ports), near + 1)
+    narrowest = [min(link.bandwidth for link in links) for links in routes]
+    if min(narrowest) > PCIE_PORT:
+        return RankWires("peer", min(narrowest), len(nodes))
+    return RankWires("host", narrowest[0], len(nodes), min(narrowest) if len(nodes) > 2 else 0.0)
+
+
+def library_time(
+    kind: str, ranks: int, size_bytes: float, wires: RankWires, sheet: GpuSheet, own_all_reduce: bool
+) -> LibraryTime:
+    """Seconds of a collective of ``size_bytes``, the whole buffer.
+
+    ``own_all_reduce``: the ranks run an inference engine, whose all-reduce takes the library's place where it is
+    quicker.
+    """
+    constants = shipped_constants()
+    sharp = sheet.architecture.switch_reduces and wires.wire == "peer" and kind == "all_reduce"
+    engine = constants.engine_scale(sheet.generation) if own_all_reduce and kind == "all_reduce" else 0.0
+    line = [
+        float(collective.KINDS.index("send" if kind == "receive" else kind)), float(ranks), float(size_bytes),
+        wires.bandwidth, float(collective.WIRES.index(wires.wire)), constants.latency_scale(sheet.generation),
+        float(sharp), float(wires.per_node), 0.0, wires.socket, engine,
+    ]  # fmt: skip
+    point_to_point = [*line]
+    point_to_point[collective.SHARP] = 0.0
+    out = np.zeros(2)
+    fitted = constants.array("collective", collective.CONSTANTS)
+    collective.collective_rows(np.array([line, point_to_point]), fitted, out)
+    return LibraryTime(float(out[0]), bool(out[0] < out[1]))
+
+
+class GpuLibrary:
+    """Times of collectives among GPUs of a system, remembered."""
+
+    def __init__(self, system: System, own_all_reduce: bool = False) -> None:
+        self.system, self.own_all_reduce = system, own_all_reduce
+        self._wires: dict[tuple[str, ...], RankWires | None] = {}
+        self._times: dict[tuple[str, int, tuple[str, ...]], LibraryTime | None] = {}
+
+    def time(self, kind: str, size_bytes: int, devices: tuple[str, ...]) -> LibraryTime | None:
+        """Time of a collective over ranks on these devices; None where no GPU library serves them all."""
+        key = (kind, size_bytes, devices)
+        if key not in self._times:
+            self._times[key] = self._find(*key)
+        return self._times[key]
+
+    def _find(self, kind: str, size_bytes: int, devices: tuple[str, ...]) -> LibraryTime | None:
+        nodes = [self.system.nodes[name] for name in devices]
+        if devices not in self._wires:
+            self._wires[devices] = wires_between(self.system, nodes)
+        wires = self._wires[devices]
+        if wires is None or size_bytes <= 0:
+            return None
+        # Ranks on unlike GPUs wait for the slowest.
+        sheets = {id(node.device): self._sheet(node) for node in nodes}
+        times = [
+            library_time(kind, len(nodes), size_bytes, wires, sheet, self.own_all_reduce)
+            for sheet in sheets.values()
+        ]
+        return max(times, key=lambda time: time.seconds)
+
+    def _sheet(self, node: Node) -> GpuSheet:
+        return GPU.sheet(node, self.system.memories[node.memory or node.name])
+
+
+def library_of(system: System, model: CostModel, own_all_reduce: bool = False) -> GpuLibrary | None:
+    """The library that goes with a cost model: rooflines and models of others know bare wires alone."""
+    return GpuLibrary(system, own_all_reduce) if isinstance(model, ByDevice) else None
