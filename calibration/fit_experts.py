@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calibration.gpu_samples import ROOT, Sample, measured_of, samples
-from calibration.search import Limits, named, search
+from calibration.search import Limits, named, rounded, search
 from simulator.gpu import grouped
 from simulator.gpu.constants import Constants
 from simulator.gpu.expert_lines import grouped_line, library_of
@@ -37,9 +37,10 @@ EXPERTS: Final[Limits] = {
     "e0": (0.75, 0.15, 1.0), "feed": (4.0, 0.5, 60.0), "share": (0.95, 0.1, 1.0), "overlap": (3.0, 1.2, 8.0),
     "tile_us": (0.5, 0.01, 8.0), "expert_us": (0.05, 0.001, 4.0), "take_in": (32.0, 2.0, 128.0),
     "launch_kcycles": (8.0, 0.5, 120.0), "widening": (0.7, 0.3, 1.0),
+    "blocked_us": (0.5, 0.01, 12.0),
 }  # fmt: skip
-SORT_PASS_US: Final = 1.4
-"""Microseconds of a sort's pass; among 0, 0.7, 1.4 and 2.1 the one with the least error over all libraries."""
+SORT_PASS_US: Final = (1.4, 0.05, 3.0)
+"""Microseconds of a sort's pass; other sorts than those of libraries take the median of theirs."""
 OWN_GENERATION: Final = (("cutlass", "Hopper"),)
 """CUTLASS' grouped kernels for Hopper are of an older make than those for Blackwell."""
 
@@ -48,7 +49,7 @@ def start() -> dict[str, Any]:
     """Constants before any fit, by key."""
     plain = {name: limit[0] for name, limit in EXPERTS.items()}
     keys = [f"experts/{name}" for name in EXPERT_LIBRARIES if name]
-    return {"sort": {"pass_us": SORT_PASS_US}, **{key: dict(plain) for key in keys}}
+    return {"sort": {"pass_us": 0.0}, **{key: dict(plain) for key in keys}}
 
 
 def expert_rows(file: Path = KERNELS) -> list[Sample]:
@@ -85,34 +86,54 @@ def fit_experts(rows: Sequence[Sample], data: dict[str, Any]) -> None:
     products = [[r for r in parts if isinstance(r.operator.work, GroupedProduct)] for parts in requests]
     for index, mine in enumerate(products):
         by_key.setdefault(key_of(mine[0]), []).append(index)
-    for key, chosen in sorted(by_key.items()):
+    passes: dict[str, float] = {}
+    for key, chosen in sorted(by_key.items(), key=lambda item: (-len(item[1]), item[0])):
         beside = np.array([
             sum(p.seconds for p in predict([r for r in requests[i] if r not in products[i]], constants)) * 1e6
             for i in chosen
         ])  # fmt: skip
         lines = np.array([grouped_line(r, constants) for i in chosen for r in products[i]])
-        data[key] = fit_library(lines, beside, [rows[i] for i in chosen])
+        digits = np.array([sum(digits_of(r) for r in requests[i]) for i in chosen])
+        library = key.split("/")[1]
+        # Two makes of one library share its sort, which the make with more rows tells.
+        held = (passes[library],) * 3 if library in passes else SORT_PASS_US
+        data[key], passes[library] = fit_library(lines, (beside, digits), [rows[i] for i in chosen], held)
+    data["sort"] = {
+        "pass_us": float(np.median(list(passes.values()))) if passes else SORT_PASS_US[0],
+        **passes,
+    }
     seen = [data[key] for key in by_key]
     for key in start():
         if key.startswith("experts/") and key not in by_key and seen:
             data[key] = {name: float(np.median([one[name] for one in seen])) for name in EXPERTS}
 
 
-def fit_library(lines: Array, beside: Array, rows: Sequence[Sample]) -> dict[str, float]:
-    """One library's constants; two products to a row, and what runs beside them."""
+def digits_of(request: Request) -> float:
+    """Binary digits of a sort's keys, which are its passes; 0 of other operators."""
+    if request.operator.kind != "sort":
+        return 0.0
+    return Constants({"sort": {"pass_us": 1e6}}).sort_seconds(request.operator)
+
+
+def fit_library(
+    lines: Array, other: tuple[Array, Array], rows: Sequence[Sample], pass_us: tuple[float, float, float]
+) -> tuple[dict[str, float], float]:
+    """One library's constants, and its sort's; two products to a row, what runs beside them, and passes of sorts."""
+    beside, digits = other
     out = np.zeros((len(lines), grouped.RESULTS))
     clock = np.array([s.sheet.clock for s in rows])
 
     def predicted(x: Array) -> Array:
-        grouped.grouped_rows(lines, np.broadcast_to(x, (len(lines), len(x))), out)
+        grouped.grouped_rows(lines, np.broadcast_to(x[:-1], (len(lines), len(x) - 1)), out)
         kernels = out[:, 0].reshape(-1, 2).sum(axis=1) * 1e6
-        return np.asarray(kernels + 2 * x[grouped.LAUNCH] * 1e9 / clock + beside)
+        return np.asarray(kernels + 2 * x[grouped.LAUNCH] * 1e9 / clock + beside + x[-1] * digits)
 
     measured = measured_of(rows)
     chips = [s.chip for s in rows]
     weights = np.array([chips.count(chip) ** -0.3 for chip in chips])
-    x = search(list(EXPERTS.values()), predicted, measured, weights, rounds=3, evaluations=1500)
-    return named(EXPERTS, x)
+    limits = [*EXPERTS.values(), pass_us]
+    x = search(limits, predicted, measured, weights, rounds=3, evaluations=1500)
+    return named(EXPERTS, x[:-1]), rounded(x[-1])
 
 
 def predicted_us(rows: Sequence[Sample], data: dict[str, Any]) -> Array:

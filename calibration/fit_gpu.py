@@ -86,6 +86,10 @@ def starting_point() -> dict[str, Any]:
     return data
 
 
+CROSS_EVALUATIONS: Final = 500
+"""Of a search for products with a chip left out; fewer than of the fit that stands, enough to tell how it transfers."""
+
+
 def fit_all(
     rows: Sequence[Sample], wanted: frozenset[str] = frozenset(), without: str = ""
 ) -> dict[str, Any]:
@@ -97,7 +101,11 @@ def fit_all(
     data = starting_point()
     fit_memory_share(rows, data)
     if not wanted or wanted & PRODUCTS:
-        fit_products([*rows, *layer_rows(frozenset(s.chip for s in rows))], data)
+        products = [*rows, *layer_rows(frozenset(s.chip for s in rows))]
+        if without:
+            fit_products(products, data, wanted, CROSS_EVALUATIONS)
+        else:
+            fit_products(products, data)
     engines = [s for s in samples(fit_attention.KERNEL_ROWS) if s.chip != without]
     for family in fit_attention.FAMILIES:
         if not wanted or family in wanted:

@@ -121,7 +121,7 @@ def _fit_stage(stage: str, rows: list[Sample], data: dict[str, Any]) -> None:
     place = [generations.index(s.sheet.generation) for s in rows]
     names = STAGES[stage]
     at = [collective.CONSTANTS.index(name) for name in names]
-    x = Constants(data).array("collective", collective.CONSTANTS)
+    x = Constants(data).array("collective", collective.CONSTANTS).copy()
     own_limits = (25.0, 1.0, 60.0) if table == "network_bandwidth" else (1.0, 0.3, 2.5)
     limits = [*(COLLECTIVE[name] for name in names), *(own_limits for _ in free)]
     out = np.zeros(len(lines))

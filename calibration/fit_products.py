@@ -43,8 +43,8 @@ from simulator.gpu.rows import gemm_line, memory_line, predict
 Array = NDArray[np.float64]
 TARGET: Final = ROOT / "simulator" / "gpu" / "constants.json"
 
-ONLY_PRODUCTS: Final = frozenset({"GDDR6/Ada"})
-"""Memories whose share of bandwidth only products tell."""
+ONLY_ENGINES: Final = frozenset({"GDDR6/Ada"})
+"""Memories whose share of bandwidth only engines' kernels tell: products and decoding."""
 
 GEMM: Final[Limits] = {
     "e0": (0.98, 0.85, 1.0), "feed": (5.0, 0.5, 30.0), "feed_exponent": (0.6, 0.2, 0.95),
@@ -54,7 +54,7 @@ GEMM: Final[Limits] = {
     "l2_rate": (0.95, 0.3, 1.0), "store": (32.0, 4.0, 256.0), "promote": (2.0, 2.0, 2.0),
     "convert": (1.0, 1.0, 1.0), "vector_overlap": (8.0, 8.0, 8.0), "wave_cycles_async": (500.0, 50.0, 6000.0),
     "epilogue_async": (0.2, 0.01, 1.5), "store_async": (64.0, 4.0, 256.0),
-    "epilogue_pins": (0.9, 0.01, 1.5),
+    "epilogue_pins": (0.9, 0.01, 1.5), "kept": (0.6, 0.3, 1.0), "thrash": (3.0, 1.0, 8.0),
 }  # fmt: skip
 """``promote``: instructions per sum and block of scales (multiply, add). ``convert``: per weight, of packed ones."""
 
@@ -69,10 +69,10 @@ SETUPS_16: Final = ("graph-mean", "kernel", "vllm-hook-mean", "wall-incl-launch"
 STARTS_16: Final = (
     (5.0, 1.0, 10.0), (5.5, 1.0, 15.0), (3.5, 1.0, 10.0), (27.0, 5.0, 60.0), (0.85, 0.6, 1.0), (2.3, 1.5, 3.5),
 )  # fmt: skip
-"""Launch in a graph, as profiler time, in a graph on Blackwell (10^3 cycles); wall-clock launch (us); library
+"""Launch in a graph, as profiler time, in a graph of kernels for pairs (10^3 cycles); wall-clock launch (us); library
 share; pJ per FLOP."""
 QUANTIZE: Final[Limits] = {
-    "in_flight_kib": (24.0, 4.0, 64.0), "latency_us": (0.6, 0.6, 0.6), "row_us": (1.5, 0.1, 6.0),
+    "in_flight_kib": (24.0, 12.0, 64.0), "latency_us": (0.6, 0.6, 0.6), "row_us": (1.5, 0.1, 6.0),
     "keep": (0.7, 0.05, 1.0), "l2_share": (0.8, 0.2, 1.0), "access": (0.9, 0.4, 1.0),
     "exit_us": (0.3, 0.01, 2.0), "kept": (12.0, 2.0, 128.0), "packed_kib": ONE_ROW,
 }  # fmt: skip
@@ -89,19 +89,22 @@ def fit_products(
 ) -> None:
     """Tensor-core products in 16 bits; then narrower ones and FP32 from there."""
     known: dict[str, Any] = {}
-    fit_memory_share(rows, known)
     chips = {s.sheet.memory for s in rows}
+    fit_memory_share([*rows, *(s for s in _decodes() if s.sheet.memory in chips)], known)
     shares = data["memory_share"]
     for key, share in known["memory_share"].items():
         # Streams of memory-bound operators tell more than products do; those stand where there are any.
-        if key in chips and (key not in shares or key in ONLY_PRODUCTS):
+        if key in chips and (key not in shares or key in ONLY_ENGINES):
             shares[key] = share
-    for key in ONLY_PRODUCTS - chips:
+    for key in ONLY_ENGINES - chips:
         shares.pop(key, None)
     fit_half(rows, data, evaluations)
     for name in BLOCK_LIBRARIES:
         data["setups"][f"block-layer-{name}"] = _setup(data, {"tensor8": 1}, ["tensor8"])
     data["setups"]["linear-layer"] = _setup(data, {"tensor8": 1, "tensor4": 1}, ["tensor8"])
+    launches = data["setups"]["linear-layer"]["launch_kcycles"]
+    for key in [key for key in launches if key.endswith("/paired")]:
+        del launches[key]  # CUTLASS' kernels in these layers wait for the one before, whatever the chip
     data["setups"]["engine-plugin"] = _setup(data, {"integer8": 1}, [])
     fit_narrow(rows, data)
     if "widened" in wanted:
@@ -126,9 +129,9 @@ def fit_half(rows: Sequence[Sample], data: dict[str, Any], evaluations: int) -> 
     named_setups = [setup_name(s.row) for s in chosen]
     timing = np.array([SETUPS_16.index(name) if name in SETUPS_16 else 0 for name in named_setups])
     clock_khz = np.array([s.sheet.clock for s in chosen]) / 1e3
-    paired = np.array([s.sheet.generation == "Blackwell" for s in chosen])
-    # Launches are the GPU's own work and take cycles; Blackwell overlaps them with the kernel before
-    # (programmatic dependent launch). What the wall clock adds is the host's, in microseconds.
+    paired = np.array([s.sheet.launches == "paired" for s in chosen])
+    # Launches are the GPU's own work and take cycles; kernels for pairs of multiprocessors overlap them with the kernel
+    # before (programmatic dependent launch). What the wall clock adds is the host's, in microseconds.
     limits, count = [*GEMM.values(), *STARTS_16], len(GEMM)
     joules = lines[:, gemm.JF] / data["energy_pj"]["tensor16"]
 
@@ -151,7 +154,7 @@ def fit_half(rows: Sequence[Sample], data: dict[str, Any], evaluations: int) -> 
             setups[name]["launch_us"][family] = 0.0
             setups[name]["launch_kcycles"][family] = rounded(x[count])
             if paired.any():
-                setups[name]["launch_kcycles"][f"{family}/Blackwell"] = rounded(x[count + 2])
+                setups[name]["launch_kcycles"][f"{family}/paired"] = rounded(x[count + 2])
     data["energy_pj"]["tensor16"] = rounded(x[count + 5])
 
 
@@ -186,7 +189,7 @@ def _fit_layer(chosen: Sequence[Sample], data: dict[str, Any], family: str) -> N
     start = data[family]
     limits = narrow_limits(start)
     # The product's own launch is that of any other; what the layer takes beyond it belongs to the quantising kernel.
-    own = np.array([launch_us(data, "graph-mean", family, s) for s in chosen])
+    own = np.array([launch_us(data, "linear-layer", family, s) for s in chosen])
     joules = lines[:, gemm.JF] / data["energy_pj"][family]
     energy = data["energy_pj"][family]
     quantize = (
@@ -271,9 +274,10 @@ def _fit_blocks(rows: Sequence[Sample], data: dict[str, Any]) -> None:
         setup = data["setups"][f"block-layer-{library}"]
         if not setup["host_us"].get("tensor8") and found:
             setup["host_us"]["tensor8"] = rounded(float(np.median(list(found.values()))))
-        for entry in list(setup["host_us"]):
-            if entry.startswith("tensor8"):
-                setup["host_us"][entry] = setup["host_us"][entry]
+        # The host's calls are the same where a chip computes such products in another type.
+        for entry in [entry for entry in setup["host_us"] if entry.startswith("tensor8")]:
+            for family in sorted(PRODUCTS):
+                setup["host_us"][entry.replace("tensor8", family, 1)] = setup["host_us"][entry]
 
 
 def fit_plugins(rows: Sequence[Sample], data: dict[str, Any]) -> None:
@@ -352,7 +356,7 @@ def setup_of(s: Sample, data: dict[str, Any]) -> Any:
 def launch_us(data: dict[str, Any], name: str, family: str, s: Sample) -> float:
     """Launch of a product in a graph on a row's chip."""
     table = data["setups"][name]["launch_kcycles"]
-    cycles = table.get(f"{family}/{s.sheet.generation}", table[family])
+    cycles = table.get(f"{family}/{s.sheet.launches}", table[family])
     return float(cycles * 1e9 / s.sheet.clock)
 
 
@@ -416,6 +420,11 @@ def _layers() -> tuple[Sample, ...]:
     )
 
 
+@cache
+def _decodes() -> tuple[Sample, ...]:
+    return tuple(s for s in samples(ENGINE_ROWS) if s.row.op == "attention_decode")
+
+
 def layer_rows(chips: frozenset[str]) -> list[Sample]:
     """Products of inference engines on these chips, and on chips of which the other table has no rows."""
     others = frozenset(s.chip for s in _layers()) - CHIPS_OF_BOTH
@@ -441,7 +450,7 @@ def main() -> None:
     inside = predicted_us(rows, data)
     report(rows, inside, None)
     if chosen.cross:
-        for chip in sorted({s.chip for s in rows if s.sheet.rate("bf16") > s.sheet.rate("fp32")}):
+        for chip in sorted({s.chip for s in rows}):
             held = [i for i, s in enumerate(rows) if s.chip == chip]
             left = json.loads(json.dumps(data))
             wanted = frozenset(family_of_sample(rows[i]) for i in held)

@@ -46,7 +46,7 @@ Ratio = Annotated[float, Field(gt=0, le=100)]
 
 
 class AttentionKernel(Config):
-    """The fused attention kernel that libraries run on an architecture: its tiles, and what it overlaps."""
+    """The fused attention kernel that libraries run on an architecture: its tiles, and what it splits and packs."""
 
     calibrated_as: Literal["fa2", "fa2_dense", "fa3", "blackwell", "flashinfer", "triton"]
     """The kernel whose fitted latencies per tile and block it takes: FlashAttention-2 over a paged cache or over whole
@@ -67,8 +67,6 @@ class AttentionKernel(Config):
     """Query rows that one matrix instruction serves with one read of shared memory."""
     blocks_per_multiprocessor: Count
     """Thread blocks at work on one multiprocessor."""
-    overlaps_exponentials: bool
-    """Whether the exponentials of one block of keys run beside the products of another."""
     splits_only_groups: bool
     """Whether decoding splits the keys only where query heads share a KV head, and copies queries and outputs into
     that order (FlashAttention-2)."""

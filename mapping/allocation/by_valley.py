@@ -35,7 +35,7 @@ FITTING, LOWEST, TIGHTEST = 1, 2, 4
 sections with as few choices, the one with the least slack instead of the lowest floor."""
 
 
-class _Bounds(NamedTuple):
+class Bounds(NamedTuple):
     """What the search was asked for: highest offset of each buffer and top of each section, rank and style."""
 
     highest: Ints
@@ -196,21 +196,22 @@ def _choose(inst, st, bounds, frame, work):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def search_by_valley(inst, highest, ceiling, rank, style, pace, node_limit, rows, stop):  # type: ignore[no-untyped-def]
-    """Search one component for offsets with offset <= highest; returns (status, nodes, offsets).
+def search_by_valley(inst, bounds, pace, node_limit, rows, stop):  # type: ignore[no-untyped-def]
+    """Search one component for offsets within ``bounds`` (:class:`Bounds`); returns (status, nodes, offsets).
 
     ``pace`` (in parts of :data:`~mapping.allocation.state.PACES`) sets bytes aside for every byte unplaced, so that
     the slack is not all wasted at the bottom; above zero the status NONE proves nothing.
     With the status LIMIT the offsets are those of the fullest partial packing seen, -1 for what it lacks.
     """
     n = len(inst.size)
+    highest, ceiling = bounds.highest, bounds.ceiling
     sections = len(ceiling)
     st = new_state(inst, rows)
     st.marks[3] = pace
     order = np.arange(n)
     valley = np.empty(sections, np.int64)
     counts = np.empty(sections + 1, np.int64)
-    bounds, work = _Bounds(highest, ceiling, rank, style), _Work(order, valley, counts)
+    work = _Work(order, valley, counts)
     frames = np.zeros((2 * n + 4, 8), np.int64)
     fullest = np.full(n, -1, np.int64)
     filled = 0

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mapping.allocation.by_offset import FOUND, LIMIT, NONE, search_by_offset
-from mapping.allocation.by_valley import FITTING, LOWEST, TIGHTEST, search_by_valley
+from mapping.allocation.by_valley import FITTING, LOWEST, TIGHTEST, Bounds, search_by_valley
 from mapping.allocation.greedy import pack, peak_units, section_totals
 from mapping.allocation.instance import Component, highest_offsets, section_ceilings
 from mapping.allocation.pairwise import search_by_pairs
@@ -89,14 +89,15 @@ class Prober:
             limit = self._budget.allow(share)
             if limit == 0 or self._budget.spent:
                 return rough
-            args = (component.instance, highest, ceiling, self._rank(rank))
+            inst, ranks = component.instance, self._rank(rank)
             long = nodes > _LONG_CALL_NODES
             if name == "valley":
-                found = self._call(search_by_valley, (*args, style, int(slack * paced)), limit, long)
+                bounds = Bounds(highest, ceiling, ranks, style)
+                found = self._call(search_by_valley, (inst, bounds, int(slack * paced)), limit, long)
             elif exhausted:
                 continue
             else:
-                found = self._call(search_by_offset, args, limit, long)
+                found = self._call(search_by_offset, (inst, highest, ceiling, ranks), limit, long)
             status, offsets = found
             if status == FOUND:
                 return Answer(FOUND, offsets.copy(), f"{name}/{rank}")

@@ -10,8 +10,7 @@ from functools import cache
 
 import numpy as np
 
-from mapping.allocation import AllocationProblem
-from mapping.allocation import solve as allocate
+from mapping.allocation.kernels import load_kernels as load_allocation
 from mapping.deadline import Budget, watching
 from mapping.scheduling.instance import build_instance, lists_of
 from mapping.scheduling.order_search import improve_order
@@ -37,8 +36,7 @@ def load_kernels(*, addresses_alone: bool = False) -> None:
 def _call_kernels(addresses_alone: bool) -> None:
     problem = _small()
     find_addresses(problem, stays_of(problem, given_order(problem)), None, max_nodes=100)
-    for count, steps in ((60, 30), (6_000, 3_000)):
-        _allocate_tightly(count, steps)
+    load_allocation(many=True)
     if addresses_alone:
         return
     least_peak(problem, time_limit_s=None, max_states=100)
@@ -50,18 +48,6 @@ def _call_kernels(addresses_alone: bool) -> None:
     improve_order(
         build_instance(problem).tables, order, wait_at, waits, 8, 10, 0, np.zeros(1, np.int64)
     )  # fmt: skip
-
-
-def _allocate_tightly(count: int, steps: int) -> None:
-    """Addresses below the bytes alive at once, which greedy placement seldom finds: every engine is asked."""
-    rng = np.random.default_rng(0)
-    start, size = rng.integers(0, steps, count), rng.integers(1, 50, count)
-    end = start + rng.integers(1, 12, count)
-    change = np.zeros(steps + 12, np.int64)
-    np.add.at(change, start, size)
-    np.subtract.at(change, end, size)
-    buffers = AllocationProblem.from_arrays(start, end, size)
-    allocate(buffers, int(np.cumsum(change).max()), max_nodes=2_000)
 
 
 def _small() -> ScheduleProblem:

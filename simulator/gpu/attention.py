@@ -2,8 +2,8 @@
 
 A thread block takes a tile of query rows and walks over the keys in blocks. One block of keys costs two products
 on the matrix unit, operand reads of shared memory, and the exponentials of the scores (16 per cycle and
-multiprocessor on most GPUs; the rest of softmax is a multiple of them, fitted). FlashAttention-2 does them one
-after the other; later kernels overlap them (Shah et al., FlashAttention-3, arXiv:2407.08608). To it comes a
+multiprocessor on most GPUs; the rest of softmax is a multiple of them, fitted). How far products and exponentials
+run beside one another is the kernel's own (Shah et al., FlashAttention-3, arXiv:2407.08608). To it comes a
 latency per block of keys, and a fixed one per tile (fill, normalise, store): few or short tiles are bound by
 those, not by any rate. As many thread blocks work on a multiprocessor as its shared memory holds tiles.
 
@@ -39,7 +39,7 @@ COLUMNS: Final = (
     "batch", "heads", "kv_heads", "head_dim", "v_head_dim", "q_len", "kv_len", "causal", "window", "bytes",
     "sms", "clock", "rate", "bandwidth", "l2", "split_kv", "cache_write", "warm", "decode", "tdp", "idle",
     "j_flop", "j_byte", "page", "latent", "calibration", "query_tile", "grouped_query_tile", "key_block",
-    "instruction_rows", "blocks_at_once", "overlaps_exponentials", "splits_only_groups", "exponentials_per_clock",
+    "instruction_rows", "blocks_at_once", "splits_only_groups", "exponentials_per_clock",
     "l2_bytes_per_clock", "shared_bytes_per_clock", "cache_bytes", "windowed", "splits_keys", "shared_bytes",
     "quantises", "packs_groups", "sink",
 )  # fmt: skip
@@ -54,18 +54,18 @@ its way to the matrix unit. ``windowed``: whether the layer has a window, longer
 whether decoding divides the keys of a sequence. ``quantises``: whether new queries, keys and values are first made
 narrow, by kernels of their own. ``packs_groups``: whether query heads of a KV head share tiles in prefill too.
 ``sink``: whether a learned logit per head joins each query's sum."""
-B, HQ, HK, D, DV, Q, KV, CAUSAL, WIN, EB, SMS, CLK, RATE, BW, L2, SPLIT, WRITE, WARM, DECODE, TDP, IDLE, JF, JB, PAGE, LATENT, CALIBRATION, QTILE, GQTILE, KEYS, IROWS, ATONCE, OVERLAPS, GROUPED, EXP, L2RATE, SHARED, CB, WINDOWED, SPLITS, SMEM, QUANTISES, PACKS, SINK = range(43)  # fmt: skip  # noqa: E501
-_PER_KERNEL: Final = ("tile_cycles", "block_cycles", "softmax", "energy")
+B, HQ, HK, D, DV, Q, KV, CAUSAL, WIN, EB, SMS, CLK, RATE, BW, L2, SPLIT, WRITE, WARM, DECODE, TDP, IDLE, JF, JB, PAGE, LATENT, CALIBRATION, QTILE, GQTILE, KEYS, IROWS, ATONCE, GROUPED, EXP, L2RATE, SHARED, CB, WINDOWED, SPLITS, SMEM, QUANTISES, PACKS, SINK = range(42)  # fmt: skip  # noqa: E501
+_PER_KERNEL: Final = ("tile_cycles", "block_cycles", "softmax", "energy", "overlap")
 CONSTANTS: Final = (
     *(f"{name}_{kernel}" for name in _PER_KERNEL for kernel in KERNELS),
-    "matrix_share", "feed", "overlap_serial", "overlap_async", "combine_cycles", "reorder_cycles", "swap_cycles",
+    "matrix_share", "feed", "combine_cycles", "reorder_cycles", "swap_cycles",
     "memory_overlap", "l2_share", "access", "quantise_cycles", "quantise_elements",
     "token_cycles",
 )  # fmt: skip
-TILE, BLOCK, SOFTMAX, ENERGY = (len(KERNELS) * place for place in range(4))
+TILE, BLOCK, SOFTMAX, ENERGY, OVERLAP = (len(KERNELS) * place for place in range(5))
 _SHARED: Final = len(KERNELS) * len(_PER_KERNEL)
-MATRIX, FEED, SERIAL, ASYNC, COMBINE, REORDER, SWAP, MEMOVER = range(_SHARED, _SHARED + 8)
-L2SHARE, ACCESS, QUANTISE, QUANTUM, TOKEN = range(_SHARED + 8, _SHARED + 13)
+MATRIX, FEED, COMBINE, REORDER, SWAP, MEMOVER = range(_SHARED, _SHARED + 6)
+L2SHARE, ACCESS, QUANTISE, QUANTUM, TOKEN = range(_SHARED + 6, _SHARED + 11)
 MAX_SPLITS: Final = 32.0
 RESULTS: Final = 4
 PAGE_LOOKUP_CYCLES: Final = 8.0
@@ -126,7 +126,7 @@ def attention_rows(rows: Array, constants: Array, out: Array) -> None:
         matrix = 2 * query_tile * keys * (d + dv) / (f[RATE] * x[MATRIX])
         feed = query_tile / f[IROWS] * keys * (d + dv) * eb / f[SHARED] * x[FEED]
         exponent = query_tile * keys / f[EXP] * x[SOFTMAX + own]
-        p = x[ASYNC] if f[OVERLAPS] > 0 else x[SERIAL]
+        p = x[OVERLAP + own]
         work = ((matrix + feed) ** p + exponent**p) ** (1 / p) / clk
         if f[SINK] > 0:
             # One exponential more for every query of a tile, when its keys are done.

@@ -78,7 +78,7 @@ def attention_line(request: Request, constants: Constants) -> list[float]:
         float(attention.KERNELS.index(kernel.calibrated_as)),
         float(kernel.query_tile), float(kernel.grouped_query_tile), float(keys),
         float(kernel.instruction_rows), float(kernel.blocks_per_multiprocessor),
-        float(kernel.overlaps_exponentials), float(kernel.splits_only_groups), float(chip.exponentials_per_clock),
+        float(kernel.splits_only_groups), float(chip.exponentials_per_clock),
         float(chip.l2_bytes_per_clock), float(chip.shared_bytes_per_clock),
         cached, float(work.window > 0), float(kernel.splits_keys), sheet.shared_bytes, float(quantises),
         float(kernel.packs_groups), float(work.sink_logits),

@@ -78,9 +78,10 @@ def collective_rows(rows: Array, constants: Array, out: Array) -> None:
         share = 1.0
         if wire == 1:
             share = x[HSHARE]
-            scale *= x[HSCALE] if f[SOCKET] == 0 else x[BOXSCALE]
+            scale *= x[HSCALE]
             if f[SOCKET] > 0:
-                share = x[BOXSHARE]
+                # Latencies in such a box are its host's, whatever the generation of its GPUs.
+                share, scale = x[BOXSHARE], x[BOXSCALE]
             if f[SOCKET] > 0 and n > 2:
                 # What crosses, over what one rank sends of its own.
                 crossings = (n / 4.0) ** x[CROSS] * moved

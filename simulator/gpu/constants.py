@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
 from typing import Any, Final
@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from workloads.graph import Operator
-from workloads.operators import Rows
+from workloads.operators import Rows, Sort
 
 __all__ = ["Constants", "Setup", "shipped_constants"]
 
@@ -66,14 +66,22 @@ class Setup:
 
 @dataclass(frozen=True)
 class Constants:
-    """All constants of the model; ``data`` is the JSON object of the file."""
+    """All constants of the model; ``data`` is the JSON object of the file, which does not change beneath it."""
 
     data: Mapping[str, Any]
+    _arrays: dict[str, Array] = field(default_factory=dict, compare=False, repr=False)
+    joules: dict[tuple[str, int], tuple[object, float]] = field(
+        default_factory=dict, compare=False, repr=False
+    )
+    """J per FLOP by family and sheet, as far as they were asked for (:func:`simulator.gpu.rows.flop_joules`)."""
 
     def array(self, family: str, names: Sequence[str]) -> Array:
         """A family's constants in the order of a kernel's names."""
-        table = self.data[family]
-        return np.array([float(table[name]) for name in names])
+        known = self._arrays.get(family)
+        if known is None:
+            table = self.data[family]
+            known = self._arrays[family] = np.array([float(table[name]) for name in names])
+        return known
 
     def setup(self, timing: str) -> Setup:
         """The setup of a timing method; an unknown one is taken as kernels in a graph with cold weights."""
@@ -124,9 +132,10 @@ class Constants:
 
     def sort_seconds(self, operator: Operator) -> float:
         """Seconds of a sort beside its bytes: its passes follow one another, as many as the keys have binary digits."""
-        work = operator.work
+        work, table = operator.work, self.data["sort"]
         keys = work.m * work.n if isinstance(work, Rows) else 1
-        return float(self.data["sort"]["pass_us"]) * 1e-6 * math.log2(1.0 + keys)
+        library = work.library if isinstance(work, Sort) else ""
+        return float(table.get(library, table["pass_us"])) * 1e-6 * math.log2(1.0 + keys)
 
     def latency_scale(self, generation: str) -> float:
         """Latency of a collective's step by GPU generation, relative to Ampere."""

@@ -11,7 +11,10 @@ A convolution of C channels with K filters of R x S over an output of P x Q is t
 - Winograd F(m x m, r x r) computes (m + r - 1)^2 products for m^2 outputs instead of m^2 r^2 (Lavin and
   Gray, arXiv:1509.09308), and writes both transforms.
 
-A depthwise convolution has one channel per group: it is bound by bytes.
+A depthwise convolution has one channel per group, and no matrix unit helps: each tap of its window is a load from the
+multiprocessor's own cache beside a multiply-add. Small windows are bound by bytes, large ones by these loads.
+
+One of groups of several channels is a product per group, whose tiles are padded where a group is narrower than they.
 """
 
 from __future__ import annotations
@@ -62,7 +65,7 @@ def as_product(operator: Operator, work: Convolution) -> Operator:
         operator, beside_read=operator.beside_read + moved, beside_written=operator.beside_written + moved
     )
     if work.depthwise:
-        return replace(operator, work=Elementwise(extra_flops=work.flops))
+        return replace(operator, work=Elementwise(extra_flops=work.flops, gathers=True))
     depth = work.in_channels // work.groups * work.kernel_h * work.kernel_w
     rows = work.batch * work.out_height * work.out_width
     batch = work.groups

@@ -51,7 +51,8 @@ def grouped_line(request: Request, constants: Constants) -> list[float]:
         float(operator.residency in ("hot", "previous")),
         0.0 if family == "widened" or dtype in OWN_SCALES else float(work.scale_block),
         sheet.rate("fp32", matrix=False), sheet.tdp, sheet.idle, flop_joules(family, sheet, constants),
-        sheet.joule_per_byte, float(family == "widened"), *rows,
+        sheet.joule_per_byte, float(family == "widened"),
+        float(1.0 <= element < 2.0 and (dtype in OWN_SCALES or work.scale_block > 0)), *rows,
     ]  # fmt: skip
 
 

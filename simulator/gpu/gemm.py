@@ -61,9 +61,9 @@ CONSTANTS: Final = (
     "e0", "feed", "feed_exponent", "overlap", "wave_cycles", "latency_us", "l2_share", "reduce_cycles",
     "quantisation", "epilogue", "memory_overlap", "access", "l2_rate", "store",
     "promote", "convert", "vector_overlap", "wave_cycles_async", "epilogue_async", "store_async",
-    "epilogue_pins",
+    "epilogue_pins", "kept", "thrash",
 )  # fmt: skip
-E0, FEED, FEEDX, OVER, WAVE, LAT, L2SHARE, REDUCE, QUANT, EPI, MEMOVER, ACCESS, L2RATE, STORE, PROMOTE, CONVERT, VOVER, WAVEA, EPIA, STOREA, EPIP = range(21)  # fmt: skip  # noqa: E501
+E0, FEED, FEEDX, OVER, WAVE, LAT, L2SHARE, REDUCE, QUANT, EPI, MEMOVER, ACCESS, L2RATE, STORE, PROMOTE, CONVERT, VOVER, WAVEA, EPIA, STOREA, EPIP, KEPT, THRASH = range(23)  # fmt: skip  # noqa: E501
 TILES: Final = np.array(
     [[256, 128], [128, 256], [128, 128], [128, 64], [64, 128], [64, 64], [32, 64], [64, 32], [16, 64], [16, 128]],
     dtype=np.float64,
@@ -119,8 +119,9 @@ def gemm_rows(rows: Array, constants: Array, tiles: Array, splits: Array, out: A
         l2 = f[L2] * x[L2SHARE]
         a_dram, w_dram, o_dram = a_total * (1 - f[RES]), w_total, o_total
         if f[ROT] > 0:
+            # What is read in turn is gone soon after it does not fit: the next is always the one evicted last.
             footprint = f[ROT] * w_total + a_total + o_total
-            miss = min(1.0, max(0.0, footprint / l2 - 1.0))
+            miss = min(1.0, max(0.0, x[THRASH] * (footprint / (f[L2] * x[KEPT]) - 1.0)))
             w_dram = w_total * miss
             o_dram = o_total * miss
             a_dram = a_total * min(1.0, max(0.0, (a_total + o_total) / l2 - 1.0))
@@ -176,6 +177,16 @@ def gemm_rows(rows: Array, constants: Array, tiles: Array, splits: Array, out: A
                 in_flight = min(occupancy, turns) * room
                 feed_rate = min(f[L2CLK] * clk, in_flight / (x[LAT] * 1e-6))
                 feed = max(turns * fetched / feed_rate, blocks * fetched / l2_rate)
+                output = o_dram / dram_rate
+                waves = np.ceil(blocks / (sms * occupancy))
+                fixed = waves * wave_cycles / clk + epilogue * output / occupancy
+                # The last tile's store has no further arithmetic to hide behind.
+                fixed += live_m * live_n * f[EO] / (store * clk) * (1.0 + 0.5 * (waves - 1.0)) / s
+                if s > 1:
+                    fixed += x[REDUCE] / clk + 2 * s * m * n * 4 * b / l2_rate
+                # Soft maxima are never less than what they join, so that most candidates are known to be dearer here.
+                if max(compute, feed, (a_dram + w_dram) / dram_rate + output) + fixed >= best:
+                    continue
                 # A wave is a column of tiles, or near a square of operand bytes; the cheaper walk stands.
                 concurrent = min(blocks, sms * occupancy)
                 again = 0.0
@@ -190,16 +201,9 @@ def gemm_rows(rows: Array, constants: Array, tiles: Array, splits: Array, out: A
                         walked = fetched_again(f, l2, strip, np.ceil(rows_n / across), np.ceil(rows_m / down))
                         again = min(again, walked)
                 inputs = (a_dram + w_dram + again) / dram_rate
-                output = o_dram / dram_rate
                 p = x[MEMOVER]
                 memory = ((inputs + output) ** p + feed**p) ** (1 / p)
                 p = x[OVER]
-                waves = np.ceil(blocks / (sms * occupancy))
-                fixed = waves * wave_cycles / clk + epilogue * output / occupancy
-                # The last tile's store has no further arithmetic to hide behind.
-                fixed += live_m * live_n * f[EO] / (store * clk) * (1.0 + 0.5 * (waves - 1.0)) / s
-                if s > 1:
-                    fixed += x[REDUCE] / clk + 2 * s * m * n * 4 * b / l2_rate
                 moved = a_dram + w_dram + again + o_dram
                 total = within_power(
                     (compute**p + memory**p) ** (1 / p) + fixed, joule + moved * f[JB], budget

@@ -26,24 +26,26 @@ Array = NDArray[np.float64]
 COLUMNS: Final = (
     "m", "n", "k", "touched", "a_bytes", "w_bytes", "written", "sms", "clock", "rate", "bandwidth", "l2",
     "l2_bytes_per_clock", "hot", "resident", "scale_block", "vector_rate", "tdp", "idle", "j_flop", "j_byte",
-    "widens", "rows",
+    "widens", "blocked", "rows",
 )  # fmt: skip
 """Inputs of a row; its last sixteen columns begin with ``rows``, the rows of a touched expert by sixteenths. ``hot``: 1
 where the same weights were read just before, as in a benchmark that repeats a layer. ``resident``: share of the left
 operand that no DRAM read brings. ``written``: bytes of the result, those of empty rows too.
 ``scale_block``: steps of the sums between two scalings on the vector units; 0: none. ``widens``: 1 where weights are
-widened in the kernel."""
-M, N, K, TOUCHED, EA, EW, WRITTEN, SMS, CLK, RATE, BW, L2, L2CLK, HOT, RES, SCALE, VRATE, TDP, IDLE, JF, JB, WIDE, ROWS = range(23)  # fmt: skip  # noqa: E501
+widened in the kernel. ``blocked``: 1 where blocks of each activation row get a scale of their own in 8 bits."""
+M, N, K, TOUCHED, EA, EW, WRITTEN, SMS, CLK, RATE, BW, L2, L2CLK, HOT, RES, SCALE, VRATE, TDP, IDLE, JF, JB, WIDE, BLOCKED, ROWS = range(24)  # fmt: skip  # noqa: E501
 CONSTANTS: Final = (
     "e0", "feed", "share", "overlap", "tile_us", "expert_us", "take_in", "launch_kcycles", "widening",
+    "blocked_us",
 )  # fmt: skip
 """``e0``: share of the arithmetic rate of a very large tile; ``feed``: side at which half of it is left, on a
 multiprocessor of 1,024 FLOP per cycle; ``share``: of the memory's bandwidth; ``overlap``: exponent that joins
 arithmetic and memory; ``tile_us``, ``expert_us``: beside the arithmetic of a tile, and of an expert (one after
 another);
 ``take_in``: bytes per cycle of operands that a multiprocessor takes; ``launch_kcycles``: thousands of cycles;
-``widening``: share of the rate that is left where weights are stored narrower than the arithmetic."""
-E0, FEED, SHARE, OVER, TILE, EXPERT, TAKE, LAUNCH, WIDEN = range(9)
+``widening``: share of the rate that is left where weights are stored narrower than the arithmetic; ``blocked_us``: what
+a library's kernels for scales per block of activations take beyond a plain narrow copy."""
+E0, FEED, SHARE, OVER, TILE, EXPERT, TAKE, LAUNCH, WIDEN, BLOCKUS = range(10)
 FEED_EXPONENT: Final = 0.8
 KEPT: Final = 0.9
 """Share of the L2 that keeps what was read before; an assumption."""
@@ -110,5 +112,5 @@ def grouped_rows(rows: Array, constants: Array, out: Array) -> None:
                 if compute >= memory and max(one, taken) < x[TILE] * 1e-6:
                     out[r, 1] = 3.0
             bm *= 2.0
-        out[r, 0] = best
+        out[r, 0] = best + (x[BLOCKUS] * 1e-6 if f[BLOCKED] > 0 else 0.0)
         out[r, 2] = moved

@@ -128,12 +128,17 @@ def attention_of(operator: Operator) -> Attention:
 
 def flop_joules(family: str, sheet: GpuSheet, constants: Constants) -> float:
     """J per FLOP of a family: on matrix units, or on vector units for FP32 and memory-bound operators."""
+    known = constants.joules.get((family, id(sheet)))
+    if known is not None and known[0] is sheet:
+        return known[1]
     entry, chip, matrix = MATRIX_ENERGY.get(family, "simt32"), sheet.architecture, family in MATRIX_ENERGY
     process = chip.matrix_process_energy if matrix else chip.process_energy
     peak = sheet.rate(TYPE_OF_ENERGY[entry], matrix) * sheet.sms * sheet.clock
-    return operation_joules(
+    joules = operation_joules(
         constants.data["energy_pj"][entry], process, sheet.clock, sheet.tdp - sheet.idle, peak
     )
+    constants.joules[family, id(sheet)] = (sheet, joules)
+    return joules
 
 
 def is_warm(request: Request) -> bool:

@@ -33,11 +33,12 @@ from simulator.gpu.request import (
     size,
     stored_width,
 )
-from simulator.gpu.sheet import contiguous
+from simulator.gpu.sheet import GpuSheet, contiguous
 from workloads.graph import Operator
 from workloads.operators import (
     Activation,
     Convolution,
+    Elementwise,
     GroupedProduct,
     LinearAttention,
     Norm,
@@ -76,7 +77,7 @@ def gemm_line(request: Request, constants: Constants) -> list[float]:
     work, dtype = operator.work, operator.dtype
     assert isinstance(work, Product | GroupedProduct)
     family = family_of(operator, sheet)
-    m, n, k = (max(1.0, float(side)) for side in (work.m, work.n, work.k))
+    m, n, k = max(1.0, float(work.m)), max(1.0, float(work.n)), max(1.0, float(work.k))
     element = size(dtype)
     weight = size(work.weight_dtype or dtype)
     speed, left_bytes = 1.0, 0
@@ -160,11 +161,15 @@ def memory_line(request: Request, constants: Constants) -> list[float]:
         read *= 2  # the sums of each channel come first
     residency = operator.residency
     previous = residency in ("hot", "previous") or (not residency and setup.previous)
+    rate = sheet.rate("fp64" if operator.dtype == "fp64" else "fp32", matrix=False)
+    flops = max(0.0, operator.flops)
+    if isinstance(work, Elementwise) and work.gathers:
+        # A load for every multiply-add, out of the unified cache.
+        flops = max(flops, flops / 2.0 * element / sheet.architecture.shared_bytes_per_clock * rate)
     return [
         m, n, read / elements, operator.write_bytes / elements, element, sheet.sms, sheet.clock,
         sheet.bandwidth * constants.memory_share(sheet.memory), sheet.l2_visible_bytes, float(previous),
-        float(reduces_rows(operator)), float(sheet.architecture.l2_bytes_per_clock), max(0.0, operator.flops),
-        sheet.rate("fp64" if operator.dtype == "fp64" else "fp32", matrix=False),
+        float(reduces_rows(operator)), float(sheet.architecture.l2_bytes_per_clock), flops, rate,
     ]  # fmt: skip
 
 
@@ -250,21 +255,18 @@ def _family(family: str, requests: list[Request], constants: Constants) -> list[
         gemm.gemm_rows(lines, constants.array(family, gemm.CONSTANTS), gemm.TILES, gemm.SPLITS, out)
         names = BOUNDS
     made = []
-    joules: dict[tuple[int, str], float] = {}
+    beside: dict[tuple[int, int, str], tuple[float, float]] = {}
     product = family in PRODUCTS
     for index, (request, row) in enumerate(zip(requests, out.tolist(), strict=True)):
         sheet, operator, setup = request.sheet, request.operator, request.setup
         key = launch_key(family, request)
+        where = (id(setup), id(sheet), key)
+        if where not in beside:
+            beside[where] = launch_and_host(setup, sheet, key)
+        launch, host = beside[where]
         if family == "grouped":
             launch = launches[index] * 1e3 / sheet.clock
-        else:
-            launch = lookup(setup.launch_us, key, sheet.generation) * 1e-6
-            launch += lookup(setup.launch_kcycles, key, sheet.generation) * 1e3 / sheet.clock
-        host = lookup(setup.host_us, key, sheet.generation) * 1e-6
-        spent = family_of(operator, sheet) if family == "grouped" else family
-        joule = joules.get((id(sheet), spent))
-        if joule is None:
-            joule = joules[id(sheet), spent] = flop_joules(spent, sheet, constants)
+        joule = flop_joules(family_of(operator, sheet) if family == "grouped" else family, sheet, constants)
         # Work that is done in part, or more than once, takes so much of the kernel's time.
         part = operator.work.share if family != "memory_bound" else 1.0
         if operator.kind == "sort":
@@ -314,9 +316,16 @@ def launch_key(family: str, request: Request) -> str:
     return family
 
 
-def lookup(table: Mapping[str, float], key: str, generation: str) -> float:
-    """Microseconds for a key: its generation's own, else its own, else those of everything else."""
-    own = table.get(f"{key}/{generation}")
+def launch_and_host(setup: Setup, sheet: GpuSheet, key: str) -> tuple[float, float]:
+    """Seconds of a launch on a GPU, and those that the host needs for a call."""
+    launch = lookup(setup.launch_us, key, sheet.launches) * 1e-6
+    launch += lookup(setup.launch_kcycles, key, sheet.launches) * 1e3 / sheet.clock
+    return launch, lookup(setup.host_us, key, sheet.generation) * 1e-6
+
+
+def lookup(table: Mapping[str, float], key: str, kind: str) -> float:
+    """A table's figure for a key: that of the kind of GPU, else its own, else that of everything else."""
+    own = table.get(f"{key}/{kind}")
     if own is not None:
         return own
     return table[key] if key in table else table["other"]

@@ -7,14 +7,14 @@ parts of the L2, how thread blocks share operands, the attention kernels, the en
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from hw_configs.device import Gpu
 from hw_configs.gpu_architecture import AttentionKernel, GpuArchitecture
 from hw_configs.problems import bad_input
 from hw_configs.system import MemorySpace
-from simulator.cost.model import peak_rate, rate_among, served_as
+from simulator.cost.model import peak_rate, served_as
 from workloads.operators import Attention
 
 __all__ = ["GpuSheet", "contiguous", "expanded", "gpu_sheet", "memory_key"]
@@ -48,11 +48,24 @@ class GpuSheet:
     matrix_rate: Mapping[str, float]
     vector_rate: Mapping[str, float]
     relative_rate: Mapping[str, float]
+    _served: dict[tuple[str, bool], tuple[str, float]] = field(
+        default_factory=dict, compare=False, repr=False
+    )
+    """What was looked up before: a table asks for the same few types row by row."""
 
     @property
     def generation(self) -> str:
         """The generation whose fitted constants it takes; empty where nothing of it was measured."""
         return self.architecture.calibrated_as or ""
+
+    @property
+    def launches(self) -> str:
+        """The kind of launches its kernels have: "paired", of kernels for pairs of multiprocessors, or the usual ones.
+
+        A library's kernels for pairs begin while the one before ends (programmatic dependent launch). A small chip of
+        the same generation runs the kernels of the one before, and launches them as that did.
+        """
+        return "paired" if self.architecture.multiprocessors_per_tile > 1 else ""
 
     @property
     def l2_visible_bytes(self) -> float:
@@ -88,16 +101,25 @@ class GpuSheet:
 
     def serves(self, dtype: str) -> str:
         """The element type in which products of a type run: itself, or the next wider one that has a rate."""
-        return served_as(self.vector_rate, self.matrix_rate, self.relative_rate, dtype)[0]
+        return self._serving(dtype, True)[0]
 
     def rate(self, dtype: str, matrix: bool = True) -> float:
         """FLOPs per cycle and multiprocessor of an element type; ``InputError`` where nothing can do its work."""
-        rate = rate_among(self.vector_rate, self.matrix_rate if matrix else {}, self.relative_rate, dtype)
+        rate = self._serving(dtype, matrix)[1]
         if rate <= 0:
             raise bad_input(
                 f"{self.name!r} has no rate for {dtype} arithmetic, nor for a type that can do it"
             )
         return rate
+
+    def _serving(self, dtype: str, matrix: bool) -> tuple[str, float]:
+        known = self._served.get((dtype, matrix))
+        if known is None:
+            rates = self.matrix_rate if matrix else {}
+            known = self._served[dtype, matrix] = served_as(
+                self.vector_rate, rates, self.relative_rate, dtype
+            )
+        return known
 
     def computes(self, dtype: str) -> bool:
         """Whether its matrix units have a rate of their own for an element type."""

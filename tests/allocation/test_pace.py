@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from mapping.allocation import AllocationProblem, check
 from mapping.allocation.by_offset import FOUND, NONE
-from mapping.allocation.by_valley import search_by_valley
+from mapping.allocation.by_valley import Bounds, search_by_valley
 from mapping.allocation.engines import Prober
 from mapping.allocation.instance import build_components, highest_offsets, section_ceilings
 from mapping.allocation.state import PACES
@@ -25,7 +25,7 @@ def by_valley(problem: AllocationProblem, capacity: int, pace: int) -> tuple[int
     rank = np.arange(len(component.index))
     ceiling = section_ceilings(component.instance, highest)
     status, _, offsets = search_by_valley(
-        component.instance, highest, ceiling, rank, 0, pace, 9999, 1 << 16, GO
+        component.instance, Bounds(highest, ceiling, rank, 0), pace, 9999, 1 << 16, GO
     )
     plan = np.zeros(len(problem), np.int64)
     plan[component.index] = offsets * component.unit

@@ -35,13 +35,10 @@ def dram_parts(g: SimpleNamespace, c: SimpleNamespace) -> tuple[float, float, fl
     output = g.batch * g.m * g.n * g.o_bytes
     if g.rotation <= 0:
         return left * (1 - g.resident), right, output
-    cache = g.l2 * c.l2_share
-
-    def missing(footprint: float) -> float:
-        return min(1.0, max(0.0, (footprint - cache) / cache))
-
-    everything = g.rotation * right + left + output
-    return left * missing(left + output), right * missing(everything), output * missing(everything)
+    cache, room = g.l2 * c.l2_share, g.l2 * c.kept
+    again = min(1.0, max(0.0, (left + output - cache) / cache))
+    gone = min(1.0, max(0.0, c.thrash * (g.rotation * right + left + output - room) / room))
+    return left * again, right * gone, output * gone
 
 
 def resident_blocks(g: SimpleNamespace, bm: int, bn: int) -> tuple[int, int] | None:

@@ -89,7 +89,7 @@ OTHER: dict[str, Any] = {
 }  # fmt: skip
 OTHER_KERNEL: dict[str, Any] = {
     "calibrated_as": "blackwell", "query_tile": 256, "grouped_query_tile": 16, "key_block": 32, "instruction_rows": 8,
-    "blocks_per_multiprocessor": 4, "overlaps_exponentials": False, "splits_only_groups": True, "key_elements": 4096,
+    "blocks_per_multiprocessor": 4, "splits_only_groups": True, "key_elements": 4096,
     "splits_keys": False, "packs_groups": False, "computes_narrow": True,
 }  # fmt: skip
 ELSEWHERE = {

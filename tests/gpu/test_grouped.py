@@ -25,7 +25,7 @@ BASE = {
     "m": 256.0, "n": 4096.0, "k": 2048.0, "touched": 32.0, "a_bytes": 2.0, "w_bytes": 2.0, "written": 2097152.0,
     "sms": 132.0, "clock": 1.755e9, "rate": 4096.0, "bandwidth": 3.0e12, "l2": 25e6, "l2_bytes_per_clock": 64.0,
     "hot": 0.0, "resident": 0.0, "scale_block": 0.0, "vector_rate": 256.0, "tdp": 700.0, "idle": 70.0,
-    "j_flop": 4e-13, "j_byte": 3e-11, "widens": 0.0,
+    "j_flop": 4e-13, "j_byte": 3e-11, "widens": 0.0, "blocked": 0.0,
 }  # fmt: skip
 
 
@@ -73,7 +73,7 @@ def plain(loads: list[float], library: str = "triton", pad: bool = True, **given
         compute = turns * one + v["touched"] * x["expert_us"] * 1e-6
         p = x["overlap"]
         best = min(best, max((compute**p + memory**p) ** (1 / p), joules / (v["tdp"] - v["idle"])))
-    return best
+    return best + v["blocked"] * x["blocked_us"] * 1e-6
 
 
 LOADS = st.lists(st.floats(1, 600), min_size=16, max_size=16).map(sorted)
@@ -89,7 +89,7 @@ def test_equals_a_plain_count(
 ) -> None:
     given = {
         "n": n * 100.0, "k": k * 100.0, "touched": touched, "hot": float(hot), "scale_block": block,
-        "widens": float(widens), "m": sum(loads) / 16 * touched,
+        "widens": float(widens), "blocked": float(not widens), "m": sum(loads) / 16 * touched,
     }  # fmt: skip
     assert ours(loads, library, **given) == pytest.approx(plain(loads, library, **given), rel=1e-9)
 

@@ -101,8 +101,20 @@ def test_im2win_needs_less_than_im2col_and_winograd_computes_less() -> None:
     assert set(CONVOLUTION_WAYS) == {"implicit_gemm", "im2col", "im2win", "winograd"}
 
 
-def test_depthwise_is_bound_by_bytes() -> None:
-    assert lowered(conv(out_channels=64, groups=64)).kind == "elementwise"
+def test_depthwise_is_bound_by_bytes_and_by_the_loads_of_a_large_window() -> None:
+    def seconds(side: int) -> tuple[float, str]:
+        operator = conv(batch=256, out_channels=64, groups=64, kernel_h=side, kernel_w=side)
+        assert lowered(operator).kind == "elementwise"
+        on = Request(lowered(operator), sheet("a100-80gb"), shipped_constants().setup("default"))
+        found = predict([on], shipped_constants())[0]
+        return found.kernel_s, found.bound_by
+
+    assert seconds(3)[1] == "memory"
+    assert seconds(3)[0] == pytest.approx(seconds(1)[0], rel=0.01)
+    # 49 taps of two bytes over 128 bytes a cycle and multiprocessor.
+    outputs = 256 * 56 * 56 * 64
+    assert seconds(7)[0] == pytest.approx(outputs * 49 * 2 / (128 * 108 * 1.41e9), rel=0.02)
+    assert seconds(7)[1] == "compute"
 
 
 # --- sparse products -----------------------------------------------------------------------------------------

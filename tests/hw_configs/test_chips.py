@@ -112,8 +112,6 @@ def rows() -> list[dict[str, str]]:
 
 # What the table of aiconfigurator-core states otherwise than the maker's data sheet, which the files keep.
 OTHERWISE = {
-    ("B200-SXM", "mem_bw"): "7.7 TB/s: its own correction; the data sheet says 8",
-    ("B300-SXM", "mem_bw"): "7.75 TB/s: its own correction; the data sheet says 8",
     ("B300-SXM", "fp4"): "14 PFLOP/s; NVIDIA's HGX B300 page says 108 for eight, 13.5 for one",
     (
         "RTX-PRO-6000-Server",

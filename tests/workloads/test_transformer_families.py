@@ -192,7 +192,7 @@ def test_the_cache_of_compressed_attention() -> None:
     """One key of 16 features in the window, one per piece behind it, and the open pieces."""
     context = 64
     windows = 3 * 8 * 16
-    sparse = context // 4 * (16 + 8) + 2 * 2 * 4 * (2 * 16 + 2 * 8)
+    sparse = context // 4 * (16 + 8) + 2 * 4 * (2 * 16 + 2 * 8) + 2 * 4 * (16 + 8)
     heavy = context // 16 * 16 + 2 * 16 * 16
     assert cached(COMPRESSED, context) == 2 * (windows + sparse + heavy)
 

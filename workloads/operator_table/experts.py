@@ -136,7 +136,9 @@ def _moe(c: Cells) -> Built:
     halves = 2 if x.gated else 1
     picks = x.tokens * x.top_k
     narrow = BITS[c.dtype] < 16
-    sort = Built(Sort(n=picks), INDEX_BYTES * picks, 2 * INDEX_BYTES * picks, "bf16", residency="previous")
+    sort = Built(
+        Sort(n=picks, library=x.library), INDEX_BYTES * picks, 2 * INDEX_BYTES * picks, "bf16", residency="previous"
+    )  # fmt: skip
     mapped = replace(sort, work=Scatter(m=1, n=picks))
     parts = x.maps * [mapped] + ([quantised(c, x.tokens, x.hidden)] if narrow else [])
     parts.append(_product(c, x, halves * x.inter, x.hidden))

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Final
 
+from workloads.operators.products import EXPERT_LIBRARIES
 from workloads.operators.work import Work, count, flag, named, number
 
 __all__ = [
@@ -104,6 +105,7 @@ class Elementwise(Rows):
     kind: ClassVar[str] = "elementwise"
     function: str = named("the arithmetic (add, multiply, ...)", without_effect=_NAME)
     activation: str = named("non-linearity applied in the same pass", without_effect=_NAME)
+    gathers: bool = flag("each multiply-add loads an operand from the multiprocessor's own cache (windows)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,6 +142,11 @@ class Sort(Rows):
     """The order of the n elements of each row, as a permutation: which rows go to which expert."""
 
     kind: ClassVar[str] = "sort"
+    library: str = named(
+        "library of kernels over experts that sorts for itself; empty: no particular one",
+        "",
+        EXPERT_LIBRARIES,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

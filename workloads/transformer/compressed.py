@@ -176,12 +176,15 @@ def _compress(
     cache = state = ""
     if step.keeps_cache:
         cache = w.cache(f"{name}.cache", step.batch, max(step.capacity // rate, 1), dim)
-        # Values and gates of the piece that is not whole yet, and of its neighbour where pieces overlap.
-        state = w.cache(f"{name}.state", step.batch, 2 * overlaps * rate, width)
+        # Values and gates of the piece that is not whole yet; of the one before, where pieces overlap, one half.
+        open_piece = 2 * width * min(step.capacity, rate) + (overlaps - 1) * 2 * rate * dim
+        state = w.cache(f"{name}.state", step.batch, open_piece)
     # A decode step adds to the open piece; one step in ``rate`` closes it.
     closed = step.batch * step.new / rate
     work = Reduce(m=m, n=width, flops_per_element=MEAN_FLOPS + NORM_FLOPS["rms"] * dim / (width * rate))
-    kept = 2 * width * min(step.new, overlaps * rate) * step.batch
+    kept = 2 * width * min(step.new, rate) * step.batch
+    held = w.tensors[state].shape[1] * step.batch if state else 0
+    used = min(round(2 * width * overlaps * rate * closed), held) if step.past else 0
     w.emit(
         f"{name}.mean",
         work,
@@ -189,7 +192,7 @@ def _compress(
         (out,),
         updates=tuple(part for part in (cache, state) if part),
         moves=Moves(
-            touched={state: round(2 * width * overlaps * rate * closed) if step.past else 0} if state else {},
+            touched={state: used} if state else {},
             written={cache: round(closed * dim), state: kept} if cache else {},
         ),
     )
