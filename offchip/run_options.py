@@ -98,6 +98,8 @@ class WorkloadChoices(TypedDict, total=False):
     dims: Mapping[str, int]
     ranks: int
     durations: str
+    adapters: tuple[str, ...]
+    merge_adapters: bool
     images: int
     steps: int
 

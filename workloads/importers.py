@@ -14,6 +14,7 @@ from typing import Final, Protocol
 
 from hw_configs.problems import bad_input, nearest
 from hw_configs.registry import Registry
+from workloads.transformer.adapters import CONFIG_NAME
 from workloads.workload import Workload, WorkloadOptions
 
 __all__ = ["IMPORTERS", "Importer", "load_workload"]
@@ -40,6 +41,8 @@ IMPORTERS: Final[Registry[Importer]] = Registry(
     "importer",
     "offchip.importers",
     {
+        "safetensors": "workloads.safetensors_model:IMPORTER",
+        "gguf": "workloads.gguf_model:IMPORTER",
         "kineto": "workloads.recorded.kineto:IMPORTER",
         "diffusers": "workloads.diffusion.config:IMPORTER",
         "huggingface": "workloads.huggingface:IMPORTER",
@@ -59,6 +62,8 @@ def load_workload(source: str | Path, options: WorkloadOptions | None = None) ->
     """
     options = options or WorkloadOptions()
     workload = _loaded(source, options)
+    if options.adapters and "adapters" not in workload.metadata:
+        raise bad_input("low-rank adapters need a language model: leave this option out", path="--adapter")
     # What states its batch was built for it, and so can be built for another.
     if workload.metadata.get("batch") != options.batch:
         return workload
@@ -77,12 +82,14 @@ def _loaded(source: str | Path, options: WorkloadOptions) -> Workload:
         return models.build(name, options)
     if path.is_dir() and (path / "config.json").is_file():
         path = path / "config.json"
+    if path.is_dir() and (path / CONFIG_NAME).is_file():
+        raise bad_input("an adapter alone: give its base model, and this folder as --adapter", file=name)
     importers = [IMPORTERS.get(entry) for entry in IMPORTERS]
     for importer in importers:
         if not path.is_file() and hasattr(importer, "gathers") and importer.gathers(path):
             return importer.load(path, options)
     if not path.is_file():
-        if "/" in name or path.suffix in (".json", ".onnx", ".et", ".pt2"):
+        if "/" in name or path.suffix in (".json", ".onnx", ".et", ".pt2", ".gguf", ".safetensors"):
             raise bad_input("not a file" if path.exists() else "no such file", file=name)
         known = models.names()
         raise bad_input(

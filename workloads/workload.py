@@ -15,7 +15,7 @@ from hw_configs.problems import InputError, Problem, nearest
 from hw_configs.typed_fields import wrong_types
 from workloads.graph import Attribute, Graph
 
-__all__ = ["DURATIONS", "Phase", "Workload", "WorkloadOptions"]
+__all__ = ["DURATIONS", "MemoryFigures", "Phase", "Workload", "WorkloadOptions"]
 
 DURATIONS: Final = ("measured", "model")
 """Where the times of a recorded trace come from: what was measured, or the simulator wherever it can say."""
@@ -31,6 +31,22 @@ class Phase:
     tokens: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class MemoryFigures:
+    """What one sequence of a language model keeps, and the weights that one token meets.
+
+    ``kv_bytes_per_token``: bytes that one more token adds beyond all windows. ``state_bytes``: those that are there
+    from the first token on and never grow (recurrent layers). ``window_bytes``: those of layers with a window or
+    chunks at ``context`` tokens. ``active_parameters``: all but those of experts that a token does not go to.
+    """
+
+    kv_bytes_per_token: float
+    state_bytes: int
+    window_bytes: int
+    context: int
+    active_parameters: int
+
+
 @dataclass(frozen=True)
 class Workload:
     """Phases in the order they run. ``phases`` may build its graphs on demand, one at a time."""
@@ -44,6 +60,8 @@ class Workload:
     """What else a user should know of how the source was read, a line each."""
     at_batch: Callable[[int], Workload] | None = field(default=None, compare=False, repr=False)
     """Builds the same workload at another batch; None for one that is no more than its graphs."""
+    memory: Callable[[], MemoryFigures] | None = field(default=None, compare=False, repr=False)
+    """Works out what a language model keeps per token and sequence; None for other models."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +73,10 @@ class WorkloadOptions:
     ``fused`` asks for the kernels serving engines run (one QKV product, one attention kernel); without it
     every projection and every step of attention is an operator of its own. ``dims`` gives values to the
     symbolic dimensions of an imported graph. Of a recorded trace: ``ranks`` for which one rank's file stands (0: that
-    rank alone), and whether what was measured is replayed (``durations``: measured) or predicted (model). ``images``:
-    of each sequence of a vision-language model. ``steps``: of a diffusion model.
+    rank alone), and whether what was measured is replayed (``durations``: measured) or predicted (model).
+    ``adapters`` are folders of low-rank adapters of a language model, which stand beside its weights unless
+    ``merge_adapters`` has them added in.
+    ``images``: of each sequence of a vision-language model. ``steps``: of a diffusion model.
     """
 
     phase: str | None = None
@@ -70,6 +90,8 @@ class WorkloadOptions:
     dims: Mapping[str, int] = field(default_factory=dict)
     ranks: int = 0
     durations: str = "measured"
+    adapters: tuple[str, ...] = ()
+    merge_adapters: bool = False
     images: int = 0
     steps: int = 1
 

@@ -40,6 +40,9 @@ def show_model(
     phase: Annotated[str | None, typer.Option(help="prefill, decode or train")] = None,
     dtype: Annotated[str | None, typer.Option(help="element type of weights and activations")] = None,
     dim: Annotated[list[str] | None, typer.Option(help="a dimension of the model, as name=value")] = None,
+    adapter: Annotated[
+        list[str] | None, typer.Option(help="folder of a low-rank adapter; once for each of several")
+    ] = None,
     images: Annotated[int, typer.Option(help="images of each sequence; the vision tower is counted too")] = 0,
     steps: Annotated[int, typer.Option(help="denoising steps of a diffusion model")] = 1,
     unfused: Annotated[bool, typer.Option("--unfused", help="every step an operator of its own")] = False,
@@ -55,16 +58,74 @@ def show_model(
 
     options = WorkloadOptions(
         phase=phase, batch=batch, prompt=prompt, generate=generate, dtype=dtype, fused=not unfused,
-        dims=named_sizes(dim or []), images=images, steps=steps,
+        dims=named_sizes(dim or []), adapters=tuple(adapter or ()), images=images, steps=steps,
     )  # fmt: skip
+    stored, alone = _stored(model)
+    if stored is not None and alone:
+        shown = {"name": model, "stored": stored}
+        if as_json:
+            print_json(shown)
+        else:
+            _print_stored(model, stored)
+        return
     workload = load_workload(model, options)
     facts = _facts(model, workload)
+    if stored is not None:
+        facts["stored"] = stored
     if budgets:
         facts["budgets"] = _budgets(workload)
     if as_json:
         print_json(facts)
     else:
         _print(facts)
+
+
+def _stored(name: str) -> tuple[dict[str, Any] | None, bool]:
+    """What the header of a checkpoint file lists, and whether no architecture comes with it; None for other files."""
+    from pathlib import Path
+
+    from workloads.gguf_header import read_gguf
+    from workloads.safetensors_header import INDEX_ENDING, read_safetensors
+    from workloads.safetensors_model import config_beside
+
+    path = Path(name)
+    if not path.is_file():
+        return None, False
+    alone = False
+    if path.suffix.lower() == ".gguf":
+        stored = read_gguf(path).stored
+    elif path.suffix.lower() == ".safetensors" or path.name.endswith(INDEX_ENDING):
+        stored = read_safetensors(path)
+        alone = config_beside(path) is None
+    else:
+        return None, False
+    return {
+        "format": stored.format,
+        "tensors": len(stored.tensors),
+        "elements": sum(tensor.elements for tensor in stored.tensors),
+        "size_bytes": stored.size_bytes,
+        "by_type": [asdict(share) for share in stored.by_type()],
+        "notes": list(stored.notes),
+    }, alone
+
+
+def _print_stored(title: str, stored: dict[str, Any]) -> None:
+    """Tensors and bytes of a checkpoint file by element type."""
+    from hw_configs.units import format_quantity
+    from offchip.cli.output import print_table
+
+    rows = [
+        (
+            share["dtype"], f"{share['tensors']:,}", f"{share['elements']:,}",
+            format_quantity(share["size_bytes"], "size"),
+        )
+        for share in stored["by_type"]
+    ]  # fmt: skip
+    total = format_quantity(stored["size_bytes"], "size")
+    rows.append(("all", f"{stored['tensors']:,}", f"{stored['elements']:,}", total))
+    print_table(f"{title}: {stored['format']}", ("stored as", "tensors", "elements", "bytes"), rows)
+    for note in stored["notes"]:
+        print(note)
 
 
 def _budgets(workload: Workload) -> list[dict[str, Any]]:
@@ -107,10 +168,24 @@ def _facts(name: str, workload: Workload) -> dict[str, Any]:
         info = models.describe(name)
         facts |= {"family": info.family, "modality": info.modality, "source": info.source}
     first = workload.phases[0]
-    facts["parameters"] = first.graph.parameters()
-    per_token = _kv_bytes_per_token(first)
-    if per_token is not None:
-        facts["kv_bytes_per_token"] = per_token
+    added = int(workload.metadata.get("adapter_parameters", 0))
+    apart = workload.metadata.get("adapters_are") == "apart"
+    facts["parameters"] = first.graph.parameters() - (added if apart else 0)
+    if "adapters" in workload.metadata:
+        facts["adapters"] = [*str(workload.metadata["adapters"]).split("; ")]
+        facts["adapters_are"] = workload.metadata["adapters_are"]
+        facts["adapter_parameters"] = added
+    if workload.memory is not None:
+        memory = workload.memory()
+        facts["active_parameters_per_token"] = memory.active_parameters
+        facts["kv_bytes_per_token"] = _whole(memory.kv_bytes_per_token)
+        facts["state_bytes_per_sequence"] = memory.state_bytes
+        facts["window_bytes_per_sequence"] = memory.window_bytes
+        facts["window_context"] = memory.context
+    for key in ("dtype", "weight_dtype", "kv_dtype"):
+        if key in workload.metadata:
+            facts[key] = workload.metadata[key]
+    facts["left_out"] = [text for text in str(workload.metadata.get("left_out", "")).split("; ") if text]
     shown = [first] if len(workload.phases) == 1 else [first, workload.phases[1]]
     facts["phases"] = [_phase_facts(phase) for phase in shown]
     facts["phase_count"] = len(workload.phases)
@@ -119,22 +194,34 @@ def _facts(name: str, workload: Workload) -> dict[str, Any]:
     return facts
 
 
-def _kv_bytes_per_token(phase: Phase) -> int | None:
-    """Bytes that one more token adds to the KV cache of one sequence; None for a model without a cache.
+def _whole(value: float) -> int | float:
+    return int(value) if value == int(value) else value
 
-    Sizes of all tokens' keys and values, as attention appends them; layers with a window stop growing there.
-    """
-    from workloads.graph import Role
-    from workloads.operators import Attention
 
-    graph = phase.graph
-    written = sum(
-        op.write_bytes - sum(graph.tensors[name].size_bytes for name in op.outputs)
-        for op in graph.operators
-        if any(graph.tensors[name].role is Role.KV_CACHE for name in op.updates)
-    )
-    queries = {op.work.q_len * op.work.batch for op in graph.operators if isinstance(op.work, Attention)}
-    return round(written / queries.pop()) if written and len(queries) == 1 else None
+def _memory_rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
+    """Active weights, caches and what is left out, for a language model."""
+    from hw_configs.units import format_quantity
+
+    rows = []
+    if "kv_bytes_per_token" in facts:
+        rows.append(("active per token", f"{facts['active_parameters_per_token']:,}"))
+        rows.append(("KV cache per token", format_quantity(facts["kv_bytes_per_token"], "size")))
+        if facts["state_bytes_per_sequence"]:
+            rows.append(("state per sequence", format_quantity(facts["state_bytes_per_sequence"], "size")))
+        if facts["window_bytes_per_sequence"]:
+            size = format_quantity(facts["window_bytes_per_sequence"], "size")
+            rows.append(("window layers per sequence", f"{size} at {facts['window_context']:,} tokens"))
+    if "adapters" in facts:
+        rows += [(f"adapter, {facts['adapters_are']}", text) for text in facts["adapters"]]
+    if "weight_dtype" in facts:
+        rows.append(("element types", _types(facts)))
+    if facts["left_out"]:
+        rows.append(("left out", ", ".join(facts["left_out"])))
+    return rows
+
+
+def _types(facts: dict[str, Any]) -> str:
+    return f"{facts['weight_dtype']} weights, {facts['dtype']} activations, {facts['kv_dtype']} cache"
 
 
 def _phase_facts(phase: Phase) -> dict[str, Any]:
@@ -167,9 +254,10 @@ def _print(facts: dict[str, Any]) -> None:
 
     rows = [("parameters", f"{facts['parameters']:,}")]
     rows += [(key, facts[key]) for key in ("family", "modality", "source") if key in facts]
-    if "kv_bytes_per_token" in facts:
-        rows.append(("KV cache per token", format_quantity(facts["kv_bytes_per_token"], "size")))
+    rows += _memory_rows(facts)
     print_table(facts["name"], ("", ""), rows)
+    if "stored" in facts:
+        _print_stored("\nin the file", {**facts["stored"], "notes": []})
     for phase in facts["phases"]:
         sizes = [
             (f"{role.replace('_', ' ')} tensors", format_quantity(size, "size"))

@@ -40,6 +40,12 @@ def simulate(
     durations: Annotated[
         str, typer.Option(help="of a recorded trace: measured, or model where the simulator can say")
     ] = "measured",
+    adapter: Annotated[
+        list[str] | None, typer.Option(help="folder of a low-rank adapter; once for each of several")
+    ] = None,
+    merge_adapters: Annotated[
+        bool, typer.Option("--merge-adapters", help="adapters are added into the weights")
+    ] = False,
     dim: Annotated[
         list[str] | None, typer.Option(help="NAME=SIZE: symbolic ONNX dimensions; height, width, frames")
     ] = None,
@@ -80,8 +86,8 @@ def simulate(
         result = api.simulate(
             model, hw, plan=plan, save_plan=save_plan, advance=bar.advance, watch=record.watch if record else None,
             phase=phase, batch=batch, prompt=prompt, generate=generate, chunk=chunk, dtype=dtype,
-            kv_dtype=kv_dtype, fused=not unfused, dims=dims, images=images,
-            steps=steps, mapper=mapper, settings=settings, tp=tp, pp=pp,
+            kv_dtype=kv_dtype, fused=not unfused, dims=dims, adapters=tuple(adapter or ()), images=images,
+            merge_adapters=merge_adapters, steps=steps, mapper=mapper, settings=settings, tp=tp, pp=pp,
             microbatches=microbatches, fidelity=fidelity, cost_model=cost_model, collective=collective, engine=engine,
             engine_version=engine_version, durations=durations,
         )  # fmt: skip

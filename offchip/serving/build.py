@@ -150,9 +150,15 @@ def load_served(model: str | Path, dtype: str | None = None, kv_dtype: str | Non
     else:
         name = path.parent.name if path.name == "config.json" else path.stem
     if not path.is_file():
-        raise bad_input(f"unknown model {str(model)!r}: neither a built-in name nor a config.json",
+        raise bad_input(f"unknown model {str(model)!r}: neither a built-in name nor a config.json or GGUF file",
                         suggestion=nearest(str(model), models.names()))  # fmt: skip
-    decoder, precision = read_config(path, WorkloadOptions(dtype=dtype, kv_dtype=kv_dtype))
+    options = WorkloadOptions(dtype=dtype, kv_dtype=kv_dtype)
+    if path.suffix.lower() == ".gguf":
+        from workloads.gguf_model import read_gguf_model
+
+        decoder, precision = read_gguf_model(path, options)
+        return Served(ServedModel(name, decoder, precision), decoder.max_positions or UNBOUNDED)
+    decoder, precision = read_config(path, options)
     raw: Any = json.loads(path.read_text(encoding="utf-8-sig"))
     inner = raw.get("text_config") if isinstance(raw.get("text_config"), dict) else raw
     stated = inner.get("max_position_embeddings", inner.get("n_positions", 0))

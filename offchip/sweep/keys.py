@@ -20,6 +20,8 @@ from hw_configs.digest import digest
 from hw_configs.problems import InputError
 from offchip.sweep.expression import ExpressionError
 from offchip.sweep.machine import Machines, Value
+from workloads.transformer.adapters import CONFIG_NAME
+from workloads.transformer.quantization import SIDE_FILES
 
 if TYPE_CHECKING:
     from hw_configs.system import System
@@ -43,6 +45,10 @@ CODE: Final = (
     "offchip/run_options.py",
 )  # fmt: skip
 """What decides an outcome; commands and reports may change without it."""
+BESIDE: Final = (*SIDE_FILES, CONFIG_NAME)
+"""Files beside a ``config.json`` that decide its workload too."""
+WHOLE_BYTES: Final = 2**30
+BLOCK_BYTES: Final = 2**24
 LIBRARIES: Final = (
     "offchip", "numpy", "scipy", "numba", "networkx", "simpy", "pulp", "highspy", "pydantic", "PyYAML", "onnx",
     "ortools",
@@ -93,16 +99,23 @@ def file_digest(path: str) -> str:
         file = file / "config.json"
     if not file.is_file():
         return path
+    whole = _read(str(file.resolve()), *_state(file))
+    others = [file.with_name(name) for name in BESIDE if file.name == "config.json"]
+    found = [[other.name, _read(str(other.resolve()), *_state(other))] for other in others if other.is_file()]
+    return digest([whole, *found]) if found else whole
+
+
+def _state(file: Path) -> tuple[int, int]:
     status = file.stat()
-    return _read(str(file.resolve()), status.st_mtime_ns, status.st_size)
+    return status.st_mtime_ns, status.st_size
 
 
 @cache
 def workload_options() -> tuple[str, ...]:
-    """Every option that describes a workload; ``dims`` is asked for apart."""
+    """Every option that describes a workload; ``dims`` is asked for apart, and a space names no adapters."""
     from workloads.workload import WorkloadOptions
 
-    return tuple(f.name for f in fields(WorkloadOptions) if f.name != "dims")
+    return tuple(f.name for f in fields(WorkloadOptions) if f.name not in ("dims", "adapters"))
 
 
 def workload_key(model: str, options: Mapping[str, Any], code: str) -> str:
@@ -138,8 +151,15 @@ def point_key(space: Space, machines: Machines, values: Mapping[str, Value], sta
 
 
 @cache
-def _read(path: str, _modified_ns: int, _size: int) -> str:
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+def _read(path: str, modified_ns: int, size: int) -> str:
+    found = hashlib.sha256()
+    with Path(path).open("rb") as stream:
+        for _ in range(0, min(size, WHOLE_BYTES), BLOCK_BYTES):
+            found.update(stream.read(BLOCK_BYTES))
+    if size > WHOLE_BYTES:
+        # A checkpoint: what is read of it, its header, stands in front.
+        found.update(digest([size, modified_ns]).encode())
+    return found.hexdigest()
 
 
 def _version(name: str) -> str | None:

@@ -19,6 +19,7 @@ from simulator.serving.settings import EngineSettings, Layout
 from workloads import models
 from workloads.huggingface import read_config
 from workloads.transformer.formats import Format
+from workloads.transformer.module_names import EXPERTS
 from workloads.workload import WorkloadOptions
 
 __all__ = ["Side", "engine_version", "layout_of", "served_model", "settings_of", "system_of"]
@@ -84,7 +85,7 @@ def served_model(name: str, precision: str, narrow: bool = False) -> ServedModel
     dtype = QUANTISED.get(precision, "") if precision else ""
     if precision and not dtype:
         raise bad_input(f"unknown precision {precision!r}; known: {', '.join(QUANTISED)}")
-    if own.experts_only:
+    if own.covers == {EXPERTS}:
         if narrow and own.linear.dtype == "mxfp4" and not own.linear.arithmetic:
             own = replace(own, linear=replace(own.linear, arithmetic="mxfp8"))
         return ServedModel(short, decoder, own)

@@ -30,6 +30,8 @@ from simulator.serving.settings import EngineSettings, Layout
 from simulator.serving.step import ScheduledStep, StepCost
 from simulator.serving.step_kernel import PRICE_COLUMNS, price_step
 from workloads.requests.table import ATTENTION_TARGETS
+from workloads.transformer.adapted import adapter_figures
+from workloads.transformer.adapters import LoraAdapter
 from workloads.transformer.formats import Precision
 from workloads.transformer.shape import Attention, Decoder, Layer
 
@@ -79,6 +81,12 @@ class Adapters:
                 "feed-forward part to put adapters on", path="adapters.targets",
             )  # fmt: skip
         return cls(rank=rank, elements=elements, products=len(targets))
+
+    @classmethod
+    def of(cls, model: ServedModel, adapter: LoraAdapter) -> Adapters:
+        """Adapters like one that a file describes (``adapter_config.json``), wherever on the model it stands."""
+        found = adapter_figures(model.decoder, model.precision, adapter)
+        return cls(rank=adapter.rank, elements=found.parameters, products=found.products_per_layer)
 
 
 def _target_sizes(layer: Layer, hidden: int) -> dict[str, tuple[int, int]]:

@@ -232,7 +232,7 @@ def test_any_option_of_a_workload_moves_its_key_and_its_plans(name):
 
 def test_the_options_of_a_workload_are_all_there_are():
     described = {f.name for f in fields(WorkloadOptions)}
-    assert described == {*keys.workload_options(), "dims"}
+    assert described == {*keys.workload_options(), "dims", "adapters"}
     assert set(keys.workload_options()) <= set(option_leaves())
 
 

@@ -13,7 +13,15 @@ from workloads.transformer.block_choice import write_block_choice
 from workloads.transformer.shape import Attention as AttentionShape
 from workloads.transformer.shape import Norm as NormShape
 from workloads.transformer.step import Step
-from workloads.transformer.writer import NORM_FLOPS, ROTARY_FLOPS, SOFTMAX_FLOPS, GraphWriter, Linear, Moves
+from workloads.transformer.writer import (
+    NORM_FLOPS,
+    ROTARY_FLOPS,
+    SOFTMAX_FLOPS,
+    GraphWriter,
+    Linear,
+    Moves,
+    Share,
+)
 
 __all__ = ["KeyValue", "write_attention"]
 
@@ -106,11 +114,16 @@ def _project_fused(
             m,
             q + spec.gate + k + v,
             hidden,
-            module=f"{module}.q_proj",
+            module="",
             tp="column",
             bias=bias,
             heads=spec.heads,
             kv_heads=spec.kv_heads if k else 0,
+            shares=(
+                Share(f"{module}.q_proj", q + spec.gate),
+                Share(f"{module}.k_proj", k),
+                Share(f"{module}.v_proj", v),
+            ),
         ),
     )
     query = key = value = out

@@ -58,9 +58,16 @@ def known_families() -> list[str]:
 
 
 def read_decoder(
-    f: Fields, options_dtype: str | None, kv_dtype: str | None, sides: tuple[int, int] | None = None
+    f: Fields,
+    options_dtype: str | None,
+    kv_dtype: str | None,
+    side: Mapping[str, Fields] | None = None,
+    sides: tuple[int, int] | None = None,
 ) -> tuple[Decoder, Precision]:
-    """The language model in a config file; raises ``InputError`` with everything that is wrong with it."""
+    """The language model in a config file; raises ``InputError`` with everything that is wrong with it.
+
+    ``side``: the files beside it that say how a checkpoint is quantised, by name. ``sides``: of images.
+    """
     outer = f
     outer.defaults = declared(str(outer.values.get("model_type", "")))
     for name in NESTED:
@@ -82,7 +89,7 @@ def read_decoder(
     decoder = _with_layers_of_their_own(f, family, reader(f, family))
     if f is not outer:
         decoder = replace(decoder, tied=_tied(outer, decoder.tied))
-    precision = read_precision(f, outer, decoder, options_dtype, kv_dtype)
+    precision = read_precision(f, outer, decoder, options_dtype, kv_dtype, side)
     notes = [note_unread(f, f.defaults)]
     if f is not outer:
         notes.append(note_unread(outer, outer.defaults))

@@ -6,7 +6,14 @@ from workloads.expert_load import expected_experts
 from workloads.operators import Activation, Elementwise, Norm, Reduce, Sort, TopK
 from workloads.transformer.shape import Experts, FeedForward
 from workloads.transformer.step import Step
-from workloads.transformer.writer import ACTIVATION_FLOPS, NORM_FLOPS, ExpertProducts, GraphWriter, Linear
+from workloads.transformer.writer import (
+    ACTIVATION_FLOPS,
+    NORM_FLOPS,
+    ExpertProducts,
+    GraphWriter,
+    Linear,
+    Share,
+)
 
 __all__ = ["expected_experts", "write_experts", "write_mlp"]
 
@@ -26,7 +33,15 @@ def write_mlp(
             w.linear(
                 f"{name}.gate_up",
                 source,
-                Linear(m, 2 * size, hidden, module=f"{module}.up_proj", tp="column", bias=2 * up_bias),
+                Linear(
+                    m,
+                    2 * size,
+                    hidden,
+                    module="",
+                    tp="column",
+                    bias=2 * up_bias,
+                    shares=(Share(f"{module}.gate_proj", size), Share(f"{module}.up_proj", size)),
+                ),
             )
         ]
     else:
@@ -78,9 +93,11 @@ def write_experts(
     if spec.idle:
         # Choices fall evenly on experts and on those that pass a token on unchanged.
         rows = max(round(rows * spec.count / (spec.count + spec.idle)), 1)
-    module = f"model.layers.{w.layer}.mlp.experts"
+    # Gemma 4's experts stand beside its dense part rather than in it, and its router reads what they do not.
+    part = f"model.layers.{w.layer}" + ("" if routed else ".mlp")
+    module = f"{part}.experts"
     touched = expected_experts(spec.count, spec.active, m)
-    choice = _route(w, m, spec, hidden, routed or source)
+    choice = _route(w, m, spec, hidden, routed or source, f"{part}.gate")
     order = w.activation("mlp.experts.sort.out", 1, rows, "int32")
     w.emit("mlp.experts.sort", Sort(n=rows), (choice,), (order,))
     halves = 2 if spec.gated else 1
@@ -88,10 +105,12 @@ def write_experts(
     if spec.latent:
         width = spec.latent
         entry = w.linear(
-            "mlp.experts.latent_in", source, Linear(m, width, hidden, module=f"{module}.fc1", tp="replicated")
+            "mlp.experts.latent_in",
+            source,
+            Linear(m, width, hidden, module=f"{part}.fc1_latent_proj", tp="replicated"),
         )
     up = w.activation("mlp.experts.gate_up.out", rows, halves * spec.intermediate)
-    w.grouped(
+    up = w.grouped(
         "mlp.experts.gate_up",
         (entry, order),
         up,
@@ -102,7 +121,7 @@ def write_experts(
             experts=spec.count,
             active=spec.active,
             touched=touched,
-            module=f"{module}.gate_up_proj",
+            modules=tuple(f"{module}.{half}_proj" for half in ("gate", "up")[2 - halves :]),
             tp="column",
             bias=spec.up_bias,
         ),
@@ -114,7 +133,7 @@ def write_experts(
     )  # fmt: skip
     w.emit("mlp.experts.act", work, (up,), (mid,), tp="split")
     down = w.activation("mlp.experts.down.out", rows, width)
-    w.grouped(
+    down = w.grouped(
         "mlp.experts.down",
         (mid, order),
         down,
@@ -125,7 +144,7 @@ def write_experts(
             experts=spec.count,
             active=spec.active,
             touched=touched,
-            module=f"{module}.down_proj",
+            modules=(f"{module}.down_proj",),
             tp="row",
             bias=spec.down_bias,
         ),
@@ -135,7 +154,9 @@ def write_experts(
     w.emit("mlp.experts.combine", work_of_sum, (down, choice), (out,), tp="sum")
     if spec.latent:
         out = w.linear(
-            "mlp.experts.latent_out", out, Linear(m, hidden, width, module=f"{module}.fc2", tp="replicated")
+            "mlp.experts.latent_out",
+            out,
+            Linear(m, hidden, width, module=f"{part}.fc2_latent_proj", tp="replicated"),
         )
     if spec.shared is None:
         return [out]
@@ -151,13 +172,13 @@ def write_experts(
     return [normed]
 
 
-def _route(w: GraphWriter, m: int, spec: Experts, hidden: int, source: str) -> str:
+def _route(w: GraphWriter, m: int, spec: Experts, hidden: int, source: str, module: str) -> str:
     """Scores of all experts and the choice of the best; the choice is an index and a weight per row."""
     choices = spec.count + spec.idle
     logits = w.linear(
         "mlp.router",
         source,
-        Linear(m, choices, hidden, module="", tp="replicated", bias=choices if spec.router_bias else 0),
+        Linear(m, choices, hidden, module=module, tp="replicated", bias=choices if spec.router_bias else 0),
     )
     choice = w.activation("mlp.topk.out", m, 2 * spec.active, "fp32")
     inputs = [logits]

@@ -1,21 +1,20 @@
-"""How weights are stored: element type, scales, and the precision the product runs in.
+"""How weights are stored: element type, scales, and the precision the product runs in, module by module.
 
-Read from a checkpoint's ``quantization_config`` or from the element type a user asks for. Scales and zero
+Read from what a checkpoint says of its quantisation or from the element type a user asks for. Scales and zero
 points are counted as bytes of the weight they belong to, not as parameters.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from workloads.dtypes import dtype_bits, size_bytes
+from workloads.transformer.module_names import EXPERTS, LINEAR, ModuleSet, kind_of
 
-__all__ = ["OWN_BLOCKS", "PLAIN", "Format", "Precision"]
+__all__ = ["OWN_BLOCKS", "PLAIN", "Format", "FormatRule", "Precision"]
 
-OWN_BLOCKS: Final = {"nvfp4": 16, "mxfp4": 32, "mxfp8": 32}
+OWN_BLOCKS: Final = {"nvfp4": 16, "mxfp4": 32, "mxfp6": 32, "mxfp8": 32}
 """Elements that share a scale in types that have scales of their own."""
 
 
@@ -59,21 +58,32 @@ PLAIN = Format()
 """Stored as the activations are."""
 
 
+@dataclass(frozen=True, slots=True)
+class FormatRule:
+    """Modules that a checkpoint names, and how it stores them."""
+
+    modules: ModuleSet
+    format: Format
+
+
+NO_MODULES: Final = ModuleSet()
+
+
 @dataclass(frozen=True)
 class Precision:
-    """The element types of a whole model.
+    """The element types of a whole model: a table of formats by module.
 
-    ``own`` is the type of activations and of every weight that no quantisation covers; ``linear`` the
-    storage of quantised linear layers; ``skipped`` the module names (as the hub writes them) that stay as
-    they are; ``head`` and ``embedding`` whether quantisation covers those too.
+    ``own`` is the type of activations and of every weight that no quantisation covers. A module in ``skipped`` stays
+    plain; else the first of ``rules`` that names it holds; else ``linear`` does for modules of the kinds it
+    ``covers``. ``kv`` is the type of the cache, if it differs. ``note``: what a user should know.
     """
 
     own: str
     linear: Format = PLAIN
-    skipped: tuple[str, ...] = ()
+    rules: tuple[FormatRule, ...] = ()
+    skipped: ModuleSet = NO_MODULES
+    covers: frozenset[str] = frozenset((LINEAR, EXPERTS))
     kv: str = ""
-    experts_only: bool = False
-    head: bool = False
     note: str = ""
 
     @property
@@ -81,41 +91,31 @@ class Precision:
         """Element type of the KV cache."""
         return self.kv or self.own
 
+    @property
+    def weight_dtype(self) -> str:
+        """Element type of the blocks' weights; several are joined."""
+        return " + ".join(dict.fromkeys(fmt.dtype for fmt in self.formats if fmt.dtype)) or self.own
+
+    @property
+    def formats(self) -> tuple[Format, ...]:
+        """Every format of the table, each once."""
+        return tuple(
+            dict.fromkeys(fmt for fmt in (self.linear, *(r.format for r in self.rules)) if fmt != PLAIN)
+        )
+
     def format_of(self, module: str) -> Format:
-        """The storage of one linear layer, named as the hub names its module."""
-        if self.linear is PLAIN:
+        """The storage of one weight, named as the hub names its module."""
+        if not module or (self.linear is PLAIN and not self.rules) or module in self.skipped:
             return PLAIN
-        if self.experts_only and ".experts" not in module:
-            return PLAIN
-        if module == "lm_head" and not self.head:
-            return PLAIN
-        return PLAIN if _matches(self.skipped, module) else self.linear
+        for rule in self.rules:
+            if module in rule.modules:
+                return rule.format
+        return self.linear if kind_of(module) in self.covers else PLAIN
+
+    def plain(self, note: str) -> Precision:
+        """The same model with every weight in its own type."""
+        return replace(self, linear=PLAIN, rules=(), note=note)
 
     def narrow(self, fmt: Format, arithmetic: str) -> bool:
         """Whether a weight in this format is stored narrower than its product runs."""
         return bool(fmt.dtype) and dtype_bits(fmt.dtype) < dtype_bits(arithmetic)
-
-
-def _matches(patterns: Sequence[str], module: str) -> bool:
-    """The hub's rule: a name, a part of a dotted name, a glob with ``*``, or ``re:`` and an expression.
-
-    An expression that Python cannot read matches nothing.
-    """
-    for pattern in patterns:
-        if pattern.startswith("re:"):
-            if _expression(pattern[3:], module):
-                return True
-        elif "*" in pattern:
-            glob = re.escape(pattern).replace(r"\*", "[^ ]*")
-            if re.search(rf"(?:^|\.){glob}(?:\.|$)", module):
-                return True
-        elif f".{pattern}." in f".{module}.":
-            return True
-    return False
-
-
-def _expression(text: str, module: str) -> bool:
-    try:
-        return re.match(text, module) is not None
-    except re.error:
-        return False

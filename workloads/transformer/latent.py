@@ -19,7 +19,15 @@ from workloads.graph import Role
 from workloads.operators import Activation, Attention, Norm, Product, Rotary, TopK
 from workloads.transformer.shape import Indexer, LatentAttention
 from workloads.transformer.step import Step
-from workloads.transformer.writer import NORM_FLOPS, ROTARY_FLOPS, SOFTMAX_FLOPS, GraphWriter, Linear, Moves
+from workloads.transformer.writer import (
+    NORM_FLOPS,
+    ROTARY_FLOPS,
+    SOFTMAX_FLOPS,
+    GraphWriter,
+    Linear,
+    Moves,
+    Share,
+)
 
 __all__ = ["write_latent_attention"]
 
@@ -169,9 +177,10 @@ def _project(
                 m,
                 rank + kv_size,
                 hidden,
-                module=f"{module}.q_a_proj",
+                module="",
                 tp="replicated",
                 bias=rank + kv_size if spec.bias else 0,
+                shares=(Share(f"{module}.q_a_proj", rank), Share(f"{module}.kv_a_proj_with_mqa", kv_size)),
             ),
         )
     else:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from workloads import operators
 from workloads.graph import Role
 from workloads.operators import Embedding
+from workloads.transformer.adapter_products import write_copies
 from workloads.transformer.alternating import (
     merge_alternating,
     open_alternating,
@@ -98,6 +99,7 @@ def write_decoder(
     ``first``: layers that stand before in the same graph. ``memory``: what layers with cross attention look at.
     ``source``: rows that stand in for the tokens' embeddings.
     """
+    w.adapters, w.sequences = decoder.adapters, step.batch
     stream = _Stream(source) if source else _write_embedding(w, step, decoder)
     if source and decoder.embedding_norm:
         stream.residual = _norm(
@@ -174,7 +176,10 @@ def _lookup(
     w: GraphWriter, name: str, tokens: str, rows: int, m: int, n: int, tp: str, shared: bool = False
 ) -> str:
     """Rows of a table; a ``shared`` one is that of all stacks."""
-    table = w.shared_weight(f"{name}.weight", rows, n) if shared else w.weight(f"{name}.weight", rows, n)
+    module = "embed_tokens" if name == "embedding" else ""
+    table = (w.shared_weight if shared else w.weight)(f"{name}.weight", rows, n, module=module)
+    if name == "embedding" and w.adapters:
+        write_copies(w, name, [("embed_tokens", rows)], n)
     out = w.activation(f"{name}.out", m, n)
     w.emit(name, Embedding(m=m, n=n), (tokens, table), (out,), tp=tp)
     return out
@@ -208,7 +213,7 @@ def _write_head(w: GraphWriter, step: Step, decoder: Decoder, stream: _Stream) -
             rows,
             decoder.head_vocab or decoder.vocab,
             width,
-            module="" if tied else "lm_head",
+            module="embed_tokens" if tied else "lm_head",
             tp="vocab",
             weight=_table(w, decoder) if tied else None,
             bias=(decoder.head_vocab or decoder.vocab) if decoder.head_bias else 0,

@@ -11,12 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import overload
 
 from hw_configs.problems import InputError, Problem, bad_input
 from workloads.dtypes import dtype_bits
 from workloads.graph import Attribute, Graph, Tensor
 from workloads.training import training_step
+from workloads.transformer.adapted import adapters_told, with_adapters
 from workloads.transformer.cross_attention import Memory
 from workloads.transformer.encoder_phases import (
     check_encoder,
@@ -28,7 +30,8 @@ from workloads.transformer.encoder_phases import (
     stored_weights,
     write_in_decoder,
 )
-from workloads.transformer.formats import PLAIN, Precision
+from workloads.transformer.figures import memory_figures
+from workloads.transformer.formats import Precision
 from workloads.transformer.layers import write_decoder
 from workloads.transformer.shape import Decoder, LatentAttention, Mixer
 from workloads.transformer.step import Step
@@ -56,15 +59,21 @@ def decoder_workload(name: str, decoder: Decoder, precision: Precision, options:
     _check(decoder, options)
     if decoder.encoder is not None:
         check_encoder_decoder(decoder, options)
+    bare = decoder
+    decoder = with_adapters(decoder, options)
     if options.phase == "train":
         precision = _trainable(precision, options)
     metadata = _metadata(name, decoder, precision, options)
     if shortened:
         metadata["notes"] = "; ".join(str(part) for part in (metadata.get("notes"), shortened) if part)
+    metadata |= adapters_told(bare, decoder, precision, options)
+    told = (metadata.get(key, "") for key in ("notes", "adapter_notes"))
+    notes = tuple(note for text in told for note in str(text).split("; ") if note)
     if options.images:
-        return _with_images(name, decoder, precision, options, metadata)
+        return _with_images(name, bare, precision, options, metadata)
     if decoder.encodes:
-        return Workload(name, encoder_phases(name, decoder, precision, options), metadata)
+        return Workload(name, encoder_phases(name, decoder, precision, options), metadata, notes=notes)
+    memory = partial(memory_figures, decoder, precision, options.prompt)
     batch, prompt, total = options.batch, options.prompt, options.prompt + options.generate
     if options.phase == "train":
         step = Step(batch, prompt, prompt, prompt, all_logits=True, keeps_cache=False)
@@ -74,12 +83,20 @@ def decoder_workload(name: str, decoder: Decoder, precision: Precision, options:
             else prefill_graph(f"{name}.train", decoder, precision, options, trains=True)
         )
         graph = training_step(forward, f"{name}.train")
-        return Workload(name, [Phase("train", "train", graph, batch * prompt)], metadata)
+        return Workload(
+            name, [Phase("train", "train", graph, batch * prompt)], metadata, notes=notes, memory=memory
+        )
     if decoder.encoder is not None:
-        return _encoder_decoder(name, decoder, precision, options, metadata)
+        return replace(_encoder_decoder(name, decoder, precision, options, metadata), notes=notes)
     if options.phase == "decode":
         template = DecodeTemplate(name, decoder, precision, batch, total, options.fused)
-        return Workload(name, [Phase("decode", "decode", template.graph(prompt), batch)], metadata)
+        return Workload(
+            name,
+            [Phase("decode", "decode", template.graph(prompt), batch)],
+            metadata,
+            notes=notes,
+            memory=memory,
+        )
     chunk = options.chunk or prompt
     ends = [*range(chunk, prompt, chunk), prompt]
 
@@ -95,7 +112,7 @@ def decoder_workload(name: str, decoder: Decoder, precision: Precision, options:
     phases = _Phases(prefill, len(ends), lambda: DecodeTemplate(
         name, decoder, precision, batch, total, options.fused
     ), prompt, steps, batch)  # fmt: skip
-    return Workload(name, phases, metadata)
+    return Workload(name, phases, metadata, notes=notes, memory=memory)
 
 
 def _with_images(
@@ -148,7 +165,8 @@ def step_graph(
     name: str, decoder: Decoder, precision: Precision, step: Step, fused: bool, structure: str = ""
 ) -> Graph:
     """The graph of one step. Steps of equal ``structure`` are wired alike, whatever their sizes."""
-    writer = GraphWriter(precision, fused)
+    # The backward rules know one weight per product.
+    writer = GraphWriter(precision, fused, splits=not step.all_logits)
     logits = write_decoder(writer, step, decoder)
     form = structure or name
     if any(_is_sparse(layer.mixer, step) for layer in decoder.layers):
@@ -299,8 +317,8 @@ def _check(decoder: Decoder, options: WorkloadOptions) -> None:
 
 def _trainable(precision: Precision, options: WorkloadOptions) -> Precision:
     """Weights stored below 8 bits are trained in the model's own type, to which they are expanded first."""
-    stored = precision.linear.dtype
-    if not stored or dtype_bits(stored) >= 8:
+    stored = [fmt.dtype for fmt in precision.formats if fmt.dtype]
+    if not stored or (len(stored) == 1 and not precision.rules and dtype_bits(stored[0]) >= 8):
         return precision
     if options.dtype is not None:
         raise bad_input(
@@ -308,8 +326,8 @@ def _trainable(precision: Precision, options: WorkloadOptions) -> Precision:
             "expected fp32, bf16, fp16, fp8 or int8",
             path="--dtype",
         )
-    note = f"the checkpoint's {stored} weights are trained as {precision.own}"
-    return replace(precision, linear=PLAIN, note=note)
+    names = " and ".join(dict.fromkeys(stored))
+    return precision.plain(f"the checkpoint's {names} weights are trained as {precision.own}")
 
 
 def _sizes(step: Step) -> dict[str, Attribute]:
@@ -329,7 +347,7 @@ def _metadata(
         "generate": options.generate,
         "dtype": precision.own,
         "kv_dtype": precision.cache,
-        "weight_dtype": precision.linear.dtype or precision.own,
+        "weight_dtype": precision.weight_dtype,
     }
     found |= tower_facts(decoder, precision)
     if decoder.omitted:

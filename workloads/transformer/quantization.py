@@ -1,4 +1,7 @@
-"""Element types of a checkpoint: its ``torch_dtype``, its ``quantization_config``, and what a user asks for.
+"""Element types of a checkpoint: its ``torch_dtype``, what it says of its quantisation, and what a user asks for.
+
+What a checkpoint says may stand under ``quantization_config``, ``compression_config`` or MLX's ``quantization`` in its
+``config.json``, or in a file beside it. Whatever of it is not understood is a problem that names it, or a note.
 
 A user's element type works so. A 16- or 32-bit float is used for everything. An 8-bit type (fp8, int8, mxfp8)
 is the type of the blocks' linear layers, weights and arithmetic; activations between operators, embeddings,
@@ -10,16 +13,26 @@ with a 16-bit scale and a 4-bit zero point) and computed in the model's own type
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Final
 
 from hw_configs.problems import nearest
 from workloads.dtypes import GGUF, dtype_bits
+from workloads.transformer.checkpoint import integers
+from workloads.transformer.checkpoint.groups import read_groups
+from workloads.transformer.checkpoint.known_keys import KNOWN
+from workloads.transformer.checkpoint.mlx import read_mlx
+from workloads.transformer.checkpoint.modelopt import read_fp8_or_mixed, read_modelopt
+from workloads.transformer.checkpoint.quark import read_quark
+from workloads.transformer.checkpoint.scheme import BLOCKS, Scheme, kv_type
+from workloads.transformer.checkpoint.torchao import read_torchao
 from workloads.transformer.fields import Fields
-from workloads.transformer.formats import PLAIN, Format, Precision
+from workloads.transformer.formats import Format, FormatRule, Precision
+from workloads.transformer.module_names import HEAD, module_set
 from workloads.transformer.shape import Decoder
 
-__all__ = ["read_precision"]
+__all__ = ["SIDE_FILES", "read_precision"]
 
 OWN_TYPES: Final = {
     "float32": "fp32", "float": "fp32", "float16": "fp16", "half": "fp16", "bfloat16": "bf16",
@@ -32,9 +45,13 @@ ASKED: Final[dict[str, Format]] = {
     "fp8": Format("fp8", "fp8", scale_bits=32),
     "int8": Format("int8", "int8", scale_bits=32, block_rows=1),
     "mxfp8": Format("mxfp8", "mxfp8"),
-    "int4": Format("int4", "", scale_bits=16, zero_bits=4, block_rows=1, block_columns=128),
-    "int2": Format("int2", "", scale_bits=16, zero_bits=2, block_rows=1, block_columns=128),
+    **{
+        f"int{bits}": Format(f"int{bits}", "", scale_bits=16, zero_bits=bits, block_rows=1, block_columns=128)
+        for bits in (2, 3, 4, 5, 6, 7)
+    },
     "fp4": Format("fp4", "fp4", scale_bits=16, block_rows=1, block_columns=128),
+    "fp6": Format("fp6", "", scale_bits=16, block_rows=1, block_columns=128),
+    "mxfp6": Format("mxfp6"),
     "mxfp4": Format("mxfp4", "mxfp4"),
     "nvfp4": Format("nvfp4", "nvfp4"),
     "nf4": Format("nf4"),
@@ -42,11 +59,41 @@ ASKED: Final[dict[str, Format]] = {
 }
 """Storage and arithmetic of linear layers for element types narrower than 16 bits."""
 
+SIDE_FILES: Final = ("hf_quant_config.json", "quantize_config.json")
+"""Files beside a ``config.json`` that say how its checkpoint is quantised: ModelOpt's, and GPTQ's older one."""
+
+METHODS: Final[dict[str, Callable[[Fields], Scheme]]] = {
+    "fp8": read_fp8_or_mixed,
+    "fbgemm_fp8": integers.read_fbgemm,
+    "mxfp4": integers.read_mxfp4,
+    "gptq": integers.read_gptq,
+    "awq": integers.read_awq,
+    "auto-round": integers.read_auto_round,
+    "hqq": integers.read_hqq,
+    "bitsandbytes": integers.read_bitsandbytes,
+    "bitnet": integers.read_bitnet,
+    "eetq": integers.read_eetq,
+    "quanto": integers.read_quanto,
+    "compressed-tensors": read_groups,
+    "modelopt": read_modelopt,
+    "mlx": read_mlx,
+    "torchao": read_torchao,
+    "quark": read_quark,
+}
+"""Readers by ``quant_method``."""
+
+ALIASES: Final = {
+    "intel/auto-round": "auto-round", "auto_round": "auto-round", "compressed_tensors": "compressed-tensors",
+    "modelopt_fp4": "modelopt", "modelopt_mixed": "modelopt", "modelopt_fp8": "modelopt", "gptqmodel": "gptq",
+    "gptq_marlin": "gptq", "awq_marlin": "awq", "bitblas": "gptq",
+}  # fmt: skip
+
 
 def read_precision(
-    f: Fields, outer: Fields, decoder: Decoder, asked: str | None, kv_dtype: str | None
-) -> Precision:
-    """The element types of a model; problems are noted on ``f``."""
+    f: Fields, outer: Fields, decoder: Decoder, asked: str | None, kv_dtype: str | None,
+    side: Mapping[str, Fields] | None = None,
+) -> Precision:  # fmt: skip
+    """The element types of a model; problems are noted on ``f``. ``side``: files beside the config, by name."""
     own, note = _own_type(f, outer, decoder)
     for name in (asked, kv_dtype):
         if name is not None:
@@ -55,12 +102,14 @@ def read_precision(
         return Precision(asked, kv=kv_dtype or asked)
     if asked is not None:
         # A GGUF file keeps its output projection in blocks as well.
-        return Precision(own, ASKED[asked], kv=kv_dtype or own, head=asked in GGUF, note=note)
-    section = f.section("quantization_config") or outer.section("quantization_config")
-    if section is None:
-        section = f.section("compression_config")
-    fmt, skipped, quantised = (PLAIN, (), "") if section is None else _read_scheme(section)
-    return Precision(own, fmt, skipped, kv=kv_dtype or own, experts_only=quantised == "mxfp4", note=note)
+        covers = BLOCKS | {HEAD} if asked in GGUF else BLOCKS
+        return Precision(own, ASKED[asked], covers=covers, kv=kv_dtype or own, note=note)
+    found = _scheme(f, outer, side or {})
+    notes = "; ".join(text for text in (note, found.note) if text)
+    return Precision(
+        own, found.linear, (*_expert_type(f, found), *found.rules), found.skipped, found.covers,
+        kv_dtype or found.kv or own, notes,
+    )  # fmt: skip
 
 
 def _own_type(f: Fields, outer: Fields, decoder: Decoder) -> tuple[str, str]:
@@ -74,134 +123,83 @@ def _own_type(f: Fields, outer: Fields, decoder: Decoder) -> tuple[str, str]:
     return assumed, f"the file names no element type; {assumed} assumed"
 
 
-Scheme = tuple[Format, tuple[str, ...], str]
+def _expert_type(f: Fields, scheme: Scheme) -> tuple[FormatRule, ...]:
+    """DeepSeek-V4's ``expert_dtype``: fp4 experts in blocks of 32 beside an fp8 checkpoint's other layers.
+
+    Where the checkpoint's own lists name its experts, those hold.
+    """
+    if not f.has("expert_dtype"):
+        return ()
+    word = f.word("expert_dtype", known=("fp4", "fp8", "bf16"))
+    probe = "layers.0.mlp.experts.up_proj"
+    if word != "fp4" or any(probe in rule.modules for rule in scheme.rules):
+        return ()
+    return (FormatRule(module_set(["experts"]), Format("mxfp4", scheme.linear.arithmetic)),)
 
 
-def _read_scheme(q: Fields) -> Scheme:
-    """Format of linear layers, modules left as they are, and the method's name."""
-    method = q.word("quant_method", default="")
-    if not method and q.has("load_in_4bit"):
-        method = "bitsandbytes"
+def _scheme(f: Fields, outer: Fields, side: Mapping[str, Fields]) -> Scheme:
+    """What the checkpoint says, wherever it says it; the config's own section goes before a file beside it."""
+    section = _section(f, outer)
+    beside = side.get("hf_quant_config.json")
+    if beside is not None:
+        inner = beside.section("quantization")
+        if inner is None:
+            beside.problem(
+                "quantization", "missing field quantization; expected quant_algo and what it leaves out"
+            )
+        elif section is None:
+            return read_modelopt(inner)
+        else:
+            found = _read_section(section)
+            return found if found.kv else replace(found, kv=kv_type(inner, "kv_cache_quant_algo"))
+    if section is None and "quantize_config.json" in side:
+        return integers.read_gptq(side["quantize_config.json"])
+    return Scheme() if section is None else _read_section(section)
+
+
+def _section(f: Fields, outer: Fields) -> Fields | None:
+    for fields in (outer, f):
+        for name in ("quantization_config", "compression_config", "quantization"):
+            if fields.has(name):
+                found = fields.section(name)
+                if found is not None:
+                    return found
+    return None
+
+
+def _read_section(q: Fields) -> Scheme:
+    """A section by the reader of its method, which is told by its keys where it does not say."""
+    method = q.word("quant_method", default="") or _method_by_keys(q)
     if not method:
         q.problem("quant_method", f"missing field quant_method; expected one of {', '.join(METHODS)}")
-        return PLAIN, (), ""
-    reader = METHODS.get(method)
+        return Scheme()
+    reader = METHODS.get(ALIASES.get(method.lower(), method.lower()))
     if reader is None:
-        known = ", ".join(METHODS)
-        q.problem(
-            "quant_method", f"unknown quant_method {method!r}; known: {known}", nearest(method, METHODS)
-        )
-        return PLAIN, (), method
-    skipped = [
-        pattern
-        for name in (
-            "modules_to_not_convert",
-            "llm_int8_skip_modules",
-            "ignore",
-            "exclude_modules",
-            "ignored_layers",
-        )
-        for pattern in q.words(name) or []
-    ]
-    return reader(q), tuple(skipped), method
+        message = f"unknown quant_method {method!r}; known: {', '.join(METHODS)}"
+        q.problem("quant_method", message, nearest(method, METHODS))
+        return Scheme()
+    found = reader(q)
+    strange = sorted(set(q.values) - KNOWN) if reader is not read_mlx else []
+    if strange:
+        note = f"quantization keys that Offchip does not know and leaves out: {', '.join(strange)}"
+        found = replace(found, note="; ".join(text for text in (found.note, note) if text))
+    return found
 
 
-def _fp8(q: Fields) -> Format:
-    """Blocks with an fp32 scale each (DeepSeek-V3), or one scale for the matrix."""
-    block = q.integers("weight_block_size", 2, least=1)
-    rows, columns = block or (0, 0)
-    static = q.word("activation_scheme", default="dynamic") == "static"
-    return Format("fp8", "fp8", scale_bits=32, block_rows=rows, block_columns=columns, static=static)
-
-
-def _fbgemm_fp8(_: Fields) -> Format:
-    """One fp32 scale per output row."""
-    return Format("fp8", "fp8", scale_bits=32, block_rows=1)
-
-
-def _mxfp4(_: Fields) -> Format:
-    """32 elements share an 8-bit scale; the products run in 16 bits."""
-    return Format("mxfp4")
-
-
-def _grouped_integer(q: Fields) -> Format:
-    """GPTQ: 16-bit scale and zero point per group of inputs, and a 32-bit group index per input."""
-    return _integer(q, q.integer("bits", default=4, most=8), 32)
-
-
-def _awq(q: Fields) -> Format:
-    """AWQ: 16-bit scale and zero point per group of inputs."""
-    return _integer(q, q.integer("bits", "w_bit", default=4, most=8), 0)
-
-
-def _integer(q: Fields, bits: int, column_bits: int) -> Format:
-    group = q.integer("group_size", "q_group_size", default=128, least=-1, most=2**20)
-    types = {2: "int2", 4: "int4", 8: "int8"}
-    if bits not in types:
-        q.problem("bits", f"found {bits}; expected 2, 4 or 8")
-        bits = 4
-    return Format(types[bits], "", 16, bits, 1, max(group, 0), column_bits)
-
-
-def _bitsandbytes(q: Fields) -> Format:
-    """4 bits in blocks of 64 with a 32-bit scale (8-bit if scales are quantised too), or int8 by row."""
-    if not q.flag("load_in_4bit", "_load_in_4bit", default=False):
-        return Format("int8", "int8", scale_bits=32, block_rows=1)
-    double = q.flag("bnb_4bit_use_double_quant", default=False)
-    scale = 8 + 32 / 256 if double else 32
-    return Format("fp4", "", scale_bits=scale, block_rows=1, block_columns=64)
-
-
-def _compressed_tensors(q: Fields) -> Format:
-    """The first group of layers: its weights' bits, type and strategy, and whether inputs are quantised."""
-    groups = q.section("config_groups")
-    first = None
-    if groups is not None and groups.values:
-        first = groups.section(next(iter(groups.values)))
-    weights = first.section("weights") if first is not None else None
-    if first is None or weights is None:
-        q.problem("config_groups", "missing field config_groups; expected a group of layers with weights")
-        return PLAIN
-    bits = weights.integer("num_bits", default=8, most=16)
-    kind = weights.word("type", default="int", known=("int", "float"))
-    types = {("int", 4): "int4", ("int", 8): "int8", ("float", 8): "fp8", ("float", 4): "fp4"}
-    dtype = types.get((kind, bits))
-    if dtype is None:
-        weights.problem("num_bits", f"found {bits} bits of type {kind}; expected 4 or 8")
-        return PLAIN
-    inputs = first.section("input_activations")
-    arithmetic = ""
-    if inputs is not None and inputs.integer("num_bits", default=16, most=16) <= bits:
-        arithmetic = dtype
-    strategy = weights.word("strategy", default="tensor")
-    symmetric = weights.flag("symmetric", default=True)
-    zero = 0 if symmetric else bits
-    group = max(weights.integer("group_size", default=0, least=-1, most=2**20), 0)
-    if dtype == "fp4":
-        return Format("fp4", arithmetic, 8, 0, 1, group or 16)
-    if strategy == "block":
-        rows, columns = weights.integers("block_structure", 2, least=1) or (128, 128)
-        return Format(dtype, arithmetic, 32, zero, rows, columns)
-    sides = {"tensor": (0, 0), "channel": (1, 0)}.get(strategy, (1, group))
-    return Format(dtype, arithmetic, 16, zero, *sides)
-
-
-def _modelopt(q: Fields) -> Format:
-    """NVIDIA's exports: FP8 with one scale, or NVFP4 in blocks of 16."""
-    algorithm = q.word("quant_algo", default="FP8")
-    if "NVFP4" in algorithm.upper():
-        return Format("nvfp4", "nvfp4")
-    return Format("fp8", "fp8", scale_bits=32, static=True)
-
-
-METHODS: Final[dict[str, Callable[[Fields], Format]]] = {
-    "fp8": _fp8,
-    "fbgemm_fp8": _fbgemm_fp8,
-    "mxfp4": _mxfp4,
-    "gptq": _grouped_integer,
-    "awq": _awq,
-    "bitsandbytes": _bitsandbytes,
-    "compressed-tensors": _compressed_tensors,
-    "modelopt": _modelopt,
-}
-"""Readers by ``quant_method``."""
+def _method_by_keys(q: Fields) -> str:
+    producer = q.section("producer") if isinstance(q.values.get("producer"), Mapping) else None
+    if producer is not None and producer.word("name", default="") == "modelopt":
+        return "modelopt"
+    if q.has("quant_algo"):
+        return "modelopt"
+    if q.has("load_in_4bit") or q.has("load_in_8bit"):
+        return "bitsandbytes"
+    if q.has("config_groups"):
+        return "compressed-tensors"
+    if q.has("desc_act") or q.has("damp_percent"):
+        return "gptq"
+    if q.has("zero_point") or q.has("w_bit"):
+        return "awq"
+    if q.path[-1:] == ("quantization",) or (q.has("bits") and q.has("group_size")):
+        return "mlx"
+    return ""

@@ -12,7 +12,7 @@ from workloads.graph import Role
 from workloads.operators import Activation, Convolution, LinearAttention, Norm
 from workloads.transformer.shape import Recurrence as RecurrenceShape
 from workloads.transformer.step import Step
-from workloads.transformer.writer import ACTIVATION_FLOPS, NORM_FLOPS, GraphWriter, Linear, Moves
+from workloads.transformer.writer import ACTIVATION_FLOPS, NORM_FLOPS, GraphWriter, Linear, Moves, Share
 
 __all__ = ["STATE_DTYPE", "write_convolution", "write_recurrence"]
 
@@ -55,6 +55,8 @@ def _project(
     biases = {part: n if spec.projection_bias else 0 for part, n in parts.items()}
     if spec.control_bias:
         biases["controls"] = parts["controls"]
+    names = ("in_proj",) * 3 if spec.rule == "decay" else ("in_proj_qkv", "in_proj_z", "in_proj_ba")
+    modules = {part: f"{module}.{name}" for part, name in zip(parts, names, strict=True)}
     if w.fused:
         made = w.linear(
             "attention.in",
@@ -66,19 +68,20 @@ def _project(
                 module=f"{module}.in_proj",
                 tp="column",
                 bias=sum(biases.values()),
+                shares=tuple(Share(modules[part], n) for part, n in parts.items()),
             ),
         )
         return made, made, made if parts["controls"] else ""
-    names = {
+    made_of = {
         part: w.linear(
             f"attention.{part}",
             source,
-            Linear(m, n, hidden, module=f"{module}.in_proj", tp="column", bias=biases[part]),
+            Linear(m, n, hidden, module=modules[part], tp="column", bias=biases[part]),
         )
         for part, n in parts.items()
         if n
     }
-    return names["conv_in"], names.get("gate", ""), names.get("controls", "")
+    return made_of["conv_in"], made_of.get("gate", ""), made_of.get("controls", "")
 
 
 def _narrow(

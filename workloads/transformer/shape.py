@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from workloads.transformer.adapters import LoraAdapter
+
 __all__ = [
     "AlternatingUpdates",
     "Attention",
@@ -465,6 +467,7 @@ class Decoder:
     ``dtype`` is the family's usual element type, for files that name none; ``omitted`` names what the
     config describes beside the language model (a vision tower, multi-token prediction) and the graph
     leaves out. ``notes``: what a user should know of how the file was read.
+    ``adapters`` stand beside the weights, not merged into them.
     """
 
     model_type: str
@@ -487,6 +490,7 @@ class Decoder:
     max_positions: int = 0
     omitted: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    adapters: tuple[LoraAdapter, ...] = ()
     segments: int = 0
     """Rows of tables beside that of positions: of segments, languages, tasks."""
     narrow_tables: bool = False

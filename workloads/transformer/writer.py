@@ -7,13 +7,22 @@ operand moves once. Tensors are two-dimensional, tokens by features, as serving 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import prod
 from typing import Final
 
+from hw_configs.problems import bad_input
 from workloads.dtypes import dtype_bits, size_bytes
 from workloads.graph import PERSISTENT_ROLES, Operator, Place, Role, Tensor, make_operator
-from workloads.operators import GroupedProduct, Product, Quantize, Work
+from workloads.operators import GroupedProduct, Product, Quantize, View, Work
+from workloads.transformer.adapter_products import (
+    adapters_beside,
+    refuse_beside,
+    write_beside,
+    write_beside_experts,
+    write_copies,
+)
+from workloads.transformer.adapters import LoraAdapter
 from workloads.transformer.formats import OWN_BLOCKS, PLAIN, Format, Precision
 from workloads.transformer.step import Step
 
@@ -27,6 +36,7 @@ __all__ = [
     "Linear",
     "Moves",
     "MovingPart",
+    "Share",
 ]
 
 ACTIVATION_FLOPS: Final = {
@@ -57,14 +67,23 @@ ALL: Final = Moves()
 
 
 @dataclass(frozen=True, slots=True)
+class Share:
+    """The ``rows`` outputs of a fused product that are a module of their own in a checkpoint."""
+
+    module: str
+    rows: int
+
+
+@dataclass(frozen=True, slots=True)
 class Linear:
     """A product of ``m`` rows with a weight of ``n`` x ``k``; ``bias`` elements are added.
 
     ``module`` is the hub's name, which decides whether a quantised checkpoint covers the layer; without one it stays
-    in the model's own type. ``tp``: how tensor parallelism divides it. ``weight`` names an existing weight tensor to
-    use instead of a new one. ``batch``: so many independent products, each with its own weight (heads). ``heads`` and
-    ``kv_heads``: the heads among the columns. ``past``: a cache that holds the first of its rows, and
-    the elements read of it.
+    in the model's own type. ``shares``: the modules that the product fuses, where it fuses several; stored in different
+    formats they are products of their own. ``tp``: how tensor parallelism divides it. ``weight`` names an existing
+    weight tensor to use instead of a new one. ``batch``: so many independent products, each with its own weight
+    (heads). ``heads`` and ``kv_heads``: the heads among the columns. ``past``: a cache that holds the first of its
+    rows, and the elements read of it.
     """
 
     m: int
@@ -78,6 +97,7 @@ class Linear:
     heads: int = 0
     kv_heads: int = 0
     past: tuple[str, int] | None = None
+    shares: tuple[Share, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +105,7 @@ class ExpertProducts:
     """One product with a weight of ``n`` x ``k`` per expert, ``active`` of them per token.
 
     ``rows`` counts a token once per expert it goes to. Only the ``touched`` experts' weights are read, on average.
-    ``module`` and ``tp`` as for :class:`Linear`.
+    ``modules`` are one or several that it fuses, ``tp`` as for :class:`Linear`.
     """
 
     rows: int
@@ -94,7 +114,7 @@ class ExpertProducts:
     experts: int
     active: int
     touched: float
-    module: str
+    modules: tuple[str, ...]
     tp: str
     bias: bool
     extra_flops: float = 0.0
@@ -121,6 +141,8 @@ class GraphWriter:
 
     precision: Precision
     fused: bool = True
+    splits: bool = True
+    """Whether a fused product of modules in different formats is divided; otherwise it is in the model's own type."""
     layer: int = -1
     prefix: str = ""
     stack: str = ""
@@ -132,6 +154,11 @@ class GraphWriter:
     moving: list[MovingPart] = field(default_factory=list)
     quantised: dict[tuple[str, str, int, str], str] = field(default_factory=dict)
     """Narrow copies of activations by tensor, element type and block of scales."""
+    adapters: tuple[LoraAdapter, ...] = ()
+    """Adapters that stand beside the weights, and how many sequences a step has to spread over them."""
+    sequences: int = 1
+    met: set[str] = field(default_factory=set)
+    """Targets of adapters that some module has met."""
 
     def write_moving(self, write: Callable[[GraphWriter, Step], None], step: Step) -> None:
         """Write operators that depend on the context, and remember how."""
@@ -160,14 +187,16 @@ class GraphWriter:
         """An activation of ``m`` tokens by ``n`` features."""
         return self.tensor(name, (m, n), dtype or self.precision.own, Role.ACTIVATION)
 
-    def weight(self, name: str, *shape: int) -> str:
-        """A weight in the checkpoint's own type."""
-        return self.tensor(name, shape, self.precision.own, Role.WEIGHT)
+    def weight(self, name: str, *shape: int, module: str = "") -> str:
+        """A weight in the checkpoint's own type, or in the format that the checkpoint has for its ``module``."""
+        fmt, own = self.precision.format_of(module), self.precision.own
+        size = fmt.bytes(1, prod(shape[:-1]), shape[-1], own) if fmt != PLAIN else -1
+        return self.tensor(name, shape, fmt.dtype or own, Role.WEIGHT, size)
 
-    def shared_weight(self, name: str, *shape: int) -> str:
+    def shared_weight(self, name: str, *shape: int, module: str = "") -> str:
         """A weight that all stacks have in common."""
         own, self.prefix = self.prefix, ""
-        full = self.weight(name, *shape)
+        full = self.weight(name, *shape, module=module)
         self.prefix = own
         return full
 
@@ -225,7 +254,12 @@ class GraphWriter:
     def linear(self, name: str, source: str, spec: Linear) -> str:
         """A product of a tensor of ``m`` rows with a weight; returns the output's name."""
         m, n, k, batch = spec.m, spec.n, spec.k, spec.batch
-        fmt = self.precision.format_of(spec.module) if spec.module else PLAIN
+        formats = [self.precision.format_of(share.module) for share in spec.shares if share.rows]
+        fmt = formats[0] if formats else self.precision.format_of(spec.module)
+        if any(other != fmt for other in formats):
+            if self.splits:
+                return self._apart(name, source, spec, formats)
+            fmt = PLAIN
         own = self.precision.own
         weight = spec.weight
         if weight is None:
@@ -240,7 +274,13 @@ class GraphWriter:
         ]
         if spec.bias:
             inputs.append(self.weight(f"{name}.bias", spec.bias))
-        out = self.activation(f"{name}.out", m, batch * n)
+        beside = adapters_beside(self, spec) if self.adapters and batch == 1 else []
+        if self.adapters:
+            if batch > 1:
+                refuse_beside(self, [spec.module])
+            parts = [(share.module, share.rows) for share in spec.shares] or [(spec.module, n)]
+            write_copies(self, name, parts, k)
+        out = self.activation(f"{name}.base.out" if beside else f"{name}.out", m, batch * n)
         work = Product(
             m=m, n=n, k=k, batch=batch, weight_dtype=stored, scale_block=min(fmt.scale_block(), k), heads=spec.heads,
             kv_heads=spec.kv_heads, extra_flops=float(m) * spec.bias,
@@ -250,12 +290,57 @@ class GraphWriter:
             inputs.append(spec.past[0])
             moves = Moves(touched={spec.past[0]: spec.past[1]})
         self.emit(name, work, inputs, (out,), dtype=arithmetic, tp=spec.tp, moves=moves)
+        return write_beside(self, name, source, weight, out, spec, beside) if beside else out
+
+    def emit_in_part(
+        self,
+        name: str,
+        work: Work,
+        inputs: Sequence[str],
+        out: str,
+        touched: Mapping[str, int],
+        written: int | None = None,
+        *,
+        tp: str,
+    ) -> None:
+        """Append an operator that reads so many elements of some inputs and writes ``written`` of its output."""
+        moves = Moves(touched=touched, written={} if written is None else {out: written})
+        self.emit(name, work, inputs, (out,), tp=tp, moves=moves)
+
+    def _apart(self, name: str, source: str, spec: Linear, formats: Sequence[Format]) -> str:
+        """A product for each run of modules in one format, side by side in one output."""
+        shares = [share for share in spec.shares if share.rows]
+        outs, first = [], 0
+        while first < len(shares):
+            last = first + 1
+            while last < len(shares) and formats[last] == formats[first]:
+                last += 1
+            run = tuple(shares[first:last])
+            rows = sum(share.rows for share in run)
+            part = replace(
+                spec, n=rows, module=run[0].module, shares=run, bias=spec.bias * rows // spec.n,
+                heads=spec.heads if first == 0 else 0, kv_heads=spec.kv_heads,
+            )  # fmt: skip
+            outs.append(self.linear(f"{name}.{run[0].module.rpartition('.')[2]}", source, part))
+            first = last
+        out = self.activation(f"{name}.out", spec.m, spec.n)
+        self.emit(f"{name}.join", View(), outs, (out,), tp="split" if spec.tp == "column" else spec.tp)
         return out
+
+    def _one_format(self, modules: Sequence[str]) -> Format:
+        """The format that all of them have; products of experts cannot be divided."""
+        formats = {self.precision.format_of(module) for module in modules}
+        if len(formats) > 1:
+            shown = ", ".join(
+                f"{name}: {self.precision.format_of(name).dtype or 'plain'}" for name in modules
+            )
+            raise bad_input(f"found different formats in one product of experts ({shown}); expected one")
+        return formats.pop()
 
     def grouped(self, name: str, inputs: Sequence[str], out: str, spec: ExpertProducts) -> str:
         """One product per expert, into ``out``; returns its name."""
         rows, n, k, experts = spec.rows, spec.n, spec.k, spec.experts
-        fmt = self.precision.format_of(spec.module)
+        fmt = self._one_format(spec.modules)
         own = self.precision.own
         size = fmt.bytes(experts, n, k, own)
         weights = [self.tensor(f"{name}.weight", (experts, n, k), fmt.dtype or own, Role.WEIGHT, size)]
@@ -271,7 +356,7 @@ class GraphWriter:
             extra_flops=(float(rows) * n if spec.bias else 0.0) + spec.extra_flops,
         )  # fmt: skip
         self.emit(name, work, (*inputs, *weights), (out,), dtype=arithmetic, tp=spec.tp)
-        return out
+        return write_beside_experts(self, name, inputs[0], out, spec) if self.adapters else out
 
     def _narrowed(
         self, name: str, source: str, shape: tuple[int, int], arithmetic: str, fmt: Format, tp: str
@@ -309,7 +394,7 @@ class GraphWriter:
 
     def _arithmetic(self, fmt: Format) -> tuple[str, str]:
         """The precision of a product with such a weight, and the type it is stored in where that is narrower."""
-        if fmt is PLAIN:
+        if fmt == PLAIN:
             return self.precision.own, ""
         arithmetic = fmt.arithmetic or self.precision.own
         return arithmetic, fmt.dtype if self.precision.narrow(fmt, arithmetic) else ""
