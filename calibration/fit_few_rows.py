@@ -85,7 +85,9 @@ def errors(rows: Sequence[Sample], predicted: Array) -> str:
 
 def main() -> None:
     """Fit, report by type, chip and rows, and write."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--dry", action="store_true", help="write nothing")
     dry = parser.parse_args().dry
     data = json.loads(TARGET.read_text(encoding="utf-8"))
@@ -103,7 +105,9 @@ def main() -> None:
         mine = [i for i, k in enumerate(keys) if key in (None, k)]
         own = [few[i] for i in mine]
         name = " ".join(key) if key else "all"
-        print(f"{name:36s} {len(mine):4d}  tiles {errors(own, before[mine])}  both {errors(own, after[mine])}")
+        print(
+            f"{name:36s} {len(mine):4d}  tiles {errors(own, before[mine])}  both {errors(own, after[mine])}"
+        )
     if not dry:
         with replacing(TARGET) as part:
             part.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")

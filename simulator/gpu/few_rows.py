@@ -1,8 +1,8 @@
 """Products of few rows on the vector units: each weight is streamed once, and nothing is padded to a tile.
 
 Beside their tiles for matrix units (:mod:`simulator.gpu.gemm`) libraries have kernels for a handful of rows, as one
-sequence's decode step is (cuBLAS' gemv, TensorRT-LLM's batched GEMV of weight-only plug-ins, llama.cpp's ``mul_mat_vec``
-up to 8 columns). A warp walks along the reduction of an output, 256 weights a step, eight warps together. A product
+sequence's decode step is (cuBLAS' gemv, TensorRT-LLM's batched GEMV of weight-only plug-ins, llama.cpp's
+``mul_mat_vec`` up to 8 columns). A warp walks along the reduction of an output, 256 weights a step, eight warps together. A product
 lasts the soft maximum of
 
 - the memory: weights, rows and output over the share of the DRAM's bandwidth, and what a multiprocessor takes in of
@@ -74,9 +74,7 @@ def few_rows(rows: Array, products: Array, constants: Array, out: Array) -> None
         fixed = y[LATENCY] * 1e-6 + y[STEP] * 1e-6 * np.ceil(k / (CHUNK * WARPS))
         moved = a_dram + w_dram + o_dram
         joule = 2 * m * n * k * b * f[gemm.JF] + moved * f[gemm.JB]
-        total = within_power(
-            (compute**p + memory**p) ** (1 / p) + fixed, joule, f[gemm.TDP] - f[gemm.IDLE]
-        )
+        total = within_power((compute**p + memory**p) ** (1 / p) + fixed, joule, f[gemm.TDP] - f[gemm.IDLE])
         if total < out[r, 0]:
             out[r, 0] = total
             out[r, 1] = 0.0 if compute >= memory else (1.0 if dram >= feed else 2.0)

@@ -55,8 +55,8 @@ thread block widens its own in registers, by how many times the least instructio
 of the vector units. ``asynchronous``: 1 where a kernel's loads, products and stores run beside one another
 (warp-specialised kernels of clusters), 0 where a thread block stores its tile before the next begins. ``least_rows``:
 1 where the library takes its tile by the rows alone: as many as there are, to 128. ``narrow_pins``: 1 for GDDR, whose
-few fast pins turn round between reads and writes, which a kernel that stores in bursts waits for. ``few_rows``: most rows
-that the library takes to its vector units (:mod:`simulator.gpu.few_rows`); 0: none."""
+few fast pins turn round between reads and writes, which a kernel that stores in bursts waits for. ``few_rows``: most
+rows that the library takes to its vector units (:mod:`simulator.gpu.few_rows`); 0: none."""
 M, N, K, B, EA, EW, EO, SMS, CLK, RATE, BW, L2, SHARED, SHARING, ROT, LIB, MAXS, TDP, IDLE, JF, JB, KPAD, RES, REREAD, TILESMS, ACC, L2CLK, SCALE, CONV, VRATE, ASYNC, LEASTROWS, PINS, FEWROWS = range(34)  # fmt: skip  # noqa: E501
 CONSTANTS: Final = (
     "e0", "feed", "feed_exponent", "overlap", "wave_cycles", "latency_us", "l2_share", "reduce_cycles",

@@ -268,7 +268,7 @@ def _family(family: str, requests: list[Request], constants: Constants) -> list[
         if where not in beside:
             beside[where] = launch_and_host(setup, sheet, key)
         launch, host = beside[where]
-        if setup.one_row_kcycles and product and operator.work.m == 1:
+        if setup.one_row_kcycles and isinstance(operator.work, Product) and operator.work.m == 1:
             launch += setup.one_row_kcycles.get(f"{family}/{sheet.launches}", 0.0) * 1e3 / sheet.clock
         if family == "grouped":
             launch = launches[index] * 1e3 / sheet.clock

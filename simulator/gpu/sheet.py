@@ -31,7 +31,8 @@ class GpuSheet:
     """Figures of one GPU, SI units. The rates are FLOPs per cycle and multiprocessor, by element type.
 
     ``memory`` is technology and generation (:func:`memory_key`), ``shared_bytes`` the shared memory of one
-    multiprocessor. ``least_launch`` is the data sheet file's launch where no kernel of the generation was measured, else 0.
+    multiprocessor. ``least_launch`` is the data sheet file's launch where no kernel of the generation was measured,
+    else 0.
     """
 
     name: str
