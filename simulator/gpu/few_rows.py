@@ -2,8 +2,8 @@
 
 Beside their tiles for matrix units (:mod:`simulator.gpu.gemm`) libraries have kernels for a handful of rows, as one
 sequence's decode step is (cuBLAS' gemv, TensorRT-LLM's batched GEMV of weight-only plug-ins, llama.cpp's
-``mul_mat_vec`` up to 8 columns). A warp walks along the reduction of an output, 256 weights a step, eight warps together. A product
-lasts the soft maximum of
+``mul_mat_vec`` up to 8 columns). A warp walks along the reduction of an output, 256 weights a step, eight warps
+together. A product lasts the soft maximum of
 
 - the memory: weights, rows and output over the share of the DRAM's bandwidth, and what a multiprocessor takes in of
   them over the least of its path from the L2 and bytes in flight / latency;
