@@ -92,8 +92,8 @@ def simulate(
             phase=phase, batch=batch, prompt=prompt, generate=generate, chunk=chunk, dtype=dtype,
             kv_dtype=kv_dtype, fused=not unfused, dims=dims, adapters=tuple(adapter or ()), images=images,
             merge_adapters=merge_adapters, same_prompts=same_prompts, steps=steps, mapper=mapper, settings=settings,
-            tp=tp, pp=pp, microbatches=microbatches, fidelity=fidelity, cost_model=cost_model, collective=collective, engine=engine,
-            engine_version=engine_version, durations=durations,
+            tp=tp, pp=pp, microbatches=microbatches, fidelity=fidelity, cost_model=cost_model, collective=collective,
+            engine=engine, engine_version=engine_version, durations=durations,
         )  # fmt: skip
     written = []
     if out is not None:
