@@ -24,9 +24,10 @@ from numpy.typing import NDArray
 
 from calibration import fit_attention, fit_linear_attention, gpu_report
 from calibration.fit_experts import expert_rows, fit_experts
+from calibration.fit_few_rows import fit_few_rows
 from calibration.fit_gpu_collective import COLLECTIVE, collective_lines, engine_exchanges, fit_collectives
 from calibration.fit_memory_bound import MEMORY, fit_memory_bound, fit_memory_share
-from calibration.fit_products import GEMM, fit_products, layer_rows
+from calibration.fit_products import GEMM, all_rows, fit_products, layer_rows
 from calibration.fit_products import predicted_us as kernels_us
 from calibration.gpu_samples import (
     ROOT,
@@ -158,6 +159,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     rows = samples()
     data = fit_all(rows)
     fit_experts(expert_rows(), data)
+    fit_few_rows(all_rows(), data)
     data["fit"] = provenance(rows)
     if chosen.out.is_file():
         # Fitted elsewhere (fit_power.py), on what these constants leave open.

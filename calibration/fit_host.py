@@ -1,6 +1,7 @@
 """Fit the host time of serving engines: one constant each, on whole-model rows, which nothing else is fitted on.
 
-Usage: ``python -m calibration.fit_host [--write]``. A step's host time is the constant times (layers + sequences). For
+Usage: ``python -m calibration.fit_host [--write] [--sample N]``: on all rows in about ten minutes of processor time, or
+on at most N of each engine, evenly spread. A step's host time is the constant times (layers + sequences). For
 each engine the constant is the one with the least mean |log(predicted / measured)| over the figures of its rows; every
 other part of the prediction comes from single operators. Beside it stands the mean error on each hardware with the
 constant of the others.
@@ -37,20 +38,20 @@ class Row:
     measured: dict[str, float]
 
 
-def read_rows(engine: str) -> list[Row]:
-    """The rows of an engine that Offchip can run."""
-    found = []
+def read_rows(engine: str, most: int = 0) -> list[Row]:
+    """The rows of an engine that Offchip can run, of at most so many (0: all) of the file's, evenly spread."""
     with ROWS.open(encoding="utf-8") as stream:
-        for cells in csv.DictReader(stream):
-            if cells["framework"].lower() != engine or cells["kind"] != "inference":
-                continue
-            names = ("prefill_ms", "decode_ms_per_token") if cells["prefill_ms"] else ("throughput_tok_s",)
-            try:
-                step = step_of(cells, str(ROWS), ENGINES[engine])
-            except OffchipError:
-                continue
-            if isinstance(step, Step):
-                found.append(Row(cells["hardware"], step, {name: float(cells[name]) for name in names}))
+        every = [c for c in csv.DictReader(stream) if c["framework"].lower() == engine and c["kind"] == "inference"]
+    places = np.unique(np.linspace(0, len(every) - 1, min(most or len(every), len(every))).round().astype(int))
+    found = []
+    for cells in (every[i] for i in places):
+        names = ("prefill_ms", "decode_ms_per_token") if cells["prefill_ms"] else ("throughput_tok_s",)
+        try:
+            step = step_of(cells, str(ROWS), ENGINES[engine])
+        except OffchipError:
+            continue
+        if isinstance(step, Step):
+            found.append(Row(cells["hardware"], step, {name: float(cells[name]) for name in names}))
     return found
 
 
@@ -82,10 +83,11 @@ def main() -> None:
     """Fit, print, and write the constants if asked to."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--write", action="store_true", help="write simulator/serving/engine_constants.json")
-    write = parser.parse_args().write
+    parser.add_argument("--sample", type=int, default=0, help="at most so many rows of each engine; 0: all")
+    asked = parser.parse_args()
     constants = {}
     for engine in ENGINES:
-        rows = read_rows(engine)
+        rows = read_rows(engine, asked.sample)
         host_ms = fit(rows)
         mean, median = percent(errors(rows, host_ms))
         print(f"{engine}: {host_ms} ms, {len(rows)} rows, mean {mean:.1f} %, median {median:.1f} %")
@@ -101,7 +103,7 @@ def main() -> None:
             "layer_us": round(host_ms * 1e3, 1), "sequence_us": round(host_ms * 1e3, 1), "rows": len(rows),
             "mean_error_percent": round(mean, 1),
         }  # fmt: skip
-    if write:
+    if asked.write:
         data = json.loads(OUT.read_text(encoding="utf-8"))
         for entries in data["whole_steps"].values():
             for entry in entries:

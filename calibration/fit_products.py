@@ -58,6 +58,8 @@ GEMM: Final[Limits] = {
 }  # fmt: skip
 """``promote``: instructions per sum and block of scales (multiply, add). ``convert``: per weight, of packed ones."""
 
+TILES_ALONE: Final = {"tensor8": 0, "tensor4": 0}
+"""Most rows that layers with narrow activations take to the vector units: CUTLASS and its like have tiles alone."""
 CHIPS_OF_BOTH: Final = frozenset({"A100", "H100", "B200"})
 """Chips of which both tables have rows; one that is left out is left out of both."""
 FREE_NARROW: Final = ("e0", "feed")
@@ -100,8 +102,8 @@ def fit_products(
         shares.pop(key, None)
     fit_half(rows, data, evaluations)
     for name in BLOCK_LIBRARIES:
-        data["setups"][f"block-layer-{name}"] = _setup(data, {"tensor8": 1}, ["tensor8"])
-    data["setups"]["linear-layer"] = _setup(data, {"tensor8": 1, "tensor4": 1}, ["tensor8"])
+        data["setups"][f"block-layer-{name}"] = _setup(data, {"tensor8": 1}, ["tensor8"], TILES_ALONE)
+    data["setups"]["linear-layer"] = _setup(data, {"tensor8": 1, "tensor4": 1}, ["tensor8"], TILES_ALONE)
     launches = data["setups"]["linear-layer"]["launch_kcycles"]
     for key in [key for key in launches if key.endswith("/paired")]:
         del launches[key]  # CUTLASS' kernels in these layers wait for the one before, whatever the chip
@@ -113,10 +115,12 @@ def fit_products(
         fit_wide(rows, data)
 
 
-def _setup(data: dict[str, Any], splits: dict[str, int], by_rows: list[str]) -> dict[str, Any]:
+def _setup(
+    data: dict[str, Any], splits: dict[str, int], by_rows: list[str], few_rows: dict[str, int] | None = None
+) -> dict[str, Any]:
     """A setup as kernels in a graph, with launches of its own."""
     made = json.loads(json.dumps(data["setups"]["graph-mean"]))
-    made["splits"], made["by_rows"] = splits, by_rows
+    made["splits"], made["by_rows"], made["few_rows"] = splits, by_rows, dict(few_rows or {})
     return dict(made)
 
 

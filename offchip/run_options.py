@@ -102,6 +102,7 @@ class WorkloadChoices(TypedDict, total=False):
     merge_adapters: bool
     images: int
     steps: int
+    same_prompts: bool
 
 
 class Options(WorkloadChoices, total=False):

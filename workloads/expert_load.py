@@ -1,7 +1,8 @@
 """How tokens spread over experts: how many experts some token reaches, and what falls to the busiest rank.
 
-Three loads. ``independent``: every token picks its experts evenly and on its own, so that counts are binomial.
-``balanced``: rows are dealt out evenly. ``power_law``: how often an expert is wanted follows a bounded Pareto law
+Four loads. ``independent``: every token picks its experts evenly and on its own, so that counts are binomial.
+``balanced``: rows are dealt out evenly. ``repeated``: all tokens choose as one does, as in a decode step of sequences
+that repeat one prompt. ``power_law``: how often an expert is wanted follows a bounded Pareto law
 (density proportional to x to the power of minus the exponent, from 1 to eight tenths of the tokens), as routers that
 are not balanced show it and benchmarks of engines draw it; where there are fewer rows than experts the law runs from
 0.01 to 2, and what rounds to no row at all goes to the most wanted experts.
@@ -29,7 +30,7 @@ __all__ = [
 ]
 
 Array = NDArray[np.float64]
-LOADS: Final = ("independent", "balanced", "power_law")
+LOADS: Final = ("independent", "balanced", "power_law", "repeated")
 QUANTILES: Final = 16
 """Parts of equal size into which a kernel divides the experts that some token reaches."""
 SAMPLES: Final = 15
@@ -76,6 +77,10 @@ def busiest_rank(
     if load == "balanced":
         mine = math.ceil(rows / ranks)
         return RankLoad(mine, float(min(own, mine)))
+    if load == "repeated":
+        one = busiest_rank(experts, active, 1, ranks)
+        distinct = min(own, one.rows)
+        return RankLoad(distinct * tokens, float(distinct))
     if load == "power_law":
         drawn = sampled_rows(experts, active, tokens, exponent, first=first)
         by_rank = drawn[:, : own * ranks].reshape(SAMPLES, ranks, own)
@@ -142,7 +147,7 @@ def row_quantiles(
 ) -> tuple[float, ...]:
     """Rows of the touched experts, from the emptiest to the fullest sixteenth; their mean is rows / touched."""
     mean = max(1.0, rows / max(1.0, touched))
-    if load == "balanced" or mean <= 1.0:
+    if load in ("balanced", "repeated") or mean <= 1.0:
         return (mean,) * QUANTILES
     if load == "power_law":
         missed = 1.0 - min(1.0, touched / max(1.0, groups))

@@ -25,6 +25,7 @@ def refuse_resizing(options: WorkloadOptions, file: str) -> None:
         "--kv-dtype": options.kv_dtype is not None,
         "--unfused": not options.fused,
         "--images": options.images != 0,
+        "--same-prompts": options.same_prompts,
         "--steps": options.steps != 1,
     }
     problems = [

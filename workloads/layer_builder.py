@@ -40,6 +40,7 @@ def plain_options(name: str, options: WorkloadOptions) -> WorkloadOptions:
         "--chunk": options.chunk,
         "--kv-dtype": options.kv_dtype,
         "--images": options.images,
+        "--same-prompts": options.same_prompts,
         "--steps": options.steps != 1 and options.steps,
     }
     problems = [

@@ -190,6 +190,7 @@ def _refuse(options: WorkloadOptions, file: str, language: bool) -> None:
         "--phase": not language and options.phase not in (None, "train") and options.phase,
         "--generate": not language and options.generate,
         "--chunk": options.chunk,
+        "--same-prompts": options.same_prompts,
         "--kv-dtype": options.kv_dtype,
     }
     problems = [

@@ -76,6 +76,7 @@ class WorkloadOptions:
     rank alone), and whether what was measured is replayed (``durations``: measured) or predicted (model).
     ``adapters`` are folders of low-rank adapters of a language model, which stand beside its weights unless
     ``merge_adapters`` has them added in.
+    ``same_prompts``: all sequences of a batch repeat one prompt, so that they choose the same experts.
     ``images``: of each sequence of a vision-language model. ``steps``: of a diffusion model.
     """
 
@@ -94,6 +95,7 @@ class WorkloadOptions:
     merge_adapters: bool = False
     images: int = 0
     steps: int = 1
+    same_prompts: bool = False
 
     def __post_init__(self) -> None:
         problems = wrong_types(self)

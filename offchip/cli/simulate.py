@@ -49,6 +49,10 @@ def simulate(
     dim: Annotated[
         list[str] | None, typer.Option(help="NAME=SIZE: symbolic ONNX dimensions; height, width, frames")
     ] = None,
+    same_prompts: Annotated[
+        bool,
+        typer.Option("--same-prompts", help="all sequences repeat one prompt: they choose the same experts"),
+    ] = False,
     images: Annotated[int, typer.Option(help="images of each sequence; the vision tower runs first")] = 0,
     steps: Annotated[int, typer.Option(help="denoising steps of a diffusion model")] = 1,
     mapper: Annotated[str | None, typer.Option(help="who writes the plan; see 'offchip mappers'")] = None,
@@ -87,9 +91,9 @@ def simulate(
             model, hw, plan=plan, save_plan=save_plan, advance=bar.advance, watch=record.watch if record else None,
             phase=phase, batch=batch, prompt=prompt, generate=generate, chunk=chunk, dtype=dtype,
             kv_dtype=kv_dtype, fused=not unfused, dims=dims, adapters=tuple(adapter or ()), images=images,
-            merge_adapters=merge_adapters, steps=steps, mapper=mapper, settings=settings, tp=tp, pp=pp,
-            microbatches=microbatches, fidelity=fidelity, cost_model=cost_model, collective=collective, engine=engine,
-            engine_version=engine_version, durations=durations,
+            merge_adapters=merge_adapters, same_prompts=same_prompts, steps=steps, mapper=mapper, settings=settings,
+            tp=tp, pp=pp, microbatches=microbatches, fidelity=fidelity, cost_model=cost_model, collective=collective,
+            engine=engine, engine_version=engine_version, durations=durations,
         )  # fmt: skip
     written = []
     if out is not None:

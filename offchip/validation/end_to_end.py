@@ -29,6 +29,7 @@ from offchip.validation.reference_gpu import machine_of
 from offchip.validation.registry import Options, RowResult
 from simulator.serving.host_time import NO_ENGINE, measured_as
 from workloads import models
+from workloads.transformer.shape import Decoder, has_experts
 
 __all__ = ["ENGINES", "MODELS", "Step", "figures_of", "run_end_to_end", "step_of"]
 
@@ -54,13 +55,15 @@ class Engine:
     """A serving engine: the cost model for its kernels, and its host's milliseconds per layer and sequence.
 
     The time is the one constant per engine that whole models may set; ``calibration/fit_host.py`` fits it. ``name`` and
-    ``version`` say whose all-reduce runs, as ``simulate --engine`` takes them.
+    ``version`` say whose all-reduce runs, as ``simulate --engine`` takes them. ``same_prompts``: its benchmark gives
+    every sequence of a batch the same prompt.
     """
 
     cost_model: str
     host_ms: float
     name: str = NO_ENGINE
     version: str = ""
+    same_prompts: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,14 +86,16 @@ def _host_ms(engine: str) -> float:
 
 
 ENGINES: Final = {
-    name: Engine(cost_model, _host_ms(name), engine, version)
-    for name, cost_model, engine, version in (
-        ("vllm (modified; splitwise paper)", "by-device-eager", "vllm", "0.2"),
-        ("vllm", "by-device", "vllm", "0.5"),
-        ("tensorrt-llm", "by-device", "trtllm", "0.10"),
+    name: Engine(cost_model, _host_ms(name), engine, version, same_prompts)
+    for name, cost_model, engine, version, same_prompts in (
+        ("vllm (modified; splitwise paper)", "by-device-eager", "vllm", "0.2", False),
+        ("vllm", "by-device", "vllm", "0.5", False),
+        ("tensorrt-llm", "by-device", "trtllm", "0.10", True),
     )
 }
-"""Engines by the sources' names, lower case. The engine of 2023 launches kernels one by one."""
+"""Engines by the sources' names, lower case. The engine of 2023 launches kernels one by one. LLM-Inference-Bench's
+script for TensorRT-LLM (``generate_input`` of its ``run_precision_bench.py``) gives one prompt ``batch_size`` times and
+decodes greedily; its vLLM script draws each prompt at random."""
 DEVICES_ALONE: Final = Engine("by-device", 0.0)
 FIGURES: Final = ("prefill_ms", "decode_ms_per_token", "e2e_ms", "throughput_tok_s")
 OK_WITHIN: Final = 0.20
@@ -188,6 +193,7 @@ def _seconds(
     done = simulate(
         model, _machine(system), phase=phase, batch=batch, prompt=tokens, tp=devices, fidelity="analytic",
         cost_model=engine.cost_model, engine=engine.name, engine_version=engine.version,
+        same_prompts=engine.same_prompts and _has_experts(model),
     )  # fmt: skip
     return done.phases[0].seconds - done.phases[0].host_added_s
 
@@ -199,13 +205,24 @@ def _machine(name: str) -> System:
 
 
 @cache
-def _layers(model: str) -> int:
-    """Layers of a built-in language model; those that are built otherwise than from a config count as none."""
+def _decoder(model: str) -> Decoder | None:
+    """A built-in language model; None for one that is built otherwise than from a config."""
     from workloads.huggingface import read_config
     from workloads.workload import WorkloadOptions
 
     config = Path(models.__file__).parent / f"{model}.json"
-    return len(read_config(config, WorkloadOptions())[0].layers) if config.is_file() else 0
+    return read_config(config, WorkloadOptions())[0] if config.is_file() else None
+
+
+def _layers(model: str) -> int:
+    """Layers of a built-in language model; none where that is not known."""
+    decoder = _decoder(model)
+    return len(decoder.layers) if decoder is not None else 0
+
+
+def _has_experts(model: str) -> bool:
+    decoder = _decoder(model)
+    return decoder is not None and has_experts(decoder)
 
 
 def _number(text: str, where: str, column: str) -> float:

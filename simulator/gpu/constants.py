@@ -42,7 +42,9 @@ class Setup:
     ranks that are not synchronised. ``cache_write``: attention writes its new keys and values first.
     ``library_of`` holds the share of families of products whose library is another, and ``splits`` into how many
     parts a family's library may split a reduction. ``by_rows``: families whose library takes its tile by the
-    rows alone. ``conversions``: instructions with which a library widens a weight, beside the least.
+    rows alone. ``conversions``: instructions with which a library widens a weight, beside the least. ``few_rows``:
+    most rows that a family's library takes to the vector units, where it is not the usual limit. ``one_row_kcycles``:
+    what a product of one row takes longer, by family and kind of launch.
     """
 
     launch_us: Mapping[str, float]
@@ -58,6 +60,8 @@ class Setup:
     splits: Mapping[str, float]
     by_rows: Sequence[str]
     conversions: float
+    few_rows: Mapping[str, float] = field(default_factory=dict)
+    one_row_kcycles: Mapping[str, float] = field(default_factory=dict)
 
     def library_share(self, family: str) -> float:
         """Share of the matrix rate that the library of a family of products reaches."""
@@ -91,7 +95,7 @@ class Constants:
             own["launch_us"], own["launch_kcycles"], own["host_us"], own["rotation"], own["library"], own["previous"],
             own["vectorised"], own["eager"], own["cache_write"], own.get("library_of", {}), own.get("splits", {}),
             own.get("by_rows", ()),
-            own.get("conversions", 1.0),
+            own.get("conversions", 1.0), own.get("few_rows", {}), own.get("one_row_kcycles", {}),
         )  # fmt: skip
 
     def memory_share(self, key: str) -> float:

@@ -33,7 +33,7 @@ from numpy.typing import NDArray
 from hw_configs.compiled import compiled
 from simulator.gpu.power import within_power
 
-__all__ = ["COLUMNS", "CONSTANTS", "SPLITS", "TILES", "gemm_rows", "residency"]
+__all__ = ["COLUMNS", "CONSTANTS", "SPLITS", "TILES", "dram_bytes", "gemm_rows", "residency"]
 
 Array = NDArray[np.float64]
 
@@ -42,7 +42,7 @@ COLUMNS: Final = (
     "shared", "sharing", "rotation", "library", "splits", "tdp", "idle", "j_flop", "j_byte", "k_padding",
     "resident", "reread_bytes", "tile_sms", "accumulators", "l2_bytes_per_clock",
     "scale_block", "converted", "vector_rate", "asynchronous",
-    "least_rows", "narrow_pins",
+    "least_rows", "narrow_pins", "few_rows",
 )  # fmt: skip
 """Inputs of a row. ``rotation``: weight tensors that a benchmark cycles through one activation (0: cold). ``library``:
 share of the arithmetic rate that the library generation reaches. ``splits``: whether the reduction may be split.
@@ -55,8 +55,9 @@ thread block widens its own in registers, by how many times the least instructio
 of the vector units. ``asynchronous``: 1 where a kernel's loads, products and stores run beside one another
 (warp-specialised kernels of clusters), 0 where a thread block stores its tile before the next begins. ``least_rows``:
 1 where the library takes its tile by the rows alone: as many as there are, to 128. ``narrow_pins``: 1 for GDDR, whose
-few fast pins turn round between reads and writes, which a kernel that stores in bursts waits for."""
-M, N, K, B, EA, EW, EO, SMS, CLK, RATE, BW, L2, SHARED, SHARING, ROT, LIB, MAXS, TDP, IDLE, JF, JB, KPAD, RES, REREAD, TILESMS, ACC, L2CLK, SCALE, CONV, VRATE, ASYNC, LEASTROWS, PINS = range(33)  # fmt: skip  # noqa: E501
+few fast pins turn round between reads and writes, which a kernel that stores in bursts waits for. ``few_rows``: most
+rows that the library takes to its vector units (:mod:`simulator.gpu.few_rows`); 0: none."""
+M, N, K, B, EA, EW, EO, SMS, CLK, RATE, BW, L2, SHARED, SHARING, ROT, LIB, MAXS, TDP, IDLE, JF, JB, KPAD, RES, REREAD, TILESMS, ACC, L2CLK, SCALE, CONV, VRATE, ASYNC, LEASTROWS, PINS, FEWROWS = range(34)  # fmt: skip  # noqa: E501
 CONSTANTS: Final = (
     "e0", "feed", "feed_exponent", "overlap", "wave_cycles", "latency_us", "l2_share", "reduce_cycles",
     "quantisation", "epilogue", "memory_overlap", "access", "l2_rate", "store",
@@ -104,6 +105,20 @@ def fetched_again(f: Array, l2: float, strip: float, strips: float, steps: float
 
 
 @compiled
+def dram_bytes(f: Array, x: Array) -> tuple[float, float, float]:
+    """Bytes of left operand, weights and output that cross the DRAM's pins, each once."""
+    a_total, w_total = f[B] * f[M] * f[K] * f[EA], f[B] * f[K] * f[N] * f[EW]
+    o_total = f[B] * f[M] * f[N] * f[EO]
+    if f[ROT] <= 0:
+        return a_total * (1 - f[RES]), w_total, o_total
+    # What is read in turn is gone soon after it does not fit: the next is always the one evicted last.
+    footprint = f[ROT] * w_total + a_total + o_total
+    miss = min(1.0, max(0.0, x[THRASH] * (footprint / (f[L2] * x[KEPT]) - 1.0)))
+    a_dram = a_total * min(1.0, max(0.0, (a_total + o_total) / (f[L2] * x[L2SHARE]) - 1.0))
+    return a_dram, w_total * miss, o_total * miss
+
+
+@compiled
 def gemm_rows(rows: Array, constants: Array, tiles: Array, splits: Array, out: Array) -> None:
     """Price each row (:data:`COLUMNS`) and write (seconds, bound, DRAM bytes, choice) to ``out``.
 
@@ -115,16 +130,8 @@ def gemm_rows(rows: Array, constants: Array, tiles: Array, splits: Array, out: A
         m, n, k, b = f[M], f[N], f[K], f[B]
         sms, clk = f[SMS], f[CLK]
         rate = f[RATE] * clk * f[LIB]
-        a_total, w_total, o_total = b * m * k * f[EA], b * k * n * f[EW], b * m * n * f[EO]
         l2 = f[L2] * x[L2SHARE]
-        a_dram, w_dram, o_dram = a_total * (1 - f[RES]), w_total, o_total
-        if f[ROT] > 0:
-            # What is read in turn is gone soon after it does not fit: the next is always the one evicted last.
-            footprint = f[ROT] * w_total + a_total + o_total
-            miss = min(1.0, max(0.0, x[THRASH] * (footprint / (f[L2] * x[KEPT]) - 1.0)))
-            w_dram = w_total * miss
-            o_dram = o_total * miss
-            a_dram = a_total * min(1.0, max(0.0, (a_total + o_total) / l2 - 1.0))
+        a_dram, w_dram, o_dram = dram_bytes(f, x)
         dram_rate = f[BW] * x[ACCESS]
         l2_rate = sms * clk * f[L2CLK] * x[L2RATE]
         joule, budget = 2 * m * n * k * b * f[JF], f[TDP] - f[IDLE]

@@ -11,7 +11,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from simulator.gpu import attention, gemm, grouped, linear_attention, memory_bound
+from simulator.gpu import attention, few_rows, gemm, grouped, linear_attention, memory_bound
 from simulator.gpu.attention_lines import (
     attention_kernel_of,
     attention_line,
@@ -62,8 +62,8 @@ MEMORY_CLASS: Final = {
 CHOICES: Final = {
     t * 100 + int(s): f"{int(tile[0])}x{int(tile[1])}/{int(s)}"
     for t, tile in enumerate(gemm.TILES) for s in gemm.SPLITS
-}  # fmt: skip
-"""Names of a product's choices: tile and split."""
+} | {int(few_rows.CHOICE): "vector"}  # fmt: skip
+"""Names of a product's choices: tile and split, or the vector units."""
 K_PADDING: Final = {"simt32": 8.0}
 """Elements of the reduction that one step of the pipeline takes; 32 on matrix units."""
 BATCH_SUMS: Final = frozenset({"forward", "recompute", "backward"})
@@ -104,6 +104,7 @@ def gemm_line(request: Request, constants: Constants) -> list[float]:
         setup.conversions if stored_width(operator) < size(sheet.serves(dtype)) - 0.1 else 0.0,
         sheet.rate("fp32", matrix=False), float(sheet.architecture.operand_sharing > 1),
         float(family in setup.by_rows), float(sheet.memory.startswith("GDDR")),
+        setup.few_rows.get(family, few_rows.LIMIT),
     ]  # fmt: skip
 
 
@@ -253,6 +254,9 @@ def _family(family: str, requests: list[Request], constants: Constants) -> list[
     else:
         lines = np.array([gemm_line(r, constants) for r in requests])
         gemm.gemm_rows(lines, constants.array(family, gemm.CONSTANTS), gemm.TILES, gemm.SPLITS, out)
+        if "few_rows" in constants.data:  # not while constants of tiles are fitted from nothing
+            own = constants.array("few_rows", few_rows.CONSTANTS)
+            few_rows.few_rows(lines, constants.array(family, gemm.CONSTANTS), own, out)
         names = BOUNDS
     made = []
     beside: dict[tuple[int, int, str], tuple[float, float]] = {}
@@ -264,6 +268,8 @@ def _family(family: str, requests: list[Request], constants: Constants) -> list[
         if where not in beside:
             beside[where] = launch_and_host(setup, sheet, key)
         launch, host = beside[where]
+        if setup.one_row_kcycles and isinstance(operator.work, Product) and operator.work.m == 1:
+            launch += setup.one_row_kcycles.get(f"{family}/{sheet.launches}", 0.0) * 1e3 / sheet.clock
         if family == "grouped":
             launch = launches[index] * 1e3 / sheet.clock
         joule = flop_joules(family_of(operator, sheet) if family == "grouped" else family, sheet, constants)
@@ -320,6 +326,8 @@ def launch_and_host(setup: Setup, sheet: GpuSheet, key: str) -> tuple[float, flo
     """Seconds of a launch on a GPU, and those that the host needs for a call."""
     launch = lookup(setup.launch_us, key, sheet.launches) * 1e-6
     launch += lookup(setup.launch_kcycles, key, sheet.launches) * 1e3 / sheet.clock
+    # What was fitted is NVIDIA's; where nothing of a vendor was measured, its file says what a launch takes at least.
+    launch = max(launch, sheet.least_launch)
     return launch, lookup(setup.host_us, key, sheet.generation) * 1e-6
 
 

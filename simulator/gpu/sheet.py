@@ -31,7 +31,8 @@ class GpuSheet:
     """Figures of one GPU, SI units. The rates are FLOPs per cycle and multiprocessor, by element type.
 
     ``memory`` is technology and generation (:func:`memory_key`), ``shared_bytes`` the shared memory of one
-    multiprocessor.
+    multiprocessor. ``least_launch`` is the data sheet file's launch where no kernel of the generation was measured,
+    else 0.
     """
 
     name: str
@@ -48,6 +49,7 @@ class GpuSheet:
     matrix_rate: Mapping[str, float]
     vector_rate: Mapping[str, float]
     relative_rate: Mapping[str, float]
+    least_launch: float = 0.0
     _served: dict[tuple[str, bool], tuple[str, float]] = field(
         default_factory=dict, compare=False, repr=False
     )
@@ -168,4 +170,5 @@ def gpu_sheet(gpu: Gpu, memory: MemorySpace) -> GpuSheet:
         {str(name): rate * per_cycle for name, rate in gpu.compute.matrix.items()},
         {str(name): rate * per_cycle for name, rate in gpu.compute.vector.items()},
         {str(name): share for name, share in gpu.compute.relative_rates.items()},
+        0.0 if architecture.calibrated_as else gpu.compute.launch,
     )

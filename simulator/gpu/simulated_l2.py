@@ -77,6 +77,8 @@ def reread_bytes(
 def _product(request: Request, constants: Constants, found: Prediction) -> Prediction:
     """A product with the tile and split that were chosen ("128x128/1")."""
     tile_text, _, split_text = found.choice.partition("/")
+    if not split_text:
+        return found  # on the vector units each weight is read once
     tile = tuple(int(part) for part in tile_text.split("x"))
     family = family_of(request.operator, request.sheet)
     line = gemm_line(request, constants)

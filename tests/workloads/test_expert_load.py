@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hw_configs.problems import InputError
 from workloads.expert_load import (
     LOADS,
     QUANTILES,
@@ -18,6 +19,9 @@ from workloads.expert_load import (
     row_quantiles,
     sampled_rows,
 )
+from workloads.importers import load_workload
+from workloads.operators import GroupedProduct
+from workloads.workload import WorkloadOptions
 
 
 def plain_draw(experts: int, active: int, tokens: int, exponent: float, seed: int) -> list[int]:
@@ -139,3 +143,39 @@ def test_sixteenths_keep_the_mean(rows: float, touched: float, load: str) -> Non
     assert len(found) == QUANTILES
     assert found.mean() == pytest.approx(max(1.0, rows / touched))
     assert (np.diff(found) >= -1e-9).all()
+
+
+@given(st.integers(1, 64), st.integers(1, 8), st.integers(1, 512), st.sampled_from([1, 2, 4]))
+def test_repeated_tokens_choose_as_one_does(per_rank: int, active: int, tokens: int, ranks: int) -> None:
+    experts = per_rank * ranks
+    active = min(active, experts)
+    found = busiest_rank(experts, active, tokens, ranks, "repeated")
+    assert found.rows == found.touched * tokens
+    assert active / ranks <= found.touched <= min(active, per_rank)
+    if ranks == 1:
+        assert found == (active * tokens, float(active))
+    rows = row_quantiles(float(found.rows), float(experts), found.touched, float(tokens), "repeated")
+    assert rows == (float(tokens),) * QUANTILES
+
+
+def test_sequences_that_repeat_a_prompt_read_the_experts_of_one() -> None:
+    def products(same: bool, **options: object) -> list[GroupedProduct]:
+        asked = WorkloadOptions(batch=16, same_prompts=same, **options)  # type: ignore[arg-type]
+        graph = load_workload("mixtral-8x7b", asked).phases[0].graph
+        return [op.work for op in graph.operators if isinstance(op.work, GroupedProduct)]
+
+    same, apart = (products(s, phase="decode", prompt=64) for s in (True, False))
+    assert {work.touched for work in same} == {2.0}
+    assert {work.load for work in same} == {"repeated"}
+    assert {work.m for work in same} == {work.m for work in apart} == {32}
+    assert all(work.touched > 7.9 for work in apart)
+    # A prompt's own tokens still choose one by one.
+    prefill = products(True, phase="prefill", prompt=4)
+    assert {round(work.touched, 6) for work in prefill} == {round(expected_experts(8, 2, 4), 6)}
+    assert {work.load for work in prefill} == {"independent"}
+
+
+@pytest.mark.parametrize(("model", "phase"), [("llama-3-8b", "decode"), ("mixtral-8x7b", "train")])
+def test_same_prompts_need_experts_that_could_differ(model: str, phase: str) -> None:
+    with pytest.raises(InputError, match="--same-prompts"):
+        load_workload(model, WorkloadOptions(phase=phase, same_prompts=True))

@@ -220,6 +220,7 @@ def _check(kind: str, options: WorkloadOptions) -> None:
         "--chunk": options.chunk,
         "--kv-dtype": options.kv_dtype,
         "--images": options.images,
+        "--same-prompts": options.same_prompts,
     }
     problems = [
         Problem(f"found {value}; {kind} denoises in --steps: leave this option out", path=option)

@@ -113,7 +113,7 @@ def _layer(c: Cells) -> _Layer:
 def _load(text: str) -> tuple[str, float]:
     if text in ("", "uniform", "independent"):
         return "independent", 0.0
-    if text == "balanced":
+    if text in ("balanced", "repeated"):
         return text, 0.0
     name, _, exponent = text.rpartition("_")
     try:
@@ -121,7 +121,9 @@ def _load(text: str) -> tuple[str, float]:
     except ValueError:
         found = -1.0
     if name != "power_law" or not 0 < found < 100:
-        raise UnfitError(f"unknown distribution {text!r}; expected balanced, independent or power_law_1.2")
+        raise UnfitError(
+            f"unknown distribution {text!r}; expected balanced, independent, repeated or power_law_1.2"
+        )
     return name, found
 
 

@@ -327,6 +327,7 @@ def _refuse(options: WorkloadOptions, file: str, language: bool) -> None:
         "--phase": options.phase == "train" or (options.phase is not None and not language),
         "--generate": options.generate and not language,
         "--chunk": options.chunk is not None,
+        "--same-prompts": options.same_prompts,
         "--kv-dtype": options.kv_dtype is not None,
         "--batch": options.batch != 1 and not language,
     }

@@ -96,7 +96,8 @@ def write_experts(
     # Gemma 4's experts stand beside its dense part rather than in it, and its router reads what they do not.
     part = f"model.layers.{w.layer}" + ("" if routed else ".mlp")
     module = f"{part}.experts"
-    touched = expected_experts(spec.count, spec.active, m)
+    touched = expected_experts(spec.count, spec.active, step.new if step.same_prompts else m)
+    load = "repeated" if step.same_prompts and step.new == 1 else "independent"
     choice = _route(w, m, spec, hidden, routed or source, f"{part}.gate")
     order = w.activation("mlp.experts.sort.out", 1, rows, "int32")
     w.emit("mlp.experts.sort", Sort(n=rows), (choice,), (order,))
@@ -121,6 +122,7 @@ def write_experts(
             experts=spec.count,
             active=spec.active,
             touched=touched,
+            load=load,
             modules=tuple(f"{module}.{half}_proj" for half in ("gate", "up")[2 - halves :]),
             tp="column",
             bias=spec.up_bias,
@@ -144,6 +146,7 @@ def write_experts(
             experts=spec.count,
             active=spec.active,
             touched=touched,
+            load=load,
             modules=(f"{module}.down_proj",),
             tp="row",
             bias=spec.down_bias,

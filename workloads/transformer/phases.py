@@ -33,7 +33,7 @@ from workloads.transformer.encoder_phases import (
 from workloads.transformer.figures import memory_figures
 from workloads.transformer.formats import Precision
 from workloads.transformer.layers import write_decoder
-from workloads.transformer.shape import Decoder, LatentAttention, Mixer
+from workloads.transformer.shape import Decoder, LatentAttention, Mixer, has_experts
 from workloads.transformer.step import Step
 from workloads.transformer.tower_phases import (
     TowerFirst,
@@ -89,7 +89,9 @@ def decoder_workload(name: str, decoder: Decoder, precision: Precision, options:
     if decoder.encoder is not None:
         return replace(_encoder_decoder(name, decoder, precision, options, metadata), notes=notes)
     if options.phase == "decode":
-        template = DecodeTemplate(name, decoder, precision, batch, total, options.fused)
+        template = DecodeTemplate(
+            name, decoder, precision, batch, total, options.fused, same_prompts=options.same_prompts
+        )
         return Workload(
             name,
             [Phase("decode", "decode", template.graph(prompt), batch)],
@@ -103,14 +105,14 @@ def decoder_workload(name: str, decoder: Decoder, precision: Precision, options:
     def prefill(index: int) -> Phase:
         end = ends[index]
         start = ends[index - 1] if index else 0
-        step = Step(batch, end - start, end, total)
+        step = Step(batch, end - start, end, total, same_prompts=options.same_prompts)
         label = "prefill" if options.chunk is None else f"prefill[{index}]"
         graph = step_graph(f"{name}.{label}", decoder, precision, step, options.fused, f"{name}.prefill")
         return Phase(label, "prefill", graph, batch if end == prompt else 0)
 
     steps = options.generate if options.phase is None else 0
     phases = _Phases(prefill, len(ends), lambda: DecodeTemplate(
-        name, decoder, precision, batch, total, options.fused
+        name, decoder, precision, batch, total, options.fused, same_prompts=options.same_prompts
     ), prompt, steps, batch)  # fmt: skip
     return Workload(name, phases, metadata, notes=notes, memory=memory)
 
@@ -193,9 +195,10 @@ class DecodeTemplate:
         fused: bool,
         memory: Memory | None = None,
         weights: Mapping[str, Tensor] | None = None,
+        same_prompts: bool = False,
     ) -> None:
         self.name = name
-        self._step = Step(batch, 1, capacity, capacity, decode=True)
+        self._step = Step(batch, 1, capacity, capacity, decode=True, same_prompts=same_prompts)
         self._writer = GraphWriter(precision, fused)
         self._logits = (
             write_decoder(self._writer, self._step, decoder)
@@ -291,6 +294,11 @@ def _check(decoder: Decoder, options: WorkloadOptions) -> None:
     if options.steps != 1:
         message = f"found {options.steps}; {decoder.model_type} does not denoise: leave this option out"
         problems.append(Problem(message, path="--steps"))
+    if options.same_prompts and (not has_experts(decoder) or options.phase == "train"):
+        why = f"{decoder.model_type} has no experts that sequences could choose alike"
+        if has_experts(decoder):
+            why = "a training step's sequences differ"
+        problems.append(Problem(f"{why}: leave this option out", path="--same-prompts"))
     if options.batch * total > MAX_TOKENS:
         message = f"found {options.batch} sequences of {total} tokens; expected at most {MAX_TOKENS} in all"
         problems.append(Problem(message, path="--batch"))

@@ -37,6 +37,7 @@ __all__ = [
     "SharedBlock",
     "ShortConvolution",
     "TimeMix",
+    "has_experts",
 ]
 
 
@@ -518,3 +519,8 @@ class Decoder:
     """Why the tower that the file describes is not modelled."""
     encoder: Decoder | None = None
     """What makes the states that this decoder's layers look at."""
+
+
+def has_experts(decoder: Decoder) -> bool:
+    """Whether some layer chooses among experts."""
+    return any(layer.experts is not None for layer in decoder.layers)

@@ -13,7 +13,8 @@ class Step:
 
     ``capacity`` is the number of tokens per sequence the caches have room for. ``decode`` asks for the form
     of a decode step (latent attention absorbed into the queries). ``all_logits``: every new token needs
-    its logits (training), not only the last of each sequence.
+    its logits (training), not only the last of each sequence. ``same_prompts``: all sequences are alike, so that their
+    tokens at one position choose the same experts.
     """
 
     batch: int
@@ -23,6 +24,7 @@ class Step:
     decode: bool = False
     all_logits: bool = False
     keeps_cache: bool = True
+    same_prompts: bool = False
 
     @property
     def tokens(self) -> int:

@@ -118,6 +118,7 @@ class ExpertProducts:
     tp: str
     bias: bool
     extra_flops: float = 0.0
+    load: str = "independent"
 
 
 @dataclass(frozen=True, slots=True)
@@ -351,7 +352,7 @@ class GraphWriter:
         source = self._narrowed(name, inputs[0], (prod(shape[:-1]), shape[-1]), arithmetic, fmt, spec.tp)
         inputs = (source, *inputs[1:])
         work = GroupedProduct(
-            m=rows, n=n, k=k, groups=experts, active=spec.active, expected_groups=spec.touched,
+            m=rows, n=n, k=k, groups=experts, active=spec.active, expected_groups=spec.touched, load=spec.load,
             weight_dtype=stored, scale_block=min(fmt.scale_block(), k),
             extra_flops=(float(rows) * n if spec.bias else 0.0) + spec.extra_flops,
         )  # fmt: skip
