@@ -104,7 +104,7 @@ def read_mllama(f: Fields, model_type: str) -> Decoder:
     idle = (2 * wide + 2 * narrow + 3 * size + 2) * sizes.hidden + 2 * heads.head_dim + 2
     return Decoder(
         model_type, sizes.hidden, sizes.vocab + 8, (layer,) * (sizes.layers - len(cross)), RMS, tied(f, False),
-        head_vocab=sizes.vocab, vectors=len(cross) * idle, omitted=(CROSS,) if cross else (),
+        head_vocab=sizes.vocab, spare=len(cross) * idle, omitted=(CROSS,) if cross else (),
     )  # fmt: skip
 
 
@@ -129,7 +129,7 @@ def read_idefics(f: Fields, model_type: str) -> Decoder:
     own = tied(f, False)
     return Decoder(
         model_type, sizes.hidden, sizes.vocab + rows, (layer,) * sizes.layers, RMS, own,
-        vectors=sizes.layers // every * idle, omitted=(CROSS,),
+        spare=sizes.layers // every * idle, omitted=(CROSS,),
     )  # fmt: skip
 
 
@@ -146,7 +146,7 @@ def read_voxtral_realtime(f: Fields, model_type: str) -> Decoder:
     layer = Layer(attention, mlp, mixer_norm=RMS, mlp_norm=RMS)
     return Decoder(
         model_type, sizes.hidden, sizes.vocab, (layer,) * sizes.layers, RMS, tied(f, True),
-        vectors=sizes.layers * 2 * ADAPTIVE_RANK * sizes.hidden,
+        spare=sizes.layers * 2 * ADAPTIVE_RANK * sizes.hidden,
     )  # fmt: skip
 
 

@@ -124,7 +124,7 @@ def read_latent(f: Fields, model_type: str) -> Decoder:
     )
     return Decoder(
         model_type, sizes.hidden, sizes.vocab, layers, RMS, tied(f, traits.tied), merges_streams=traits.hyper,
-        vectors=attention.rope_dim // 2 if traits.scales else 0,
+        spare=attention.rope_dim // 2 if traits.scales else 0,
     )  # fmt: skip
 
 
