@@ -40,7 +40,7 @@ def output_norm(
 def entry_of(w: GraphWriter, step: Step, hidden: int, stream: Stream, name: str, norm: Norm | None) -> str:
     """What a block reads: the normed stream, or the stream itself where the family norms elsewhere."""
     if norm is None:
-        return settle(w, step, hidden, stream, name.replace("write_norm", "_input_add"))
+        return settle(w, step, hidden, stream, name.replace("_norm", "_input_add"))
     return write_norm(w, name, norm, step.tokens, hidden, stream)
 
 
