@@ -26,11 +26,15 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Norm:
-    """A norm over the model width: RMS or layer norm; OLMo's has no weight."""
+    """A norm over the model width: RMS or layer norm; OLMo's has no weight.
+
+    ``gate_rank``: a sigmoid gate on its result, which comes of that result through so many features (A.X K2).
+    """
 
     kind: str = "rms"
     weight: bool = True
     bias: bool = False
+    gate_rank: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +101,7 @@ class Indexer:
 
     ``of``: the layer whose choice this layer takes over; it then has no scorer and no cache of its own (GLM-5.2).
     ``norm_input``: a layer norm stands before its queries; ``vectors`` are learned numbers beside its products.
+    ``pool``: tokens whose keys become one, a weighted mean, so that pools are picked and not tokens (GLM-5-Next).
     """
 
     heads: int
@@ -105,6 +110,7 @@ class Indexer:
     of: int | None = None
     norm_input: bool = False
     vectors: int = 0
+    pool: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +119,8 @@ class LatentAttention:
 
     Keys and values are up-projections of one latent of ``kv_rank`` elements per token, cached together with
     one rotary key of ``rope_dim`` elements. ``q_rank`` None: queries come straight from the hidden state.
-    ``gate``: width of a gate on the attended values, from the hidden state. ``window`` (0: none) bounds what a token
+    ``gate``: width of a gate on the attended values, from the hidden state; ``joint_gate``: it comes with the queries
+    of their latent, normed and plain side by side (A.X K2). ``window`` (0: none) bounds what a token
     sees. ``rope_norm``: the rotary key is normed. ``sinks``: one learned sink per head. ``vectors``: further learned
     numbers. ``cache_of`` names the layer whose latents this layer reads instead of its own.
     """
@@ -132,6 +139,7 @@ class LatentAttention:
     sinks: bool = False
     vectors: int = 0
     cache_of: int | None = None
+    joint_gate: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from workloads import operators
 from workloads.transformer.shape import Norm
 from workloads.transformer.step import Step
-from workloads.transformer.writer import NORM_FLOPS, GraphWriter
+from workloads.transformer.writer import ACTIVATION_FLOPS, NORM_FLOPS, GraphWriter, Linear
 
 __all__ = ["Stream", "add_to", "entry_of", "output_norm", "settle", "write_norm"]
 
@@ -86,4 +86,17 @@ def write_norm(
     )
     w.emit(name, work, inputs, outputs)
     stream.pending = []
-    return outputs[0]
+    return _gated(w, name, m, n, norm.gate_rank, outputs[0]) if norm.gate_rank else outputs[0]
+
+
+def _gated(w: GraphWriter, name: str, m: int, n: int, rank: int, source: str) -> str:
+    """A norm's result under a gate that two narrow products make of it."""
+    down = w.linear(f"{name}.gate_down", source, Linear(m, rank, n, module="", tp="replicated"))
+    active = w.activation(f"{name}.gate_act.out", m, rank)
+    silu = operators.Activation(m=m, n=rank, flops_per_element=ACTIVATION_FLOPS["silu"])
+    w.emit(f"{name}.gate_act", silu, (down,), (active,))
+    gate = w.linear(f"{name}.gate_up", active, Linear(m, n, rank, module="", tp="replicated"))
+    out = w.activation(f"{name}.gated.out", m, n)
+    work = operators.Activation(m=m, n=n, flops_per_element=ACTIVATION_FLOPS["sigmoid"] + 1, gated=True)
+    w.emit(f"{name}.gated", work, (source, gate), (out,))
+    return out
