@@ -15,6 +15,7 @@ from workloads.transformer.families.images import READERS as IMAGES
 from workloads.transformer.families.latent import READERS as LATENT
 from workloads.transformer.families.linear_attention import READERS as LINEAR
 from workloads.transformer.families.llama import read_llama_like
+from workloads.transformer.families.looped import READERS as LOOPED
 from workloads.transformer.families.modern import READERS as MODERN
 from workloads.transformer.families.state_space import READERS as STATE_SPACE
 from workloads.transformer.families.traits import FAMILIES as LLAMA_LIKE
@@ -32,6 +33,7 @@ READERS: dict[str, Reader] = {
     **COMPRESSED,
     **EXTENDED,
     **LATENT,
+    **LOOPED,
     **MODERN,
     **HYBRID,
     **STATE_SPACE,
