@@ -150,8 +150,9 @@ def write_experts(
         ),
     )
     out = w.activation("mlp.experts.combine.out", m, width)
-    work_of_sum = Reduce(m=m, n=width, flops_per_element=2.0 * spec.active)
-    w.emit("mlp.experts.combine", work_of_sum, (down, choice), (out,), tp="sum")
+    work_of_sum = Reduce(m=m, n=width, flops_per_element=2.0 * spec.active + spec.out_bias)
+    biases = (w.weight("mlp.experts.out_bias", width),) if spec.out_bias else ()
+    w.emit("mlp.experts.combine", work_of_sum, (down, choice, *biases), (out,), tp="sum")
     if spec.latent:
         out = w.linear(
             "mlp.experts.latent_out",
@@ -174,7 +175,7 @@ def write_experts(
 
 def _route(w: GraphWriter, m: int, spec: Experts, hidden: int, source: str, module: str) -> str:
     """Scores of all experts and the choice of the best; the choice is an index and a weight per row."""
-    choices = spec.count + spec.idle
+    choices = spec.count + spec.idle + spec.scored
     logits = w.linear(
         "mlp.router",
         source,

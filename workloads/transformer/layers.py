@@ -18,7 +18,8 @@ from workloads.transformer.feed_forward import write_experts, write_mlp
 from workloads.transformer.head import write_head
 from workloads.transformer.hyper import merge_streams, open_streams, read_streams, write_streams
 from workloads.transformer.latent import write_latent_attention
-from workloads.transformer.recurrent import write_recurrence
+from workloads.transformer.recurrent import write_convolution, write_recurrence
+from workloads.transformer.routed_attention import write_routed_attention
 from workloads.transformer.scans import (
     write_gated_lru,
     write_selective_scan,
@@ -39,6 +40,7 @@ from workloads.transformer.shape import (
     Mixer,
     Norm,
     Recurrence,
+    RoutedAttention,
     SelectiveScan,
     ShortConvolution,
     TimeMix,
@@ -167,6 +169,8 @@ def _write_layer(
             else entry_of(w, step, hidden, stream, "attention_norm", norm)
         )
         mixed = _mixer(w, step, hidden, layer, source, known)
+        if layer.taps:
+            mixed = [_tapped(w, step, hidden, layer.taps, "attention_conv", mixed)]
         add_to(w, step, hidden, stream, "attention_add", *mixed)
         if layer.post_norm and layer.mixer_norm:
             stream.residual = write_norm(w, "attention_norm", layer.mixer_norm, m, hidden, stream)
@@ -187,9 +191,18 @@ def _write_layer(
             if layer.beside
             else _feed_forward(w, step, hidden, layer, source)
         )
+        if layer.taps:
+            outs = [_tapped(w, step, hidden, layer.taps, "mlp_conv", outs)]
         add_to(w, step, hidden, stream, "mlp_add", *outs)
         if layer.post_norm and layer.mlp_norm:
             stream.residual = write_norm(w, "mlp_norm", layer.mlp_norm, m, hidden, stream)
+
+
+def _tapped(w: GraphWriter, step: Step, hidden: int, taps: int, name: str, outs: list[str]) -> str:
+    """A block's result and its convolution, added."""
+    whole = settle(w, step, hidden, Stream(outs[0], outs[1:]), f"{name}_input")
+    mixed = write_convolution(w, step, whole, hidden, taps, bias=False, activated=False, name=name)
+    return settle(w, step, hidden, Stream(whole, [mixed]), f"{name}_add")
 
 
 def _write_hyper_layer(
@@ -225,6 +238,8 @@ def _mixer(w: GraphWriter, step: Step, hidden: int, layer: Layer, source: str, k
 def _mix(w: GraphWriter, step: Step, hidden: int, mixer: Mixer, source: str, known: _Known) -> str:
     if isinstance(mixer, Attention):
         return write_attention(w, step, mixer, hidden, source, known.caches)
+    if isinstance(mixer, RoutedAttention):
+        return write_routed_attention(w, step, mixer, hidden, source, known.caches)
     if isinstance(mixer, LatentAttention):
         return write_latent_attention(w, step, mixer, hidden, source, known.choices)
     if isinstance(mixer, CompressedAttention):

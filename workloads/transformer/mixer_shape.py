@@ -18,6 +18,7 @@ __all__ = [
     "Mixer",
     "Norm",
     "Recurrence",
+    "RoutedAttention",
     "SelectiveScan",
     "ShortConvolution",
     "TimeMix",
@@ -93,6 +94,23 @@ class Attention:
     """All layers have one such table."""
     out: int = 0
     """Features of the result, where they are not as many as of the input (Zamba); 0: as many."""
+    taps: int = 0
+    """Taps of a causal convolution over each feature of new keys and values, added to them (Inkling); 0: none."""
+    profile: tuple[int, int] = (0, 0)
+    """Biases by distance that a token makes itself: mixed of so many learned profiles, over so many keys (Inkling)."""
+
+
+@dataclass(frozen=True, slots=True)
+class RoutedAttention:
+    """Attention whose queries and outputs are experts': ``active`` of ``count`` per token (JetMoe, arXiv:2404.07413).
+
+    Every chosen expert has a query head for each of the ``kv_heads`` key-value heads, which all experts share.
+    """
+
+    count: int
+    active: int
+    kv_heads: int
+    head_dim: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,6 +283,7 @@ Mixer = (
     | LatentAttention
     | CompressedAttention
     | Recurrence
+    | RoutedAttention
     | SelectiveScan
     | GatedLru
     | ShortConvolution

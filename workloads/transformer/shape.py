@@ -22,6 +22,7 @@ from workloads.transformer.mixer_shape import (
     Mixer,
     Norm,
     Recurrence,
+    RoutedAttention,
     SelectiveScan,
     ShortConvolution,
     TimeMix,
@@ -48,6 +49,7 @@ __all__ = [
     "PatchStem",
     "Projector",
     "Recurrence",
+    "RoutedAttention",
     "SelectiveScan",
     "SharedBlock",
     "ShortConvolution",
@@ -101,6 +103,10 @@ class Experts:
     idle: int = 0
     out_norm: Norm | None = None
     """A norm of the sum of experts and shared part (A.X K1)."""
+    scored: int = 0
+    """Shared experts that the router scores too (Inkling)."""
+    out_bias: bool = False
+    """One bias on the sum of all experts (JetMoe)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +183,8 @@ class Layer:
     """Attention of the decoder to the encoder's result, behind the mixer."""
     cross_norm: Norm | None = None
     cross_out_norm: Norm | None = None
+    taps: int = 0
+    """Taps of a causal convolution over each feature of both blocks' results, added to them (Inkling); 0: none."""
     group: int | None = None
     """Layers of one group share all their weights (ALBERT); None: the layer has its own."""
 

@@ -12,6 +12,7 @@ from workloads.transformer.families.extended import READERS as EXTENDED
 from workloads.transformer.families.gpt import READERS as GPT_LIKE
 from workloads.transformer.families.hybrid import READERS as HYBRID
 from workloads.transformer.families.images import READERS as IMAGES
+from workloads.transformer.families.inkling import READERS as INKLING
 from workloads.transformer.families.latent import READERS as LATENT
 from workloads.transformer.families.linear_attention import READERS as LINEAR
 from workloads.transformer.families.llama import read_llama_like
@@ -32,6 +33,7 @@ READERS: dict[str, Reader] = {
     **CLASSIC,
     **COMPRESSED,
     **EXTENDED,
+    **INKLING,
     **LATENT,
     **LOOPED,
     **MODERN,
