@@ -107,7 +107,14 @@ def write_experts(
         entry = w.linear(
             "mlp.experts.latent_in",
             source,
-            Linear(m, width, hidden, module=f"{part}.fc1_latent_proj", tp="replicated"),
+            Linear(
+                m,
+                width,
+                hidden,
+                module=f"{part}.fc1_latent_proj",
+                tp="replicated",
+                bias=width * spec.latent_bias,
+            ),
         )
     up = w.activation("mlp.experts.gate_up.out", rows, halves * spec.intermediate)
     up = w.grouped(
@@ -157,7 +164,14 @@ def write_experts(
         out = w.linear(
             "mlp.experts.latent_out",
             out,
-            Linear(m, hidden, width, module=f"{part}.fc2_latent_proj", tp="replicated"),
+            Linear(
+                m,
+                hidden,
+                width,
+                module=f"{part}.fc2_latent_proj",
+                tp="replicated",
+                bias=hidden * spec.latent_bias,
+            ),
         )
     if spec.shared is None:
         return [out]

@@ -100,6 +100,7 @@ class Experts:
     """Further weights of the router: AFMoE's bias per expert, Gemma 4's scales. DeepSeek-V3's bias is a buffer."""
     latent: int = 0
     """Width the experts work in, between a projection down and one up (0: the model's own)."""
+    latent_bias: bool = False
     idle: int = 0
     out_norm: Norm | None = None
     """A norm of the sum of experts and shared part (A.X K1)."""

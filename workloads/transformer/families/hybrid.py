@@ -136,8 +136,10 @@ def read_nemotron_h(f: Fields, model_type: str) -> Decoder:
     vocab = f.integer("vocab_size")
     kinds = _nemotron_kinds(f)
     heads = read_heads(f, hidden, default_head_dim=128)
-    bias = f.flag("attention_bias", default=False)
-    attention = grouped_attention(heads, 0, q_bias=bias, k_bias=bias, v_bias=bias, out_bias=bias)
+    # The class declares biases of attention and ties, but has neither.
+    f.flag("attention_bias", default=False)
+    f.flag("tie_word_embeddings", default=False)
+    attention = grouped_attention(heads, 0)
     mamba_heads = f.integer("mamba_num_heads", default=128, most=MAX_HEADS)
     head_dim = f.integer("mamba_head_dim", default=64, most=MAX_WIDTH)
     state = f.integer("ssm_state_size", default=128, most=MAX_WIDTH)
@@ -165,7 +167,7 @@ def read_nemotron_h(f: Fields, model_type: str) -> Decoder:
         "moe": Layer(None, None, experts, mlp_norm=RMS),
     }
     layers = tuple(parts[kind] for kind in kinds)
-    return Decoder(model_type, hidden, vocab, layers, RMS, tied(f, False), dtype="bf16")
+    return Decoder(model_type, hidden, vocab, layers, RMS, False, dtype="bf16")
 
 
 def _nemotron_kinds(f: Fields) -> list[str]:
@@ -193,8 +195,8 @@ def _nemotron_experts(f: Fields, act: str, bias: bool) -> Experts:
     wide = f.integer("moe_shared_expert_intermediate_size", default=7688, most=MAX_WIDTH)
     shared = FeedForward(wide, False, act, bias, bias)
     return Experts(
-        count, active, f.integer("moe_intermediate_size", default=7688, most=MAX_WIDTH), False, act, bias,
-        bias, shared=shared if f.integer("n_shared_experts", default=1, least=0) else None,
+        count, active, f.integer("moe_intermediate_size", default=7688, most=MAX_WIDTH), False, act,
+        latent_bias=bias, shared=shared if f.integer("n_shared_experts", default=1, least=0) else None,
         groups=f.integer("n_group", default=1), top_groups=f.integer("topk_group", default=1),
         latent=f.integer("moe_latent_size", default=0, least=0, most=MAX_WIDTH),
     )  # fmt: skip
