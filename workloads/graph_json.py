@@ -35,7 +35,7 @@ SCRATCHPAD_FORMAT: Final = "dnn-scratchpad-graph-1"
 MAX_FILE_BYTES: Final = 512 * 2**20
 MAX_COUNT: Final = 2**63 - 1
 MAX_PROBLEMS: Final = 50
-MAX_LISTED: Final = 31
+MAX_LISTED: Final = 64
 MAX_SUGGESTED: Final = 5000
 """A nearest name is looked for among at most so many; the search is quadratic in the length of names."""
 

@@ -31,8 +31,13 @@ OTHER_KIND = {
 CACHED = re.compile(r"head|kv|window|layer|pattern|lora|_dim|hidden_size$|n_embd|d_model|_types|^$")
 
 
+def number(item):
+    """transformers writes what JSON has no number for as a mapping."""
+    return float(item["__float__"]) if item.keys() == {"__float__"} else item
+
+
 def plain(config):
-    return json.loads(config.to_json_string(use_diff=False))
+    return json.loads(config.to_json_string(use_diff=False), object_hook=number)
 
 
 def small(model_type):

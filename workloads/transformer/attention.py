@@ -7,9 +7,11 @@ by step: a product each, and scores that go to memory, the whole rectangle of th
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
-from workloads.operators import Activation, Attention, Norm, Product, Rotary, Softmax
+from workloads.operators import Activation, Attention, Elementwise, Norm, Product, Rotary, Softmax
 from workloads.transformer.block_choice import write_block_choice
+from workloads.transformer.recurrent import write_convolution
 from workloads.transformer.shape import Attention as AttentionShape
 from workloads.transformer.shape import Norm as NormShape
 from workloads.transformer.step import Step
@@ -23,7 +25,7 @@ from workloads.transformer.writer import (
     Share,
 )
 
-__all__ = ["KeyValue", "write_attention"]
+__all__ = ["KeyValue", "attended", "rotated", "write_attention"]
 
 KeyValue = tuple[str, str, str, str]
 """Names of a layer's new keys, new values, key cache and value cache."""
@@ -35,30 +37,8 @@ def write_attention(
     """Attention of one layer over ``source``; notes its keys in ``known``; returns the output's name."""
     module = f"model.layers.{w.layer}.self_attn"
     m, v_size = step.tokens, spec.heads * spec.v_head_dim
-    project = _project_fused if w.fused else _project_apart
-    query, key, value = project(w, step, spec, hidden, source, module)
-    if spec.cache_of is None:
-        stored = step.stored(spec.window, spec.chunk)
-        caches = (
-            w.cache("attention.k_cache", step.batch, spec.kv_heads, stored, spec.head_dim),
-            w.cache("attention.v_cache", step.batch, spec.kv_heads, stored, spec.v_head_dim),
-        ) if step.keeps_cache else ("", "")  # fmt: skip
-        known[w.layer] = (key, value, *caches)
-    sources = known[w.layer if spec.cache_of is None else spec.cache_of]
-    learned = spec.heads * spec.sinks + spec.vectors
-    sinks = w.weight("attention.sinks", learned) if learned else ""
-    if spec.relative:
-        sinks = w.relative_biases(spec.relative, spec.heads, spec.relative_shared)
-    attended = w.activation("attention.attend.out", m, v_size)
-    chosen = write_block_choice(w, step, spec.choice, hidden, source) if spec.choice else ""
-
-    def attend(writer: GraphWriter, at: Step) -> None:
-        # A choice of keys is one with its kernel, which never writes the scores.
-        write = _attend_fused if writer.fused or chosen else _attend_apart
-        write(writer, at, spec, query, sources, sinks, attended)
-
-    w.write_moving(attend, step)
-    out = attended
+    made = _projected(w, step, spec, hidden, source, module)
+    out = attended(w, step, spec, made, known, hidden, source)
     if spec.gate:
         gated = w.activation("attention.gated.out", m, v_size)
         inputs = (out, w.prefix + ("attention.qkv.out" if w.fused else "attention.gate.out"))
@@ -80,6 +60,97 @@ def write_attention(
         out,
         Linear(m, wide, v_size, module=f"{module}.o_proj", tp="row", bias=wide if spec.out_bias else 0),
     )
+
+
+def attended(
+    w: GraphWriter, step: Step, spec: AttentionShape, made: tuple[str, str, str], known: dict[int, KeyValue],
+    hidden: int, source: str,
+) -> str:  # fmt: skip
+    """The values that queries attend to, of new queries, keys and values; notes the keys in ``known``."""
+    query, key, value = made
+    if spec.cache_of is None:
+        stored = step.stored(spec.window, spec.chunk)
+        caches = (
+            w.cache("attention.k_cache", step.batch, spec.kv_heads, stored, spec.head_dim),
+            w.cache("attention.v_cache", step.batch, spec.kv_heads, stored, spec.v_head_dim),
+        ) if step.keeps_cache else ("", "")  # fmt: skip
+        known[w.layer] = (key, value, *caches)
+    sources = known[w.layer if spec.cache_of is None else spec.cache_of]
+    learned = spec.heads * spec.sinks + spec.vectors
+    sinks = w.weight("attention.sinks", learned) if learned else ""
+    if spec.relative:
+        sinks = w.relative_biases(spec.relative, spec.heads, spec.relative_shared)
+    if any(spec.profile):
+        sinks = _write_profiles(w, step.tokens, spec, hidden, source)
+    out = w.activation("attention.attend.out", step.tokens, spec.heads * spec.v_head_dim)
+    chosen = write_block_choice(w, step, spec.choice, hidden, source) if spec.choice else ""
+
+    def attend(writer: GraphWriter, at: Step) -> None:
+        # A choice of keys is one with its kernel, which never writes the scores.
+        write = _attend_fused if writer.fused or chosen else _attend_apart
+        write(writer, at, spec, query, sources, sinks, out)
+
+    w.write_moving(attend, step)
+    return out
+
+
+def _projected(
+    w: GraphWriter, step: Step, spec: AttentionShape, hidden: int, source: str, module: str
+) -> tuple[str, str, str]:
+    """New queries, keys and values, normed and turned; keys and values convolved before that where they are."""
+    project = _project_fused if w.fused else _project_apart
+    if not spec.taps:
+        return project(w, step, spec, hidden, source, module)
+    bare = replace(spec, q_norm=0, k_norm=0, rotary_dim=0)
+    query, key, value = project(w, step, bare, hidden, source, module)
+    _, k, v = _sizes(spec)
+    key = _convolved(w, step, "attention.k_conv", key, k, spec.taps)
+    value = _convolved(w, step, "attention.v_conv", value, v, spec.taps)
+    return _normed(w, step.tokens, spec, "q", query), _normed(w, step.tokens, spec, "k", key), value
+
+
+def _convolved(w: GraphWriter, step: Step, name: str, source: str, n: int, taps: int) -> str:
+    """Features and their convolution, added."""
+    mixed = write_convolution(w, step, source, n, taps, bias=False, activated=False, name=name)
+    out = w.activation(f"{name}_add.out", step.tokens, n)
+    work = Elementwise(m=step.tokens, n=n, flops_per_element=1.0, function="add")
+    w.emit(
+        f"{name}_add",
+        work,
+        (mixed, source),
+        (out,),
+        tp="split",
+        moves=Moves(touched={source: step.tokens * n}),
+    )
+    return out
+
+
+def _normed(w: GraphWriter, m: int, spec: AttentionShape, part: str, source: str) -> str:
+    """Queries or keys, normed by heads."""
+    n = _sizes(spec)["qk".index(part)]
+    out = w.activation(f"attention.{part}_norm.out", m, n)
+    work = Norm(m=m, n=n, flops_per_element=NORM_FLOPS["rms"], norm="rms")
+    sources = (source, *_norm_weights(w, spec, (part,)))
+    w.emit(f"attention.{part}_norm", work, sources, (out,), tp="split", moves=Moves(touched={source: m * n}))
+    return out
+
+
+def _write_profiles(w: GraphWriter, m: int, spec: AttentionShape, hidden: int, source: str) -> str:
+    """A bias per head for every distance that it reaches, mixed of learned profiles; they are written, a row a head."""
+    rank, reach = spec.profile
+    module = f"model.layers.{w.layer}.self_attn.r_proj"
+    wide = spec.heads * rank
+    states = w.linear(
+        "attention.profile_states",
+        source,
+        Linear(m, wide, hidden, module=module, tp="column", heads=spec.heads),
+    )
+    table = w.weight("attention.profiles", rank, reach)
+    out = w.activation("attention.profile.out", m * spec.heads, reach)
+    w.emit(
+        "attention.profile", Product(m=m * spec.heads, n=reach, k=rank), (states, table), (out,), tp="split"
+    )
+    return out
 
 
 def _write_out_norm(w: GraphWriter, m: int, n: int, norm: NormShape, source: str) -> str:
@@ -143,7 +214,7 @@ def _project_fused(
         query = key = normed
         value = normed if makes_value else value
     if spec.rotary_dim:
-        query = key = _rotary(w, step, spec, (query,), "attention.rotary", q + k)
+        query = key = rotated(w, step, spec, (query,), "attention.rotary", q + k)
     return query, key, value
 
 
@@ -207,7 +278,7 @@ def _project_apart(
         for part in ("q", "k"):
             if part in made:
                 n = w.tensors[made[part]].shape[1]
-                made[part] = _rotary(w, step, spec, (made[part],), f"attention.{part}_rotary", n)
+                made[part] = rotated(w, step, spec, (made[part],), f"attention.{part}_rotary", n)
     return made["q"], made.get("k", ""), made.get("v", "")
 
 
@@ -222,14 +293,16 @@ def _norm_weights(w: GraphWriter, spec: AttentionShape, parts: tuple[str, ...]) 
     return names
 
 
-def _rotary(
-    w: GraphWriter, step: Step, spec: AttentionShape, sources: tuple[str, ...], name: str, columns: int
-) -> str:
+def rotated(
+    w: GraphWriter, step: Step, spec: AttentionShape, sources: tuple[str, ...], name: str, columns: int,
+    touched: dict[str, int] | None = None,
+) -> str:  # fmt: skip
     """Rotate ``rotary_dim`` of each head; the angles come from a small table that is left out."""
     m = step.tokens
     out = w.activation(f"{name}.out", m, columns)
     work = Rotary(m=m, n=columns, flops_per_element=ROTARY_FLOPS * spec.rotary_dim / spec.head_dim)
-    w.emit(name, work, sources, (out,), tp="split", moves=Moves(touched={sources[0]: m * columns}))
+    moves = Moves(touched=touched or {sources[0]: m * columns})
+    w.emit(name, work, sources, (out,), tp="split", moves=moves)
     return out
 
 

@@ -108,7 +108,14 @@ def write_experts(
         entry = w.linear(
             "mlp.experts.latent_in",
             source,
-            Linear(m, width, hidden, module=f"{part}.fc1_latent_proj", tp="replicated"),
+            Linear(
+                m,
+                width,
+                hidden,
+                module=f"{part}.fc1_latent_proj",
+                tp="replicated",
+                bias=width * spec.latent_bias,
+            ),
         )
     up = w.activation("mlp.experts.gate_up.out", rows, halves * spec.intermediate)
     up = w.grouped(
@@ -153,13 +160,21 @@ def write_experts(
         ),
     )
     out = w.activation("mlp.experts.combine.out", m, width)
-    work_of_sum = Reduce(m=m, n=width, flops_per_element=2.0 * spec.active)
-    w.emit("mlp.experts.combine", work_of_sum, (down, choice), (out,), tp="sum")
+    work_of_sum = Reduce(m=m, n=width, flops_per_element=2.0 * spec.active + spec.out_bias)
+    biases = (w.weight("mlp.experts.out_bias", width),) if spec.out_bias else ()
+    w.emit("mlp.experts.combine", work_of_sum, (down, choice, *biases), (out,), tp="sum")
     if spec.latent:
         out = w.linear(
             "mlp.experts.latent_out",
             out,
-            Linear(m, hidden, width, module=f"{part}.fc2_latent_proj", tp="replicated"),
+            Linear(
+                m,
+                hidden,
+                width,
+                module=f"{part}.fc2_latent_proj",
+                tp="replicated",
+                bias=hidden * spec.latent_bias,
+            ),
         )
     if spec.shared is None:
         return [out]
@@ -177,7 +192,7 @@ def write_experts(
 
 def _route(w: GraphWriter, m: int, spec: Experts, hidden: int, source: str, module: str) -> str:
     """Scores of all experts and the choice of the best; the choice is an index and a weight per row."""
-    choices = spec.count + spec.idle
+    choices = spec.count + spec.idle + spec.scored
     logits = w.linear(
         "mlp.router",
         source,

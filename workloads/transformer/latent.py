@@ -16,13 +16,13 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from workloads.graph import Role
-from workloads.operators import Activation, Attention, Norm, Product, Rotary, TopK
-from workloads.transformer.shape import Indexer, LatentAttention
+from workloads.operators import Activation, Attention, Copy, Norm, Rotary
+from workloads.transformer.indexer import write_indexer
+from workloads.transformer.shape import LatentAttention
 from workloads.transformer.step import Step
 from workloads.transformer.writer import (
     NORM_FLOPS,
     ROTARY_FLOPS,
-    SOFTMAX_FLOPS,
     GraphWriter,
     Linear,
     Moves,
@@ -87,7 +87,7 @@ def write_latent_attention(
     if spec.indexer is not None and spec.indexer.of is not None:
         chosen = known[spec.indexer.of]
     elif spec.indexer is not None:
-        chosen = known[w.layer] = _write_indexer(
+        chosen = known[w.layer] = write_indexer(
             w, step, spec, spec.indexer, hidden, source, query_latent, module
         )
     sparse = spec.indexer is not None and step.context > spec.indexer.top_k
@@ -96,7 +96,8 @@ def write_latent_attention(
     sinks = w.weight("attention.sinks", learned) if learned else ""
     out = form(w, step, spec, _Sources(query, rotated, normed, cache, chosen, sinks), module)
     if spec.gate:
-        out = _gate(w, m, spec, hidden, source, out, module)
+        gate = query if spec.joint_gate else _gate_product(w, m, spec, hidden, source, module)
+        out = _gated(w, m, spec, gate, out)
     return w.linear(
         "attention.out",
         out,
@@ -130,19 +131,24 @@ def _rotate(w: GraphWriter, m: int, spec: LatentAttention, query: str, latent: s
     return rotated
 
 
-def _gate(
-    w: GraphWriter, m: int, spec: LatentAttention, hidden: int, source: str, attended: str, module: str
+def _gate_product(
+    w: GraphWriter, m: int, spec: LatentAttention, hidden: int, source: str, module: str
 ) -> str:
-    """A sigmoid gate on the attended values, one per feature or one per head."""
-    size = spec.heads * spec.v_head_dim
-    gate = w.linear(
+    """What the gate on the attended values is made of, one number per feature or one per head."""
+    return w.linear(
         "attention.gate",
         source,
         Linear(m, spec.gate, hidden, module=f"{module}.gate_proj", tp="column", heads=spec.heads, kv_heads=0),
     )
+
+
+def _gated(w: GraphWriter, m: int, spec: LatentAttention, gate: str, attended: str) -> str:
+    """The attended values under a sigmoid gate."""
+    size = spec.heads * spec.v_head_dim
     out = w.activation("attention.gated.out", m, size)
     work = Activation(m=m, n=size, flops_per_element=1 + 4.0 * spec.gate / size, gated=True)
-    w.emit("attention.gated", work, (attended, gate), (out,), tp="split")
+    moves = Moves(touched={gate: m * spec.gate})
+    w.emit("attention.gated", work, (attended, gate), (out,), tp="split", moves=moves)
     return out
 
 
@@ -196,10 +202,24 @@ def _project(
     normed = w.activation("attention.q_a_norm.out", m, rank)
     work = Norm(m=m, n=rank, flops_per_element=NORM_FLOPS["rms"], norm="rms")
     w.emit("attention.q_a_norm", work, (down, weight), (normed,), moves=Moves(touched={down: m * rank}))
+    entry, size, name = normed, q_size, "q_b_proj"
+    if spec.joint_gate:
+        entry = w.activation("attention.q_joined.out", m, 2 * rank)
+        w.emit("attention.q_joined", Copy(m=m, n=2 * rank), (normed, down), (entry,),
+               moves=Moves(touched={down: m * rank}))  # fmt: skip
+        size, name = q_size + spec.gate, "q_gate_proj"
     query = w.linear(
         "attention.q_b",
-        normed,
-        Linear(m, q_size, rank, module=f"{module}.q_b_proj", tp="column", heads=spec.heads, kv_heads=0),
+        entry,
+        Linear(
+            m,
+            size,
+            2 * rank if spec.joint_gate else rank,
+            module=f"{module}.{name}",
+            tp="column",
+            heads=spec.heads,
+            kv_heads=0,
+        ),
     )
     return query, normed, latent
 
@@ -334,73 +354,3 @@ def _emit_attention(
             written={cache: kept * (spec.kv_rank + spec.rope_dim)},
         ),
     )
-
-
-def _write_indexer(
-    w: GraphWriter, step: Step, spec: LatentAttention, indexer: Indexer, hidden: int, source: str,
-    query_latent: str, module: str,
-) -> str:  # fmt: skip
-    """Score every cached token with a few small heads and keep the best; returns the chosen indices."""
-    m, dim, heads = step.tokens, indexer.head_dim, indexer.heads
-    width = spec.q_rank or hidden
-    entry = query_latent if spec.q_rank else source
-    if indexer.norm_input:
-        own = [w.weight(f"attention.indexer.q_norm.{part}", width) for part in ("weight", "bias")]
-        entry, plain = w.activation("attention.indexer.q_norm.out", m, width), entry
-        layer = Norm(m=m, n=width, flops_per_element=NORM_FLOPS["layer"], norm="layer")
-        w.emit("attention.indexer.q_norm", layer, (plain, *own), (entry,))
-    query = w.linear(
-        "attention.indexer.q",
-        entry,
-        Linear(m, heads * dim, width, module=f"{module}.indexer.wq_b", tp="replicated"),
-    )
-    key = w.linear(
-        "attention.indexer.k", source, Linear(m, dim, hidden, module=f"{module}.indexer.wk", tp="replicated")
-    )
-    weights = [
-        w.weight("attention.indexer.k_norm.weight", dim),
-        w.weight("attention.indexer.k_norm.bias", dim),
-    ]
-    normed = w.activation("attention.indexer.k_norm.out", m, dim)
-    work = Norm(m=m, n=dim, flops_per_element=NORM_FLOPS["layer"], norm="layer")
-    w.emit("attention.indexer.k_norm", work, (key, *weights), (normed,))
-    rotated = w.activation("attention.indexer.rotary.out", m, (heads + 1) * dim)
-    turned = Rotary(m=m, n=(heads + 1) * dim, flops_per_element=ROTARY_FLOPS * spec.rope_dim / dim)
-    learned = (w.weight("attention.indexer.scales", indexer.vectors),) if indexer.vectors else ()
-    w.emit("attention.indexer.rotary", turned, (query, normed, *learned), (rotated,))
-    scale = w.linear(
-        "attention.indexer.weights", source, Linear(m, heads, hidden, module="", tp="replicated")
-    )
-    cache = ""
-    if step.keeps_cache:
-        cache = w.cache("attention.indexer.k_cache", step.batch, step.capacity, dim)
-    chosen = w.activation("attention.indexer.topk.out", m, indexer.top_k, "int32")
-
-    def score(writer: GraphWriter, at: Step) -> None:
-        rows, seen = at.tokens, at.context
-        pairs = at.batch * at.pairs()
-        scores = writer.activation("attention.indexer.score.out", rows, seen, "fp32")
-        # A causal mask leaves only some of the rectangle's pairs.
-        work = Product(
-            m=at.new * heads, n=seen, k=dim, batch=at.batch, share=at.pairs() / (at.new * seen),
-            extra_flops=3.0 * pairs * heads,
-        )  # fmt: skip
-        writer.emit(
-            "attention.indexer.score",
-            work,
-            tuple(name for name in (rotated, scale, cache) if name),
-            (scores,),
-            updates=(cache,) if cache else (),
-            moves=Moves(
-                touched={rotated: m * (heads + 1) * dim, cache: at.batch * at.past * dim},
-                written={cache: rows * dim},
-            ),
-        )
-        chooses = TopK(
-            m=rows, n=seen, k=min(indexer.top_k, seen),
-            flops_per_element=SOFTMAX_FLOPS * pairs / (rows * seen),
-        )  # fmt: skip
-        writer.emit("attention.indexer.topk", chooses, (scores,), (chosen,))
-
-    w.write_moving(score, step)
-    return chosen

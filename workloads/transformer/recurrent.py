@@ -117,19 +117,20 @@ def _gated(w: GraphWriter, m: int, spec: RecurrenceShape, out: str, gate: str) -
 
 
 def write_convolution(
-    w: GraphWriter, step: Step, source: str, channels: int, kernel: int, bias: bool, activated: bool = True
-) -> str:
+    w: GraphWriter, step: Step, source: str, channels: int, kernel: int, bias: bool, activated: bool = True,
+    name: str = "attention.conv",
+) -> str:  # fmt: skip
     """A causal convolution of a few taps over each channel; the last inputs are kept for the next step.
 
-    ``source`` may be wider: its first ``channels`` features are read.
+    ``source`` may be wider: ``channels`` of its features are read.
     """
     m = step.tokens
-    out = w.activation("attention.conv.out", m, channels)
-    weights = [w.weight("attention.conv.weight", channels, kernel)]
+    out = w.activation(f"{name}.out", m, channels)
+    weights = [w.weight(f"{name}.weight", channels, kernel)]
     if bias:
-        weights.append(w.weight("attention.conv.bias", channels))
+        weights.append(w.weight(f"{name}.bias", channels))
     kept = max(kernel - 1, 1)
-    state = w.cache("attention.conv_state", step.batch, channels, kept) if step.keeps_cache else ""
+    state = w.cache(f"{name}_state", step.batch, channels, kept) if step.keeps_cache else ""
     flops = ACTIVATION_FLOPS["silu"] * activated + bias
     work = Convolution(
         batch=step.batch, in_channels=channels, out_channels=channels, height=1, width=step.new, kernel_h=1,
@@ -137,7 +138,7 @@ def write_convolution(
         extra_flops=float(flops * m * channels),
     )  # fmt: skip
     w.emit(
-        "attention.conv",
+        name,
         work,
         tuple(name for name in (source, *weights, state) if name),
         (out,),

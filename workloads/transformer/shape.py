@@ -11,6 +11,22 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from workloads.transformer.adapters import LoraAdapter
+from workloads.transformer.mixer_shape import (
+    Attention,
+    BlockChoice,
+    CompressedAttention,
+    DeltaMix,
+    GatedLru,
+    Indexer,
+    LatentAttention,
+    Mixer,
+    Norm,
+    Recurrence,
+    RoutedAttention,
+    SelectiveScan,
+    ShortConvolution,
+    TimeMix,
+)
 
 __all__ = [
     "AlternatingUpdates",
@@ -33,219 +49,13 @@ __all__ = [
     "PatchStem",
     "Projector",
     "Recurrence",
+    "RoutedAttention",
     "SelectiveScan",
     "SharedBlock",
     "ShortConvolution",
     "TimeMix",
     "has_experts",
 ]
-
-
-@dataclass(frozen=True, slots=True)
-class Norm:
-    """A norm over the model width: RMS or layer norm; OLMo's has no weight."""
-
-    kind: str = "rms"
-    weight: bool = True
-    bias: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class BlockChoice:
-    """A small scorer that picks ``blocks`` blocks of ``size`` tokens, to which a query attends (MiniMax-M3)."""
-
-    heads: int
-    head_dim: int
-    size: int
-    blocks: int
-
-
-@dataclass(frozen=True, slots=True)
-class Attention:
-    """Multi-head, grouped-query or multi-query attention.
-
-    ``window`` and ``chunk`` (0: none) bound what a token sees: the last ``window`` tokens, or the tokens of
-    its own chunk. ``q_norm`` and ``k_norm`` are the elements of the weights that norm queries and keys (0:
-    no norm); ``head_norms`` says the norm runs without or with weights anyway. ``gate`` is the width of a
-    gate on the output that comes with the query projection. ``cache_of`` names the layer whose keys and
-    values this layer reads instead of its own. ``shared_kv``: values are the keys, one projection for both.
-    ``out_norm`` says that the attended values are normed before the output projection (BitNet); ``vectors`` are
-    learned numbers beside the products: biases of a gate, weights of a difference of two attentions. ``choice``
-    picks the blocks of tokens that a query attends to.
-    """
-
-    heads: int
-    kv_heads: int
-    head_dim: int
-    v_head_dim: int
-    rotary_dim: int = 0
-    q_bias: bool = False
-    k_bias: bool = False
-    v_bias: bool = False
-    out_bias: bool = False
-    q_norm: int = 0
-    k_norm: int = 0
-    v_norm: bool = False
-    plain_norm: bool = False
-    norm_bias: bool = False
-    window: int = 0
-    chunk: int = 0
-    sinks: bool = False
-    shared_kv: bool = False
-    cache_of: int | None = None
-    gate: int = 0
-    gate_bias: bool = False
-    out_norm: Norm | None = None
-    vectors: int = 0
-    choice: BlockChoice | None = None
-    causal: bool = True
-    """A query sees no keys behind it; False in encoders and where a decoder looks at an encoder's result."""
-    relative: int = 0
-    """Rows of a learned table of biases by distance, one column per head (T5, arXiv:1910.10683, section 2.1)."""
-    relative_shared: bool = False
-    """All layers have one such table."""
-    out: int = 0
-    """Features of the result, where they are not as many as of the input (Zamba); 0: as many."""
-
-
-@dataclass(frozen=True, slots=True)
-class Indexer:
-    """DeepSeek sparse attention: a small scorer that picks the ``top_k`` cached tokens a query attends to.
-
-    ``of``: the layer whose choice this layer takes over; it then has no scorer and no cache of its own (GLM-5.2).
-    ``norm_input``: a layer norm stands before its queries; ``vectors`` are learned numbers beside its products.
-    """
-
-    heads: int
-    head_dim: int
-    top_k: int
-    of: int | None = None
-    norm_input: bool = False
-    vectors: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class LatentAttention:
-    """Multi-head latent attention (DeepSeek-V2, arXiv:2405.04434, section 2.1).
-
-    Keys and values are up-projections of one latent of ``kv_rank`` elements per token, cached together with
-    one rotary key of ``rope_dim`` elements. ``q_rank`` None: queries come straight from the hidden state.
-    ``gate``: width of a gate on the attended values, from the hidden state. ``window`` (0: none) bounds what a token
-    sees. ``rope_norm``: the rotary key is normed. ``sinks``: one learned sink per head. ``vectors``: further learned
-    numbers. ``cache_of`` names the layer whose latents this layer reads instead of its own.
-    """
-
-    heads: int
-    q_rank: int | None
-    kv_rank: int
-    nope_dim: int
-    rope_dim: int
-    v_head_dim: int
-    bias: bool = False
-    indexer: Indexer | None = None
-    gate: int = 0
-    window: int = 0
-    rope_norm: bool = False
-    sinks: bool = False
-    vectors: int = 0
-    cache_of: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Recurrence:
-    """A layer that carries a state: gated delta rule (linear attention) or Mamba-2.
-
-    The state is ``heads`` matrices of ``key_dim`` x ``value_dim``; keys and queries have ``key_heads`` heads.
-    ``conv_channels`` features pass a convolution of ``kernel`` taps; ``gate`` features gate the output;
-    ``controls`` steer decay and step size, with ``vectors`` small weights. ``norm`` elements norm the output.
-    ``rule``: what a token does to the state (:mod:`workloads.operators.linear_attention`); ``chunk``: tokens that a
-    prefill takes at once. ``kernel`` 0: no convolution; ``norm`` 0: no norm. ``decay`` features say how much of each
-    key channel is kept (Kimi Delta Attention, arXiv:2510.26692); with ``decay_rank`` or ``gate_rank`` they, or the
-    gate, come through a narrow product. ``normaliser``: the state keeps a sum of its keys too (mLSTM,
-    arXiv:2405.04517).
-    """
-
-    heads: int
-    key_heads: int
-    key_dim: int
-    value_dim: int
-    kernel: int
-    conv_channels: int
-    gate: int
-    controls: int
-    vectors: int
-    norm: int
-    rule: str
-    chunk: int
-    conv_bias: bool = False
-    projection_bias: bool = False
-    out_bias: bool = False
-    control_bias: bool = False
-    gate_rank: int = 0
-    decay: int = 0
-    decay_rank: int = 0
-    normaliser: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class SelectiveScan:
-    """Mamba (arXiv:2312.00752): ``channels`` states of ``state`` elements, whose steps come through ``rank`` features.
-
-    ``heads``: into so many parts the channels are divided before that product (Zamba). ``norms``: step, input and
-    output vectors are normed (Jamba).
-    """
-
-    channels: int
-    state: int
-    kernel: int
-    rank: int
-    heads: int = 1
-    conv_bias: bool = True
-    projection_bias: bool = False
-    norms: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class GatedLru:
-    """Griffin's recurrent block (arXiv:2402.19427, section 2): a convolution and a gated linear recurrence.
-
-    Both gates are products inside each of ``heads`` blocks.
-    """
-
-    width: int
-    heads: int
-    kernel: int
-
-
-@dataclass(frozen=True, slots=True)
-class ShortConvolution:
-    """LFM2's operator: a convolution of ``kernel`` taps between two gates (arXiv:2511.23404)."""
-
-    kernel: int
-    bias: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class TimeMix:
-    """RWKV-4's time mixing (arXiv:2305.13048, section 3.1) over ``width`` channels."""
-
-    width: int
-
-
-@dataclass(frozen=True, slots=True)
-class DeltaMix:
-    """RWKV-7's time mixing (arXiv:2503.14456): ``heads`` square states; widths of the narrow products.
-
-    ``value_rank`` 0: the first layer, whose values the others mix in.
-    """
-
-    heads: int
-    head_dim: int
-    decay_rank: int
-    rate_rank: int
-    value_rank: int
-    gate_rank: int
-    chunk: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -291,30 +101,14 @@ class Experts:
     """Further weights of the router: AFMoE's bias per expert, Gemma 4's scales. DeepSeek-V3's bias is a buffer."""
     latent: int = 0
     """Width the experts work in, between a projection down and one up (0: the model's own)."""
+    latent_bias: bool = False
     idle: int = 0
     out_norm: Norm | None = None
     """A norm of the sum of experts and shared part (A.X K1)."""
-
-
-@dataclass(frozen=True, slots=True)
-class CompressedAttention:
-    """Attention over a window and over compressed tokens behind it (DeepSeek-V4).
-
-    One key-value head of ``head_dim`` elements, whose keys are its values. ``rate`` tokens become one compressed one
-    (0: the window is all), overlapping their neighbours where an indexer picks the ``top_k`` best. Queries come from
-    a latent of ``q_rank``; the output is projected in ``out_groups`` groups to ``out_rank`` each, then to the model's
-    width.
-    """
-
-    heads: int
-    head_dim: int
-    rotary_dim: int
-    q_rank: int
-    window: int
-    out_groups: int
-    out_rank: int
-    rate: int = 0
-    indexer: Indexer | None = None
+    scored: int = 0
+    """Shared experts that the router scores too (Inkling)."""
+    out_bias: bool = False
+    """One bias on the sum of all experts (JetMoe)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -342,19 +136,6 @@ class AlternatingUpdates:
     rank: int
     inputs: int
     scaled: bool = True
-
-
-Mixer = (
-    Attention
-    | LatentAttention
-    | CompressedAttention
-    | Recurrence
-    | SelectiveScan
-    | GatedLru
-    | ShortConvolution
-    | TimeMix
-    | DeltaMix
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -404,6 +185,8 @@ class Layer:
     """Attention of the decoder to the encoder's result, behind the mixer."""
     cross_norm: Norm | None = None
     cross_out_norm: Norm | None = None
+    taps: int = 0
+    """Taps of a causal convolution over each feature of both blocks' results, added to them (Inkling); 0: none."""
     group: int | None = None
     """Layers of one group share all their weights (ALBERT); None: the layer has its own."""
 
@@ -459,9 +242,7 @@ class Decoder:
     """A whole model. ``positions``: rows of a learned position table (0: none).
 
     ``head_vocab``: rows of the output projection, where they are not those of the embedding (0: they are).
-    ``head_norm``: a square product, with a bias or without, a non-linearity and this norm stand before the logits.
-    ``merges_streams``: a learned product merges the residual streams at the end (else their mean). ``vectors``:
-    learned numbers beside the layers.
+    ``merges_streams``: a learned product merges the residual streams at the end (else their mean).
 
     ``embedding_width``: where the token embedding is narrower than the model and projected (OPT-350m).
     ``per_layer_rows``: vocabulary of the per-layer embeddings, if the layers have them.
@@ -482,10 +263,7 @@ class Decoder:
     embedding_norm: Norm | None = None
     head_bias: bool = False
     head_vocab: int = 0
-    head_norm: Norm | None = None
-    head_norm_bias: bool = False
     merges_streams: bool = False
-    vectors: int = 0
     per_layer_rows: int = 0
     dtype: str = ""
     max_positions: int = 0

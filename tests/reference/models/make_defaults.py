@@ -1,9 +1,11 @@
 """Writes ``workloads/transformer/families/defaults.json``: what each family's configuration class in
 huggingface/transformers (Apache-2.0) declares, so that a file which leaves a key out is read as its maker meant it.
 
-Needs ``transformers``; run as ``python make_defaults.py OUT.json``. Whole numbers, flags and words keep their value; a
-key whose default is something else (a list, a mapping, a float, nothing) is there by name, with null. ``sections`` are
-the nested language models by key, with their ``model_type``.
+Needs ``transformers``; run as ``python make_defaults.py OUT.json < KNOWN``, the families that are read, one name a line
+(``workloads.transformer.config.known_families``): they are written, and the multimodal families around them.
+
+Whole numbers, flags and words keep their value; a key whose default is something else (a list, a mapping, a float,
+nothing) is there by name, with null. ``sections`` are the nested language models by key, with their ``model_type``.
 """
 
 from __future__ import annotations
@@ -45,7 +47,7 @@ def sections(config_class: type) -> dict[str, str]:
     return {name: config.model_type for name, config in inner.items() if config is not None}
 
 
-def main(out: Path) -> None:
+def main(out: Path, known: set[str]) -> None:
     transformers.logging.set_verbosity_error()
     families = {}
     for model_type, config_class in sorted(transformers.CONFIG_MAPPING.items()):
@@ -53,12 +55,11 @@ def main(out: Path) -> None:
         if not {"vocab_size", "text_config", "tie_word_embeddings"} & entry.keys():
             continue
         nested = sections(config_class)
-        tower = model_type.endswith(("_vision", "_audio", "_encoder", "_vision_model", "_audio_encoder"))
-        if nested or not tower:
+        if known & {model_type, *nested.values()}:
             families[model_type] = entry | ({"sections": nested} if nested else {})
     lines = ",\n".join(f" {json.dumps(name)}: {json.dumps(families[name])}" for name in sorted(families))
     out.write_text("{\n" + lines + "\n}\n")
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), set(sys.stdin.read().split()))

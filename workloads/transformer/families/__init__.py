@@ -12,9 +12,11 @@ from workloads.transformer.families.extended import READERS as EXTENDED
 from workloads.transformer.families.gpt import READERS as GPT_LIKE
 from workloads.transformer.families.hybrid import READERS as HYBRID
 from workloads.transformer.families.images import READERS as IMAGES
+from workloads.transformer.families.inkling import READERS as INKLING
 from workloads.transformer.families.latent import READERS as LATENT
 from workloads.transformer.families.linear_attention import READERS as LINEAR
 from workloads.transformer.families.llama import read_llama_like
+from workloads.transformer.families.looped import READERS as LOOPED
 from workloads.transformer.families.modern import READERS as MODERN
 from workloads.transformer.families.state_space import READERS as STATE_SPACE
 from workloads.transformer.families.traits import FAMILIES as LLAMA_LIKE
@@ -31,7 +33,9 @@ READERS: dict[str, Reader] = {
     **CLASSIC,
     **COMPRESSED,
     **EXTENDED,
+    **INKLING,
     **LATENT,
+    **LOOPED,
     **MODERN,
     **HYBRID,
     **STATE_SPACE,

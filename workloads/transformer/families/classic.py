@@ -21,7 +21,7 @@ from workloads.transformer.families.common import (
     window,
 )
 from workloads.transformer.fields import Fields
-from workloads.transformer.shape import Attention, Decoder, FeedForward, Layer, Norm
+from workloads.transformer.shape import Attention, Decoder, FeedForward, HeadTransform, Layer, Norm
 
 __all__ = ["READERS"]
 
@@ -71,7 +71,7 @@ def read_kosmos2(f: Fields, model_type: str) -> Decoder:
     layer = Layer(attention, mlp, mixer_norm=LAYER_NORM, mlp_norm=LAYER_NORM)
     return Decoder(
         model_type, sizes.hidden, sizes.vocab, (layer,) * sizes.layers, LAYER_NORM, tied(f, True),
-        vectors=0 if inner else 2 * sizes.hidden,
+        spare=0 if inner else 2 * sizes.hidden,
     )  # fmt: skip
 
 
@@ -133,7 +133,7 @@ def read_cpmant(f: Fields, model_type: str) -> Decoder:
     f.flag("tie_word_embeddings", default=True)
     return Decoder(
         model_type, sizes.hidden, sizes.vocab + prompts, (layer,) * sizes.layers, RMS, False,
-        head_vocab=sizes.vocab, vectors=segments * sizes.hidden + (segments**2 + buckets) * heads.heads,
+        head_vocab=sizes.vocab, spare=segments * sizes.hidden + (segments**2 + buckets) * heads.heads,
     )  # fmt: skip
 
 
@@ -166,8 +166,8 @@ def read_modernbert_decoder(f: Fields, model_type: str) -> Decoder:
     )  # fmt: skip
     return Decoder(
         model_type, sizes.hidden, sizes.vocab, layers, norm, tied(f, True), embedding_norm=norm,
-        head_bias=f.flag("decoder_bias", default=True), head_norm=norm,
-        head_norm_bias=f.flag("classifier_bias", default=False),
+        head_bias=f.flag("decoder_bias", default=True),
+        transform=HeadTransform(sizes.hidden, norm=norm, bias=f.flag("classifier_bias", default=False)),
     )  # fmt: skip
 
 

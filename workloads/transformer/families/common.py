@@ -166,7 +166,7 @@ def layer_kinds(
 
 
 def grouped_attention(
-    heads: Heads, rotary: int, **kwargs: bool | int | Norm | BlockChoice | None
+    heads: Heads, rotary: int, **kwargs: bool | int | tuple[int, int] | Norm | BlockChoice | None
 ) -> Attention:
     """Attention whose values are as wide as its keys."""
     return Attention(heads.heads, heads.kv_heads, heads.head_dim, heads.head_dim, rotary, **kwargs)  # type: ignore[arg-type]

@@ -78,8 +78,9 @@ MIXTURES: Final[dict[str, Mixture]] = {
     "mellum": replace(_QWEN3, steps=False, types=True),
     "deepseek": _DEEPSEEK,
     "deepseek_types": replace(_DEEPSEEK, types=True),
+    "deepseek_types_1": replace(_DEEPSEEK, types=True, first=1),
+    "deepseek_types_3": replace(_DEEPSEEK, types=True, first=3),
     "deepseek_all": replace(_DEEPSEEK, first=0),
-    "glm4_moe_lite": replace(_DEEPSEEK, types=True, first=1),
     "dots3_note": replace(_DEEPSEEK, types=True, first=1, shared_width="shared_experts_intermediate_size"),
     "axk": replace(_DEEPSEEK, types=True, first=1, out_norm=True),
     "minimax_m2": Mixture(("num_local_experts",), width=(), defaults=(256, 8, 0)),
@@ -98,6 +99,7 @@ MIXTURES: Final[dict[str, Mixture]] = {
         groups=True,
     ),
     "flint": Mixture(("num_experts",), shared_width="shared_expert_intermediate_size", steps=True, dense=(0, 1)),
+    "lara_mini": Mixture(("num_experts",), shared_width="shared_expert_intermediate_size"),
     "laguna": Mixture(
         ("num_experts",), shared_width="shared_expert_intermediate_size", types=True, first=1, bias=True
     ),

@@ -7,6 +7,7 @@ Source: the configuration and modelling files of huggingface/transformers (Apach
 from __future__ import annotations
 
 from workloads.transformer.families.common import (
+    MAX_HEADS,
     MAX_WIDTH,
     RMS,
     activation,
@@ -19,7 +20,7 @@ from workloads.transformer.families.common import (
 )
 from workloads.transformer.families.experts import count_and_active
 from workloads.transformer.fields import REQUIRED, Fields
-from workloads.transformer.shape import Decoder, Experts, FeedForward, Layer, Norm
+from workloads.transformer.shape import Decoder, Experts, FeedForward, Layer, Norm, RoutedAttention
 
 __all__ = ["READERS"]
 
@@ -104,7 +105,7 @@ def read_mllama(f: Fields, model_type: str) -> Decoder:
     idle = (2 * wide + 2 * narrow + 3 * size + 2) * sizes.hidden + 2 * heads.head_dim + 2
     return Decoder(
         model_type, sizes.hidden, sizes.vocab + 8, (layer,) * (sizes.layers - len(cross)), RMS, tied(f, False),
-        head_vocab=sizes.vocab, vectors=len(cross) * idle, omitted=(CROSS,) if cross else (),
+        head_vocab=sizes.vocab, spare=len(cross) * idle, omitted=(CROSS,) if cross else (),
     )  # fmt: skip
 
 
@@ -129,8 +130,27 @@ def read_idefics(f: Fields, model_type: str) -> Decoder:
     own = tied(f, False)
     return Decoder(
         model_type, sizes.hidden, sizes.vocab + rows, (layer,) * sizes.layers, RMS, own,
-        vectors=sizes.layers // every * idle, omitted=(CROSS,),
+        spare=sizes.layers // every * idle, omitted=(CROSS,),
     )  # fmt: skip
+
+
+def read_jetmoe(f: Fields, model_type: str) -> Decoder:
+    """JetMoe: experts in the attention as in the feed-forward part, as many of each."""
+    sizes = read_sizes(f)
+    count, active = count_and_active(f, ("num_local_experts",), ("num_experts_per_tok",), (8, 2))
+    heads = f.integer("num_key_value_heads", default=16, most=MAX_HEADS)
+    dim = f.integer("kv_channels", "head_dim", default=128, most=MAX_WIDTH)
+    if f.has("num_attention_heads") and f.integer("num_attention_heads", most=2**24) != heads * active:
+        f.problem(
+            "num_attention_heads", f"expected {heads * active}: num_key_value_heads times num_experts_per_tok"
+        )
+    act = activation(f, "activation_function")
+    width = f.integer("intermediate_size", most=MAX_WIDTH)
+    experts = Experts(count, active, width, activation=act, out_bias=True)
+    layer = Layer(RoutedAttention(count, active, heads, dim), None, experts, mixer_norm=RMS, mlp_norm=RMS)
+    return Decoder(
+        model_type, sizes.hidden, sizes.vocab, (layer,) * sizes.layers, RMS, tied(f, True), dtype="bf16"
+    )
 
 
 ADAPTIVE_RANK = 32
@@ -146,11 +166,12 @@ def read_voxtral_realtime(f: Fields, model_type: str) -> Decoder:
     layer = Layer(attention, mlp, mixer_norm=RMS, mlp_norm=RMS)
     return Decoder(
         model_type, sizes.hidden, sizes.vocab, (layer,) * sizes.layers, RMS, tied(f, True),
-        vectors=sizes.layers * 2 * ADAPTIVE_RANK * sizes.hidden,
+        spare=sizes.layers * 2 * ADAPTIVE_RANK * sizes.hidden,
     )  # fmt: skip
 
 
 READERS = {
+    "jetmoe": read_jetmoe,
     "voxtral_realtime_text": read_voxtral_realtime,
     "doge": read_doge,
     "muse_spark_text": read_muse_spark,

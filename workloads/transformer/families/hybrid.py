@@ -5,6 +5,7 @@ Source: the configuration and modelling files of huggingface/transformers (Apach
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Final
 
 from workloads.transformer.families.common import (
@@ -20,10 +21,11 @@ from workloads.transformer.families.common import (
     read_sizes,
     rotary_dim,
     tied,
+    window,
 )
 from workloads.transformer.families.experts import EXPERT_READERS, count_and_active
 from workloads.transformer.fields import REQUIRED, Fields
-from workloads.transformer.shape import Decoder, Experts, FeedForward, Layer, Recurrence
+from workloads.transformer.shape import Decoder, Experts, FeedForward, Layer, Mixer, Recurrence
 
 __all__ = ["READERS"]
 
@@ -45,20 +47,7 @@ def read_qwen3_next(f: Fields, model_type: str) -> Decoder:
         q_norm=heads.head_dim, k_norm=heads.head_dim, gate=heads.heads * heads.head_dim,
         gate_bias=bias,
     )  # fmt: skip
-    key_heads = f.integer("linear_num_key_heads", default=16, most=MAX_HEADS)
-    value_heads = f.integer("linear_num_value_heads", default=32, most=MAX_HEADS)
-    key_dim = f.integer("linear_key_head_dim", default=128, most=MAX_WIDTH)
-    value_dim = f.integer("linear_value_head_dim", default=128, most=MAX_WIDTH)
-    if value_heads % key_heads:
-        f.problem(
-            "linear_num_value_heads", f"found {value_heads}; expected a multiple of {key_heads} key heads"
-        )
-    delta = Recurrence(
-        heads=value_heads, key_heads=key_heads, key_dim=key_dim, value_dim=value_dim,
-        kernel=f.integer("linear_conv_kernel_dim", default=4, most=64),
-        conv_channels=2 * key_heads * key_dim + value_heads * value_dim, gate=value_heads * value_dim,
-        controls=2 * value_heads, vectors=2 * value_heads, norm=value_dim, rule="delta", chunk=DELTA_CHUNK,
-    )  # fmt: skip
+    delta = _gated_delta(f)
     interval = f.integer("full_attention_interval", default=4)
     default = [
         "full_attention" if (index + 1) % interval == 0 else "linear_attention"
@@ -83,6 +72,57 @@ def read_qwen3_next(f: Fields, model_type: str) -> Decoder:
     return Decoder(model_type, sizes.hidden, sizes.vocab, layers, RMS, tied(f, False), dtype="bf16")
 
 
+def _gated_delta(f: Fields) -> Recurrence:
+    """The gated delta rule under the keys of Qwen3-Next."""
+    key_heads = f.integer("linear_num_key_heads", default=16, most=MAX_HEADS)
+    value_heads = f.integer("linear_num_value_heads", default=32, most=MAX_HEADS)
+    key_dim = f.integer("linear_key_head_dim", default=128, most=MAX_WIDTH)
+    value_dim = f.integer("linear_value_head_dim", default=128, most=MAX_WIDTH)
+    if value_heads % key_heads:
+        f.problem(
+            "linear_num_value_heads", f"found {value_heads}; expected a multiple of {key_heads} key heads"
+        )
+    return Recurrence(
+        heads=value_heads, key_heads=key_heads, key_dim=key_dim, value_dim=value_dim,
+        kernel=f.integer("linear_conv_kernel_dim", default=4, most=64),
+        conv_channels=2 * key_heads * key_dim + value_heads * value_dim, gate=value_heads * value_dim,
+        controls=2 * value_heads, vectors=2 * value_heads, norm=value_dim, rule="delta", chunk=DELTA_CHUNK,
+    )  # fmt: skip
+
+
+def read_lara_mini(f: Fields, model_type: str) -> Decoder:
+    """Lara Mini: gated delta rule, local attention with rotary embedding and global attention without, by turns."""
+    sizes = read_sizes(f)
+    heads = read_heads(f, sizes.hidden, default_head_dim=128)
+    bias = f.flag("attention_bias", default=False)
+    local = grouped_attention(
+        heads, rotary_dim(f, heads.head_dim), q_bias=bias, k_bias=bias, v_bias=bias, out_bias=bias,
+        q_norm=heads.head_dim, k_norm=heads.head_dim, window=window(f, 512),
+    )  # fmt: skip
+    mixers: dict[str, Mixer] = {
+        "linear_attention": _gated_delta(f),
+        "sliding_attention": local,
+        "full_attention": replace(local, rotary_dim=0, window=0),
+    }
+    pattern = [
+        "linear_attention",
+        "sliding_attention",
+        "linear_attention",
+        "full_attention",
+        "sliding_attention",
+    ]
+    default = [pattern[index % len(pattern)] for index in range(sizes.layers)]
+    mlp = FeedForward(
+        f.integer("moe_intermediate_size", default=512, most=MAX_WIDTH), activation=activation(f)
+    )
+    experts = EXPERT_READERS["lara_mini"](f, sizes.layers, mlp)
+    layers = tuple(
+        Layer(mixers[kind], None, experts[index], mixer_norm=RMS, mlp_norm=RMS)
+        for index, kind in enumerate(layer_kinds(f, sizes.layers, default, tuple(mixers)))
+    )
+    return Decoder(model_type, sizes.hidden, sizes.vocab, layers, RMS, tied(f, True), dtype="bf16")
+
+
 _BLOCK_LETTERS: Final = {"M": "mamba", "*": "attention", "-": "mlp", "E": "moe"}
 _BLOCK_NAMES: Final = {
     "mamba": "mamba", "linear_attention": "mamba", "attention": "attention", "full_attention": "attention",
@@ -96,8 +136,10 @@ def read_nemotron_h(f: Fields, model_type: str) -> Decoder:
     vocab = f.integer("vocab_size")
     kinds = _nemotron_kinds(f)
     heads = read_heads(f, hidden, default_head_dim=128)
-    bias = f.flag("attention_bias", default=False)
-    attention = grouped_attention(heads, 0, q_bias=bias, k_bias=bias, v_bias=bias, out_bias=bias)
+    # The class declares biases of attention and ties, but has neither.
+    f.flag("attention_bias", default=False)
+    f.flag("tie_word_embeddings", default=False)
+    attention = grouped_attention(heads, 0)
     mamba_heads = f.integer("mamba_num_heads", default=128, most=MAX_HEADS)
     head_dim = f.integer("mamba_head_dim", default=64, most=MAX_WIDTH)
     state = f.integer("ssm_state_size", default=128, most=MAX_WIDTH)
@@ -125,7 +167,7 @@ def read_nemotron_h(f: Fields, model_type: str) -> Decoder:
         "moe": Layer(None, None, experts, mlp_norm=RMS),
     }
     layers = tuple(parts[kind] for kind in kinds)
-    return Decoder(model_type, hidden, vocab, layers, RMS, tied(f, False), dtype="bf16")
+    return Decoder(model_type, hidden, vocab, layers, RMS, False, dtype="bf16")
 
 
 def _nemotron_kinds(f: Fields) -> list[str]:
@@ -153,8 +195,8 @@ def _nemotron_experts(f: Fields, act: str, bias: bool) -> Experts:
     wide = f.integer("moe_shared_expert_intermediate_size", default=7688, most=MAX_WIDTH)
     shared = FeedForward(wide, False, act, bias, bias)
     return Experts(
-        count, active, f.integer("moe_intermediate_size", default=7688, most=MAX_WIDTH), False, act, bias,
-        bias, shared=shared if f.integer("n_shared_experts", default=1, least=0) else None,
+        count, active, f.integer("moe_intermediate_size", default=7688, most=MAX_WIDTH), False, act,
+        latent_bias=bias, shared=shared if f.integer("n_shared_experts", default=1, least=0) else None,
         groups=f.integer("n_group", default=1), top_groups=f.integer("topk_group", default=1),
         latent=f.integer("moe_latent_size", default=0, least=0, most=MAX_WIDTH),
     )  # fmt: skip
@@ -253,6 +295,7 @@ def read_nemotron_nas(f: Fields, model_type: str) -> Decoder:
 
 
 READERS = {
+    "lara_mini": read_lara_mini,
     "qwen3_next": read_qwen3_next,
     "qwen3_5_text": read_qwen3_next,
     "qwen3_5_moe_text": read_qwen3_next,

@@ -20,6 +20,7 @@ from workloads.transformer.families.common import (
     window,
 )
 from workloads.transformer.families.experts import EXPERT_READERS
+from workloads.transformer.families.linear_attention import delta_channels
 from workloads.transformer.fields import Fields
 from workloads.transformer.shape import (
     Decoder,
@@ -29,6 +30,8 @@ from workloads.transformer.shape import (
     Indexer,
     LatentAttention,
     Layer,
+    Mixer,
+    Norm,
 )
 
 __all__ = ["READERS", "read_indexers"]
@@ -45,6 +48,8 @@ class Traits:
     learned scales of Mistral Large 4, and layers without rotary embedding. ``hyper``: the residual streams are several
     (``hc_mult``). ``index_every``: every so many layers have an indexer of their own where the file does not say.
     ``local_but``: all layers but the first two and every so many have a window where the file does not say.
+    ``joint_gate``: the gate comes with the queries. ``gated_norms``: the norms before attention and before experts have
+    a gate through ``gated_norm_rank`` features.
     """
 
     experts: str = "deepseek"
@@ -58,6 +63,8 @@ class Traits:
     mlp_bias: bool = False
     index_every: int = 1
     local_but: int = 0
+    joint_gate: bool = False
+    gated_norms: bool = False
 
 
 FAMILIES: Final[dict[str, Traits]] = {
@@ -67,17 +74,18 @@ FAMILIES: Final[dict[str, Traits]] = {
     "mistral4": Traits(),
     "deepseek_v32": Traits(experts="deepseek_types", indexer=True),
     "glm_moe_dsa": Traits(experts="deepseek_types", indexer=True),
-    "glm4_moe_lite": Traits(experts="glm4_moe_lite"),
+    "glm4_moe_lite": Traits(experts="deepseek_types_1"),
     "axk1": Traits(experts="axk"),
+    "axk2": Traits(experts="deepseek_types_1", indexer=True, gate="full", joint_gate=True, gated_norms=True),
     "youtu": Traits(experts="", tied=True),
     "minicpm3": Traits(experts="", tied=True, mlp_bias=True),
     "dots3_note_text": Traits(experts="dots3_note", indexer=True, gate="heads", rope_norm=True, local_but=4),
     "mistral_large4_text": Traits(experts="deepseek_types", indexer=True, scales=True),
     "hy_v4": Traits(
-        experts="glm4_moe_lite", indexer=True, gate="full", sinks=True, hyper=True, index_every=4
+        experts="deepseek_types_1", indexer=True, gate="full", sinks=True, hyper=True, index_every=4
     ),
     "hy_v4_vl_text": Traits(
-        experts="glm4_moe_lite", indexer=True, gate="full", sinks=True, hyper=True, index_every=4
+        experts="deepseek_types_1", indexer=True, gate="full", sinks=True, hyper=True, index_every=4
     ),
 }
 
@@ -109,6 +117,9 @@ def read_latent(f: Fields, model_type: str) -> Decoder:
     if traits.hyper:
         streams = f.integer("hc_mult", default=4, most=64)
         hyper = HyperConnection(streams, 2 * streams, 2)
+    norm = RMS
+    if traits.gated_norms:
+        norm = Norm("rms", gate_rank=f.integer("gated_norm_rank", default=16, most=MAX_WIDTH))
     layers = tuple(
         Layer(
             _of_layer(
@@ -116,15 +127,15 @@ def read_latent(f: Fields, model_type: str) -> Decoder:
             ),
             None if index in experts else mlp,
             experts.get(index),
-            mixer_norm=RMS,
-            mlp_norm=RMS,
+            mixer_norm=norm,
+            mlp_norm=norm if index in experts else RMS,
             hyper=hyper,
         )
         for index, kind in enumerate(kinds)
     )
     return Decoder(
         model_type, sizes.hidden, sizes.vocab, layers, RMS, tied(f, traits.tied), merges_streams=traits.hyper,
-        vectors=attention.rope_dim // 2 if traits.scales else 0,
+        spare=attention.rope_dim // 2 if traits.scales else 0,
     )  # fmt: skip
 
 
@@ -136,13 +147,14 @@ def _attention(f: Fields, traits: Traits, hidden: int) -> LatentAttention:
         f.integer("q_lora_rank", most=MAX_WIDTH) if f.has("q_lora_rank") else None,
         f.integer("kv_lora_rank", most=MAX_WIDTH),
         f.integer("qk_nope_head_dim", most=MAX_WIDTH),
-        f.integer("qk_rope_head_dim", most=MAX_WIDTH),
+        f.integer("qk_rope_head_dim", least=0, most=MAX_WIDTH),
         values,
         f.flag("attention_bias", default=False),
         gate={"": 0, "heads": heads, "full": heads * values}[traits.gate],
         rope_norm=traits.rope_norm,
         sinks=traits.sinks,
         vectors=2 * heads if traits.scales else 0,
+        joint_gate=traits.joint_gate,
     )
 
 
@@ -249,5 +261,49 @@ def read_longcat(f: Fields, model_type: str) -> Decoder:
     return Decoder(model_type, sizes.hidden, sizes.vocab, pair * sizes.layers, RMS, tied(f, False))
 
 
-READERS = {**dict.fromkeys(FAMILIES, read_latent), "longcat_flash": read_longcat}
+def read_glm5_next(f: Fields, model_type: str) -> Decoder:
+    """GLM-5-Next: delta attention in three layers of four, latent attention with an indexer of pools in the fourth.
+
+    The residual streams are several and are averaged at the end.
+    """
+    sizes = read_sizes(f)
+    default = ["linear_attention" if i % 4 != 3 else "indexed_attention" for i in range(sizes.layers)]
+    renamed = f.words("layer_types", sizes.layers)
+    if renamed:
+        renamed = ["indexed_attention" if kind == "full_attention" else kind for kind in renamed]
+        f = replace(f, values={**f.values, "layer_types": renamed})
+    kinds = layer_kinds(f, sizes.layers, default, ("linear_attention", "indexed_attention"))
+    inner = f.section("linear_attn_config")
+    g, prefix = (f, "linear_") if inner is None else (inner, "")
+    delta = delta_channels(
+        g.integer(f"{prefix}num_heads", default=64, most=MAX_HEADS),
+        g.integer(f"{prefix}head_dim", default=128, most=MAX_WIDTH),
+        g.integer("linear_conv_kernel_dim", "short_conv_kernel_size", default=4, most=64),
+        narrow=True,
+    )
+    pool = f.integer("index_kpool", default=16, most=2**16)
+    if (f.integer("index_topk", default=2048)) % pool:
+        f.problem("index_topk", f"found {f.value('index_topk')}; expected a multiple of index_kpool ({pool})")
+    indexers = [item and replace(item, pool=pool) for item in read_indexers(f, sizes.layers, True)]
+    attention = _attention(f, Traits(), sizes.hidden)
+    mlp = FeedForward(f.integer("intermediate_size", most=MAX_WIDTH), activation=activation(f))
+    experts = EXPERT_READERS["deepseek_types_3"](f, sizes.layers, mlp)
+    streams = f.integer("hc_mult", default=4, most=64)
+    hyper = HyperConnection(streams, (2 + streams) * streams, 3)
+    mixers: list[Mixer] = [
+        delta if kind == "linear_attention" else replace(attention, indexer=indexers[index])
+        for index, kind in enumerate(kinds)
+    ]
+    layers = tuple(
+        Layer(mixer, None if index in experts else mlp, experts.get(index), mixer_norm=RMS, mlp_norm=RMS, hyper=hyper)
+        for index, mixer in enumerate(mixers)
+    )  # fmt: skip
+    return Decoder(model_type, sizes.hidden, sizes.vocab, layers, RMS, tied(f, False), dtype="bf16")
+
+
+READERS = {
+    "glm5_next_text": read_glm5_next,
+    **dict.fromkeys(FAMILIES, read_latent),
+    "longcat_flash": read_longcat,
+}
 """Readers by ``model_type``."""

@@ -41,7 +41,7 @@ from workloads.transformer.shape import (
     TimeMix,
 )
 
-__all__ = ["READERS"]
+__all__ = ["READERS", "delta_channels"]
 
 KINDS: Final = ("full_attention", "linear_attention")
 CONVOLUTION_KINDS: Final = ("full_attention", "sliding_attention", "conv", "short_conv")
@@ -331,7 +331,7 @@ def _latent(f: Fields, gate: int) -> LatentAttention:
     )
 
 
-def _delta_channels(heads: int, dim: int, kernel: int, narrow: bool) -> Recurrence:
+def delta_channels(heads: int, dim: int, kernel: int, narrow: bool) -> Recurrence:
     """Kimi Delta Attention: a decay for every key channel; decay and gate through ``dim`` features if narrow."""
     inner = heads * dim
     return Recurrence(
@@ -372,7 +372,7 @@ def read_kimi_linear(f: Fields, model_type: str) -> Decoder:
     g = inner if inner is not None else f
     prefix = "" if inner is not None else "linear_"
     kernel = "short_conv_kernel_size" if inner is not None else "linear_conv_kernel_dim"
-    delta = _delta_channels(
+    delta = delta_channels(
         g.integer(f"{prefix}num_heads", default=32, most=MAX_HEADS),
         g.integer(f"{prefix}head_dim", default=128, most=MAX_WIDTH), g.integer(kernel, default=4, most=64), True,
     )  # fmt: skip
@@ -390,7 +390,7 @@ def read_bailing_hybrid(f: Fields, model_type: str) -> Decoder:
     """Ling hybrid: as Kimi Linear, with full-width decay and gate, and a gate per head on latent attention."""
     heads = f.integer("num_attention_heads", default=32, most=MAX_HEADS)
     latent = _latent(f, heads)
-    delta = _delta_channels(
+    delta = delta_channels(
         f.integer("linear_num_heads", default=heads, most=MAX_HEADS),
         f.integer("linear_head_dim", "head_dim", default=128, most=MAX_WIDTH),
         f.integer("linear_conv_kernel_dim", "short_conv_kernel_size", default=4, most=64),
