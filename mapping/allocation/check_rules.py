@@ -75,18 +75,17 @@ def overlaps_under_rules(
     """Pairs that use a byte at one time and may not."""
     n = len(problem)
     places = [places_of(problem, i, int(offsets[i]), moves) for i in range(n)]
-    kin = _kin(problem)
+    kin = _Kin(problem)
     order = sorted((i for i in range(n) if places[i]), key=lambda i: places[i][0][0])
     found: list[Violation] = []
     alive: list[int] = []
     for i in order:
         alive = [k for k in alive if places[k][-1][1] > places[i][0][0]]
         for k in alive:
-            if k in kin.get(i, ()) or i in kin.get(k, ()):
-                continue
             for a in places[i]:
                 for b in places[k]:
-                    if max(a[0], b[0]) < min(a[1], b[1]) and max(a[2], b[2]) < min(a[3], b[3]):
+                    met = max(a[0], b[0]) < min(a[1], b[1]) and max(a[2], b[2]) < min(a[3], b[3])
+                    if met and not kin.share(i, k):
                         told = f"buffers {problem.ids[k]!r} and {problem.ids[i]!r} share bytes"
                         found.append(Violation("overlap", (k, i), f"{told} at time {max(a[0], b[0])}"))
                         break
@@ -99,25 +98,38 @@ def overlaps_under_rules(
     return found
 
 
-def _kin(problem: AllocationProblem) -> dict[int, set[int]]:
-    """For each buffer those with which it may share bytes: named pairs, aliases, and what it lies inside of."""
-    rules = problem.rules
-    kin: dict[int, set[int]] = {}
-    for a, b in rules.shared:
-        kin.setdefault(a, set()).add(b)
-    same: dict[int, set[int]] = {}
-    for group in rules.alias:
-        merged = set(group).union(*(same.get(i, set()) for i in group))
-        for i in merged:
-            same[i] = merged
-    into: dict[int, int] = dict(rules.inside)
-    for i in {*same, *into}:
-        reached, waiting = {i}, [i]
-        while waiting:
-            k = waiting.pop()
-            for other in (*same.get(k, ()), *((into[k],) if k in into else ())):
+class _Kin:
+    """Which buffers may share bytes: named pairs, aliases, and an output with all that it lies inside of."""
+
+    def __init__(self, problem: AllocationProblem) -> None:
+        rules = problem.rules
+        self._named = {frozenset(pair) for pair in rules.shared}
+        group = list(range(len(problem)))
+        members = {i: [i] for i in group}
+        for listed in rules.alias:
+            for i in listed:
+                small, large = sorted((group[i], group[listed[0]]), key=lambda g: len(members[g]))
+                if small != large:
+                    for k in members[small]:
+                        group[k] = large
+                    members[large] += members.pop(small)
+        self._group = group
+        self._into: dict[int, set[int]] = {}
+        for out, into in rules.inside:
+            self._into.setdefault(group[out], set()).add(group[into])
+
+    def share(self, i: int, k: int) -> bool:
+        one, two = self._group[i], self._group[k]
+        return one == two or frozenset((i, k)) in self._named or self._lies(one, two) or self._lies(two, one)
+
+    def _lies(self, one: int, two: int) -> bool:
+        """Whether a group lies inside another one, step by step."""
+        reached, waiting = {one}, [one]
+        for at in waiting:
+            for other in self._into.get(at, ()):
+                if other == two:
+                    return True
                 if other not in reached:
                     reached.add(other)
                     waiting.append(other)
-        kin.setdefault(i, set()).update(reached - {i})
-    return kin
+        return False

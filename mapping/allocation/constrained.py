@@ -12,6 +12,7 @@ import itertools
 import math
 from collections.abc import Mapping
 from dataclasses import replace
+from heapq import heappop, heappush
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -23,8 +24,10 @@ from mapping.allocation.instance import MOST_WINDOWED
 from mapping.allocation.problem import AllocationProblem, Gap
 from mapping.allocation.result import AllocationResult, Status
 from mapping.allocation.rules import NO_RULES
+from mapping.allocation.stacked import stacked
 from mapping.allocation.storage_model import StorageModel, groups_of, model_of, pins_that_clash
 from mapping.allocation.storage_search import Found, insist, plan_of, search
+from mapping.deadline import OutOfTimeError
 
 if TYPE_CHECKING:
     from mapping.allocation.solving import Engine
@@ -91,21 +94,40 @@ def solve_with_rules(
     if clash is not None:
         return AllocationResult("infeasible", None, 0, None, "pins", 0, budget.elapsed, seed, capacity, clash)
     with budget.running():
-        if _is_plain(problem, root) and engine != "mip":
-            return _reduced(problem, root, capacity, engine, budget, seed)
-        if problem.rules.moves and (capacity is not None or move_cost > 0 or engine == "mip"):
-            return _moving(problem, root, capacity, engine, budget, seed, move_cost)
-        model = model_of(problem, root)
-        best = search(model, capacity, "greedy" if engine == "mip" else engine, budget)
-        if engine == "mip" and best.offsets is None:
-            best = search(model, None, "search", budget, share=_SHARE)
-        if engine == "mip":
-            best = refined(model, best, capacity, 0.0, budget, seed)
-        return plan_of(problem, model, best, capacity, budget, seed)
+        try:
+            return _searched(problem, root, capacity, engine, budget, seed, move_cost)
+        except OutOfTimeError:
+            model, best = stacked(problem, root)
+            priced = problem.rules.moves and (capacity is not None or move_cost > 0)
+            best = replace(best, cost_bound=0.0 if priced else None)
+            return plan_of(problem, model, best, capacity, budget, seed, move_cost)
     # A second Ctrl-C ended the block.
     return AllocationResult(
         "unknown", None, 0, None, "none", budget.nodes, budget.elapsed, seed, capacity, None, True
     )
+
+
+def _searched(
+    problem: AllocationProblem,
+    root: list[int],
+    capacity: int | None,
+    engine: Engine,
+    budget: Budget,
+    seed: int,
+    move_cost: float,
+) -> AllocationResult:
+    """The plan, as each kind of rules finds it. Raises ``OutOfTimeError`` where time ends before there is a model."""
+    if _is_plain(problem, root) and engine != "mip":
+        return _reduced(problem, root, capacity, engine, budget, seed)
+    if problem.rules.moves and (capacity is not None or move_cost > 0 or engine == "mip"):
+        return _moving(problem, root, capacity, engine, budget, seed, move_cost)
+    model = model_of(problem, root, stop=budget.stop)
+    best = search(model, capacity, "greedy" if engine == "mip" else engine, budget)
+    if engine == "mip" and best.offsets is None:
+        best = search(model, None, "search", budget, share=_SHARE)
+    if engine == "mip":
+        best = refined(model, best, capacity, 0.0, budget, seed)
+    return plan_of(problem, model, best, capacity, budget, seed)
 
 
 def _is_plain(problem: AllocationProblem, root: list[int]) -> bool:
@@ -127,7 +149,7 @@ def _reduced(
 
     plain, members = plain_storages(problem, root)
     if plain.gaps and len(plain) > MOST_WINDOWED:
-        model = model_of(problem, root)
+        model = model_of(problem, root, stop=budget.stop)
         return plan_of(problem, model, search(model, capacity, engine, budget), capacity, budget, seed)
     limits = {"time_limit_s": budget.seconds_left(), "max_nodes": budget.max_nodes}
     found = solve(plain, capacity, engine=engine, seed=seed, **limits)  # type: ignore[arg-type]
@@ -198,13 +220,23 @@ def _storage(
     )
     low, high = times[0], times[-1]
     gaps: list[Gap] = []
+    coming = sorted((span for _, span in spans), key=lambda span: -span.lower)
+    # Heaps of what is in use: the lowest and the highest byte stand first, each with its end.
+    lowest: list[tuple[int, int]] = []
+    highest: list[tuple[int, int]] = []
     for begin, stop in itertools.pairwise(times):
-        used = [span for _, span in spans if span.lower < stop and begin < span.upper]
+        while coming and coming[-1].lower <= begin:
+            span = coming.pop()
+            heappush(lowest, (span.window_lower, span.upper))
+            heappush(highest, (-span.window_upper, span.upper))
+        for heap in (lowest, highest):
+            while heap and heap[0][1] <= begin:
+                heappop(heap)
         window: tuple[int, int] | None = None
         if begin in extra:
             window = (0, extra[begin])
-        elif used:
-            window = (min(span.window_lower for span in used), max(span.window_upper for span in used))
+        elif lowest:
+            window = (lowest[0][0], -highest[0][0])
         if window == (0, whole):
             continue
         if gaps and gaps[-1].upper == begin and gaps[-1].window == window:
@@ -228,7 +260,7 @@ def _moving(
     First without a move, which is all where it fits below a capacity; then with free moves, which proves where nothing
     fits; then the MIP.
     """
-    still = model_of(problem, root, moving=False)
+    still = model_of(problem, root, moving=False, stop=budget.stop)
     unmoved = search(still, capacity, engine, budget, share=_SHARE)
     if (
         capacity is not None
@@ -236,7 +268,7 @@ def _moving(
         and still.top(unmoved.offsets) * still.unit <= capacity
     ):
         return plan_of(problem, still, replace(unmoved, cost_bound=0.0), capacity, budget, seed)
-    model = model_of(problem, root)
+    model = model_of(problem, root, stop=budget.stop)
     free = search(model, capacity, engine, budget, share=_SHARE)
     if capacity is not None and free.lower * model.unit > capacity:
         return plan_of(problem, model, free, capacity, budget, seed)

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field, fields
 
 from hw_configs.problems import Problem
 
-__all__ = ["NO_RULES", "Rules", "may_share", "root_of", "storages"]
+__all__ = ["NO_RULES", "Rules", "above", "may_share", "root_of", "storages"]
 
 Pair = tuple[int, int]
 _LARGEST = 2**60
@@ -115,14 +115,16 @@ class Rules:
             if out in parent:
                 yield Problem(f"buffer {ids[out]!r} lies inside two buffers; expected one", path="inside")
             parent[out] = into
+        clear: set[int] = set()
         for out in parent:
-            seen, at = {out}, parent[out]
-            while at in parent and at not in seen:
-                seen.add(at)
+            walked, at = {out}, parent[out]
+            while at in parent and at not in walked and at not in clear:
+                walked.add(at)
                 at = parent[at]
-            if at in seen:
+            if at in walked:
                 yield Problem(f"buffer {ids[out]!r} lies inside itself by way of others", path="inside")
                 return
+            clear |= walked
 
 
 NO_RULES = Rules()
@@ -146,27 +148,34 @@ def storages(n: int, rules: Rules) -> list[int]:
     return [root_of(parent, i) for i in range(n)]
 
 
-def may_share(n: int, rules: Rules) -> set[Pair]:
-    """Pairs (both ways round) that may share bytes while both are in use."""
-    parent = list(range(n))
-    for group in rules.alias:
-        for i in group[1:]:
-            a, b = root_of(parent, group[0]), root_of(parent, i)
-            parent[max(a, b)] = min(a, b)
-    members: dict[int, list[int]] = {}
-    for i in {i for group in rules.alias for i in group} | {i for pair in rules.inside for i in pair}:
-        members.setdefault(root_of(parent, i), []).append(i)
-    above: dict[int, set[int]] = {}
-    for out, into in rules.inside:
-        above.setdefault(root_of(parent, out), set()).add(root_of(parent, into))
-    found = {pair for a, b in rules.shared for pair in ((a, b), (b, a))}
-    for node, listed in members.items():
-        seen, waiting = {node}, [node]
+def above(rules: Rules, root: Sequence[int]) -> set[Pair]:
+    """Pairs of numbers in ``root``, one per buffer: the first lies inside the second, in one step or in several.
+
+    ``root`` tells aliases alike, and may tell an output and its input alike.
+    """
+    into: dict[int, set[int]] = {}
+    for out, holder in rules.inside:
+        if root[out] != root[holder]:
+            into.setdefault(root[out], set()).add(root[holder])
+    found = set()
+    for one in into:
+        seen, waiting = {one}, [one]
         while waiting:
-            for higher in above.get(waiting.pop(), ()):
+            for higher in into.get(waiting.pop(), ()):
                 if higher not in seen:
                     seen.add(higher)
                     waiting.append(higher)
-        kin = [i for reached in seen for i in members[reached]]
-        found |= {pair for a in listed for b in kin if a != b for pair in ((a, b), (b, a))}
+        found |= {(one, higher) for higher in seen - {one}}
     return found
+
+
+def may_share(n: int, rules: Rules) -> set[Pair]:
+    """Pairs of buffers (both ways round) that may share bytes while both are in use."""
+    root = storages(n, Rules(rules.alias))
+    members: dict[int, list[int]] = {}
+    for i in range(n):
+        members.setdefault(root[i], []).append(i)
+    found = {*rules.shared}
+    found |= {(a, b) for listed in members.values() for a in listed for b in listed if a != b}
+    found |= {(a, b) for low, high in above(rules, root) for a in members[low] for b in members[high]}
+    return found | {(b, a) for a, b in found}

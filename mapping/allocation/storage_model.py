@@ -18,9 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hw_configs.problems import bad_input
+from mapping.allocation.meetings import Spans, distances, most_apart
 from mapping.allocation.problem import AllocationProblem, Span
 from mapping.allocation.result import Explanation
-from mapping.allocation.rules import may_share, root_of
+from mapping.allocation.rules import above, root_of
+from mapping.deadline import OutOfTimeError
 
 __all__ = ["StorageModel", "groups_of", "model_of", "pins_that_clash"]
 
@@ -77,19 +79,21 @@ def groups_of(problem: AllocationProblem) -> list[int]:
         for i in group[1:]:
             _join(parent, group[0], i)
     # An output of its input's size lies where the input does; where it is the only one it may take the storage over.
-    pairs = list(rules.inside)
+    # Joining two storages never gives a third one more outputs, so that the order of the pairs does not matter.
+    size = problem.size.tolist()
+    pairs = [(out, into) for out, into in rules.inside if size[out] == size[into]]
     merged = True
     while merged:
         merged = False
         children: dict[int, set[int]] = {}
-        for out, into in pairs:
-            children.setdefault(root_of(parent, into), set()).add(root_of(parent, out))
+        for out, into in rules.inside:
+            children.setdefault(root_of(parent, into), set()).add(out)
         for out, into in pairs:
             a, b = root_of(parent, out), root_of(parent, into)
-            if a != b and problem.size[out] == problem.size[into] and len(children[b] - {b}) == 1:
+            if a != b and all(root_of(parent, child) in (a, b) for child in children[b]):
                 _join(parent, a, b)
+                children[min(a, b)] = children.get(a, set())
                 merged = True
-                break
     return [root_of(parent, i) for i in range(len(problem))]
 
 
@@ -124,13 +128,21 @@ class _Part:
     spans: tuple[Span, ...]
 
 
-def model_of(problem: AllocationProblem, root: Sequence[int], moving: bool = True) -> StorageModel:
-    """The model of a problem; ``root`` from :func:`groups_of`. Without ``moving`` no buffer moves."""
+def model_of(
+    problem: AllocationProblem, root: Sequence[int], moving: bool = True, stop: Ints | None = None
+) -> StorageModel:
+    """The model of a problem; ``root`` from :func:`groups_of`. Without ``moving`` no buffer moves.
+
+    Raises ``OutOfTimeError`` once the flag ``stop`` is set, and ``InputError`` for more than :data:`MOST_PAIRS` pairs.
+    """
     rules = problem.rules
+    stop = np.zeros(1, np.int64) if stop is None else stop
     parts: list[list[_Part]] = []
     move: list[tuple[int, int, int, int]] = []
     of: dict[int, int] = {}
     for i in range(len(problem)):
+        if stop[0]:
+            raise OutOfTimeError
         times = rules.moves.get(i, ()) if moving and problem.fixed[i] < 0 else ()
         spans = problem.spans(i)
         if times and spans:
@@ -164,12 +176,13 @@ def model_of(problem: AllocationProblem, root: Sequence[int], moving: bool = Tru
         for out, into in rules.inside
         if of[out] != of[into]
     ]
-    own = {(a, b) for a, b, _, _ in move}
-    pair = _pairs(problem, parts, own)
+    nested = [(of[a], of[b]) for a, b in above(rules, root)]
+    in_use = _spans(problem, parts, [*((a, b) for a, b, _, _ in move), *nested])
+    pair = _pairs(problem, parts, in_use, stop)
     figures = [*size, *align, *(at for at in fixed if at >= 0), *(x for row in step for x in row[1:])]
-    figures += [x for row in (*pair, *slack) for x in row[2:]]
-    unit = max(math.gcd(*figures), 1)
-    bound = _bound(problem, parts, own)
+    figures += [x for row in slack for x in row[2:]]
+    unit = max(math.gcd(*figures, int(np.gcd.reduce(pair[:, 2:], axis=None, initial=0))), 1)
+    bound = max(most_apart(in_use, stop), *size, 0)
 
     def table(rows: Sequence[tuple[int, ...]], width: int, kept: tuple[int, ...]) -> Ints:
         array = np.array(rows, np.int64).reshape(-1, width)
@@ -180,87 +193,38 @@ def model_of(problem: AllocationProblem, root: Sequence[int], moving: bool = Tru
     return StorageModel(
         unit, members, np.array(size, np.int64) // unit, np.array(align, np.int64) // unit,
         np.array([at // unit if at >= 0 else -1 for at in fixed], np.int64),
-        table(pair, 4, (2, 3)), table(slack, 4, (2, 3)), table(step, 3, (1, 2)), table(move, 4, ()),
+        pair // np.array([1, 1, unit, unit]), table(slack, 4, (2, 3)), table(step, 3, (1, 2)), table(move, 4, ()),
         max(bound, max((at + s for at, s in zip(fixed, size, strict=True) if at >= 0 and s), default=0)),
     )  # fmt: skip
 
 
-def _pairs(
-    problem: AllocationProblem, parts: Sequence[Sequence[_Part]], own: set[tuple[int, int]]
-) -> list[tuple[int, int, int, int]]:
-    """(a, b, up, down) of all storages that may meet; parts of one buffer may lie anywhere to each other."""
-    shared = may_share(len(problem), problem.rules)
-    apart = {pair for a, b in problem.rules.separate for pair in ((a, b), (b, a))}
-    reach: dict[tuple[int, int], tuple[int, int]] = {}
+def _spans(
+    problem: AllocationProblem, parts: Sequence[Sequence[_Part]], free: Sequence[tuple[int, int]]
+) -> Spans:
+    """What is in use when; ``free``: storages that may share bytes, as parts of one buffer at the moment of a copy."""
     rows = [
-        (span, s, part.buffer) for s, listed in enumerate(parts) for part in listed for span in part.spans
+        (span.lower, span.upper, span.window_lower, span.window_upper, s, part.buffer)
+        for s, listed in enumerate(parts)
+        for part in listed
+        for span in part.spans
     ]
-    rows.sort(key=lambda row: row[0].lower)
-    alive: list[tuple[Span, int, int]] = []
-    for span, s, i in rows:
-        alive = [row for row in alive if row[0].upper > span.lower]
-        for other, t, k in alive:
-            if (
-                s != t
-                and (i, k) not in shared
-                and (i, k) not in apart
-                and (s, t) not in own
-                and (t, s) not in own
-            ):
-                _widen(
-                    reach,
-                    (s, span.window_lower, span.window_upper),
-                    (t, other.window_lower, other.window_upper),
-                )
-        alive.append((span, s, i))
-        if len(reach) > MOST_PAIRS:
-            told = f"more than {MOST_PAIRS} pairs of buffers meet, too many under boundaries, shares, places or moves"
-            raise bad_input(told, path=problem.name or None)
+    return Spans.of(rows, problem.rules.shared, free)
+
+
+def _pairs(problem: AllocationProblem, parts: Sequence[Sequence[_Part]], spans: Spans, stop: Ints) -> Ints:
+    """(a, b, up, down) of all storages that may meet; buffers kept apart meet with all their bytes."""
     where: dict[int, list[int]] = {}
     for s, listed in enumerate(parts):
         for part in listed:
             if part.spans:
                 where.setdefault(part.buffer, []).append(s)
-    for i, k in problem.rules.separate:
-        for s in where.get(i, ()):
-            for t in where.get(k, ()):
-                _widen(reach, (s, 0, int(problem.size[i])), (t, 0, int(problem.size[k])))
-    return [(a, b, up, down) for (a, b), (up, down) in sorted(reach.items())]
-
-
-def _widen(
-    reach: dict[tuple[int, int], tuple[int, int]], one: tuple[int, int, int], two: tuple[int, int, int]
-) -> None:
-    (a, a_low, a_high), (b, b_low, b_high) = (one, two) if one[0] < two[0] else (two, one)
-    up, down = a_high - b_low, b_high - a_low
-    old = reach.get((a, b), (up, down))
-    reach[a, b] = (max(old[0], up), max(old[1], down))
-
-
-def _bound(problem: AllocationProblem, parts: Sequence[Sequence[_Part]], own: set[tuple[int, int]]) -> int:
-    """Bytes of buffers of which no two may share any at one moment, the tallest first: no plan is lower."""
-    shared = may_share(len(problem), problem.rules)
-    rows = sorted(
-        (span.lower, span.upper, span.window_upper - span.window_lower, s, part.buffer)
-        for s, listed in enumerate(parts)
-        for part in listed
-        for span in part.spans
-    )
-    most = max((int(problem.size[row[4]]) for row in rows), default=0)
-    alive: list[tuple[int, int, int, int, int]] = []
-    at = 0
-    for time in sorted({row[0] for row in rows}):
-        while at < len(rows) and rows[at][0] <= time:
-            alive.append(rows[at])
-            at += 1
-        alive = [row for row in alive if row[1] > time]
-        chosen: list[tuple[int, int]] = []
-        total = 0
-        for _, _, height, s, i in sorted(alive, key=lambda row: (-row[2], row[3])):
-            if all(
-                s != t and (i, k) not in shared and (s, t) not in own and (t, s) not in own for t, k in chosen
-            ):
-                chosen.append((s, i))
-                total += height
-        most = max(most, total)
-    return most
+    extra = []
+    for one, two in problem.rules.separate:
+        for i, k, s, t in ((one, two, s, t) for s in where.get(one, ()) for t in where.get(two, ())):
+            (a, low), (b, high) = sorted(((s, i), (t, k)))
+            extra.append((a, b, int(problem.size[low]), int(problem.size[high])))
+    rows = distances(spans, np.array(extra, np.int64).reshape(-1, 4), 2 * MOST_PAIRS, stop)
+    if rows is None or len(rows) > MOST_PAIRS:
+        told = f"more than {MOST_PAIRS} pairs of buffers meet, too many under boundaries, shares, places or moves"
+        raise bad_input(told, path=problem.name or None)
+    return rows
