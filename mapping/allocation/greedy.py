@@ -21,6 +21,9 @@ Ints = NDArray[np.int64]
 SPARSE_FROM = 4000
 """Buffers from which those alive together are looked up by stretches of time."""
 
+_FEW = 256
+"""Neighbours up to which sorting by insertion is the quicker way."""
+
 ORDERS = ("size", "area", "duration", "start", "breadth", "section")
 
 
@@ -81,6 +84,20 @@ def pack(first, last, size, align, fixed, order, best_fit, give_up_at):  # type:
 
 
 @compiled
+def _sort_few(key, item, count):  # type: ignore[no-untyped-def]
+    """Sort items by their keys, both in place, equal ones as they stand: by insertion, quick for some dozens."""
+    for p in range(1, count):
+        low, moved = key[p], item[p]
+        at = p
+        while at > 0 and key[at - 1] > low:
+            key[at] = key[at - 1]
+            item[at] = item[at - 1]
+            at -= 1
+        key[at] = low
+        item[at] = moved
+
+
+@compiled
 def pack_sparse(inst, order, best_fit, width, stop):  # type: ignore[no-untyped-def]
     """The offsets of :func:`pack`, for many buffers of which few are alive together.
 
@@ -122,11 +139,14 @@ def pack_sparse(inst, order, best_fit, width, stop):  # type: ignore[no-untyped-
                         low_of[found] = offset[i]
                         found += 1
                     e = following[e]
-            by_low = np.argsort(low_of[:found], kind="mergesort")
+            if found > _FEW:
+                beside[:found] = beside[np.argsort(low_of[:found], kind="mergesort")]
+            else:
+                _sort_few(low_of, beside, found)
             low = np.int64(0)
             best_room = np.int64(2**62)
             for p in range(found):
-                i = beside[by_low[p]]
+                i = beside[p]
                 if offset[i] > low:
                     start = (low + align[j] - 1) // align[j] * align[j]
                     room = offset[i] - start

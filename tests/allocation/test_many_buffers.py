@@ -70,9 +70,9 @@ def test_a_stretch_that_is_left_out_is_caught() -> None:
 def test_tens_of_thousands_keep_the_limit_and_prove_their_bound() -> None:
     problem = random_problem(30_000, 5, steps=30_000)
     solve(random_problem(greedy_module.SPARSE_FROM + 2000, 6, steps=500), time_limit_s=0.5)  # compiles
-    begin = time.perf_counter()
+    begin = time.process_time()
     found = solve(problem, time_limit_s=1.0)
-    assert time.perf_counter() - begin < 10.0
+    assert time.process_time() - begin < 10.0
     assert found.offsets is not None
     assert check(problem, found.offsets.tolist()) == []
     assert found.bound_bytes == max(most_live(part) for part in build_components(problem))

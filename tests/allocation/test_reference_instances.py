@@ -86,9 +86,10 @@ def test_same_seed_and_nodes_give_the_same_answer() -> None:
 def test_a_time_limit_is_kept_and_leaves_the_best_plan(reference: Path) -> None:
     problem = read_problem(reference / f"J.{CAPACITY}.csv")
     solve(problem, CAPACITY, max_nodes=20_000)
-    start = time.perf_counter()
+    # In seconds of the processor, which a busy machine does not stretch.
+    start = time.process_time()
     result = solve(problem, time_limit_s=1.0)
-    assert time.perf_counter() - start < 2.0
+    assert time.process_time() - start < 2.0
     assert result.status == "feasible"
     assert result.bound_bytes == 989184
     assert check(problem, result.offsets, result.peak_bytes) == []
