@@ -112,12 +112,18 @@ def pack_sparse(inst, order, best_fit, width, stop):  # type: ignore[no-untyped-
     for j in range(n):
         stretches = max(stretches, (last[j] - 1) // width + 1)
         links += (last[j] - 1) // width - first[j] // width + 1
-    head = np.full(stretches, np.int64(-1))
-    following = np.empty(links, np.int64)
-    listed = np.empty(links, np.int64)
-    count = 0
+    ptr = np.zeros(stretches + 1, np.int64)
+    for j in range(n):
+        for k in range(first[j] // width, (last[j] - 1) // width + 1):
+            ptr[k + 1] += 1
+    for k in range(stretches):
+        ptr[k + 1] += ptr[k]
+    fill = ptr[:-1].copy()
+    # Side by side, for reading them one by one from all over the memory takes most of the time.
+    life = np.empty((links, 2), np.int64)
+    bytes_of = np.empty((links, 2), np.int64)
     low_of = np.empty(n, np.int64)
-    beside = np.empty(n, np.int64)
+    high_of = np.empty(n, np.int64)
     top = np.int64(0)
     for turn in range(2 * n):
         j = order[turn % n]
@@ -130,41 +136,43 @@ def pack_sparse(inst, order, best_fit, width, stop):  # type: ignore[no-untyped-
         elif at < 0:
             found = 0
             for k in range(begin, end + 1):
-                e = head[k]
-                while e >= 0:
-                    i = listed[e]
+                for e in range(ptr[k], fill[k]):
                     # Listed in several stretches of both lives, it counts in the first of them.
-                    if k == max(begin, first[i] // width) and first[i] < last[j] and first[j] < last[i]:
-                        beside[found] = i
-                        low_of[found] = offset[i]
+                    if (
+                        life[e, 0] < last[j]
+                        and first[j] < life[e, 1]
+                        and k == max(begin, life[e, 0] // width)
+                    ):
+                        low_of[found] = bytes_of[e, 0]
+                        high_of[found] = bytes_of[e, 1]
                         found += 1
-                    e = following[e]
             if found > _FEW:
-                beside[:found] = beside[np.argsort(low_of[:found], kind="mergesort")]
+                by_low = np.argsort(low_of[:found], kind="mergesort")
+                low_of[:found], high_of[:found] = low_of[by_low], high_of[by_low]
             else:
-                _sort_few(low_of, beside, found)
+                _sort_few(low_of, high_of, found)
             low = np.int64(0)
             best_room = np.int64(2**62)
             for p in range(found):
-                i = beside[p]
-                if offset[i] > low:
+                if low_of[p] > low:
                     start = (low + align[j] - 1) // align[j] * align[j]
-                    room = offset[i] - start
+                    room = low_of[p] - start
                     if room >= size[j] and room < best_room:
                         best_room = room
                         at = start
                         if not best_fit:
                             break
-                low = max(low, offset[i] + size[i])
+                low = max(low, high_of[p])
             if at < 0:
                 at = (low + align[j] - 1) // align[j] * align[j]
         offset[j] = at
         top = max(top, at + size[j])
         for k in range(begin, end + 1):
-            listed[count] = j
-            following[count] = head[k]
-            head[k] = count
-            count += 1
+            life[fill[k], 0] = first[j]
+            life[fill[k], 1] = last[j]
+            bytes_of[fill[k], 0] = at
+            bytes_of[fill[k], 1] = at + size[j]
+            fill[k] += 1
     return offset
 
 
