@@ -41,8 +41,12 @@ class Row:
 def read_rows(engine: str, most: int = 0) -> list[Row]:
     """The rows of an engine that Offchip can run, of at most so many (0: all) of the file's, evenly spread."""
     with ROWS.open(encoding="utf-8") as stream:
-        every = [c for c in csv.DictReader(stream) if c["framework"].lower() == engine and c["kind"] == "inference"]
-    places = np.unique(np.linspace(0, len(every) - 1, min(most or len(every), len(every))).round().astype(int))
+        every = [
+            c for c in csv.DictReader(stream) if c["framework"].lower() == engine and c["kind"] == "inference"
+        ]
+    places = np.unique(
+        np.linspace(0, len(every) - 1, min(most or len(every), len(every))).round().astype(int)
+    )
     found = []
     for cells in (every[i] for i in places):
         names = ("prefill_ms", "decode_ms_per_token") if cells["prefill_ms"] else ("throughput_tok_s",)

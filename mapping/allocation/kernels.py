@@ -14,14 +14,21 @@ from mapping.allocation.engines import Prober
 from mapping.allocation.greedy import improve, pack_by_start, pack_sparse, place_in_order
 from mapping.allocation.instance import build_components
 from mapping.allocation.problem import AllocationProblem, Buffer, Gap
+from mapping.allocation.rules import Rules
+from mapping.allocation.storage_model import groups_of, model_of
+from mapping.allocation.storage_search import search
 from mapping.deadline import Budget
 
 __all__ = ["load_kernels"]
 
 
 @cache
-def load_kernels(*, windowed: bool = False, many: bool = False) -> None:
-    """Call what a problem needs; with gaps (``windowed``), or for more buffers than are searched (``many``)."""
+def load_kernels(*, windowed: bool = False, many: bool = False, ruled: bool = False) -> None:
+    """Call what a problem needs: with gaps (``windowed``), for more buffers than are searched, under rules."""
+    if ruled:
+        pair = [Buffer("a", 0, 2, 2), Buffer("b", 1, 3, 2)]
+        problem = AllocationProblem.of(pair, rules=Rules(boundary={0: 4}))
+        search(model_of(problem, groups_of(problem)), 3, "auto", Budget(None, 10, outer=None))
     gaps = (Gap(1, 2, (0, 1)),) if windowed else ()
     buffers = [Buffer("a", 0, 4, 3, gaps=gaps), Buffer("b", 1, 3, 2), Buffer("c", 2, 5, 2)]
     (component,) = build_components(AllocationProblem.of(buffers))

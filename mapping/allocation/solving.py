@@ -97,7 +97,8 @@ def solve(
     if time_limit_s is None and max_nodes is None:
         max_nodes = DEFAULT_MAX_NODES
     if time_limit_s is not None and running_budget() is None:
-        load_kernels(windowed=bool(problem.gaps), many=len(problem) > SPARSE_FROM)
+        many = len(problem) > SPARSE_FROM
+        load_kernels(windowed=bool(problem.gaps), many=many, ruled=bool(problem.rules))
     # The plan is checked after the search, and the answer is due by the limit.
     checking = _CHECK_S * len(problem) if len(problem) > SPARSE_FROM else 0.0
     seconds = None if time_limit_s is None else max(time_limit_s - checking, time_limit_s / 2)
