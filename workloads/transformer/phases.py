@@ -89,9 +89,7 @@ def decoder_workload(name: str, decoder: Decoder, precision: Precision, options:
     if decoder.encoder is not None:
         return replace(_encoder_decoder(name, decoder, precision, options, metadata), notes=notes)
     if options.phase == "decode":
-        template = DecodeTemplate(
-            name, decoder, precision, batch, total, options.fused, same_prompts=options.same_prompts
-        )
+        template = DecodeTemplate(name, decoder, precision, _one_token(options, total), options.fused)
         return Workload(
             name,
             [Phase("decode", "decode", template.graph(prompt), batch)],
@@ -112,7 +110,7 @@ def decoder_workload(name: str, decoder: Decoder, precision: Precision, options:
 
     steps = options.generate if options.phase is None else 0
     phases = _Phases(prefill, len(ends), lambda: DecodeTemplate(
-        name, decoder, precision, batch, total, options.fused, same_prompts=options.same_prompts
+        name, decoder, precision, _one_token(options, total), options.fused
     ), prompt, steps, batch)  # fmt: skip
     return Workload(name, phases, metadata, notes=notes, memory=memory)
 
@@ -150,17 +148,28 @@ def _encoder_decoder(
     if options.phase == "decode":
         context = min(prompt, decoder.max_positions or prompt)
         template = DecodeTemplate(
-            name, decoder, precision, batch, context + options.generate, options.fused, memory, weights
+            name,
+            decoder,
+            precision,
+            _one_token(options, context + options.generate),
+            options.fused,
+            memory,
+            weights,
         )
         return Workload(name, [Phase("decode", "decode", template.graph(context), batch)], metadata)
     template = DecodeTemplate(
-        name, decoder, precision, batch, 1 + options.generate, options.fused, memory, weights
+        name, decoder, precision, _one_token(options, 1 + options.generate), options.fused, memory, weights
     )
     steps = options.generate if options.phase is None else 0
     phases = _Phases(
         lambda _: Phase("prefill", "prefill", first, batch), 1, lambda: template, 1, steps, batch
     )
     return Workload(name, phases, metadata)
+
+
+def _one_token(options: WorkloadOptions, capacity: int) -> Step:
+    """A decode step over caches with room for so many tokens."""
+    return Step(options.batch, 1, capacity, capacity, decode=True, same_prompts=options.same_prompts)
 
 
 def step_graph(
@@ -190,15 +199,13 @@ class DecodeTemplate:
         name: str,
         decoder: Decoder,
         precision: Precision,
-        batch: int,
-        capacity: int,
+        step: Step,
         fused: bool,
         memory: Memory | None = None,
         weights: Mapping[str, Tensor] | None = None,
-        same_prompts: bool = False,
     ) -> None:
         self.name = name
-        self._step = Step(batch, 1, capacity, capacity, decode=True, same_prompts=same_prompts)
+        self._step = step
         self._writer = GraphWriter(precision, fused)
         self._logits = (
             write_decoder(self._writer, self._step, decoder)
