@@ -66,6 +66,9 @@ def serve(
     best_layout: Annotated[bool, typer.Option("--best-layout", help="try every layout of --gpus")] = False,
     dtype: Annotated[str | None, typer.Option(help="element type of weights and activations")] = None,
     kv_dtype: Annotated[str | None, typer.Option(help="element type of the KV cache")] = None,
+    adapter: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="low-rank adapter: what those of the requests are")
+    ] = None,
     describe: Annotated[
         bool, typer.Option("--describe", help="settings with their sources; serve nothing")
     ] = False,
@@ -90,6 +93,8 @@ def serve(
         attention_wire=attention_wire, attention_batches=attention_batches, pools=pools, mapper=mapper,
     )  # fmt: skip
     if describe:
+        if adapter is not None:
+            raise bad_input("--adapter belongs to requests; --describe serves none", path="--adapter")
         _describe(model, hw, asked, requests, as_json)
         return
     if requests is None:
@@ -97,6 +102,10 @@ def serve(
     from offchip.serving.serve import source_of
 
     source = source_of(requests, seed)
+    if adapter is not None:
+        from workloads.requests.one_adapter import read_one_adapter
+
+        source = source.with_adapter(read_one_adapter(adapter))
     if (gpus is not None) != best_layout:
         raise bad_input("--gpus N and --best-layout go together", path="--gpus, --best-layout")
     if best_layout and find_rate:

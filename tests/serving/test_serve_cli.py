@@ -24,6 +24,7 @@ from offchip.serving.serve import find_serving_rate, source_of
 from simulator.serving.settings import ENGINES
 from workloads.requests import make_requests
 from workloads.requests.description import draw_requests, read_description
+from workloads.requests.one_adapter import read_one_adapter
 from workloads.requests.sources import RequestSource
 
 SPEC = """requests: 40
@@ -355,3 +356,43 @@ def test_examples_are_read() -> None:
             assert load_space(path).axes
         else:
             assert source_of(path).requests.count > 0
+
+
+ADAPTER = {"peft_type": "LORA", "r": 64, "lora_alpha": 32, "target_modules": ["q_proj", "model.down_proj"]}
+
+
+def adapter_folder(folder: Path, **changed: Any) -> Path:
+    folder.mkdir(exist_ok=True)
+    (folder / "adapter_config.json").write_text(json.dumps({**ADAPTER, **changed}))
+    return folder
+
+
+def test_an_adapter_folder_says_what_the_adapters_of_requests_are(
+    cli: Callable[..., Any], spec: Path, tmp_path: Path
+) -> None:
+    one = read_one_adapter(adapter_folder(tmp_path / "law"))
+    assert (one.name, one.rank, one.targets) == ("law", 64, ("q_proj", "down_proj"))
+    alone = described()
+    all_of_them = alone.with_adapter(one)
+    assert all_of_them.requests.adapters == ("law",)
+    assert set(all_of_them.requests.adapter) == {0}
+    assert set(all_of_them.at_rate(5.0).adapter) == {0}
+    some = described(SPEC + "adapters: {count: 3, share: 0.5, rank: 8}\n").with_adapter(one).requests
+    assert (len(some.adapters), some.adapter_rank, some.adapter_targets) == (3, 64, one.targets)
+    command = ("serve", "llama-3-8b", "--hw", "h100-sxm", "--requests", spec, "--json")
+    runs = [json.loads(cli(*command, *more).out) for more in ((), ("--adapter", tmp_path / "law"))]
+    assert runs[0]["latency_s"]["tpot"]["mean"] < runs[1]["latency_s"]["tpot"]["mean"]
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"use_dora": True}, "use_dora: DoRA is not served"),
+        ({"rank_pattern": {"q_proj": 4}}, "rank_pattern: a rank by module is not served"),
+        ({"target_modules": ["lm_head"]}, "target_modules: found 'lm_head'"),
+        ({"modules_to_save": ["lm_head"]}, "modules_to_save: a copy of whole modules"),
+    ],
+)
+def test_an_adapter_that_is_not_served_is_named(changed: dict[str, Any], words: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=words):
+        read_one_adapter(adapter_folder(tmp_path / "law", **changed))

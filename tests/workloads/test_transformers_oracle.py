@@ -35,6 +35,7 @@ OTHERWISE = {
     "longcat_flash": "transformers gives its idle experts weights that no checkpoint has",
     "phi4_multimodal": "its towers stand in the same class",
     "idefics": "its towers stand in the same class",
+    "git": "its towers stand in the same class",
 }
 """Families whose count there is not that of the language model's checkpoint."""
 

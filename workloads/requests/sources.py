@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hw_configs.problems import bad_input
 from workloads.requests.description import RequestDescription, draw_requests, read_description
 from workloads.requests.files import read_requests
+from workloads.requests.one_adapter import OneAdapter
 from workloads.requests.table import Requests
 
 __all__ = ["RequestSource", "load_requests"]
@@ -21,11 +22,18 @@ class RequestSource:
     description: RequestDescription | None = None
     seed: int | None = None
     notes: tuple[str, ...] = ()
+    adapter: OneAdapter | None = None
+    """What the adapters of the requests are, in place of what they say."""
+
+    def with_adapter(self, adapter: OneAdapter) -> RequestSource:
+        """The same requests with the adapter of a folder."""
+        return replace(self, requests=adapter.on(self.requests), adapter=adapter)
 
     def at_rate(self, rate: float) -> Requests:
         """The same requests at another mean rate in requests (or sessions) per second; the same seed."""
         if self.description is not None:
-            return draw_requests(self.description.at_rate(rate), self.seed)
+            drawn = draw_requests(self.description.at_rate(rate), self.seed)
+            return drawn if self.adapter is None else self.adapter.on(drawn)
         own = self.requests
         last = float(own.arrival_s.max(initial=0.0))
         if own.clients or last <= 0:

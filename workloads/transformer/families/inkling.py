@@ -67,6 +67,7 @@ def read_inkling(f: Fields, model_type: str) -> Decoder:
         )
         for index, kind in enumerate(kinds)
     )
+    f.asked.add("number_of_conv_states")  # four in a layer, whatever a file says
     omitted = ("multi-token prediction layers",) if f.value("num_mtp_layers") else ()
     return Decoder(
         model_type,

@@ -109,6 +109,12 @@ def read_lfm2(f: Fields, model_type: str) -> Decoder:
     attending = range(sizes.layers) if indices is None else indices
     default = ["full_attention" if index in attending else "conv" for index in range(sizes.layers)]
     kinds = _kinds(f, sizes.layers, default, CONVOLUTION_KINDS)
+    local = (
+        replace(attention, window=f.integer("sliding_window")) if "sliding_attention" in kinds else attention
+    )
+    mixers: dict[str, Attention | ShortConvolution] = {
+        "full_attention": attention, "sliding_attention": local, "conv": conv, "short_conv": conv,
+    }  # fmt: skip
     experts, dense = None, sizes.layers
     if model_type == "lfm2_moe":
         count, active = count_and_active(f, ("num_experts",), ("num_experts_per_tok",), (32, 4))
@@ -119,7 +125,7 @@ def read_lfm2(f: Fields, model_type: str) -> Decoder:
         mlp = FeedForward(_lfm2_width(f))
     layers = tuple(
         Layer(
-            attention if kind == "full_attention" else conv,
+            mixers[kind],
             mlp if index < dense else None,
             experts if index >= dense else None,
             mixer_norm=RMS,
