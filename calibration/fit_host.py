@@ -1,7 +1,7 @@
 """Fit the host time of serving engines: one constant each, on whole-model rows, which nothing else is fitted on.
 
-Usage: ``python -m calibration.fit_host [--write] [--sample N]``: on all rows in about a quarter of an hour of processor time, or
-on at most N of each engine, evenly spread. A step's host time is the constant times (layers + sequences). For
+Usage: ``python -m calibration.fit_host [--write] [--sample N]``: on all rows, in a quarter of an hour of processor
+time, or on at most N of each engine, evenly spread. A step's host time is the constant times (layers + sequences). For
 each engine the constant is the one with the least mean |log(predicted / measured)| over the figures of its rows; every
 other part of the prediction comes from single operators. Beside it stands the mean error on each hardware with the
 constant of the others.
