@@ -78,7 +78,7 @@ def parse_bank(text: str, pools: Mapping[str, int] = MappingProxyType({})) -> Ba
     ``pools``: bytes of banks that the problem itself tells; of those the name is enough.
 
     >>> parse_bank("sram=1KiB@2")
-    Bank(name='sram', capacity=1024, cost_per_byte=2.0)
+    Bank(name='sram', capacity=1024, cost_per_byte=2.0, cost_per_size_byte=0.0)
     """
     name, equals, rest = text.partition("=")
     if not equals and name.partition("@")[0].strip() in pools:
