@@ -192,7 +192,9 @@ def test_all_problems_come_at_once_each_with_its_line():
         'g.json:4: tensors[1].role: unknown role "wieght"; known: weight, activation, kv_cache, gradient, '
         "optimizer_state (did you mean 'weight'?)",
         "g.json:5: tensors[2].name: two tensors have the name 'x'",
-        "g.json:8: operators[0].kind: unknown operator kind \"matmull\" (did you mean 'matmul'?)",
+        'g.json:8: operators[0].kind: unknown operator kind "matmull"; known: '
+        + ", ".join(KINDS)
+        + " (did you mean 'matmul'?)",
         "g.json:8: operators[0].outputs[0]: unknown tensor 'z'",
         "g.json:8: operators[0].flops: found -1; expected a number from 0 to 1e+30",
         "g.json:9: operators[1]: missing key 'outputs'",
