@@ -40,10 +40,10 @@ BOUNDS: Final = {
     "reply_us": (0.0, 200000.0), "held_tokens": (0.0, 40.0),
 }  # fmt: skip
 HANDOVER_MS: Final = (0.0, 10.0, 20.0, 30.0, 40.0, 50.0, 60.0, 80.0, 100.0, 150.0, 200.0, 300.0, 400.0, 600.0)
-MOST: Final = 14
+MOST: Final = 40
 CROSS_MOST: Final = 16
 """Rows of a fit that leaves a model or a chip out: there are many of them."""
-ROUNDS: Final = 2
+ROUNDS: Final = 3
 LIMIT_ERROR: Final = 3.0
 """|log| beyond which a row counts no further: a run that waited for something else."""
 

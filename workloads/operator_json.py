@@ -97,6 +97,7 @@ def read_operator(row: StatedOperator, tensors: Mapping[str, Tensor]) -> tuple[O
     faults = [
         Fault(("attributes", problem.field), problem.message, problem.suggestion)
         for problem in misfits(work, inputs, outputs, updates, backward=common.get("pass") == "backward")
+        if common.get("pass") != "recompute"  # for a share of the tokens, whose rows are rounded up
     ]
     if (
         not faults

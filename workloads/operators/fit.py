@@ -9,7 +9,7 @@ tensor is told (the result of a traced node is an empty one, of shape (0,)), the
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import TYPE_CHECKING, Any, Final
 
@@ -41,6 +41,9 @@ if TYPE_CHECKING:
 
 __all__ = ["misfits"]
 
+PART_SUFFIXES: Final = (".dropped", ".again")
+"""Names of the parts of a tensor that a training plan does not keep (:mod:`mapping.training.recompute.in_graph`): a
+file of such a graph has them behind the kept part."""
 _READ_BY_ROWS: Final = (TopK, Loss, Reduce, Scatter)
 """Kinds whose m x n are the elements of what they read, not of what they make."""
 FORMAT_ROUNDING: Final = 1e-3
@@ -84,10 +87,24 @@ def misfits(
     backward: bool = False,
 ) -> list[FieldProblem]:
     """What of an operator's fields cannot be true of its tensors, field by field; empty when all fits."""
-    operands = _Operands(inputs, outputs, updates, backward)
+    operands = _Operands(_whole(inputs), _whole(outputs), _whole(updates), backward)
     if not operands.all or any(tensor.shape == (0,) for tensor in outputs):
         return []
     return list(_problems(work, operands))
+
+
+def _whole(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """Tensors with their parts put together: those kept, and those dropped or made again, which stand behind them."""
+    found: list[Tensor] = []
+    for tensor in tensors:
+        before = found[-1] if found else None
+        if before is not None and tensor.name in (before.name + suffix for suffix in PART_SUFFIXES):
+            elements = _elements(before) + _elements(tensor)
+            size = before.size_bytes + tensor.size_bytes
+            found[-1] = replace(before, shape=(elements,), size_bytes=size)
+        else:
+            found.append(tensor)
+    return found
 
 
 def _problems(work: Work, operands: _Operands) -> Iterator[FieldProblem]:

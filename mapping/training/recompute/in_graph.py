@@ -170,10 +170,18 @@ class _Writer:
             self._declare(name, name, share)
 
     def _declare(self, name: str, original: str, share: float) -> None:
+        """A part of a tensor: whole elements, so that the kept ones and the others are all of it."""
         tensor = self.graph.tensors[original]
-        size = ceil(tensor.size_bytes * share)
-        shape = tensor.shape if share == 1.0 else (ceil(prod(tensor.shape) * share),)
-        self.tensors[name] = Tensor(name, shape, tensor.dtype, tensor.role, size)
+        if share == 1.0:
+            self.tensors[name] = replace(tensor, name=name)
+            return
+        elements = max(prod(tensor.shape), 1)
+        part = ceil(elements * share)
+        if name != original and share == 1.0 - self.share.get(original, 0.0):
+            part = elements - ceil(elements * self.share[original])
+        # Whole elements have whole bytes, or the parts of packed ones add up to a byte more.
+        size = ceil(tensor.size_bytes * part / elements)
+        self.tensors[name] = Tensor(name, (part,), tensor.dtype, tensor.role, size)
 
     def _rewired(self, op: Operator, which: str) -> Operator:
         names = (*op.inputs, *op.outputs, *op.updates)
@@ -210,7 +218,8 @@ class _Writer:
                 continue
             other = f"{name}.again" if backward else f"{name}.dropped"
             if share > 0.0:
-                kept = round(count * share)
+                whole, part = self.graph.tensors[name].size_bytes, self.tensors[name].size_bytes
+                kept = in_proportion(count, part, whole)
                 found += [(name, kept), (other, count - kept)]
             else:
                 found.append((other if backward else name, count))
