@@ -1,14 +1,14 @@
 """Kernel: what stays, what leaves and where each tensor lies, for operators in one order: beams over layouts.
 
 A layout is what lies where in the scratchpad before an operator. What the operator lacks is put down piece by piece,
-largest first, at every edge of a hole or of something that may leave; whatever lies there leaves. Of all layouts so made
-the best go on. A layout is judged by what it has moved so far and by what its tensors will cost: each either its price
-(fetched again, and written if it is not) or the room that it takes until its next use, whichever is less. The price
-of room at each step is the dual of the programme of residency (:mod:`mapping.scheduling.residency_runs`), so that by
-bytes the judgement is the Lagrangian bound of what is still to come, and only addresses are left to chance.
+largest first, at every edge of a hole or of something that may leave; whatever lies there leaves. Of all layouts so
+made the best go on. A layout is judged by what it has moved so far and by what its tensors will cost: each either its
+price (fetched again, and written if it is not) or the room that it takes until its next use, whichever is less. The
+price of room at each step is the dual of the programme of residency (:mod:`mapping.scheduling.residency_runs`), so that
+by bytes the judgement is the Lagrangian bound of what is still to come, and only addresses are left to chance.
 
-A whole plan comes from one beam over all steps. It is then improved window by window: a beam over some steps starts from
-what lies there before them, and what the plan keeps across their end it has to leave in its place or pay for.
+A whole plan comes from one beam over all steps. It is then improved window by window: a beam over some steps starts
+from what lies there before them, and what the plan keeps across their end it has to leave in its place or pay for.
 """
 
 from __future__ import annotations
@@ -83,7 +83,11 @@ class _Offers(NamedTuple):
 
 @inlined
 def _mix(t: Any, at: Any) -> Any:
-    x = np.uint64(t) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(at) * np.uint64(0xC2B2AE3D27D4EB4F) + np.uint64(1)
+    x = (
+        np.uint64(t) * np.uint64(0x9E3779B97F4A7C15)
+        + np.uint64(at) * np.uint64(0xC2B2AE3D27D4EB4F)
+        + np.uint64(1)
+    )
     x ^= x >> np.uint64(29)
     x *= np.uint64(0xBF58476D1CE4E5B9)
     x ^= x >> np.uint64(32)
@@ -454,7 +458,9 @@ def _workspace(width, branches, most, layers):  # type: ignore[no-untyped-def]
     while table < 4 * width:
         table *= 2
     room = width * max(branches, 1)
-    offers = _Offers(np.zeros(room), np.zeros(room, np.int64), np.zeros(room, np.int64), np.zeros(room, np.uint64))
+    offers = _Offers(
+        np.zeros(room), np.zeros(room, np.int64), np.zeros(room, np.int64), np.zeros(room, np.uint64)
+    )
     trail = (np.full((layers, width), -1, np.int32), np.full((layers, width), -1, np.int64))
     return _new_layouts(width, most), offers, np.zeros(table, np.uint64), trail
 
@@ -564,7 +570,9 @@ def improve_layouts(g, capacity, width, branches, most, longest, rounds, at, kep
                 new_kept[j] = 0 if j >= g.need_at[begin] else kept[j]
             if j < g.need_at[begin] and g.next_use[j] >= begin and g.next_use[j] < n:
                 new_kept[j] = 0
-        state, layers = _beam(g, x, begin, end, goal, capacity, width, branches, style, stop, offers, seen, trail)
+        state, layers = _beam(
+            g, x, begin, end, goal, capacity, width, branches, style, stop, offers, seen, trail
+        )
         if state >= 0:
             _load(g, x, begin, at, kept, written, last_entry)
             _trace(g, x, begin, end, goal, trail, state, layers, last_entry, new_at, new_kept)

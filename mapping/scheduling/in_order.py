@@ -13,6 +13,7 @@ from typing import Final
 
 import numpy as np
 
+from mapping.scheduling.by_layout import LayoutSearch
 from mapping.scheduling.instance import Instance, build_instance, lists_of
 from mapping.scheduling.order_search import improve_order
 from mapping.scheduling.orders import given_order, greedy_order
@@ -37,6 +38,8 @@ _SHARE: Final = 0.12
 """One order search takes this share of the time that is left, one programme of residency half of it."""
 _PROGRAMME_S: Final = 20.0
 """A programme of residency takes no longer than this, with or without a clock."""
+_LAYOUTS_SHARE: Final = 0.12
+"""Of the time that is left, for layouts of a new order, and again for those of the best one."""
 
 
 def raise_bound_by_residency(run: SolverRun) -> None:
@@ -111,6 +114,13 @@ def solve_given_order(run: SolverRun) -> None:
             return
         bound = plan_in_order(run, order, room)
         run.raise_bound(bound * COST_SCALE)
+    if run.budget.spent or run.proved:
+        return
+    search = LayoutSearch(run, order)
+    search.beams(_LAYOUTS_SHARE)
+    while not run.budget.spent and not run.proved and run.best is not None and run.best[1].order == order:
+        if not search.improve(_LAYOUTS_SHARE) and run.budget.seconds_left() is None:
+            return
 
 
 def improve_by_orders(run: SolverRun) -> None:
@@ -129,6 +139,7 @@ def improve_by_orders(run: SolverRun) -> None:
             # Less room moves more: the first plan with addresses is the best of them.
             break
     turn = 0
+    layouts: LayoutSearch | None = None
     while not run.budget.spent and not run.proved:
         before = run.cost
         tried: set[int] = set()
@@ -144,9 +155,25 @@ def improve_by_orders(run: SolverRun) -> None:
             )
             order = _annealed(run, instance, start, room, turn)
             turn += 1
-            plan_in_order(run, order, room)
+            # Layouts do better than what is placed step by step, where they may be used for all.
+            plan_in_order(run, order, room, quick=not run.problem.has_in_place and turn > 1)
+            layouts = _layouts(run, order, layouts)
         if run.cost >= before and run.budget.seconds_left() is None:
             return
+
+
+def _layouts(run: SolverRun, order: tuple[int, ...], best: LayoutSearch | None) -> LayoutSearch | None:
+    """Plans over layouts of a new order, then a better one of the best order; the search of that, to go on with."""
+    if run.budget.spent or run.proved:
+        return best
+    fresh = LayoutSearch(run, order)
+    fresh.beams(_LAYOUTS_SHARE)
+    if run.budget.spent or run.proved or run.best is None:
+        return best
+    known = [search for search in (fresh, best) if search is not None and search.order == run.best[1].order]
+    best = known[0] if known else LayoutSearch(run, run.best[1].order)
+    best.improve(2 * _LAYOUTS_SHARE)
+    return best
 
 
 def _judged(run: SolverRun, instance: Instance, order: Sequence[int]) -> int:

@@ -22,7 +22,15 @@ from mapping.scheduling.residency import Bits, Ints, among, ancestors_of, chain_
 from mapping.scheduling.stays import Stays, stays_of
 from mapping.sparse_solver import SparseModel, SparseReport, solve_sparse
 
-__all__ = ["ResidencyRuns", "RoomPrices", "plan_of_runs", "price_room", "runs_of", "runs_of_order", "solve_runs"]
+__all__ = [
+    "ResidencyRuns",
+    "RoomPrices",
+    "plan_of_runs",
+    "price_room",
+    "runs_of",
+    "runs_of_order",
+    "solve_runs",
+]
 
 Reals = NDArray[np.float64]
 
@@ -241,7 +249,8 @@ def price_room(
     at = np.searchsorted(step[runs.operator], np.arange(len(order) + 1))
     written = np.zeros(len(runs.gap_tensor))
     _, kept = _used_gaps(runs)
-    written[kept] = np.maximum(duals[rows : rows + len(kept)], 0.0)
+    sizes = np.array([tensor.size_bytes for tensor in runs.problem.tensors], np.int64)[runs.gap_tensor]
+    written[kept] = np.maximum(duals[rows : rows + len(kept)], 0.0) * _unit(sizes) / sizes[kept]
     return bound, out, RoomPrices(np.append(duals[:rows], 0.0)[at], written)
 
 
@@ -272,12 +281,16 @@ def _used_gaps(runs: ResidencyRuns) -> tuple[NDArray[np.bool_], Ints]:
     return used, np.flatnonzero(used & ~free[runs.gap_tensor])
 
 
+def _unit(sizes: Ints) -> int:
+    return max(int(np.gcd.reduce(sizes)), 1) if len(sizes) else 1
+
+
 def _stated(runs: ResidencyRuns, whole: bool) -> tuple[SparseModel, int]:
     """Columns: gaps out, tensors written, runs that may lie in several gaps, bytes above the need of each row."""
     problem = runs.problem
     rows, gaps = len(runs.operator), len(runs.gap_tensor)
     sizes = np.array([tensor.size_bytes for tensor in problem.tensors], np.int64)
-    unit = max(int(np.gcd.reduce(sizes[np.unique(runs.gap_tensor)])), 1) if gaps else 1
+    unit = _unit(sizes[np.unique(runs.gap_tensor)])
     used, kept = _used_gaps(runs)
     written, of = np.unique(runs.gap_tensor[kept], return_inverse=True)
     several = np.flatnonzero(runs.low < runs.high)
