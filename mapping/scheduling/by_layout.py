@@ -15,7 +15,13 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from mapping.scheduling.address_search import MOST_NEEDED, AddressTables, improve_layouts, search_layouts
+from mapping.scheduling.address_search import (
+    MOST_NEEDED,
+    AddressTables,
+    cost_of_layouts,
+    improve_layouts,
+    search_layouts,
+)
 from mapping.scheduling.problem import ScheduleProblem
 from mapping.scheduling.residency_runs import ResidencyRuns, RoomPrices, price_room, runs_of_order
 from mapping.scheduling.solver_run import SolverRun
@@ -35,6 +41,8 @@ _MOST_CELLS: Final = 40_000_000
 _ROUNDS_WITHOUT_CLOCK: Final = 60
 _ROUNDS_WITH_CLOCK: Final = 1 << 40
 _CHANCE: Final = 0.1
+_LEAST_PART: Final = 0.1
+"""Of the time for improvements, for that of the two ways which has brought less."""
 _PRICES_S: Final = 20.0
 
 
@@ -46,6 +54,7 @@ class LayoutSearch:
         self.order = tuple(order)
         self.unit = unit_of(run.problem)
         self._turn = 0
+        self._windows_share = 0.5
         left = run.budget.seconds_left()
         seconds = _PRICES_S if left is None else min(_PRICES_S, 0.2 * max(left, 0.0))
         runs = runs_of_order(run.problem, order, run.capacity)
@@ -83,24 +92,31 @@ class LayoutSearch:
             return False
         cost, stays, offsets = run.best
         at, kept = layouts_of_stays(run.problem, tables, stays, offsets)
+        before = int(cost_of_layouts(tables, kept))
         room = run.capacity // self.unit
         rounds = _ROUNDS_WITHOUT_CLOCK if run.budget.seconds_left() is None else _ROUNDS_WITH_CLOCK
         most = most_blocks(tables, room)
         self._turn += 1
         with run.share_of_time(share):
-            with run.share_of_time(0.5):
-                _, made = run.budget.call(
+            with run.share_of_time(self._windows_share):
+                found, made = run.budget.call(
                     improve_layouts, tables, room, _WINDOW_WIDTH, _BRANCHES, most, _WINDOW_STEPS, rounds, at, kept,
                     run.seed + self._turn, run.budget.stop, long=True,
                 )  # fmt: skip
                 run.budget.nodes += int(made) * _WINDOW_WIDTH
             self._offer(at, kept, "layouts/windows")
-            _, made = run.budget.call(
+            least, made = run.budget.call(
                 close_gaps, tables, room, self._short_first(), 10 * rounds, at, kept, run.seed + self._turn,
                 run.budget.stop, long=True,
             )  # fmt: skip
             run.budget.nodes += int(made)
             self._offer(at, kept, "layouts/stays")
+        # What brought more for its time gets more of it.
+        by_windows = max(before - int(found), 0) / self._windows_share
+        by_stays = (int(found) - int(least)) / (1 - self._windows_share)
+        if by_windows + by_stays > 0:
+            part = by_windows / (by_windows + by_stays)
+            self._windows_share = min(max(part, _LEAST_PART), 1 - _LEAST_PART)
         return run.cost < cost
 
     def _short_first(self) -> Ints:

@@ -38,6 +38,9 @@ _SHARE: Final = 0.12
 """One order search takes this share of the time that is left, one programme of residency half of it."""
 _PROGRAMME_S: Final = 20.0
 """A programme of residency takes no longer than this, with or without a clock."""
+_BEAMS_UP_TO: Final = 2000
+"""Operators up to which whole plans are searched over layouts."""
+_PLACED_ROOM: Final = 0.93
 _LAYOUTS_SHARE: Final = 0.12
 """Of the time that is left, for layouts of a new order, and again for those of the best one."""
 
@@ -130,7 +133,8 @@ def improve_by_orders(run: SolverRun) -> None:
     if run.best is not None:
         starts.append(run.best[1].order)
     first = min(starts, key=lambda order: _judged(run, instance, order))
-    for room in _ROOMS[:3]:
+    large = len(first) > _BEAMS_UP_TO
+    for room in _ROOMS[: 1 if large else 3]:
         if run.budget.spent or run.proved:
             return
         before = run.cost
@@ -139,7 +143,7 @@ def improve_by_orders(run: SolverRun) -> None:
             # Less room moves more: the first plan with addresses is the best of them.
             break
     turn = 0
-    layouts: LayoutSearch | None = None
+    layouts = _layouts(run, first, None)
     while not run.budget.spent and not run.proved:
         before = run.cost
         tried: set[int] = set()
@@ -148,6 +152,9 @@ def improve_by_orders(run: SolverRun) -> None:
             if capacity in tried:
                 continue
             tried.add(capacity)
+            while large and layouts is not None and layouts.improve(0.5):
+                # As long as stays can be put better, orders wait.
+                pass
             if run.budget.spent or run.proved:
                 return
             start = (
@@ -166,8 +173,12 @@ def _layouts(run: SolverRun, order: tuple[int, ...], best: LayoutSearch | None) 
     """Plans over layouts of a new order, then a better one of the best order; the search of that, to go on with."""
     if run.budget.spent or run.proved:
         return best
+    if len(order) > _BEAMS_UP_TO:
+        # Many stays that are long: better put down in turn after a plan for less room, and then improved.
+        plan_in_order(run, order, _PLACED_ROOM)
     fresh = LayoutSearch(run, order)
-    fresh.beams(_LAYOUTS_SHARE)
+    if len(order) <= _BEAMS_UP_TO:
+        fresh.beams(_LAYOUTS_SHARE)
     if run.budget.spent or run.proved or run.best is None:
         return best
     known = [search for search in (fresh, best) if search is not None and search.order == run.best[1].order]
