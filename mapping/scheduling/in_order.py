@@ -57,11 +57,13 @@ def raise_bound_by_residency(run: SolverRun) -> None:
         run.raise_bound(bound * COST_SCALE)
 
 
-def plan_in_order(run: SolverRun, order: Sequence[int], room: float = 1.0, *, quick: bool = False) -> int:
+def plan_in_order(
+    run: SolverRun, order: Sequence[int], room: float = 1.0, *, styles: Sequence[tuple[int, float]] = _STYLES
+) -> int:
     """Offer plans of one order, made for a share of the room; the bytes that every plan of the order moves.
 
-    With less than the whole room that bound does not hold for the scratchpad itself, and is 0. ``quick``: addresses
-    are asked of the allocation engine alone.
+    With less than the whole room that bound does not hold for the scratchpad itself, and is 0. ``styles``: in which the
+    order is run over real addresses where the allocation engine finds none.
     """
     capacity = max(int(run.capacity * room), run.problem.least_budget)
     bound, planned = _least_bytes(run, order, capacity)
@@ -69,9 +71,9 @@ def plan_in_order(run: SolverRun, order: Sequence[int], room: float = 1.0, *, qu
         planned = [replace_by_bytes(run.problem, order, capacity, "belady")]
     stays = min(planned, key=lambda stays: stays.cost(run.problem))
     bound = bound if capacity == run.capacity else 0
-    if run.offer(stays, f"in order/{room:g}", seconds=_seconds(run)) or quick:
+    if run.offer(stays, f"in order/{room:g}", seconds=_seconds(run)):
         return bound
-    for style in _STYLES:
+    for style in styles:
         if run.budget.spent:
             break
         placed, offsets = replace_in_order(run.problem, order, run.capacity, "greedy-ilp", stays, style)
@@ -138,7 +140,7 @@ def improve_by_orders(run: SolverRun) -> None:
         if run.budget.spent or run.proved:
             return
         before = run.cost
-        plan_in_order(run, first, room, quick=True)
+        plan_in_order(run, first, room, styles=())
         if run.cost < before:
             # Less room moves more: the first plan with addresses is the best of them.
             break
@@ -163,7 +165,8 @@ def improve_by_orders(run: SolverRun) -> None:
             order = _annealed(run, instance, start, room, turn)
             turn += 1
             # Layouts do better than what is placed step by step, where they may be used for all.
-            plan_in_order(run, order, room, quick=not run.problem.has_in_place and turn > 1)
+            styles = _STYLES if run.problem.has_in_place or turn == 1 else ()
+            plan_in_order(run, order, room, styles=styles)
             layouts = _layouts(run, order, layouts)
         if run.cost >= before and run.budget.seconds_left() is None:
             return
@@ -175,7 +178,7 @@ def _layouts(run: SolverRun, order: tuple[int, ...], best: LayoutSearch | None) 
         return best
     if len(order) > _BEAMS_UP_TO:
         # Many stays that are long: better put down in turn after a plan for less room, and then improved.
-        plan_in_order(run, order, _PLACED_ROOM)
+        plan_in_order(run, order, _PLACED_ROOM, styles=_STYLES[:2])
     fresh = LayoutSearch(run, order)
     if len(order) <= _BEAMS_UP_TO:
         fresh.beams(_LAYOUTS_SHARE)

@@ -167,7 +167,9 @@ def test_counts_of_tokens(text: str, count: int) -> None:
     assert tokens(text) == count
 
 
-ENUMERATED = ("gpt2-xl", "--hw", "a800-node", "--policy", "choose-training", "--seq", "1024", "--set", "devices=8", "--json")  # fmt: skip
+ENUMERATED = (
+    "gpt2-xl", "--hw", "a800-node", "--policy", "choose-training", "--seq", "1024", "--set", "devices=8", "--json",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("limit", ["0.02", "1"])

@@ -154,7 +154,9 @@ def test_prices_of_room_are_a_bound() -> None:
     total += float(np.minimum(sizes * (1 + prices.written - room), 0).sum())
     for t in set(runs.gap_tensor.tolist()):
         # A tensor is written once, whatever its gaps would bear.
-        total += min(problem.tensors[t].size_bytes * (1 - float(prices.written[runs.gap_tensor == t].sum())), 0)
+        total += min(
+            problem.tensors[t].size_bytes * (1 - float(prices.written[runs.gap_tensor == t].sum())), 0
+        )
     assert total == pytest.approx(bound, rel=1e-3)
 
 
