@@ -15,13 +15,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from mapping.scheduling.address_search import (
-    MOST_NEEDED,
-    AddressTables,
-    cost_of_layouts,
-    improve_layouts,
-    search_layouts,
-)
+from mapping.scheduling.address_search import cost_of_layouts, improve_layouts, search_layouts
+from mapping.scheduling.layouts import MOST_NEEDED, AddressTables
 from mapping.scheduling.problem import ScheduleProblem
 from mapping.scheduling.residency_runs import ResidencyRuns, RoomPrices, price_room, runs_of_order
 from mapping.scheduling.solver_run import SolverRun

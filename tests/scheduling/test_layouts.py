@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mapping.deadline import Budget
-from mapping.scheduling import ScheduleProblem, address_search, check, solve
-from mapping.scheduling.address_search import AddressTables, improve_layouts, search_layouts
+from mapping.scheduling import ScheduleProblem, check, layouts, solve
+from mapping.scheduling.address_search import improve_layouts, search_layouts
 from mapping.scheduling.by_layout import (
     LayoutSearch,
     address_tables,
@@ -21,6 +21,7 @@ from mapping.scheduling.by_layout import (
     stays_of_layouts,
     unit_of,
 )
+from mapping.scheduling.layouts import AddressTables
 from mapping.scheduling.orders import given_order
 from mapping.scheduling.replacement import replace_in_order
 from mapping.scheduling.residency_runs import plan_of_runs, price_room, runs_of_order, solve_runs
@@ -198,7 +199,7 @@ def test_operators_with_too_many_pieces_are_left_to_others(monkeypatch: pytest.M
     _, _, prices = price_room(runs, order, None)
     assert prices is not None
     assert address_tables(runs, prices, order) is None
-    assert address_search.MOST_NEEDED < 63
+    assert layouts.MOST_NEEDED < 63
 
 
 def test_random_wiring_comes_near_its_own_programme() -> None:
