@@ -44,12 +44,16 @@ class SparseModel:
 
 @dataclass(frozen=True, eq=False)
 class SparseReport:
-    """``bound`` is proven, None where nothing is; ``values`` are feasible, None where no point was found."""
+    """``bound`` is proven, None where nothing is; ``values`` are feasible, None where no point was found.
+
+    ``row_prices``: what a unit more on each row's right-hand side costs (duals); of linear models solved to their end.
+    """
 
     bound: float | None
     objective: float | None
     values: Reals | None
     seconds: float
+    row_prices: Reals | None = None
 
 
 def solve_sparse(
@@ -96,9 +100,12 @@ def solve_sparse(
     solved = engine.getModelStatus() == highspy.HighsModelStatus.kOptimal
     raw = info.objective_function_value if model.whole is None else info.mip_dual_bound
     bound = float(raw) if (model.whole is not None or solved) and math.isfinite(raw) else None
-    values = np.asarray(engine.getSolution().col_value, np.float64) if found else None
+    solution = engine.getSolution()
+    values = np.asarray(solution.col_value, np.float64) if found else None
+    linear = model.whole is None and solved
+    prices = np.asarray(solution.row_dual, np.float64) if linear else None
     objective = float(info.objective_function_value) if found else None
-    return SparseReport(bound, objective, values, time.perf_counter() - start)
+    return SparseReport(bound, objective, values, time.perf_counter() - start, prices)
 
 
 def _stated(highspy: Any, model: SparseModel) -> Any:

@@ -10,9 +10,11 @@ from functools import cache
 
 import numpy as np
 
+from mapping.allocation.by_offset import search_by_offset
 from mapping.allocation.engines import Prober
 from mapping.allocation.greedy import improve, pack_by_start, pack_sparse, place_in_order
-from mapping.allocation.instance import build_components
+from mapping.allocation.instance import build_components, highest_offsets, section_ceilings
+from mapping.allocation.pairwise import search_by_pairs
 from mapping.allocation.problem import AllocationProblem, Buffer, Gap
 from mapping.allocation.rules import Rules
 from mapping.allocation.storage_model import groups_of, model_of
@@ -39,6 +41,11 @@ def load_kernels(*, windowed: bool = False, many: bool = False, ruled: bool = Fa
     prober = Prober(component, budget, 0)
     for capacity in (6, 7):
         prober.probe(capacity, 64, 0)
+    # A probe ends with the first engine that answers; the others may be asked by the next one.
+    highest = highest_offsets(component, 6)
+    ceiling = section_ceilings(inst, highest)
+    search_by_offset(inst, highest, ceiling, order, 64, 1 << 10, stop)
+    search_by_pairs(inst, highest, 64, stop)
     if windowed:
         return
     improve(inst, component.unit, component.true_size, order, 0, 1, 0, stop)

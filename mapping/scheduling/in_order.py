@@ -13,6 +13,7 @@ from typing import Final
 
 import numpy as np
 
+from mapping.scheduling.by_layout import LayoutSearch
 from mapping.scheduling.instance import Instance, build_instance, lists_of
 from mapping.scheduling.order_search import improve_order
 from mapping.scheduling.orders import given_order, greedy_order
@@ -37,6 +38,11 @@ _SHARE: Final = 0.12
 """One order search takes this share of the time that is left, one programme of residency half of it."""
 _PROGRAMME_S: Final = 20.0
 """A programme of residency takes no longer than this, with or without a clock."""
+_BEAMS_UP_TO: Final = 2000
+"""Operators up to which whole plans are searched over layouts."""
+_PLACED_ROOM: Final = 0.93
+_LAYOUTS_SHARE: Final = 0.12
+"""Of the time that is left, for layouts of a new order, and again for those of the best one."""
 
 
 def raise_bound_by_residency(run: SolverRun) -> None:
@@ -51,11 +57,13 @@ def raise_bound_by_residency(run: SolverRun) -> None:
         run.raise_bound(bound * COST_SCALE)
 
 
-def plan_in_order(run: SolverRun, order: Sequence[int], room: float = 1.0, *, quick: bool = False) -> int:
+def plan_in_order(
+    run: SolverRun, order: Sequence[int], room: float = 1.0, *, styles: Sequence[tuple[int, float]] = _STYLES
+) -> int:
     """Offer plans of one order, made for a share of the room; the bytes that every plan of the order moves.
 
-    With less than the whole room that bound does not hold for the scratchpad itself, and is 0. ``quick``: addresses
-    are asked of the allocation engine alone.
+    With less than the whole room that bound does not hold for the scratchpad itself, and is 0. ``styles``: in which the
+    order is run over real addresses where the allocation engine finds none.
     """
     capacity = max(int(run.capacity * room), run.problem.least_budget)
     bound, planned = _least_bytes(run, order, capacity)
@@ -63,9 +71,9 @@ def plan_in_order(run: SolverRun, order: Sequence[int], room: float = 1.0, *, qu
         planned = [replace_by_bytes(run.problem, order, capacity, "belady")]
     stays = min(planned, key=lambda stays: stays.cost(run.problem))
     bound = bound if capacity == run.capacity else 0
-    if run.offer(stays, f"in order/{room:g}", seconds=_seconds(run)) or quick:
+    if run.offer(stays, f"in order/{room:g}", seconds=_seconds(run)):
         return bound
-    for style in _STYLES:
+    for style in styles:
         if run.budget.spent:
             break
         placed, offsets = replace_in_order(run.problem, order, run.capacity, "greedy-ilp", stays, style)
@@ -111,6 +119,13 @@ def solve_given_order(run: SolverRun) -> None:
             return
         bound = plan_in_order(run, order, room)
         run.raise_bound(bound * COST_SCALE)
+    if run.budget.spent or run.proved:
+        return
+    search = LayoutSearch(run, order)
+    search.beams(_LAYOUTS_SHARE)
+    while not run.budget.spent and not run.proved and run.best is not None and run.best[1].order == order:
+        if not search.improve(_LAYOUTS_SHARE) and run.budget.seconds_left() is None:
+            return
 
 
 def improve_by_orders(run: SolverRun) -> None:
@@ -120,15 +135,17 @@ def improve_by_orders(run: SolverRun) -> None:
     if run.best is not None:
         starts.append(run.best[1].order)
     first = min(starts, key=lambda order: _judged(run, instance, order))
-    for room in _ROOMS[:3]:
+    large = len(first) > _BEAMS_UP_TO
+    for room in _ROOMS[: 1 if large else 3]:
         if run.budget.spent or run.proved:
             return
         before = run.cost
-        plan_in_order(run, first, room, quick=True)
+        plan_in_order(run, first, room, styles=())
         if run.cost < before:
             # Less room moves more: the first plan with addresses is the best of them.
             break
     turn = 0
+    layouts = _layouts(run, first, None)
     while not run.budget.spent and not run.proved:
         before = run.cost
         tried: set[int] = set()
@@ -137,6 +154,9 @@ def improve_by_orders(run: SolverRun) -> None:
             if capacity in tried:
                 continue
             tried.add(capacity)
+            while large and layouts is not None and layouts.improve(0.5):
+                # As long as stays can be put better, orders wait.
+                pass
             if run.budget.spent or run.proved:
                 return
             start = (
@@ -144,9 +164,30 @@ def improve_by_orders(run: SolverRun) -> None:
             )
             order = _annealed(run, instance, start, room, turn)
             turn += 1
-            plan_in_order(run, order, room)
+            # Layouts do better than what is placed step by step, where they may be used for all.
+            styles = _STYLES if run.problem.has_in_place or turn == 1 else ()
+            plan_in_order(run, order, room, styles=styles)
+            layouts = _layouts(run, order, layouts)
         if run.cost >= before and run.budget.seconds_left() is None:
             return
+
+
+def _layouts(run: SolverRun, order: tuple[int, ...], best: LayoutSearch | None) -> LayoutSearch | None:
+    """Plans over layouts of a new order, then a better one of the best order; the search of that, to go on with."""
+    if run.budget.spent or run.proved:
+        return best
+    if len(order) > _BEAMS_UP_TO:
+        # Many stays that are long: better put down in turn after a plan for less room, and then improved.
+        plan_in_order(run, order, _PLACED_ROOM, styles=_STYLES[:2])
+    fresh = LayoutSearch(run, order)
+    if len(order) <= _BEAMS_UP_TO:
+        fresh.beams(_LAYOUTS_SHARE)
+    if run.budget.spent or run.proved or run.best is None:
+        return best
+    known = [search for search in (fresh, best) if search is not None and search.order == run.best[1].order]
+    best = known[0] if known else LayoutSearch(run, run.best[1].order)
+    best.improve(2 * _LAYOUTS_SHARE)
+    return best
 
 
 def _judged(run: SolverRun, instance: Instance, order: Sequence[int]) -> int:

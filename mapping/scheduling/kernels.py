@@ -12,11 +12,15 @@ import numpy as np
 
 from mapping.allocation.kernels import load_kernels as load_allocation
 from mapping.deadline import Budget, watching
+from mapping.scheduling.address_search import improve_layouts, search_layouts
+from mapping.scheduling.by_layout import address_tables
 from mapping.scheduling.instance import build_instance, lists_of
 from mapping.scheduling.order_search import improve_order
 from mapping.scheduling.orders import given_order, least_peak
 from mapping.scheduling.problem import ScheduleOperator, ScheduleProblem, ScheduleTensor
+from mapping.scheduling.residency_runs import RoomPrices, runs_of_order
 from mapping.scheduling.search import NO_LIMIT, LayerSearch
+from mapping.scheduling.stay_search import close_gaps
 from mapping.scheduling.stays import find_addresses, stays_of
 
 __all__ = ["load_kernels"]
@@ -48,6 +52,19 @@ def _call_kernels(addresses_alone: bool) -> None:
     improve_order(
         build_instance(problem).tables, order, wait_at, waits, 8, 10, 0, np.zeros(1, np.int64)
     )  # fmt: skip
+    _call_layouts(problem)
+
+
+def _call_layouts(problem: ScheduleProblem) -> None:
+    order = given_order(problem)
+    runs = runs_of_order(problem, order, 8)
+    prices = RoomPrices(np.zeros(len(order) + 1), np.zeros(len(runs.gap_tensor)))
+    tables = address_tables(runs, prices, order)
+    assert tables is not None
+    stop = np.zeros(1, np.int64)
+    _, at, kept = search_layouts(tables, 8, 2, 2, 4, np.zeros(3), 0, stop)
+    improve_layouts(tables, 8, 2, 2, 4, 2, 1, at, kept, 0, stop)
+    close_gaps(tables, 8, np.zeros(1, np.int64), 1, at, kept, 0, stop)
 
 
 def _small() -> ScheduleProblem:

@@ -22,7 +22,15 @@ from mapping.scheduling.residency import Bits, Ints, among, ancestors_of, chain_
 from mapping.scheduling.stays import Stays, stays_of
 from mapping.sparse_solver import SparseModel, SparseReport, solve_sparse
 
-__all__ = ["ResidencyRuns", "plan_of_runs", "runs_of", "runs_of_order", "solve_runs"]
+__all__ = [
+    "ResidencyRuns",
+    "RoomPrices",
+    "plan_of_runs",
+    "price_room",
+    "runs_of",
+    "runs_of_order",
+    "solve_runs",
+]
 
 Reals = NDArray[np.float64]
 
@@ -204,12 +212,54 @@ def runs_of_order(problem: ScheduleProblem, order: Sequence[int], capacity: int)
     )  # fmt: skip
 
 
+@dataclass(frozen=True, eq=False)
+class RoomPrices:
+    """What room is worth in one order, from the duals of the linear programme; bytes moved per byte of room.
+
+    ``potential[s]``: a byte of room from step s to the last one. ``written[g]``: what gap g bears of the one write of
+    its tensor, per byte of it.
+    """
+
+    potential: Reals
+    written: Reals
+
+
 def solve_runs(
     runs: ResidencyRuns, seconds: float | None, *, whole: bool = False, seed: int = 0
 ) -> tuple[int, Reals | None]:
     """(proven bound in bytes, how far each gap is out) of the linear programme, or with ``whole`` of whole gaps."""
+    bound, out, _ = _solved(runs, seconds, whole, seed)
+    return bound, out
+
+
+def price_room(
+    runs: ResidencyRuns, order: Sequence[int], seconds: float | None, seed: int = 0
+) -> tuple[int, Reals | None, RoomPrices | None]:
+    """(proven bound in bytes, how far each gap is out, prices of room) of the linear programme of an order.
+
+    Without prices where it could not be solved to its end.
+    """
+    bound, out, duals = _solved(runs, seconds, False, seed)
+    if duals is None:
+        return bound, out, None
+    rows = len(runs.operator)
+    step = np.empty(len(order), np.int64)
+    step[list(order)] = np.arange(len(order))
+    # Rows are sums of the differences up to them, so a difference is worth what all rows from it on are.
+    at = np.searchsorted(step[runs.operator], np.arange(len(order) + 1))
+    written = np.zeros(len(runs.gap_tensor))
+    _, kept = _used_gaps(runs)
+    sizes = np.array([tensor.size_bytes for tensor in runs.problem.tensors], np.int64)[runs.gap_tensor]
+    written[kept] = np.maximum(duals[rows : rows + len(kept)], 0.0) * _unit(sizes) / sizes[kept]
+    return bound, out, RoomPrices(np.append(duals[:rows], 0.0)[at], written)
+
+
+def _solved(
+    runs: ResidencyRuns, seconds: float | None, whole: bool, seed: int
+) -> tuple[int, Reals | None, Reals | None]:
+    """(proven bound in bytes, how far each gap is out, duals of the rows)."""
     if len(runs.operator) == 0:
-        return 0, np.zeros(len(runs.gap_tensor))
+        return 0, np.zeros(len(runs.gap_tensor)), np.zeros(len(_used_gaps(runs)[1]))
     model, unit = _stated(runs, whole)
     report: SparseReport = solve_sparse(
         model, seconds=seconds, seed=seed, relative_gap=1e-4 if whole else 0.0
@@ -218,7 +268,21 @@ def solve_runs(
     if report.bound is not None:
         # Costs are multiples of the unit.
         bound = max(int(np.ceil(report.bound * (1 - 1e-7) - 1e-6)), 0) * unit
-    return bound, None if report.values is None else report.values[: len(runs.gap_tensor)]
+    out = None if report.values is None else report.values[: len(runs.gap_tensor)]
+    return bound, out, report.row_prices
+
+
+def _used_gaps(runs: ResidencyRuns) -> tuple[NDArray[np.bool_], Ints]:
+    """Whether any row asks for each gap, and those of them whose tensors have to be written."""
+    free = np.array([tensor.copy_free for tensor in runs.problem.tensors], bool)
+    used = np.zeros(len(runs.gap_tensor), bool)
+    for low, high in zip(runs.low.tolist(), runs.high.tolist(), strict=True):
+        used[low : high + 1] = True
+    return used, np.flatnonzero(used & ~free[runs.gap_tensor])
+
+
+def _unit(sizes: Ints) -> int:
+    return max(int(np.gcd.reduce(sizes)), 1) if len(sizes) else 1
 
 
 def _stated(runs: ResidencyRuns, whole: bool) -> tuple[SparseModel, int]:
@@ -226,12 +290,8 @@ def _stated(runs: ResidencyRuns, whole: bool) -> tuple[SparseModel, int]:
     problem = runs.problem
     rows, gaps = len(runs.operator), len(runs.gap_tensor)
     sizes = np.array([tensor.size_bytes for tensor in problem.tensors], np.int64)
-    unit = max(int(np.gcd.reduce(sizes[np.unique(runs.gap_tensor)])), 1) if gaps else 1
-    free = np.array([tensor.copy_free for tensor in problem.tensors], bool)
-    used = np.zeros(gaps, bool)
-    for low, high in zip(runs.low.tolist(), runs.high.tolist(), strict=True):
-        used[low : high + 1] = True
-    kept = np.flatnonzero(used & ~free[runs.gap_tensor])
+    unit = _unit(sizes[np.unique(runs.gap_tensor)])
+    used, kept = _used_gaps(runs)
     written, of = np.unique(runs.gap_tensor[kept], return_inverse=True)
     several = np.flatnonzero(runs.low < runs.high)
     column = runs.low.copy()

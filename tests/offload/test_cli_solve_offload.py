@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -161,3 +165,36 @@ def test_nothing_fits_is_exit_code_three() -> None:
 @pytest.mark.parametrize(("text", "count"), [("4096", 4096), ("64K", 65536), ("1m", 2**20), ("1_000", 1000)])
 def test_counts_of_tokens(text: str, count: int) -> None:
     assert tokens(text) == count
+
+
+ENUMERATED = (
+    "gpt2-xl", "--hw", "a800-node", "--policy", "choose-training", "--seq", "1024", "--set", "devices=8", "--json",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("limit", ["0.02", "1"])
+def test_what_enumerates_answers_within_its_limit(limit: str) -> None:
+    """The best of what was looked at, or exit code 4; in seconds of the processor."""
+    start = time.process_time()
+    code, text = call(*ENUMERATED, "--time-limit", limit)
+    assert time.process_time() - start <= 1.1 * float(limit) + 3
+    assert code in (0, 4), text
+    if code == 0:
+        assert json.loads(text)["fits"] in (True, False)
+    else:
+        assert "--time-limit" in text
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGALRM"), reason="signals of POSIX")
+def test_an_interrupt_ends_what_enumerates() -> None:
+    """The signal comes while choices are looked at; the answer is the best so far, or none."""
+    timer = threading.Timer(1.5, os.kill, (os.getpid(), signal.SIGINT))
+    timer.start()
+    start = time.process_time()
+    try:
+        code, text = call(*ENUMERATED, "--time-limit", "100")
+    finally:
+        timer.cancel()
+        timer.join()
+    assert time.process_time() - start <= 6
+    assert code in (0, 4, 130), text
