@@ -189,11 +189,14 @@ def address_tables(runs: ResidencyRuns, prices: RoomPrices, order: Sequence[int]
             made.append(int(t in outputs))
             over.append(written.get(t, -1))
         at.append(len(need))
-    whole = lambda values: np.array(values, np.int64)  # noqa: E731
     return AddressTables(
-        whole(at), whole(need), whole(next_use), np.array(price), np.array(credit), whole(made), whole(over),
+        _whole(at), _whole(need), _whole(next_use), np.array(price), np.array(credit), _whole(made), _whole(over),
         np.concatenate((size, work)), np.concatenate((free, np.ones(n, np.int64))), prices.potential,
     )  # fmt: skip
+
+
+def _whole(values: Sequence[int]) -> Ints:
+    return np.array(values, np.int64)
 
 
 def _shares(runs: ResidencyRuns, prices: RoomPrices, step: Ints) -> dict[tuple[int, int], float]:

@@ -123,6 +123,9 @@ def test_baselines_are_offered_until_one_is_free_of_traffic(monkeypatch: pytest.
             self.best = stays
             self.cost = self.costs.pop(0)
 
+        def share_of_time(self, share: float) -> contextlib.AbstractContextManager[None]:
+            return contextlib.nullcontext()
+
     def order_named(problem: Any, name: str) -> str:
         ordered.append(name)
         return f"<{name}>"
@@ -148,7 +151,6 @@ def test_baselines_are_offered_until_one_is_free_of_traffic(monkeypatch: pytest.
             cost=9,
             best=None,
             costs=list(costs),
-            share_of_time=contextlib.nullcontext,
             budget=SimpleNamespace(spent=spent),
         )
         solving._warm_start(run)  # type: ignore[arg-type]
