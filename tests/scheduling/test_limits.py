@@ -9,9 +9,16 @@ import time
 
 import pytest
 
+from mapping.allocation.by_offset import search_by_offset
+from mapping.allocation.by_valley import search_by_valley
+from mapping.allocation.greedy import improve
+from mapping.allocation.pairwise import search_by_pairs
 from mapping.scheduling import ScheduleProblem, ScheduleResult, check, solve
+from mapping.scheduling.address_search import improve_layouts, search_layouts
 from mapping.scheduling.kernels import load_kernels
+from mapping.scheduling.order_search import improve_order
 from mapping.scheduling.orders import given_order, peak_of_order
+from mapping.scheduling.stay_search import close_gaps
 from tests.scheduling.generated import FAMILIES, made
 
 LIMITS = (0.3, 0.6, 2.0)
@@ -81,3 +88,9 @@ def test_every_shape_is_answered(family: str) -> None:
     problem = made(family, 40, 11)
     capacity = budget_of(problem, 2)
     insist(problem, capacity, solve(problem, capacity, time_limit_s=None, max_states=20_000))
+
+
+def test_every_kernel_of_a_solve_is_there_before_its_clock() -> None:
+    for kernel in (search_by_offset, search_by_pairs, search_by_valley, improve, improve_order, search_layouts, improve_layouts,
+                   close_gaps):  # fmt: skip
+        assert kernel.signatures, kernel.__name__
