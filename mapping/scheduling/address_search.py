@@ -13,12 +13,15 @@ from what lies there before them, and what the plan keeps across their end it ha
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
 from hw_configs.compiled import compiled
 from mapping.scheduling.layouts import (
     HELD,
     Offers,
+    Window,
     begin_step,
     copy_block,
     end_step,
@@ -28,15 +31,17 @@ from mapping.scheduling.layouts import (
     take,
 )
 
-__all__ = ["cost_of_layouts", "improve_layouts", "search_layouts"]
+__all__ = ["Effort", "cost_of_layouts", "improve_layouts", "search_layouts"]
 
 
 @compiled
-def _beam(g, x, begin, end, goal, capacity, width, branches, style, stop, offers, seen, trail):  # type: ignore[no-untyped-def]
-    """(state, layers) of the best plan of steps ``begin`` to ``end`` from state 0 of generation 0; state -1: stopped.
+def _beam(window, begin, width, stop, seen, trail):  # type: ignore[no-untyped-def]
+    """(state, layers) of the best plan of a window from step ``begin``, of state 0 of generation 0; state -1: stopped.
 
     ``trail``: (parents, places) layer by layer, each state's parent in the layer before and the place of its piece.
     """
+    g, x, end, goal = window.g, window.layouts, window.end, window.goal
+    offers = window.offers
     parents, places = trail
     states, layer, now = 1, 0, 0
     table = len(seen)
@@ -45,7 +50,7 @@ def _beam(g, x, begin, end, goal, capacity, width, branches, style, stop, offers
             return -1, layer
         begin_step(g, x, now, states, s, end, goal)
         while True:
-            found, unfinished = offer_all(g, x, now, states, s, end, goal, capacity, branches, style, offers)
+            found, unfinished = offer_all(window, now, states, s)
             if not unfinished:
                 break
             by_value = np.argsort(offers.value[:found])
@@ -61,7 +66,7 @@ def _beam(g, x, begin, end, goal, capacity, width, branches, style, stop, offers
                 seen[slot] = code
                 parents[layer, kept] = offers.state[c]
                 places[layer, kept] = offers.place[c]
-                take(g, x, now, offers.state[c], other, kept, s, end, goal, offers.place[c])
+                take(window, now, offers.state[c], other, kept, s, offers.place[c])
                 kept += 1
                 if kept == width:
                     break
@@ -81,11 +86,14 @@ def _beam(g, x, begin, end, goal, capacity, width, branches, style, stop, offers
 
 
 @compiled
-def _trace(g, x, begin, end, goal, trail, state, layers, last_entry, at, kept):  # type: ignore[no-untyped-def]
-    """Write the plan of a beam into ``at`` (offset per entry) and ``kept`` (whether it stays until its next use).
+def _trace(window, begin, trail, reached, last_entry, plan):  # type: ignore[no-untyped-def]
+    """Write what a beam ``reached`` (state, layers) into a plan: offset per entry, whether it stays until its next use.
 
     State 0 of generation 0 of ``x`` is what lies there at the beginning; ``last_entry``: of each tensor in it.
     """
+    g, x, end, goal = window.g, window.layouts, window.end, window.goal
+    state, layers = reached
+    at, kept = plan
     parents, places = trail
     line = np.empty(layers, np.int64)
     for layer in range(layers - 1, -1, -1):
@@ -97,7 +105,7 @@ def _trace(g, x, begin, end, goal, trail, state, layers, last_entry, at, kept): 
         begin_step(g, x, now, 1, s, end, goal)
         while x.pending[now, 0] != 0:
             if line[turn] != -1:
-                take(g, x, now, 0, 1 - now, 0, s, end, goal, line[turn])
+                take(window, now, 0, 1 - now, 0, s, line[turn])
                 now = 1 - now
             turn += 1
         # Other states were not served yet when this one was.
@@ -119,6 +127,20 @@ def _trace(g, x, begin, end, goal, trail, state, layers, last_entry, at, kept): 
         t = x.what[now, 0, b]
         if goal[t] == x.at[now, 0, b] and x.until[now, 0, b] < n:
             kept[last_entry[t]] = 1
+
+
+class Effort(NamedTuple):
+    """How hard windows are searched.
+
+    Layouts that go on, places tried for a piece, blocks that can lie side by side, steps of the longest window, and
+    windows.
+    """
+
+    width: int
+    branches: int
+    most: int
+    longest: int
+    rounds: int
 
 
 @compiled
@@ -146,11 +168,12 @@ def search_layouts(g, capacity, width, branches, most, style, seed, stop):  # ty
     x, offers, seen, trail = _workspace(width, branches, most, 2 * len(g.need) + 1)
     goal = np.full(len(g.size), -1, np.int64)
     at, kept = np.zeros(len(g.need), np.int64), np.zeros(len(g.need), np.int8)
-    state, layers = _beam(g, x, 0, n, goal, capacity, width, branches, style, stop, offers, seen, trail)
+    window = Window(g, x, n, goal, capacity, branches, style, offers)
+    state, layers = _beam(window, 0, width, stop, seen, trail)
     if state < 0:
         return np.int64(-1), at, kept
     x.count[0, 0] = 0
-    _trace(g, x, 0, n, goal, trail, state, layers, np.full(len(g.size), -1, np.int64), at, kept)
+    _trace(window, 0, trail, (state, layers), np.full(len(g.size), -1, np.int64), (at, kept))
     return cost_of_layouts(g, kept), at, kept
 
 
@@ -206,8 +229,9 @@ def _mark_written(g, kept, written, gone):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def improve_layouts(g, capacity, width, branches, most, longest, rounds, at, kept, seed, stop):  # type: ignore[no-untyped-def]
+def improve_layouts(g, capacity, effort, at, kept, seed, stop):  # type: ignore[no-untyped-def]
     """Improve a plan in place, window by window; (its cost, rounds made). Ends early once ``stop`` is set."""
+    width, branches, most, longest, rounds = effort
     np.random.seed(seed)
     n = len(g.need_at) - 1
     pieces = 0
@@ -239,12 +263,11 @@ def improve_layouts(g, capacity, width, branches, most, longest, rounds, at, kep
                 new_kept[j] = 0 if j >= g.need_at[begin] else kept[j]
             if j < g.need_at[begin] and g.next_use[j] >= begin and g.next_use[j] < n:
                 new_kept[j] = 0
-        state, layers = _beam(
-            g, x, begin, end, goal, capacity, width, branches, style, stop, offers, seen, trail
-        )
+        window = Window(g, x, end, goal, capacity, branches, style, offers)
+        state, layers = _beam(window, begin, width, stop, seen, trail)
         if state >= 0:
             _load(g, x, begin, at, kept, written, last_entry)
-            _trace(g, x, begin, end, goal, trail, state, layers, last_entry, new_at, new_kept)
+            _trace(window, begin, trail, (state, layers), last_entry, (new_at, new_kept))
             found = cost_of_layouts(g, new_kept)
         else:
             found = cost + 1

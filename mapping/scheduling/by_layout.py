@@ -15,7 +15,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from mapping.scheduling.address_search import cost_of_layouts, improve_layouts, search_layouts
+from mapping.scheduling.address_search import Effort, cost_of_layouts, improve_layouts, search_layouts
 from mapping.scheduling.layouts import MOST_NEEDED, AddressTables
 from mapping.scheduling.problem import ScheduleProblem
 from mapping.scheduling.residency_runs import ResidencyRuns, RoomPrices, price_room, runs_of_order
@@ -95,8 +95,8 @@ class LayoutSearch:
         with run.share_of_time(share):
             with run.share_of_time(self._windows_share):
                 found, made = run.budget.call(
-                    improve_layouts, tables, room, _WINDOW_WIDTH, _BRANCHES, most, _WINDOW_STEPS, rounds, at, kept,
-                    run.seed + self._turn, run.budget.stop, long=True,
+                    improve_layouts, tables, room, Effort(_WINDOW_WIDTH, _BRANCHES, most, _WINDOW_STEPS, rounds), at,
+                    kept, run.seed + self._turn, run.budget.stop, long=True,
                 )  # fmt: skip
                 run.budget.nodes += int(made) * _WINDOW_WIDTH
             self._offer(at, kept, "layouts/windows")

@@ -12,7 +12,7 @@ import numpy as np
 
 from mapping.allocation.kernels import load_kernels as load_allocation
 from mapping.deadline import Budget, watching
-from mapping.scheduling.address_search import improve_layouts, search_layouts
+from mapping.scheduling.address_search import Effort, improve_layouts, search_layouts
 from mapping.scheduling.by_layout import address_tables
 from mapping.scheduling.instance import build_instance, lists_of
 from mapping.scheduling.order_search import improve_order
@@ -63,7 +63,7 @@ def _call_layouts(problem: ScheduleProblem) -> None:
     assert tables is not None
     stop = np.zeros(1, np.int64)
     _, at, kept = search_layouts(tables, 8, 2, 2, 4, np.zeros(3), 0, stop)
-    improve_layouts(tables, 8, 2, 2, 4, 2, 1, at, kept, 0, stop)
+    improve_layouts(tables, 8, Effort(2, 2, 4, 2, 1), at, kept, 0, stop)
     close_gaps(tables, 8, np.zeros(1, np.int64), 1, at, kept, 0, stop)
 
 

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from hw_configs.compiled import compiled, inlined
 
 __all__ = [
-    "HELD", "MOST_NEEDED", "AddressTables", "Layouts", "Offers", "begin_step", "copy_block", "end_step", "entry",
-    "new_layouts", "offer_all", "take",
+    "HELD", "MOST_NEEDED", "AddressTables", "Layouts", "Offers", "Window", "begin_step", "copy_block", "end_step",
+    "entry", "new_layouts", "offer_all", "take",
 ]  # fmt: skip
 
 Ints = NDArray[np.int64]
@@ -52,6 +52,24 @@ class AddressTables(NamedTuple):
     size: Ints
     copy_free: Ints
     potential: Reals
+
+
+class Window(NamedTuple):
+    """What a search over layouts works on: the order ``g``, the ``layouts`` of the beam, and what it is asked.
+
+    Steps before ``end`` are served, below ``capacity``; ``goal``: where a tensor has to lie at the end, or -1.
+    ``branches``: places tried for a piece. ``style``: what a hole left beside a piece costs, what a neighbour of
+    another stay costs, and how much chance counts.
+    """
+
+    g: Any
+    layouts: Any
+    end: Any
+    goal: Any
+    capacity: Any
+    branches: Any
+    style: Any
+    offers: Any
 
 
 class Layouts(NamedTuple):
@@ -164,11 +182,9 @@ def next_piece(pending):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def offer_places(g, x, now, w, s, end, goal, capacity, branches, style, offers, found):  # type: ignore[no-untyped-def]
-    """The best places of the next piece of one layout, appended to the offers; their number then.
-
-    ``style``: what a hole left beside it costs, what a neighbour of another stay costs, and how much chance counts.
-    """
+def offer_places(window, now, w, s, found):  # type: ignore[no-untyped-def]
+    """The best places of the next piece of one layout, appended to the offers; their number then."""
+    g, x, end, goal, capacity, branches, style, offers = window
     what, at, until, mark = x.what[now, w], x.at[now, w], x.until[now, w], x.mark[now, w]
     count, pending = x.count[now, w], x.pending[now, w]
     j = g.need_at[s] + next_piece(pending)
@@ -237,13 +253,14 @@ def offer_places(g, x, now, w, s, end, goal, capacity, branches, style, offers, 
 
 
 @compiled
-def offer_all(g, x, now, states, s, end, goal, capacity, branches, style, offers):  # type: ignore[no-untyped-def]
+def offer_all(window, now, states, s):  # type: ignore[no-untyped-def]
     """(offers, whether any layout still lacks a piece) of all layouts."""
+    g, x, offers = window.g, window.layouts, window.offers
     unfinished, found = False, 0
     for w in range(states):
         if x.pending[now, w] != 0:
             unfinished = True
-            found = offer_places(g, x, now, w, s, end, goal, capacity, branches, style, offers, found)
+            found = offer_places(window, now, w, s, found)
             continue
         code = np.uint64(0)
         for b in range(x.count[now, w]):
@@ -289,8 +306,9 @@ def put_block(g, x, other, v, to, j, s, place):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def take(g, x, now, w, other, v, s, end, goal, place):  # type: ignore[no-untyped-def]
+def take(window, now, w, other, v, s, place):  # type: ignore[no-untyped-def]
     """The layout after an offer, as state ``v`` of the other generation; the tensor put down, or -1."""
+    g, x, end, goal = window.g, window.layouts, window.end, window.goal
     k, low = x.count[now, w], g.need_at[s]
     x.paid[other, v] = x.paid[now, w]
     x.moved[other, v] = x.moved[now, w]

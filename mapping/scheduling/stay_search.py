@@ -146,8 +146,9 @@ def _settle(g, x, j, capacity, near, low, queue):  # type: ignore[no-untyped-def
 
 
 @compiled
-def _close(g, x, j, capacity, push, near, low, moved, queue):  # type: ignore[no-untyped-def]
+def _close(g, x, j, capacity, push, scratch):  # type: ignore[no-untyped-def]
     """Close the gap after entry ``j``; False when there is no place. ``push``: others may be put elsewhere."""
+    near, low, moved, queue = scratch
     second = x.after[j]
     first = j
     while x.before[first] >= 0 and x.kept[x.before[first]] != 0:
@@ -241,15 +242,11 @@ def close_gaps(g, capacity, first_pass, rounds, at, kept, seed, stop):  # type: 
     x = _board(g, at, kept)
     entries = len(g.need)
     near, low = np.zeros(entries, np.int64), np.zeros(entries, np.int64)
-    moved, queue = np.zeros(_MOST_DISPLACED, np.int64), np.zeros(256, np.int64)
+    scratch = (near, low, np.zeros(_MOST_DISPLACED, np.int64), np.zeros(256, np.int64))
     for j in first_pass:
         if stop[0] != 0:
             break
-        if (
-            x.kept[j] == 0
-            and x.after[j] >= 0
-            and not _close(g, x, j, capacity, False, near, low, moved, queue)
-        ):
+        if x.kept[j] == 0 and x.after[j] >= 0 and not _close(g, x, j, capacity, False, scratch):
             _take_back(x, 0)
         x.logged[0] = 0
     longest = 1
@@ -279,7 +276,7 @@ def close_gaps(g, capacity, first_pass, rounds, at, kept, seed, stop):  # type: 
             if x.kept[j] != 0:
                 continue
             x.logged[0] = 0
-            done = _close(g, x, j, capacity, True, near, low, moved, queue)
+            done = _close(g, x, j, capacity, True, scratch)
             if not done or _gain(g, x) < 0:
                 _take_back(x, 0)
     for j in range(entries):

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from mapping.deadline import Budget
 from mapping.scheduling import ScheduleProblem, check, layouts, solve
-from mapping.scheduling.address_search import improve_layouts, search_layouts
+from mapping.scheduling.address_search import Effort, improve_layouts, search_layouts
 from mapping.scheduling.by_layout import (
     LayoutSearch,
     address_tables,
@@ -72,7 +72,7 @@ def test_plans_hold_and_cost_what_is_said(
     cost, at, kept = search_layouts(tables, room, width, 6, most, PLAIN, seed, GO)
     first = insist(problem, order, tables, capacity, cost, (at, kept))
     assert first >= least_in_order(problem, order, capacity)
-    cost, _ = improve_layouts(tables, room, 8, 6, most, 4, 30, at, kept, seed, GO)
+    cost, _ = improve_layouts(tables, room, Effort(8, 6, most, 4, 30), at, kept, seed, GO)
     second = insist(problem, order, tables, capacity, cost, (at, kept))
     gaps = np.flatnonzero(tables.next_use < len(order))
     cost, _ = close_gaps(tables, room, gaps, 30, at, kept, seed, GO)
@@ -127,7 +127,7 @@ def test_a_plan_over_layouts_beats_one_placed_step_by_step(family: str) -> None:
     stays, offsets = replace_in_order(problem, order, capacity, "greedy-ilp", plan_of_runs(runs, order, out))
     at, kept = layouts_of_stays(problem, tables, stays, offsets)
     before = stays.cost(problem)[0]
-    cost, _ = improve_layouts(tables, room, 32, 8, most_blocks(tables, room), 30, 60, at, kept, 0, GO)
+    cost, _ = improve_layouts(tables, room, Effort(32, 8, most_blocks(tables, room), 30, 60), at, kept, 0, GO)
     assert insist(problem, order, tables, capacity, cost, (at, kept)) <= before
     alone, at, kept = search_layouts(tables, room, 64, 8, most_blocks(tables, room), PLAIN, 0, GO)
     assert insist(problem, order, tables, capacity, alone, (at, kept)) <= before
