@@ -6,6 +6,7 @@ from workloads.expert_load import expected_experts
 from workloads.operators import Activation, Elementwise, Norm, Reduce, Sort, TopK
 from workloads.transformer.shape import Experts, FeedForward
 from workloads.transformer.step import Step
+from workloads.transformer.stream import Stream, write_norm
 from workloads.transformer.writer import (
     ACTIVATION_FLOPS,
     NORM_FLOPS,
@@ -164,6 +165,8 @@ def write_experts(
     biases = (w.weight("mlp.experts.out_bias", width),) if spec.out_bias else ()
     w.emit("mlp.experts.combine", work_of_sum, (down, choice, *biases), (out,), tp="sum")
     if spec.latent:
+        if spec.latent_norm is not None:
+            out = write_norm(w, "mlp.experts.latent_norm", spec.latent_norm, m, width, Stream(out), last=True)
         out = w.linear(
             "mlp.experts.latent_out",
             out,

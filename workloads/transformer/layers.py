@@ -10,6 +10,7 @@ from workloads.transformer.alternating import (
     write_alternating_layer,
 )
 from workloads.transformer.attention import KeyValue, write_attention
+from workloads.transformer.block_residual import close_blocks, open_blocks, write_attending_layer
 from workloads.transformer.compressed import write_compressed_attention
 from workloads.transformer.cross_attention import Memory, write_cross_attention
 from workloads.transformer.delta_mix import write_delta_mix
@@ -111,7 +112,9 @@ def _open_streams(w: GraphWriter, step: Step, decoder: Decoder, stream: Stream) 
     """Make several residual streams of the embedding, where the family has them."""
     hyper = decoder.layers[0].hyper if decoder.layers else None
     m, hidden = step.tokens, decoder.hidden
-    if isinstance(hyper, AlternatingUpdates):
+    if decoder.layers and decoder.layers[0].residual is not None:
+        open_blocks(stream)
+    elif isinstance(hyper, AlternatingUpdates):
         stream.residual = open_alternating(w, m, hidden, hyper, stream.residual)
     elif hyper is not None:
         stream.residual = open_streams(w, m, hidden, hyper.streams, stream.residual)
@@ -121,7 +124,9 @@ def _merge_streams(w: GraphWriter, step: Step, decoder: Decoder, stream: Stream)
     """Make one residual stream of several at the end."""
     hyper = decoder.layers[0].hyper if decoder.layers else None
     m, hidden = step.tokens, decoder.hidden
-    if isinstance(hyper, AlternatingUpdates):
+    if decoder.layers and decoder.layers[0].residual is not None:
+        close_blocks(w, step, hidden, stream)
+    elif isinstance(hyper, AlternatingUpdates):
         stream.residual = merge_alternating(w, m, hidden, hyper, stream.residual)
     elif hyper is not None:
         learned = decoder.merges_streams
@@ -138,14 +143,17 @@ def _write_layer(
     beside: _Beside,
 ) -> None:
     m, hidden = step.tokens, decoder.hidden
+
+    def mix(source: str) -> list[str]:
+        return _mixer(w, step, hidden, layer, source, known)
+
+    def feed(source: str) -> list[str]:
+        return _feed_forward(w, step, hidden, layer, source)
+
+    if layer.residual is not None:
+        write_attending_layer(w, step, hidden, layer, stream, mix, feed)
+        return
     if isinstance(layer.hyper, AlternatingUpdates):
-
-        def mix(source: str) -> list[str]:
-            return _mixer(w, step, hidden, layer, source, known)
-
-        def feed(source: str) -> list[str]:
-            return _feed_forward(w, step, hidden, layer, source)
-
         stream.residual = write_alternating_layer(
             w, m, hidden, layer.hyper, stream.residual, beside.inputs, mix, feed
         )
@@ -212,7 +220,7 @@ def _write_hyper_layer(
     m = step.tokens
     for name, norm in (("attention", layer.mixer_norm), ("mlp", layer.mlp_norm)):
         entry, numbers = read_streams(w, f"{name}_streams", m, hidden, hyper, stream.residual)
-        source = write_norm(w, f"{name}write_norm", norm, m, hidden, Stream(entry)) if norm else entry
+        source = write_norm(w, f"{name}_norm", norm, m, hidden, Stream(entry)) if norm else entry
         outs = (
             _mixer(w, step, hidden, layer, source, known)
             if name == "attention"

@@ -32,6 +32,7 @@ __all__ = [
     "AlternatingUpdates",
     "Attention",
     "BlockChoice",
+    "BlockResidual",
     "CompressedAttention",
     "Decoder",
     "DeltaMix",
@@ -102,6 +103,8 @@ class Experts:
     latent: int = 0
     """Width the experts work in, between a projection down and one up (0: the model's own)."""
     latent_bias: bool = False
+    latent_norm: Norm | None = None
+    """A norm of the experts' sum before the projection up (Kimi K3)."""
     idle: int = 0
     out_norm: Norm | None = None
     """A norm of the sum of experts and shared part (A.X K1)."""
@@ -109,6 +112,17 @@ class Experts:
     """Shared experts that the router scores too (Inkling)."""
     out_bias: bool = False
     """One bias on the sum of all experts (JetMoe)."""
+
+
+@dataclass(frozen=True, slots=True)
+class BlockResidual:
+    """A residual stream that blocks of ``layers`` layers each add a source to (Attention Residuals, arXiv:2603.15031).
+
+    What a mixer or a feed-forward part reads is a mean of the embedding, of the sums of all blocks before and of the
+    present one, weighed by a learned query against the normed sources.
+    """
+
+    layers: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +192,7 @@ class Layer:
     per_layer_input: int = 0
     vectors: int = 0
     hyper: HyperConnection | AlternatingUpdates | None = None
+    residual: BlockResidual | None = None
     beside_mixer: Mixer | None = None
     """A second mixer on the same input, whose result is added (Falcon-H1)."""
     shared: SharedBlock | None = None

@@ -23,6 +23,8 @@ class Stream:
 
     residual: str
     pending: list[str] = field(default_factory=list)
+    blocks: list[str] = field(default_factory=list)
+    """Sums of whole blocks of layers, the embedding first, where layers attend to them."""
     embedded: str = ""
     """What the embeddings were, for blocks that read them again."""
 

@@ -41,7 +41,7 @@ ACTIVATIONS: Final = {
     "gelu_fast": "gelu",
     "gelu_pytorch_tanh": "gelu", "gelu_python": "gelu_erf", "gelu_10": "gelu", "quick_gelu": "silu",
     "geglu": "gelu", "relu": "relu", "relu2": "relu2", "relu_squared": "relu2", "sigmoid": "sigmoid",
-    "xielu": "xielu", "situ": "silu",
+    "situ": "silu", "xielu": "xielu",
 }  # fmt: skip
 """The hub's names of non-linearities, and whose cost each has."""
 

@@ -28,6 +28,7 @@ from workloads.transformer.families.hybrid import DELTA_CHUNK
 from workloads.transformer.fields import REQUIRED, Fields
 from workloads.transformer.shape import (
     Attention,
+    BlockResidual,
     Decoder,
     DeltaMix,
     Experts,
@@ -369,11 +370,12 @@ def _sparse_layers(f: Fields, layers: int, dense: int) -> list[bool]:
 
 
 def read_kimi_linear(f: Fields, model_type: str) -> Decoder:
-    """Kimi Linear: delta attention with a decay per channel in three layers of four, latent attention in the fourth."""
+    """Kimi Linear: delta attention with a decay per channel in three layers of four, latent attention in the fourth.
+
+    Kimi K3 adds residuals by blocks of layers, experts in a narrower width, a gate on latent attention and a gate of
+    delta attention that is not narrow.
+    """
     sizes = read_sizes(f)
-    for name in ("attn_res_block_size", "latent_moe_use_norm", "routed_expert_hidden_size"):
-        if f.has(name):
-            f.problem(name, f"found {f.values[name]!r}; this variant of the family is not modelled")
     inner = f.section("linear_attn_config")
     g = inner if inner is not None else f
     prefix = "" if inner is not None else "linear_"
@@ -382,6 +384,11 @@ def read_kimi_linear(f: Fields, model_type: str) -> Decoder:
         g.integer(f"{prefix}num_heads", default=32, most=MAX_HEADS),
         g.integer(f"{prefix}head_dim", default=128, most=MAX_WIDTH), g.integer(kernel, default=4, most=64), True,
     )  # fmt: skip
+    if g.flag("use_full_rank_gate", default=False):
+        delta = replace(delta, gate_rank=0)
+    latent = _latent(f, 0)
+    if f.flag("mla_use_output_gate", default=False):
+        latent = replace(latent, gate=latent.heads * latent.v_head_dim)
     default = [
         "full_attention" if index and index % 4 == 0 else "linear_attention" for index in range(sizes.layers)
     ]
@@ -389,7 +396,7 @@ def read_kimi_linear(f: Fields, model_type: str) -> Decoder:
         default = [
             "full_attention" if index + 1 in full else "linear_attention" for index in range(sizes.layers)
         ]
-    return _kimi(f, model_type, delta, _latent(f, 0), default, 1)
+    return _kimi(f, model_type, delta, latent, default, 1)
 
 
 def read_bailing_hybrid(f: Fields, model_type: str) -> Decoder:
@@ -415,6 +422,12 @@ def _kimi(
     act = activation(f)
     mlp = FeedForward(f.integer("intermediate_size", default=REQUIRED, most=MAX_WIDTH), activation=act)
     experts = replace(_kimi_experts(f), activation=act)
+    if f.has("routed_expert_hidden_size"):
+        width = f.integer("routed_expert_hidden_size", most=MAX_WIDTH)
+        norm = RMS if f.flag("latent_moe_use_norm", default=False) else None
+        experts = replace(experts, latent=width, latent_norm=norm)
+    block = f.integer("attn_res_block_size", default=0, least=0, most=2000)
+    residual = BlockResidual(block) if block else None
     sparse = _sparse_layers(f, sizes.layers, dense)
     layers = tuple(
         Layer(
@@ -423,6 +436,7 @@ def _kimi(
             experts if sparse[index] else None,
             mixer_norm=RMS,
             mlp_norm=RMS,
+            residual=residual,
         )
         for index, kind in enumerate(_kinds(f, sizes.layers, default))
     )
