@@ -348,7 +348,6 @@ def test_the_usual_prompt_gives_way_to_the_positions_that_there_are(tmp_path):
         ({**SMALL["zamba2"], "use_shared_attention_adapter": True}, {}, "not modelled"),
         ({**SMALL["jamba"], "attn_layer_offset": 9}, {}, "less than attn_layer_period (8)"),
         ({**SMALL["xlstm"], "use_bias": True}, {}, "not modelled"),
-        ({**SMALL["kimi_linear"], "latent_moe_use_norm": True}, {}, "not modelled"),
         ({**SMALL["t5"], "feed_forward_proj": "gated-swash"}, {}, "expected relu, gelu or silu"),
         (SMALL["whisper"], {"prompt": 33}, "the encoder has 32 positions"),
         (SMALL["whisper"], {"generate": 16}, "the decoder has 16 positions"),
