@@ -84,8 +84,8 @@ def test_what_nobody_measured_is_marked_as_an_assumption(engine: str) -> None:
 
 def test_simulate_adds_the_host_and_says_so() -> None:
     alone = offchip.simulate("gpt2", "a100-80gb", **STEP)
-    with_host = offchip.simulate("gpt2", "a100-80gb", engine="vllm", **STEP)
-    own = constants_of("vllm")
+    with_host = offchip.simulate("gpt2", "a100-80gb", engine="sglang", **STEP)
+    own = constants_of("sglang")
     added = (own.step_us + own.sequence_us) * 1e-6
     # An engine that schedules ahead hides a part of it behind the device.
     seen = added - own.overlap * min(added, alone.makespan_s)
@@ -95,12 +95,12 @@ def test_simulate_adds_the_host_and_says_so() -> None:
     assert summary["host_added_s"] == pytest.approx(seen)
     assert "host_s" not in alone.summary()
     data = json.loads(json.dumps(with_host.as_json()))
-    assert data["provenance"]["host"]["engine"] == "vllm"
+    assert data["provenance"]["host"]["engine"] == "sglang"
     assert "fit_serving" in data["provenance"]["host"]["source"]
     assert data["phases"][0]["host_s"] == pytest.approx(added)
     assert alone.as_json()["provenance"]["host"] is None
     shown = str(with_host)
-    assert "the host of vllm" in shown
+    assert "the host of sglang" in shown
     assert "host time" in shown
     assert "no host software" in str(alone)
 

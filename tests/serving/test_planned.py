@@ -41,7 +41,7 @@ def grid(
         return Cost(decode(requests, context), 2 * decode(requests, context))
 
     return GridPricer(
-        asked, lambda tokens: Cost(prefill(tokens), 0.0), constants_of("vllm"), EngineSettings()
+        asked, lambda tokens: Cost(prefill(tokens), 0.0), constants_of("sglang"), EngineSettings()
     )
 
 

@@ -17,7 +17,9 @@ USABLE = 14
 def admission(third: int, streams: str = "xxyy", room: int = USABLE) -> Admission:
     """Four tasks that make 6, 4, ``third`` and 3 bytes; the first is used by the second, the others by the last."""
     sizes = (6, 4, third, 3)
-    copies = [SimpleNamespace(memory="m", tensor=f"t{i}", home=False, kept=False) for i in range(4)]
+    copies = [
+        SimpleNamespace(memory="m", tensor=f"t{i}", home=False, kept=False, over=False) for i in range(4)
+    ]
     bound = SimpleNamespace(
         tasks=[SimpleNamespace(kind="compute", device="d", stream=stream) for stream in streams],
         makes=[(0,), (1,), (2,), (3,)],
@@ -70,7 +72,8 @@ def queues(draw: st.DrawFn) -> tuple[Any, Any, int]:
     count, homes = draw(st.integers(2, 7)), draw(st.integers(0, 2))
     sizes = draw(st.lists(st.integers(1, 6), min_size=count + homes, max_size=count + homes))
     last = [draw(st.integers(max(n - homes, 0), count - 1)) for n in range(count + homes)]
-    copies = [SimpleNamespace(memory="m", tensor=f"t{n}", home=n < homes, kept=draw(st.booleans()) and n == 0)
+    copies = [SimpleNamespace(memory="m", tensor=f"t{n}", home=n < homes, over=False,
+                              kept=draw(st.booleans()) and n == 0)
               for n in range(count + homes)]  # fmt: skip
     bound = SimpleNamespace(
         tasks=[SimpleNamespace(kind="compute", device="d", stream=str(n % 2)) for n in range(count)],
