@@ -86,6 +86,15 @@ def test_the_cheapest_banks_and_sizes(case: tuple[AllocationProblem, list[Bank]]
         assert check(problem.subset(members), plan.offsets[members].tolist(), bank.capacity) == []
 
 
+def test_aliases_choose_the_cheaper_of_two_arenas() -> None:
+    """HiGHS 1.14.0 answers 3 here and calls it optimal."""
+    listed = [Buffer("a", 0, 1, 1), Buffer("b", 0, 1, 1)]
+    problem = AllocationProblem.of(listed, rules=Rules(alias=((0, 1),)))
+    plan = solve_banks(problem, [parse_arena("x@2"), parse_arena("y@3")], time_limit_s=200)
+    assert plan is not None
+    assert (plan.status, plan.cost, plan.bank) == ("optimal", 2.0, (0, 0))
+
+
 def test_a_size_that_no_sum_of_live_bytes_tells() -> None:
     """Alignment makes the arena larger than its live bytes: the master learns the size from its place."""
     listed = [Buffer("a", 0, 2, 3), Buffer("b", 0, 2, 3, alignment=4), Buffer("c", 0, 2, 3, alignment=4)]

@@ -200,6 +200,8 @@ def _call(node: Any, file: str) -> Call:
         if "as_tensor" in item:
             outputs.append(str(item["as_tensor"]["name"]))
         outputs += [str(each["name"]) for each in item.get("as_tensors", ())]
-    return Call(
-        str(node.get("name") or (outputs[0] if outputs else target)), target, arguments, tuple(outputs)
-    )
+    name = str(node.get("name") or (outputs[0] if outputs else target))
+    call = Call(name, target, arguments, tuple(outputs))
+    # Read once here, where a damaged argument is told as such.
+    list(call.inputs())
+    return call
