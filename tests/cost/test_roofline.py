@@ -16,7 +16,7 @@ from hw_configs.device import Cpu, Envelope, Gpu
 from hw_configs.gpu_architecture import GpuArchitecture, architecture_document, parse_architecture
 from hw_configs.problems import InputError
 from hw_configs.system import MemorySpace, Node, System
-from simulator.cost.model import COST_MODELS, roof_seconds
+from simulator.cost.model import COST_MODELS, FREE_KINDS, roof_seconds
 from simulator.cost.roofline import COMMUNICATION_KINDS, PEAK, ROOFLINE, Roofline, operator_class, tiling_loss
 from tests.typed import operator_of
 from workloads.graph import Operator
@@ -167,7 +167,7 @@ def any_operator(
 
 WORK = st.builds(
     any_operator,
-    st.sampled_from(sorted(set(KINDS) - COMMUNICATION_KINDS - {"view"})),
+    st.sampled_from(sorted(set(KINDS) - COMMUNICATION_KINDS - FREE_KINDS)),
     ANY_DTYPE,
     st.floats(0, 1e16),
     st.integers(0, 1 << 40),
@@ -268,7 +268,8 @@ def test_power_holds_fp32_back() -> None:
 
 def test_a_view_is_free_and_communication_is_refused() -> None:
     node, memory = place(gpu())
-    assert ROOFLINE.cost(operator_of("view", 1000000000000.0, 1 << 30), node, memory).seconds == 0
+    for kind in ("view", "host"):
+        assert ROOFLINE.cost(operator_of(kind, 1000000000000.0, 1 << 30), node, memory).seconds == 0
     with pytest.raises(InputError, match="links set its time"):
         ROOFLINE.cost(operator_of("all_reduce"), node, memory)
 
