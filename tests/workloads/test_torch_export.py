@@ -103,6 +103,31 @@ def test_an_archive_without_a_model_is_refused(tmp_path):
         IMPORTER.load(archive(tmp_path, "{}", "other.json"), WorkloadOptions())
 
 
+def renamed(tmp_path, whole, damaged):
+    with zipfile.ZipFile(HERE / "cached.pt2") as archived:
+        text = json.dumps(json.loads(archived.read(archived.namelist()[0])))
+    assert whole in text
+    return archive(tmp_path, text.replace(whole, damaged))
+
+
+@pytest.mark.parametrize(
+    ("whole", "damaged"),
+    [
+        ('"arg": {"as_tensor": {"name": "past_0"}}', '"arg": {"as_tensor": {"nome": "past_0"}}'),
+        ('"past_0": {', '"past_9": {'),
+    ],
+)
+def test_a_tensor_without_name_or_sizes_is_told(tmp_path, whole, damaged):
+    with pytest.raises(InputError, match="not of the form that torch.export writes"):
+        IMPORTER.load(renamed(tmp_path, whole, damaged), WorkloadOptions(prompt=8))
+
+
+@pytest.mark.parametrize("name", ["weight", "key"])
+def test_an_operator_whose_arguments_are_not_there_has_no_rule(tmp_path, name):
+    path = renamed(tmp_path, f'"name": "{name}"', f'"name": "{name[:-1]}z"')
+    assert IMPORTER.load(path, WorkloadOptions(prompt=8)).unsupported
+
+
 @given(st.data())
 @settings(max_examples=40, deadline=None)
 def test_no_damage_ends_in_anything_but_an_answer_or_an_input_error(tmp_path_factory, data):

@@ -116,7 +116,11 @@ def _simple(name: str, out: Sized) -> Work | None:
 
 
 def _first(call: Call, known: Mapping[str, Sized], *names: str) -> Sized:
-    return next(known[tensor] for name in names for tensor in call.tensors(name))
+    """The first tensor among the arguments of these names. Raises ``KeyError`` where there is none."""
+    for name in names:
+        for tensor in call.tensors(name):
+            return known[tensor]
+    raise KeyError(names)
 
 
 def _linear(call: Call, known: Mapping[str, Sized], out: Sized) -> Work:

@@ -148,6 +148,8 @@ def _programme(data: Any, file: str) -> Programme:
             stored.append(str(name))
         elif kind == "user_input" and name:
             given.append(str(name))
+    if missing := [name for name in given if name not in metas]:
+        raise ValueError(f"no sizes of the input {missing[0]!r}")
     mutated = {
         str(value["arg"]["name"]): str(_buffer(value, signature))
         for spec in signature["output_specs"]
