@@ -14,9 +14,9 @@ import time
 from pathlib import Path
 
 from mapping.scheduling import BASELINES, ScheduleProblem, check, least_peak, problem_from_graph, solve
+from mapping.scheduling.kernels import load_kernels
 from offchip.cli.output import print_table
 from offchip.validation.registry import find_file
-from offchip.validation.schedule import compile_kernels
 from workloads.graph_json import read_graph
 from workloads.importers import load_workload
 from workloads.workload import WorkloadOptions
@@ -35,7 +35,7 @@ def main() -> None:
     parser.add_argument("--networks", nargs="*", default=NETWORKS)
     parser.add_argument("--time-limit", type=float, default=60.0)
     options = parser.parse_args()
-    compile_kernels()
+    load_kernels()
     rows = []
     with find_file(options.folder, "graph_results.csv").open(encoding="utf-8", newline="") as stream:
         for row in csv.DictReader(stream):

@@ -9,7 +9,6 @@ External data is never opened. Shapes come from ``onnx.shape_inference`` node by
 from __future__ import annotations
 
 import mmap
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -20,7 +19,7 @@ from workloads.fusion import fuse_pointwise
 from workloads.graph import Attribute, Graph, check_graph
 from workloads.imported import uncosted_operators
 from workloads.onnx_cache import LanguageModel, language_model
-from workloads.phase_list import PhaseList
+from workloads.phase_list import prompt_and_answer
 from workloads.protobuf_wire import BYTES, Skeleton, WireError, fields, skeleton
 from workloads.workload import Phase, Workload, WorkloadOptions
 
@@ -137,31 +136,20 @@ def _language_workload(
     path: Path, model: onnx.ModelProto, language: LanguageModel, options: WorkloadOptions
 ) -> Workload:
     """A prefill, and a decode step for every token that is generated after its own."""
-    prompt, total = options.prompt, options.prompt + options.generate
 
-    def step(label: str, new: int, before: int) -> Phase:
+    def step(kind: str, new: int, before: int) -> Phase:
         from workloads.onnx_graph import OnnxGraph
 
         sized = replace(options, dims={**options.dims, **language.sizes(new, before)})
-        walk = OnnxGraph(model, str(path), sized, language.caches, total)
-        graph = check_graph(walk.graph(f"{path.stem}.{label}"), str(path))
+        walk = OnnxGraph(model, str(path), sized, language.caches, options.prompt + options.generate)
+        graph = check_graph(walk.graph(f"{path.stem}.{kind}"), str(path))
         if options.fused:
             graph = fuse_pointwise(graph)
         sizes: dict[str, Attribute] = {"batch": options.batch, "new_tokens": new, "context": new + before}
-        kind = "prefill" if label == "prefill" else "decode"
         graph = replace(graph, structure=f"{path.stem}.{kind}", metadata={**graph.metadata, **sizes})
-        return Phase(label, kind, graph, options.batch)
+        return Phase(kind, kind, graph, options.batch)
 
-    if options.phase == "decode":
-        phases: Sequence[Phase] = [step("decode", 1, prompt - 1)]
-    else:
-        steps = options.generate if options.phase is None else 0
-        phases = PhaseList(
-            lambda index: step(
-                "decode" if index else "prefill", *((1, prompt + index - 1) if index else (prompt, 0))
-            ),
-            1 + steps,
-        )
+    phases = prompt_and_answer(step, options)
     first = phases[0].graph
     metadata = {**first.metadata, "kv_bytes_per_token": _bytes_per_token(first, language)}
     return Workload(path.stem, phases, metadata, uncosted_operators(first))

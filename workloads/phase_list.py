@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import overload
 
-from workloads.workload import Phase
+from workloads.workload import Phase, WorkloadOptions
 
-__all__ = ["PhaseList"]
+__all__ = ["PhaseList", "prompt_and_answer"]
 
 
 class PhaseList(Sequence[Phase]):
@@ -29,3 +29,18 @@ class PhaseList(Sequence[Phase]):
         if not -self.number <= index < self.number:
             raise IndexError(index)
         return self.build(index % self.number)
+
+
+def prompt_and_answer(step: Callable[[str, int, int], Phase], options: WorkloadOptions) -> Sequence[Phase]:
+    """Prefill of the prompt and a decode step per further token, or the one phase that the options ask for.
+
+    ``step(kind, new, before)``: the phase of ``new`` tokens a sequence behind ``before`` cached ones.
+    """
+    prompt = options.prompt
+    if options.phase == "decode":
+        return [step("decode", 1, prompt - 1)]
+
+    def build(index: int) -> Phase:
+        return step("decode", 1, prompt + index - 1) if index else step("prefill", prompt, 0)
+
+    return PhaseList(build, 1 + (options.generate if options.phase is None else 0))

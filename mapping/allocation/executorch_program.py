@@ -24,13 +24,12 @@ from typing import Final
 
 from hw_configs.problems import bad_input
 from mapping.allocation.check import check
-from mapping.allocation.flat_table import FlatTable
+from mapping.allocation.flat_table import FlatTable, carries, read_whole
 from mapping.allocation.problem import AllocationProblem, Buffer
 
 __all__ = ["is_executorch", "parse_executorch", "read_executorch"]
 
 ALIGNMENT: Final = 16
-LARGEST_FILE_BYTES: Final = 2**31
 _BYTES: Final = {
     0: 1, 1: 1, 2: 2, 3: 4, 4: 8, 5: 2, 6: 4, 7: 8, 11: 1, 12: 1, 13: 1, 14: 4, 15: 2, 22: 2, 23: 1, 24: 1, 25: 1,
     26: 1, 27: 2, 28: 4, 29: 8,
@@ -74,22 +73,12 @@ class _Reading:
 
 def is_executorch(path: Path) -> bool:
     """Whether a file carries the identifier of the format."""
-    try:
-        with path.open("rb") as file:
-            return file.read(8)[4:] == b"ET12"
-    except OSError:
-        return False
+    return carries(path, b"ET12")
 
 
 def read_executorch(path: Path, memory: int | None = None, method: int | None = None) -> AllocationProblem:
     """The problem of one memory of one method of a file."""
-    try:
-        if path.stat().st_size > LARGEST_FILE_BYTES:
-            raise bad_input(f"is larger than {LARGEST_FILE_BYTES} bytes", file=str(path))
-        data = path.read_bytes()
-    except OSError as error:
-        raise bad_input(f"cannot be read: {error.strerror or error}", file=str(path)) from None
-    return parse_executorch(data, str(path), path.stem, memory, method)
+    return parse_executorch(read_whole(path), str(path), path.stem, memory, method)
 
 
 def parse_executorch(

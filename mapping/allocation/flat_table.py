@@ -1,4 +1,4 @@
-"""A table of a FlatBuffer: fields found by the table's vtable of offsets.
+"""A FlatBuffer's file, and its tables: fields found by the table's vtable of offsets.
 
 Source of the layout: "FlatBuffer internals" (flatbuffers.dev). What does not fit raises ``struct.error``.
 """
@@ -7,8 +7,33 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
 
-__all__ = ["FlatTable"]
+from hw_configs.problems import bad_input
+
+__all__ = ["FlatTable", "carries", "read_whole"]
+
+LARGEST_FILE_BYTES: Final = 2**31
+
+
+def carries(path: Path, identifier: bytes) -> bool:
+    """Whether a file carries the identifier of a format, four bytes behind the first offset."""
+    try:
+        with path.open("rb") as file:
+            return file.read(8)[4:] == identifier
+    except OSError:
+        return False
+
+
+def read_whole(path: Path) -> bytes:
+    """A file's bytes. Raises ``InputError`` for one that cannot be read or is larger than 2 GiB."""
+    try:
+        if path.stat().st_size > LARGEST_FILE_BYTES:
+            raise bad_input(f"is larger than {LARGEST_FILE_BYTES} bytes", file=str(path))
+        return path.read_bytes()
+    except OSError as error:
+        raise bad_input(f"cannot be read: {error.strerror or error}", file=str(path)) from None
 
 
 @dataclass(frozen=True, slots=True)

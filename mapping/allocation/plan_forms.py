@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from hw_configs.output_file import replacing
 from hw_configs.problems import bad_input, nearest
 from mapping.allocation.check import peak_of
 from mapping.allocation.csv_format import read_text, to_csv, write_text
@@ -25,7 +26,7 @@ from mapping.allocation.iree_pack import is_iree, placed_text
 from mapping.allocation.problem import AllocationProblem
 from mapping.allocation.result import Move
 from mapping.allocation.tflite_model import is_tflite
-from mapping.allocation.tflite_plan import offline_integers, with_offline_plan, write_bytes
+from mapping.allocation.tflite_plan import offline_integers, with_offline_plan
 
 __all__ = ["FORMS", "Plan", "form_of", "write_plan"]
 
@@ -96,7 +97,9 @@ def write_plan(path: Path, name: str | None, plan: Plan, source: Path) -> None:
             f"the form {form!r} knows one offset per buffer; found a plan with moves", path="--out-format"
         )
     if form == "tflite":
-        write_bytes(path, with_offline_plan(source.read_bytes(), plan.problem, plan.offsets, str(source)))
+        planned = with_offline_plan(source.read_bytes(), plan.problem, plan.offsets, str(source))
+        with replacing(path) as part:
+            part.write_bytes(planned)
         return
     if form == "csv":
         text = _bank_csv(plan) if plan.banks else to_csv(plan.problem, plan.offsets)

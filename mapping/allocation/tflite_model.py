@@ -26,14 +26,13 @@ from pathlib import Path
 from typing import Final
 
 from hw_configs.problems import InputError, Problem, bad_input
-from mapping.allocation.flat_table import FlatTable
+from mapping.allocation.flat_table import FlatTable, carries, read_whole
 from mapping.allocation.problem import AllocationProblem, Buffer
 from mapping.allocation.tflite_plan import own_offsets
 
 __all__ = ["is_tflite", "parse_tflite", "read_tflite"]
 
 ALIGNMENT: Final = 64
-LARGEST_FILE_BYTES: Final = 2**31
 _LARGEST: Final = 2**60
 _MOST_TOLD: Final = 20
 
@@ -62,22 +61,12 @@ class _Tensor:
 
 def is_tflite(path: Path) -> bool:
     """Whether a file carries the identifier of the format."""
-    try:
-        with path.open("rb") as file:
-            return file.read(8)[4:] == b"TFL3"
-    except OSError:
-        return False
+    return carries(path, b"TFL3")
 
 
 def read_tflite(path: Path) -> AllocationProblem:
     """The problem of a model's inference. Raises ``InputError`` where the file is damaged or sizes are open."""
-    try:
-        if path.stat().st_size > LARGEST_FILE_BYTES:
-            raise bad_input(f"is larger than {LARGEST_FILE_BYTES} bytes", file=str(path))
-        data = path.read_bytes()
-    except OSError as error:
-        raise bad_input(f"cannot be read: {error.strerror or error}", file=str(path)) from None
-    return parse_tflite(data, str(path), path.stem)
+    return parse_tflite(read_whole(path), str(path), path.stem)
 
 
 def parse_tflite(data: bytes, file: str | None = None, name: str = "") -> AllocationProblem:

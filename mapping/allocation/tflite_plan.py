@@ -11,17 +11,15 @@ FlatBuffers are relative, and everything else keeps its bytes and its distance.
 
 from __future__ import annotations
 
-import os
 import struct
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Final
 
 from hw_configs.problems import bad_input
 from mapping.allocation.flat_table import FlatTable
 from mapping.allocation.problem import AllocationProblem
 
-__all__ = ["METADATA_NAME", "offline_integers", "own_offsets", "with_offline_plan", "write_bytes"]
+__all__ = ["METADATA_NAME", "offline_integers", "own_offsets", "with_offline_plan"]
 
 METADATA_NAME: Final = "OfflineMemoryAllocation"
 _BUFFERS, _METADATA, _MODEL_FIELDS = 4, 6, 8
@@ -162,14 +160,3 @@ class _Front:
 
 def _up(at: int, step: int) -> int:
     return -(-at // step) * step
-
-
-def write_bytes(path: Path, data: bytes) -> None:
-    """Write a file under a temporary name and rename it."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(data)
-        temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise bad_input(f"cannot be written: {error.strerror or error}", file=str(path)) from None

@@ -33,18 +33,10 @@ def run(folder: Path, rows: str, options: Options) -> Iterator[RowResult]:
     if reader.fieldnames is None or "instance" not in reader.fieldnames:
         raise bad_input("the column 'instance' is missing", file=str(table), line=1)
     limit = DEFAULT_TIME_LIMIT_S if options.time_limit_s is None else options.time_limit_s
-    _compile_kernels()
     for row in reader:
         name = (row["instance"] or "").strip()
         if name and fnmatch.fnmatchcase(name, rows):
             yield _run_row(folder, name, row, limit)
-
-
-def _compile_kernels() -> None:
-    """Load or compile the kernels on a small problem, so that no row's seconds hold it."""
-    small = AllocationProblem.from_arrays([0, 1, 2, 0], [2, 3, 4, 1], [3, 2, 3, 1])
-    for capacity in (5, 4, None):
-        solve(small, capacity, max_nodes=2000, engine="search")
 
 
 def _run_row(folder: Path, name: str, row: dict[str, str], limit: float) -> RowResult:

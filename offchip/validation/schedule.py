@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from hw_configs.problems import InputError, OffchipError, bad_input
 from mapping.allocation.csv_format import read_text
-from mapping.scheduling import ScheduleOperator, ScheduleProblem, ScheduleTensor, check, problem_from_graph
+from mapping.scheduling import ScheduleProblem, check, problem_from_graph
 from mapping.scheduling.result import ScheduleResult
 from offchip.validation.registry import Options, RowResult, Verdict, find_file
 
@@ -35,30 +35,12 @@ def run(folder: Path, rows: str, options: Options) -> Iterator[RowResult]:
         if reader.fieldnames is None or column not in reader.fieldnames:
             raise bad_input(f"the column {column!r} is missing", file=str(table), line=1)
     limit = DEFAULT_TIME_LIMIT_S if options.time_limit_s is None else options.time_limit_s
-    compile_kernels()
     for row in reader:
         graph = (row["graph"] or "").strip()
         budget = (row.get("budget") or row["scratchpad_bytes"] or "").strip()
         name = f"{graph}/{budget}"
         if graph and (fnmatch.fnmatchcase(name, rows) or fnmatch.fnmatchcase(graph, rows)):
             yield _run_row(folder, name, graph, row, limit)
-
-
-def compile_kernels() -> None:
-    """Load or compile the kernels on a small problem, so that no row's seconds hold it."""
-    from mapping.scheduling import solve
-
-    tensors = tuple(
-        ScheduleTensor(f"t{i}", size, i, readers, False)
-        for i, (size, readers) in enumerate([(3, (1, 3)), (4, (2,)), (4, (3,)), (1, ())])
-    )
-    operators = (
-        ScheduleOperator("a", (), (0,)),
-        ScheduleOperator("b", (0,), (1,)),
-        ScheduleOperator("c", (1,), (2,)),
-        ScheduleOperator("d", (0, 2), (3,)),
-    )
-    solve(ScheduleProblem("small", operators, tensors), 8, max_states=1000, time_limit_s=None)
 
 
 def _run_row(folder: Path, name: str, graph: str, row: dict[str, str], limit: float) -> RowResult:

@@ -8,7 +8,7 @@ is appended is written in place.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
@@ -21,7 +21,7 @@ from workloads.graph import Attribute, Graph, Operator, Role, Tensor, check_grap
 from workloads.imported import uncosted_operators
 from workloads.operators import Copy
 from workloads.operators.traffic import traffic
-from workloads.phase_list import PhaseList
+from workloads.phase_list import prompt_and_answer
 from workloads.torch_export.costs import IGNORED, VIEWS, Sized, work_of
 from workloads.torch_export.programme import Call, Programme, read_programme
 from workloads.torch_export.sizes import SizeError, size_of, symbols_of
@@ -258,24 +258,17 @@ class _ExportImporter:
 
 
 def _phases(name: str, programme: Programme, language: _Language, options: WorkloadOptions) -> Workload:
-    prompt, total = options.prompt, options.prompt + options.generate
+    total = options.prompt + options.generate
 
-    def step(label: str, new: int, before: int) -> Phase:
+    def step(kind: str, new: int, before: int) -> Phase:
         sizes = {**programme.hints, **language.sizes(options.batch, new, before)}
-        graph = _Walk(programme, sizes, language.caches, options, total).graph(f"{name}.{label}")
+        graph = _Walk(programme, sizes, language.caches, options, total).graph(f"{name}.{kind}")
         graph = fuse_pointwise(graph) if options.fused else graph
         told: dict[str, Attribute] = {"batch": options.batch, "new_tokens": new, "context": new + before}
-        graph = replace(graph, structure=f"{name}.{label}", metadata={**graph.metadata, **told})
-        return Phase(label, label, graph, options.batch)
+        graph = replace(graph, structure=f"{name}.{kind}", metadata={**graph.metadata, **told})
+        return Phase(kind, kind, graph, options.batch)
 
-    if options.phase == "decode":
-        phases: Sequence[Phase] = [step("decode", 1, prompt - 1)]
-    else:
-        steps = options.generate if options.phase is None else 0
-        build: Callable[[int], Phase] = lambda index: (  # noqa: E731
-            step("decode", 1, prompt + index - 1) if index else step("prefill", prompt, 0)
-        )
-        phases = PhaseList(build, 1 + steps)
+    phases = prompt_and_answer(step, options)
     first = phases[0].graph
     held = [first.tensors[cache] for cache in language.caches]
     per_token = sum(
@@ -289,7 +282,7 @@ def _phases(name: str, programme: Programme, language: _Language, options: Workl
 def _sizes(programme: Programme, options: WorkloadOptions) -> tuple[dict[str, int], dict[str, int]]:
     """The sizes of symbols, and those among them that nobody asked for; ``--dim`` takes a symbol or ``input.axis``."""
     names = {f"{value}.{axis}": symbols[0]
-             for value in programme.given if value in programme.metas
+             for value in programme.given
              for axis, size in enumerate(programme.metas[value].sizes)
              if len(symbols := symbols_of(size)) == 1}  # fmt: skip
     known = {**names, **{symbol: symbol for symbol in programme.hints}}

@@ -9,14 +9,14 @@ the context.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from functools import partial
-from typing import overload
+from functools import cache, partial
 
 from hw_configs.problems import InputError, Problem, bad_input
 from workloads.dtypes import dtype_bits
 from workloads.graph import Attribute, Graph, Tensor
+from workloads.phase_list import PhaseList
 from workloads.training import training_step
 from workloads.transformer.adapted import adapters_told, with_adapters
 from workloads.transformer.cross_attention import Memory
@@ -36,9 +36,9 @@ from workloads.transformer.layers import write_decoder
 from workloads.transformer.shape import Decoder, LatentAttention, Mixer, has_experts
 from workloads.transformer.step import Step
 from workloads.transformer.tower_phases import (
-    TowerFirst,
     check_images,
     tower_facts,
+    tower_first,
     tower_graph,
     with_image_tokens,
 )
@@ -109,7 +109,7 @@ def decoder_workload(name: str, decoder: Decoder, precision: Precision, options:
         return Phase(label, "prefill", graph, batch if end == prompt else 0)
 
     steps = options.generate if options.phase is None else 0
-    phases = _Phases(prefill, len(ends), lambda: DecodeTemplate(
+    phases = _generation(prefill, len(ends), lambda: DecodeTemplate(
         name, decoder, precision, _one_token(options, total), options.fused
     ), prompt, steps, batch)  # fmt: skip
     return Workload(name, phases, metadata, notes=notes, memory=memory)
@@ -131,7 +131,7 @@ def _with_images(
         return replace(language, metadata=found)
     held, own = stored_weights(graph), stored_weights(language.phases[0].graph)
     tower = Phase("vision", "forward", replace(graph, tensors={**own, **graph.tensors}))
-    return replace(language, phases=TowerFirst(tower, language.phases, held), metadata=found)
+    return replace(language, phases=tower_first(tower, language.phases, held), metadata=found)
 
 
 def _encoder_decoder(
@@ -161,7 +161,7 @@ def _encoder_decoder(
         name, decoder, precision, _one_token(options, 1 + options.generate), options.fused, memory, weights
     )
     steps = options.generate if options.phase is None else 0
-    phases = _Phases(
+    phases = _generation(
         lambda _: Phase("prefill", "prefill", first, batch), 1, lambda: template, 1, steps, batch
     )
     return Workload(name, phases, metadata)
@@ -235,46 +235,24 @@ class DecodeTemplate:
         )
 
 
-class _Phases(Sequence[Phase]):
-    """Prefill chunks and decode steps, each built when it is asked for and not kept."""
+def _generation(
+    prefill: Callable[[int], Phase],
+    chunks: int,
+    template: Callable[[], DecodeTemplate],
+    prompt: int,
+    steps: int,
+    batch: int,
+) -> PhaseList:
+    """Prefill chunks and decode steps, each built when it is asked for and not kept; the template is made once."""
+    decode = cache(template)
 
-    def __init__(
-        self,
-        prefill: Callable[[int], Phase],
-        chunks: int,
-        template: Callable[[], DecodeTemplate],
-        prompt: int,
-        steps: int,
-        batch: int,
-    ) -> None:
-        self._prefill, self._chunks = prefill, chunks
-        self._make_template, self._template = template, None if steps == 0 else template
-        self._decode: DecodeTemplate | None = None
-        self._prompt, self._steps, self._batch = prompt, steps, batch
+    def build(index: int) -> Phase:
+        if index < chunks:
+            return prefill(index)
+        label = f"decode[{index - chunks}]"
+        return Phase(label, "decode", decode().graph(prompt + index - chunks + 1, label), batch)
 
-    def __len__(self) -> int:
-        return self._chunks + self._steps
-
-    @overload
-    def __getitem__(self, index: int) -> Phase: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Phase]: ...
-    def __getitem__(self, index: int | slice) -> Phase | list[Phase]:
-        if isinstance(index, slice):
-            return [self[at] for at in range(*index.indices(len(self)))]
-        if not -len(self) <= index < len(self):
-            raise IndexError(index)
-        index %= len(self)
-        if index < self._chunks:
-            return self._prefill(index)
-        if self._decode is None:
-            self._decode = self._make_template()
-        at = index - self._chunks
-        label = f"decode[{at}]"
-        return Phase(label, "decode", self._decode.graph(self._prompt + at + 1, label), self._batch)
-
-    def __iter__(self) -> Iterator[Phase]:
-        return (self[index] for index in range(len(self)))
+    return PhaseList(build, chunks + steps)
 
 
 def _fitted(decoder: Decoder, options: WorkloadOptions) -> tuple[WorkloadOptions, str]:

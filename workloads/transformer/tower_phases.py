@@ -6,18 +6,18 @@ of P tokens with N images of T rows is a context of P + N T. Weights of both par
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import overload
 
 from hw_configs.problems import Problem
 from workloads.graph import Attribute, Graph, Tensor
+from workloads.phase_list import PhaseList
 from workloads.transformer.encoder_phases import encoder_graph
 from workloads.transformer.formats import PLAIN, Precision
 from workloads.transformer.shape import Decoder
 from workloads.workload import Phase, WorkloadOptions
 
-__all__ = ["TowerFirst", "check_images", "image_tokens", "tower_facts", "tower_graph", "with_image_tokens"]
+__all__ = ["check_images", "image_tokens", "tower_facts", "tower_first", "tower_graph", "with_image_tokens"]
 
 
 def image_tokens(tower: Decoder) -> int:
@@ -76,30 +76,13 @@ def tower_facts(decoder: Decoder, precision: Precision) -> dict[str, Attribute]:
     }
 
 
-class TowerFirst(Sequence[Phase]):
+def tower_first(tower: Phase, rest: Sequence[Phase], held: Mapping[str, Tensor]) -> PhaseList:
     """The tower's phase before those of the language model; each holds the other's weights."""
 
-    def __init__(self, tower: Phase, rest: Sequence[Phase], held: Mapping[str, Tensor]) -> None:
-        self._tower, self._rest, self._held = tower, rest, held
-
-    def __len__(self) -> int:
-        return 1 + len(self._rest)
-
-    @overload
-    def __getitem__(self, index: int) -> Phase: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Phase]: ...
-    def __getitem__(self, index: int | slice) -> Phase | list[Phase]:
-        if isinstance(index, slice):
-            return [self[at] for at in range(*index.indices(len(self)))]
-        if not -len(self) <= index < len(self):
-            raise IndexError(index)
-        index %= len(self)
+    def build(index: int) -> Phase:
         if index == 0:
-            return self._tower
-        phase = self._rest[index - 1]
-        graph = phase.graph
-        return replace(phase, graph=replace(graph, tensors={**self._held, **graph.tensors}))
+            return tower
+        phase = rest[index - 1]
+        return replace(phase, graph=replace(phase.graph, tensors={**held, **phase.graph.tensors}))
 
-    def __iter__(self) -> Iterator[Phase]:
-        return (self[index] for index in range(len(self)))
+    return PhaseList(build, 1 + len(rest))
