@@ -118,7 +118,7 @@ def renamed(tmp_path, whole, damaged):
     ],
 )
 def test_a_tensor_without_name_or_sizes_is_told(tmp_path, whole, damaged):
-    with pytest.raises(InputError, match="not of the form that torch.export writes"):
+    with pytest.raises(InputError, match=r"not of the form that torch.export writes"):
         IMPORTER.load(renamed(tmp_path, whole, damaged), WorkloadOptions(prompt=8))
 
 
