@@ -54,6 +54,13 @@ class TrainingSetup:
     recompute_layers: int | None = None
     swap_tokens: float | None = None
     allocator: Allocator = "planned"
+    expert: int = 1
+    schedule: str = "1f1b"
+    stages_per_rank: int = 1
+    stage_layers: tuple[int, ...] | None = None
+    framework: str = "plain"
+    trainable: str = "all"
+    states: str = "device"
 
     def __post_init__(self) -> None:
         problems = list(self._problems())
