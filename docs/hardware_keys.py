@@ -22,6 +22,7 @@ from hw_configs import (
     link,
     pim,
     scratchpad,
+    spatial,
     system,
     vector_unit,
 )
@@ -38,7 +39,7 @@ MODELS: tuple[type[BaseModel], ...] = (
     gpu_memory_path.GpuMemoryPath, device.Cpu,
     device.Pim, pim.PimUnits, pim.PimBuffers, pim.PimRules, pim.PimRuleChoice,
     pim.PimEnergy, device.Flash, device.ComputationalStorage, csd.AttentionEngine, device.Accelerator,
-    scratchpad.Scratchpad, vector_unit.VectorUnit, device.Nic, device.Switch, device.ObjectCache, cache.CacheLevel,
+    scratchpad.Scratchpad, vector_unit.VectorUnit, device.SpatialAccelerator, spatial.MemoryLevel, spatial.SpatialAxis, device.Nic, device.Switch, device.ObjectCache, cache.CacheLevel,
     device.Memory, device.Compute,
     device.Envelope, device.Cache,
     flash.FlashStore, flash.FlashGeometry, flash.FlashTiming, flash.FlashHost, flash.FlashController,

@@ -20,6 +20,7 @@ from hw_configs.config import (
     Config,
     Count,
     Efficiency,
+    Energy,
     EnergyPerByte,
     EnergyPerOperation,
     Fault,
@@ -42,6 +43,7 @@ from hw_configs.flash import FlashStore
 from hw_configs.gpu_architecture import ArchitectureReference
 from hw_configs.pim import PimDetail, compute_figures, memory_figures
 from hw_configs.scratchpad import Scratchpad
+from hw_configs.spatial import MemoryLevel, WordBits, level_faults
 from hw_configs.units import format_quantity
 from hw_configs.vector_unit import VectorUnit
 
@@ -59,6 +61,7 @@ __all__ = [
     "Pim",
     "RateType",
     "Scratchpad",
+    "SpatialAccelerator",
     "Switch",
 ]
 
@@ -405,6 +408,23 @@ class ObjectCache(DeviceBase):
         return self
 
 
+class SpatialAccelerator(DeviceBase):
+    """An array of multiply-accumulate units under levels of memory, onto which loops are mapped."""
+
+    kind: Literal["spatial"]
+    clock: Frequency
+    word_bits: WordBits
+    mac_energy: Energy
+    """Of one multiply-accumulate."""
+    levels: tuple[MemoryLevel, ...]
+    """From the outermost inwards; the children of the last are the units."""
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        refuse(*level_faults(self.levels))
+        return self
+
+
 Device = Annotated[
     Gpu
     | Cpu
@@ -416,7 +436,8 @@ Device = Annotated[
     | Accelerator
     | Nic
     | Switch
-    | ObjectCache,
+    | ObjectCache
+    | SpatialAccelerator,
     Field(discriminator="kind"),
 ]
 """Any device; the key ``kind`` says which."""

@@ -52,6 +52,7 @@ _DEVICE_KINDS: Final = (
     "nic",
     "switch",
     "cache",
+    "spatial",
 )
 
 Model = TypeVar("Model", bound=BaseModel)

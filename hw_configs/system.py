@@ -32,6 +32,7 @@ from hw_configs.device import (
     Nic,
     ObjectCache,
     Pim,
+    SpatialAccelerator,
     Switch,
 )
 from hw_configs.digest import NO_RESULT, digest
@@ -54,6 +55,7 @@ AnyDevice = (
     | Nic
     | Switch
     | ObjectCache
+    | SpatialAccelerator
 )
 AnyLink = Pcie | NvLink | Rdma | OnChip
 

@@ -18,6 +18,7 @@ Models on machines
 
 Plans with proofs
     :func:`solve_alloc`: addresses of buffers
+    :func:`solve_mapping`: loop nests on a spatial accelerator
     :func:`solve_schedule`: operator order, addresses and replacement on a scratchpad
 
 Traces through one device
@@ -65,6 +66,7 @@ if TYPE_CHECKING:
     from offchip.report_page import report as report
     from offchip.serving.serve import serve as serve
     from offchip.solving.alloc import solve_alloc as solve_alloc
+    from offchip.solving.mapping import solve_mapping as solve_mapping
     from offchip.solving.offload import solve_offload as solve_offload
     from offchip.solving.schedule import solve_schedule as solve_schedule
     from offchip.space_sweep import sweep as sweep
@@ -95,6 +97,7 @@ __all__ = [
     "simulate",
     "solve",
     "solve_alloc",
+    "solve_mapping",
     "solve_offload",
     "solve_schedule",
     "sweep",
@@ -127,6 +130,7 @@ _WHERE: Final = {
     "solve": "offchip.api",
     "solve_alloc": "offchip.solving.alloc",
     "solve_offload": "offchip.solving.offload",
+    "solve_mapping": "offchip.solving.mapping",
     "solve_schedule": "offchip.solving.schedule",
     "sweep": "offchip.space_sweep",
     "trace_bank": "offchip.tracing.bank",

@@ -62,6 +62,7 @@ VALIDATORS: Final[Registry[Validator]] = Registry(
         "dram": "offchip.validation.dram:run",
         "flash": "offchip.validation.flash:run",
         "gpu": "offchip.validation.gpu:run",
+        "loopnest": "offchip.validation.loopnest:run",
         "offload": "offchip.validation.offload:run",
         "serving": "offchip.validation.serving:run",
         "schedule": "offchip.validation.schedule:run",

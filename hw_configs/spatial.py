@@ -1,0 +1,144 @@
+"""A spatial accelerator: memory levels from the outermost inwards, what each holds, and how its children are laid out.
+
+Level 0 is unbounded and holds everything at the start and the end. Below an instance of a level lie equal children
+along *axes*: instances of the next level, below the last one multiply-accumulate units. An axis says which loops may
+run along it, which inputs of one parent read serve all children that want the same words (``multicast``), and whether
+an adder tree sums what they make (``reduce``). A tensor that a level does not hold passes by it.
+
+Counting rules on it: :mod:`simulator.accelerator.loop_nest.counts`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Final, Literal
+
+from pydantic import Field
+
+from hw_configs.config import Config, Count, EnergyPerByte, Fault, Size
+
+__all__ = ["AXIS_RULES", "OPERANDS", "MemoryLevel", "Operand", "SpatialAxis", "WordBits", "level_faults"]
+
+Operand = Literal["I", "W", "O"]
+"""Inputs, weights, outputs: the operands of a multiply-accumulate."""
+OPERANDS: Final[tuple[Operand, ...]] = ("I", "W", "O")
+AXIS_RULES: Final = ("any", "out", "red", "not_I", "not_W")
+"""Loops that may run along an axis, but for lists of dims: all, those that index the output, those that do not, those
+that do not index the inputs or the weights."""
+
+MOST_LEVELS: Final = 8
+MOST_CHILDREN: Final = 2**20
+
+Bits = Annotated[int, Field(ge=1, le=128)]
+
+
+class WordBits(Config):
+    """Bits of an input, a weight, and an output or partial sum."""
+
+    I: Bits  # noqa: E741
+    W: Bits
+    O: Bits  # noqa: E741
+
+    def bytes_of(self, operand: Operand) -> float:
+        """Bytes of a word."""
+        return {"I": self.I, "W": self.W, "O": self.O}[operand] / 8
+
+
+class SpatialAxis(Config):
+    """One direction in which the children of a level are laid out."""
+
+    axis: str
+    """Its name, by which mappings call it; no other axis has it."""
+    size: Annotated[int, Field(ge=1, le=MOST_CHILDREN)]
+    """Children along it."""
+    dims: Literal["any", "out", "red", "not_I", "not_W"] | tuple[str, ...] = "any"
+    """Loops that may run along it: one of the rules, or the dims themselves."""
+    multicast: tuple[Literal["I", "W"], ...] = ("I", "W")
+    """Inputs of which one read serves all children that want the same words at once."""
+    reduce: tuple[Literal["O"], ...] = ()
+    """``[O]`` where an adder tree (or a systolic chain) sums the partial results of the children."""
+
+
+class MemoryLevel(Config):
+    """One level of memory and the children below each of its instances."""
+
+    name: str
+    capacity: Size | None = None
+    """Of one instance; left out for the outermost level, which is unbounded."""
+    capacities: dict[Operand, Size] | None = None
+    """Instead of one capacity: those of separate files or buffers by operand, for a level that has several side by
+    side."""
+    holds: tuple[Operand, ...]
+    """Operands that it stores; others pass by."""
+    read_energy: EnergyPerByte
+    write_energy: EnergyPerByte
+    read_width: Size
+    """Bytes that an instance hands out in a clock."""
+    write_width: Size
+    """Bytes that an instance takes in a clock, beside those that it hands out."""
+    banks: Count = 1
+    fanout: tuple[SpatialAxis, ...] = ()
+
+    @property
+    def bounded(self) -> bool:
+        """Whether it can be full."""
+        return self.capacity is not None or self.capacities is not None
+
+    def overflow(self, held: Mapping[Operand, float]) -> str:
+        """What does not fit of tiles of so many bytes by operand, in words; "" when all does."""
+        told = ", ".join(f"{operand} {size:.0f} B" for operand, size in held.items())
+        if self.capacity is not None and sum(held.values()) > self.capacity:
+            return f"the tiles in {self.name!r} do not fit its {self.capacity:.0f} B: {told}"
+        for operand, size in (self.capacities or {}).items():
+            if held.get(operand, 0.0) > size:
+                return (
+                    f"the tile of {operand} in {self.name!r} takes {held[operand]:.0f} B of its {size:.0f} B"
+                )
+        return ""
+
+    def text_capacity(self) -> str:
+        """Its capacity for people."""
+        if self.capacities is not None:
+            return " ".join(f"{operand} {size:.0f} B" for operand, size in self.capacities.items())
+        return "unbounded" if self.capacity is None else f"{self.capacity:.0f} B"
+
+
+def level_faults(levels: tuple[MemoryLevel, ...]) -> Iterator[Fault | None]:
+    """What is wrong with a hierarchy; each with the path of its field."""
+    if not 1 <= len(levels) <= MOST_LEVELS:
+        yield ("levels",), f"found {len(levels)} levels; expected 1 to {MOST_LEVELS}"
+        return
+    outer = levels[0]
+    if outer.bounded:
+        yield ("levels", 0, "capacity"), "the outermost level is unbounded; leave its capacity out"
+    missing = [operand for operand in OPERANDS if operand not in outer.holds]
+    if missing:
+        names = ", ".join(missing)
+        yield (
+            ("levels", 0, "holds"),
+            f"the outermost level has to hold every operand; {names} would have no home",
+        )
+    names_seen: set[str] = set()
+    axes_seen: set[str] = set()
+    for index, level in enumerate(levels):
+        if level.capacities is not None and (
+            level.capacity is not None or set(level.capacities) != set(level.holds)
+        ):
+            yield (
+                ("levels", index, "capacities"),
+                "expected one per operand that it holds, and no capacity beside them",
+            )
+        if index and not level.bounded:
+            yield (
+                ("levels", index, "capacity"),
+                f"{level.name!r} needs a capacity; only the outermost is unbounded",
+            )
+        if not level.holds or len(set(level.holds)) < len(level.holds):
+            yield ("levels", index, "holds"), "expected one or more of I, W, O, each once"
+        if level.name in names_seen:
+            yield ("levels", index, "name"), f"{level.name!r} is the name of two levels"
+        names_seen.add(level.name)
+        for number, axis in enumerate(level.fanout):
+            if axis.axis in axes_seen:
+                yield ("levels", index, "fanout", number, "axis"), f"{axis.axis!r} is the name of two axes"
+            axes_seen.add(axis.axis)

@@ -1,0 +1,739 @@
+"""Branch and bound over mappings, from the outermost memory level inwards.
+
+Once the loops outside a level are chosen, what enters the level is known exactly: how often each tile is taken depends
+on the loops outside alone. So a partial mapping has an exact part, of the levels that are decided, and a floor of the
+rest: for each tile the least that anything inside it can cost, found beforehand from the inside out over the lattice
+of tiles (:func:`floors`). A branch whose floor is no better than the best mapping found is left; what remains in the
+end is optimal. The rules of counting are those of :mod:`simulator.accelerator.loop_nest.counts` for exact factors.
+
+Floors of energy take the reuse of every operand at its best, but only of operands that the innermost loop leaves
+alone. Floors of time take the busiest level: bytes that have crossed it, and those that at least still have to.
+"""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hw_configs.compiled import compiled, inlined
+from mapping.loop_nest.space import Space
+
+__all__ = ["EDP", "ENERGY", "LATENCY", "Floors", "Found", "floors", "search"]
+
+ENERGY: Final = 0
+LATENCY: Final = 1
+EDP: Final = 2
+_O: Final = 2
+"""Index of the outputs among the operands."""
+_SLACK: Final = 1.0 - 1e-12
+"""Branches within rounding of the best are not looked into."""
+
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
+
+
+class Floors(NamedTuple):
+    """By level and tile; infinite where nothing fits inside."""
+
+    inside: Floats
+    """(L, P): joules of everything inside a tile, and of units' accesses to holders at this level or inside."""
+    cycles: Floats
+    """(L, P): clocks per multiply-accumulate and instance of the level."""
+    crossing: Floats
+    """(L, 3, P): words that still have to leave an operand's holder, the level or one outside it, downwards."""
+    unit_reads: Floats
+    """(P,): bytes that units read of an instance of the innermost level, per tile."""
+    unit_writes: Floats
+
+
+class Found(NamedTuple):
+    """The best mappings: ``value`` rising; ``choice`` (kept, L, 3) holds by level the tile inside it, the spread and
+    the order. ``bound``: no mapping is better. ``nodes``: partial mappings looked at.
+    """
+
+    value: Floats
+    choice: Integers
+    bound: float
+    nodes: int
+
+
+class _State(NamedTuple):
+    """What the levels outside one have decided; the first index is that level."""
+
+    tile: Integers
+    instances: Floats
+    energy: Floats
+    stays: Floats
+    """How many iterations at the inner end of the loops outside leave an operand's tile in place."""
+    shared: Floats
+    """Children per read of an operand, in the spreads since its holder."""
+    holders: Floats
+    """Instances of an operand's holder."""
+    sums: Floats
+    """Spatial iterations outside over dims that outputs are summed over."""
+    read: Floats
+    """(L + 1, L): bytes that an instance of each level has handed out."""
+    written: Floats
+
+
+@inlined
+def _objective(metric: int, energy: float, cycles: float) -> float:
+    if metric == ENERGY:
+        return energy
+    if metric == LATENCY:
+        return cycles
+    return energy * cycles
+
+
+@inlined
+def _fits_in(space: Space, tile: int, inner: int) -> bool:
+    """Whether a tile divides another."""
+    for d in range(space.place.shape[1]):  # noqa: SIM110
+        if space.quotient[d, space.place[tile, d], space.place[inner, d]] < 0:
+            return False
+    return True
+
+
+@inlined
+def _holder(space: Space, level: int, operand: int) -> int:
+    """The innermost level, from one outwards, that holds an operand."""
+    while not space.holds[level, operand]:
+        level -= 1
+    return level
+
+
+@inlined
+def _free_share(space: Space, operand: int, tile: int, inner: int) -> float:
+    """Iterations between two tiles over dims that leave an operand alone."""
+    share = 1.0
+    for d in range(space.extent.shape[1]):
+        if space.free[operand, d]:
+            share *= space.extent[tile, d] / space.extent[inner, d]
+    return share
+
+
+@inlined
+def _bound_share(space: Space, operand: int, tile: int, inner: int) -> float:
+    """Iterations between two tiles over dims that index an operand."""
+    share = 1.0
+    for d in range(space.extent.shape[1]):
+        if not space.free[operand, d]:
+            share *= space.extent[tile, d] / space.extent[inner, d]
+    return share
+
+
+@inlined
+def _entering(
+    space: Space,
+    operand: int,
+    levels: tuple[int, int],
+    taken: float,
+    read: float,
+    distinct: tuple[float, float],
+) -> float:
+    """Joules of the words that enter a level: ``taken`` by it, ``read`` of its parent; of O so many are new.
+
+    ``levels`` are parent and child; ``distinct`` the new words as the child and as the parent counts them.
+    """
+    parent, child = levels
+    if operand == _O:
+        energy: float = taken * space.read_j[child, operand] + read * space.write_j[parent, operand]
+        energy += max(0.0, taken - distinct[0]) * space.write_j[child, operand]
+        energy += max(0.0, read - distinct[1]) * space.read_j[parent, operand]
+        return energy
+    entering: float = taken * space.write_j[child, operand] + read * space.read_j[parent, operand]
+    return entering
+
+
+@compiled
+def floors(space: Space) -> Floors:
+    """The least that the inside of every tile can cost."""
+    levels, tiles = space.fits.shape
+    inside = np.full((levels, tiles), np.inf)
+    cycles = np.full((levels, tiles), np.inf)
+    unit_reads = np.zeros(tiles)
+    unit_writes = np.zeros(tiles)
+    _unit_floors(space, inside, cycles, unit_reads, unit_writes)
+    value = np.empty(tiles)
+    clocks = np.empty(tiles)
+    for level in range(levels - 2, -1, -1):
+        for tile in range(tiles):
+            value[tile] = np.inf
+            clocks[tile] = np.inf
+            if space.fits[level + 1, tile]:
+                value[tile] = _entry_floor(space, level + 1, tile) + inside[level + 1, tile]
+                clocks[tile] = cycles[level + 1, tile]
+        _least_of_divisors(space, value)
+        _least_of_divisors(space, clocks)
+        for tile in range(tiles):
+            inside[level, tile] = value[tile] + _accesses_floor(space, level, tile)
+            cycles[level, tile] = clocks[tile] / space.most_spread[level]
+    return Floors(inside, cycles, _crossing(space), unit_reads, unit_writes)
+
+
+@compiled
+def _unit_floors(
+    space: Space, inside: Floats, cycles: Floats, unit_reads: Floats, unit_writes: Floats
+) -> None:
+    """Floors of the innermost level: the best spread of each tile over the units."""
+    levels, tiles = space.fits.shape
+    level = levels - 1
+    whole = space.size[tiles - 1]
+    for tile in range(tiles):
+        if not space.fits[level, tile]:
+            continue
+        size = space.size[tile]
+        least_reads = least_writes = np.inf
+        for s in range(space.spreads[level]):
+            node = space.spread[level, s]
+            if not _fits_in(space, tile, node):
+                continue
+            energy, read, written = 0.0, 0.0, 0.0
+            for operand in range(3):
+                if space.innermost[operand] != level:
+                    continue
+                accesses = whole / space.shared[level, s, operand]
+                own = size / space.shared[level, s, operand] * space.word_bytes[operand]
+                read += own
+                if operand == _O:
+                    # What is not read for a first sum is read once more when the tile goes up.
+                    written += own
+                    energy += accesses * space.write_j[level, operand]
+                    energy += max(0.0, accesses - _most_first_sums(space)) * space.read_j[level, operand]
+                    if level == 0:
+                        read -= own
+                else:
+                    energy += accesses * space.read_j[level, operand]
+            clocks = max(
+                size / space.size[node], read / space.read_width[level], written / space.write_width[level]
+            )
+            inside[level, tile] = min(inside[level, tile], energy)
+            cycles[level, tile] = min(cycles[level, tile], clocks / size)
+            least_reads = min(least_reads, read)
+            least_writes = min(least_writes, written)
+        unit_reads[tile] = least_reads
+        unit_writes[tile] = least_writes
+
+
+@inlined
+def _most_first_sums(space: Space) -> float:
+    """Words of which a sum can begin at the holder of O: all of them at each instance that sums apart."""
+    last = space.fits.shape[1] - 1
+    first: float = _bound_share(space, _O, last, 0)
+    for level in range(space.innermost[_O]):
+        first *= space.most_shared[level, _O]
+    return first
+
+
+@inlined
+def _accesses_floor(space: Space, level: int, tile: int) -> float:
+    """Joules of units' accesses to operands whose innermost holder is this level, which is not the last."""
+    last = space.fits.shape[1] - 1
+    total = 0.0
+    for operand in range(3):
+        if space.innermost[operand] != level:
+            continue
+        accesses = space.size[last] / _most_sharing(space, operand, level, tile)
+        if operand == _O:
+            total += accesses * space.write_j[level, operand]
+            total += max(0.0, accesses - _most_first_sums(space)) * space.read_j[level, operand]
+        else:
+            total += accesses * space.read_j[level, operand]
+    return total
+
+
+@inlined
+def _most_sharing(space: Space, operand: int, level: int, tile: int) -> float:
+    """The most units that one access can serve, by what lies in the tile and by the axes from a level inwards."""
+    along: float = 1.0
+    for inner in range(level, space.fits.shape[0]):
+        along *= space.most_shared[inner, operand]
+    return float(min(along, _free_share(space, operand, tile, 0)))
+
+
+@inlined
+def _entry_floor(space: Space, level: int, tile: int) -> float:
+    """Joules of what enters a level with this tile, whatever is chosen outside."""
+    last = space.fits.shape[1] - 1
+    iterations = space.size[last] / space.size[tile]
+    best = np.inf
+    for d in range(space.extent.shape[1]):
+        if space.extent[last, d] == space.extent[tile, d]:
+            continue
+        total = 0.0
+        for operand in range(3):
+            if not space.holds[level, operand]:
+                continue
+            parent = _holder(space, level - 1, operand)
+            free = _free_share(space, operand, last, tile)
+            together = 1.0
+            for outer in range(parent, level):
+                together *= space.most_shared[outer, operand]
+            stays = free if space.free[operand, d] else 1.0
+            all_words = iterations * space.words[operand, tile]
+            new = _bound_share(space, operand, last, tile) * space.words[operand, tile]
+            if operand == _O:
+                apart = 1.0
+                for outer in range(level):
+                    apart *= space.most_shared[outer, operand]
+                new *= min(apart, free)
+            read = all_words / min(free, stays * together)
+            total += _entering(space, operand, (parent, level), all_words / stays, read, (new, new))
+        best = min(best, total)
+    if best < np.inf:
+        return best
+    total = 0.0
+    for operand in range(3):
+        if space.holds[level, operand]:
+            words = space.words[operand, tile]
+            parent = _holder(space, level - 1, operand)
+            total += _entering(space, operand, (parent, level), words, words, (words, words))
+    return total
+
+
+@compiled
+def _least_of_divisors(space: Space, value: Floats) -> None:
+    """Every tile's value becomes the least of all tiles that divide it."""
+    tiles, dims = space.place.shape
+    for d in range(dims):
+        for tile in range(tiles - 1, -1, -1):
+            index = space.place[tile, d]
+            least = value[tile]
+            for lower in range(index):
+                if space.quotient[d, index, lower] >= 0:
+                    least = min(least, value[tile - (index - lower) * space.stride[d]])
+            value[tile] = least
+
+
+@compiled
+def _crossing(space: Space) -> Floats:
+    """Words that have to cross from an operand's holder downwards once a level's tile is chosen."""
+    levels, tiles = space.fits.shape
+    last = tiles - 1
+    found = np.zeros((levels, 3, tiles))
+    for level in range(levels):
+        for operand in range(3):
+            if space.innermost[operand] <= level:
+                if level < levels - 1 or space.innermost[operand] < level:
+                    for tile in range(tiles):
+                        sharing = _most_sharing(space, operand, level, tile)
+                        found[level, operand, tile] = space.size[last] / sharing
+                continue
+            child = level + 1
+            while not space.holds[child, operand]:
+                child += 1
+            for tile in range(tiles):
+                # Each word is taken at least once.
+                once = space.words[operand, tile] * _bound_share(space, operand, last, tile)
+                found[level, operand, tile] = once if space.fits[child, tile] else np.inf
+            _least_of_divisors(space, found[level, operand])
+    return found
+
+
+@inlined
+def _outer_accesses(space: Space, state: _State, level: int, tile: int, shared: Floats) -> float:
+    """Joules at least of units' accesses to holders outside a level, given what their spreads share so far."""
+    last = space.fits.shape[1] - 1
+    total = 0.0
+    for operand in range(3):
+        holder = space.innermost[operand]
+        if holder >= level:
+            continue
+        accesses = space.size[last] / (shared[operand] * _most_sharing(space, operand, level, tile))
+        if operand == _O:
+            first = _bound_share(space, operand, last, 0) * state.sums[holder]
+            total += accesses * space.write_j[holder, operand]
+            total += max(0.0, accesses - first) * space.read_j[holder, operand]
+        else:
+            total += accesses * space.read_j[holder, operand]
+    return total
+
+
+@compiled
+def _candidate_floor(
+    space: Space, least: Floors, state: _State, level: int, inner: int, metric: int
+) -> float:
+    """No better than this is anything with ``inner`` as the tile of the next level."""
+    last, tile = space.fits.shape[1] - 1, state.tile[level]
+    energy = cycles = 0.0
+    shared = np.ones(3)
+    if metric != LATENCY:
+        for operand in range(3):
+            free = _free_share(space, operand, tile, inner)
+            shared[operand] = state.shared[level, operand] * min(space.most_shared[level, operand], free)
+        energy = state.energy[level] + least.inside[level + 1, inner]
+        energy += _entry_between(
+            space, level, tile, inner, state.stays[level], state.shared[level], state.sums[level]
+        )
+        energy += _outer_accesses(space, state, level + 1, inner, shared)
+    if metric != ENERGY:
+        rest = space.size[last] / (state.instances[level] * space.most_spread[level])
+        cycles = least.cycles[level + 1, inner] * rest
+        for busy in range(level + 1):
+            read, written = state.read[level, busy], state.written[level, busy]
+            for operand in range(3):
+                if space.holds[level + 1, operand] or _holder(space, level, operand) != busy:
+                    continue
+                words = least.crossing[level + 1, operand, inner] / state.holders[level, operand]
+                words /= state.shared[level, operand] * space.most_shared[level, operand]
+                if operand == _O:
+                    written += words * space.word_bytes[operand]
+                else:
+                    read += words * space.word_bytes[operand]
+            cycles = max(cycles, read / space.read_width[busy], written / space.write_width[busy])
+    value: float = _objective(metric, energy, cycles)
+    return value
+
+
+@inlined
+def _entry_between(
+    space: Space, level: int, tile: int, inner: int, before: Floats, shared: Floats, sums: float
+) -> float:
+    """Joules at least of what enters the next level with a tile inside another.
+
+    ``before``: how long tiles stay at most by the loops outside both; ``shared``: children per read, of the spreads
+    outside; ``sums``: spatial iterations outside over dims that outputs are summed over.
+    """
+    last = space.fits.shape[1] - 1
+    iterations = space.size[last] / space.size[inner]
+    best = np.inf
+    dims = space.extent.shape[1]
+    for d in range(dims + 1):
+        # The innermost temporal loop is over d; without any (d beyond the dims) the tiles stay as they did.
+        none = d == dims
+        if none and space.size[tile] > space.size[inner] * space.most_spread[level]:
+            continue
+        if not none and space.place[tile, d] == space.place[inner, d]:
+            continue
+        total = 0.0
+        for operand in range(3):
+            if not space.holds[level + 1, operand]:
+                continue
+            parent = _holder(space, level, operand)
+            free = _free_share(space, operand, tile, inner)
+            through = _bound_share(space, operand, tile, inner) <= space.most_spread[level]
+            longest = free * before[operand] if through else free
+            stays = before[operand] if none else longest if space.free[operand, d] else 1.0
+            together = min(space.most_shared[level, operand], free)
+            taken = iterations * space.words[operand, inner] / stays
+            read = iterations * space.words[operand, inner] / min(stays * together, free * before[operand])
+            new = _bound_share(space, operand, last, inner) * space.words[operand, inner]
+            new *= sums * (together if operand == _O else 1.0)
+            read /= shared[operand]
+            total += _entering(space, operand, (parent, level + 1), taken, read, (new, new / shared[operand]))
+        best = min(best, total)
+    return best
+
+
+@compiled
+def _expand(
+    space: Space,
+    least: Floors,
+    state: _State,
+    level: int,
+    metric: int,
+    limit: float,
+    tiles: Integers,
+    values: Floats,
+) -> int:
+    """The tiles of the next level that may lead to something better than ``limit``, most promising first."""
+    outer = state.tile[level]
+    dims = space.extent.shape[1]
+    count = 0
+    inner = outer
+    while True:
+        if space.fits[level + 1, inner] and least.inside[level + 1, inner] < np.inf:
+            value = _candidate_floor(space, least, state, level, inner, metric)
+            if value < limit * _SLACK:
+                tiles[count] = inner
+                values[count] = value
+                count += 1
+        d = dims - 1
+        while d >= 0:
+            index = space.place[inner, d]
+            lower = index - 1
+            while lower >= 0 and space.quotient[d, space.place[outer, d], lower] < 0:
+                lower -= 1
+            if lower >= 0:
+                inner -= (index - lower) * space.stride[d]
+                break
+            inner += (space.place[outer, d] - index) * space.stride[d]
+            d -= 1
+        if d < 0:
+            break
+    order = np.argsort(values[:count], kind="mergesort")
+    tiles[:count] = tiles[:count][order]
+    values[:count] = values[:count][order]
+    return count
+
+
+@inlined
+def _spread_loops(space: Space, state: _State, level: int, inner: int, spread: int, loops: Integers) -> bool:
+    """The temporal loops left between two tiles under a spread; False where it cannot be or others are fixed."""
+    outer, node = state.tile[level], space.spread[level, spread]
+    for d in range(space.extent.shape[1]):
+        between = space.quotient[d, space.place[outer, d], space.place[inner, d]]
+        left = space.quotient[d, between, space.place[node, d]]
+        if left < 0:
+            return False
+        loops[d] = space.divisor[d, left]
+        if space.temporal[level, d] > 0 and loops[d] != space.temporal[level, d]:
+            return False
+    return True
+
+
+@inlined
+def _stays(space: Space, state: _State, level: int, operand: int, order: int, loops: Integers) -> float:
+    """Iterations at the inner end of all loops outside the next level that leave an operand's tile in place."""
+    stays: float = 1.0
+    for position in range(len(loops)):
+        d = space.order[level, order, position]
+        if loops[d] == 1:
+            continue
+        if not space.free[operand, d]:
+            return stays
+        stays *= loops[d]
+    stays *= state.stays[level, operand]
+    return stays
+
+
+@inlined
+def _worth_trying(space: Space, state: _State, level: int, loops: Integers) -> int:
+    """The orders of a level's loops, as bits, but for those that keep no tile longer than another order does."""
+    kept = 0
+    for order in range(space.orders[level]):
+        better = True
+        for other in range(space.orders[level]):
+            if other == order or (other > order and not better):
+                continue
+            as_long, longer = True, False
+            for operand in range(3):
+                own = _stays(space, state, level, operand, order, loops)
+                others = _stays(space, state, level, operand, other, loops)
+                as_long = as_long and others >= own
+                longer = longer or others > own
+            if as_long and (longer or other < order):
+                better = False
+        if better:
+            kept |= 1 << order
+    return kept
+
+
+@inlined
+def _enter(
+    space: Space, state: _State, level: int, inner: int, choice: tuple[int, int], loops: Integers
+) -> None:
+    """Decide a level: its spread and order of loops; the next level's state follows."""
+    spread, order = choice
+    below = level + 1
+    dims, last = space.extent.shape[1], space.fits.shape[1] - 1
+    node = space.spread[level, spread]
+    state.tile[below] = inner
+    state.instances[below] = state.instances[level] * space.size[node]
+    sums = 1.0
+    for d in range(dims):
+        if space.free[_O, d]:
+            sums *= space.extent[node, d]
+    state.sums[below] = state.sums[level] * sums
+    state.energy[below] = state.energy[level]
+    for busy in range(space.fits.shape[0]):
+        state.read[below, busy] = state.read[level, busy]
+        state.written[below, busy] = state.written[level, busy]
+    iterations = space.size[last] / space.size[inner]
+    for operand in range(3):
+        state.stays[below, operand] = _stays(space, state, level, operand, order, loops)
+        shared = state.shared[level, operand] * space.shared[level, spread, operand]
+        if not space.holds[below, operand]:
+            state.shared[below, operand] = shared
+            state.holders[below, operand] = state.holders[level, operand]
+            continue
+        parent = _holder(space, level, operand)
+        taken = iterations * space.words[operand, inner] / state.stays[below, operand]
+        new = _bound_share(space, operand, last, inner) * space.words[operand, inner] * state.sums[below]
+        levels, distinct = (parent, below), (new, new / shared)
+        state.energy[below] += _entering(space, operand, levels, taken, taken / shared, distinct)
+        own = space.word_bytes[operand] / state.instances[below]
+        up = space.word_bytes[operand] / state.holders[level, operand] / shared
+        if operand == _O:
+            state.read[below, below] += taken * own
+            state.written[below, below] += (taken - new) * own
+            state.written[below, parent] += taken * up
+            state.read[below, parent] += (taken - new) * up
+        else:
+            state.written[below, below] += taken * own
+            state.read[below, parent] += taken * up
+        state.shared[below, operand] = 1.0
+        state.holders[below, operand] = state.instances[below]
+
+
+@inlined
+def _state_floor(space: Space, least: Floors, state: _State, level: int, metric: int) -> float:
+    """No better than this is anything with these decisions outside a level."""
+    levels, tiles = space.fits.shape
+    tile, last = state.tile[level], tiles - 1
+    energy = cycles = 0.0
+    if metric != LATENCY:
+        energy = state.energy[level] + least.inside[level, tile]
+        energy += _outer_accesses(space, state, level, tile, state.shared[level])
+    if metric != ENERGY:
+        cycles = least.cycles[level, tile] * space.size[last] / state.instances[level]
+        executions = space.size[last] / space.size[tile] / state.instances[level]
+        for busy in range(levels):
+            read, written = state.read[level, busy], state.written[level, busy]
+            for operand in range(3):
+                if _holder(space, level, operand) != busy:
+                    continue
+                words = least.crossing[level, operand, tile] / state.shared[level, operand]
+                words *= space.word_bytes[operand] / state.holders[level, operand]
+                if operand == _O:
+                    written += words
+                else:
+                    read += words
+            if level == levels - 1 and busy == level:
+                read += least.unit_reads[tile] * executions
+                written += least.unit_writes[tile] * executions
+                if space.innermost[_O] == busy and busy > 0:
+                    first = _bound_share(space, _O, last, 0) * state.sums[level] / state.instances[level]
+                    read -= first * space.word_bytes[_O]
+            cycles = max(cycles, read / space.read_width[busy], written / space.write_width[busy])
+    value: float = _objective(metric, energy, cycles)
+    return value
+
+
+@compiled
+def _finish(
+    space: Space,
+    state: _State,
+    metric: int,
+    loops: Integers,
+    picks: Integers,
+    value: Floats,
+    choice: Integers,
+) -> int:
+    """Every spread of the innermost tile over the units; keeps the best. Returns how many there were."""
+    levels, tiles = space.fits.shape
+    level, last = levels - 1, tiles - 1
+    whole = space.size[last]
+    read = np.empty(levels)
+    written = np.empty(levels)
+    tried = 0
+    for spread in range(space.spreads[level]):
+        compute = whole / (state.instances[level] * space.size[space.spread[level, spread]])
+        least = _objective(metric, state.energy[level], compute)
+        if metric != ENERGY and least >= value[-1] * _SLACK:
+            break
+        if not _spread_loops(space, state, level, 0, spread, loops):
+            continue
+        tried += 1
+        energy, cycles = state.energy[level], compute
+        for busy in range(levels):
+            read[busy] = state.read[level, busy]
+            written[busy] = state.written[level, busy]
+        for operand in range(3):
+            holder = space.innermost[operand]
+            accesses = whole / (state.shared[level, operand] * space.shared[level, spread, operand])
+            own = space.word_bytes[operand] / state.holders[level, operand]
+            if operand == _O:
+                again = accesses - _bound_share(space, operand, last, 0) * state.sums[holder]
+                energy += accesses * space.write_j[holder, operand] + again * space.read_j[holder, operand]
+                written[holder] += accesses * own
+                read[holder] += again * own
+            else:
+                energy += accesses * space.read_j[holder, operand]
+                read[holder] += accesses * own
+        for busy in range(levels):
+            cycles = max(cycles, read[busy] / space.read_width[busy], written[busy] / space.write_width[busy])
+        picks[level, 0], picks[level, 1], picks[level, 2] = 0, spread, 0
+        _keep(_objective(metric, energy, cycles), picks, value, choice)
+    return tried
+
+
+@inlined
+def _keep(found: float, picks: Integers, value: Floats, choice: Integers) -> None:
+    """Puts a mapping among the best."""
+    if found >= value[-1] * _SLACK:
+        return
+    place = len(value) - 1
+    while place > 0 and value[place - 1] > found:
+        value[place] = value[place - 1]
+        for level in range(len(picks)):
+            for what in range(3):
+                choice[place, level, what] = choice[place - 1, level, what]
+        place -= 1
+    value[place] = found
+    for level in range(len(picks)):
+        for what in range(3):
+            choice[place, level, what] = picks[level, what]
+
+
+@compiled
+def search(space: Space, least: Floors, arithmetic_j: float, metric: int, kept: int, stop: Integers) -> Found:
+    """The ``kept`` best mappings; ends early when ``stop[0]`` is set, then with a bound of what was not looked at."""
+    levels, tiles = space.fits.shape
+    dims = space.extent.shape[1]
+    state = _State(
+        np.zeros(levels, np.int64), np.ones(levels), np.zeros(levels), np.ones((levels, 3)), np.ones((levels, 3)),
+        np.ones((levels, 3)), np.ones(levels), np.zeros((levels, levels)), np.zeros((levels, levels)),
+    )  # fmt: skip
+    state.tile[0] = tiles - 1
+    state.energy[0] = arithmetic_j
+    value = np.full(kept, np.inf)
+    choice = np.zeros((kept, levels, 3), np.int64)
+    picks = np.zeros((levels, 3), np.int64)
+    loops = np.ones(dims, np.int64)
+    inner = np.zeros((levels, tiles), np.int64)
+    floor = np.zeros((levels, tiles))
+    count = np.zeros(levels, np.int64)
+    at = np.zeros((levels, 3), np.int64)
+    worth = np.zeros(levels, np.int64)
+    nodes, level, opened = 0, 0, np.inf
+    if levels == 1:
+        nodes += _finish(space, state, metric, loops, picks, value, choice)
+        return Found(value, choice, value[0], nodes)
+    count[0] = _expand(space, least, state, 0, metric, value[-1], inner[0], floor[0])
+    while level >= 0:
+        if stop[0]:
+            return Found(value, choice, min(value[0], opened), nodes)
+        tile, spread, order = at[level]
+        if tile >= count[level] or floor[level, tile] >= value[-1] * _SLACK:
+            level -= 1
+            continue
+        if level == 0:
+            opened = floor[0, tile]
+        divides = _spread_loops(space, state, level, inner[level, tile], spread, loops)
+        if order == 0:
+            worth[level] = _worth_trying(space, state, level, loops) if divides else 0
+        if worth[level] >> order == 0:
+            _next(at[level], space.spreads[level], 0)
+            continue
+        if worth[level] >> order & 1 == 0:
+            at[level, 2] += 1
+            continue
+        nodes += 1
+        _enter(space, state, level, inner[level, tile], (spread, order), loops)
+        _next(at[level], space.spreads[level], space.orders[level])
+        if _state_floor(space, least, state, level + 1, metric) >= value[-1] * _SLACK:
+            continue
+        picks[level, 0], picks[level, 1], picks[level, 2] = inner[level, tile], spread, order
+        if level == levels - 2:
+            nodes += _finish(space, state, metric, loops, picks, value, choice)
+            continue
+        level += 1
+        at[level, :] = 0
+        count[level] = _expand(space, least, state, level, metric, value[-1], inner[level], floor[level])
+    return Found(value, choice, value[0], nodes)
+
+
+@inlined
+def _next(at: Integers, spreads: int, orders: int) -> None:
+    """The next order, else the next spread, else the next tile; with no orders the next spread."""
+    at[2] += 1
+    if at[2] < orders:
+        return
+    at[2] = 0
+    at[1] += 1
+    if at[1] == spreads:
+        at[1] = 0
+        at[0] += 1

@@ -1,0 +1,55 @@
+"""``offchip solve mapping``: the best loop nests on a spatial accelerator, with proofs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+__all__ = ["mapping"]
+
+
+def mapping(
+    model: Annotated[
+        str,
+        typer.Argument(metavar="MODEL|LAYER", help="built-in name, .onnx, config.json, or a layer's JSON"),
+    ],
+    hw: Annotated[str, typer.Option("--hw", help="spatial accelerator: a name or a YAML file")],
+    objective: Annotated[str, typer.Option(help="energy, latency or edp (their product)")] = "energy",
+    fix: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="X", help="LEVEL.DIM=COUNT, AXIS.DIM=COUNT or LEVEL.order=DIM,... (outer to inner)"
+        ),
+    ] = None,
+    top: Annotated[int, typer.Option(help="So many mappings of a layer.")] = 1,
+    evaluate: Annotated[
+        Path | None, typer.Option(metavar="MAPPING.json", help="Price this mapping instead of searching.")
+    ] = None,
+    sharing: Annotated[
+        bool, typer.Option("--sharing", help="With --evaluate: neighbouring windows share words.")
+    ] = False,
+    time_limit: Annotated[float, typer.Option(metavar="S", help="Seconds for a layer.")] = 60.0,
+    phase: Annotated[str | None, typer.Option(help="prefill, decode or train")] = None,
+    batch: Annotated[int, typer.Option(help="sequences or images at once")] = 1,
+    prompt: Annotated[int, typer.Option(help="tokens of the prompt")] = 512,
+    dtype: Annotated[str | None, typer.Option(help="element type of weights and activations")] = None,
+    out: Annotated[Path | None, typer.Option(metavar="FILE.json", help="Write layers and mappings.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
+) -> None:
+    """Choose tile sizes, loop orders and what runs side by side for the least energy, latency or both.
+
+    Exit codes: 0 done; 2 bad input; 3 no mapping is legal; 4 no answer within the limit.
+    """
+    from offchip.cli.output import print_json, print_tables, progress
+    from offchip.solving.mapping import solve_mapping
+
+    found = solve_mapping(
+        model, hw, progress=progress, objective=objective, fix=fix, top=top, evaluate=evaluate, sharing=sharing,
+        time_limit=time_limit, phase=phase, batch=batch, prompt=prompt, dtype=dtype, out=out,
+    )  # fmt: skip
+    if as_json:
+        print_json(found.as_json())
+    else:
+        print_tables(found.shown_tables())

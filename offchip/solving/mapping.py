@@ -1,0 +1,334 @@
+"""Loop nests of a layer or of every layer of a model on a spatial accelerator, with proofs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, TypedDict, Unpack
+
+from hw_configs.problems import InputError, NoAnswerError, Problem, bad_input
+from hw_configs.shown import Shown, Table
+from hw_configs.typed_fields import wrong_types
+from hw_configs.units import format_quantity
+from offchip.keywords import from_keywords
+from offchip.progress import Reporter, silent
+from workloads.workload import WorkloadOptions
+
+if TYPE_CHECKING:
+    from hw_configs.device import SpatialAccelerator
+    from mapping.loop_nest.search import BestMapping, MappingAnswer
+    from mapping.loop_nest.space import Fixed
+    from workloads.einsum import Einsum
+
+__all__ = ["MappedLayer", "MappingOptions", "MappingSolution", "solve_mapping"]
+
+MOST_FILE_BYTES: Final = 16 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class MappingOptions:
+    """What is asked of a mapping.
+
+    ``objective``: energy, latency or edp. ``fix``: decisions taken already, as LEVEL.DIM=COUNT (a temporal loop),
+    AXIS.DIM=COUNT (a spatial one) or LEVEL.order=DIM,DIM,... (outer to inner). ``top``: so many mappings of a layer.
+    ``evaluate``: a file with a mapping, whose cost is wanted instead of the best. ``sharing``: windows of neighbouring
+    tiles share words (layers of moderate size). ``time_limit``: seconds for a layer. ``out``: a file for the mappings.
+    From ``phase`` on: which layers a model has.
+    """
+
+    objective: str = "energy"
+    fix: Sequence[str] | None = None
+    top: int = 1
+    evaluate: str | Path | None = None
+    sharing: bool = False
+    time_limit: float = 60.0
+    out: str | Path | None = None
+    phase: str | None = None
+    batch: int = 1
+    prompt: int = 512
+    dtype: str | None = None
+
+    def __post_init__(self) -> None:
+        problems = wrong_types(self)
+        if not problems and not self.time_limit > 0:
+            found = f"found {self.time_limit:g}; expected seconds above zero"
+            problems.append(Problem(found, path="--time-limit"))
+        if problems:
+            raise InputError(problems)
+
+
+class MappingChoices(TypedDict, total=False):
+    """The fields of :class:`MappingOptions`, as keywords."""
+
+    objective: str
+    fix: Sequence[str] | None
+    top: int
+    evaluate: str | Path | None
+    sharing: bool
+    time_limit: float
+    out: str | Path | None
+    phase: str | None
+    batch: int
+    prompt: int
+    dtype: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class MappedLayer:
+    """A layer, how often the model has it, and its answer (None where a given mapping was priced)."""
+
+    layer: Einsum
+    count: int
+    best: BestMapping
+    answer: MappingAnswer | None
+
+    def to_json(self, device: SpatialAccelerator) -> dict[str, Any]:
+        """Plain data."""
+        own: dict[str, Any] = {"layer": self.layer.name, "dims": dict(self.layer.sizes), "count": self.count}
+        if self.answer is None:
+            return own | {"mappings": [{**self.best.nest.to_json(device), **self.best.evaluation.to_json()}]}
+        return own | self.answer.to_json(device)
+
+
+@dataclass(frozen=True)
+class MappingSolution(Shown):
+    """Every layer's mapping on an accelerator; ``unmapped`` counts operators that multiply no matrices, by kind."""
+
+    device: SpatialAccelerator
+    objective: str
+    layers: tuple[MappedLayer, ...]
+    unmapped: tuple[tuple[str, int], ...] = ()
+
+    @property
+    def energy_j(self) -> float:
+        """Joules of all layers."""
+        return sum(item.count * item.best.evaluation.energy_j for item in self.layers)
+
+    @property
+    def latency_s(self) -> float:
+        """Seconds of all layers, one after another."""
+        return sum(item.count * item.best.evaluation.latency_s for item in self.layers)
+
+    def as_json(self) -> dict[str, Any]:
+        """Totals, and each layer with its mappings."""
+        return {
+            "accelerator": self.device.name,
+            "objective": self.objective,
+            "energy_j": self.energy_j,
+            "latency_s": self.latency_s,
+            "layers": [item.to_json(self.device) for item in self.layers],
+            "not_mapped": dict(self.unmapped),
+        }
+
+    def shown_tables(self) -> tuple[Table, ...]:
+        """One layer: its loop nest and what each level moves. Several: a line each, and the totals."""
+        if len(self.layers) == 1:
+            return tuple(self._of_layer(self.layers[0]))
+        return tuple(self._of_model())
+
+    def _of_layer(self, item: MappedLayer) -> list[Table]:
+        found = item.best.evaluation
+        sizes = " ".join(f"{dim} {size}" for dim, size in item.layer.sizes.items())
+        title = f"{item.layer.name} ({sizes}) on {self.device.name}"
+        nest = tuple((line,) for line in item.best.nest.text(self.device).splitlines())
+        head = [
+            ("energy", format_quantity(found.energy_j, "energy")),
+            ("cycles", f"{found.latency_cycles:.6g} (bound by {', '.join(found.bound_by)})"),
+            ("time", format_quantity(found.latency_s, "time")),
+            ("utilisation", f"{100 * found.utilisation:.1f} %"),
+        ]
+        if item.answer is not None:
+            answer = item.answer
+            head.append(("status", f"{answer.status}, gap {100 * answer.gap:.2f} %, {answer.seconds:.3f} s"))
+        tables = [Table(title, ("",), nest), Table("", ("", ""), tuple(head)), self._levels(item)]
+        if item.answer is not None and len(item.answer.best) > 1:
+            rows = tuple(
+                (number, format_quantity(one.evaluation.energy_j, "energy"), f"{one.evaluation.latency_cycles:.6g}",
+                 one.nest.short(self.device))
+                for number, one in enumerate(item.answer.best, 1)
+            )  # fmt: skip
+            tables.append(Table("The best mappings", ("", "energy", "cycles", "loops, outer to inner"), rows))
+        return tables
+
+    def _levels(self, item: MappedLayer) -> Table:
+        found = item.best.evaluation
+        rows: list[tuple[object, ...]] = []
+        for use in found.levels:
+            for operand, moved in use.traffic.items():
+                rows.append(
+                    (
+                        use.name, operand, use.occupancy_words[operand], moved.reads_down, moved.fills, moved.updates,
+                        moved.reads_up, f"{100 * use.energy_j / found.energy_j:.1f} %" if found.energy_j else "",
+                    )
+                )  # fmt: skip
+        rows.append(("units", "", "", "", "", "", "", f"{100 * found.mac_energy_j / found.energy_j:.1f} %"))
+        columns = ("level", "", "tile words", "read down", "filled", "updated", "read up", "energy of level")
+        return Table("Words moved, over all instances", columns, tuple(rows))
+
+    def _of_model(self) -> list[Table]:
+        rows = []
+        for item in self.layers:
+            found = item.best.evaluation
+            status = "given" if item.answer is None else item.answer.status
+            rows.append(
+                (
+                    item.layer.name, item.count, f"{item.layer.macs:.4g}", format_quantity(found.energy_j, "energy"),
+                    format_quantity(found.latency_s, "time"), f"{100 * found.utilisation:.1f} %",
+                    found.bound_by[0], status,
+                )
+            )  # fmt: skip
+        columns = ("layer", "times", "MACs", "energy", "time", "utilisation", "bound by", "mapping")
+        totals = [
+            ("energy", format_quantity(self.energy_j, "energy")),
+            ("time", format_quantity(self.latency_s, "time")),
+        ]
+        if self.unmapped:
+            totals.append(("not mapped", ", ".join(f"{count} {kind}" for kind, count in self.unmapped)))
+        return [
+            Table(f"Layers on {self.device.name}, least {self.objective} each", columns, tuple(rows)),
+            Table("All layers, one after another", ("", ""), tuple(totals)),
+        ]
+
+
+def solve_mapping(
+    model: str | Path, hw: str | Path, *, progress: Reporter = silent, **options: Unpack[MappingChoices]
+) -> MappingSolution:
+    """The best loop nests of a layer (a JSON file with ``dims`` and ``tensors``) or of a model's layers.
+
+    Equal layers are solved once. Options are the fields of :class:`MappingOptions`. Raises ``InputError`` for bad
+    input, ``InfeasibleError`` where no mapping is legal, ``NoAnswerError`` where the time was over before one is found.
+
+    >>> found = solve_mapping("alexnet", "eyeriss", objective="energy")
+    >>> found.energy_j > 0
+    True
+    """
+    from mapping.loop_nest.search import best_mapping
+
+    chosen = from_keywords(MappingOptions, options)
+    device = _accelerator(hw)
+    fixed = read_fixed(chosen.fix or (), device)
+    layers, unmapped = _layers(str(model), chosen)
+    if chosen.evaluate is not None:
+        mapped = (_priced(layers, device, chosen),)
+        return _written(MappingSolution(device, chosen.objective, mapped), chosen)
+    solved = []
+    with progress("layers", len(layers)) as tally:
+        for layer, count in layers:
+            answer = best_mapping(
+                device, layer, chosen.objective, fixed=fixed, top=chosen.top, time_limit_s=chosen.time_limit
+            )
+            solved.append(MappedLayer(layer, count, answer.best[0], answer))
+            tally.advance()
+    return _written(MappingSolution(device, chosen.objective, tuple(solved), unmapped), chosen)
+
+
+def read_fixed(entries: Sequence[str], device: SpatialAccelerator) -> Fixed:
+    """Decisions as :class:`MappingOptions` describes them; what does not read is refused."""
+    from mapping.loop_nest.space import Fixed
+
+    levels = {memory.name for memory in device.levels}
+    temporal: dict[tuple[str, str], int] = {}
+    spatial: dict[tuple[str, str], int] = {}
+    order: dict[str, tuple[str, ...]] = {}
+    for entry in entries:
+        target, equals, value = entry.partition("=")
+        name, dot, what = target.partition(".")
+        if not (equals and dot and name and what and value):
+            raise bad_input(
+                f"found {entry!r:.60}; expected LEVEL.DIM=COUNT, AXIS.DIM=COUNT or LEVEL.order=DIM,DIM",
+                path="--fix",
+            )
+        if what == "order":
+            order[name] = tuple(value.split(","))
+            continue
+        if not (value.isascii() and value.isdigit() and len(value) < 12):
+            raise bad_input(f"found {value!r:.40}; expected a count", path=f"--fix {target}")
+        (temporal if name in levels else spatial)[name, what] = int(value)
+    return Fixed(temporal, spatial, order)
+
+
+def _accelerator(hw: str | Path) -> SpatialAccelerator:
+    from hw_configs.device import SpatialAccelerator
+    from hw_configs.library import load_device
+
+    device = load_device(hw)
+    if not isinstance(device, SpatialAccelerator):
+        raise bad_input(
+            f"{device.name!r} is of kind {device.kind!r}; expected one of kind 'spatial', with its memory levels "
+            "(offchip hw list)",
+            path="--hw",
+        )
+    return device
+
+
+def _layers(
+    model: str, chosen: MappingOptions
+) -> tuple[list[tuple[Einsum, int]], tuple[tuple[str, int], ...]]:
+    """The layers, each with how often it comes, and what has none by kind."""
+    from simulator.accelerator.loop_nest.layers import layers_of
+    from workloads.einsum import read_einsum
+    from workloads.importers import load_workload
+
+    if Path(model).suffix == ".json" and (data := _plain_file(Path(model))).keys() >= {"dims", "tensors"}:
+        return [(read_einsum(data, model), 1)], ()
+    options = WorkloadOptions(
+        phase=chosen.phase, batch=chosen.batch, prompt=chosen.prompt, dtype=chosen.dtype
+    )
+    found: dict[tuple[Any, ...], tuple[Einsum, int]] = {}
+    unmapped: dict[str, int] = {}
+    for phase in load_workload(model, options).phases:
+        for operator in phase.graph.operators:
+            own = layers_of(operator)
+            if not own:
+                unmapped[operator.kind] = unmapped.get(operator.kind, 0) + 1
+            for layer in own:
+                key = (tuple(layer.sizes.items()), tuple(sorted(layer.operands.items())))
+                known, count = found.get(key, (layer, 0))
+                found[key] = (known, count + 1)
+    if not found:
+        raise bad_input(f"{model} has no operator that multiplies matrices", path="MODEL")
+    return list(found.values()), tuple(unmapped.items())
+
+
+def _plain_file(path: Path) -> dict[str, Any]:
+    try:
+        if path.stat().st_size > MOST_FILE_BYTES:
+            raise bad_input(f"is larger than {MOST_FILE_BYTES} B", file=str(path))
+        data = json.loads(path.read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise bad_input(f"cannot read: {error.strerror}", file=str(path)) from None
+    except (ValueError, RecursionError) as error:
+        raise bad_input(f"no JSON: {error!s:.80}", file=str(path)) from None
+    if not isinstance(data, dict):
+        raise bad_input("expected an object", file=str(path))
+    return data
+
+
+def _priced(
+    layers: list[tuple[Einsum, int]], device: SpatialAccelerator, chosen: MappingOptions
+) -> MappedLayer:
+    from mapping.loop_nest.search import BestMapping
+    from simulator.accelerator.loop_nest.evaluate import evaluate
+    from simulator.accelerator.loop_nest.nest import read_nest
+    from simulator.accelerator.loop_nest.sharing import evaluate_sharing
+
+    if len(layers) != 1:
+        raise bad_input(f"a mapping is of one layer; the model has {len(layers)}", path="--evaluate")
+    layer, count = layers[0]
+    file = str(chosen.evaluate)
+    nest = read_nest(_plain_file(Path(file)), device, layer, file)
+    price = evaluate_sharing if chosen.sharing else evaluate
+    return MappedLayer(replace(layer), count, BestMapping(nest, price(nest, device, layer)), None)
+
+
+def _written(solution: MappingSolution, chosen: MappingOptions) -> MappingSolution:
+    if chosen.out is not None:
+        from hw_configs.output_file import replacing
+
+        with replacing(Path(chosen.out)) as part:
+            part.write_text(json.dumps(solution.as_json(), indent=1) + "\n", encoding="utf-8")
+    if any(item.answer is not None and item.answer.value == float("inf") for item in solution.layers):
+        raise NoAnswerError("some layers have no mapping yet")
+    return solution

@@ -1,0 +1,165 @@
+"""What a mapping costs: cycles and what bounds them, energy by level, how much of the array works.
+
+Everything overlaps: a run lasts as long as its units work, or as the busiest instance of a memory level takes to hand
+out and take in its bytes through ports of their own. Filling and draining the array cost no time, networks and leakage
+no energy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+from hw_configs.device import SpatialAccelerator
+from hw_configs.problems import bad_input
+from hw_configs.spatial import Operand
+from simulator.accelerator.loop_nest.counts import Counts, Traffic, active_steps, count_words, instances_used
+from simulator.accelerator.loop_nest.nest import LoopNest, breach, held_bytes, inner_extents
+from workloads.einsum import Einsum
+
+__all__ = ["Evaluation", "LevelUse", "evaluate", "units_of"]
+
+
+@dataclass(frozen=True, slots=True)
+class LevelUse:
+    """A memory level under a mapping: bytes held by an instance, bytes of the busiest one, its cycles, all energy."""
+
+    name: str
+    instances: int
+    occupancy_bytes: float
+    busiest_read_bytes: float
+    busiest_write_bytes: float
+    cycles: float
+    energy_j: float
+    traffic: Mapping[Operand, Traffic]
+    occupancy_words: Mapping[Operand, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """The cost of a mapping; cycles are unrounded."""
+
+    macs: int
+    compute_cycles: int
+    latency_cycles: float
+    bound_by: tuple[str, ...]
+    utilisation: float
+    spatial_utilisation: float
+    mac_energy_j: float
+    energy_j: float
+    latency_s: float
+    levels: tuple[LevelUse, ...]
+
+    @property
+    def edp(self) -> float:
+        """Energy times delay, in joule seconds."""
+        return self.energy_j * self.latency_s
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data, names with their units."""
+        return {
+            "macs": self.macs,
+            "compute_cycles": self.compute_cycles,
+            "latency_cycles": self.latency_cycles,
+            "latency_s": self.latency_s,
+            "bound_by": list(self.bound_by),
+            "utilisation": self.utilisation,
+            "energy_j": self.energy_j,
+            "mac_energy_j": self.mac_energy_j,
+            "edp_js": self.edp,
+            "levels": {
+                use.name: {
+                    "instances": use.instances,
+                    "occupancy_bytes": use.occupancy_bytes,
+                    "cycles": use.cycles,
+                    "energy_j": use.energy_j,
+                    "words": {
+                        operand: {
+                            "reads_down": moved.reads_down, "fills": moved.fills, "updates": moved.updates,
+                            "reads_up": moved.reads_up,
+                        }
+                        for operand, moved in use.traffic.items()
+                    },
+                }
+                for use in self.levels
+            },
+        }  # fmt: skip
+
+
+def units_of(device: SpatialAccelerator) -> int:
+    """Multiply-accumulate units of an accelerator."""
+    return prod(axis.size for memory in device.levels for axis in memory.fanout)
+
+
+def evaluate(nest: LoopNest, device: SpatialAccelerator, layer: Einsum) -> Evaluation:
+    """The cost of a legal mapping of a layer.
+
+    Raises ``InputError`` with level, operand and bytes for one that is not legal.
+    """
+    broken = breach(nest, device, layer)
+    if broken:
+        raise bad_input(_words(broken, nest, device, layer), path="mapping")
+    everywhere = count_words(nest, device, layer)
+    busiest = count_words(nest, device, layer, busiest=True)
+    return costed(nest, device, layer, everywhere, busiest)
+
+
+def costed(
+    nest: LoopNest, device: SpatialAccelerator, layer: Einsum, everywhere: Counts, busiest: Counts
+) -> Evaluation:
+    """The cost that follows from words, of all instances and of the busiest one of each level."""
+    loops = nest.loops()
+    levels = []
+    instances = instances_used(nest, device, layer)
+    for number, memory in enumerate(device.levels):
+        extents = inner_extents(loops, number, layer)
+        occupancy = {operand: layer.words(operand, extents) for operand in memory.holds}
+        width = {operand: device.word_bits.bytes_of(operand) for operand in memory.holds}
+        read = sum(busiest[number, operand].reads * width[operand] for operand in memory.holds)
+        written = sum(busiest[number, operand].writes * width[operand] for operand in memory.holds)
+        energy = sum(
+            width[operand]
+            * (everywhere[number, operand].reads * memory.read_energy
+               + everywhere[number, operand].writes * memory.write_energy)
+            for operand in memory.holds
+        )  # fmt: skip
+        levels.append(
+            LevelUse(
+                memory.name, instances[number], sum(occupancy[o] * width[o] for o in memory.holds), read, written,
+                max(read / memory.read_width, written / memory.write_width), energy,
+                {operand: everywhere[number, operand] for operand in memory.holds}, occupancy,
+            )
+        )  # fmt: skip
+    compute = active_steps(nest, device, layer)
+    latency = max(float(compute), *(use.cycles for use in levels))
+    bound = [use.name for use in levels if use.cycles == latency]
+    if compute == latency:
+        bound.append("compute")
+    arithmetic = layer.macs * device.mac_energy
+    units = units_of(device)
+    spread = prod(loop.count for loop in loops if loop.axis)
+    return Evaluation(
+        layer.macs, compute, latency, tuple(bound), layer.macs / (units * latency), spread / units, arithmetic,
+        arithmetic + sum(use.energy_j for use in levels), latency / device.clock, tuple(levels),
+    )  # fmt: skip
+
+
+def _words(broken: str, nest: LoopNest, device: SpatialAccelerator, layer: Einsum) -> str:
+    """A broken rule as a sentence."""
+    rule, _, what = broken.partition(":")
+    if rule == "cover":
+        covered = nest.covered().get(what, 1)
+        return f"the loops over {what!r} cover {covered} of {layer.sizes[what]}"
+    if rule == "dim":
+        dim, _, along = what.partition("@")
+        return f"a loop over {dim!r} may not run along the axis {along!r}"
+    for number, memory in enumerate(device.levels):
+        if rule == "capacity" and memory.name == what:
+            return memory.overflow(held_bytes(nest.loops(), number, device, layer))
+        for axis in memory.fanout:
+            if rule == "axis" and axis.axis == what:
+                parts = prod(spread.count for spread in nest.levels[number].spatial if spread.axis == what)
+                return f"{parts} parts along the axis {what!r}, which has {axis.size}"
+    return broken

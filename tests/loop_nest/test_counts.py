@@ -1,0 +1,188 @@
+"""Words that mappings move: reference rows, and the literal executor over random machines, layers and mappings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hw_configs.problems import InputError
+from offchip.reference_rows import validate
+from simulator.accelerator.loop_nest import counts as counting
+from simulator.accelerator.loop_nest.counts import active_steps, count_words
+from simulator.accelerator.loop_nest.evaluate import evaluate
+from simulator.accelerator.loop_nest.nest import LoopNest, NestLevel, Spread, breach, read_nest
+from simulator.accelerator.loop_nest.sharing import evaluate_sharing
+from tests.loop_nest import strategies
+from tests.loop_nest.literal import Run
+from workloads.einsum import read_einsum
+
+REFERENCE = Path(__file__).parent.parent / "reference" / "loopnest"
+
+
+@st.composite
+def mapped(draw: Any, *, exact: bool) -> Any:
+    device, layer = draw(strategies.accelerators()), draw(strategies.layers())
+    return device, layer, draw(strategies.nests(device, layer, exact=exact))
+
+
+def _differences(device: Any, layer: Any, nest: LoopNest) -> list[Any]:
+    run = Run(device, layer, nest)
+    assert np.array_equal(run.product, run.expected)
+    found = count_words(nest, device, layer)
+    assert active_steps(nest, device, layer) == run.steps
+    return [
+        (place, name, getattr(found[place], name), words.get(name, 0))
+        for place, words in run.counts.items()
+        for name in ("reads_down", "fills", "updates", "reads_up")
+        if getattr(found[place], name) != words.get(name, 0)
+    ]
+
+
+@settings(max_examples=150, deadline=None)
+@given(mapped(exact=True))
+def test_exact_factors_count_as_run_step_by_step(case: Any) -> None:
+    assert not _differences(*case)
+
+
+@settings(max_examples=150, deadline=None)
+@given(mapped(exact=False))
+def test_ragged_factors_count_as_run_step_by_step(case: Any) -> None:
+    assert not _differences(*case)
+
+
+@settings(max_examples=60, deadline=None)
+@given(mapped(exact=False))
+def test_the_first_instance_has_most_to_do_and_no_more_than_all(case: Any) -> None:
+    device, layer, nest = case
+    all_words, busiest = count_words(nest, device, layer), count_words(nest, device, layer, busiest=True)
+    for place, words in all_words.items():
+        instances = 1
+        for level in nest.levels[: place[0]]:
+            for spread in level.spatial:
+                instances *= spread.count
+        assert words.reads / instances <= busiest[place].reads + 1e-9 <= words.reads + 1e-9
+        assert words.writes / instances <= busiest[place].writes + 1e-9 <= words.writes + 1e-9
+
+
+@settings(max_examples=60, deadline=None)
+@given(mapped(exact=True))
+def test_shared_windows_move_no_more_and_products_the_same(case: Any) -> None:
+    device, layer, nest = case
+    if breach(nest, device, layer):
+        return
+    plain, shared = evaluate(nest, device, layer), evaluate_sharing(nest, device, layer)
+    for ours, theirs in zip(shared.levels, plain.levels, strict=True):
+        for operand, moved in ours.traffic.items():
+            assert moved.reads <= theirs.traffic[operand].reads
+            assert moved.fills <= theirs.traffic[operand].fills
+    if not layer.has_window():
+        assert shared.energy_j == pytest.approx(plain.energy_j, rel=1e-12)
+
+
+def test_the_literal_run_notices_a_wrong_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    device = strategies.accelerator([{"holds": ("I", "W", "O")}, {"holds": ("I", "W", "O")}])
+    layer = read_einsum(
+        {"name": "p", "dims": {"M": 2, "N": 3, "K": 2}, "tensors": {
+            "I": [[["M", 1]], [["K", 1]]], "W": [[["K", 1]], [["N", 1]]], "O": [[["M", 1]], [["N", 1]]]}}, "test"
+    )  # fmt: skip
+    nest = LoopNest((NestLevel((("M", 2), ("N", 3), ("K", 2))), NestLevel()))
+    assert not _differences(device, layer, nest)
+    whole = counting._in_turn
+    monkeypatch.setattr(counting, "_in_turn", lambda parts, _new: whole(parts, True))
+    assert _differences(device, layer, nest)
+
+
+def test_reference_evaluations_are_exact() -> None:
+    found = validate("loopnest", REFERENCE, "[ev]*")
+    assert [row.id for row in found.rows if row.verdict != "ok"] == []
+    assert len(found.rows) == 72
+
+
+def test_a_worked_example() -> None:
+    """The README of the reference: 96 units make one output each."""
+    device = strategies.accelerator(
+        [
+            {"holds": ("I", "W", "O"), "read_width": 16, "write_width": 16},
+            {
+                "holds": ("I", "W", "O"),
+                "axes": [("X", 16, "out", ("I", "W"), ()), ("Y", 16, "out", ("I", "W"), ())],
+            },
+            {"holds": ("I", "W", "O")},
+        ]
+    )
+    layer = read_einsum(
+        {"name": "p", "dims": {"M": 12, "N": 8, "K": 18}, "tensors": {
+            "I": [[["M", 1]], [["K", 1]]], "W": [[["K", 1]], [["N", 1]]], "O": [[["M", 1]], [["N", 1]]]}}, "test"
+    )  # fmt: skip
+    nest = LoopNest(
+        (
+            NestLevel(),
+            NestLevel((), (Spread("N", "X", 8), Spread("M", "Y", 12))),
+            NestLevel((("K", 18),)),
+        )
+    )
+    words = count_words(nest, device, layer)
+    assert words[0, "I"].reads_down == 216
+    assert words[0, "W"].reads_down == 144
+    assert words[2, "I"].fills == words[2, "W"].fills == 1728
+    assert (words[2, "O"].updates, words[2, "O"].reads_down, words[2, "O"].reads_up) == (1728, 1728 - 96, 96)
+    assert words[1, "O"].updates == words[0, "O"].updates == words[1, "O"].reads_up == 96
+    # The outermost level reads 360 bytes at 16 a clock; the units' own ports of 4 bytes are slower.
+    found = evaluate(nest, device, layer)
+    assert found.levels[0].cycles == 22.5
+    assert found.compute_cycles == 18
+
+
+@pytest.mark.parametrize(
+    ("nest", "says"),
+    [
+        (LoopNest((NestLevel((("M", 2),)), NestLevel())), "cover 2 of 4"),
+        (
+            LoopNest((NestLevel((("M", 4), ("K", 2)), (Spread("N", "X", 4),)), NestLevel())),
+            "4 parts along the axis 'X'",
+        ),
+        (
+            LoopNest((NestLevel((("M", 4), ("N", 4)), (Spread("K", "X", 2),)), NestLevel())),
+            "may not run along",
+        ),
+        (
+            LoopNest((NestLevel(), NestLevel((("M", 4), ("N", 4), ("K", 2))))),
+            "'L1' do not fit its 16 B: I 8 B",
+        ),
+    ],
+)
+def test_an_illegal_mapping_is_told_in_words(nest: LoopNest, says: str) -> None:
+    device = strategies.accelerator(
+        [
+            {"holds": ("I", "W", "O"), "axes": [("X", 2, "out", ("I", "W"), ())]},
+            {"holds": ("I", "W", "O"), "capacity": 16},
+        ]
+    )
+    layer = read_einsum(
+        {"name": "p", "dims": {"M": 4, "N": 4, "K": 2}, "tensors": {
+            "I": [[["M", 1]], [["K", 1]]], "W": [[["K", 1]], [["N", 1]]], "O": [[["M", 1]], [["N", 1]]]}}, "test"
+    )  # fmt: skip
+    with pytest.raises(InputError, match=says):
+        evaluate(nest, device, layer)
+
+
+def test_a_mapping_in_a_file_is_refused_by_field() -> None:
+    device = strategies.accelerator([{"holds": ("I", "W", "O")}, {"holds": ("I", "W", "O")}])
+    layer = read_einsum(
+        {"name": "p", "dims": {"M": 4}, "tensors": {"I": [[["M", 1]]], "W": [], "O": [[["M", 1]]]}}, "test"
+    )
+    level = {"name": "L0", "temporal": [], "spatial": []}
+    for data, says in (
+        ({}, "one entry per level: L0, L1"),
+        ({"levels": [level, {"name": "L7"}]}, "expected 'L1'"),
+        ({"levels": [level, {"temporal": [["Q", 2]]}]}, "'Q' is no dim"),
+        ({"levels": [level, {"temporal": [["M", 0]]}]}, "a count of 1 or more"),
+        ({"levels": [level, {"spatial": [["M", "X", 2]]}]}, "no axis below 'L1'"),
+    ):
+        with pytest.raises(InputError, match=says):
+            read_nest(data, device, layer, "nest.json")
