@@ -19,6 +19,7 @@ Models on machines
 Plans with proofs
     :func:`solve_alloc`: addresses of buffers
     :func:`solve_schedule`: operator order, addresses and replacement on a scratchpad
+    :func:`solve_pipeline`: pipeline schedules of training: order, bubble, memory; the best one
 
 Traces through one device
     :func:`trace_cache`, :func:`trace_cpu_cache`, :func:`trace_pages`, :func:`trace_dram`, :func:`trace_flash`,
@@ -66,6 +67,7 @@ if TYPE_CHECKING:
     from offchip.serving.serve import serve as serve
     from offchip.solving.alloc import solve_alloc as solve_alloc
     from offchip.solving.offload import solve_offload as solve_offload
+    from offchip.solving.pipeline import solve_pipeline as solve_pipeline
     from offchip.solving.schedule import solve_schedule as solve_schedule
     from offchip.space_sweep import sweep as sweep
     from offchip.table_prediction import predict as predict
@@ -96,6 +98,7 @@ __all__ = [
     "solve",
     "solve_alloc",
     "solve_offload",
+    "solve_pipeline",
     "solve_schedule",
     "sweep",
     "trace_bank",
@@ -127,6 +130,7 @@ _WHERE: Final = {
     "solve": "offchip.api",
     "solve_alloc": "offchip.solving.alloc",
     "solve_offload": "offchip.solving.offload",
+    "solve_pipeline": "offchip.solving.pipeline",
     "solve_schedule": "offchip.solving.schedule",
     "sweep": "offchip.space_sweep",
     "trace_bank": "offchip.tracing.bank",

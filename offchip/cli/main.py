@@ -76,7 +76,12 @@ _group("models", "What models are there.", {"list": "models:list_models", "show"
 _group(
     "solve",
     "Memory plans with proofs.",
-    {"alloc": "solve_alloc:alloc", "offload": "solve_offload:offload", "schedule": "solve_schedule:schedule"},
+    {
+        "alloc": "solve_alloc:alloc",
+        "offload": "solve_offload:offload",
+        "pipeline": "solve_pipeline:pipeline",
+        "schedule": "solve_schedule:schedule",
+    },
 )
 _group(
     "trace",

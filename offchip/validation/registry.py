@@ -63,6 +63,7 @@ VALIDATORS: Final[Registry[Validator]] = Registry(
         "flash": "offchip.validation.flash:run",
         "gpu": "offchip.validation.gpu:run",
         "offload": "offchip.validation.offload:run",
+        "pipeline": "offchip.validation.pipeline:run",
         "serving": "offchip.validation.serving:run",
         "schedule": "offchip.validation.schedule:run",
         "scheduler": "offchip.validation.scheduler:run",

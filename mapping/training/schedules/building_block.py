@@ -50,6 +50,10 @@ def repeat(blocks: Sequence[VBlock], micro_batches: int, delay: int = 0) -> NDAr
     _fill(slots)
     while _move(slots, delay):
         pass
+    # After the last micro-batch has entered, weight halves make way for the others as far as memory allows.
+    while _move_late(slots, delay):
+        pass
+    _fill(slots)
     return slots
 
 
@@ -102,6 +106,26 @@ def _fill(slots: Any) -> None:
 
 
 @compiled
+def _earliest(slots: Any, delay: Any, rank: Any, row: Any, m: Any) -> Any:
+    """The first slot after all that a pass waits for, the micro-batch before it included."""
+    ranks = len(slots)
+    begin = 0
+    if m > 0:
+        begin = slots[rank, row, m - 1] + 1
+    if 0 < row < 4:
+        begin = max(begin, slots[rank, row - 1, m] + 1)
+    elif row >= 4:
+        begin = max(begin, slots[rank, row - 2, m] + 1)
+    if row == 2 and rank == 0:
+        begin = max(begin, slots[rank, 1, m] + 1 + delay)
+    if (row == 0 or row == 2) and rank > 0:
+        begin = max(begin, slots[rank - 1, row, m] + 1)
+    if (row == 1 or row == 3) and rank + 1 < ranks:
+        begin = max(begin, slots[rank + 1, row, m] + 1)
+    return begin
+
+
+@compiled
 def _move(slots: Any, delay: Any) -> Any:
     """One walk over all passes in time, each to the first free slot that its inputs and the memory allow; how many."""
     ranks, rows, count = slots.shape
@@ -125,19 +149,7 @@ def _move(slots: Any, delay: Any) -> Any:
     for place in np.argsort(flat, kind="mergesort"):
         rank, row, m = place // (rows * count), place // count % rows, place % count
         now = flat[place]
-        begin = 0
-        if m > 0:
-            begin = max(begin, slots[rank, row, m - 1] + 1)
-        if 0 < row < 4:
-            begin = max(begin, slots[rank, row - 1, m] + 1)
-        elif row >= 4:
-            begin = max(begin, slots[rank, row - 2, m] + 1)
-        if row == 2 and rank == 0:
-            begin = max(begin, slots[rank, 1, m] + 1 + delay)
-        if (row == 0 or row == 2) and rank > 0:
-            begin = max(begin, slots[rank - 1, row, m] + 1)
-        if (row == 1 or row == 3) and rank + 1 < ranks:
-            begin = max(begin, slots[rank + 1, row, m] + 1)
+        begin = _earliest(slots, delay, rank, row, m)
         target = now
         # From its slot backwards: a forward can go as far as the memory between has room for one more.
         for slot in range(now - 1, begin - 1, -1):
@@ -155,4 +167,52 @@ def _move(slots: Any, delay: Any) -> Any:
             elif row >= 4:
                 for slot in range(target + 1, now + 1):
                     live[rank, slot] -= 1
+    return moved
+
+
+@compiled
+def _most_live(taken: Any) -> Any:
+    """Most that a rank holds with weight halves in its first free slots. ``taken``: 0 free, 1 F, 2 an input half."""
+    live = most = owed = 0
+    for what in taken:
+        if what == 1:
+            live += 1
+        elif what == 2:
+            owed += 1
+        elif owed > 0:
+            owed -= 1
+            live -= 1
+        most = max(most, live)
+    return most
+
+
+@compiled
+def _move_late(slots: Any, delay: Any) -> Any:
+    """Like :func:`_move` for forwards and input halves after the last entry, as if weight halves were not there yet."""
+    ranks, rows, count = slots.shape
+    last = slots.max() + 1
+    taken = np.zeros((ranks, last), np.int64)
+    for rank in range(ranks):
+        for row in range(4):
+            for m in range(count):
+                taken[rank, slots[rank, row, m]] = 1 if row < 2 else 2
+    most = 0
+    for rank in range(ranks):
+        most = max(most, _most_live(taken[rank]))
+    entered = slots[0, 0, count - 1]
+    moved = 0
+    flat = slots.reshape(-1)
+    for place in np.argsort(flat, kind="mergesort"):
+        rank, row, m = place // (rows * count), place // count % rows, place % count
+        now = flat[place]
+        if row >= 4 or now <= entered:
+            continue
+        for slot in range(max(_earliest(slots, delay, rank, row, m), entered + 1), now):
+            if taken[rank, slot] == 0:
+                taken[rank, slot], taken[rank, now] = taken[rank, now], 0
+                if _most_live(taken[rank]) <= most:
+                    flat[place] = slot
+                    moved += 1
+                    break
+                taken[rank, slot], taken[rank, now] = 0, taken[rank, slot]
     return moved

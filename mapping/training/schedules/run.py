@@ -19,7 +19,9 @@ from hw_configs.compiled import compiled
 from hw_configs.problems import bad_input
 from mapping.training.schedules.action import KINDS, Action, PipelineSchedule
 
-__all__ = ["PackedSchedule", "ScheduleRun", "StageTimes", "pack", "run_schedule"]
+__all__ = [
+    "PackedSchedule", "ScheduleRun", "StageTimes", "pack", "run_orders", "run_schedule", "run_tables",
+]  # fmt: skip
 
 _F, _B, _I, _W, _S, _T = range(6)
 _FORWARD, _GRADIENT = 0, 1
@@ -64,7 +66,12 @@ class PackedSchedule:
 
     def action(self, place: int) -> Action:
         """The action at that place."""
-        return Action(int(self.stage[place]), KINDS[self.kind[place]], int(self.micro_batch[place]))
+        return self.action_of(int(self.stage[place]), int(self.kind[place]), int(self.micro_batch[place]))
+
+    @staticmethod
+    def action_of(stage: int, kind: int, micro_batch: int) -> Action:
+        """The action that three numbers stand for."""
+        return Action(stage, KINDS[kind], micro_batch)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,12 +120,12 @@ def run_schedule(schedule: PipelineSchedule | PackedSchedule, times: StageTimes)
     """Run a schedule. Raises ``InputError`` for times that do not fit it, and for actions that wait for each other."""
     packed = schedule if isinstance(schedule, PackedSchedule) else pack(schedule)
     plan = packed.schedule
-    durations, shared, transfer, held = _tables(plan, times)
+    durations, shared, transfer, held = run_tables(plan, times)
     count = len(packed.stage)
     start, end = np.empty(count), np.empty(count)
     reached = packed.begins[:-1].copy()
     layout = np.array(plan.rank_of_stage, np.int64)
-    done = _run(
+    done = run_orders(
         packed.begins, packed.stage, packed.kind, packed.micro_batch, layout, plan.stages, plan.micro_batches,
         plan.vocabulary_barriers, durations, shared, transfer, float(times.barrier_s), start, end, reached,
     )  # fmt: skip
@@ -143,7 +150,7 @@ def run_schedule(schedule: PipelineSchedule | PackedSchedule, times: StageTimes)
     return ScheduleRun(packed, start, end, busy, span, live, peak)
 
 
-def _tables(
+def run_tables(
     plan: PipelineSchedule, times: StageTimes
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     """Seconds by kind and stage, of S and T by rank, of transfers by ranks; bytes of stages, then of logits."""
@@ -158,11 +165,12 @@ def _tables(
     transfer = np.asarray(times.communication_s, np.float64)
     if transfer.ndim == 0:
         transfer = np.full((ranks, ranks), float(transfer))
-        np.fill_diagonal(transfer, 0.0)
     if transfer.shape != (ranks, ranks):
         raise bad_input(
             f"found {transfer.shape}; expected one number or {ranks} x {ranks}", path="communication"
         )
+    # Between stages of one rank there is nothing to transfer.
+    transfer = transfer * (1.0 - np.eye(ranks))
     held = np.concatenate(
         [
             _row("activation bytes", times.activation_bytes, every),
@@ -191,7 +199,7 @@ def _row(what: str, value: Seconds, count: int) -> NDArray[np.float64]:
 
 
 @compiled
-def _run(
+def run_orders(
     begins: Any, stage: Any, kind: Any, micro_batch: Any, layout: Any, stages: Any, micro_batches: Any, barriers: Any,
     durations: Any, shared: Any, transfer: Any, barrier: Any, start: Any, end: Any, at: Any,
 ) -> Any:  # fmt: skip
