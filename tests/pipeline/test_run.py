@@ -97,6 +97,13 @@ def test_a_standstill_says_who_waits_for_what():
         run_schedule(PipelineSchedule("mine", 1, looped(2, 1), missing), StageTimes())
 
 
+def test_actions_of_nothing_are_refused():
+    for order in ("1F0", "0F9", "7F0", "3S0"):
+        action = Action(int(order[0]), order[1], int(order[2]))  # type: ignore[arg-type]
+        with pytest.raises(InputError, match=f"{order} does not belong on rank 0"):
+            run_schedule(PipelineSchedule("mine", 2, looped(2, 1), ((action,), ())), StageTimes())
+
+
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [

@@ -15,7 +15,7 @@ from hw_configs.compiled import compiled
 from mapping.deadline import Budget
 from mapping.training.schedule_search.problem import PipelineProblem
 from mapping.training.schedules.action import PipelineSchedule
-from mapping.training.schedules.run import pack, run_orders, run_tables
+from mapping.training.schedules.run import orders_of, pack, run_orders, tables_of
 
 __all__ = ["improved"]
 
@@ -37,22 +37,19 @@ def improved(
 ) -> PipelineSchedule:
     """The best schedule met in ``moves`` moves from ``schedule``, which keeps to the memory."""
     packed = pack(schedule)
-    tables = run_tables(schedule, problem.times)
+    tables = tables_of(schedule, problem.times)
     count = len(packed.stage)
     stage, kind, micro_batch = packed.stage.copy(), packed.kind.copy(), packed.micro_batch.copy()
+    orders_here = orders_of(packed)._replace(stage=stage, kind=kind, micro_batch=micro_batch)
     best = np.stack([stage, kind, micro_batch])
     batch = max(1, PASSES_A_BATCH // max(count, 1))
     state = np.array([np.inf, np.inf])
-    layout = np.array(schedule.rank_of_stage, np.int64)
     done = 0
     for temperature in TEMPERATURES:
         left = moves // len(TEMPERATURES)
         while left > 0 and not budget.stop[0] and state[1] > floor_s * (1 + 1e-9):
             now = min(left, batch)
-            _anneal(
-                packed.begins, stage, kind, micro_batch, layout, schedule.stages, schedule.micro_batches, *tables,
-                problem.times.freed_by_input, problem.room, temperature, now, seed + done, state, best,
-            )  # fmt: skip
+            _anneal(orders_here, tables, problem.room, temperature, now, seed + done, state, best)
             left -= now
             done += now
         stage[:], kind[:], micro_batch[:] = best
@@ -96,12 +93,12 @@ def _shift(column: Any, source: Any, target: Any) -> Any:
 
 @compiled
 def _anneal(
-    begins: Any, stage: Any, kind: Any, micro_batch: Any, layout: Any, stages: Any, micro_batches: Any, durations: Any,
-    shared: Any, transfer: Any, held: Any, share: Any, room: Any, temperature: Any, moves: Any, seed: Any, state: Any,
-    best: Any,
+    orders: Any, tables: Any, room: Any, temperature: Any, moves: Any, seed: Any, state: Any, best: Any
 ) -> Any:  # fmt: skip
     """``state``: makespans of the schedule at hand and of the best one, which stands in ``best``."""
     np.random.seed(seed)
+    begins, stage, kind, micro_batch = orders.begins, orders.stage, orders.kind, orders.micro_batch
+    held, share = tables.held, tables.freed_by_input
     count = len(stage)
     ranks = len(begins) - 1
     start, end = np.empty(count), np.empty(count)
@@ -130,10 +127,7 @@ def _anneal(
         if _rank_peak(begins[rank], begins[rank + 1], stage, kind, held, share) <= room:
             for r in range(ranks):
                 at[r] = begins[r]
-            done = run_orders(
-                begins, stage, kind, micro_batch, layout, stages, micro_batches, 0, durations, shared, transfer, 0.0,
-                start, end, at,
-            )  # fmt: skip
+            done = run_orders(orders, tables, start, end, at)
             if done == count:
                 length = end.max()
         allowed = state[0]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +35,28 @@ class ListRule:
     patience: float
     owed: int
     deepest_first: bool = True
+
+
+class _Stages(NamedTuple):
+    """The problem for the kernel: rank, seconds (F, gradient, W), transfers and bytes by stage, and counts."""
+
+    layout: NDArray[np.int64]
+    micro_batches: int
+    seconds: NDArray[np.float64]
+    transfer: NDArray[np.float64]
+    held: NDArray[np.float64]
+    share: float
+    room: float
+    split: bool
+
+
+class _Choice(NamedTuple):
+    """The rule for the kernel; ``ahead`` by rank."""
+
+    ahead: NDArray[np.float64]
+    patience: float
+    owed: int
+    deepest_first: bool
 
 
 def rules(problem: PipelineProblem) -> Iterator[ListRule]:
@@ -73,9 +95,10 @@ def list_schedule(problem: PipelineProblem, rule: ListRule) -> PipelineSchedule:
     passes = (3 if problem.split else 2) * stages * m
     chosen = np.empty((passes, 2), np.int64)
     _choose(
-        layout, m, seconds, transfer, problem.held(), share, problem.room, ahead, rule.patience, rule.owed,
-        rule.deepest_first, problem.split, chosen,
-    )  # fmt: skip
+        _Stages(layout, m, seconds, transfer, problem.held(), share, problem.room, problem.split),
+        _Choice(ahead, rule.patience, rule.owed, rule.deepest_first),
+        chosen,
+    )
     return _written(problem, chosen, gradient)
 
 
@@ -93,11 +116,13 @@ def _written(problem: PipelineProblem, chosen: NDArray[np.int64], gradient: Kind
 
 
 @compiled
-def _choose(
-    layout: Any, m: Any, seconds: Any, transfer: Any, held: Any, share: Any, room: Any, ahead: Any, patience: Any,
-    owed: Any, deepest_first: Any, split: Any, chosen: Any,
-) -> Any:  # fmt: skip
+def _choose(stages_of: Any, choice: Any, chosen: Any) -> Any:
     """Fills ``chosen`` with stage and kind of every pass in the order in which they begin."""
+    layout, m, held = stages_of.layout, stages_of.micro_batches, stages_of.held
+    seconds, transfer = stages_of.seconds, stages_of.transfer
+    share, room, split = stages_of.share, stages_of.room, stages_of.split
+    ahead, patience = choice.ahead, choice.patience
+    owed, deepest_first = choice.owed, choice.deepest_first
     stages = len(layout)
     ranks = len(ahead)
     count = np.zeros((3, stages), np.int64)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,8 @@ from hw_configs.problems import bad_input
 from mapping.training.schedules.action import KINDS, Action, PipelineSchedule
 
 __all__ = [
-    "PackedSchedule", "ScheduleRun", "StageTimes", "pack", "run_orders", "run_schedule", "run_tables",
+    "PackedSchedule", "PassOrders", "PassTables", "ScheduleRun", "StageTimes", "orders_of", "pack", "run_orders",
+    "run_schedule", "tables_of",
 ]  # fmt: skip
 
 _F, _B, _I, _W, _S, _T = range(6)
@@ -74,6 +75,33 @@ class PackedSchedule:
         return Action(stage, KINDS[kind], micro_batch)
 
 
+class PassOrders(NamedTuple):
+    """What the kernels know of a schedule: the arrays of :class:`PackedSchedule`, the rank by stage, and counts."""
+
+    begins: NDArray[np.int64]
+    stage: NDArray[np.int64]
+    kind: NDArray[np.int64]
+    micro_batch: NDArray[np.int64]
+    layout: NDArray[np.int64]
+    stages: int
+    micro_batches: int
+    barriers: int
+
+
+class PassTables(NamedTuple):
+    """What passes take and hold: seconds of F, B, I, W by stage (``durations``), of S, T by rank (``shared``).
+
+    ``transfer``: seconds from rank to rank; ``held``: bytes of stages, then of logits by rank.
+    """
+
+    durations: NDArray[np.float64]
+    shared: NDArray[np.float64]
+    transfer: NDArray[np.float64]
+    held: NDArray[np.float64]
+    barrier: float
+    freed_by_input: float
+
+
 @dataclass(frozen=True, slots=True)
 class ScheduleRun:
     """A schedule in time; arrays of actions are in the order of :class:`PackedSchedule`, the others by rank.
@@ -108,59 +136,65 @@ class ScheduleRun:
 
 
 def pack(schedule: PipelineSchedule) -> PackedSchedule:
-    """The schedule as arrays; a planner that runs it many times packs it once."""
+    """The schedule as arrays; a planner that runs it many times packs it once.
+
+    Raises ``InputError`` for an action that is on the wrong rank, or of no stage or micro-batch there is.
+    """
     number = {kind: at for at, kind in enumerate(KINDS)}
     begins = np.cumsum([0, *map(len, schedule.orders)], dtype=np.int64)
     flat = [(a.stage, number[a.kind], a.micro_batch) for order in schedule.orders for a in order]
     columns = np.array(flat, np.int64).reshape(-1, 3)
-    return PackedSchedule(schedule, begins, *(np.ascontiguousarray(columns[:, i]) for i in range(3)))
+    packed = PackedSchedule(schedule, begins, *(np.ascontiguousarray(columns[:, i]) for i in range(3)))
+    layout = np.array(schedule.rank_of_stage, np.int64)
+    rank = np.repeat(np.arange(schedule.ranks), np.diff(begins))
+    shared = packed.kind >= _S
+    known = (packed.stage >= 0) & (packed.stage < np.where(shared, schedule.ranks, len(layout)))
+    home = np.where(shared, packed.stage, layout[np.where(known, packed.stage, 0) % len(layout)])
+    right = known & (home == rank) & (packed.micro_batch >= 0) & (packed.micro_batch < schedule.micro_batches)
+    if not right.all():
+        place = int(np.flatnonzero(~right)[0])
+        raise bad_input(
+            f"{packed.action(place)} does not belong on rank {rank[place]}, or there is no such stage or micro-batch",
+            path=f"pipeline schedule {schedule.name}",
+        )
+    return packed
 
 
 def run_schedule(schedule: PipelineSchedule | PackedSchedule, times: StageTimes) -> ScheduleRun:
     """Run a schedule. Raises ``InputError`` for times that do not fit it, and for actions that wait for each other."""
     packed = schedule if isinstance(schedule, PackedSchedule) else pack(schedule)
     plan = packed.schedule
-    durations, shared, transfer, held = run_tables(plan, times)
-    count = len(packed.stage)
+    orders, tables = orders_of(packed), tables_of(plan, times)
+    count, ranks = len(packed.stage), plan.ranks
     start, end = np.empty(count), np.empty(count)
     reached = packed.begins[:-1].copy()
-    layout = np.array(plan.rank_of_stage, np.int64)
-    done = run_orders(
-        packed.begins, packed.stage, packed.kind, packed.micro_batch, layout, plan.stages, plan.micro_batches,
-        plan.vocabulary_barriers, durations, shared, transfer, float(times.barrier_s), start, end, reached,
-    )  # fmt: skip
-    if done < count:
+    if run_orders(orders, tables, start, end, reached) < count:
         raise bad_input(_deadlock(packed, reached), path=f"pipeline schedule {plan.name}")
-    ranks = plan.ranks
     busy, span = np.zeros(ranks), np.zeros(ranks)
     live, peak = np.zeros(ranks, np.int64), np.zeros(ranks)
-    _hold(
-        packed.begins,
-        packed.stage,
-        packed.kind,
-        held,
-        times.freed_by_input,
-        start,
-        end,
-        busy,
-        span,
-        live,
-        peak,
-    )
+    _hold(orders, tables, start, end, busy, span, live, peak)
     return ScheduleRun(packed, start, end, busy, span, live, peak)
 
 
-def run_tables(
-    plan: PipelineSchedule, times: StageTimes
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Seconds by kind and stage, of S and T by rank, of transfers by ranks; bytes of stages, then of logits."""
+def orders_of(packed: PackedSchedule) -> PassOrders:
+    """The record for the kernels."""
+    plan = packed.schedule
+    return PassOrders(
+        packed.begins, packed.stage, packed.kind, packed.micro_batch, np.array(plan.rank_of_stage, np.int64),
+        plan.stages, plan.micro_batches, plan.vocabulary_barriers,
+    )  # fmt: skip
+
+
+def tables_of(plan: PipelineSchedule, times: StageTimes) -> PassTables:
+    """The times for the kernels. Raises ``InputError`` for figures that do not fit the schedule."""
     every, ranks = len(plan.rank_of_stage), plan.ranks
     forward = _row("forward", times.forward_s, every)
     inputs = _row("input gradient", times.input_s, every)
     weights = _row("weight gradient", times.weight_s, every)
     whole = inputs + weights if times.backward_s is None else _row("backward", times.backward_s, every)
-    shared = np.stack(
-        [_row("logits", times.logits_s, ranks), _row("logit gradient", times.logit_gradient_s, ranks)]
+    logits, gradient = (
+        _row("logits", times.logits_s, ranks),
+        _row("logit gradient", times.logit_gradient_s, ranks),
     )
     transfer = np.asarray(times.communication_s, np.float64)
     if transfer.ndim == 0:
@@ -171,19 +205,17 @@ def run_tables(
         )
     # Between stages of one rank there is nothing to transfer.
     transfer = transfer * (1.0 - np.eye(ranks))
-    held = np.concatenate(
-        [
-            _row("activation bytes", times.activation_bytes, every),
-            _row("logits bytes", times.logits_bytes, ranks),
-        ]
-    )
+    activations = _row("activation bytes", times.activation_bytes, every)
+    held = np.concatenate([activations, _row("logits bytes", times.logits_bytes, ranks)])
     if not 0 <= times.freed_by_input <= 1:
-        raise bad_input(
-            f"found {times.freed_by_input:g}; expected 0 to 1", path="share freed by the input gradient"
-        )
+        found = f"found {times.freed_by_input:g}; expected 0 to 1"
+        raise bad_input(found, path="share freed by the input gradient")
     if not (np.isfinite(transfer).all() and (transfer >= 0).all() and 0 <= times.barrier_s < np.inf):
         raise bad_input("expected seconds of at least zero", path="communication")
-    return np.stack([forward, whole, inputs, weights]), shared, np.ascontiguousarray(transfer), held
+    return PassTables(
+        np.stack([forward, whole, inputs, weights]), np.stack([logits, gradient]), transfer, held,
+        float(times.barrier_s), float(times.freed_by_input),
+    )  # fmt: skip
 
 
 def _row(what: str, value: Seconds, count: int) -> NDArray[np.float64]:
@@ -199,11 +231,12 @@ def _row(what: str, value: Seconds, count: int) -> NDArray[np.float64]:
 
 
 @compiled
-def run_orders(
-    begins: Any, stage: Any, kind: Any, micro_batch: Any, layout: Any, stages: Any, micro_batches: Any, barriers: Any,
-    durations: Any, shared: Any, transfer: Any, barrier: Any, start: Any, end: Any, at: Any,
-) -> Any:  # fmt: skip
+def run_orders(orders: Any, tables: Any, start: Any, end: Any, at: Any) -> Any:
     """Fills ``start`` and ``end``; leaves in ``at`` how far each rank came. Returns how many actions were done."""
+    begins, stage, kind, micro_batch = orders.begins, orders.stage, orders.kind, orders.micro_batch
+    layout, stages, micro_batches = orders.layout, orders.stages, orders.micro_batches
+    barriers, barrier = orders.barriers, tables.barrier
+    durations, shared, transfer = tables.durations, tables.shared, tables.transfer
     ranks, every = len(begins) - 1, len(layout)
     # When F, and B or I, of a stage and micro-batch were done; below zero: not yet.
     ready = np.full((2, every, micro_batches), -1.0)
@@ -297,10 +330,11 @@ def run_orders(
 
 @compiled
 def _hold(
-    begins: Any, stage: Any, kind: Any, held: Any, freed_by_input: Any, start: Any, end: Any,
-    busy: Any, span: Any, live: Any, peak: Any,
+    orders: Any, tables: Any, start: Any, end: Any, busy: Any, span: Any, live: Any, peak: Any
 ) -> None:  # fmt: skip
     """Work, span and what is held of each rank, whose actions come one after the other."""
+    begins, stage, kind = orders.begins, orders.stage, orders.kind
+    held, freed_by_input = tables.held, tables.freed_by_input
     ranks = len(begins) - 1
     every = len(held) - ranks
     for rank in range(ranks):
