@@ -163,6 +163,19 @@ def test_vocabulary_passes(ranks):
         assert made.peak_live.max() <= half + 2 * barriers
 
 
+@pytest.mark.parametrize("ranks", [8, 16, 32])
+@pytest.mark.parametrize("backward", [1.5, 1.75, 2.0, 2.4])
+@pytest.mark.parametrize("share", [0.02, 0.3, 1.0])
+def test_vocabulary_passes_cost_no_bubble_where_backwards_differ(ranks, backward, share):
+    m, halves = 4 * ranks, backward / 2
+    times = StageTimes(
+        1, halves, halves, logits_s=share, logit_gradient_s=2 * share, communication_s=0.02, barrier_s=0.05
+    )
+    made = run_schedule(write_schedule("1f1b-vocabulary-1", ranks, m), times)
+    alone = m * (1 + backward + 3 * share) + (ranks - 1) * (1 + backward)
+    assert made.makespan_s <= 1.09 * alone
+
+
 def test_packed_schedules_are_kept():
     assert packed_schedule("1f1b", 4, 8) is packed_schedule("1f1b", 4, 8)
 

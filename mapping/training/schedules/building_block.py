@@ -60,10 +60,10 @@ def repeat(blocks: Sequence[VBlock], micro_batches: int, delay: int = 0) -> NDAr
 def order_of_slots(
     name: str,
     slots: NDArray[np.int64],
-    extra: Callable[[int], list[tuple[float, Action]]] = lambda _rank: [],
+    extra: Callable[[int], list[tuple[float, int, Action]]] = lambda _rank: [],
     barriers: int = 0,
 ) -> PipelineSchedule:
-    """The schedule in the order of the slots; ``extra``: a rank's further passes, each with its place among them."""
+    """The schedule in the order of the slots; ``extra``: a rank's further passes, each before its slot."""
     ranks, _, micro_batches = slots.shape
     orders: list[tuple[Action, ...]] = []
     for rank in range(ranks):
@@ -71,8 +71,8 @@ def order_of_slots(
         timed = extra(rank)
         for row, kind in enumerate(_KINDS):
             stage = stages[_STAGE_OF[row]]
-            timed += [(slot, Action(stage, kind, m)) for m, slot in enumerate(slots[rank, row].tolist())]
-        orders.append(tuple(action for _, action in sorted(timed)))
+            timed += [(slot, 2, Action(stage, kind, m)) for m, slot in enumerate(slots[rank, row].tolist())]
+        orders.append(tuple(action for _, _, action in sorted(timed)))
     return PipelineSchedule(name, micro_batches, v_shaped(ranks), tuple(orders), vocabulary_barriers=barriers)
 
 
