@@ -1,8 +1,8 @@
 """Vocabulary Parallelism: the output layer over all ranks of a pipeline, against the last stage and moved layers.
 
-Yeung et al., Balancing Pipeline Parallelism with Vocabulary Parallelism, arXiv:2411.05288, MLSys 2025. Every pass is the
-sum of its operators' prices on an A100, every schedule is run action by action with unequal stages, and memory is what
-each rank holds in that run.
+Yeung et al., Balancing Pipeline Parallelism with Vocabulary Parallelism, arXiv:2411.05288, MLSys 2025. Every pass has
+the sum of its operators' prices on an A100, every schedule is run action by action with unequal stages, and memory is
+what each rank holds in that run.
 """
 
 from __future__ import annotations
