@@ -20,6 +20,7 @@ Plans with proofs
     :func:`solve_alloc`: addresses of buffers
     :func:`solve_mapping`: loop nests on a spatial accelerator
     :func:`solve_schedule`: operator order, addresses and replacement on a scratchpad
+    :func:`solve_pipeline`: pipeline schedules of training: order, bubble, memory; the best one
 
 Traces through one device
     :func:`trace_cache`, :func:`trace_cpu_cache`, :func:`trace_pages`, :func:`trace_dram`, :func:`trace_flash`,
@@ -68,6 +69,7 @@ if TYPE_CHECKING:
     from offchip.solving.alloc import solve_alloc as solve_alloc
     from offchip.solving.mapping import solve_mapping as solve_mapping
     from offchip.solving.offload import solve_offload as solve_offload
+    from offchip.solving.pipeline import solve_pipeline as solve_pipeline
     from offchip.solving.schedule import solve_schedule as solve_schedule
     from offchip.space_sweep import sweep as sweep
     from offchip.table_prediction import predict as predict
@@ -99,6 +101,7 @@ __all__ = [
     "solve_alloc",
     "solve_mapping",
     "solve_offload",
+    "solve_pipeline",
     "solve_schedule",
     "sweep",
     "trace_bank",
@@ -131,6 +134,7 @@ _WHERE: Final = {
     "solve_alloc": "offchip.solving.alloc",
     "solve_offload": "offchip.solving.offload",
     "solve_mapping": "offchip.solving.mapping",
+    "solve_pipeline": "offchip.solving.pipeline",
     "solve_schedule": "offchip.solving.schedule",
     "sweep": "offchip.space_sweep",
     "trace_bank": "offchip.tracing.bank",

@@ -80,6 +80,7 @@ _group(
         "alloc": "solve_alloc:alloc",
         "mapping": "solve_mapping:mapping",
         "offload": "solve_offload:offload",
+        "pipeline": "solve_pipeline:pipeline",
         "schedule": "solve_schedule:schedule",
     },
 )

@@ -223,6 +223,7 @@ STUDIES: Final[Registry[Study]] = Registry(
         "sparse-weights": "offchip.studies.sparse_weights:STUDY",
         "succinct-paging": "offchip.studies.succinct_paging:STUDY",
         "vattention": "offchip.studies.virtual_pages:STUDY",
+        "vocabulary-stages": "offchip.studies.vocabulary_stages:STUDY",
         "zero-copy-training": "offchip.studies.zero_copy_gathers:GCN",
         "zero-infinity": "offchip.studies.zero_infinity:STUDY",
         "zero-offload": "offchip.studies.zero_offload:STUDY",

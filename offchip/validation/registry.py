@@ -64,6 +64,7 @@ VALIDATORS: Final[Registry[Validator]] = Registry(
         "gpu": "offchip.validation.gpu:run",
         "loopnest": "offchip.validation.loopnest:run",
         "offload": "offchip.validation.offload:run",
+        "pipeline": "offchip.validation.pipeline:run",
         "serving": "offchip.validation.serving:run",
         "schedule": "offchip.validation.schedule:run",
         "scheduler": "offchip.validation.scheduler:run",
