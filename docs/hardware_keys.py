@@ -20,6 +20,7 @@ from hw_configs import (
     gpu_architecture,
     gpu_memory_path,
     link,
+    network,
     pim,
     scratchpad,
     system,
@@ -43,7 +44,8 @@ MODELS: tuple[type[BaseModel], ...] = (
     device.Envelope, device.Cache,
     flash.FlashStore, flash.FlashGeometry, flash.FlashTiming, flash.FlashHost, flash.FlashController,
     flash.FlashEnergy, flash.FlashEndurance, link.Pcie, link.NvLink, link.Rdma,
-    link.OnChip, system.SystemFile, system.DeviceGroup, system.WireSpec,
+    link.OnChip, system.SystemFile, system.DeviceGroup, system.WireSpec, network.NetworkSpec,
+    network.ClusterFile, network.MachineSpec, network.UplinkSpec,
 )  # fmt: skip
 
 
