@@ -484,10 +484,11 @@ def run_kernel(program: StepProgram) -> Outcome:
         program.classes.held.copy(),
     )  # fmt: skip
     flows = _Traffic(
-        *(np.zeros(n) for _ in range(5)), whole(streams), whole(n), whole(n), np.zeros(resources),
-        whole(resources), whole(resources), np.zeros(resources), np.zeros(resources), whole(2),
+        np.zeros(n), np.zeros(n), np.zeros(n), np.zeros(n), np.zeros(n), whole(streams), whole(n), whole(n),
+        np.zeros(resources), whole(resources), whole(resources), np.zeros(resources), np.zeros(resources), whole(2),
     )  # fmt: skip
-    ahead = _Ahead(np.zeros(2 * streams + 8), *(whole(2 * streams + 8) for _ in range(3)), whole(2))
+    most = 2 * streams + 8
+    ahead = _Ahead(np.zeros(most), whole(most), whole(most), whole(most), whole(2))
     lanes = _Lanes(
         program.streams.start[:-1].copy(), whole(streams, -1), whole(streams), whole(streams), np.zeros(streams),
         np.zeros(streams),

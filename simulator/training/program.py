@@ -168,7 +168,7 @@ class ProgramBuilder:
     _routes: list[list[tuple[int, float]]] = field(default_factory=list)
     _links: list[Mapping[str, float]] = field(default_factory=list)
     _labels: dict[str, int] = field(default_factory=dict)
-    _chunks: list[tuple[Floats, Floats]] = field(default_factory=list)
+    _chunks: list[tuple[Ints, Floats]] = field(default_factory=list)
     """Whole numbers and seconds of tasks that are finished, in order."""
     _open: list[tuple[int, ...]] = field(default_factory=list)
     _open_floats: list[tuple[float, float]] = field(default_factory=list)
