@@ -241,20 +241,18 @@ class ProgramBuilder:
         self._count += 1
         return number
 
-    def put(self, block: Block, streams: Sequence[int], micro_batch: int, meeting: int = -1) -> int:
+    def put(
+        self, block: Block, streams: Sequence[int], micro_batch: int, meetings: Ints | None = None
+    ) -> int:
         """A block's tasks on these streams; the number of its first task.
 
-        ``meeting``: number of the meeting of its first task with bytes, the next have the following ones; -1: all
-        its tasks are its class's alone.
+        ``meetings``: the meeting of each of its tasks, -1 for what its class does alone; None: all of them.
         """
         self._close()
         count = len(block)
-        meetings = np.full(count, -1, np.int64)
-        if meeting >= 0:
-            moved = np.flatnonzero(block.kind >= len(COMPUTE_KINDS))
-            meetings[moved] = meeting + np.arange(len(moved))
+        met = np.full(count, -1, np.int64) if meetings is None else meetings
         whole = np.stack([
-            np.asarray(streams, np.int64)[block.stream], block.kind, block.route, meetings, block.take, block.give,
+            np.asarray(streams, np.int64)[block.stream], block.kind, block.route, met, block.take, block.give,
             block.slows, block.label, np.full(count, micro_batch, np.int64),
         ])  # fmt: skip
         self._chunks.append((whole, np.stack([block.seconds, block.bytes])))

@@ -70,13 +70,16 @@ class Wiring:
     _seconds: dict[tuple[str, int, tuple[str, ...]], float] = field(default_factory=dict, repr=False)
 
     def exchange(self, party: Party, kind: str, size_bytes: int) -> Exchange:
-        """A collective of ``size_bytes`` (the whole buffer) in every group of a party, all at once."""
+        """A collective of ``size_bytes`` (the whole buffer) in every group of a party, all at once.
+
+        ``pass``: every rank of a group sends so many bytes to the next one; ``send``: the first to the second.
+        """
         n = party.size
         if n < 2 or size_bytes <= 0:
             return Exchange(0.0, 0.0, "ring")
         seconds, multicast = 0.0, False
         for devices in self._alike(party):
-            known = self.library.time(kind, size_bytes, devices) if self.library else None
+            known = self.library.time(_priced(kind), size_bytes, devices) if self.library else None
             if known is None:
                 seconds = max(seconds, self._bare(kind, size_bytes, devices))
                 continue
@@ -87,7 +90,7 @@ class Wiring:
                 alone = min(alone, self._over_ports(kind, size_bytes, devices, ports))
             seconds = max(seconds, alone)
         sent = size_bytes + -(-size_bytes // n) if multicast else _sent(kind, n, size_bytes)
-        pattern = {"all_to_all": "pairs", "send": "line", "broadcast": "line"}.get(kind, "ring")
+        pattern = {"all_to_all": "pairs", "send": "line", "pass": "round"}.get(kind, "ring")
         return Exchange(seconds, float(sent), pattern)
 
     def load(self, party: Party, pattern: str) -> Load:
@@ -130,8 +133,9 @@ class Wiring:
 
     def _edges(self, group: tuple[int, ...], pattern: str) -> Iterator[tuple[int, int, float]]:
         """Who sends to whom, and which share of the bytes that each rank sends."""
-        if pattern == "line":
-            yield from ((one, other, 1.0) for one, other in zip(group, group[1:], strict=False))
+        if pattern in ("line", "round"):
+            following = group[1:] if pattern == "line" else (*group[1:], group[0])
+            yield from ((one, other, 1.0) for one, other in zip(group, following, strict=False))
             return
         if pattern == "pairs":
             share = 1 / (len(group) - 1)
@@ -207,8 +211,8 @@ class Wiring:
         if key not in self._seconds:
             ranks = {name: rank for rank, name in enumerate(self.devices)}
             group = tuple(ranks[name] for name in devices)
-            form = schedule(kind, "ring", len(group), size)
-            pattern = {"all_to_all": "pairs", "send": "line"}.get(kind, "ring")
+            form = schedule(_priced(kind), "ring", len(group), size)
+            pattern = {"all_to_all": "pairs", "send": "line", "pass": "round"}.get(kind, "ring")
             load: Load = {}
             latency = 0.0
             for one, other, share in self._edges(group, pattern):
@@ -222,9 +226,14 @@ class Wiring:
         return self._seconds[key]
 
 
+def _priced(kind: str) -> str:
+    """The library's call behind an exchange."""
+    return "send" if kind == "pass" else kind
+
+
 def _sent(kind: str, ranks: int, size: int) -> float:
     """Bytes that each rank sends in a ring (to each other rank, in an all-to-all)."""
-    if kind in ("send", "receive", "broadcast"):
+    if kind in ("send", "pass"):
         return float(size)
     if kind not in ("all_reduce", "all_gather", "reduce_scatter", "all_to_all"):
         raise bad_input(f"no training step does a {kind!r}")

@@ -1,0 +1,563 @@
+"""A training step of any setup as a program that :mod:`simulator.training` runs.
+
+Each rank of the pipeline takes the actions of its schedule in order; an action is its stage's pass piece by piece. What
+crosses from stage to stage is sent as soon as it is there, on streams of its own. Around the passes stand what ZeRO
+moves: gradients leave layer by layer when their backward pass is done, weights come before the pass that needs them, as
+far ahead as they are prefetched. What a step needs of the one before (gathered weights of stages 1 and 2) is put at its
+beginning, what it leaves for the next not at its end: the step repeats.
+
+**Folded**, the ranks of one stage of the pipeline are one class: they do equal work, and their exchanges load the wires
+of all of them. Unfolded, every rank is a class of its own, its exchanges meetings of its group. Both are written by the
+same lines: an **actor** is one rank of the pipeline or one rank of all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+import numpy as np
+
+from hw_configs.problems import bad_input
+from mapping.training.layer_states import LayerStates, StateBytes, states_by_layer
+from mapping.training.pricing import Prices
+from mapping.training.rank_layout import groups_of, pipeline_rank
+from mapping.training.rank_step import RankStep, stage_of
+from mapping.training.recompute.skeleton import skeleton_of
+from mapping.training.schedules.action import Action, PipelineSchedule
+from mapping.training.schedules.write import SCHEDULES, write_schedule
+from mapping.training.setup import TrainingSetup
+from mapping.training.stage_passes import Exchanged, Piece, StagePasses, passes_of
+from simulator.training.program import Block, ProgramBuilder, StepProgram, TaskKind
+from simulator.training.wires import Exchange, Load, Party, add_routes
+
+__all__ = ["schedule_of", "stages_of", "write_step"]
+
+_LANES: Final = ("compute", "tensor", "ulysses", "context", "expert")
+"""Streams of a pass; each has the traffic of its degree."""
+Key = tuple[str, tuple[int, ...]]
+"""A kind of group, and the actors whose ranks are in it."""
+
+
+def schedule_of(setup: TrainingSetup) -> PipelineSchedule:
+    """The orders of a setup's pipeline; ``InputError`` for a schedule that is unknown or cannot take the counts."""
+    if setup.pipeline == 1:
+        return write_schedule("1f1b", 1, setup.micro_batches)
+    kind = SCHEDULES.get(setup.schedule)
+    own = kind.fixed or setup.stages_per_rank == 1
+    stages = None if own else setup.stages_per_rank
+    schedule = write_schedule(setup.schedule, setup.pipeline, setup.micro_batches, stages)
+    if schedule.vocabulary_barriers:
+        raise bad_input(f"{setup.schedule} shares the output layer over the ranks, which no step does", path="schedule")
+    return schedule
+
+
+def stages_of(step: RankStep, schedule: PipelineSchedule) -> tuple[int, ...]:
+    """How many layers each stage has."""
+    number = stage_of(step.graph, schedule.stages, step.setup.stage_layers)
+    layers: list[set[int]] = [set() for _ in range(schedule.stages)]
+    head = max((op.place.layer for op in step.graph.operators if op.place.layer is not None), default=0)
+    for op in step.graph.operators:
+        if op.place.layer is not None and 0 <= op.place.layer < head:
+            layers[number(op)].add(op.place.layer)
+    return tuple(len(found) for found in layers)
+
+
+def write_step(
+    step: RankStep, prices: Prices, schedule: PipelineSchedule | None = None, *, folded: bool = True
+) -> StepProgram:
+    """The program of a step, under the setup's own schedule unless one is given.
+
+    Raises ``InputError`` for a schedule that does not fit, and where the system has too few devices.
+    """
+    if step.setup.devices > len(prices.devices):
+        found = f"the setup needs {step.setup.devices} devices; {prices.system.name!r} has {len(prices.devices)}"
+        raise bad_input(found, path="--hw")
+    return _Writer(step, prices, schedule or schedule_of(step.setup), folded).run()
+
+
+@dataclass(frozen=True)
+class _Actor:
+    """A class of the program: its number, its place in the pipeline, its ranks and streams."""
+
+    number: int
+    pipe: int
+    ranks: tuple[int, ...]
+    lanes: tuple[int, ...]
+    gather: int
+    reduce: int
+    to_host: int
+    from_host: int
+
+
+@dataclass(frozen=True)
+class _Written:
+    """A pass as a block; ``layers`` has first and last piece of each layer in the pass's order."""
+
+    block: Block
+    layers: tuple[tuple[int, int, int], ...]
+    exchanged: tuple[Exchanged | None, ...]
+
+
+@dataclass
+class _Writer:
+    step: RankStep
+    prices: Prices
+    schedule: PipelineSchedule
+    folded: bool
+    builder: ProgramBuilder = field(default_factory=ProgramBuilder)
+    loads: dict[tuple[object, ...], Load] = field(default_factory=dict)
+    routes: dict[tuple[object, ...], int] = field(default_factory=dict)
+    parties: dict[Key, Party] = field(default_factory=dict)
+    meetings: dict[tuple[object, ...], int] = field(default_factory=dict)
+    exchanges: dict[tuple[Key, str, int], tuple[Exchange, int]] = field(default_factory=dict)
+    blocks: dict[tuple[int, int, str], _Written] = field(default_factory=dict)
+    sends: dict[tuple[int, int], int] = field(default_factory=dict)
+    began: dict[tuple[int, str, int, int], int] = field(default_factory=dict)
+    ended: dict[tuple[int, str, int, int], int] = field(default_factory=dict)
+    arrived: dict[tuple[int, str, int, int], int] = field(default_factory=dict)
+    worked: dict[int, list[int]] = field(default_factory=dict)
+    """Last tasks of the layers that an actor has worked on, in order."""
+    gathered: set[tuple[int, int, int]] = field(default_factory=set)
+    reduced: dict[int, list[int]] = field(default_factory=dict)
+
+    def run(self) -> StepProgram:
+        setup, schedule = self.step.setup, self.schedule
+        self.halves = any(action.kind == "I" for order in schedule.orders for action in order)
+        number = stage_of(self.step.graph, schedule.stages, setup.stage_layers)
+        self.passes: list[StagePasses] = passes_of(
+            self.step, self.prices, number, schedule.stages, halves=self.halves
+        )
+        self.states: list[dict[int, LayerStates]] = [{} for _ in range(schedule.stages)]
+        stage_of_layer = {
+            -1 if op.place.layer is None else op.place.layer: number(op) for op in self.step.graph.operators
+        }
+        for layer, states in states_by_layer(self.step.graph).items():
+            self.states[stage_of_layer[layer]][layer] = states
+        self.width = setup.shard_width() if setup.zero_stage else setup.shards
+        self.expert_width = setup.shard_width(experts=True) if setup.zero_stage else setup.shards // setup.expert
+        entry = next(iter(skeleton_of(self.step.graph).inputs.values()), None)
+        self.handed = self.step.graph.tensors[entry].size_bytes if entry is not None else 0
+        self._cast()
+        for actor in self.actors:
+            self._order(actor)
+        self._wait()
+        for actor in self.actors:
+            self._finish(actor)
+        add_routes(self.builder, self.loads, self.prices.wiring)
+        return self.builder.build()
+
+    # Who acts, and in which groups.
+
+    def _cast(self) -> None:
+        """Classes and their streams."""
+        setup = self.step.setup
+        pipes = [pipeline_rank(setup, rank) for rank in range(setup.devices)]
+        if self.folded:
+            casts = [
+                (pipe, tuple(rank for rank, own in enumerate(pipes) if own == pipe)) for pipe in range(setup.pipeline)
+            ]
+        else:
+            casts = [(pipe, (rank,)) for rank, pipe in enumerate(pipes)]
+        self.actors: list[_Actor] = []
+        self.actor_of: dict[int, int] = {}
+        for pipe, ranks in casts:
+            name = f"stage rank {pipe}" if self.folded else f"rank {ranks[0]}"
+            own = [stage for stage, rank in enumerate(self.schedule.rank_of_stage) if rank == pipe]
+            number = self.builder.rank_class(name, len(ranks), self._held(own))
+            lanes = tuple(self.builder.stream(number, lane) for lane in _LANES)
+            more = [self.builder.stream(number, lane) for lane in ("gather", "reduce", "to host", "from host")]
+            self.actors.append(_Actor(number, pipe, ranks, lanes, *more))
+            self.actor_of.update(dict.fromkeys(ranks, number))
+        stride = next((rank for rank in range(setup.devices) if pipes[rank] == 1), 0)
+        self.pipe_stride = stride
+
+    def _peer(self, actor: _Actor, pipe: int) -> int:
+        """The actor with an actor's place in another rank of the pipeline."""
+        return pipe if self.folded else actor.number + (pipe - actor.pipe) * self.pipe_stride
+
+    def _key(self, family: str, actor: _Actor) -> Key:
+        """The group of an actor's ranks; its party is found at the first call."""
+        known = self.__dict__.setdefault("_keys", {})
+        place = (family, actor.number)
+        if place not in known:
+            groups = self._groups(family)
+            mine = next(group for group in groups if actor.ranks[0] in group)
+            key: Key = (family, tuple(sorted({self.actor_of[rank] for rank in mine})))
+            if key not in self.parties:
+                own = tuple(g for g in groups if tuple(sorted({self.actor_of[r] for r in g})) == key[1])
+                self.parties[key] = Party(own)
+            known[place] = key
+        return known[place]
+
+    def _groups(self, family: str) -> tuple[tuple[int, ...], ...]:
+        """All groups of a family; ``send p q`` are pairs, ``replica p q`` ranks that hold the same stage twice."""
+        known = self.__dict__.setdefault("_found", {})
+        if family not in known:
+            word, *ends = family.split()
+            if ends:
+                setup = self.step.setup
+                one, other = int(ends[0]), int(ends[1])
+                known[family] = tuple(
+                    (rank, rank + (other - one) * self.pipe_stride)
+                    for rank in range(setup.devices)
+                    if pipeline_rank(setup, rank) == one
+                )
+            else:
+                known[family] = groups_of(self.step.setup, word)
+        return known[family]
+
+    def _exchange(self, key: Key, kind: str, size: int) -> tuple[Exchange, int]:
+        """What a collective takes, and its route."""
+        place = (key, kind, size)
+        if place not in self.exchanges:
+            party = self.parties[key]
+            found = self.prices.wiring.exchange(party, kind, size)
+            route = -1
+            if found.bytes > 0:
+                name = (*key, found.pattern)
+                if name not in self.routes:
+                    self.routes[name] = len(self.routes)
+                    self.loads[name] = self.prices.wiring.load(party, found.pattern)
+                route = self.routes[name]
+            self.exchanges[place] = (found, route)
+        return self.exchanges[place]
+
+    def _meeting(self, key: Key, *instance: object) -> int:
+        """The meeting of a group's actors over one exchange; -1 where one actor stands for the whole group."""
+        if len(key[1]) == 1:
+            return -1
+        place = (key, *instance)
+        if place not in self.meetings:
+            self.meetings[place] = self.builder.meeting()
+        return self.meetings[place]
+
+    # Bytes.
+
+    def _shared(self, states: LayerStates) -> Iterator[tuple[StateBytes, int, str]]:
+        """States of a layer that several ranks share: how many, and the family's prefix."""
+        if self.width > 1:
+            yield states.dense, self.width, ""
+        if self.expert_width > 1:
+            yield states.experts, self.expert_width, "expert_"
+
+    def _held(self, stages: Sequence[int]) -> int:
+        """Bytes that a rank holds from step to step."""
+        setup = self.step.setup
+        total = 0
+        for stage in stages:
+            for states in self.states[stage % self.schedule.stages].values():
+                for own, ranks in ((states.dense, self.width), (states.experts, self.expert_width)):
+                    zero = setup.zero_stage if ranks > 1 else 0
+                    total += own.held(zero, ranks)
+                    if zero >= 2 and not self._each:
+                        total += own.gradients - -(-own.gradients // ranks)
+        return total + 2 * self._buffer
+
+    @property
+    def _each(self) -> bool:
+        return self.step.setup.sharding.reduces_each(self.step.setup.zero_stage)
+
+    @property
+    def _buffer(self) -> int:
+        """Bytes of one rounding buffer of swapped activations."""
+        sizes = [self._swapped_bytes(layer) for layer in self.step.swapped]
+        return max(sizes, default=0)
+
+    def _swapped_bytes(self, layer: int) -> int:
+        return sum(self.step.graph.tensors[name].size_bytes for name in self.step.swapped[layer])
+
+    # Passes.
+
+    def _block(self, actor: _Actor, stage: int, kind: str) -> _Written:
+        place = (actor.number, stage, kind)
+        if place not in self.blocks:
+            self.blocks[place] = self._write_block(actor, stage, kind)
+        return self.blocks[place]
+
+    def _write_block(self, actor: _Actor, stage: int, kind: str) -> _Written:
+        pieces = self.passes[stage].pieces[kind]
+        layers = _layers(pieces)
+        rows = []
+        for piece in self._with_states(pieces, layers, stage, kind):
+            moved, route, lane, seconds = 0.0, -1, 0, piece.seconds
+            if piece.exchanged is not None:
+                what = piece.exchanged
+                exchange, route = self._exchange(self._key(what.family, actor), what.kind, what.bytes)
+                moved, seconds, lane = exchange.bytes, exchange.seconds, _LANES.index(what.family)
+            slows = int(piece.exchanged is not None)
+            label = self.builder.label(_label(piece))
+            rows.append((lane, int(piece.kind), seconds, moved, route, piece.take, piece.give, slows, label))
+        columns = list(zip(*rows, strict=True)) if rows else [()] * 9
+        pairs = [(before, after) for after, piece in enumerate(pieces) for before in piece.waits]
+        whole = [np.array(column, np.float64 if place in (2, 3) else np.int64) for place, column in enumerate(columns)]
+        block = Block(
+            *whole, np.array([a for a, _ in pairs], np.int64), np.array([b for _, b in pairs], np.int64)
+        )
+        return _Written(block, layers, tuple(piece.exchanged for piece in pieces))
+
+    def _with_states(
+        self, pieces: Sequence[Piece], layers: Sequence[tuple[int, int, int]], stage: int, kind: str
+    ) -> list[Piece]:
+        """The pieces with the bytes of gathered weights that they give up, and of gradients that they make."""
+        setup, found = self.step.setup, list(pieces)
+        for layer, first, last in layers:
+            for own, _, _ in self._shared(self.states[stage].get(layer, LayerStates())):
+                if setup.zero_stage == 3 and kind != "W" and setup.sharding.reshard:
+                    found[last] = replace(found[last], give=found[last].give - own.weights)
+                if setup.zero_stage >= 2 and kind in ("B", "W") and self._each:
+                    found[first] = replace(found[first], take=found[first].take + own.gradients)
+        return found
+
+    def _order(self, actor: _Actor) -> None:
+        """All actions of an actor."""
+        order = self.schedule.orders[actor.pipe]
+        last = {action.stage: place for place, action in enumerate(order) if action.kind in ("B", "W")}
+        self.worked[actor.number] = []
+        self.reduced[actor.number] = []
+        for place, action in enumerate(order):
+            self._act(actor, action, final=last.get(action.stage) == place)
+
+    def _act(self, actor: _Actor, action: Action, *, final: bool) -> None:
+        stage = action.stage % self.schedule.stages
+        written = self._block(actor, stage, action.kind)
+        place = (action.stage, action.kind, action.micro_batch, actor.number)
+        first = self._put(actor, action, written)
+        self.began[place], self.ended[place] = first, first + len(written.block) - 1
+        if action.kind != "W":
+            self._weights(actor, action, written, first)
+        self._swap(actor, action, written, first)
+        self.worked[actor.number] += [first + last for _, _, last in written.layers]
+        if action.kind in ("B", "W") and (final or self._each):
+            self._gradients(actor, action, written, first)
+        self._send(actor, action)
+
+    def _put(self, actor: _Actor, action: Action, written: _Written) -> int:
+        meetings = None
+        if not self.folded:
+            numbers = [
+                -1 if what is None
+                else self._meeting(self._key(what.family, actor), action, place)
+                for place, what in enumerate(written.exchanged)
+            ]  # fmt: skip
+            meetings = np.array(numbers, np.int64)
+        return self.builder.put(written.block, actor.lanes, action.micro_batch, meetings)
+
+    def _send(self, actor: _Actor, action: Action) -> None:
+        """Hand what an action made to the next stage, or its gradient to the one before."""
+        step = {"F": 1, "B": -1, "I": -1}.get(action.kind, 0)
+        stage = action.stage % self.schedule.stages
+        if not step or not 0 <= stage + step < self.schedule.stages:
+            return
+        other = action.stage + step
+        pipe = self.schedule.rank_of_stage[other]
+        place = (action.stage, action.kind, action.micro_batch, actor.number)
+        target = (other, "F" if step > 0 else "B", action.micro_batch, self._peer(actor, pipe))
+        if pipe == actor.pipe:
+            self.arrived[target] = self.ended[place]
+            return
+        family = f"send {actor.pipe} {pipe}"
+        lane = (actor.number, pipe)
+        if lane not in self.sends:
+            self.sends[lane] = self.builder.stream(actor.number, f"send to {pipe}")
+        exchange, route = self._sent(actor, family)
+        self.arrived[target] = self.builder.add(
+            self.sends[lane], TaskKind.PIPELINE, exchange.seconds, label="send", after=[self.ended[place]],
+            traffic=(exchange.bytes, route),
+        )  # fmt: skip
+
+    def _sent(self, actor: _Actor, family: str) -> tuple[Exchange, int]:
+        """What sends of an actor take: one message in each pair of a folded class, or in its own."""
+        groups = self._groups(family)
+        own = groups if self.folded else tuple(pair for pair in groups if pair[0] == actor.ranks[0])
+        key: Key = (family, (actor.number,))
+        self.parties.setdefault(key, Party(own))
+        return self._exchange(key, "send", self.handed)
+
+    def _wait(self) -> None:
+        """Let passes wait for what comes from other stages, and for the pass before them."""
+        for place, first in self.began.items():
+            stage, kind, micro_batch, actor = place
+            if kind == "W":
+                self.builder.wait(first, self.ended[stage, "I", micro_batch, actor])
+                continue
+            comes = self.arrived.get((stage, "F" if kind == "F" else "B", micro_batch, actor))
+            if comes is not None:
+                self.builder.wait(first, comes)
+            if kind != "F":
+                self.builder.wait(first, self.ended[stage, "F", micro_batch, actor])
+
+    # ZeRO.
+
+    def _weights(self, actor: _Actor, action: Action, written: _Written, first: int) -> None:
+        """Gather weights before the pass that reads them: all of stage 3, once a step those of stages 1 and 2."""
+        setup = self.step.setup
+        if setup.zero_stage == 0 or (setup.zero_stage < 3 and not setup.sharding.overlap):
+            return
+        again = setup.zero_stage == 3 and setup.sharding.reshard
+        stage = action.stage % self.schedule.stages
+        for place, (layer, begin, _) in enumerate(written.layers):
+            name = (actor.number, action.stage, layer)
+            if not again and name in self.gathered:
+                continue
+            self.gathered.add(name)
+            after: list[int] = []
+            if setup.zero_stage == 3:
+                ahead = [*self.worked[actor.number], *(first + last for _, _, last in written.layers[:place])]
+                depth = setup.sharding.prefetch + 1
+                after = ahead[-depth : -depth + 1 or None] if len(ahead) >= depth else []
+            for own, ranks, prefix in self._shared(self.states[stage].get(layer, LayerStates())):
+                task = self._gather(actor, own, ranks, prefix, (action, layer), after)
+                if task >= 0:
+                    self.builder.wait(first + begin, task)
+
+    def _gather(
+        self, actor: _Actor, own: StateBytes, ranks: int, prefix: str, instance: tuple[object, ...], after: list[int]
+    ) -> int:
+        """An all-gather of a layer's weights; -1 where there are none."""
+        if not own.weights:
+            return -1
+        key = self._key(f"{prefix}within", actor)
+        exchange, route, seconds = self._in_buckets(key, "all_gather", own.weights)
+        take = own.weights if self.step.setup.zero_stage == 3 else 0
+        return self.builder.add(
+            actor.gather, TaskKind.DATA, seconds, label=f"gather, layer {instance[-1]}", after=after,
+            traffic=(exchange.bytes, route), memory=(take, 0),
+            meeting=self._meeting(key, "gather", prefix, *instance),
+        )  # fmt: skip
+
+    def _in_buckets(self, key: Key, kind: str, size: int) -> tuple[Exchange, int, float]:
+        """A collective bucket by bucket, as one task: stage 3 takes a layer at once."""
+        count = max(size // self.step.setup.sharding.bucket_bytes, 1) if self.step.setup.zero_stage < 3 else 1
+        whole, route = self._exchange(key, kind, size)
+        part, _ = self._exchange(key, kind, -(-size // count)) if count > 1 else (whole, route)
+        return whole, route, part.seconds * count
+
+    def _gradients(self, actor: _Actor, action: Action, written: _Written, first: int) -> None:
+        """Reduce gradients of layers, several small ones together, when the last of them is done."""
+        setup = self.step.setup
+        stage = action.stage % self.schedule.stages
+        for prefix in ("", "expert_"):
+            waiting = StateBytes()
+            names: list[int] = []
+            for place, (layer, _, last) in enumerate(written.layers):
+                for own, _, which in self._shared(self.states[stage].get(layer, LayerStates())):
+                    if which == prefix:
+                        waiting = waiting.plus(own)
+                        names.append(layer)
+                ends = place == len(written.layers) - 1
+                if waiting.gradients and (ends or waiting.gradients >= setup.sharding.bucket_bytes):
+                    after = first + (last if setup.sharding.overlap else len(written.block) - 1)
+                    self._reduce(actor, action, prefix, waiting, names, after)
+                    waiting, names = StateBytes(), []
+
+    def _reduce(
+        self, actor: _Actor, action: Action, prefix: str, own: StateBytes, layers: list[int], after: int
+    ) -> None:
+        """One reduction: over the ranks that share a copy, then over the copies, then over replicas of the stage."""
+        setup = self.step.setup
+        width = self.expert_width if prefix else self.width
+        steps: list[tuple[str, str, int]] = []
+        if setup.zero_stage == 0:
+            steps.append((f"{prefix}shards" if prefix else "shards", "all_reduce", own.gradients))
+        else:
+            steps.append((f"{prefix}within", "reduce_scatter", own.gradients))
+            steps.append((f"{prefix}across", "all_reduce", -(-own.gradients // width)))
+        mates = self._replicas(action.stage)
+        if mates:
+            rest = own.gradients if setup.zero_stage == 0 else -(-own.gradients // width)
+            steps.append((f"replica {mates[0]} {mates[1]}", "all_reduce", rest))
+        freed = own.gradients if setup.zero_stage >= 2 and self._each else 0
+        for place, (family, kind, size) in enumerate(steps):
+            key = self._key(family, actor)
+            exchange, route, seconds = self._in_buckets(key, kind, size)
+            end = place == len(steps) - 1
+            stage = action.stage % self.schedule.stages
+            micro_batch = action.micro_batch if self._each else -1
+            after = self.builder.add(
+                actor.reduce, TaskKind.DATA, seconds, label=f"reduce, layer {layers[-1]}", after=[after],
+                traffic=(exchange.bytes, route), memory=(0, -freed if end else 0),
+                meeting=self._meeting(key, "reduce", kind, stage, tuple(layers), micro_batch),
+            )  # fmt: skip
+        self.reduced[actor.number].append(after)
+
+    def _replicas(self, stage: int) -> tuple[int, ...]:
+        """The ranks of the pipeline that hold a stage, where there are two."""
+        count = self.schedule.stages
+        pipes = sorted({self.schedule.rank_of_stage[stage % count + r * count] for r in range(self.schedule.replicas)})
+        return tuple(pipes) if len(pipes) > 1 else ()
+
+    def _finish(self, actor: _Actor) -> None:
+        """The optimizer, when all gradients are there; and what an unoverlapped gathering adds."""
+        setup, kept, seconds = self.step.setup, 0, 0.0
+        own = [stage for stage, pipe in enumerate(self.schedule.rank_of_stage) if pipe == actor.pipe]
+        for stage in {stage % self.schedule.stages for stage in own}:
+            whole = shared = 0.0
+            for states in self.states[stage].values():
+                for part, ranks in ((states.dense, self.width), (states.experts, self.expert_width)):
+                    whole += part.optimizer
+                    shared += part.optimizer / (ranks if setup.zero_stage else 1)
+                    if setup.zero_stage == 3 and not setup.sharding.reshard and ranks > 1:
+                        kept += part.weights
+            seconds += self.passes[stage].optimizer_s * (shared / whole if whole else 1.0)
+        copies = self.schedule.replicas
+        after = [*self.reduced[actor.number], *self.worked[actor.number][-1:]]
+        task = self.builder.add(
+            actor.lanes[0], TaskKind.OPTIMIZER, seconds, label="optimizer", after=after, memory=(0, -kept * copies)
+        )
+        if setup.zero_stage in (1, 2) and not setup.sharding.overlap:
+            for stage in own:
+                for layer, states in self.states[stage % self.schedule.stages].items():
+                    for part, ranks, prefix in self._shared(states):
+                        self._gather(actor, part, ranks, prefix, ("after", stage, layer), [task])
+
+    # Swapping.
+
+    def _swap(self, actor: _Actor, action: Action, written: _Written, first: int) -> None:
+        """Let a layer's swapped tensors leave after its forward pass and come back before its backward pass."""
+        stage = action.stage % self.schedule.stages
+        own = sorted(layer for layer in self.step.swapped if layer in self.states[stage])
+        ashore = own[:-2]
+        if not ashore or action.kind == "W":
+            return
+        bounds = {layer: (first + begin, first + last) for layer, begin, last in written.layers}
+        forward = action.kind == "F"
+        for layer in ashore if forward else reversed(ashore):
+            begin, last = bounds[layer]
+            following = bounds[own[own.index(layer) + 2]]
+            size = self._swapped_bytes(layer)
+            lane = actor.to_host if forward else actor.from_host
+            exchange, route = self._copy(actor, size, to_host=forward)
+            after = last if forward else following[1]
+            task = self.builder.add(
+                lane, TaskKind.SWAP, exchange.seconds, label=f"{'store' if forward else 'fetch'}, layer {layer}",
+                after=[after], traffic=(exchange.bytes, route),
+            )  # fmt: skip
+            # Layer i + 2 takes the buffer that layer i has left.
+            self.builder.wait(following[0] if forward else begin, task)
+
+    def _copy(self, actor: _Actor, size: int, *, to_host: bool) -> tuple[Exchange, int]:
+        name = ("copy", actor.number, to_host)
+        wiring = self.prices.wiring
+        devices = [self.prices.devices[rank] for rank in actor.ranks]
+        hosts = {device: self.prices.host_of(device) for device in devices}
+        if name not in self.routes:
+            self.routes[name] = len(self.routes)
+            self.loads[name], _ = wiring.copies(actor.ranks, to_host, hosts)
+        load, latency = wiring.copies(actor.ranks[:1], to_host, hosts)
+        seconds = latency + max(size * weight / wiring.capacity(resource) for resource, weight in load.items())
+        return Exchange(seconds, float(size), "copy"), self.routes[name]
+
+
+def _layers(pieces: Sequence[Piece]) -> tuple[tuple[int, int, int], ...]:
+    """Layers of a pass in order, with the first and last piece of each."""
+    found: dict[int, tuple[int, int]] = {}
+    for place, piece in enumerate(pieces):
+        found[piece.layer] = (found.get(piece.layer, (place, place))[0], place)
+    return tuple((layer, first, last) for layer, (first, last) in found.items())
+
+
+def _label(piece: Piece) -> str:
+    what = piece.exchanged.kind if piece.exchanged is not None else piece.kind.name.lower()
+    return f"{what}, layer {piece.layer}"
