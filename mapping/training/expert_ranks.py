@@ -75,7 +75,9 @@ class _Divider:
         for name in divided:
             tensor = graph.tensors[name]
             shape = (ceil(prod(tensor.shape) / self.ranks),)
-            self.tensors[name] = Tensor(name, shape, tensor.dtype, tensor.role, ceil(tensor.size_bytes / self.ranks))
+            self.tensors[name] = Tensor(
+                name, shape, tensor.dtype, tensor.role, ceil(tensor.size_bytes / self.ranks)
+            )
 
     def _product(self, op: Operator, work: GroupedProduct) -> None:
         """A product over the rank's own experts, with rows brought to it and taken away where they come and go."""
@@ -105,7 +107,14 @@ class _Divider:
         ]  # fmt: skip
         own = replace(work, groups=work.groups // self.ranks, active=0, expected_groups=0.0)
         self.operators.append(
-            replace(op, work=own, inputs=tuple(inputs), outputs=tuple(outputs), reads=tuple(reads), writes=tuple(writes))
+            replace(
+                op,
+                work=own,
+                inputs=tuple(inputs),
+                outputs=tuple(outputs),
+                reads=tuple(reads),
+                writes=tuple(writes),
+            )
         )
         for source, target in sent:
             self.operators.append(self._exchange(op, source, target, self.tensors[source].size_bytes))

@@ -1,7 +1,8 @@
 """What a training rank's work costs on a system: operators, collectives among ranks, copies to host memory.
 
 Operators of equal kind, shape and traffic are priced once. Rank ``r`` lies on the ``r``-th device; which ranks are
-neighbours the setup's layout says (:mod:`mapping.training.rank_layout`). Copies to host memory count the ranks that share a wire: what a rank gets when all copy at once.
+neighbours the setup's layout says (:mod:`mapping.training.rank_layout`). Copies to host memory count the ranks that
+share a wire: what a rank gets when all copy at once.
 """
 
 from __future__ import annotations

@@ -12,10 +12,11 @@ from typing import Any, Final, Literal
 
 from hw_configs.problems import InputError, Problem
 from mapping.training.rank_layout import DEGREES
-from mapping.training.sharding import Sharding
+from mapping.training.sharding import WHOLE, Sharding
 
 __all__ = [
-    "ALLOCATORS", "EXCHANGES", "RECOMPUTE", "ZERO_STAGES", "MemoryBudget", "StepTime", "TrainingEstimate", "TrainingSetup",
+    "ALLOCATORS", "EXCHANGES", "RECOMPUTE", "ZERO_STAGES", "MemoryBudget", "StepTime", "TrainingEstimate",
+    "TrainingSetup",
 ]  # fmt: skip
 
 Recompute = Literal["none", "selective", "full"]
@@ -71,7 +72,7 @@ class TrainingSetup:
     framework: str = "plain"
     trainable: str = "all"
     states: str = "device"
-    sharding: Sharding = Sharding()
+    sharding: Sharding = WHOLE
     layout: tuple[str, ...] = DEGREES
     context_exchange: str = "ring"
     zigzag: bool = True
@@ -169,13 +170,14 @@ class TrainingSetup:
                 f"a sequence of {self.sequence} tokens cannot be divided over {cut} ranks", path="sequence"
             )
 
-
     def _layout_problems(self) -> Iterator[Problem]:
         if sorted(self.layout) != sorted(DEGREES):
             message = f"found {', '.join(self.layout)}; expected {', '.join(DEGREES)} in some order"
             yield Problem(message, path="layout")
         if self.shards % self.expert:
-            message = f"found {self.expert}; expected a divisor of the {self.shards} ranks that hold equal weights"
+            message = (
+                f"found {self.expert}; expected a divisor of the {self.shards} ranks that hold equal weights"
+            )
             yield Problem(message, path="expert")
         width = self.sharding.shard_ranks
         if width is not None and self.shards % width:

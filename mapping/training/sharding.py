@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Final
 
 from hw_configs.problems import InputError, Problem
 
-__all__ = ["Sharding"]
+__all__ = ["WHOLE", "Sharding"]
 
-MIB = 1 << 20
+MIB: Final = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,3 +53,7 @@ class Sharding:
     def reduces_each(self, stage: int) -> bool:
         """Whether gradients are reduced after every micro-batch under a ZeRO stage."""
         return stage >= 2 if self.each_micro_batch is None else self.each_micro_batch
+
+
+WHOLE: Final = Sharding()
+"""One copy of the states over all ranks that hold equal weights."""

@@ -3,8 +3,8 @@
 A pass is cut where a layer ends and where an exchange stands in the way of computation. The ring of context parallelism
 is cut step by step: while attention works on one block of keys, the next one is on its way (Ring Attention,
 arXiv:2310.01889); the first block is the rank's own. A backward pass can be had whole or as its two halves, the
-gradients of the stage's input and those of its weights (arXiv:2401.10241); what only weights' gradients read, a gathered
-input for one, belongs to them.
+gradients of the stage's input and those of its weights (arXiv:2401.10241); what only weights' gradients read, such
+as a gathered input, belongs to them.
 
 Bytes are those of :mod:`mapping.training.requests`: a piece takes at its start the most that lives inside it beyond
 what lived before, and gives back at its end what does not live on, so that forward and backward pass together leave
@@ -13,7 +13,7 @@ nothing behind.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -55,6 +55,8 @@ class Piece:
     waits: tuple[int, ...] = ()
     take: int = 0
     give: int = 0
+    stores: int = 0
+    """Bytes of swapped tensors that can leave at its end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +70,7 @@ class StagePasses:
 def passes_of(
     step: RankStep, prices: Prices, stage: Callable[[Operator], int], stages: int, *, halves: bool
 ) -> list[StagePasses]:
-    """The passes of every stage; ``halves`` cuts backward passes into I and W."""
+    """The passes of every stage; ``halves`` adds I and W, the two halves of the backward pass."""
     graph = step.graph
     forward: list[list[Operator]] = [[] for _ in range(stages)]
     backward: list[list[Operator]] = [[] for _ in range(stages)]
@@ -84,13 +86,16 @@ def passes_of(
     weight_halves = _weight_halves(graph, held_names(graph)) if halves else frozenset()
     found = []
     for number in range(stages):
-        parts = {"F": forward[number]}
+        parts = {"F": forward[number], "B": backward[number]}
+        pieces = _pieces(step, prices, parts, held)
         if halves:
-            parts["I"] = [op for op in backward[number] if op.name not in weight_halves]
-            parts["W"] = [op for op in backward[number] if op.name in weight_halves]
-        else:
-            parts["B"] = backward[number]
-        found.append(StagePasses(_pieces(graph, step.setup, prices, parts, held), optimizer[number]))
+            parts = {
+                "F": forward[number],
+                "I": [op for op in backward[number] if op.name not in weight_halves],
+                "W": [op for op in backward[number] if op.name in weight_halves],
+            }
+            pieces |= _pieces(step, prices, parts, held)
+        found.append(StagePasses(pieces, optimizer[number]))
     return found
 
 
@@ -108,24 +113,38 @@ def _weight_halves(graph: Graph, held: frozenset[str]) -> frozenset[str]:
 
 
 def _pieces(
-    graph: Graph, setup: TrainingSetup, prices: Prices, parts: dict[str, list[Operator]], held: frozenset[str]
+    step: RankStep, prices: Prices, parts: dict[str, list[Operator]], held: frozenset[str]
 ) -> dict[str, tuple[Piece, ...]]:
     """All passes of a stage, their bytes counted over the passes in order."""
     order = [op for operators in parts.values() for op in operators]
-    live = _Live(graph, order, held)
+    live = _Live(step.graph, order, held)
+    stored = _stored(step, parts["F"])
     found: dict[str, tuple[Piece, ...]] = {}
     for kind, operators in parts.items():
         pieces: list[Piece] = []
-        for run in _runs(operators):
+        for run in _runs(operators, stored):
             before = live.bytes
             most = before
             for op in run:
                 most = max(most, live.run(op))
-            made = list(_written(run, setup, prices, len(pieces)))
+            made = list(_written(run, step.setup, prices, len(pieces)))
             made[0] = replace(made[0], take=most - before)
-            made[-1] = replace(made[-1], give=live.bytes - most)
+            made[-1] = replace(made[-1], give=live.bytes - most, stores=stored.get(run[-1].name, 0))
             pieces += made
         found[kind] = tuple(pieces)
+    return found
+
+
+def _stored(step: RankStep, forward: Sequence[Operator]) -> dict[str, int]:
+    """Bytes of swapped tensors by the operator that writes them last in the forward pass: they leave right then."""
+    last: dict[str, str] = {}
+    for op in forward:
+        for name in (*op.outputs, *op.updates):
+            if name in step.elsewhere:
+                last[name] = op.name
+    found: dict[str, int] = {}
+    for name, maker in last.items():
+        found[maker] = found.get(maker, 0) + step.graph.tensors[name].size_bytes
     return found
 
 
@@ -160,8 +179,11 @@ class _Live:
         return max(-(-self.graph.tensors[name].size_bytes // GRANULE_BYTES), 1) * GRANULE_BYTES
 
 
-def _runs(operators: Sequence[Operator]) -> Iterator[list[Operator]]:
-    """Operators that become one piece, an exchange each by itself, and a ring's exchange with its attention."""
+def _runs(operators: Sequence[Operator], stored: Container[str]) -> Iterator[list[Operator]]:
+    """Operators that become one piece, an exchange each by itself, and a ring's exchange with its attention.
+
+    A piece ends with an operator in ``stored``.
+    """
     run: list[Operator] = []
     for op in operators:
         place, which = op.place.layer, op.place.training_pass
@@ -171,7 +193,7 @@ def _runs(operators: Sequence[Operator]) -> Iterator[list[Operator]]:
             yield run
             run = []
         run.append(op)
-        if ringed:
+        if ringed or (op.name in stored and op.place.training_pass == "forward"):
             yield run
             run = []
     if run:
@@ -237,7 +259,9 @@ def _ring(run: list[Operator], setup: TrainingSetup, prices: Prices, first: int)
         yield Piece(TaskKind.SEQUENCE, 0.0, Exchanged("context", "all_gather", part), layer, before)
         yield Piece(kind, seconds, None, layer, (first,))
         if backward:
-            yield Piece(TaskKind.SEQUENCE, 0.0, Exchanged("context", "reduce_scatter", part), layer, (first + 1,))
+            yield Piece(
+                TaskKind.SEQUENCE, 0.0, Exchanged("context", "reduce_scatter", part), layer, (first + 1,)
+            )
         return
     block = size // count
     yield Piece(kind, seconds / count, None, layer, before)

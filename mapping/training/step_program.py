@@ -49,7 +49,9 @@ def schedule_of(setup: TrainingSetup) -> PipelineSchedule:
     stages = None if own else setup.stages_per_rank
     schedule = write_schedule(setup.schedule, setup.pipeline, setup.micro_batches, stages)
     if schedule.vocabulary_barriers:
-        raise bad_input(f"{setup.schedule} shares the output layer over the ranks, which no step does", path="schedule")
+        raise bad_input(
+            f"{setup.schedule} shares the output layer over the ranks, which no step does", path="schedule"
+        )
     return schedule
 
 
@@ -72,7 +74,9 @@ def write_step(
     Raises ``InputError`` for a schedule that does not fit, and where the system has too few devices.
     """
     if step.setup.devices > len(prices.devices):
-        found = f"the setup needs {step.setup.devices} devices; {prices.system.name!r} has {len(prices.devices)}"
+        found = (
+            f"the setup needs {step.setup.devices} devices; {prices.system.name!r} has {len(prices.devices)}"
+        )
         raise bad_input(found, path="--hw")
     return _Writer(step, prices, schedule or schedule_of(step.setup), folded).run()
 
@@ -92,11 +96,21 @@ class _Actor:
 
 
 @dataclass(frozen=True)
+class _Layer:
+    """A layer in a pass: its number, its first piece, the last before the pass goes on, and the last of all."""
+
+    number: int
+    first: int
+    visited: int
+    last: int
+
+
+@dataclass(frozen=True)
 class _Written:
-    """A pass as a block; ``layers`` has first and last piece of each layer in the pass's order."""
+    """A pass as a block, with its layers in the order in which it comes to them."""
 
     block: Block
-    layers: tuple[tuple[int, int, int], ...]
+    layers: tuple[_Layer, ...]
     exchanged: tuple[Exchanged | None, ...]
 
 
@@ -110,6 +124,8 @@ class _Writer:
     loads: dict[tuple[object, ...], Load] = field(default_factory=dict)
     routes: dict[tuple[object, ...], int] = field(default_factory=dict)
     parties: dict[Key, Party] = field(default_factory=dict)
+    keys: dict[tuple[str, int], Key] = field(default_factory=dict)
+    groups: dict[str, tuple[tuple[int, ...], ...]] = field(default_factory=dict)
     meetings: dict[tuple[object, ...], int] = field(default_factory=dict)
     exchanges: dict[tuple[Key, str, int], tuple[Exchange, int]] = field(default_factory=dict)
     blocks: dict[tuple[int, int, str], _Written] = field(default_factory=dict)
@@ -136,7 +152,9 @@ class _Writer:
         for layer, states in states_by_layer(self.step.graph).items():
             self.states[stage_of_layer[layer]][layer] = states
         self.width = setup.shard_width() if setup.zero_stage else setup.shards
-        self.expert_width = setup.shard_width(experts=True) if setup.zero_stage else setup.shards // setup.expert
+        self.expert_width = (
+            setup.shard_width(experts=True) if setup.zero_stage else setup.shards // setup.expert
+        )
         entry = next(iter(skeleton_of(self.step.graph).inputs.values()), None)
         self.handed = self.step.graph.tensors[entry].size_bytes if entry is not None else 0
         self._cast()
@@ -156,7 +174,8 @@ class _Writer:
         pipes = [pipeline_rank(setup, rank) for rank in range(setup.devices)]
         if self.folded:
             casts = [
-                (pipe, tuple(rank for rank, own in enumerate(pipes) if own == pipe)) for pipe in range(setup.pipeline)
+                (pipe, tuple(rank for rank, own in enumerate(pipes) if own == pipe))
+                for pipe in range(setup.pipeline)
             ]
         else:
             casts = [(pipe, (rank,)) for rank, pipe in enumerate(pipes)]
@@ -167,7 +186,9 @@ class _Writer:
             own = [stage for stage, rank in enumerate(self.schedule.rank_of_stage) if rank == pipe]
             number = self.builder.rank_class(name, len(ranks), self._held(own))
             lanes = tuple(self.builder.stream(number, lane) for lane in _LANES)
-            more = [self.builder.stream(number, lane) for lane in ("gather", "reduce", "to host", "from host")]
+            more = [
+                self.builder.stream(number, lane) for lane in ("gather", "reduce", "to host", "from host")
+            ]
             self.actors.append(_Actor(number, pipe, ranks, lanes, *more))
             self.actor_of.update(dict.fromkeys(ranks, number))
         stride = next((rank for rank in range(setup.devices) if pipes[rank] == 1), 0)
@@ -179,8 +200,7 @@ class _Writer:
 
     def _key(self, family: str, actor: _Actor) -> Key:
         """The group of an actor's ranks; its party is found at the first call."""
-        known = self.__dict__.setdefault("_keys", {})
-        place = (family, actor.number)
+        known, place = self.keys, (family, actor.number)
         if place not in known:
             groups = self._groups(family)
             mine = next(group for group in groups if actor.ranks[0] in group)
@@ -193,7 +213,7 @@ class _Writer:
 
     def _groups(self, family: str) -> tuple[tuple[int, ...], ...]:
         """All groups of a family; ``send p q`` are pairs, ``replica p q`` ranks that hold the same stage twice."""
-        known = self.__dict__.setdefault("_found", {})
+        known = self.groups
         if family not in known:
             word, *ends = family.split()
             if ends:
@@ -289,23 +309,26 @@ class _Writer:
             slows = int(piece.exchanged is not None)
             label = self.builder.label(_label(piece))
             rows.append((lane, int(piece.kind), seconds, moved, route, piece.take, piece.give, slows, label))
-        columns = list(zip(*rows, strict=True)) if rows else [()] * 9
         pairs = [(before, after) for after, piece in enumerate(pieces) for before in piece.waits]
-        whole = [np.array(column, np.float64 if place in (2, 3) else np.int64) for place, column in enumerate(columns)]
+        whole = np.array([(row[0], row[1], *row[4:]) for row in rows], np.int64).reshape(-1, 7)
+        exact = np.array([row[2:4] for row in rows], np.float64).reshape(-1, 2)
+        order = np.array(pairs, np.int64).reshape(-1, 2)
         block = Block(
-            *whole, np.array([a for a, _ in pairs], np.int64), np.array([b for _, b in pairs], np.int64)
-        )
+            whole[:, 0], whole[:, 1], exact[:, 0], exact[:, 1], whole[:, 2], whole[:, 3], whole[:, 4], whole[:, 5],
+            whole[:, 6], order[:, 0], order[:, 1],
+        )  # fmt: skip
         return _Written(block, layers, tuple(piece.exchanged for piece in pieces))
 
     def _with_states(
-        self, pieces: Sequence[Piece], layers: Sequence[tuple[int, int, int]], stage: int, kind: str
+        self, pieces: Sequence[Piece], layers: Sequence[_Layer], stage: int, kind: str
     ) -> list[Piece]:
         """The pieces with the bytes of gathered weights that they give up, and of gradients that they make."""
         setup, found = self.step.setup, list(pieces)
-        for layer, first, last in layers:
-            for own, _, _ in self._shared(self.states[stage].get(layer, LayerStates())):
+        for layer in layers:
+            first, visited = layer.first, layer.visited
+            for own, _, _ in self._shared(self.states[stage].get(layer.number, LayerStates())):
                 if setup.zero_stage == 3 and kind != "W" and setup.sharding.reshard:
-                    found[last] = replace(found[last], give=found[last].give - own.weights)
+                    found[visited] = replace(found[visited], give=found[visited].give - own.weights)
                 if setup.zero_stage >= 2 and kind in ("B", "W") and self._each:
                     found[first] = replace(found[first], take=found[first].take + own.gradients)
         return found
@@ -328,7 +351,7 @@ class _Writer:
         if action.kind != "W":
             self._weights(actor, action, written, first)
         self._swap(actor, action, written, first)
-        self.worked[actor.number] += [first + last for _, _, last in written.layers]
+        self.worked[actor.number] += [first + layer.visited for layer in written.layers]
         if action.kind in ("B", "W") and (final or self._each):
             self._gradients(actor, action, written, first)
         self._send(actor, action)
@@ -397,23 +420,26 @@ class _Writer:
             return
         again = setup.zero_stage == 3 and setup.sharding.reshard
         stage = action.stage % self.schedule.stages
-        for place, (layer, begin, _) in enumerate(written.layers):
-            name = (actor.number, action.stage, layer)
+        for place, layer in enumerate(written.layers):
+            name = (actor.number, action.stage, layer.number)
             if not again and name in self.gathered:
                 continue
             self.gathered.add(name)
             after: list[int] = []
             if setup.zero_stage == 3:
-                ahead = [*self.worked[actor.number], *(first + last for _, _, last in written.layers[:place])]
+                ahead = [
+                    *self.worked[actor.number],
+                    *(first + earlier.visited for earlier in written.layers[:place]),
+                ]
                 depth = setup.sharding.prefetch + 1
                 after = ahead[-depth : -depth + 1 or None] if len(ahead) >= depth else []
-            for own, ranks, prefix in self._shared(self.states[stage].get(layer, LayerStates())):
-                task = self._gather(actor, own, ranks, prefix, (action, layer), after)
+            for own, _, prefix in self._shared(self.states[stage].get(layer.number, LayerStates())):
+                task = self._gather(actor, own, prefix, (action, layer.number), after)
                 if task >= 0:
-                    self.builder.wait(first + begin, task)
+                    self.builder.wait(first + layer.first, task)
 
     def _gather(
-        self, actor: _Actor, own: StateBytes, ranks: int, prefix: str, instance: tuple[object, ...], after: list[int]
+        self, actor: _Actor, own: StateBytes, prefix: str, instance: tuple[object, ...], after: list[int]
     ) -> int:
         """An all-gather of a layer's weights; -1 where there are none."""
         if not own.weights:
@@ -441,14 +467,15 @@ class _Writer:
         for prefix in ("", "expert_"):
             waiting = StateBytes()
             names: list[int] = []
-            for place, (layer, _, last) in enumerate(written.layers):
-                for own, _, which in self._shared(self.states[stage].get(layer, LayerStates())):
+            in_turn = sorted(written.layers, key=lambda layer: layer.last)
+            for layer in in_turn:
+                for own, _, which in self._shared(self.states[stage].get(layer.number, LayerStates())):
                     if which == prefix:
                         waiting = waiting.plus(own)
-                        names.append(layer)
-                ends = place == len(written.layers) - 1
+                        names.append(layer.number)
+                ends = layer is in_turn[-1]
                 if waiting.gradients and (ends or waiting.gradients >= setup.sharding.bucket_bytes):
-                    after = first + (last if setup.sharding.overlap else len(written.block) - 1)
+                    after = first + (layer.last if setup.sharding.overlap else len(written.block) - 1)
                     self._reduce(actor, action, prefix, waiting, names, after)
                     waiting, names = StateBytes(), []
 
@@ -485,7 +512,9 @@ class _Writer:
     def _replicas(self, stage: int) -> tuple[int, ...]:
         """The ranks of the pipeline that hold a stage, where there are two."""
         count = self.schedule.stages
-        pipes = sorted({self.schedule.rank_of_stage[stage % count + r * count] for r in range(self.schedule.replicas)})
+        pipes = sorted(
+            {self.schedule.rank_of_stage[stage % count + r * count] for r in range(self.schedule.replicas)}
+        )
         return tuple(pipes) if len(pipes) > 1 else ()
 
     def _finish(self, actor: _Actor) -> None:
@@ -504,38 +533,56 @@ class _Writer:
         copies = self.schedule.replicas
         after = [*self.reduced[actor.number], *self.worked[actor.number][-1:]]
         task = self.builder.add(
-            actor.lanes[0], TaskKind.OPTIMIZER, seconds, label="optimizer", after=after, memory=(0, -kept * copies)
+            actor.lanes[0],
+            TaskKind.OPTIMIZER,
+            seconds,
+            label="optimizer",
+            after=after,
+            memory=(0, -kept * copies),
         )
         if setup.zero_stage in (1, 2) and not setup.sharding.overlap:
             for stage in own:
                 for layer, states in self.states[stage % self.schedule.stages].items():
-                    for part, ranks, prefix in self._shared(states):
-                        self._gather(actor, part, ranks, prefix, ("after", stage, layer), [task])
+                    for part, _, prefix in self._shared(states):
+                        self._gather(actor, part, prefix, ("after", stage, layer), [task])
 
     # Swapping.
 
     def _swap(self, actor: _Actor, action: Action, written: _Written, first: int) -> None:
-        """Let a layer's swapped tensors leave after its forward pass and come back before its backward pass."""
+        """Let swapped tensors leave as they are made, and come back before their layer's backward pass.
+
+        Of two rounding buffers each layer fills the one that the layer before the last has left.
+        """
         stage = action.stage % self.schedule.stages
         own = sorted(layer for layer in self.step.swapped if layer in self.states[stage])
         ashore = own[:-2]
         if not ashore or action.kind == "W":
             return
-        bounds = {layer: (first + begin, first + last) for layer, begin, last in written.layers}
-        forward = action.kind == "F"
-        for layer in ashore if forward else reversed(ashore):
-            begin, last = bounds[layer]
+        bounds = {layer.number: layer for layer in written.layers}
+        for layer in ashore if action.kind == "F" else reversed(ashore):
             following = bounds[own[own.index(layer) + 2]]
-            size = self._swapped_bytes(layer)
-            lane = actor.to_host if forward else actor.from_host
-            exchange, route = self._copy(actor, size, to_host=forward)
-            after = last if forward else following[1]
-            task = self.builder.add(
-                lane, TaskKind.SWAP, exchange.seconds, label=f"{'store' if forward else 'fetch'}, layer {layer}",
-                after=[after], traffic=(exchange.bytes, route),
-            )  # fmt: skip
-            # Layer i + 2 takes the buffer that layer i has left.
-            self.builder.wait(following[0] if forward else begin, task)
+            if action.kind == "F":
+                task = -1
+                for place in range(bounds[layer].first, bounds[layer].last + 1):
+                    size = self.passes[stage].pieces["F"][place].stores
+                    if size:
+                        task = self._moved(actor, size, ("store", layer), first + place)
+                if task >= 0:
+                    self.builder.wait(first + following.first, task)
+            else:
+                task = self._moved(
+                    actor, self._swapped_bytes(layer), ("fetch", layer), first + following.last
+                )
+                self.builder.wait(first + bounds[layer].first, task)
+
+    def _moved(self, actor: _Actor, size: int, what: tuple[str, int], after: int) -> int:
+        """A copy to host memory or back."""
+        exchange, route = self._copy(actor, size, to_host=what[0] == "store")
+        lane = actor.to_host if what[0] == "store" else actor.from_host
+        return self.builder.add(
+            lane, TaskKind.SWAP, exchange.seconds, label=f"{what[0]}, layer {what[1]}", after=[after],
+            traffic=(exchange.bytes, route),
+        )  # fmt: skip
 
     def _copy(self, actor: _Actor, size: int, *, to_host: bool) -> tuple[Exchange, int]:
         name = ("copy", actor.number, to_host)
@@ -546,16 +593,24 @@ class _Writer:
             self.routes[name] = len(self.routes)
             self.loads[name], _ = wiring.copies(actor.ranks, to_host, hosts)
         load, latency = wiring.copies(actor.ranks[:1], to_host, hosts)
-        seconds = latency + max(size * weight / wiring.capacity(resource) for resource, weight in load.items())
+        seconds = latency + max(
+            size * weight / wiring.capacity(resource) for resource, weight in load.items()
+        )
         return Exchange(seconds, float(size), "copy"), self.routes[name]
 
 
-def _layers(pieces: Sequence[Piece]) -> tuple[tuple[int, int, int], ...]:
-    """Layers of a pass in order, with the first and last piece of each."""
-    found: dict[int, tuple[int, int]] = {}
+def _layers(pieces: Sequence[Piece]) -> tuple[_Layer, ...]:
+    """Layers of a pass in the order in which it comes to them."""
+    found: dict[int, _Layer] = {}
     for place, piece in enumerate(pieces):
-        found[piece.layer] = (found.get(piece.layer, (place, place))[0], place)
-    return tuple((layer, first, last) for layer, (first, last) in found.items())
+        known = found.get(piece.layer)
+        if known is None:
+            found[piece.layer] = _Layer(piece.layer, place, place, place)
+        else:
+            # Tied weights bring a pass back to a layer for a moment; what it reads there is not gathered again.
+            unbroken = known.visited == place - 1
+            found[piece.layer] = replace(known, visited=place if unbroken else known.visited, last=place)
+    return tuple(found.values())
 
 
 def _label(piece: Piece) -> str:

@@ -52,6 +52,8 @@ class StepRun:
             # The bytes of a meeting are stated once per member.
             members = np.bincount(tasks.meeting[met])
             counted = counted / np.where(met, members[np.where(met, tasks.meeting, 0)], 1)
+        if not self.program.links:
+            return found
         routes = np.bincount(np.maximum(tasks.route, 0), counted, minlength=len(self.program.links))
         for moved, links in zip(routes.tolist(), self.program.links, strict=True):
             for name, weight in links.items():

@@ -1,12 +1,12 @@
 """What collectives among groups of ranks take and which wires they load, on real paths of a system.
 
 A **party** is a set of equal groups that exchange at the same time: the tensor groups of all replicas, say. Among GPUs
-the library says how long an exchange takes (:mod:`simulator.system.gpu_library`); elsewhere, and never less than it, the
-bytes of a ring over its narrowest wire do. Between machines it runs a ring per network port that the group has in a
+the library says how long an exchange takes (:mod:`simulator.system.gpu_library`); elsewhere, and never less than it,
+the bytes of a ring over its narrowest wire do. Between machines a ring runs per network port that the group has in a
 machine (NVIDIA/nccl issue 601), each at the library's share of the port: eight ports of 400 Gb/s give 310 GB/s, where
-two such machines were seen to reach 360 (NVIDIA/nccl issue 1277). The wires carry a ring's bytes: inside a machine from each rank to the next;
-between machines a ring enters and leaves each machine once, spread over the ports of all ranks it has there, as
-libraries run one ring per port. An all-to-all sends each pair's bytes over that pair's path.
+two such machines were seen to reach 360 (NVIDIA/nccl issue 1277). The wires carry a ring's bytes: inside a machine from
+each rank to the next; between machines a ring enters and leaves each machine once, spread over the ports of all ranks
+it has there. An all-to-all sends each pair's bytes over that pair's path.
 
 :func:`add_routes` puts wires that carry the same bytes of the same parties into one resource, the narrowest of them:
 what is equal for all ranks of a class by symmetry is looked at once, and nothing is lost where it is not.
@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Final, TypeVar
 
 from hw_configs.problems import bad_input
@@ -134,8 +135,8 @@ class Wiring:
     def _edges(self, group: tuple[int, ...], pattern: str) -> Iterator[tuple[int, int, float]]:
         """Who sends to whom, and which share of the bytes that each rank sends."""
         if pattern in ("line", "round"):
-            following = group[1:] if pattern == "line" else (*group[1:], group[0])
-            yield from ((one, other, 1.0) for one, other in zip(group, following, strict=False))
+            whole = group if pattern == "line" else (*group, group[0])
+            yield from ((one, other, 1.0) for one, other in pairwise(whole))
             return
         if pattern == "pairs":
             share = 1 / (len(group) - 1)
@@ -202,7 +203,7 @@ class Wiring:
         return party.alike
 
     def _narrowest(self, group: tuple[int, ...]) -> tuple[float, int]:
-        paths = [self._path(one, other) for one, other in zip(group, group[1:], strict=False)]
+        paths = [self._path(one, other) for one, other in pairwise(group)]
         return min(self.capacity(name) for path in paths for name in path), max(len(path) for path in paths)
 
     def _bare(self, kind: str, size: int, devices: tuple[str, ...]) -> float:
@@ -217,10 +218,14 @@ class Wiring:
             latency = 0.0
             for one, other, share in self._edges(group, pattern):
                 path = self._path(one, other)
-                latency = max(latency, sum(self.system.wires[name.rstrip("<>")].link.latency for name in path))
+                latency = max(
+                    latency, sum(self.system.wires[name.rstrip("<>")].link.latency for name in path)
+                )
                 for name in path:
                     load[name] = load.get(name, 0.0) + share
-            moved = max(weight / self.capacity(name) for name, weight in load.items()) * _sent(kind, len(group), size)
+            moved = max(weight / self.capacity(name) for name, weight in load.items()) * _sent(
+                kind, len(group), size
+            )
             steps = 1 if kind == "all_to_all" else form.steps
             self._seconds[key] = steps * latency + moved
         return self._seconds[key]
@@ -240,9 +245,7 @@ def _sent(kind: str, ranks: int, size: int) -> float:
     return (2 if kind == "all_reduce" else 1) * size * (ranks - 1) / ranks
 
 
-def add_routes(
-    builder: ProgramBuilder, loads: Mapping[Key, Load], wiring: Wiring
-) -> dict[Key, int]:
+def add_routes(builder: ProgramBuilder, loads: Mapping[Key, Load], wiring: Wiring) -> dict[Key, int]:
     """A route of the program for every load, on as few resources as tell all loads apart."""
     carried: dict[str, list[tuple[int, float]]] = {}
     for number, load in enumerate(loads.values()):
