@@ -94,7 +94,9 @@ def test_folded_and_rank_by_rank_take_the_same(
     folded, whole = (run(estimator, setup, folded=way) for way in (True, False))
     # Where every group has the wires that its neighbours have the two are equal; else the slowest stands for all.
     like = alike(estimator, setup)
-    event(f"{'alike' if like else 'unlike'} wires, {'several machines' if setup.devices > 8 else 'one machine'}")
+    event(
+        f"{'alike' if like else 'unlike'} wires, {'several machines' if setup.devices > 8 else 'one machine'}"
+    )
     if like:
         assert folded.makespan_s == pytest.approx(whole.makespan_s, rel=1e-9)
         assert max(folded.peak_bytes) == max(whole.peak_bytes)
