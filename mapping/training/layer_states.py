@@ -7,11 +7,15 @@ reduce their gradients.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from workloads.graph import Graph, Role
 from workloads.operators import GroupedProduct, Optimizer
 
 __all__ = ["LayerStates", "StateBytes", "states_by_layer"]
+
+
+_UPDATED: Final = frozenset({Role.GRADIENT, Role.OPTIMIZER_STATE})
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +51,11 @@ class LayerStates:
 
 
 def states_by_layer(graph: Graph) -> dict[int, LayerStates]:
-    """States by the number of the layer, embedding (-1) and head (after the last) included."""
+    """States by the number of the layer, embedding (-1) and head (after the last) included.
+
+    A weight belongs to the layer that reads it first, trained or not, and with it its gradient and the optimizer's
+    state.
+    """
     experts = {
         name
         for op in graph.operators
@@ -56,19 +64,23 @@ def states_by_layer(graph: Graph) -> dict[int, LayerStates]:
         if graph.tensors[name].role is Role.WEIGHT
     }
     found: dict[int, LayerStates] = {}
-    seen: set[str] = set()
+    home: dict[str, int] = {}
     for op in graph.operators:
-        if not isinstance(op.work, Optimizer):
-            continue
-        sizes = dict.fromkeys((Role.WEIGHT, Role.GRADIENT, Role.OPTIMIZER_STATE), 0)
+        updates = isinstance(op.work, Optimizer)
+        here = -1 if op.place.layer is None else op.place.layer
+        if updates:
+            here = next((home[name] for name in op.updates if name in home), here)
+        divided = updates and any(name in experts for name in op.updates)
         for name in (*op.inputs, *op.updates):
-            role = graph.tensors[name].role
-            if name not in seen and role in sizes:
-                seen.add(name)
-                sizes[role] += graph.tensors[name].size_bytes
-        own = StateBytes(*sizes.values())
-        divided = any(name in experts for name in op.updates)
-        layer = LayerStates(experts=own) if divided else LayerStates(dense=own)
-        number = -1 if op.place.layer is None else op.place.layer
-        found[number] = found.get(number, LayerStates()).plus(layer)
+            tensor = graph.tensors[name]
+            if name in home or not (tensor.role is Role.WEIGHT or (updates and tensor.role in _UPDATED)):
+                continue
+            home[name] = here
+            own = StateBytes(
+                tensor.size_bytes if tensor.role is Role.WEIGHT else 0,
+                tensor.size_bytes if tensor.role is Role.GRADIENT else 0,
+                tensor.size_bytes if tensor.role is Role.OPTIMIZER_STATE else 0,
+            )
+            layer = LayerStates(experts=own) if divided or name in experts else LayerStates(dense=own)
+            found[here] = found.get(here, LayerStates()).plus(layer)
     return found

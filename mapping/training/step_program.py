@@ -67,9 +67,18 @@ def stages_of(step: RankStep, schedule: PipelineSchedule) -> tuple[int, ...]:
 
 
 def write_step(
-    step: RankStep, prices: Prices, schedule: PipelineSchedule | None = None, *, folded: bool = True
+    step: RankStep,
+    prices: Prices,
+    schedule: PipelineSchedule | None = None,
+    *,
+    folded: bool = True,
+    speed_beside: float = 1.0,
+    gradient_scale: float = 1.0,
 ) -> StepProgram:
     """The program of a step, under the setup's own schedule unless one is given.
+
+    ``speed_beside``: how fast a device computes while a collective runs on it. ``gradient_scale``: bytes of a gradient
+    on the wires over those it is made with.
 
     Raises ``InputError`` for a schedule that does not fit, and where the system has too few devices.
     """
@@ -78,7 +87,8 @@ def write_step(
             f"the setup needs {step.setup.devices} devices; {prices.system.name!r} has {len(prices.devices)}"
         )
         raise bad_input(found, path="--hw")
-    return _Writer(step, prices, schedule or schedule_of(step.setup), folded).run()
+    chosen = schedule or schedule_of(step.setup)
+    return _Writer(step, prices, chosen, folded, speed_beside, gradient_scale).run()
 
 
 @dataclass(frozen=True)
@@ -120,6 +130,8 @@ class _Writer:
     prices: Prices
     schedule: PipelineSchedule
     folded: bool
+    speed_beside: float
+    gradient_scale: float
     builder: ProgramBuilder = field(default_factory=ProgramBuilder)
     loads: dict[tuple[object, ...], Load] = field(default_factory=dict)
     routes: dict[tuple[object, ...], int] = field(default_factory=dict)
@@ -184,7 +196,7 @@ class _Writer:
         for pipe, ranks in casts:
             name = f"stage rank {pipe}" if self.folded else f"rank {ranks[0]}"
             own = [stage for stage, rank in enumerate(self.schedule.rank_of_stage) if rank == pipe]
-            number = self.builder.rank_class(name, len(ranks), self._held(own))
+            number = self.builder.rank_class(name, len(ranks), self._held(own), self.speed_beside)
             lanes = tuple(self.builder.stream(number, lane) for lane in _LANES)
             more = [
                 self.builder.stream(number, lane) for lane in ("gather", "reduce", "to host", "from host")
@@ -485,16 +497,17 @@ class _Writer:
         """One reduction: over the ranks that share a copy, then over the copies, then over replicas of the stage."""
         setup = self.step.setup
         width = self.expert_width if prefix else self.width
+        whole = round(own.gradients * self.gradient_scale)
         steps: list[tuple[str, str, int]] = []
+        part = whole if setup.zero_stage == 0 else -(-whole // width)
         if setup.zero_stage == 0:
-            steps.append((f"{prefix}shards" if prefix else "shards", "all_reduce", own.gradients))
+            steps.append((f"{prefix}shards", "all_reduce", whole))
         else:
-            steps.append((f"{prefix}within", "reduce_scatter", own.gradients))
-            steps.append((f"{prefix}across", "all_reduce", -(-own.gradients // width)))
+            steps.append((f"{prefix}within", "reduce_scatter", whole))
+            steps.append((f"{prefix}across", "all_reduce", part))
         mates = self._replicas(action.stage)
         if mates:
-            rest = own.gradients if setup.zero_stage == 0 else -(-own.gradients // width)
-            steps.append((f"replica {mates[0]} {mates[1]}", "all_reduce", rest))
+            steps.append((f"replica {mates[0]} {mates[1]}", "all_reduce", part))
         freed = own.gradients if setup.zero_stage >= 2 and self._each else 0
         for place, (family, kind, size) in enumerate(steps):
             key = self._key(family, actor)
