@@ -23,9 +23,9 @@ from mapping.training.requests import GRANULE_BYTES, held_names, workspace_bytes
 from mapping.training.setup import TrainingSetup
 from simulator.training.program import TaskKind
 from workloads.graph import Graph, Operator
-from workloads.operators import Attention, CollectiveWork
+from workloads.operators import Attention, CollectiveWork, Norm
 
-__all__ = ["Exchanged", "Piece", "StagePasses", "passes_of"]
+__all__ = ["Exchanged", "Piece", "StagePasses", "passes_of", "vocabulary_names", "vocabulary_passes"]
 
 _KIND: Final = {
     "forward": TaskKind.FORWARD, "backward": TaskKind.BACKWARD, "recompute": TaskKind.RECOMPUTE,
@@ -68,15 +68,26 @@ class StagePasses:
 
 
 def passes_of(
-    step: RankStep, prices: Prices, stage: Callable[[Operator], int], stages: int, *, halves: bool
+    step: RankStep,
+    prices: Prices,
+    stage: Callable[[Operator], int],
+    stages: int,
+    *,
+    halves: bool,
+    without: frozenset[str] = frozenset(),
 ) -> list[StagePasses]:
-    """The passes of every stage; ``halves`` adds I and W, the two halves of the backward pass."""
+    """The passes of every stage; ``halves`` adds I and W, the two halves of the backward pass.
+
+    ``without`` names operators that belong to no stage.
+    """
     graph = step.graph
     forward: list[list[Operator]] = [[] for _ in range(stages)]
     backward: list[list[Operator]] = [[] for _ in range(stages)]
     optimizer = [0.0] * stages
     for op in graph.operators:
         which, number = op.place.training_pass, stage(op)
+        if op.name in without:
+            continue
         if which == "optimizer":
             optimizer[number] += prices.operator(op)
         else:
@@ -99,6 +110,45 @@ def passes_of(
     return found
 
 
+def vocabulary_passes(step: RankStep, prices: Prices, ranks: int) -> dict[str, tuple[Piece, ...]]:
+    """S and T of a rank that holds a share of the output layer (Vocabulary Parallelism, arXiv:2411.05288).
+
+    S is everything between the last norm and its backward pass that the forward pass does, T what the backward pass
+    does; a rank computes and holds its share, but the layer's input whole.
+    """
+    graph, own = step.graph, vocabulary_names(step.graph)
+    parts = {
+        kind: [op for op in graph.operators if op.name in own and op.place.training_pass == which]
+        for kind, which in (("S", "forward"), ("T", "backward"))
+    }
+    pieces = _pieces(step, prices, parts, held_names(graph) | step.elsewhere)
+    return {kind: tuple(_share(whole, ranks)) for kind, whole in pieces.items()}
+
+
+def vocabulary_names(graph: Graph) -> frozenset[str]:
+    """Operators of the output layer: those of the head behind its norm, and before that norm's backward pass."""
+    head = max((op.place.layer for op in graph.operators if op.place.layer is not None), default=0)
+    own = [
+        op
+        for op in graph.operators
+        if op.place.layer == head and op.place.training_pass in ("forward", "backward")
+    ]
+    norms = [place for place, op in enumerate(own) if isinstance(op.work, Norm)]
+    forward = [place for place in norms if own[place].place.training_pass == "forward"]
+    backward = [place for place in norms if own[place].place.training_pass == "backward"]
+    return frozenset(op.name for op in own[max(forward, default=-1) + 1 : min(backward, default=len(own))])
+
+
+def _share(pieces: Sequence[Piece], ranks: int) -> Iterator[Piece]:
+    """Pieces of one of so many equal ranks: bytes are rounded so that they still add up."""
+    live = 0
+    for piece in pieces:
+        before, most, after = live, live + piece.take, live + piece.take + piece.give
+        live = after
+        take, give = most // ranks - before // ranks, after // ranks - most // ranks
+        yield replace(piece, seconds=piece.seconds / ranks, take=take, give=give)
+
+
 def _weight_halves(graph: Graph, held: frozenset[str]) -> frozenset[str]:
     """Operators of backward passes that nothing but gradients of weights comes from."""
     found: set[str] = set()
@@ -118,7 +168,7 @@ def _pieces(
     """All passes of a stage, their bytes counted over the passes in order."""
     order = [op for operators in parts.values() for op in operators]
     live = _Live(step.graph, order, held)
-    stored = _stored(step, parts["F"])
+    stored = _stored(step, parts.get("F", ()))
     found: dict[str, tuple[Piece, ...]] = {}
     for kind, operators in parts.items():
         pieces: list[Piece] = []

@@ -28,7 +28,14 @@ from mapping.training.recompute.skeleton import skeleton_of
 from mapping.training.schedules.action import Action, PipelineSchedule
 from mapping.training.schedules.write import SCHEDULES, write_schedule
 from mapping.training.setup import TrainingSetup
-from mapping.training.stage_passes import Exchanged, Piece, StagePasses, passes_of
+from mapping.training.stage_passes import (
+    Exchanged,
+    Piece,
+    StagePasses,
+    passes_of,
+    vocabulary_names,
+    vocabulary_passes,
+)
 from simulator.training.program import Block, ProgramBuilder, StepProgram, TaskKind
 from simulator.training.wires import Exchange, Load, Party, add_routes
 
@@ -47,12 +54,7 @@ def schedule_of(setup: TrainingSetup) -> PipelineSchedule:
     kind = SCHEDULES.get(setup.schedule)
     own = kind.fixed or setup.stages_per_rank == 1
     stages = None if own else setup.stages_per_rank
-    schedule = write_schedule(setup.schedule, setup.pipeline, setup.micro_batches, stages)
-    if schedule.vocabulary_barriers:
-        raise bad_input(
-            f"{setup.schedule} shares the output layer over the ranks, which no step does", path="schedule"
-        )
-    return schedule
+    return write_schedule(setup.schedule, setup.pipeline, setup.micro_batches, stages)
 
 
 def stages_of(step: RankStep, schedule: PipelineSchedule) -> tuple[int, ...]:
@@ -141,7 +143,10 @@ class _Writer:
     meetings: dict[tuple[object, ...], int] = field(default_factory=dict)
     exchanges: dict[tuple[Key, str, int], tuple[Exchange, int]] = field(default_factory=dict)
     blocks: dict[tuple[int, int, str], _Written] = field(default_factory=dict)
-    sends: dict[tuple[int, int], int] = field(default_factory=dict)
+    sends: dict[tuple[int, int | str], int] = field(default_factory=dict)
+    summed: dict[tuple[object, ...], int] = field(default_factory=dict)
+    outputs: list[tuple[int, tuple[int, str, int, int]]] = field(default_factory=list)
+    """Exchanges that wait for the last stage's forward pass."""
     began: dict[tuple[int, str, int, int], int] = field(default_factory=dict)
     ended: dict[tuple[int, str, int, int], int] = field(default_factory=dict)
     arrived: dict[tuple[int, str, int, int], int] = field(default_factory=dict)
@@ -154,15 +159,36 @@ class _Writer:
         setup, schedule = self.step.setup, self.schedule
         self.halves = any(action.kind == "I" for order in schedule.orders for action in order)
         number = stage_of(self.step.graph, schedule.stages, setup.stage_layers)
+        shared = bool(schedule.vocabulary_barriers)
         self.passes: list[StagePasses] = passes_of(
-            self.step, self.prices, number, schedule.stages, halves=self.halves
-        )
+            self.step, self.prices, number, schedule.stages, halves=self.halves,
+            without=vocabulary_names(self.step.graph) if shared else frozenset(),
+        )  # fmt: skip
+        self.vocabulary: dict[str, tuple[Piece, ...]] = {}
+        if shared:
+            if setup.zero_stage == 3:
+                raise bad_input(
+                    f"{schedule.name} shares the output layer, which ZeRO-3 cannot gather", path="schedule"
+                )
+            self.vocabulary = vocabulary_passes(self.step, self.prices, schedule.ranks)
         self.states: list[dict[int, LayerStates]] = [{} for _ in range(schedule.stages)]
         stage_of_layer = {
             -1 if op.place.layer is None else op.place.layer: number(op) for op in self.step.graph.operators
         }
         for layer, states in states_by_layer(self.step.graph).items():
             self.states[stage_of_layer[layer]][layer] = states
+        self.output, self.output_s = StateBytes(), 0.0
+        if shared:
+            # Each rank of the pipeline holds a share of the output layer's states.
+            updated = sum(
+                states.dense.optimizer + states.experts.optimizer for states in self.states[-1].values()
+            )
+            whole = self.states[-1].pop(max(self.states[-1])).dense
+            ranks = schedule.ranks
+            self.output_s = self.passes[-1].optimizer_s * whole.optimizer / max(updated, 1)
+            self.output = StateBytes(
+                -(-whole.weights // ranks), -(-whole.gradients // ranks), -(-whole.optimizer // ranks)
+            )
         self.width = setup.shard_width() if setup.zero_stage else setup.shards
         self.expert_width = (
             setup.shard_width(experts=True) if setup.zero_stage else setup.shards // setup.expert
@@ -285,6 +311,7 @@ class _Writer:
                     total += own.held(zero, ranks)
                     if zero >= 2 and not self._each:
                         total += own.gradients - -(-own.gradients // ranks)
+        total += self.output.held(min(setup.zero_stage, 1) if self.width > 1 else 0, self.width)
         return total + 2 * self._buffer
 
     @property
@@ -309,7 +336,7 @@ class _Writer:
         return self.blocks[place]
 
     def _write_block(self, actor: _Actor, stage: int, kind: str) -> _Written:
-        pieces = self.passes[stage].pieces[kind]
+        pieces = self.vocabulary[kind] if kind in "ST" else self.passes[stage].pieces[kind]
         layers = _layers(pieces)
         rows = []
         for piece in self._with_states(pieces, layers, stage, kind):
@@ -336,7 +363,7 @@ class _Writer:
     ) -> list[Piece]:
         """The pieces with the bytes of gathered weights that they give up, and of gradients that they make."""
         setup, found = self.step.setup, list(pieces)
-        for layer in layers:
+        for layer in layers if kind not in "ST" else ():
             first, visited = layer.first, layer.visited
             for own, _, _ in self._shared(self.states[stage].get(layer.number, LayerStates())):
                 if setup.zero_stage == 3 and kind != "W" and setup.sharding.reshard:
@@ -348,11 +375,15 @@ class _Writer:
     def _order(self, actor: _Actor) -> None:
         """All actions of an actor."""
         order = self.schedule.orders[actor.pipe]
-        last = {action.stage: place for place, action in enumerate(order) if action.kind in ("B", "W")}
+        last = {
+            (action.stage, action.kind in "ST"): place
+            for place, action in enumerate(order)
+            if action.kind in ("B", "W", "T")
+        }
         self.worked[actor.number] = []
         self.reduced[actor.number] = []
         for place, action in enumerate(order):
-            self._act(actor, action, final=last.get(action.stage) == place)
+            self._act(actor, action, final=last.get((action.stage, action.kind in "ST")) == place)
 
     def _act(self, actor: _Actor, action: Action, *, final: bool) -> None:
         stage = action.stage % self.schedule.stages
@@ -360,6 +391,9 @@ class _Writer:
         place = (action.stage, action.kind, action.micro_batch, actor.number)
         first = self._put(actor, action, written)
         self.began[place], self.ended[place] = first, first + len(written.block) - 1
+        if action.kind in "ST":
+            self._share_output(actor, action, final=final)
+            return
         if action.kind != "W":
             self._weights(actor, action, written, first)
         self._swap(actor, action, written, first)
@@ -412,8 +446,15 @@ class _Writer:
 
     def _wait(self) -> None:
         """Let passes wait for what comes from other stages, and for the pass before them."""
+        for task, source in self.outputs:
+            self.builder.wait(task, self.ended[source])
+        last = self.schedule.stages - 1
         for place, first in self.began.items():
             stage, kind, micro_batch, actor = place
+            if kind in "ST":
+                continue
+            if self.vocabulary and stage == last and kind in ("B", "I"):
+                self.builder.wait(first, self.summed[micro_batch, actor])
             if kind == "W":
                 self.builder.wait(first, self.ended[stage, "I", micro_batch, actor])
                 continue
@@ -422,6 +463,54 @@ class _Writer:
                 self.builder.wait(first, comes)
             if kind != "F":
                 self.builder.wait(first, self.ended[stage, "F", micro_batch, actor])
+
+    # The output layer, where every rank of the pipeline holds a share of it.
+
+    def _share_output(self, actor: _Actor, action: Action, *, final: bool) -> None:
+        """What stands around S and T: the input comes before S, sums of all ranks stand behind S and T.
+
+        With two barriers the input's gradient is summed behind T, with one already behind S (arXiv:2411.05288,
+        algorithms 1 and 2).
+        """
+        place = (action.stage, action.kind, action.micro_batch, actor.number)
+        first, end = self.began[place], self.ended[place]
+        tokens = self.step.setup.sequence * self.step.setup.micro_batch
+        if action.kind == "S":
+            self._meet_all(actor, action, "pass", self.handed, ("input", -1, first))
+            # Maximum and sum of the softmax, in fp32.
+            barrier = self._meet_all(actor, action, "all_reduce", 8 * tokens, ("softmax", end, -1))
+            self.summed["T", action.micro_batch, actor.number] = barrier
+            if self.schedule.vocabulary_barriers == 1:
+                grad = self._meet_all(actor, action, "pass", self.handed, ("gradient", end, -1))
+                self.summed[action.micro_batch, actor.number] = grad
+            return
+        self.builder.wait(first, self.summed["T", action.micro_batch, actor.number])
+        if self.schedule.vocabulary_barriers == 2:
+            grad = self._meet_all(actor, action, "pass", self.handed, ("gradient", end, -1))
+            self.summed[action.micro_batch, actor.number] = grad
+        if final and self.width > 1:
+            self._reduce(actor, Action(-1, "T", action.micro_batch), "", self.output, [-2], end)
+
+    def _meet_all(
+        self, actor: _Actor, action: Action, kind: str, size: int, ends: tuple[str, int, int]
+    ) -> int:
+        """One rank's part in an exchange of the whole pipeline, on a stream of its own for each purpose."""
+        what, after, before = ends
+        lane = (actor.number, what)
+        if lane not in self.sends:
+            self.sends[lane] = self.builder.stream(actor.number, what)
+        key = self._key("pipeline", actor)
+        exchange, route = self._exchange(key, kind, size)
+        task = self.builder.add(
+            self.sends[lane], TaskKind.PIPELINE, exchange.seconds, label=f"output layer's {what}",
+            after=[after] if after >= 0 else [], traffic=(exchange.bytes, route),
+            meeting=self._meeting(key, what, action.micro_batch),
+        )  # fmt: skip
+        if before >= 0:
+            self.builder.wait(before, task)
+            if self.schedule.rank_of_stage[self.schedule.stages - 1] == actor.pipe:
+                self.outputs.append((task, (self.schedule.stages - 1, "F", action.micro_batch, actor.number)))
+        return task
 
     # ZeRO.
 
@@ -505,16 +594,16 @@ class _Writer:
         else:
             steps.append((f"{prefix}within", "reduce_scatter", whole))
             steps.append((f"{prefix}across", "all_reduce", part))
-        mates = self._replicas(action.stage)
+        mates = self._replicas(action.stage) if action.stage >= 0 else ()
         if mates:
             steps.append((f"replica {mates[0]} {mates[1]}", "all_reduce", part))
-        freed = own.gradients if setup.zero_stage >= 2 and self._each else 0
+        freed = own.gradients if setup.zero_stage >= 2 and self._each and action.stage >= 0 else 0
         for place, (family, kind, size) in enumerate(steps):
             key = self._key(family, actor)
             exchange, route, seconds = self._in_buckets(key, kind, size)
             end = place == len(steps) - 1
-            stage = action.stage % self.schedule.stages
-            micro_batch = action.micro_batch if self._each else -1
+            stage = action.stage % self.schedule.stages if action.stage >= 0 else action.stage
+            micro_batch = action.micro_batch if self._each and action.stage >= 0 else -1
             after = self.builder.add(
                 actor.reduce, TaskKind.DATA, seconds, label=f"reduce, layer {layers[-1]}", after=[after],
                 traffic=(exchange.bytes, route), memory=(0, -freed if end else 0),
@@ -543,6 +632,9 @@ class _Writer:
                     if setup.zero_stage == 3 and not setup.sharding.reshard and ranks > 1:
                         kept += part.weights
             seconds += self.passes[stage].optimizer_s * (shared / whole if whole else 1.0)
+            if stage == self.schedule.stages - 1:
+                seconds -= self.output_s * (shared / whole if whole else 1.0)
+        seconds += self.output_s / self.schedule.ranks / (self.width if setup.zero_stage else 1)
         copies = self.schedule.replicas
         after = [*self.reduced[actor.number], *self.worked[actor.number][-1:]]
         task = self.builder.add(

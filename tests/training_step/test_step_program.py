@@ -288,7 +288,8 @@ def test_experts_travel(node: Estimator) -> None:
     "name",
     [
         "gpipe", "1f1b", "eager-1f1b", "interleaved-1f1b", "looped-bfs", "interleaved-zero-bubble", "zb-h1", "zb-h2",
-        "zbv-zero-bubble", "v-half", "v-min", "dualpipe", "dualpipe-v", "chimera",
+        "zbv-zero-bubble", "v-half", "v-min", "dualpipe", "dualpipe-v", "chimera", "1f1b-vocabulary-1",
+        "1f1b-vocabulary-2", "v-half-vocabulary-1", "v-half-vocabulary-2",
     ],
 )  # fmt: skip
 def test_every_schedule_runs(tmp_path: Path, node: Estimator, name: str) -> None:
@@ -301,6 +302,20 @@ def test_every_schedule_runs(tmp_path: Path, node: Estimator, name: str) -> None
     assert folded.makespan_s >= work.max()
     actions = sum(len(order) for order in schedule_of(setup).orders)
     assert len(folded.program) > actions
+
+
+@pytest.mark.parametrize("name", ["1f1b-vocabulary-1", "1f1b-vocabulary-2"])
+def test_a_shared_output_layer_balances_the_stages(tmp_path: Path, node: Estimator, name: str) -> None:
+    """The same work as 1F1B's, spread over all ranks, and no bytes lost."""
+    model = gpt_config(tmp_path, layers=8, hidden=1024, vocab=128_000)
+    plain = TrainingSetup(model, 2048, 16, pipeline=4)
+    naive, shared = (accounts(run(node, replace(plain, schedule=which))) for which in ("1f1b", name))
+    assert sum(a.compute_s for a in shared) == pytest.approx(sum(a.compute_s for a in naive), rel=1e-9)
+    uneven, even = ([a.compute_s for a in found] for found in (naive, shared))
+    assert max(even) / min(even) < 1.1 < max(uneven) / min(uneven)
+    assert sum(shared[0].seconds.values()) + shared[0].bubble_s < 0.8 * (
+        sum(naive[0].seconds.values()) + naive[0].bubble_s
+    )
 
 
 def test_a_schedule_of_ones_own(model: str, node: Estimator) -> None:
