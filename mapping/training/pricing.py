@@ -7,6 +7,7 @@ share a wire: what a rank gets when all copy at once.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -130,11 +131,19 @@ class Prices:
         """The host memory nearest to a device."""
         return self._nearest_host(device)[0]
 
+    def _memories_beside(self, device: str) -> Iterable[MemorySpace]:
+        """Memories of a device's machine; of the system, where it is one machine."""
+        memories, cluster = self.system.memories, self.system.cluster
+        if cluster is None:
+            return memories.values()
+        own = cluster.machines[cluster.places[device][0]].names.values()
+        return [memories[name] for name in own if name in memories]
+
     def _nearest_host(self, device: str) -> tuple[str, tuple[str, ...], tuple[str, ...]]:
         """The DRAM with the shortest path to a device, and the resources of the paths to it and from it."""
         memory = self.system.nodes[device].memory or device
         best: tuple[int, str] | None = None
-        for space in self.system.memories.values():
+        for space in self._memories_beside(device):
             if self.system.nodes[space.name].device.kind != "dram" or space.name == memory:
                 continue
             try:

@@ -22,7 +22,7 @@ import numpy as np
 from hw_configs.problems import bad_input
 from mapping.training.layer_states import LayerStates, StateBytes, states_by_layer
 from mapping.training.pricing import Prices
-from mapping.training.rank_layout import groups_of, pipeline_rank
+from mapping.training.rank_layout import pipeline_rank
 from mapping.training.rank_step import RankStep, stage_of
 from mapping.training.recompute.skeleton import skeleton_of
 from mapping.training.schedules.action import Action, PipelineSchedule
@@ -36,15 +36,14 @@ from mapping.training.stage_passes import (
     vocabulary_names,
     vocabulary_passes,
 )
+from mapping.training.step_exchanges import Actor, Exchanges, Key
 from simulator.training.program import Block, ProgramBuilder, StepProgram, TaskKind
-from simulator.training.wires import Exchange, Load, Party, add_routes
+from simulator.training.wires import Exchange
 
 __all__ = ["schedule_of", "stages_of", "write_step"]
 
 _LANES: Final = ("compute", "tensor", "ulysses", "context", "expert")
 """Streams of a pass; each has the traffic of its degree."""
-Key = tuple[str, tuple[int, ...]]
-"""A kind of group, and the actors whose ranks are in it."""
 
 
 def schedule_of(setup: TrainingSetup) -> PipelineSchedule:
@@ -94,20 +93,6 @@ def write_step(
 
 
 @dataclass(frozen=True)
-class _Actor:
-    """A class of the program: its number, its place in the pipeline, its ranks and streams."""
-
-    number: int
-    pipe: int
-    ranks: tuple[int, ...]
-    lanes: tuple[int, ...]
-    gather: int
-    reduce: int
-    to_host: int
-    from_host: int
-
-
-@dataclass(frozen=True)
 class _Layer:
     """A layer in a pass: its number, its first piece, the last before the pass goes on, and the last of all."""
 
@@ -135,13 +120,6 @@ class _Writer:
     speed_beside: float
     gradient_scale: float
     builder: ProgramBuilder = field(default_factory=ProgramBuilder)
-    loads: dict[tuple[object, ...], Load] = field(default_factory=dict)
-    routes: dict[tuple[object, ...], int] = field(default_factory=dict)
-    parties: dict[Key, Party] = field(default_factory=dict)
-    keys: dict[tuple[str, int], Key] = field(default_factory=dict)
-    groups: dict[str, tuple[tuple[int, ...], ...]] = field(default_factory=dict)
-    meetings: dict[tuple[object, ...], int] = field(default_factory=dict)
-    exchanges: dict[tuple[Key, str, int], tuple[Exchange, int]] = field(default_factory=dict)
     blocks: dict[tuple[int, int, str], _Written] = field(default_factory=dict)
     sends: dict[tuple[int, int | str], int] = field(default_factory=dict)
     summed: dict[tuple[object, ...], int] = field(default_factory=dict)
@@ -196,12 +174,12 @@ class _Writer:
         entry = next(iter(skeleton_of(self.step.graph).inputs.values()), None)
         self.handed = self.step.graph.tensors[entry].size_bytes if entry is not None else 0
         self._cast()
-        for actor in self.actors:
+        for actor in self.exchanges.actors:
             self._order(actor)
         self._wait()
-        for actor in self.actors:
+        for actor in self.exchanges.actors:
             self._finish(actor)
-        add_routes(self.builder, self.loads, self.prices.wiring)
+        self.exchanges.add_routes()
         return self.builder.build()
 
     # Who acts, and in which groups.
@@ -217,8 +195,7 @@ class _Writer:
             ]
         else:
             casts = [(pipe, (rank,)) for rank, pipe in enumerate(pipes)]
-        self.actors: list[_Actor] = []
-        self.actor_of: dict[int, int] = {}
+        actors: list[Actor] = []
         for pipe, ranks in casts:
             name = f"stage rank {pipe}" if self.folded else f"rank {ranks[0]}"
             own = [stage for stage, rank in enumerate(self.schedule.rank_of_stage) if rank == pipe]
@@ -227,69 +204,8 @@ class _Writer:
             more = [
                 self.builder.stream(number, lane) for lane in ("gather", "reduce", "to host", "from host")
             ]
-            self.actors.append(_Actor(number, pipe, ranks, lanes, *more))
-            self.actor_of.update(dict.fromkeys(ranks, number))
-        stride = next((rank for rank in range(setup.devices) if pipes[rank] == 1), 0)
-        self.pipe_stride = stride
-
-    def _peer(self, actor: _Actor, pipe: int) -> int:
-        """The actor with an actor's place in another rank of the pipeline."""
-        return pipe if self.folded else actor.number + (pipe - actor.pipe) * self.pipe_stride
-
-    def _key(self, family: str, actor: _Actor) -> Key:
-        """The group of an actor's ranks; its party is found at the first call."""
-        known, place = self.keys, (family, actor.number)
-        if place not in known:
-            groups = self._groups(family)
-            mine = next(group for group in groups if actor.ranks[0] in group)
-            key: Key = (family, tuple(sorted({self.actor_of[rank] for rank in mine})))
-            if key not in self.parties:
-                own = tuple(g for g in groups if tuple(sorted({self.actor_of[r] for r in g})) == key[1])
-                self.parties[key] = Party(own)
-            known[place] = key
-        return known[place]
-
-    def _groups(self, family: str) -> tuple[tuple[int, ...], ...]:
-        """All groups of a family; ``send p q`` are pairs, ``replica p q`` ranks that hold the same stage twice."""
-        known = self.groups
-        if family not in known:
-            word, *ends = family.split()
-            if ends:
-                setup = self.step.setup
-                one, other = int(ends[0]), int(ends[1])
-                known[family] = tuple(
-                    (rank, rank + (other - one) * self.pipe_stride)
-                    for rank in range(setup.devices)
-                    if pipeline_rank(setup, rank) == one
-                )
-            else:
-                known[family] = groups_of(self.step.setup, word)
-        return known[family]
-
-    def _exchange(self, key: Key, kind: str, size: int) -> tuple[Exchange, int]:
-        """What a collective takes, and its route."""
-        place = (key, kind, size)
-        if place not in self.exchanges:
-            party = self.parties[key]
-            found = self.prices.wiring.exchange(party, kind, size)
-            route = -1
-            if found.bytes > 0:
-                name = (*key, found.pattern)
-                if name not in self.routes:
-                    self.routes[name] = len(self.routes)
-                    self.loads[name] = self.prices.wiring.load(party, found.pattern)
-                route = self.routes[name]
-            self.exchanges[place] = (found, route)
-        return self.exchanges[place]
-
-    def _meeting(self, key: Key, *instance: object) -> int:
-        """The meeting of a group's actors over one exchange; -1 where one actor stands for the whole group."""
-        if len(key[1]) == 1:
-            return -1
-        place = (key, *instance)
-        if place not in self.meetings:
-            self.meetings[place] = self.builder.meeting()
-        return self.meetings[place]
+            actors.append(Actor(number, pipe, ranks, lanes, *more))
+        self.exchanges = Exchanges(setup, self.prices, self.builder, actors)
 
     # Bytes.
 
@@ -329,13 +245,13 @@ class _Writer:
 
     # Passes.
 
-    def _block(self, actor: _Actor, stage: int, kind: str) -> _Written:
+    def _block(self, actor: Actor, stage: int, kind: str) -> _Written:
         place = (actor.number, stage, kind)
         if place not in self.blocks:
             self.blocks[place] = self._write_block(actor, stage, kind)
         return self.blocks[place]
 
-    def _write_block(self, actor: _Actor, stage: int, kind: str) -> _Written:
+    def _write_block(self, actor: Actor, stage: int, kind: str) -> _Written:
         pieces = self.vocabulary[kind] if kind in "ST" else self.passes[stage].pieces[kind]
         layers = _layers(pieces)
         rows = []
@@ -343,7 +259,9 @@ class _Writer:
             moved, route, lane, seconds = 0.0, -1, 0, piece.seconds
             if piece.exchanged is not None:
                 what = piece.exchanged
-                exchange, route = self._exchange(self._key(what.family, actor), what.kind, what.bytes)
+                exchange, route = self.exchanges.take(
+                    self.exchanges.key(what.family, actor), what.kind, what.bytes
+                )
                 moved, seconds, lane = exchange.bytes, exchange.seconds, _LANES.index(what.family)
             slows = int(piece.exchanged is not None)
             label = self.builder.label(_label(piece))
@@ -372,7 +290,7 @@ class _Writer:
                     found[first] = replace(found[first], take=found[first].take + own.gradients)
         return found
 
-    def _order(self, actor: _Actor) -> None:
+    def _order(self, actor: Actor) -> None:
         """All actions of an actor."""
         order = self.schedule.orders[actor.pipe]
         last = {
@@ -385,7 +303,7 @@ class _Writer:
         for place, action in enumerate(order):
             self._act(actor, action, final=last.get((action.stage, action.kind in "ST")) == place)
 
-    def _act(self, actor: _Actor, action: Action, *, final: bool) -> None:
+    def _act(self, actor: Actor, action: Action, *, final: bool) -> None:
         stage = action.stage % self.schedule.stages
         written = self._block(actor, stage, action.kind)
         place = (action.stage, action.kind, action.micro_batch, actor.number)
@@ -402,18 +320,18 @@ class _Writer:
             self._gradients(actor, action, written, first)
         self._send(actor, action)
 
-    def _put(self, actor: _Actor, action: Action, written: _Written) -> int:
+    def _put(self, actor: Actor, action: Action, written: _Written) -> int:
         meetings = None
         if not self.folded:
             numbers = [
                 -1 if what is None
-                else self._meeting(self._key(what.family, actor), action, place)
+                else self.exchanges.meeting(self.exchanges.key(what.family, actor), action, place)
                 for place, what in enumerate(written.exchanged)
             ]  # fmt: skip
             meetings = np.array(numbers, np.int64)
         return self.builder.put(written.block, actor.lanes, action.micro_batch, meetings)
 
-    def _send(self, actor: _Actor, action: Action) -> None:
+    def _send(self, actor: Actor, action: Action) -> None:
         """Hand what an action made to the next stage, or its gradient to the one before."""
         step = {"F": 1, "B": -1, "I": -1}.get(action.kind, 0)
         stage = action.stage % self.schedule.stages
@@ -422,27 +340,18 @@ class _Writer:
         other = action.stage + step
         pipe = self.schedule.rank_of_stage[other]
         place = (action.stage, action.kind, action.micro_batch, actor.number)
-        target = (other, "F" if step > 0 else "B", action.micro_batch, self._peer(actor, pipe))
+        target = (other, "F" if step > 0 else "B", action.micro_batch, self.exchanges.peer(actor, pipe))
         if pipe == actor.pipe:
             self.arrived[target] = self.ended[place]
             return
-        family = f"send {actor.pipe} {pipe}"
         lane = (actor.number, pipe)
         if lane not in self.sends:
             self.sends[lane] = self.builder.stream(actor.number, f"send to {pipe}")
-        exchange, route = self._sent(actor, family)
+        exchange, route = self.exchanges.send(actor, pipe, self.handed)
         self.arrived[target] = self.builder.add(
             self.sends[lane], TaskKind.PIPELINE, exchange.seconds, label="send", after=[self.ended[place]],
             traffic=(exchange.bytes, route),
         )  # fmt: skip
-
-    def _sent(self, actor: _Actor, family: str) -> tuple[Exchange, int]:
-        """What sends of an actor take: one message in each pair of a folded class, or in its own."""
-        groups = self._groups(family)
-        own = groups if self.folded else tuple(pair for pair in groups if pair[0] == actor.ranks[0])
-        key: Key = (family, (actor.number,))
-        self.parties.setdefault(key, Party(own))
-        return self._exchange(key, "send", self.handed)
 
     def _wait(self) -> None:
         """Let passes wait for what comes from other stages, and for the pass before them."""
@@ -466,7 +375,7 @@ class _Writer:
 
     # The output layer, where every rank of the pipeline holds a share of it.
 
-    def _share_output(self, actor: _Actor, action: Action, *, final: bool) -> None:
+    def _share_output(self, actor: Actor, action: Action, *, final: bool) -> None:
         """What stands around S and T: the input comes before S, sums of all ranks stand behind S and T.
 
         With two barriers the input's gradient is summed behind T, with one already behind S (arXiv:2411.05288,
@@ -492,19 +401,19 @@ class _Writer:
             self._reduce(actor, Action(-1, "T", action.micro_batch), "", self.output, [-2], end)
 
     def _meet_all(
-        self, actor: _Actor, action: Action, kind: str, size: int, ends: tuple[str, int, int]
+        self, actor: Actor, action: Action, kind: str, size: int, ends: tuple[str, int, int]
     ) -> int:
         """One rank's part in an exchange of the whole pipeline, on a stream of its own for each purpose."""
         what, after, before = ends
         lane = (actor.number, what)
         if lane not in self.sends:
             self.sends[lane] = self.builder.stream(actor.number, what)
-        key = self._key("pipeline", actor)
-        exchange, route = self._exchange(key, kind, size)
+        key = self.exchanges.key("pipeline", actor)
+        exchange, route = self.exchanges.take(key, kind, size)
         task = self.builder.add(
             self.sends[lane], TaskKind.PIPELINE, exchange.seconds, label=f"output layer's {what}",
             after=[after] if after >= 0 else [], traffic=(exchange.bytes, route),
-            meeting=self._meeting(key, what, action.micro_batch),
+            meeting=self.exchanges.meeting(key, what, action.micro_batch),
         )  # fmt: skip
         if before >= 0:
             self.builder.wait(before, task)
@@ -514,7 +423,7 @@ class _Writer:
 
     # ZeRO.
 
-    def _weights(self, actor: _Actor, action: Action, written: _Written, first: int) -> None:
+    def _weights(self, actor: Actor, action: Action, written: _Written, first: int) -> None:
         """Gather weights before the pass that reads them: all of stage 3, once a step those of stages 1 and 2."""
         setup = self.step.setup
         if setup.zero_stage == 0 or (setup.zero_stage < 3 and not setup.sharding.overlap):
@@ -540,28 +449,28 @@ class _Writer:
                     self.builder.wait(first + layer.first, task)
 
     def _gather(
-        self, actor: _Actor, own: StateBytes, prefix: str, instance: tuple[object, ...], after: list[int]
+        self, actor: Actor, own: StateBytes, prefix: str, instance: tuple[object, ...], after: list[int]
     ) -> int:
         """An all-gather of a layer's weights; -1 where there are none."""
         if not own.weights:
             return -1
-        key = self._key(f"{prefix}within", actor)
+        key = self.exchanges.key(f"{prefix}within", actor)
         exchange, route, seconds = self._in_buckets(key, "all_gather", own.weights)
         take = own.weights if self.step.setup.zero_stage == 3 else 0
         return self.builder.add(
             actor.gather, TaskKind.DATA, seconds, label=f"gather, layer {instance[-1]}", after=after,
             traffic=(exchange.bytes, route), memory=(take, 0),
-            meeting=self._meeting(key, "gather", prefix, *instance),
+            meeting=self.exchanges.meeting(key, "gather", prefix, *instance),
         )  # fmt: skip
 
     def _in_buckets(self, key: Key, kind: str, size: int) -> tuple[Exchange, int, float]:
         """A collective bucket by bucket, as one task: stage 3 takes a layer at once."""
         count = max(size // self.step.setup.sharding.bucket_bytes, 1) if self.step.setup.zero_stage < 3 else 1
-        whole, route = self._exchange(key, kind, size)
-        part, _ = self._exchange(key, kind, -(-size // count)) if count > 1 else (whole, route)
+        whole, route = self.exchanges.take(key, kind, size)
+        part, _ = self.exchanges.take(key, kind, -(-size // count)) if count > 1 else (whole, route)
         return whole, route, part.seconds * count
 
-    def _gradients(self, actor: _Actor, action: Action, written: _Written, first: int) -> None:
+    def _gradients(self, actor: Actor, action: Action, written: _Written, first: int) -> None:
         """Reduce gradients of layers, several small ones together, when the last of them is done."""
         setup = self.step.setup
         stage = action.stage % self.schedule.stages
@@ -581,7 +490,7 @@ class _Writer:
                     waiting, names = StateBytes(), []
 
     def _reduce(
-        self, actor: _Actor, action: Action, prefix: str, own: StateBytes, layers: list[int], after: int
+        self, actor: Actor, action: Action, prefix: str, own: StateBytes, layers: list[int], after: int
     ) -> None:
         """One reduction: over the ranks that share a copy, then over the copies, then over replicas of the stage."""
         setup = self.step.setup
@@ -599,7 +508,7 @@ class _Writer:
             steps.append((f"replica {mates[0]} {mates[1]}", "all_reduce", part))
         freed = own.gradients if setup.zero_stage >= 2 and self._each and action.stage >= 0 else 0
         for place, (family, kind, size) in enumerate(steps):
-            key = self._key(family, actor)
+            key = self.exchanges.key(family, actor)
             exchange, route, seconds = self._in_buckets(key, kind, size)
             end = place == len(steps) - 1
             stage = action.stage % self.schedule.stages if action.stage >= 0 else action.stage
@@ -607,7 +516,7 @@ class _Writer:
             after = self.builder.add(
                 actor.reduce, TaskKind.DATA, seconds, label=f"reduce, layer {layers[-1]}", after=[after],
                 traffic=(exchange.bytes, route), memory=(0, -freed if end else 0),
-                meeting=self._meeting(key, "reduce", kind, stage, tuple(layers), micro_batch),
+                meeting=self.exchanges.meeting(key, "reduce", kind, stage, tuple(layers), micro_batch),
             )  # fmt: skip
         self.reduced[actor.number].append(after)
 
@@ -619,7 +528,7 @@ class _Writer:
         )
         return tuple(pipes) if len(pipes) > 1 else ()
 
-    def _finish(self, actor: _Actor) -> None:
+    def _finish(self, actor: Actor) -> None:
         """The optimizer, when all gradients are there; and what an unoverlapped gathering adds."""
         setup, kept, seconds = self.step.setup, 0, 0.0
         own = [stage for stage, pipe in enumerate(self.schedule.rank_of_stage) if pipe == actor.pipe]
@@ -653,7 +562,7 @@ class _Writer:
 
     # Swapping.
 
-    def _swap(self, actor: _Actor, action: Action, written: _Written, first: int) -> None:
+    def _swap(self, actor: Actor, action: Action, written: _Written, first: int) -> None:
         """Let swapped tensors leave as they are made, and come back before their layer's backward pass.
 
         Of two rounding buffers each layer fills the one that the layer before the last has left.
@@ -680,28 +589,14 @@ class _Writer:
                 )
                 self.builder.wait(first + bounds[layer].first, task)
 
-    def _moved(self, actor: _Actor, size: int, what: tuple[str, int], after: int) -> int:
+    def _moved(self, actor: Actor, size: int, what: tuple[str, int], after: int) -> int:
         """A copy to host memory or back."""
-        exchange, route = self._copy(actor, size, to_host=what[0] == "store")
+        exchange, route = self.exchanges.copy(actor, size, to_host=what[0] == "store")
         lane = actor.to_host if what[0] == "store" else actor.from_host
         return self.builder.add(
             lane, TaskKind.SWAP, exchange.seconds, label=f"{what[0]}, layer {what[1]}", after=[after],
             traffic=(exchange.bytes, route),
         )  # fmt: skip
-
-    def _copy(self, actor: _Actor, size: int, *, to_host: bool) -> tuple[Exchange, int]:
-        name = ("copy", actor.number, to_host)
-        wiring = self.prices.wiring
-        devices = [self.prices.devices[rank] for rank in actor.ranks]
-        hosts = {device: self.prices.host_of(device) for device in devices}
-        if name not in self.routes:
-            self.routes[name] = len(self.routes)
-            self.loads[name], _ = wiring.copies(actor.ranks, to_host, hosts)
-        load, latency = wiring.copies(actor.ranks[:1], to_host, hosts)
-        seconds = latency + max(
-            size * weight / wiring.capacity(resource) for resource, weight in load.items()
-        )
-        return Exchange(seconds, float(size), "copy"), self.routes[name]
 
 
 def _layers(pieces: Sequence[Piece]) -> tuple[_Layer, ...]:

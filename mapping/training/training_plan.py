@@ -40,9 +40,11 @@ __all__ = [
 
 FORMAT: Final = "offchip-training-plan-1"
 MAX_FILE_BYTES: Final = 512 * 2**20
-_ACTION: Final = re.compile(r"(\d{1,7})([FBIW])(\d{1,8})")
+_ACTION: Final = re.compile(r"(\d{1,7})([FBIWST])(\d{1,8})")
 _KEYS: Final = ("format", "system", "system_digest", "setup", "stage_layers", "schedule")
-_SCHEDULE_KEYS: Final = ("name", "micro_batches", "rank_of_stage", "replicas", "orders")
+_SCHEDULE_KEYS: Final = (
+    "name", "micro_batches", "rank_of_stage", "replicas", "vocabulary_barriers", "orders",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,7 @@ class TrainingPlan:
                 "micro_batches": schedule.micro_batches,
                 "rank_of_stage": list(schedule.rank_of_stage),
                 "replicas": schedule.replicas,
+                "vocabulary_barriers": schedule.vocabulary_barriers,
                 "orders": [" ".join(map(str, order)) for order in schedule.orders],
             },
         }
@@ -197,7 +200,7 @@ class _Reader:
         problems = [*_unknown(data, _SCHEDULE_KEYS, "schedule.")]
         if not isinstance(data.get("name"), str):
             problems.append(Problem(f"found {data.get('name')!r:.80}; expected text", path="schedule.name"))
-        for key in ("micro_batches", "replicas"):
+        for key in ("micro_batches", "replicas", "vocabulary_barriers"):
             if not _whole_numbers([data.get(key)]):
                 problems.append(
                     Problem(f"found {data.get(key)!r:.80}; expected a whole number", path=f"schedule.{key}")
@@ -214,8 +217,9 @@ class _Reader:
         if problems:
             raise InputError(problems)
         schedule = PipelineSchedule(
-            data["name"], data["micro_batches"], tuple(data["rank_of_stage"]), tuple(read), data["replicas"]
-        )
+            data["name"], data["micro_batches"], tuple(data["rank_of_stage"]), tuple(read), data["replicas"],
+            data["vocabulary_barriers"],
+        )  # fmt: skip
         wrong = violations(schedule)
         if wrong:
             raise InputError([Problem(text, path="schedule.orders") for text in wrong])
@@ -227,7 +231,7 @@ def _actions(order: str, path: str, problems: list[Problem]) -> Iterator[Action]
         found = _ACTION.fullmatch(word)
         if found is None:
             problems.append(
-                Problem(f"found {word!r:.40}; expected stage, F, B, I or W, and micro-batch", path=path)
+                Problem(f"found {word!r:.40}; expected stage, F, B, I, W, S or T, and micro-batch", path=path)
             )
             return
         yield Action(int(found[1]), found[2], int(found[3]))  # type: ignore[arg-type]
