@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from hw_configs.problems import InputError, Problem
+from hw_configs.problems import InputError, PhysicsError, Problem
 from simulator.training.events import run_kernel
+from simulator.training.physics import check_run
 from simulator.training.program import StepProgram, TaskKind
 
 __all__ = ["StepRun", "run_program"]
@@ -78,7 +79,7 @@ def run_program(program: StepProgram) -> StepRun:
     """Run a program event by event.
 
     Raises ``InputError`` when tasks wait for each other for ever (orders of a plan that do not fit together), and
-    ``AssertionError`` when a class does not end with the bytes it began with.
+    ``PhysicsError`` when a class does not end with the bytes it began with, or the run breaks another bound.
     """
     outcome = run_kernel(program)
     stuck = np.flatnonzero(np.isnan(outcome.end))
@@ -87,9 +88,10 @@ def run_program(program: StepProgram) -> StepRun:
     wrong = np.flatnonzero(outcome.left != program.classes.held)
     if len(wrong):
         name, number = program.class_names[wrong[0]], int(wrong[0])
-        raise AssertionError(
+        raise PhysicsError(
             f"{name} ends with {outcome.left[number] - program.classes.held[number]} bytes more"
         )
+    check_run(program, outcome.start, outcome.end)
     return StepRun(program, outcome.start, outcome.end, outcome.cause, outcome.peak)
 
 

@@ -9,8 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hw_configs.problems import InputError
+from hw_configs.problems import InputError, PhysicsError
+from simulator.training import run as running
 from simulator.training.account import accounts
+from simulator.training.events import Outcome, run_kernel
 from simulator.training.program import COMPUTE_KINDS, ProgramBuilder, StepProgram, TaskKind
 from simulator.training.run import run_program
 from tests.training_step.step_oracle import run_slowly
@@ -176,7 +178,7 @@ def test_orders_that_wait_for_each_other_are_told() -> None:
 def test_memory_that_is_not_given_back_is_a_defect() -> None:
     builder, compute, _ = chain()
     builder.add(compute, TaskKind.FORWARD, 1.0, memory=(5, -4))
-    with pytest.raises(AssertionError, match="1 bytes more"):
+    with pytest.raises(PhysicsError, match="1 bytes more"):
         run_program(builder.build())
 
 
@@ -185,3 +187,49 @@ def test_numbers_that_name_nothing_are_a_defect() -> None:
     builder.add(compute, TaskKind.DATA, 1.0, traffic=(1.0, 3))
     with pytest.raises(ValueError, match="route that there is not"):
         builder.build()
+
+
+@pytest.mark.parametrize(
+    ("task", "moment", "shift", "message"),
+    [
+        (1, "end", -0.5, "'sent' on device .comm. is shorter than when it is alone"),
+        (2, "start", -0.5, "'last' on device .compute. starts before"),
+        (1, "start", -1.0, "'sent' on device .comm. starts before what it waits for ends"),
+    ],
+)  # fmt: skip
+def test_a_run_that_breaks_a_bound_is_a_defect(
+    monkeypatch: pytest.MonkeyPatch, task: int, moment: str, shift: float, message: str
+) -> None:
+    builder, compute, comm = chain()
+    first = builder.add(compute, TaskKind.FORWARD, 2.0, label="first")
+    wire = builder.route({builder.resource(10.0): 1.0})
+    sent = builder.add(comm, TaskKind.DATA, 1.0, label="sent", after=[first], traffic=(10.0, wire))
+    builder.add(compute, TaskKind.BACKWARD, 1.0, label="last", after=[sent])
+
+    def tampered(program: StepProgram) -> Outcome:
+        outcome = run_kernel(program)
+        getattr(outcome, moment)[task] += shift
+        return outcome
+
+    program = builder.build()
+    monkeypatch.setattr(running, "run_kernel", tampered)
+    with pytest.raises(PhysicsError, match=message):
+        run_program(program)
+
+
+def test_a_wire_that_carries_too_much_is_a_defect(monkeypatch: pytest.MonkeyPatch) -> None:
+    builder, _, comm = chain()
+    builder.add(
+        comm, TaskKind.DATA, 1.0, label="sent", traffic=(10.0, builder.route({builder.resource(10.0): 2.0}))
+    )
+
+    def tampered(program: StepProgram) -> Outcome:
+        outcome = run_kernel(program)
+        outcome.end[0] = 1.0
+        return outcome
+
+    program = builder.build()
+    assert run_program(program).makespan_s == pytest.approx(2.0)
+    monkeypatch.setattr(running, "run_kernel", tampered)
+    with pytest.raises(PhysicsError, match=r"carries 2\.000 of what it can"):
+        run_program(program)
