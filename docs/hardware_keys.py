@@ -20,6 +20,7 @@ from hw_configs import (
     gpu_architecture,
     gpu_memory_path,
     link,
+    network,
     pim,
     scratchpad,
     spatial,
@@ -39,12 +40,14 @@ MODELS: tuple[type[BaseModel], ...] = (
     gpu_memory_path.GpuMemoryPath, device.Cpu,
     device.Pim, pim.PimUnits, pim.PimBuffers, pim.PimRules, pim.PimRuleChoice,
     pim.PimEnergy, device.Flash, device.ComputationalStorage, csd.AttentionEngine, device.Accelerator,
-    scratchpad.Scratchpad, vector_unit.VectorUnit, device.SpatialAccelerator, spatial.MemoryLevel, spatial.SpatialAxis, device.Nic, device.Switch, device.ObjectCache, cache.CacheLevel,
+    scratchpad.Scratchpad, vector_unit.VectorUnit, device.SpatialAccelerator,
+    spatial.MemoryLevel, spatial.SpatialAxis, device.Nic, device.Switch, device.ObjectCache, cache.CacheLevel,
     device.Memory, device.Compute,
     device.Envelope, device.Cache,
     flash.FlashStore, flash.FlashGeometry, flash.FlashTiming, flash.FlashHost, flash.FlashController,
     flash.FlashEnergy, flash.FlashEndurance, link.Pcie, link.NvLink, link.Rdma,
-    link.OnChip, system.SystemFile, system.DeviceGroup, system.WireSpec,
+    link.OnChip, system.SystemFile, system.DeviceGroup, system.WireSpec, network.NetworkSpec,
+    network.ClusterFile, network.MachineSpec, network.UplinkSpec,
 )  # fmt: skip
 
 

@@ -9,8 +9,10 @@ import re
 from pathlib import Path
 from typing import Any, Final
 
+from hw_configs.cluster import read_network
 from hw_configs.device import Accelerator
 from hw_configs.files import expect_kind, load_device, load_link, parse_device, read_any, sources_of
+from hw_configs.network import Network
 from hw_configs.problems import InputError, Problem, nearest
 from hw_configs.system import AnyDevice, Node, System, SystemFile, Wire, WireSpec
 from hw_configs.yaml_file import Document, Provenance
@@ -36,12 +38,26 @@ def compose(file: SystemFile, document: Document) -> System:
             message = f"joins {' and '.join(twice.ends[0])} a second time; raise its lanes or links instead"
             problems.append(Problem(message, **_at(document, "links", index)))
         wires.update(made)
-    system = System(file.name, nodes, wires, file.description, file.price_rate, provenance)
+    network = _network(file, members, document, problems)
+    system = System(file.name, nodes, wires, file.description, file.price_rate, provenance, network)
     if not problems:
         problems += _unusable(system, document)
     if problems:
         raise InputError(problems)
     return system
+
+
+def _network(
+    file: SystemFile, members: dict[str, list[str]], document: Document, problems: list[Problem]
+) -> Network | None:
+    if file.network is None:
+        return None
+    try:
+        groups = {name: len(members.get(name, ())) for name in file.devices}
+        return read_network(file.network, groups, _at(document, "network"), Path(document.file).parent)
+    except InputError as error:
+        problems += error.problems
+        return None
 
 
 def _unusable(system: System, document: Document) -> list[Problem]:
@@ -50,9 +66,9 @@ def _unusable(system: System, document: Document) -> list[Problem]:
     if not computing:
         return [Problem("no device of this system computes", **_at(document, "devices"))]
     reached = system.reachable(computing[0].name)
-    # A switch among some devices only (the NVSwitches of another machine) is no end of any route.
+    # A switch or port of some devices only (the NVSwitches of another machine) is no end of any route.
     linked = {end for wire in system.wires.values() for pair in wire.ends for end in pair}
-    reached |= {node.name for node in system.of_kind("switch") if node.name in linked}
+    reached |= {node.name for node in system.of_kind("switch", "nic") if node.name in linked}
     lost: dict[str, list[str]] = {}
     for node in system.nodes.values():
         if node.name not in reached:

@@ -19,6 +19,7 @@ from hw_configs.gpu_architecture import (
     parse_architecture,
 )
 from hw_configs.link import Link
+from hw_configs.network import CLUSTER_KIND
 from hw_configs.prices import undated_prices
 from hw_configs.problems import InputError, Problem, bad_input, nearest
 from hw_configs.system import AnyDevice, AnyLink
@@ -85,7 +86,7 @@ def document_kind(document: Document) -> Kind:
     if not isinstance(document.data, dict):
         raise bad_input("found no keys; expected a device, a link or a system", file=document.file, line=1)
     kind = document.data.get("kind", "system" if "devices" in document.data else None)
-    if kind == "system":
+    if kind in ("system", CLUSTER_KIND):
         return "system"
     if kind in _LINK_KINDS:
         return "link"
@@ -93,7 +94,7 @@ def document_kind(document: Document) -> Kind:
         return "device"
     if kind == ARCHITECTURE_KIND:
         return "architecture"
-    known = ("system", *_DEVICE_KINDS, *_LINK_KINDS, ARCHITECTURE_KIND)
+    known = ("system", CLUSTER_KIND, *_DEVICE_KINDS, *_LINK_KINDS, ARCHITECTURE_KIND)
     line = document.line_of(("kind",))
     if kind is None:
         raise bad_input(f"missing key 'kind'; known: {', '.join(known)}", file=document.file, line=line)

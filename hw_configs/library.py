@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from hw_configs.catalog import Entry, Kind, catalog, read_any
+from hw_configs.cluster import cluster_of, compose_cluster, counted_name
 from hw_configs.compose import broken_references, compose, has_memory
 from hw_configs.config import parse
 from hw_configs.files import (
@@ -22,8 +23,9 @@ from hw_configs.files import (
     sources_of,
 )
 from hw_configs.gpu_architecture import GpuArchitecture
+from hw_configs.network import CLUSTER_KIND, ClusterFile
 from hw_configs.prices import undated_prices
-from hw_configs.problems import InputError
+from hw_configs.problems import InputError, bad_input
 from hw_configs.system import AnyDevice, AnyLink, Node, System, SystemFile
 from hw_configs.yaml_file import Document, Provenance, read_yaml
 
@@ -44,11 +46,19 @@ AnyPart = AnyDevice | AnyLink | GpuArchitecture
 
 
 def load_system(source: str | Path) -> System:
-    """The system of a name or file. A device is taken as a system of that device alone.
+    """The system of a name or file. A device is taken as a system of that device alone, and ``dgx-h100*64`` (or
+    ``64xdgx-h100``) as so many machines on the network that the machine's file names.
 
     Raises ``InputError`` with all problems of the file that is wrong (its own or one it refers to).
     """
-    return _system_of(read_any(source))
+    counted = counted_name(source)
+    if counted is None:
+        return _system_of(read_any(source))
+    name, count = counted
+    machine = _system_of(read_any(name))
+    if machine.cluster is not None:
+        raise bad_input(f"{name!r} is a cluster itself; expected one machine before the count", path="--hw")
+    return cluster_of(machine, count, str(source))
 
 
 def load_with_sources(source: str | Path) -> tuple[AnyPart, dict[str, Provenance], str]:
@@ -59,6 +69,8 @@ def load_with_sources(source: str | Path) -> tuple[AnyPart, dict[str, Provenance
 
 def kind_of(source: str | Path) -> Kind:
     """Whether a name or file is a device, a link, an architecture or a system."""
+    if counted_name(source) is not None:
+        return "system"
     return document_kind(read_any(source))
 
 
@@ -89,6 +101,8 @@ def _system_of(document: Document) -> System:
         node = Node(device.name, device.name, device, device.name if has_memory(device) else None)
         return System(device.name, {node.name: node}, {}, device.description, None, sources_of(document))
     expect_kind(document, "system", "a system or a device")
+    if document.data.get("kind") == CLUSTER_KIND:
+        return compose_cluster(parse(ClusterFile, document), document, _machine_of)
     try:
         file = parse(SystemFile, document)
     except InputError as error:
@@ -97,3 +111,8 @@ def _system_of(document: Document) -> System:
     if undated:
         raise InputError(undated)
     return compose(file, document)
+
+
+def _machine_of(name: str, folder: Path) -> System:
+    """A machine of a cluster, by name or file beside the cluster's own."""
+    return _system_of(read_any(name, folder))

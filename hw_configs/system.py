@@ -19,6 +19,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from hw_configs.cluster_routes import Cluster, Route
 from hw_configs.config import Config, PriceRate
 from hw_configs.cpu_cache import CpuCache
 from hw_configs.device import (
@@ -38,10 +39,13 @@ from hw_configs.device import (
 from hw_configs.digest import NO_RESULT, digest
 from hw_configs.dram import DramDevice
 from hw_configs.link import Link, NvLink, OnChip, Pcie, Rdma
+from hw_configs.network import Network, NetworkSpec
 from hw_configs.problems import bad_input, nearest
 from hw_configs.yaml_file import Provenance
 
-__all__ = ["DeviceGroup", "MemorySpace", "Node", "System", "SystemFile", "Wire", "WireSpec"]
+__all__ = [
+    "Cluster", "DeviceGroup", "MemorySpace", "Node", "Route", "System", "SystemFile", "Wire", "WireSpec",
+]  # fmt: skip
 
 AnyDevice = (
     Gpu
@@ -95,11 +99,10 @@ class SystemFile(Config):
     """Other names under which it is found."""
     devices: Annotated[dict[str, DeviceGroup], Field(min_length=1)]
     links: list[WireSpec] = Field(default_factory=list)
+    network: NetworkSpec | None = None
+    """How several such machines are joined into a cluster."""
     price_rate: PriceRate | None = None
     """Rent of the whole machine, with a source or assumption and the date at which it held."""
-
-
-_Path = tuple[tuple[str, bool], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,6 +185,10 @@ class System:
     description: str = ""
     price_rate: float | None = None
     provenance: Mapping[str, Provenance] = field(default_factory=dict, metadata=NO_RESULT)
+    network: Network | None = field(default=None, metadata=NO_RESULT)
+    """How several such machines would be joined."""
+    cluster: Cluster | None = field(default=None, metadata=NO_RESULT)
+    """The machines that it consists of, where it is a cluster."""
 
     @cached_property
     def memories(self) -> dict[str, MemorySpace]:
@@ -210,7 +217,7 @@ class System:
         """Nodes that compute and have a memory to work in."""
         return [node for node in self.nodes.values() if node.compute is not None and node.memory is not None]
 
-    def route(self, source: str, target: str) -> _Path:
+    def route(self, source: str, target: str) -> Route:
         """Wires from one node to another as (wire, forward); fewest hops, then most bandwidth.
 
         ``forward`` tells the direction on the wire. CPUs, switches and NICs pass bytes on; another device
@@ -225,10 +232,10 @@ class System:
     @cached_property
     def digest(self) -> str:
         """SHA-256 over everything that the machine is, in hexadecimal; not over the files it was read from."""
-        return digest(self)
+        return digest(self if self.cluster is None else (self.name, self.cluster.recipe))
 
     @cached_property
-    def _routes(self) -> dict[tuple[str, str], _Path]:
+    def _routes(self) -> dict[tuple[str, str], Route]:
         return {}
 
     def reachable(self, source: str) -> set[str]:
@@ -245,24 +252,26 @@ class System:
                 table[other].append(_Hop(one, wire.name, False, wire.link.bandwidth, on_chip))
         return table
 
-    def _find_route(self, source: str, target: str) -> _Path:
+    def _find_route(self, source: str, target: str) -> Route:
         self.node(source), self.node(target)
+        if self.cluster is not None and self.cluster.joins(source, target):
+            return self.cluster.route(source, target)
         paths = self._paths(source, target)
         if target not in paths:
             raise bad_input(f"system {self.name!r} has no link path from {source!r} to {target!r}")
         return paths[target]
 
-    def _paths(self, source: str, target: str | None) -> dict[str, _Path]:
+    def _paths(self, source: str, target: str | None) -> dict[str, Route]:
         """Best paths from a node to others, breadth first, until the target (or everything) is found.
 
         A node is met apart for arrival on chip and from outside, since that decides where it passes on to.
         Among equally short paths the one with the widest narrowest wire wins.
         """
-        found: dict[str, _Path] = {source: ()}
+        found: dict[str, Route] = {source: ()}
         seen = {(source, True), (source, False)}
-        frontier: dict[tuple[str, bool], tuple[float, _Path]] = {(source, True): (float("inf"), ())}
+        frontier: dict[tuple[str, bool], tuple[float, Route]] = {(source, True): (float("inf"), ())}
         while frontier and target not in found:
-            reached: dict[tuple[str, bool], tuple[float, _Path]] = {}
+            reached: dict[tuple[str, bool], tuple[float, Route]] = {}
             for (here, arrived_on_chip), (width, path) in frontier.items():
                 kind = self.nodes[here].device.kind
                 for hop in self._neighbours[here]:

@@ -9,6 +9,7 @@ What is there
 
 Models on machines
     :func:`simulate`: time, energy, bytes over every wire, memory
+    :func:`simulate_training_plan`: a training step of any layout from its plan, over one machine or many
     :func:`solve`, :func:`check`: the plan a mapper writes; what is wrong with a plan
     :func:`solve_offload`: what lives in which memory and moves when, for training and inference
     :func:`predict`: one predicted time per row of an operator table
@@ -71,6 +72,7 @@ if TYPE_CHECKING:
     from offchip.solving.offload import solve_offload as solve_offload
     from offchip.solving.pipeline import solve_pipeline as solve_pipeline
     from offchip.solving.schedule import solve_schedule as solve_schedule
+    from offchip.solving.training_step import simulate_training_plan as simulate_training_plan
     from offchip.space_sweep import sweep as sweep
     from offchip.table_prediction import predict as predict
     from offchip.tracing.bank import trace_bank as trace_bank
@@ -97,6 +99,7 @@ __all__ = [
     "report",
     "serve",
     "simulate",
+    "simulate_training_plan",
     "solve",
     "solve_alloc",
     "solve_mapping",
@@ -130,6 +133,7 @@ _WHERE: Final = {
     "report": "offchip.report_page",
     "serve": "offchip.serving.serve",
     "simulate": "offchip.api",
+    "simulate_training_plan": "offchip.solving.training_step",
     "solve": "offchip.api",
     "solve_alloc": "offchip.solving.alloc",
     "solve_offload": "offchip.solving.offload",

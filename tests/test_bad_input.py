@@ -85,14 +85,14 @@ CASES = {
     "unknown kind": (
         "kind: gpu",
         "kind: gpuu",
-        "FILE:1: kind: found 'gpuu'; known: system, gpu, cpu, cpu-cache, dram, pim, flash, csd, accelerator, nic, "
-        "switch, cache, pcie, nvlink, rdma, onchip, gpu_architecture (did you mean 'gpu'?)",
+        "FILE:1: kind: found 'gpuu'; known: system, cluster, gpu, cpu, cpu-cache, dram, pim, flash, csd, accelerator, "
+        "nic, switch, cache, pcie, nvlink, rdma, onchip, gpu_architecture (did you mean 'gpu'?)",
     ),
     "no kind": (
         "kind: gpu\n",
         "",
-        "FILE:1: missing key 'kind'; known: system, gpu, cpu, cpu-cache, dram, pim, flash, csd, accelerator, nic, "
-        "switch, cache, pcie, nvlink, rdma, onchip, gpu_architecture",
+        "FILE:1: missing key 'kind'; known: system, cluster, gpu, cpu, cpu-cache, dram, pim, flash, csd, accelerator, "
+        "nic, switch, cache, pcie, nvlink, rdma, onchip, gpu_architecture",
     ),
     "duplicate key": (
         "  latency: 500 ns",

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from hw_configs.problems import InputError, Problem
 from hw_configs.settings import Model, NoSettings, Settings
@@ -19,6 +19,9 @@ from mapping.mapper import OffloadSolver, settings_as
 from simulator.cost.model import DEFAULT_COST_MODEL
 from simulator.plan import Plan
 from workloads.graph import Graph
+
+if TYPE_CHECKING:
+    from mapping.training.training_plan import TrainingPlan
 
 __all__ = ["OffloadAnswer", "OffloadRequest", "Table", "check_request"]
 
@@ -53,8 +56,8 @@ class OffloadRequest:
 @dataclass(frozen=True, slots=True)
 class OffloadAnswer:
     """A decision. ``why`` says in sentences what decided; ``report`` is plain data for ``--json`` (SI units in
-    names). ``plan`` runs on ``graph`` by :func:`simulator.simulate.simulate`; both None where a policy only
-    estimates, which ``why`` must then say.
+    names). ``plan`` runs on ``graph`` by :func:`simulator.simulate.simulate`, ``training`` by
+    :func:`mapping.training.training_plan.execute`; None where a policy only estimates, which ``why`` must then say.
     """
 
     policy: str
@@ -63,6 +66,7 @@ class OffloadAnswer:
     tables: tuple[Table, ...] = ()
     graph: Graph | None = None
     plan: Plan | None = None
+    training: TrainingPlan | None = None
 
 
 def check_request(name: str, policy: OffloadSolver, request: OffloadRequest) -> None:

@@ -11,16 +11,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Final
+from typing import Any, Final
 
 from hw_configs.problems import InfeasibleError, InputError, bad_input
-from hw_configs.settings import Settings, count, share, word
+from hw_configs.settings import Settings, count, flag, name_of, share, size, word
+from hw_configs.whole_number import is_whole
 from mapping.deadline import OutOfTimeError, running_budget
 from mapping.offload.policy import OffloadRequest
 from mapping.training.estimate import Estimator, RankStep
-from mapping.training.plan import executable
 from mapping.training.pricing import Prices
-from mapping.training.setup import ALLOCATORS, RECOMPUTE, TrainingEstimate, TrainingSetup
+from mapping.training.rank_layout import DEGREES as LAYOUT
+from mapping.training.setup import ALLOCATORS, EXCHANGES, RECOMPUTE, TrainingEstimate, TrainingSetup
+from mapping.training.sharding import Sharding
 
 __all__ = ["Choice", "Family", "TrainingSettings", "choose"]
 
@@ -43,11 +45,69 @@ class TrainingSettings(Settings):
     recompute: str | None = word(None, "what is recomputed", RECOMPUTE, absent="searched")
     alpha: float | None = share(None, "tokens whose activations are swapped", zero=True, absent="searched")
     allocator: str | None = word(None, "what places tensors", ALLOCATORS, absent="the mapper's own")
+    ep: int = count(
+        1, "degree of expert parallelism, over the ranks that hold equal weights", least=1, most=_MOST
+    )
+    schedule: str | None = name_of("pipeline schedule (offchip solve pipeline lists them)", absent="1f1b")
+    interleave: int = count(1, "stages per rank; 1: the schedule's usual count", least=1, most=1024)
+    stages: str | None = name_of("layers of each stage, such as 9+10+10+9", absent="equal")
+    shard: int | None = count(
+        None, "ranks that share one copy of the states (hybrid sharding)", least=1, most=_MOST, absent="all"
+    )
+    prefetch: int = count(1, "layers gathered ahead of the one at work (stage 3)", most=1024, unit="layers")
+    reshard: bool = flag(True, "gathered weights are given up after the forward pass")
+    bucket: int = size(25 << 20, "gradients and weights that are moved at once")
+    reduce: str = word(
+        "stage",
+        "when gradients are reduced; stage: as the ZeRO stage needs",
+        ("stage", "step", "micro-batch"),
+    )
+    overlap: bool = flag(
+        True, "gradients are reduced beside the backward pass, weights gathered beside the forward"
+    )
+    order: str | None = name_of("whose ranks are neighbours, the innermost first", absent=",".join(DEGREES))
+    exchange: str = word("ring", "how keys reach the other context ranks", EXCHANGES)
+    zigzag: bool = flag(True, "context ranks deal out the causal mask evenly")
+
+    def shared(self) -> dict[str, Any]:
+        """Fields of a setup that its degrees leave open, as they are fixed here."""
+        return {
+            "expert": self.ep,
+            "schedule": self.schedule or "1f1b",
+            "stages_per_rank": self.interleave,
+            "stage_layers": _stage_layers(self.stages),
+            "sharding": Sharding(
+                self.shard, self.prefetch, self.reshard, max(self.bucket, 1),
+                {"stage": None, "step": False, "micro-batch": True}[self.reduce], self.overlap,
+            ),
+            "layout": _layout(self.order),
+            "context_exchange": self.exchange,
+            "zigzag": self.zigzag,
+        }  # fmt: skip
 
     def degrees(self) -> dict[str, int]:
         """The degrees of parallelism that are fixed."""
         found = {name: getattr(self, name) for name in DEGREES}
         return {name: value for name, value in found.items() if value is not None}
+
+
+def _stage_layers(text: str | None) -> tuple[int, ...] | None:
+    if text is None:
+        return None
+    words = text.split("+")
+    if not all(is_whole(word) and len(word) < 7 and int(word) > 0 for word in words):
+        raise bad_input(f"found {text!r:.80}; expected layers such as 9+10+10+9", path="--set stages")
+    return tuple(int(word) for word in words)
+
+
+def _layout(text: str | None) -> tuple[str, ...]:
+    if text is None:
+        return LAYOUT
+    words = [word.strip() for word in text.split(",")]
+    if sorted(words) != sorted(DEGREES):
+        expected = f"found {text!r:.80}; expected {','.join(DEGREES)} in some order"
+        raise bad_input(expected, path="--set order")
+    return tuple(LAYOUT[DEGREES.index(word)] for word in words)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,17 +122,12 @@ class Family:
 
 @dataclass(frozen=True)
 class Choice:
-    """The best setup found, the best of each way to make activations fit, and how many were priced.
-
-    ``runnable`` is the fastest setup that the simulator can execute as a plan, often the best itself; None when
-    there is none.
-    """
+    """The best setup found, the best of each way to make activations fit, and how many were priced."""
 
     best: TrainingEstimate
     step: RankStep
     by_way: Mapping[str, TrainingEstimate]
     priced: int
-    runnable: tuple[TrainingEstimate, RankStep] | None = None
     unseen_floor_s: float | None = None
     """Where the time was over first: no setup that was not priced is faster than this. None: all were looked at."""
 
@@ -98,6 +153,7 @@ class _Search:
     found: list[tuple[TrainingEstimate, RankStep, str]] = field(default_factory=list)
     misses: dict[str, TrainingEstimate] = field(default_factory=dict)
     unranked: bool = False
+    shared: dict[str, Any] = field(default_factory=dict)
 
     def run(self) -> Choice:
         layouts = self._layouts()
@@ -117,29 +173,7 @@ class _Search:
                     break
         if unseen is not None and not self.found:
             raise OutOfTimeError
-        choice = replace(self._decide(), unseen_floor_s=unseen)
-        if executable(choice.step.setup):
-            return replace(choice, runnable=self._runnable(layouts))
-        return replace(choice, runnable=(choice.best, choice.step))
-
-    def _runnable(
-        self, layouts: list[tuple[float, TrainingSetup]]
-    ) -> tuple[TrainingEstimate, RankStep] | None:
-        """The fastest setup that fits of those that the simulator can execute."""
-        if self.settings.zero:
-            return None
-        best: tuple[TrainingEstimate, RankStep] | None = None
-        for floor, setup in layouts:
-            if executable(setup) or (best is not None and floor >= best[0].time.step_s):
-                continue
-            if _late():
-                break
-            for way in self._ways():
-                for step in self._steps(setup, way, (0,)):
-                    estimate = self.estimator.of_step(step)
-                    if estimate.fits and (best is None or _rank(estimate) < _rank(best[0])):
-                        best = (estimate, step)
-        return best
+        return replace(self._decide(), unseen_floor_s=unseen)
 
     def _layouts(self) -> list[tuple[float, TrainingSetup]]:
         """Setups that differ in their degrees, with the least time each could take, fastest first."""
@@ -165,7 +199,7 @@ class _Search:
         devices = self.settings.devices or present
         if devices > present:
             raise bad_input(f"found {devices}; {request.system.name!r} has {present}", path="--set devices")
-        fixed = self.settings.degrees()
+        fixed, self.shared = self.settings.degrees(), self.settings.shared()
         for name, value in fixed.items():
             if value > 1 and name not in self.family.degrees:
                 raise bad_input(f"this mapper has no {name} parallelism", path=f"--set {name}")
@@ -180,7 +214,7 @@ class _Search:
                 setup = TrainingSetup(
                     request.model, request.sequence, request.batch, self.settings.micro_batch,
                     request.dtype or "bf16", degrees["tp"], True, degrees["ulysses"], degrees["cp"],
-                    degrees["pp"], degrees["dp"],
+                    degrees["pp"], degrees["dp"], **self.shared,
                     allocator=self.settings.allocator or self.family.allocator,  # type: ignore[arg-type]
                 )  # fmt: skip
             except InputError as error:
@@ -204,12 +238,12 @@ class _Search:
             return (self.settings.recompute,)
         return self.family.ways
 
-    def _steps(self, setup: TrainingSetup, way: str, only: tuple[int, ...] = ()) -> Iterator[RankStep]:
-        """The rank's step for every ZeRO stage (or ``only`` some); of full recomputation, for as few layers as fit."""
-        stages = list(only) or [stage for stage in self.family.zero if stage == 0 or setup.shards > 1]
-        if not only and self.settings.zero is not None:
+    def _steps(self, setup: TrainingSetup, way: str) -> Iterator[RankStep]:
+        """The rank's step for every ZeRO stage; of full recomputation, for as few layers as fit."""
+        stages = [stage for stage in self.family.zero if stage == 0 or setup.shards > 1]
+        if self.settings.zero is not None:
             stages = [self.settings.zero]
-        elif not only and setup.shards > 1 and len(stages) > 1:
+        elif setup.shards > 1 and len(stages) > 1:
             stages = [stage for stage in stages if stage > 0]
         for stage in stages or (0,):
             staged = replace(setup, zero_stage=stage)

@@ -92,7 +92,7 @@ class Estimator:
         time = step_time(step, self.prices)
         if memory.driver_calls:
             time = time.plus(reorganisation_s=memory.driver_calls * STALL_PER_CALL_S)
-        flops = self._model_flops(setup)
+        flops = self.model_flops(setup)
         peak = setup.devices * self.prices.peak(setup.dtype)
         mfu = flops / (time.step_s * peak) if time.step_s else 0.0
         return TrainingEstimate(setup, memory.budget, time, flops, mfu, memory.obstacle, memory.notes)
@@ -126,7 +126,8 @@ class Estimator:
         budget = step_memory(step, self.prices, exact=False).budget
         return self.prices.memory.usable_bytes - budget.device_bytes
 
-    def _model_flops(self, setup: TrainingSetup) -> float:
+    def model_flops(self, setup: TrainingSetup) -> float:
+        """FLOPs of a step's forward and backward passes over all devices, recomputation left out."""
         graph = self._graph(setup)
         own = sum(op.flops for op in graph.operators if op.place.training_pass in ("forward", "backward"))
         ranks = setup.tensor * setup.ulysses * setup.context
@@ -135,7 +136,7 @@ class Estimator:
     def _graph(self, setup: TrainingSetup) -> Graph:
         key = (
             setup.model, setup.sequence, setup.micro_batch, setup.dtype, setup.tensor,
-            setup.sequence_parallel, setup.ulysses, setup.context,
+            setup.sequence_parallel, setup.ulysses, setup.context, setup.expert,
         )  # fmt: skip
         if key not in self._graphs:
             if len(self._graphs) > MOST_GRAPHS:

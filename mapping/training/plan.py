@@ -1,4 +1,4 @@
-"""A training step as a plan: every rank's operators, the three streams of token-wise swapping, every address.
+"""A training step as a plan with addresses: every rank's operators, and the three streams of token-wise swapping.
 
 Each device has a compute stream, one for copies to host memory and one for copies back. A layer's swapped tensors
 leave as soon as the forward pass has made them. Two rounding buffers hold them: even layers use one, odd layers
@@ -52,17 +52,18 @@ class Layout:
 
 
 def executable(setup: TrainingSetup) -> str:
-    """Why the simulator cannot run a setup's step as a plan; "" when it can.
+    """Why a setup's step has no plan with an address for every tensor; "" when it has one.
 
-    A plan's ranks all meet in each collective, so only one degree of parallelism may have several ranks.
+    Such a plan's ranks all meet in each collective, so only one degree of parallelism may have several ranks. Any
+    other step runs as a program (:mod:`mapping.training.step_program`).
     """
     wide = [name for name in ("tensor", "ulysses", "context", "pipeline", "data") if getattr(setup, name) > 1]
     if len(wide) > 1:
         return f"ranks of {' and '.join(wide)} parallelism meet in different groups"
     if wide and wide[0] in ("pipeline", "data"):
-        return f"{wide[0]} parallelism is estimated, not executed"
+        return f"{wide[0]} parallelism has no collectives in a rank's graph"
     if setup.zero_stage and setup.shards > 1:
-        return "ZeRO's collectives are estimated, not executed"
+        return "ZeRO's collectives are not in a rank's graph"
     if setup.micro_batches > 1:
         return "the step has several micro-batches"
     return ""
@@ -105,7 +106,7 @@ def training_plan(step: RankStep, prices: Prices) -> Plan:
     """
     objection = executable(step.setup)
     if objection:
-        raise bad_input(f"this setup has no plan that the simulator could run: {objection}")
+        raise bad_input(f"this setup has no plan with addresses: {objection}")
     layout = lay_out(step)
     usable = prices.memory.usable_bytes
     if layout.peak_bytes > usable:

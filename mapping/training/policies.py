@@ -19,6 +19,7 @@ from mapping.training.estimate import Estimator
 from mapping.training.plan import executable, training_plan
 from mapping.training.pricing import Prices
 from mapping.training.state_policies import ZERO_INFINITY, StateSettings
+from mapping.training.training_plan import plan_of
 
 __all__ = ["DEEPSPEED", "EVERYTHING", "MEGATRON", "MEMO"]
 
@@ -54,25 +55,17 @@ class _Chooser:
             )
         graph = plan = None
         report: dict[str, Any] = {"policy": self.name, **choice.best.to_json(), "priced": choice.priced}
-        objection = executable(choice.step.setup)
-        if choice.runnable is None:
-            why.append(f"No plan is written for the simulator: {objection}.")
-        else:
-            estimate, step = choice.runnable
-            plan = replace(training_plan(step, estimator.prices), mapper=self.name)
-            graph = step.graph
-            report["plan"] = {"setup": estimate.setup.to_json(), "step_s": estimate.time.step_s}
-            if objection:
-                slower = 100 * (estimate.time.step_s / choice.best.time.step_s - 1)
-                why.append(
-                    "The plan written is of the fastest layout that the simulator can execute, "
-                    f"{estimate.setup.words()}: {estimate.time.step_s:.4g} s, {slower:.1f} % more. "
-                    f"The choice itself is not executed: {objection}."
-                )
+        training = plan_of(choice.step, estimator)
+        if not executable(choice.step.setup):
+            # With every tensor at its planned address, where one kind of group is all there is.
+            plan, graph = (
+                replace(training_plan(choice.step, estimator.prices), mapper=self.name),
+                choice.step.graph,
+            )
         if choice.unseen_floor_s is not None:
             report["unseen_floor_s"] = choice.unseen_floor_s
         report["alternatives"] = {way: item.to_json() for way, item in choice.by_way.items()}
-        return OffloadAnswer(self.name, report, tuple(why), tuple(_tables(choice)), graph, plan)
+        return OffloadAnswer(self.name, report, tuple(why), tuple(_tables(choice)), graph, plan, training)
 
     def _off_the_devices(self, request: OffloadRequest, error: InfeasibleError) -> OffloadAnswer:
         """Model states on host and drives, where nothing fits with them on the devices."""

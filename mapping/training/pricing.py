@@ -1,20 +1,24 @@
 """What a training rank's work costs on a system: operators, collectives among ranks, copies to host memory.
 
-Operators of equal kind, shape and traffic are priced once. Ranks are laid out with tensor parallelism innermost,
-then Ulysses, context, data and pipeline parallelism, as Megatron-LM lays them out, so that the busiest groups sit
-closest together. Copies to host memory count the ranks that share a wire: what a rank gets when all copy at once.
+Operators of equal kind, shape and traffic are priced once. Rank ``r`` lies on the ``r``-th device; which ranks are
+neighbours the setup's layout says (:mod:`mapping.training.rank_layout`). Copies to host memory count the ranks that
+share a wire: what a rank gets when all copy at once.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from hw_configs.problems import InputError, bad_input
 from hw_configs.system import MemorySpace, Node, System
+from mapping.training.rank_layout import first_group
 from mapping.training.setup import TrainingSetup
 from simulator.cost.model import COST_MODELS, DEFAULT_COST_MODEL, peak_rate
 from simulator.system.costs import CostTable
-from simulator.system.gpu_library import library_of
+from simulator.system.gpu_library import GpuLibrary, library_of
+from simulator.training.wires import Party, Wiring
 from workloads.graph import Operator
 from workloads.operators import KINDS, CollectiveWork, Message
 
@@ -38,13 +42,24 @@ class Prices:
     system: System
     cost_model: str = DEFAULT_COST_MODEL
     _table: CostTable = field(init=False, repr=False)
+    _library: GpuLibrary | None = field(init=False, repr=False)
     _operators: dict[tuple[object, ...], float] = field(default_factory=dict, repr=False)
     _groups: dict[tuple[str, int, tuple[str, ...]], float] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         self.devices = _training_devices(self.system)
         model = COST_MODELS.get(self.cost_model)
-        self._table = CostTable(self.system, model, library=library_of(self.system, model))
+        self._library = library_of(self.system, model)
+        self._table = CostTable(self.system, model, library=self._library)
+
+    @cached_property
+    def wiring(self) -> Wiring:
+        """Exchanges among ranks that lie on the devices in order."""
+        return Wiring(self.system, self.devices, self._table, self._library)
+
+    @cached_property
+    def _numbers(self) -> dict[str, int]:
+        return {name: rank for rank, name in enumerate(self.devices)}
 
     @property
     def node(self) -> Node:
@@ -73,16 +88,8 @@ class Prices:
         return self._operators[key]
 
     def group(self, setup: TrainingSetup, kind: str) -> tuple[str, ...]:
-        """The devices of the first rank's group: ``tensor``, ``ulysses``, ``context``, ``data``, ``shards`` or
-        ``pipeline``.
-        """
-        stride, sizes = 1, {}
-        for name in ("tensor", "ulysses", "context", "data", "pipeline"):
-            sizes[name] = (stride, getattr(setup, name))
-            stride *= getattr(setup, name)
-        sizes["shards"] = (setup.tensor, setup.shards)
-        step, count = sizes[kind]
-        return tuple(self.devices[step * index] for index in range(count))
+        """The devices of the first rank's group, of a kind of :func:`~mapping.training.rank_layout.groups_of`."""
+        return tuple(self.devices[rank] for rank in first_group(setup, kind))
 
     def collective(self, kind: str, size: int, group: tuple[str, ...]) -> float:
         """Seconds of a collective of so many bytes that has the wires to itself."""
@@ -92,6 +99,10 @@ class Prices:
         if key not in self._groups:
             work = KINDS[kind]
             assert issubclass(work, CollectiveWork | Message)
+            if self.system.cluster is not None:
+                ranks = tuple(self._numbers[name] for name in group)
+                self._groups[key] = self.wiring.exchange(Party((ranks,)), kind, size).seconds
+                return self._groups[key]
             op = Operator(kind, work(bytes=size, group=len(group)), (), ())
             self._groups[key] = self._table.collective_seconds(op, group)
         return self._groups[key]
@@ -120,11 +131,19 @@ class Prices:
         """The host memory nearest to a device."""
         return self._nearest_host(device)[0]
 
+    def _memories_beside(self, device: str) -> Iterable[MemorySpace]:
+        """Memories of a device's machine; of the system, where it is one machine."""
+        memories, cluster = self.system.memories, self.system.cluster
+        if cluster is None:
+            return memories.values()
+        own = cluster.machines[cluster.places[device][0]].names.values()
+        return [memories[name] for name in own if name in memories]
+
     def _nearest_host(self, device: str) -> tuple[str, tuple[str, ...], tuple[str, ...]]:
         """The DRAM with the shortest path to a device, and the resources of the paths to it and from it."""
         memory = self.system.nodes[device].memory or device
         best: tuple[int, str] | None = None
-        for space in self.system.memories.values():
+        for space in self._memories_beside(device):
             if self.system.nodes[space.name].device.kind != "dram" or space.name == memory:
                 continue
             try:

@@ -1,6 +1,6 @@
-"""The training step that one rank runs: the model's graph divided by tensor, Ulysses and context parallelism.
+"""The training step that one rank runs: the model's graph divided by tensor, Ulysses, context and expert parallelism.
 
-All ranks of these three degrees do the same work on shapes of the same size, so one rank's graph, with the
+All ranks of these degrees do the same work on shapes of the same size, so one rank's graph, with the
 collectives it takes part in, stands for all.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 from functools import lru_cache
 
 from hw_configs.problems import InputError, bad_input
+from mapping.training.expert_ranks import divide_experts
 from mapping.training.in_place import rotate_in_place
 from mapping.training.sequence_ranks import divide_sequence
 from mapping.training.setup import TrainingSetup
@@ -67,6 +68,8 @@ def _accepts(model: str, sequence: int, batch: int, dtype: str) -> bool:
 def rank_graph(setup: TrainingSetup) -> Graph:
     """One rank's training step of one micro-batch, all layers; see the module's first lines."""
     graph = training_graph(setup)
+    if setup.expert > 1:
+        graph = divide_experts(graph, setup.expert)
     if setup.tensor == 1:
         return graph
     if not any(op.place.axis for op in graph.operators):

@@ -68,16 +68,40 @@ def requests_of(step: RankStep, stage: int = 0) -> RequestSequence:
     return request_sequence(step.graph, step.elsewhere, lambda op: number(op) == stage)
 
 
-def stage_of(graph: Graph, pipeline: int) -> Callable[[Operator], int]:
-    """Operator -> pipeline stage: layers in equal runs, embedding with the first, head with the last."""
+def stage_of(
+    graph: Graph, stages: int, stage_layers: tuple[int, ...] | None = None
+) -> Callable[[Operator], int]:
+    """Operator -> pipeline stage: layers in equal runs, or as many a stage as ``stage_layers`` says.
+
+    The embedding lies with the first stage, the head with the last.
+    """
     numbers = [op.place.layer for op in graph.operators if op.place.layer is not None]
     head = max(numbers, default=0)
-    if pipeline > max(head, 1):
+    if stages > max(head, 1):
         layers = f"{head} layers, too few for" if head else "no numbered layers to divide over"
-        raise bad_input(f"{graph.name} has {layers} {pipeline} pipeline stages", path="pp")
+        raise bad_input(f"{graph.name} has {layers} {stages} pipeline stages", path="pp")
+    if stage_layers is not None:
+        return _stage_by_count(graph, head, stages, stage_layers)
 
     def stage(op: Operator) -> int:
-        return min(max(op.place.layer or 0, 0) * pipeline // max(head, 1), pipeline - 1)
+        return min(max(op.place.layer or 0, 0) * stages // max(head, 1), stages - 1)
+
+    return stage
+
+
+def _stage_by_count(
+    graph: Graph, head: int, stages: int, stage_layers: tuple[int, ...]
+) -> Callable[[Operator], int]:
+    if len(stage_layers) != stages or sum(stage_layers) != head or min(stage_layers) < 1:
+        raise bad_input(
+            f"found {'+'.join(map(str, stage_layers))} layers; expected {stages} stages that share the {head} layers "
+            f"of {graph.name}",
+            path="stage_layers",
+        )
+    of_layer = [number for number, count in enumerate(stage_layers) for _ in range(count)]
+
+    def stage(op: Operator) -> int:
+        return of_layer[min(max(op.place.layer or 0, 0), head - 1)]
 
     return stage
 

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from workloads.graph import PERSISTENT_ROLES, Graph, Operator, Role
 from workloads.operators import Attention, Optimizer
 
-__all__ = ["GRANULE_BYTES", "RequestSequence", "request_sequence", "workspace_bytes"]
+__all__ = ["GRANULE_BYTES", "RequestSequence", "held_names", "request_sequence", "workspace_bytes"]
 
 GRANULE_BYTES: Final = 512
 """Sizes are rounded up to whole granules, as PyTorch's allocator does; device pointers need that alignment."""
@@ -132,7 +132,7 @@ class _Writer:
         self.segments: list[str] = []
         self.known: dict[str, int] = {}
         self.clock = 0
-        self.held = _held(graph)
+        self.held = held_names(graph)
 
     def run(self, operators: list[Operator]) -> None:
         last: dict[str, int] = {}
@@ -196,14 +196,14 @@ class _Writer:
         )  # fmt: skip
 
 
-def _held(graph: Graph) -> set[str]:
+def held_names(graph: Graph) -> frozenset[str]:
     """Tensors that are held from step to step: the model's, and the gradients that the optimizer reads."""
     held = {name for name, tensor in graph.tensors.items() if tensor.role in PERSISTENT_ROLES}
     held.update(graph.outputs)
     for op in graph.operators:
         if isinstance(op.work, Optimizer):
             held.update(name for name in op.inputs if graph.tensors[name].role is Role.GRADIENT)
-    return held
+    return frozenset(held)
 
 
 def _segment(op: Operator) -> str:

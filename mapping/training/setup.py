@@ -6,13 +6,17 @@ The figures are those of one device, the fullest of all. Degrees multiply to the
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Final, Literal
 
 from hw_configs.problems import InputError, Problem
+from mapping.training.rank_layout import DEGREES
+from mapping.training.sharding import WHOLE, Sharding
 
 __all__ = [
-    "ALLOCATORS", "RECOMPUTE", "ZERO_STAGES", "MemoryBudget", "StepTime", "TrainingEstimate", "TrainingSetup",
+    "ALLOCATORS", "EXCHANGES", "RECOMPUTE", "ZERO_STAGES", "MemoryBudget", "StepTime", "TrainingEstimate",
+    "TrainingSetup",
 ]  # fmt: skip
 
 Recompute = Literal["none", "selective", "full"]
@@ -20,6 +24,7 @@ Allocator = Literal["planned", "caching", "expandable"]
 RECOMPUTE: Final = ("none", "selective", "full")
 ALLOCATORS: Final = ("planned", "caching", "expandable")
 ZERO_STAGES: Final = (0, 1, 2, 3)
+EXCHANGES: Final = ("ring", "all-gather")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +41,12 @@ class TrainingSetup:
     activations make; ``recompute_layers`` does so in the first so many layers only. ``swap_tokens`` is the
     share of tokens whose skeletal activations go to host memory while those of the rest are recomputed
     (MEMO's alpha); None swaps nothing.
+
+    ``expert`` divides experts over neighbours among the ranks that hold equal weights. ``schedule`` orders the
+    pipeline's passes, with ``stages_per_rank`` (1: the schedule's usual count); ``stage_layers`` says how many layers
+    each stage has. ``sharding`` says how states are shared, ``layout`` which degree's ranks are next to each other
+    (the innermost first), ``context_exchange`` how keys reach the other context ranks, and ``zigzag`` whether those
+    deal out the causal mask evenly.
     """
 
     model: str
@@ -61,6 +72,10 @@ class TrainingSetup:
     framework: str = "plain"
     trainable: str = "all"
     states: str = "device"
+    sharding: Sharding = WHOLE
+    layout: tuple[str, ...] = DEGREES
+    context_exchange: str = "ring"
+    zigzag: bool = True
 
     def __post_init__(self) -> None:
         problems = list(self._problems())
@@ -77,6 +92,11 @@ class TrainingSetup:
         """Ranks that hold the same weights, over which ZeRO divides: data, context and Ulysses ranks."""
         return self.data * self.context * self.ulysses
 
+    def shard_width(self, *, experts: bool = False) -> int:
+        """Ranks over which one copy of the states is divided; of the experts' states, ranks that hold equal experts."""
+        width = self.sharding.shard_ranks or self.shards
+        return max(width // self.expert, 1) if experts else width
+
     @property
     def micro_batches(self) -> int:
         """Forward passes per step and rank."""
@@ -88,12 +108,15 @@ class TrainingSetup:
             f"{label} {value}"
             for label, value in (
                 ("TP", self.tensor), ("Ulysses", self.ulysses), ("CP", self.context), ("PP", self.pipeline),
-                ("DP", self.data),
+                ("DP", self.data), ("EP", self.expert),
             )
             if value > 1
         ]  # fmt: skip
         if self.zero_stage:
-            parts.append(f"ZeRO-{self.zero_stage}")
+            width = self.sharding.shard_ranks
+            parts.append(f"ZeRO-{self.zero_stage}" + ("" if width is None else f" over {width}"))
+        if self.pipeline > 1 and self.schedule != "1f1b":
+            parts.append(self.schedule)
         if self.swap_tokens is not None:
             parts.append(f"swap {self.swap_tokens:.3f} of tokens, recompute the rest")
         else:
@@ -108,10 +131,14 @@ class TrainingSetup:
 
     def to_json(self) -> dict[str, Any]:
         """The setup as plain data."""
-        return {item.name: getattr(self, item.name) for item in fields(self)}
+        return {item.name: getattr(self, item.name) for item in fields(self)} | {
+            "sharding": asdict(self.sharding),
+            "layout": list(self.layout),
+            "stage_layers": None if self.stage_layers is None else list(self.stage_layers),
+        }
 
     def _problems(self) -> Any:
-        degrees = ("tensor", "ulysses", "context", "pipeline", "data", "sequence", "batch", "micro_batch")
+        degrees = (*DEGREES, "expert", "sequence", "batch", "micro_batch", "stages_per_rank")
         for name in degrees:
             if getattr(self, name) < 1:
                 yield Problem(f"found {getattr(self, name)}; expected 1 or more", path=name)
@@ -130,6 +157,7 @@ class TrainingSetup:
             yield Problem(f"found {self.recompute_layers}; expected 0 or more", path="recompute_layers")
         if self.swap_tokens is not None and not 0 <= self.swap_tokens <= 1:
             yield Problem(f"found {self.swap_tokens}; expected a share from 0 to 1", path="swap_tokens")
+        yield from self._layout_problems()
         if self.batch % (self.data * self.micro_batch):
             yield Problem(
                 f"a batch of {self.batch} sequences cannot be divided over {self.data} data-parallel ranks in "
@@ -141,6 +169,23 @@ class TrainingSetup:
             yield Problem(
                 f"a sequence of {self.sequence} tokens cannot be divided over {cut} ranks", path="sequence"
             )
+
+    def _layout_problems(self) -> Iterator[Problem]:
+        if sorted(self.layout) != sorted(DEGREES):
+            message = f"found {', '.join(self.layout)}; expected {', '.join(DEGREES)} in some order"
+            yield Problem(message, path="layout")
+        if self.shards % self.expert:
+            message = (
+                f"found {self.expert}; expected a divisor of the {self.shards} ranks that hold equal weights"
+            )
+            yield Problem(message, path="expert")
+        width = self.sharding.shard_ranks
+        if width is not None and self.shards % width:
+            message = f"found {width}; expected a divisor of the {self.shards} ranks that hold equal weights"
+            yield Problem(message, path="shard_ranks")
+        if self.context_exchange not in EXCHANGES:
+            found = f"found {self.context_exchange!r}; expected one of {', '.join(EXCHANGES)}"
+            yield Problem(found, path="context_exchange")
 
 
 @dataclass(frozen=True, slots=True)

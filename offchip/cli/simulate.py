@@ -83,6 +83,8 @@ def simulate(
 
     dims = {key: _count(value, f"--dim {key}") for key, value in _pairs(dim, "--dim").items()}
     settings = _pairs(setting, "--set")
+    if plan is not None and _runs_training_plan(plan, model, hw, cost_model, out, as_json=as_json):
+        return
     from offchip import api
 
     record = _record(hw) if out is not None else None
@@ -112,6 +114,28 @@ def simulate(
             typer.echo(f"note: {warning}")
         for path in written:
             typer.echo(f"wrote {path}")
+
+
+def _runs_training_plan(
+    plan: Path, model: str, hw: str, cost_model: str, out: Path | None, *, as_json: bool
+) -> bool:
+    """Run a training plan, where the file holds one; whether it did."""
+    from mapping.training.training_plan import is_training_plan
+
+    if not is_training_plan(plan):
+        return False
+    from offchip.cli.output import print_json, print_tables
+    from offchip.solving.training_step import simulate_training_plan, write_step
+
+    found = simulate_training_plan(model, hw, plan, cost_model)
+    written = write_step(found.step, out) if out is not None else []
+    if as_json:
+        print_json(found.as_json())
+    else:
+        print_tables(found.shown_tables())
+        for path in written:
+            typer.echo(f"wrote {path}")
+    return True
 
 
 def _record(hw: str) -> Record:

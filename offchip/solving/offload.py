@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypedDict, Unpack
 
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from hw_configs.system import System
     from mapping.mapper import OffloadSolver
     from mapping.offload.policy import OffloadAnswer, OffloadRequest
+    from mapping.training.executed_step import ExecutedStep
+    from mapping.training.training_plan import TrainingPlan
 
 __all__ = ["OffloadOptions", "OffloadSolution", "solve_offload", "tokens"]
 
@@ -93,6 +95,8 @@ class OffloadSolution(Shown):
     answer: OffloadAnswer
     simulated: Mapping[str, Any] | None = None
     written: tuple[Path, ...] = ()
+    step: ExecutedStep | None = None
+    """The training step that was run."""
 
     def as_json(self) -> dict[str, Any]:
         """The report as plain data."""
@@ -107,8 +111,10 @@ class OffloadSolution(Shown):
             tuple((f"  {text}",) for text in self.answer.why),
         )
         tables = [Table(f"\n{table.title}", table.columns, table.rows) for table in self.answer.tables]
+        if self.step is not None:
+            tables += [Table(f"\n{table.title}", table.columns, table.rows) for table in self.step.tables()]
         ran = self.simulated
-        if ran is not None:
+        if ran is not None and self.step is None:
             peak = format_quantity(ran["fullest_memory_peak_bytes"], "size")
             rows = (
                 ("step", f"{ran['step_s']:.4g} s"),
@@ -149,12 +155,25 @@ def solve_offload(
     )  # fmt: skip
     check_request(name, solver, request)
     answer = _decided(solver, request, chosen.time_limit)
-    ran = _run(answer, request, system) if chosen.simulate else None
-    found = OffloadSolution(str(model), system.name, answer, ran)
+    found = OffloadSolution(str(model), system.name, answer)
+    if chosen.simulate and answer.training is not None:
+        step = _executed(answer.training, request)
+        found = replace(found, step=step, simulated=step.to_json())
+    elif chosen.simulate:
+        found = replace(found, simulated=_run(answer, request, system))
     if chosen.out is None:
         return found
-    written = _write(answer, found.as_json(), Path(chosen.out))
-    return OffloadSolution(str(model), system.name, answer, ran, tuple(written))
+    written = _write(answer, found.as_json(), Path(chosen.out), found.step)
+    return replace(found, written=tuple(written))
+
+
+def _executed(plan: TrainingPlan, request: OffloadRequest) -> ExecutedStep:
+    """The training plan that was decided on, run event by event."""
+    from mapping.training.estimate import Estimator
+    from mapping.training.pricing import Prices
+    from mapping.training.training_plan import execute
+
+    return execute(plan, Estimator(Prices(request.system, request.cost_model)))
 
 
 def _decided(solver: OffloadSolver, request: OffloadRequest, seconds: float | None) -> OffloadAnswer:
@@ -212,7 +231,7 @@ def _run(answer: OffloadAnswer, request: OffloadRequest, system: System) -> dict
     }
 
 
-def _write(answer: OffloadAnswer, report: dict[str, Any], out: Path) -> list[Path]:
+def _write(answer: OffloadAnswer, report: dict[str, Any], out: Path, step: ExecutedStep | None) -> list[Path]:
     import json
 
     from hw_configs.output_file import replacing
@@ -226,8 +245,19 @@ def _write(answer: OffloadAnswer, report: dict[str, Any], out: Path) -> list[Pat
     written = [out / "report.json"]
     with replacing(written[0]) as part:
         part.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    if answer.training is not None:
+        from mapping.training.training_plan import write_training_plan
+
+        written.append(out / "plan.json")
+        write_training_plan(answer.training, written[-1])
     if answer.graph is not None and answer.plan is not None:
-        written += [out / "graph.json", out / "plan.json"]
-        write_graph(answer.graph, written[1])
-        write_plan(answer.plan, written[2])
+        # Of a training step this is the same plan with an address for every tensor.
+        name = "plan.json" if answer.training is None else "addresses.json"
+        written += [out / "graph.json", out / name]
+        write_graph(answer.graph, written[-2])
+        write_plan(answer.plan, written[-1])
+    if step is not None:
+        from offchip.solving.training_step import write_step
+
+        written += write_step(step, out)
     return written

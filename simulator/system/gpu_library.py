@@ -29,6 +29,7 @@ __all__ = [
     "RankWires",
     "library_of",
     "library_time",
+    "network_share",
     "wires_between",
 ]
 
@@ -133,6 +134,11 @@ class GpuLibrary:
 
     def _sheet(self, node: Node) -> GpuSheet:
         return GPU.sheet(node, self.system.memories[node.memory or node.name])
+
+
+def network_share() -> float:
+    """What the library gets of a network port's bandwidth."""
+    return float(shipped_constants().array("collective", collective.CONSTANTS)[collective.SHNET])
 
 
 def library_of(system: System, model: CostModel, own_all_reduce: bool = False) -> GpuLibrary | None:

@@ -14,6 +14,7 @@ from hw_configs import (
     gpu_architecture,
     gpu_memory_path,
     link,
+    network,
     pim,
     scratchpad,
     system,
@@ -49,6 +50,7 @@ def test_every_model_of_the_schema_has_a_table():
             gpu_architecture,
             gpu_memory_path,
             link,
+            network,
             pim,
             system,
             scratchpad,
@@ -67,5 +69,5 @@ def test_the_examples_load(example, tmp_path):
     assert check_file(tmp_path / "example.yaml")
 
 
-def test_there_are_four_examples():
-    assert len(EXAMPLES) == 4
+def test_there_are_five_examples():
+    assert len(EXAMPLES) == 5

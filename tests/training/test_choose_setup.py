@@ -17,6 +17,7 @@ from mapping.training.estimate import Estimator
 from mapping.training.policies import DEEPSPEED, EVERYTHING, MEGATRON, MEMO
 from mapping.training.pricing import Prices
 from mapping.training.setup import TrainingSetup
+from mapping.training.training_plan import execute
 from tests.training.small_models import gpt_config
 
 
@@ -121,13 +122,34 @@ def test_one_device_without_host_memory() -> None:
         MEMO.solve(request)
 
 
-def test_what_cannot_be_executed_comes_with_a_plan_that_can(tmp_path: Path, system: System) -> None:
+def test_the_plan_that_is_chosen_is_the_plan_that_runs(
+    tmp_path: Path, system: System, estimator: Estimator
+) -> None:
     model = gpt_config(tmp_path, layers=3, hidden=1024)
     answer = EVERYTHING.solve(request_for(model, system, 2**15, devices=4))
-    assert answer.plan is not None
-    assert answer.graph is not None
-    setup, plan = answer.report["setup"], answer.report["plan"]
-    assert plan["setup"]["zero_stage"] == 0
-    if setup != plan["setup"]:
-        assert plan["step_s"] >= answer.report["time"]["step_s"]
-        assert any("simulator can execute" in text for text in answer.why)
+    assert answer.training is not None
+    assert answer.training.setup.to_json() == answer.report["setup"]
+    step = execute(answer.training, estimator)
+    assert step.step_s == pytest.approx(answer.report["time"]["step_s"], rel=0.1)
+    alone = EVERYTHING.solve(request_for(model, system, 2**13, devices=2, tp=2))
+    assert alone.plan is not None, "with one degree there are addresses too"
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"stages": "9+x"}, r"--set stages: found '9\+x'"), ({"order": "tp,dp"}, "--set order: found 'tp,dp'"),
+        ({"tp": 1, "dp": 2, "devices": 2, "ep": 3}, "expert: found 3; expected a divisor of the 2 ranks"),
+        ({"tp": 1, "cp": 4, "devices": 4, "shard": 3}, "shard_ranks: found 3; expected a divisor of the 4 ranks"),
+        ({"pp": 2, "devices": 2, "schedule": "1f1c"}, "'1f1c'.*did you mean '1f1b'"),
+        ({"pp": 2, "devices": 2, "stages": "1+1"}, "found 1.1 layers; expected 2 stages that share the 3 layers"),
+    ],
+)  # fmt: skip
+def test_what_does_not_divide_is_one_line(
+    tmp_path: Path, system: System, settings: dict[str, object], message: str
+) -> None:
+    model = gpt_config(tmp_path, layers=3, hidden=1024)
+    request = replace(request_for(model, system, 2**13, **settings), batch=2)
+    with pytest.raises(InputError, match=message) as caught:
+        EVERYTHING.solve(request)
+    assert len(str(caught.value).splitlines()) == 1

@@ -1,0 +1,618 @@
+"""A training step of any setup as a program that :mod:`simulator.training` runs.
+
+Each rank of the pipeline takes the actions of its schedule in order; an action is its stage's pass piece by piece. What
+crosses from stage to stage is sent as soon as it is there, on streams of its own. Around the passes stand what ZeRO
+moves: gradients leave layer by layer when their backward pass is done, weights come before the pass that needs them, as
+far ahead as they are prefetched. What a step needs of the one before (gathered weights of stages 1 and 2) is put at its
+beginning, what it leaves for the next not at its end: the step repeats.
+
+**Folded**, the ranks of one stage of the pipeline are one class: they do equal work, and their exchanges load the wires
+of all of them. Unfolded, every rank is a class of its own, its exchanges meetings of its group. Both are written by the
+same lines: an **actor** is one rank of the pipeline or one rank of all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+import numpy as np
+
+from hw_configs.problems import bad_input
+from mapping.training.layer_states import LayerStates, StateBytes, states_by_layer
+from mapping.training.pricing import Prices
+from mapping.training.rank_layout import pipeline_rank
+from mapping.training.rank_step import RankStep, stage_of
+from mapping.training.recompute.skeleton import skeleton_of
+from mapping.training.schedules.action import Action, PipelineSchedule
+from mapping.training.schedules.write import SCHEDULES, write_schedule
+from mapping.training.setup import TrainingSetup
+from mapping.training.stage_passes import (
+    Exchanged,
+    Piece,
+    StagePasses,
+    passes_of,
+    vocabulary_names,
+    vocabulary_passes,
+)
+from mapping.training.step_exchanges import Actor, Exchanges, Key
+from simulator.training.program import Block, ProgramBuilder, StepProgram, TaskKind
+from simulator.training.wires import Exchange
+
+__all__ = ["schedule_of", "stages_of", "write_step"]
+
+_LANES: Final = ("compute", "tensor", "ulysses", "context", "expert")
+"""Streams of a pass; each has the traffic of its degree."""
+
+
+def schedule_of(setup: TrainingSetup) -> PipelineSchedule:
+    """The orders of a setup's pipeline; ``InputError`` for a schedule that is unknown or cannot take the counts."""
+    if setup.pipeline == 1:
+        return write_schedule("1f1b", 1, setup.micro_batches)
+    kind = SCHEDULES.get(setup.schedule)
+    own = kind.fixed or setup.stages_per_rank == 1
+    stages = None if own else setup.stages_per_rank
+    return write_schedule(setup.schedule, setup.pipeline, setup.micro_batches, stages)
+
+
+def stages_of(step: RankStep, schedule: PipelineSchedule) -> tuple[int, ...]:
+    """How many layers each stage has."""
+    number = stage_of(step.graph, schedule.stages, step.setup.stage_layers)
+    layers: list[set[int]] = [set() for _ in range(schedule.stages)]
+    head = max((op.place.layer for op in step.graph.operators if op.place.layer is not None), default=0)
+    for op in step.graph.operators:
+        if op.place.layer is not None and 0 <= op.place.layer < head:
+            layers[number(op)].add(op.place.layer)
+    return tuple(len(found) for found in layers)
+
+
+def write_step(
+    step: RankStep,
+    prices: Prices,
+    schedule: PipelineSchedule | None = None,
+    *,
+    folded: bool = True,
+    speed_beside: float = 1.0,
+    gradient_scale: float = 1.0,
+) -> StepProgram:
+    """The program of a step, under the setup's own schedule unless one is given.
+
+    ``speed_beside``: how fast a device computes while a collective runs on it. ``gradient_scale``: bytes of a gradient
+    on the wires over those it is made with.
+
+    Raises ``InputError`` for a schedule that does not fit, and where the system has too few devices.
+    """
+    if step.setup.devices > len(prices.devices):
+        found = (
+            f"the setup needs {step.setup.devices} devices; {prices.system.name!r} has {len(prices.devices)}"
+        )
+        raise bad_input(found, path="--hw")
+    chosen = schedule or schedule_of(step.setup)
+    return _Writer(step, prices, chosen, folded, speed_beside, gradient_scale).run()
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """A layer in a pass: its number, its first piece, the last before the pass goes on, and the last of all."""
+
+    number: int
+    first: int
+    visited: int
+    last: int
+
+
+@dataclass(frozen=True)
+class _Written:
+    """A pass as a block, with its layers in the order in which it comes to them."""
+
+    block: Block
+    layers: tuple[_Layer, ...]
+    exchanged: tuple[Exchanged | None, ...]
+
+
+@dataclass
+class _Writer:
+    step: RankStep
+    prices: Prices
+    schedule: PipelineSchedule
+    folded: bool
+    speed_beside: float
+    gradient_scale: float
+    builder: ProgramBuilder = field(default_factory=ProgramBuilder)
+    blocks: dict[tuple[int, int, str], _Written] = field(default_factory=dict)
+    sends: dict[tuple[int, int | str], int] = field(default_factory=dict)
+    summed: dict[tuple[object, ...], int] = field(default_factory=dict)
+    outputs: list[tuple[int, tuple[int, str, int, int]]] = field(default_factory=list)
+    """Exchanges that wait for the last stage's forward pass."""
+    began: dict[tuple[int, str, int, int], int] = field(default_factory=dict)
+    ended: dict[tuple[int, str, int, int], int] = field(default_factory=dict)
+    arrived: dict[tuple[int, str, int, int], int] = field(default_factory=dict)
+    worked: dict[int, list[int]] = field(default_factory=dict)
+    """Last tasks of the layers that an actor has worked on, in order."""
+    gathered: set[tuple[int, int, int]] = field(default_factory=set)
+    reduced: dict[int, list[int]] = field(default_factory=dict)
+
+    def run(self) -> StepProgram:
+        setup, schedule = self.step.setup, self.schedule
+        self.halves = any(action.kind == "I" for order in schedule.orders for action in order)
+        number = stage_of(self.step.graph, schedule.stages, setup.stage_layers)
+        shared = bool(schedule.vocabulary_barriers)
+        self.passes: list[StagePasses] = passes_of(
+            self.step, self.prices, number, schedule.stages, halves=self.halves,
+            without=vocabulary_names(self.step.graph) if shared else frozenset(),
+        )  # fmt: skip
+        self.vocabulary: dict[str, tuple[Piece, ...]] = {}
+        if shared:
+            if setup.zero_stage == 3:
+                raise bad_input(
+                    f"{schedule.name} shares the output layer, which ZeRO-3 cannot gather", path="schedule"
+                )
+            self.vocabulary = vocabulary_passes(self.step, self.prices, schedule.ranks)
+        self.states: list[dict[int, LayerStates]] = [{} for _ in range(schedule.stages)]
+        stage_of_layer = {
+            -1 if op.place.layer is None else op.place.layer: number(op) for op in self.step.graph.operators
+        }
+        for layer, states in states_by_layer(self.step.graph).items():
+            self.states[stage_of_layer[layer]][layer] = states
+        self.output, self.output_s = StateBytes(), 0.0
+        if shared:
+            # Each rank of the pipeline holds a share of the output layer's states.
+            updated = sum(
+                states.dense.optimizer + states.experts.optimizer for states in self.states[-1].values()
+            )
+            whole = self.states[-1].pop(max(self.states[-1])).dense
+            ranks = schedule.ranks
+            self.output_s = self.passes[-1].optimizer_s * whole.optimizer / max(updated, 1)
+            self.output = StateBytes(
+                -(-whole.weights // ranks), -(-whole.gradients // ranks), -(-whole.optimizer // ranks)
+            )
+        self.width = setup.shard_width() if setup.zero_stage else setup.shards
+        self.expert_width = (
+            setup.shard_width(experts=True) if setup.zero_stage else setup.shards // setup.expert
+        )
+        entry = next(iter(skeleton_of(self.step.graph).inputs.values()), None)
+        self.handed = self.step.graph.tensors[entry].size_bytes if entry is not None else 0
+        self._cast()
+        for actor in self.exchanges.actors:
+            self._order(actor)
+        self._wait()
+        for actor in self.exchanges.actors:
+            self._finish(actor)
+        self.exchanges.add_routes()
+        return self.builder.build()
+
+    # Who acts, and in which groups.
+
+    def _cast(self) -> None:
+        """Classes and their streams."""
+        setup = self.step.setup
+        pipes = [pipeline_rank(setup, rank) for rank in range(setup.devices)]
+        if self.folded:
+            casts = [
+                (pipe, tuple(rank for rank, own in enumerate(pipes) if own == pipe))
+                for pipe in range(setup.pipeline)
+            ]
+        else:
+            casts = [(pipe, (rank,)) for rank, pipe in enumerate(pipes)]
+        actors: list[Actor] = []
+        for pipe, ranks in casts:
+            name = f"stage rank {pipe}" if self.folded else f"rank {ranks[0]}"
+            own = [stage for stage, rank in enumerate(self.schedule.rank_of_stage) if rank == pipe]
+            number = self.builder.rank_class(name, len(ranks), self._held(own), self.speed_beside)
+            lanes = tuple(self.builder.stream(number, lane) for lane in _LANES)
+            more = [
+                self.builder.stream(number, lane) for lane in ("gather", "reduce", "to host", "from host")
+            ]
+            actors.append(Actor(number, pipe, ranks, lanes, *more))
+        self.exchanges = Exchanges(setup, self.prices, self.builder, actors)
+
+    # Bytes.
+
+    def _shared(self, states: LayerStates) -> Iterator[tuple[StateBytes, int, str]]:
+        """States of a layer that several ranks share: how many, and the family's prefix."""
+        if self.width > 1:
+            yield states.dense, self.width, ""
+        if self.expert_width > 1:
+            yield states.experts, self.expert_width, "expert_"
+
+    def _held(self, stages: Sequence[int]) -> int:
+        """Bytes that a rank holds from step to step."""
+        setup = self.step.setup
+        total = 0
+        for stage in stages:
+            for states in self.states[stage % self.schedule.stages].values():
+                for own, ranks in ((states.dense, self.width), (states.experts, self.expert_width)):
+                    zero = setup.zero_stage if ranks > 1 else 0
+                    total += own.held(zero, ranks)
+                    if zero >= 2 and not self._each:
+                        total += own.gradients - -(-own.gradients // ranks)
+        total += self.output.held(min(setup.zero_stage, 1) if self.width > 1 else 0, self.width)
+        return total + 2 * self._buffer
+
+    @property
+    def _each(self) -> bool:
+        return self.step.setup.sharding.reduces_each(self.step.setup.zero_stage)
+
+    @property
+    def _buffer(self) -> int:
+        """Bytes of one rounding buffer of swapped activations."""
+        sizes = [self._swapped_bytes(layer) for layer in self.step.swapped]
+        return max(sizes, default=0)
+
+    def _swapped_bytes(self, layer: int) -> int:
+        return sum(self.step.graph.tensors[name].size_bytes for name in self.step.swapped[layer])
+
+    # Passes.
+
+    def _block(self, actor: Actor, stage: int, kind: str) -> _Written:
+        place = (actor.number, stage, kind)
+        if place not in self.blocks:
+            self.blocks[place] = self._write_block(actor, stage, kind)
+        return self.blocks[place]
+
+    def _write_block(self, actor: Actor, stage: int, kind: str) -> _Written:
+        pieces = self.vocabulary[kind] if kind in "ST" else self.passes[stage].pieces[kind]
+        layers = _layers(pieces)
+        rows = []
+        for piece in self._with_states(pieces, layers, stage, kind):
+            moved, route, lane, seconds = 0.0, -1, 0, piece.seconds
+            if piece.exchanged is not None:
+                what = piece.exchanged
+                exchange, route = self.exchanges.take(
+                    self.exchanges.key(what.family, actor), what.kind, what.bytes
+                )
+                moved, seconds, lane = exchange.bytes, exchange.seconds, _LANES.index(what.family)
+            slows = int(piece.exchanged is not None)
+            label = self.builder.label(_label(piece))
+            rows.append((lane, int(piece.kind), seconds, moved, route, piece.take, piece.give, slows, label))
+        pairs = [(before, after) for after, piece in enumerate(pieces) for before in piece.waits]
+        whole = np.array([(row[0], row[1], *row[4:]) for row in rows], np.int64).reshape(-1, 7)
+        exact = np.array([row[2:4] for row in rows], np.float64).reshape(-1, 2)
+        order = np.array(pairs, np.int64).reshape(-1, 2)
+        block = Block(
+            whole[:, 0], whole[:, 1], exact[:, 0], exact[:, 1], whole[:, 2], whole[:, 3], whole[:, 4], whole[:, 5],
+            whole[:, 6], order[:, 0], order[:, 1],
+        )  # fmt: skip
+        return _Written(block, layers, tuple(piece.exchanged for piece in pieces))
+
+    def _with_states(
+        self, pieces: Sequence[Piece], layers: Sequence[_Layer], stage: int, kind: str
+    ) -> list[Piece]:
+        """The pieces with the bytes of gathered weights that they give up, and of gradients that they make."""
+        setup, found = self.step.setup, list(pieces)
+        for layer in layers if kind not in "ST" else ():
+            first, visited = layer.first, layer.visited
+            for own, _, _ in self._shared(self.states[stage].get(layer.number, LayerStates())):
+                if setup.zero_stage == 3 and kind != "W" and setup.sharding.reshard:
+                    found[visited] = replace(found[visited], give=found[visited].give - own.weights)
+                if setup.zero_stage >= 2 and kind in ("B", "W") and self._each:
+                    found[first] = replace(found[first], take=found[first].take + own.gradients)
+        return found
+
+    def _order(self, actor: Actor) -> None:
+        """All actions of an actor."""
+        order = self.schedule.orders[actor.pipe]
+        last = {
+            (action.stage, action.kind in "ST"): place
+            for place, action in enumerate(order)
+            if action.kind in ("B", "W", "T")
+        }
+        self.worked[actor.number] = []
+        self.reduced[actor.number] = []
+        for place, action in enumerate(order):
+            self._act(actor, action, final=last.get((action.stage, action.kind in "ST")) == place)
+
+    def _act(self, actor: Actor, action: Action, *, final: bool) -> None:
+        stage = action.stage % self.schedule.stages
+        written = self._block(actor, stage, action.kind)
+        place = (action.stage, action.kind, action.micro_batch, actor.number)
+        first = self._put(actor, action, written)
+        self.began[place], self.ended[place] = first, first + len(written.block) - 1
+        if action.kind in "ST":
+            self._share_output(actor, action, final=final)
+            return
+        if action.kind != "W":
+            self._weights(actor, action, written, first)
+        self._swap(actor, action, written, first)
+        self.worked[actor.number] += [first + layer.visited for layer in written.layers]
+        if action.kind in ("B", "W") and (final or self._each):
+            self._gradients(actor, action, written, first)
+        self._send(actor, action)
+
+    def _put(self, actor: Actor, action: Action, written: _Written) -> int:
+        meetings = None
+        if not self.folded:
+            numbers = [
+                -1 if what is None
+                else self.exchanges.meeting(self.exchanges.key(what.family, actor), action, place)
+                for place, what in enumerate(written.exchanged)
+            ]  # fmt: skip
+            meetings = np.array(numbers, np.int64)
+        return self.builder.put(written.block, actor.lanes, action.micro_batch, meetings)
+
+    def _send(self, actor: Actor, action: Action) -> None:
+        """Hand what an action made to the next stage, or its gradient to the one before."""
+        step = {"F": 1, "B": -1, "I": -1}.get(action.kind, 0)
+        stage = action.stage % self.schedule.stages
+        if not step or not 0 <= stage + step < self.schedule.stages:
+            return
+        other = action.stage + step
+        pipe = self.schedule.rank_of_stage[other]
+        place = (action.stage, action.kind, action.micro_batch, actor.number)
+        target = (other, "F" if step > 0 else "B", action.micro_batch, self.exchanges.peer(actor, pipe))
+        if pipe == actor.pipe:
+            self.arrived[target] = self.ended[place]
+            return
+        lane = (actor.number, pipe)
+        if lane not in self.sends:
+            self.sends[lane] = self.builder.stream(actor.number, f"send to {pipe}")
+        exchange, route = self.exchanges.send(actor, pipe, self.handed)
+        self.arrived[target] = self.builder.add(
+            self.sends[lane], TaskKind.PIPELINE, exchange.seconds, label="send", after=[self.ended[place]],
+            traffic=(exchange.bytes, route),
+        )  # fmt: skip
+
+    def _wait(self) -> None:
+        """Let passes wait for what comes from other stages, and for the pass before them."""
+        for task, source in self.outputs:
+            self.builder.wait(task, self.ended[source])
+        last = self.schedule.stages - 1
+        for place, first in self.began.items():
+            stage, kind, micro_batch, actor = place
+            if kind in "ST":
+                continue
+            if self.vocabulary and stage == last and kind in ("B", "I"):
+                self.builder.wait(first, self.summed[micro_batch, actor])
+            if kind == "W":
+                self.builder.wait(first, self.ended[stage, "I", micro_batch, actor])
+                continue
+            comes = self.arrived.get((stage, "F" if kind == "F" else "B", micro_batch, actor))
+            if comes is not None:
+                self.builder.wait(first, comes)
+            if kind != "F":
+                self.builder.wait(first, self.ended[stage, "F", micro_batch, actor])
+
+    # The output layer, where every rank of the pipeline holds a share of it.
+
+    def _share_output(self, actor: Actor, action: Action, *, final: bool) -> None:
+        """What stands around S and T: the input comes before S, sums of all ranks stand behind S and T.
+
+        With two barriers the input's gradient is summed behind T, with one already behind S (arXiv:2411.05288,
+        algorithms 1 and 2).
+        """
+        place = (action.stage, action.kind, action.micro_batch, actor.number)
+        first, end = self.began[place], self.ended[place]
+        tokens = self.step.setup.sequence * self.step.setup.micro_batch
+        if action.kind == "S":
+            self._meet_all(actor, action, "pass", self.handed, ("input", -1, first))
+            # Maximum and sum of the softmax, in fp32.
+            barrier = self._meet_all(actor, action, "all_reduce", 8 * tokens, ("softmax", end, -1))
+            self.summed["T", action.micro_batch, actor.number] = barrier
+            if self.schedule.vocabulary_barriers == 1:
+                grad = self._meet_all(actor, action, "pass", self.handed, ("gradient", end, -1))
+                self.summed[action.micro_batch, actor.number] = grad
+            return
+        self.builder.wait(first, self.summed["T", action.micro_batch, actor.number])
+        if self.schedule.vocabulary_barriers == 2:
+            grad = self._meet_all(actor, action, "pass", self.handed, ("gradient", end, -1))
+            self.summed[action.micro_batch, actor.number] = grad
+        if final and self.width > 1:
+            self._reduce(actor, Action(-1, "T", action.micro_batch), "", self.output, [-2], end)
+
+    def _meet_all(
+        self, actor: Actor, action: Action, kind: str, size: int, ends: tuple[str, int, int]
+    ) -> int:
+        """One rank's part in an exchange of the whole pipeline, on a stream of its own for each purpose."""
+        what, after, before = ends
+        lane = (actor.number, what)
+        if lane not in self.sends:
+            self.sends[lane] = self.builder.stream(actor.number, what)
+        key = self.exchanges.key("pipeline", actor)
+        exchange, route = self.exchanges.take(key, kind, size)
+        task = self.builder.add(
+            self.sends[lane], TaskKind.PIPELINE, exchange.seconds, label=f"output layer's {what}",
+            after=[after] if after >= 0 else [], traffic=(exchange.bytes, route),
+            meeting=self.exchanges.meeting(key, what, action.micro_batch),
+        )  # fmt: skip
+        if before >= 0:
+            self.builder.wait(before, task)
+            if self.schedule.rank_of_stage[self.schedule.stages - 1] == actor.pipe:
+                self.outputs.append((task, (self.schedule.stages - 1, "F", action.micro_batch, actor.number)))
+        return task
+
+    # ZeRO.
+
+    def _weights(self, actor: Actor, action: Action, written: _Written, first: int) -> None:
+        """Gather weights before the pass that reads them: all of stage 3, once a step those of stages 1 and 2."""
+        setup = self.step.setup
+        if setup.zero_stage == 0 or (setup.zero_stage < 3 and not setup.sharding.overlap):
+            return
+        again = setup.zero_stage == 3 and setup.sharding.reshard
+        stage = action.stage % self.schedule.stages
+        for place, layer in enumerate(written.layers):
+            name = (actor.number, action.stage, layer.number)
+            if not again and name in self.gathered:
+                continue
+            self.gathered.add(name)
+            after: list[int] = []
+            if setup.zero_stage == 3:
+                ahead = [
+                    *self.worked[actor.number],
+                    *(first + earlier.visited for earlier in written.layers[:place]),
+                ]
+                depth = setup.sharding.prefetch + 1
+                after = ahead[-depth : -depth + 1 or None] if len(ahead) >= depth else []
+            for own, _, prefix in self._shared(self.states[stage].get(layer.number, LayerStates())):
+                task = self._gather(actor, own, prefix, (action, layer.number), after)
+                if task >= 0:
+                    self.builder.wait(first + layer.first, task)
+
+    def _gather(
+        self, actor: Actor, own: StateBytes, prefix: str, instance: tuple[object, ...], after: list[int]
+    ) -> int:
+        """An all-gather of a layer's weights; -1 where there are none."""
+        if not own.weights:
+            return -1
+        key = self.exchanges.key(f"{prefix}within", actor)
+        exchange, route, seconds = self._in_buckets(key, "all_gather", own.weights)
+        take = own.weights if self.step.setup.zero_stage == 3 else 0
+        return self.builder.add(
+            actor.gather, TaskKind.DATA, seconds, label=f"gather, layer {instance[-1]}", after=after,
+            traffic=(exchange.bytes, route), memory=(take, 0),
+            meeting=self.exchanges.meeting(key, "gather", prefix, *instance),
+        )  # fmt: skip
+
+    def _in_buckets(self, key: Key, kind: str, size: int) -> tuple[Exchange, int, float]:
+        """A collective bucket by bucket, as one task: stage 3 takes a layer at once."""
+        count = max(size // self.step.setup.sharding.bucket_bytes, 1) if self.step.setup.zero_stage < 3 else 1
+        whole, route = self.exchanges.take(key, kind, size)
+        part, _ = self.exchanges.take(key, kind, -(-size // count)) if count > 1 else (whole, route)
+        return whole, route, part.seconds * count
+
+    def _gradients(self, actor: Actor, action: Action, written: _Written, first: int) -> None:
+        """Reduce gradients of layers, several small ones together, when the last of them is done."""
+        setup = self.step.setup
+        stage = action.stage % self.schedule.stages
+        for prefix in ("", "expert_"):
+            waiting = StateBytes()
+            names: list[int] = []
+            in_turn = sorted(written.layers, key=lambda layer: layer.last)
+            for layer in in_turn:
+                for own, _, which in self._shared(self.states[stage].get(layer.number, LayerStates())):
+                    if which == prefix:
+                        waiting = waiting.plus(own)
+                        names.append(layer.number)
+                ends = layer is in_turn[-1]
+                if waiting.gradients and (ends or waiting.gradients >= setup.sharding.bucket_bytes):
+                    after = first + (layer.last if setup.sharding.overlap else len(written.block) - 1)
+                    self._reduce(actor, action, prefix, waiting, names, after)
+                    waiting, names = StateBytes(), []
+
+    def _reduce(
+        self, actor: Actor, action: Action, prefix: str, own: StateBytes, layers: list[int], after: int
+    ) -> None:
+        """One reduction: over the ranks that share a copy, then over the copies, then over replicas of the stage."""
+        setup = self.step.setup
+        width = self.expert_width if prefix else self.width
+        whole = round(own.gradients * self.gradient_scale)
+        steps: list[tuple[str, str, int]] = []
+        part = whole if setup.zero_stage == 0 else -(-whole // width)
+        if setup.zero_stage == 0:
+            steps.append((f"{prefix}shards", "all_reduce", whole))
+        else:
+            steps.append((f"{prefix}within", "reduce_scatter", whole))
+            steps.append((f"{prefix}across", "all_reduce", part))
+        mates = self._replicas(action.stage) if action.stage >= 0 else ()
+        if mates:
+            steps.append((f"replica {mates[0]} {mates[1]}", "all_reduce", part))
+        freed = own.gradients if setup.zero_stage >= 2 and self._each and action.stage >= 0 else 0
+        for place, (family, kind, size) in enumerate(steps):
+            key = self.exchanges.key(family, actor)
+            exchange, route, seconds = self._in_buckets(key, kind, size)
+            end = place == len(steps) - 1
+            stage = action.stage % self.schedule.stages if action.stage >= 0 else action.stage
+            micro_batch = action.micro_batch if self._each and action.stage >= 0 else -1
+            after = self.builder.add(
+                actor.reduce, TaskKind.DATA, seconds, label=f"reduce, layer {layers[-1]}", after=[after],
+                traffic=(exchange.bytes, route), memory=(0, -freed if end else 0),
+                meeting=self.exchanges.meeting(key, "reduce", kind, stage, tuple(layers), micro_batch),
+            )  # fmt: skip
+        self.reduced[actor.number].append(after)
+
+    def _replicas(self, stage: int) -> tuple[int, ...]:
+        """The ranks of the pipeline that hold a stage, where there are two."""
+        count = self.schedule.stages
+        pipes = sorted(
+            {self.schedule.rank_of_stage[stage % count + r * count] for r in range(self.schedule.replicas)}
+        )
+        return tuple(pipes) if len(pipes) > 1 else ()
+
+    def _finish(self, actor: Actor) -> None:
+        """The optimizer, when all gradients are there; and what an unoverlapped gathering adds."""
+        setup, kept, seconds = self.step.setup, 0, 0.0
+        own = [stage for stage, pipe in enumerate(self.schedule.rank_of_stage) if pipe == actor.pipe]
+        for stage in {stage % self.schedule.stages for stage in own}:
+            whole = shared = 0.0
+            for states in self.states[stage].values():
+                for part, ranks in ((states.dense, self.width), (states.experts, self.expert_width)):
+                    whole += part.optimizer
+                    shared += part.optimizer / (ranks if setup.zero_stage else 1)
+                    if setup.zero_stage == 3 and not setup.sharding.reshard and ranks > 1:
+                        kept += part.weights
+            seconds += self.passes[stage].optimizer_s * (shared / whole if whole else 1.0)
+            if stage == self.schedule.stages - 1:
+                seconds -= self.output_s * (shared / whole if whole else 1.0)
+        seconds += self.output_s / self.schedule.ranks / (self.width if setup.zero_stage else 1)
+        copies = self.schedule.replicas
+        after = [*self.reduced[actor.number], *self.worked[actor.number][-1:]]
+        task = self.builder.add(
+            actor.lanes[0],
+            TaskKind.OPTIMIZER,
+            seconds,
+            label="optimizer",
+            after=after,
+            memory=(0, -kept * copies),
+        )
+        if setup.zero_stage in (1, 2) and not setup.sharding.overlap:
+            for stage in own:
+                for layer, states in self.states[stage % self.schedule.stages].items():
+                    for part, _, prefix in self._shared(states):
+                        self._gather(actor, part, prefix, ("after", stage, layer), [task])
+
+    # Swapping.
+
+    def _swap(self, actor: Actor, action: Action, written: _Written, first: int) -> None:
+        """Let swapped tensors leave as they are made, and come back before their layer's backward pass.
+
+        Of two rounding buffers each layer fills the one that the layer before the last has left.
+        """
+        stage = action.stage % self.schedule.stages
+        own = sorted(layer for layer in self.step.swapped if layer in self.states[stage])
+        ashore = own[:-2]
+        if not ashore or action.kind == "W":
+            return
+        bounds = {layer.number: layer for layer in written.layers}
+        for layer in ashore if action.kind == "F" else reversed(ashore):
+            following = bounds[own[own.index(layer) + 2]]
+            if action.kind == "F":
+                task = -1
+                for place in range(bounds[layer].first, bounds[layer].last + 1):
+                    size = self.passes[stage].pieces["F"][place].stores
+                    if size:
+                        task = self._moved(actor, size, ("store", layer), first + place)
+                if task >= 0:
+                    self.builder.wait(first + following.first, task)
+            else:
+                task = self._moved(
+                    actor, self._swapped_bytes(layer), ("fetch", layer), first + following.last
+                )
+                self.builder.wait(first + bounds[layer].first, task)
+
+    def _moved(self, actor: Actor, size: int, what: tuple[str, int], after: int) -> int:
+        """A copy to host memory or back."""
+        exchange, route = self.exchanges.copy(actor, size, to_host=what[0] == "store")
+        lane = actor.to_host if what[0] == "store" else actor.from_host
+        return self.builder.add(
+            lane, TaskKind.SWAP, exchange.seconds, label=f"{what[0]}, layer {what[1]}", after=[after],
+            traffic=(exchange.bytes, route),
+        )  # fmt: skip
+
+
+def _layers(pieces: Sequence[Piece]) -> tuple[_Layer, ...]:
+    """Layers of a pass in the order in which it comes to them."""
+    found: dict[int, _Layer] = {}
+    for place, piece in enumerate(pieces):
+        known = found.get(piece.layer)
+        if known is None:
+            found[piece.layer] = _Layer(piece.layer, place, place, place)
+        else:
+            # Tied weights bring a pass back to a layer for a moment; what it reads there is not gathered again.
+            unbroken = known.visited == place - 1
+            found[piece.layer] = replace(known, visited=place if unbroken else known.visited, last=place)
+    return tuple(found.values())
+
+
+def _label(piece: Piece) -> str:
+    what = piece.exchanged.kind if piece.exchanged is not None else piece.kind.name.lower()
+    return f"{what}, layer {piece.layer}"
