@@ -8,7 +8,8 @@ from math import prod
 
 from hw_configs.problems import bad_input
 from workloads.graph import Attribute
-from workloads.transformer.adapters import LoraAdapter, read_adapter
+from workloads.trained_parts import AdapterRule
+from workloads.transformer.adapters import ALL_LINEAR, LoraAdapter, read_adapter
 from workloads.transformer.formats import Precision
 from workloads.transformer.layers import write_decoder
 from workloads.transformer.shape import Decoder
@@ -20,17 +21,36 @@ __all__ = ["AdapterFigures", "adapter_figures", "adapters_told", "with_adapters"
 
 
 def with_adapters(decoder: Decoder, options: WorkloadOptions) -> Decoder:
-    """The decoder with the adapters that the options name, apart or merged; ``InputError`` for a training step."""
-    if options.adapters and options.phase == "train":
-        raise bad_input("training adapters alone is not modelled: leave this option out", path="--adapter")
+    """The decoder with the adapters that the options name, apart or merged, or those that a training step trains."""
+    rule = options.trained.adapters
+    if options.phase == "train":
+        if options.adapters:
+            raise bad_input(
+                "a training step makes its own adapters: give --train lora or a file", path="--adapter"
+            )
+        return decoder if rule is None else replace(decoder, adapters=(_trained_adapter(rule),))
     adapters = tuple(read_adapter(path) for path in options.adapters)
     return replace(decoder, adapters=() if options.merge_adapters else adapters)
+
+
+def _trained_adapter(rule: AdapterRule) -> LoraAdapter:
+    everything = rule.targets == (ALL_LINEAR,)
+    return LoraAdapter(
+        "trained",
+        rule.rank,
+        rule.alpha,
+        () if everything else rule.targets,
+        everything=everything,
+        dropout=rule.dropout,
+    )
 
 
 def adapters_told(
     bare: Decoder, decoder: Decoder, precision: Precision, options: WorkloadOptions
 ) -> dict[str, Attribute]:
     """Names and parameters of the adapters; ``InputError`` for one that no module meets."""
+    if options.phase == "train" and decoder.adapters:
+        adapter_figures(bare, precision, decoder.adapters[0])
     if not options.adapters:
         return {}
     given = decoder.adapters or tuple(read_adapter(path) for path in options.adapters)
