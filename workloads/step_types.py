@@ -14,7 +14,7 @@ from workloads.dtypes import BITS
 __all__ = ["CAST", "LOSS_FORMS", "PLAIN_TYPES", "SAVED_FORMS", "LossForm", "SavedForm", "StepTypes"]
 
 LossForm = Literal["fused", "eager", "in-place", "chunked", "cut"]
-SavedForm = Literal["fused", "eager"]
+SavedForm = Literal["fused", "eager", "eager-flash"]
 LOSS_FORMS: Final[tuple[LossForm, ...]] = get_args(LossForm)
 SAVED_FORMS: Final[tuple[SavedForm, ...]] = get_args(SavedForm)
 
@@ -37,10 +37,11 @@ class StepTypes:
     are; ``eager`` casts, takes a log-softmax and picks (``torch.nn.functional.cross_entropy``), with a tensor for each;
     ``in-place`` casts once and turns that copy into the probabilities and these into the gradient (Megatron-LM);
     ``chunked`` takes head and loss together, ``loss_chunks`` pieces of the tokens one after another, gradients at once
-    (Liger); ``cut`` never writes logits (Cut Cross-Entropy, arXiv:2411.09009). ``saved``: what the forward pass leaves
-    to the backward pass: what ``fused`` kernels need, or what ``eager`` code keeps
-    (:mod:`workloads.saved_activations`). ``softmax``: type of attention's probabilities in eager code; empty: as the
-    family's code has it.
+    (Liger); ``cut`` never writes logits (Cut Cross-Entropy, arXiv:2411.09009).
+
+    ``saved``: what the forward pass leaves to the backward pass: what ``fused`` kernels need, or what ``eager`` code
+    keeps (:mod:`workloads.saved_activations`), ``eager-flash`` with one kernel for attention. ``softmax``: type of
+    attention's probabilities in eager code; empty: as the family's code has it.
     """
 
     weights: str = ""
@@ -53,6 +54,11 @@ class StepTypes:
     loss_chunks: int = 8
     saved: SavedForm = "fused"
     softmax: str = ""
+
+    @property
+    def eager(self) -> bool:
+        """Whether the operators are those of eager code."""
+        return self.saved != "fused"
 
     def __post_init__(self) -> None:
         problems = []

@@ -26,9 +26,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from fnmatch import translate
-from typing import Any, Final, Literal, get_args
+from typing import Final, Literal, get_args
 
 from hw_configs.problems import InputError, Problem, bad_input, nearest
 
@@ -194,34 +194,3 @@ def without_match(parts: TrainedParts, weights: Iterable[str]) -> None:
         near = nearest(pattern, names)
         shown = ", ".join(list(dict.fromkeys([near, *names] if near else names))[:3])
         raise bad_input(f"pattern {pattern!r} fits no weight; names are such as {shown}", path="--train")
-
-
-def known_fields() -> tuple[str, ...]:
-    """Names of the settings of a method."""
-    return tuple(item.name for item in fields(WeightMethod))
-
-
-def method_from(value: Any, place: str) -> WeightMethod:
-    """A method as a file states it: its name, or a mapping of its fields; ``InputError`` names ``place``."""
-    if isinstance(value, str):
-        value = {"method": value}
-    if not isinstance(value, Mapping):
-        raise bad_input(f"found {value!r}; expected a method's name or its fields", path=place)
-    names = known_fields()
-    for key in value:
-        if key not in names:
-            raise bad_input(
-                f"unknown field {key!r}; known: {', '.join(names)}",
-                path=place,
-                suggestion=nearest(str(key), names),
-            )
-    types: dict[str, tuple[type, ...]] = {
-        "method": (str,), "share": (int, float), "layerwise": (bool,),
-    }  # fmt: skip
-    for key, given in value.items():
-        kinds = types.get(key, (int,))
-        if not isinstance(given, kinds) or (isinstance(given, bool) and bool not in kinds):
-            raise bad_input(
-                f"found {given!r}; expected {' or '.join(k.__name__ for k in kinds)}", path=f"{place}.{key}"
-            )
-    return WeightMethod(**value)

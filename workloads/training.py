@@ -176,12 +176,15 @@ class _Step:
 
     def _hold_weights(self) -> None:
         """Weights in the types in which they are held, and the copies that products read instead."""
+        outer = self._outer_weights()
         for op in self.forward.operators:
             if op.kind not in PRODUCTS:
                 continue
             for name in op.inputs:
                 tensor = self.forward.tensors[name]
                 if tensor.role is not Role.WEIGHT or len(tensor.shape) < 2:
+                    continue
+                if name in outer and self.methods[name] == FROZEN:
                     continue
                 held = self._held_type(name)
                 if held and held != tensor.dtype:
@@ -191,6 +194,16 @@ class _Step:
             wide = self.types.weights
             if wide and method != FROZEN and tensor is self.forward.tensors[name] and _is_float(tensor):
                 self.tensors[name] = Tensor(name, tensor.shape, wide, Role.WEIGHT)
+
+    def _outer_weights(self) -> set[str]:
+        """Tables and the output projection, which quantised checkpoints leave as they are."""
+        return {
+            name
+            for op in self.forward.operators
+            if isinstance(op.work, Embedding) or set(op.outputs) & set(self.forward.outputs)
+            for name in op.inputs
+            if self.forward.tensors[name].role is Role.WEIGHT
+        }
 
     def _held_type(self, name: str) -> str:
         """The type that a matrix is held in, where products read a copy of it."""
@@ -395,7 +408,7 @@ class _Step:
 
     def _storages(self, op: Operator) -> Kept:
         """What eager code keeps of an operator, its own storages written before it; nothing of fused kernels."""
-        if self.types.saved != "eager":
+        if not self.types.eager:
             return Kept()
         form = self.options.form
         if self.types.softmax:
@@ -437,7 +450,7 @@ class _Step:
 
     def _read_again(self, op: Operator, targets: list[str]) -> list[str]:
         """What a pointwise operator's backward pass reads of the forward one."""
-        if self.types.saved == "eager":
+        if self.types.eager:
             kept = self._storages(op)
             weights = [name for name in op.inputs if self.tensors[name].role is Role.WEIGHT]
             trained = any(name in targets for name in weights)

@@ -75,9 +75,9 @@ def state_kinds(weight: Tensor, types: StepTypes) -> list[str]:
     return [*kinds, "sum"] if types.accumulation else kinds
 
 
-def state_tensor(name: str, kind: str, shape: tuple[int, ...], types: StepTypes) -> Tensor:
-    """One state. Moments of 8 bits carry their blocks' scales; small ones stay FP32."""
-    dtype = {"master": types.master, "sum": types.accumulation}.get(kind, types.moments)
+def state_tensor(name: str, kind: str, shape: tuple[int, ...], types: StepTypes, own: str) -> Tensor:
+    """One state; ``own`` is the weight's type. Moments of 8 bits carry their blocks' scales; small ones stay FP32."""
+    dtype = {"master": types.master, "sum": types.accumulation}.get(kind, types.moments or own)
     if dtype_bits(dtype) <= 8:
         if prod(shape) < MIN_NARROW:
             dtype = "fp32"

@@ -67,7 +67,7 @@ def update_weights(w: UpdateWriter, one: Trained, types: StepTypes, *, forward_o
     states = []
     for kind in state_kinds(weight, types):
         sides = weight.shape if kind == "master" and method.method == "low-rank" else shape
-        state = state_tensor(f"{name}.{kind}", kind, sides, types)
+        state = state_tensor(f"{name}.{kind}", kind, sides, types, weight.dtype)
         w.tensors[state.name] = state
         states.append(state.name)
     if small is not None and small.held:

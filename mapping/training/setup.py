@@ -10,14 +10,17 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, Final, Literal
 
 from hw_configs.problems import InputError, Problem
+from mapping.training.state_types import StateTypes, framework_types
+from workloads.trained_file import trained_parts
+from workloads.trained_parts import TrainedParts
 
 __all__ = [
     "ALLOCATORS", "RECOMPUTE", "ZERO_STAGES", "MemoryBudget", "StepTime", "TrainingEstimate", "TrainingSetup",
 ]  # fmt: skip
 
-Recompute = Literal["none", "selective", "full"]
+Recompute = Literal["none", "selective", "pointwise", "every-other", "full", "reversible"]
 Allocator = Literal["planned", "caching", "expandable"]
-RECOMPUTE: Final = ("none", "selective", "full")
+RECOMPUTE: Final = ("none", "selective", "pointwise", "every-other", "full", "reversible")
 ALLOCATORS: Final = ("planned", "caching", "expandable")
 ZERO_STAGES: Final = (0, 1, 2, 3)
 
@@ -32,10 +35,15 @@ class TrainingSetup:
     (DeepSpeed-Ulysses, arXiv:2309.14509); ``context`` divides the sequence and passes keys round a ring
     (arXiv:2310.01889); ``pipeline`` divides layers; ``data`` divides the batch. ``zero_stage`` shards
     optimizer state (1), gradients (2) and weights (3) over the ranks that hold equal weights
-    (arXiv:1910.02054). ``recompute``: ``full`` keeps only a layer's input, ``selective`` drops what norms and
-    activations make; ``recompute_layers`` does so in the first so many layers only. ``swap_tokens`` is the
+    (arXiv:1910.02054).
+
+    ``recompute``: ``full`` keeps only a layer's input; ``selective`` runs the attention core again (Megatron-LM's word,
+    arXiv:2205.05198); ``pointwise`` drops what norms and activations make; ``every-other`` keeps attention and every
+    second product (torchtitan's selective checkpointing by operator); ``reversible`` keeps nothing of a layer and works
+    its input out of its result. ``recompute_layers`` does so in the first so many layers only. ``swap_tokens`` is the
     share of tokens whose skeletal activations go to host memory while those of the rest are recomputed
-    (MEMO's alpha); None swaps nothing.
+    (MEMO's alpha); None swaps nothing. ``framework`` names the element types in which states are kept, unless ``types``
+    states them; ``trainable`` says which weights are trained (:mod:`workloads.trained_file`).
     """
 
     model: str
@@ -61,6 +69,7 @@ class TrainingSetup:
     framework: str = "plain"
     trainable: str = "all"
     states: str = "device"
+    types: StateTypes | None = None
 
     def __post_init__(self) -> None:
         problems = list(self._problems())
@@ -81,6 +90,21 @@ class TrainingSetup:
     def micro_batches(self) -> int:
         """Forward passes per step and rank."""
         return self.batch // (self.data * self.micro_batch)
+
+    @property
+    def state_types(self) -> StateTypes:
+        """Element types of states, loss and what is kept."""
+        return self.types if self.types is not None else framework_types(self.framework)
+
+    @property
+    def trained(self) -> TrainedParts:
+        """Which weights are trained, and how."""
+        return trained_parts(self.trainable)
+
+    @property
+    def optimizer_shards(self) -> int:
+        """Ranks over which the optimizer's state is divided."""
+        return self.shards if self.zero_stage >= 1 or self.state_types.distributed else 1
 
     def words(self) -> str:
         """The setup in one line for people."""
@@ -104,11 +128,16 @@ class TrainingSetup:
                 "no recomputation" if self.recompute == "none" else f"{self.recompute} recomputation{where}"
             )
         parts.append(f"{self.allocator} memory")
+        if self.framework != "plain":
+            parts.append(f"types of {self.framework}")
+        if self.trainable != "all":
+            parts.append(f"trains {self.trainable}")
         return ", ".join(parts)
 
     def to_json(self) -> dict[str, Any]:
         """The setup as plain data."""
-        return {item.name: getattr(self, item.name) for item in fields(self)}
+        own = {item.name: getattr(self, item.name) for item in fields(self)}
+        return {**own, "types": self.state_types.to_json()}
 
     def _problems(self) -> Any:
         degrees = ("tensor", "ulysses", "context", "pipeline", "data", "sequence", "batch", "micro_batch")
@@ -116,6 +145,8 @@ class TrainingSetup:
             if getattr(self, name) < 1:
                 yield Problem(f"found {getattr(self, name)}; expected 1 or more", path=name)
                 return
+        if self.types is None:
+            framework_types(self.framework)
         if self.zero_stage not in ZERO_STAGES:
             yield Problem(f"found {self.zero_stage}; expected 0, 1, 2 or 3", path="zero_stage")
         if self.recompute not in RECOMPUTE:

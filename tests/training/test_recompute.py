@@ -29,7 +29,7 @@ def flops(graph: Graph, which: str) -> float:
 
 
 @pytest.mark.parametrize(
-    ("policy", "tokens"), [("full", 0.0), ("selective", 0.0), ("tokens", 0.0), ("tokens", 0.3)]
+    ("policy", "tokens"), [("full", 0.0), ("pointwise", 0.0), ("tokens", 0.0), ("tokens", 0.3)]
 )
 @pytest.mark.parametrize("tensor", [1, 4])
 def test_the_graph_stays_valid_and_does_the_same_work(
@@ -146,7 +146,7 @@ def test_any_choice_of_what_to_keep_gives_a_graph_that_runs(training: Graph, dat
 @pytest.mark.parametrize("degrees", [{"ulysses": 2}, {"context": 2}, {"tensor": 2}], ids=str)
 def test_other_architectures_are_divided_and_recomputed_too(model: str, degrees: dict[str, int]) -> None:
     graph = rank_graph(TrainingSetup(model, 512, **degrees))  # type: ignore[arg-type]
-    for policy in ("selective", "full", "tokens"):
+    for policy in ("pointwise", "full", "tokens"):
         done = drop_and_recompute(graph, kept_share(graph, policy, 0.5))
         assert check_graph(done) is done
         assert flops(done, "recompute") > 0

@@ -11,7 +11,7 @@ from hw_configs.problems import InputError
 from offchip.validation import activations
 from offchip.validation.registry import Options
 from workloads import saved_activations
-from workloads.graph import Role
+from workloads.graph import Graph, Role
 from workloads.importers import load_workload
 from workloads.step_types import StepTypes
 from workloads.workload import WorkloadOptions
@@ -58,7 +58,7 @@ def test_backward_reads_what_is_kept_and_the_graph_stays_whole() -> None:
             assert name in seen or name not in eager.producer, (op.name, name)
         seen.update(op.outputs)
 
-    def products(graph):  # type: ignore[no-untyped-def]
+    def products(graph: Graph) -> float:
         return sum(op.flops for op in graph.operators if op.kind == "matmul")
 
     assert products(eager) == products(plain)

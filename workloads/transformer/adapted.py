@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, replace
 from math import prod
+from typing import Final
 
-from hw_configs.problems import bad_input
+from hw_configs.problems import bad_input, nearest
 from workloads.graph import Attribute
 from workloads.trained_parts import AdapterRule
 from workloads.transformer.adapters import ALL_LINEAR, LoraAdapter, read_adapter
@@ -50,7 +51,14 @@ def adapters_told(
 ) -> dict[str, Attribute]:
     """Names and parameters of the adapters; ``InputError`` for one that no module meets."""
     if options.phase == "train" and decoder.adapters:
-        adapter_figures(bare, precision, decoder.adapters[0])
+        figures = adapter_figures(bare, precision, decoder.adapters[0], "--train")
+        if figures.unmet:
+            target = figures.unmet[0]
+            names = [name for name in LINEAR_NAMES if name != target]
+            raise bad_input(
+                f"target {target!r} stands beside no module of {decoder.model_type}", path="--train",
+                suggestion=nearest(target, names),
+            )  # fmt: skip
     if not options.adapters:
         return {}
     given = decoder.adapters or tuple(read_adapter(path) for path in options.adapters)
@@ -62,6 +70,13 @@ def adapters_told(
         "adapter_parameters": sum(one.parameters for one in told),
         **({"adapter_notes": "; ".join(unmet)} if unmet else {}),
     }
+
+
+LINEAR_NAMES: Final = (
+    "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj", "c_attn", "c_proj", "c_fc",
+    "query_key_value", "dense", "dense_h_to_4h", "dense_4h_to_h", "fc1", "fc2", "out_proj",
+)  # fmt: skip
+"""The hub's usual names of linear layers, for hints."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +91,9 @@ class AdapterFigures:
     """Modules of one layer that it stands beside, in the layer that has most."""
 
 
-def adapter_figures(decoder: Decoder, precision: Precision, adapter: LoraAdapter) -> AdapterFigures:
+def adapter_figures(
+    decoder: Decoder, precision: Precision, adapter: LoraAdapter, path: str = "--adapter"
+) -> AdapterFigures:
     """What an adapter adds to a model; ``InputError`` where it stands beside nothing."""
     # Latent attention in its expanded form has a product for every module.
     step = Step(1, 1, 1, 1)
@@ -87,7 +104,8 @@ def adapter_figures(decoder: Decoder, precision: Precision, adapter: LoraAdapter
         raise bad_input(
             f"adapter {adapter.name!r} stands beside no module of {decoder.model_type}; expected targets such as "
             "q_proj or down_proj",
-            path="--adapter",
+            path=path,
+            suggestion=nearest(adapter.targets[0], LINEAR_NAMES) if adapter.targets else None,
         )
     weights = [writer.tensors[name] for name in names if writer.tensors[name].is_weight]
     unmet = tuple(target for target in adapter.targets if target not in writer.met)

@@ -34,7 +34,7 @@ def encoder_phases(
 ) -> list[Phase]:
     """One forward pass or training step over ``prompt`` tokens per sequence."""
     length = encoder.rows or options.prompt
-    fused = options.fused and options.types.saved == "fused"
+    fused = options.fused and not options.types.eager
     graph = encoder_graph(f"{name}.forward", encoder, precision, options.batch, length, fused)
     if options.phase == "train":
         how = StepOptions(options.types, options.trained, form_of(encoder.model_type))

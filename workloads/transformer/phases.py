@@ -82,7 +82,12 @@ def decoder_workload(name: str, decoder: Decoder, precision: Precision, options:
         step = Step(batch, prompt, prompt, prompt, all_logits=True, keeps_cache=False)
         forward = (
             step_graph(
-                f"{name}.train", decoder, precision, step, options.fused and options.types.saved == "fused"
+                f"{name}.train",
+                decoder,
+                precision,
+                step,
+                options.fused and not options.types.eager,
+                flash=options.types.saved == "eager-flash",
             )
             if decoder.encoder is None
             else prefill_graph(f"{name}.train", decoder, precision, options, trains=True)
@@ -192,11 +197,18 @@ def _one_token(options: WorkloadOptions, capacity: int) -> Step:
 
 
 def step_graph(
-    name: str, decoder: Decoder, precision: Precision, step: Step, fused: bool, structure: str = ""
+    name: str,
+    decoder: Decoder,
+    precision: Precision,
+    step: Step,
+    fused: bool,
+    structure: str = "",
+    *,
+    flash: bool = False,
 ) -> Graph:
     """The graph of one step. Steps of equal ``structure`` are wired alike, whatever their sizes."""
     # The backward rules know one weight per product.
-    writer = GraphWriter(precision, fused, splits=not step.all_logits)
+    writer = GraphWriter(precision, fused, flash, splits=not step.all_logits)
     logits = write_decoder(writer, step, decoder)
     form = structure or name
     if any(_is_sparse(layer.mixer, step) for layer in decoder.layers):

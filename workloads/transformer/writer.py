@@ -144,6 +144,8 @@ class GraphWriter:
 
     precision: Precision
     fused: bool = True
+    flash: bool = False
+    """Whether attention is one kernel where the rest is not fused."""
     splits: bool = True
     """Whether a fused product of modules in different formats is divided; otherwise it is in the model's own type."""
     layer: int = -1
