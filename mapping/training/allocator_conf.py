@@ -2,10 +2,10 @@
 
 ``max_split_size_mb``: larger blocks are neither split nor given to smaller requests, and go back to the driver one by
 one when memory is short. ``max_non_split_rounding_mb``: how much larger than a request such a block may be.
-``roundup_power2_divisions``: requests are rounded up to so many steps between powers of two, one number for all sizes or
-one for each from 1 MiB on (``[256:1,512:2,>:4]``, in MiB). ``garbage_collection_threshold``: share of the memory allowed
-above which unused segments go back before the driver is asked. ``expandable_segments``: one growing range of addresses
-for each pool. Names and ranges are those of ``c10/core/AllocatorConfig.cpp``.
+``roundup_power2_divisions``: requests are rounded up to so many steps between powers of two, one number for all sizes
+or one for each from 1 MiB on (``[256:1,512:2,>:4]``, in MiB). ``garbage_collection_threshold``: share of the memory
+allowed above which unused segments go back before the driver is asked. ``expandable_segments``: one growing range of
+addresses for each pool. Names and ranges are those of ``c10/core/AllocatorConfig.cpp``.
 """
 
 from __future__ import annotations

@@ -42,8 +42,9 @@ class TrainingSetup:
     second product (torchtitan's selective checkpointing by operator); ``reversible`` keeps nothing of a layer and works
     its input out of its result. ``recompute_layers`` does so in the first so many layers only. ``swap_tokens`` is the
     share of tokens whose skeletal activations go to host memory while those of the rest are recomputed
-    (MEMO's alpha); None swaps nothing. ``framework`` names the element types in which states are kept, unless ``types``
-    states them; ``trainable`` says which weights are trained (:mod:`workloads.trained_file`).
+    (MEMO's alpha); None swaps nothing. ``framework`` names the element types in which states are kept, unless
+    ``types`` states them; ``trainable`` says which weights are trained (:mod:`workloads.trained_file`), unless
+    ``parts`` state it.
     """
 
     model: str
@@ -70,6 +71,7 @@ class TrainingSetup:
     trainable: str = "all"
     states: str = "device"
     types: StateTypes | None = None
+    parts: TrainedParts | None = None
 
     def __post_init__(self) -> None:
         problems = list(self._problems())
@@ -99,7 +101,7 @@ class TrainingSetup:
     @property
     def trained(self) -> TrainedParts:
         """Which weights are trained, and how."""
-        return trained_parts(self.trainable)
+        return self.parts if self.parts is not None else trained_parts(self.trainable)
 
     @property
     def optimizer_shards(self) -> int:
@@ -137,7 +139,7 @@ class TrainingSetup:
     def to_json(self) -> dict[str, Any]:
         """The setup as plain data."""
         own = {item.name: getattr(self, item.name) for item in fields(self)}
-        return {**own, "types": self.state_types.to_json()}
+        return {**own, "types": self.state_types.to_json(), "parts": list(self.trained.words())}
 
     def _problems(self) -> Any:
         degrees = ("tensor", "ulysses", "context", "pipeline", "data", "sequence", "batch", "micro_batch")
