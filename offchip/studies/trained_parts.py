@@ -154,9 +154,9 @@ def _run_wta_crs() -> Outcome:
         f"{share:.0%} of the rows."
     )
     unknown = (
-        "The model behind the abstract's most was not found (T5 and BERT are its models); the share of 0.3 is recalled. "
-        "The paper's most combines sampling with adapters, which ours leaves out; scores, norms and non-linearities are "
-        "kept whole, as the estimator samples products alone."
+        "The model behind the abstract's most was not found (T5 and BERT are its models); a share of 0.3 is recalled. "
+        "The paper's most combines sampling with adapters, which ours leaves out; scores, norms and non-linearities "
+        "are kept whole, as the estimator samples products alone."
     )
     batch = _widest(replace(base, parts=sampled), room)
     claims = [
@@ -252,8 +252,8 @@ def _run_loram() -> Outcome:
                 "20 GB" if fits <= 20 else f"{fits:.1f} GB",
                 f"Pruned base, adapters of rank 8 with their states, and the activations of one sequence of {tokens} "
                 "tokens without recomputation; embeddings and head in BF16.",
-                "Length and batch are assumptions, and the pruned share follows from the claims above. Fewer whole layers "
-                "stand for narrower ones; they keep their share of activations.")
+                "Length and batch are assumptions, and the pruned share follows from the claims above. Fewer whole "
+                "layers stand for narrower ones; they keep their share of activations.")
     )  # fmt: skip
     columns = ("model", "factor", "left, %", "base, GB", "layers", "states, GB", "activations, GB", "all, GB")
     return Outcome(results, [StudyTable("A pruned base in four bits", columns, tuple(rows))])
