@@ -78,9 +78,12 @@ def finished(builder: LayerBuilder, options: WorkloadOptions, *outputs: str) -> 
     """The workload of one forward pass, or of one training step when asked for."""
     graph = builder.graph(*outputs)
     if options.phase == "train":
+        from workloads.saved_activations import form_of
         from workloads.training import StepOptions, training_step
 
-        step = training_step(graph, options=StepOptions(options.types, options.trained))
+        step = training_step(
+            graph, options=StepOptions(options.types, options.trained, form_of(builder.family))
+        )
         return Workload(builder.name, [Phase("train", "train", step)], graph.metadata)
     return Workload(builder.name, [Phase("forward", "forward", graph)], graph.metadata)
 
@@ -114,10 +117,13 @@ class ConvLayer:
 
 
 class LayerBuilder:
-    """Operators in program order; each method adds a layer and returns the name of its output tensor."""
+    """Operators in program order; each method adds a layer and returns the name of its output tensor.
 
-    def __init__(self, name: str, options: WorkloadOptions) -> None:
-        self.name = name
+    ``family`` says how the model's eager code is written, where that differs.
+    """
+
+    def __init__(self, name: str, options: WorkloadOptions, family: str = "") -> None:
+        self.name, self.family = name, family
         self.batch = options.batch
         self.dtype = options.dtype or "fp16"
         self.fused = options.fused

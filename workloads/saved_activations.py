@@ -49,7 +49,9 @@ class EagerForm:
     RMS norm multiplies by one plus its weight, in FP32. ``caps``: attention scores go through a tanh (Gemma 2).
     ``joined``: queries, keys and values are parts of one result; those of a lone sequence are no copy, so that
     its queries keep the whole of it. ``broadcasts``: a lone key head meets all query heads without a copy, in a lone
-    sequence. ``mask``: the causal mask is an argument of every layer, which checkpointing keeps.
+    sequence. ``mask``: the causal mask is an argument of every layer, which checkpointing keeps. ``library``:
+    attention is the framework's own module in plain arithmetic, in FP32 throughout, with queries, keys and values of
+    one result (``torch.nn.MultiheadAttention``, as torchvision's ViT has it).
     """
 
     softmax: str = STATISTICS
@@ -58,6 +60,7 @@ class EagerForm:
     joined: bool = False
     broadcasts: bool = False
     mask: bool = False
+    library: bool = False
 
 
 PLAIN_FORM: Final = EagerForm()
@@ -65,7 +68,8 @@ PLAIN_FORM: Final = EagerForm()
 EAGER_FORMS: Final[Mapping[str, EagerForm]] = {
     "gpt2": EagerForm(softmax="", joined=True, mask=True), "gpt_bigcode": EagerForm(softmax="", joined=True),
     "bloom": EagerForm(joined=True), "falcon": EagerForm(softmax="", broadcasts=True),
-    "gptj": EagerForm(softmax=""), "vit": EagerForm(softmax=""), "bert": EagerForm(softmax=""),
+    "ViT": EagerForm(library=True), "gptj": EagerForm(softmax=""), "vit": EagerForm(softmax=""),
+    "bert": EagerForm(softmax=""),
     "roberta": EagerForm(softmax=""), "gemma": EagerForm(gemma_norm=True),
     "gemma2": EagerForm(gemma_norm=True, caps=True), "gemma3_text": EagerForm(gemma_norm=True),
 }  # fmt: skip
@@ -180,6 +184,8 @@ def _product(op: Operator, work: Product, graph: Graph, form: EagerForm) -> Kept
     # Of attention: the left operand is by query head, the right one is repeated for all of a group's heads.
     if len(inputs) < 2:
         return Kept(inputs)
+    if form.library:
+        return _library_product(op, work, graph)
     left, right = inputs[0], inputs[1]
     instead: dict[str, str] = {}
     made: list[Tensor] = []
@@ -198,6 +204,27 @@ def _product(op: Operator, work: Product, graph: Graph, form: EagerForm) -> Kept
     else:
         own = [left, *own]
     return Kept(tuple(own), tuple(made), instead)
+
+
+def _library_product(op: Operator, work: Product, graph: Graph) -> Kept:
+    """A product of the framework's own attention: copies in FP32; values in FP32 stay part of the joined result."""
+    left, right = (graph.tensors[name] for name in op.inputs[:2])
+    maker = graph.operator_by_name[graph.producer[left.name]]
+    narrow = dtype_bits(right.dtype) < dtype_bits(STATISTICS)
+    elements = prod(right.shape)
+    if isinstance(maker.work, Softmax):
+        if narrow:
+            made = _made(op, "values", (elements,), STATISTICS)
+            return Kept((), (made,), {right.name: made.name, left.name: f"{maker.name}.wide"})
+        joined = _made(
+            op, "joined", (elements // work.heads * (work.heads + 2 * work.kv_heads),), right.dtype
+        )
+        return Kept((left.name,), (joined,), {right.name: joined.name})
+    parts = [
+        _made(op, label, (prod(one.shape),), STATISTICS)
+        for label, one in (("queries", left), ("keys", right))
+    ]
+    return Kept((), tuple(parts), {left.name: parts[0].name, right.name: parts[1].name})
 
 
 def _grouped(op: Operator, work: GroupedProduct, graph: Graph) -> Kept:

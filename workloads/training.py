@@ -414,6 +414,10 @@ class _Step:
         if self.types.softmax:
             form = replace(form, softmax=self.types.softmax)
         kept = kept_by(op, self.forward, form)
+        for name, storage in (kept.instead or {}).items():
+            if storage not in self.tensors and storage not in {one.name for one in kept.made}:
+                # A storage that the operator before makes, whose own turn comes later.
+                self._storages(self.forward.operator_by_name[self.forward.producer[name]])
         for one in kept.made:
             if one.name in self.tensors:
                 continue
