@@ -104,9 +104,14 @@ class TrainingSetup:
         return self.parts if self.parts is not None else trained_parts(self.trainable)
 
     @property
+    def sharding_stage(self) -> int:
+        """The ZeRO stage; a distributed optimizer is at least the first."""
+        return max(self.zero_stage, int(self.state_types.distributed))
+
+    @property
     def optimizer_shards(self) -> int:
         """Ranks over which the optimizer's state is divided."""
-        return self.shards if self.zero_stage >= 1 or self.state_types.distributed else 1
+        return self.shards if self.sharding_stage >= 1 else 1
 
     def words(self) -> str:
         """The setup in one line for people."""

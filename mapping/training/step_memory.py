@@ -93,13 +93,11 @@ def _stage_memory(step: RankStep, stage: int, prices: Prices, exact: bool) -> St
 def _held(step: RankStep, states: ModelStates) -> tuple[ModelStates, int, int]:
     """What a rank holds on the device, the bytes of its buffers, and optimizer state that is paged to the host."""
     setup, types = step.setup, step.setup.state_types
-    stage = setup.zero_stage
+    stage = setup.sharding_stage
     if types.copies == "gathered" and stage == 0:
         # Parameters are a shard, however few ranks there are, and layers are gathered from it.
         stage = ZERO_STAGES[-1]
     held, buffers = held_states(states, stage, setup.shards)
-    if setup.optimizer_shards > 1 and stage == 0:
-        held = replace(held, optimizer_state=-(-states.optimizer_state // setup.optimizer_shards))
     if types.copies == "gathered":
         # The wide parameters are the optimizer's master; of narrow weights two layers are there, and one layer's
         # gradients in both types while they are reduced.
