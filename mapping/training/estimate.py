@@ -136,7 +136,7 @@ class Estimator:
     def _graph(self, setup: TrainingSetup) -> Graph:
         key = (
             setup.model, setup.sequence, setup.micro_batch, setup.dtype, setup.tensor,
-            setup.sequence_parallel, setup.ulysses, setup.context, setup.expert,
+            setup.sequence_parallel, setup.ulysses, setup.context, setup.expert, setup.state_types, setup.trained,
         )  # fmt: skip
         if key not in self._graphs:
             if len(self._graphs) > MOST_GRAPHS:

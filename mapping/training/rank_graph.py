@@ -30,7 +30,10 @@ def training_graph(setup: TrainingSetup) -> Graph:
     tokens = setup.sequence // (setup.ulysses * setup.context)
     if tokens < setup.sequence:
         _accepts(setup.model, setup.sequence, setup.micro_batch, setup.dtype)
-    options = WorkloadOptions(phase="train", batch=setup.micro_batch, prompt=tokens, dtype=setup.dtype)
+    options = WorkloadOptions(
+        phase="train", batch=setup.micro_batch, prompt=tokens, dtype=setup.dtype, types=setup.state_types.step,
+        trained=setup.trained,
+    )  # fmt: skip
     graph = rotate_in_place(_loaded(setup.model, options))
     if setup.ulysses * setup.context == 1:
         return graph

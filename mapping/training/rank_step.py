@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 
 from hw_configs.problems import bad_input
 from mapping.training.recompute.in_graph import drop_and_recompute
-from mapping.training.recompute.skeleton import kept_share, skeleton_of
+from mapping.training.recompute.reversible import work_out_inputs
+from mapping.training.recompute.skeleton import every_other, held_results, kept_share, skeleton_of
 from mapping.training.requests import RequestSequence, request_sequence
 from mapping.training.setup import TrainingSetup
 from mapping.training.token_swap import LayerBytes, TokenShare
@@ -38,6 +39,11 @@ class RankStep:
 
 def plain_step(graph: Graph, setup: TrainingSetup) -> RankStep:
     """The step under the setup's recomputation, nothing swapped."""
+    if setup.recompute == "every-other":
+        return RankStep(setup, drop_and_recompute(held_results(graph), every_other(graph)), {})
+    if setup.recompute == "reversible":
+        full = drop_and_recompute(graph, kept_share(graph, "full"))
+        return RankStep(setup, work_out_inputs(full, graph), {})
     kept = kept_share(graph, setup.recompute, first_layers=setup.recompute_layers)
     return RankStep(setup, drop_and_recompute(graph, kept), {})
 

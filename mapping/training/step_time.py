@@ -59,10 +59,10 @@ def step_time(step: RankStep, prices: Prices) -> StepTime:
     states = model_states(step, stages.index(slowest))
     data = prices.group(setup, "shards")
     exposed = exposed_seconds(
-        states, setup.zero_stage, m, slowest.forward, slowest.backward + slowest.recompute,
+        states, setup.sharding_stage, m, slowest.forward, slowest.backward + slowest.recompute,
         lambda kind, size: prices.collective(kind, size, data),
     ) if len(data) > 1 else 0.0  # fmt: skip
-    share = setup.shards if setup.zero_stage >= 1 else 1
+    share = setup.optimizer_shards
     return StepTime(
         forward_s=m * slowest.forward,
         backward_s=m * slowest.backward,
