@@ -118,6 +118,11 @@ class Constants:
         ]
         return float(np.mean(kin)) if kin else float(table["default"])
 
+    @property
+    def sustained_share(self) -> float:
+        """Share of a board's limit less idle that a kernel of a training step has of what it has in a benchmark."""
+        return float(self.data.get("power", {}).get("sustained_share", 1.0))
+
     def way_joules(self, room_w: float, seconds: float, moved_bytes: float) -> float:
         """J of a board at work beside arithmetic and DRAM: clocks and leakage, and bytes on their way on the chip.
 
