@@ -127,7 +127,8 @@ class Estimator:
         return self.prices.memory.usable_bytes - budget.device_bytes
 
     def _model_flops(self, setup: TrainingSetup) -> float:
-        graph = self._graph(setup)
+        # What a framework does twice, or one rank more than another, is no FLOP of the model.
+        graph = self._graph(replace(setup, framework="plain"))
         own = sum(op.flops for op in graph.operators if op.place.training_pass in ("forward", "backward"))
         ranks = setup.tensor * setup.ulysses * setup.context
         return own * ranks * setup.data * setup.micro_batches
@@ -135,7 +136,7 @@ class Estimator:
     def _graph(self, setup: TrainingSetup) -> Graph:
         key = (
             setup.model, setup.sequence, setup.micro_batch, setup.dtype, setup.tensor,
-            setup.sequence_parallel, setup.ulysses, setup.context,
+            setup.sequence_parallel, setup.ulysses, setup.context, setup.framework,
         )  # fmt: skip
         if key not in self._graphs:
             if len(self._graphs) > MOST_GRAPHS:

@@ -10,6 +10,7 @@ from mapping.training.recompute.in_graph import drop_and_recompute
 from mapping.training.recompute.skeleton import kept_share, skeleton_of
 from mapping.training.requests import RequestSequence, request_sequence
 from mapping.training.setup import TrainingSetup
+from mapping.training.styled_step import with_kernels
 from mapping.training.token_swap import LayerBytes, TokenShare
 from workloads.graph import Graph, Operator
 
@@ -39,7 +40,7 @@ class RankStep:
 def plain_step(graph: Graph, setup: TrainingSetup) -> RankStep:
     """The step under the setup's recomputation, nothing swapped."""
     kept = kept_share(graph, setup.recompute, first_layers=setup.recompute_layers)
-    return RankStep(setup, drop_and_recompute(graph, kept), {})
+    return RankStep(setup, with_kernels(drop_and_recompute(graph, kept), setup), {})
 
 
 def swapping_step(
@@ -53,7 +54,7 @@ def swapping_step(
     }
     return RankStep(
         replace(setup, swap_tokens=alpha),
-        drop_and_recompute(graph, kept),
+        with_kernels(drop_and_recompute(graph, kept), setup),
         swapped,
         layer,
         replace(share, alpha=alpha),
