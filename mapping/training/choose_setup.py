@@ -18,6 +18,7 @@ from hw_configs.settings import Settings, count, share, word
 from mapping.deadline import OutOfTimeError, running_budget
 from mapping.offload.policy import OffloadRequest
 from mapping.training.estimate import Estimator, RankStep
+from mapping.training.kernel_style import STYLES
 from mapping.training.plan import executable
 from mapping.training.pricing import Prices
 from mapping.training.setup import ALLOCATORS, RECOMPUTE, TrainingEstimate, TrainingSetup
@@ -43,6 +44,7 @@ class TrainingSettings(Settings):
     recompute: str | None = word(None, "what is recomputed", RECOMPUTE, absent="searched")
     alpha: float | None = share(None, "tokens whose activations are swapped", zero=True, absent="searched")
     allocator: str | None = word(None, "what places tensors", ALLOCATORS, absent="the mapper's own")
+    framework: str = word("plain", "whose kernels run the step", tuple(STYLES))
 
     def degrees(self) -> dict[str, int]:
         """The degrees of parallelism that are fixed."""
@@ -182,6 +184,7 @@ class _Search:
                     request.dtype or "bf16", degrees["tp"], True, degrees["ulysses"], degrees["cp"],
                     degrees["pp"], degrees["dp"],
                     allocator=self.settings.allocator or self.family.allocator,  # type: ignore[arg-type]
+                    framework=self.settings.framework,
                 )  # fmt: skip
             except InputError as error:
                 reasons.append(error)

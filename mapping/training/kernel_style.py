@@ -23,22 +23,26 @@ class KernelStyle:
     """Kernels of one framework.
 
     ``attention`` names the library of attention, "" for the device's own and "unfused" for products with a softmax
-    between. ``skips_mask``: whether attention leaves out what the causal mask hides. ``core_recomputed``: whether the
-    backward pass runs attention's core again (Megatron-LM's selective recomputation, arXiv:2205.05198). ``pointwise``:
-    how norms, activations, rotary embeddings and sums run. ``recipe``: how linear layers compute below 16 bits.
-    ``loss``: "upcast" makes fp32 logits and a softmax of them, "fused" reads logits twice and writes gradients.
-    ``optimizer``: passes over its operands. ``reduce_bytes``: bytes of a gradient on the wires. ``accumulates``: where
-    micro-batches add gradients, "" nowhere. ``sharding``: whose copies stand beside sharded collectives.
-    ``tensor_overlap``: tensor-parallel collectives run chunk by chunk beside their products. ``balanced_ring``:
-    whether context parallelism deals out the causal mask evenly. ``ring_bytes``: bytes per element of the output that
-    one block of the ring costs when it is merged. ``dropout``: whether activations are dropped. ``products_again``:
-    share of a layer's products that selective recomputation runs again. ``host_kernel_us`` and ``host_step_ms``: what
-    the host takes for a kernel and a step; it runs ahead of the device.
+    between. ``products``: the generation of the library of 16-bit products, "" for today's. ``skips_mask``: whether
+    attention leaves out what the causal mask hides. ``core_recomputed``: whether the backward pass runs attention's
+    core again (Megatron-LM's selective recomputation, arXiv:2205.05198). ``pointwise``: how norms, activations, rotary
+    embeddings and sums run. ``recipe``: how linear layers compute below 16 bits. ``loss``: "upcast" makes fp32 logits
+    and a softmax of them, "fused" reads logits twice and writes gradients. ``optimizer``: passes over its operands.
+    ``reduce_bytes``: bytes of a gradient on the wires and where micro-batches add up. ``accumulates``: what adds them,
+    "" nothing. ``sharding``: whose copies stand beside sharded collectives. ``tensor_hidden``: share of tensor-parallel
+    collectives, but for one chunk of as many as ranks, that passes beside products. ``attention_copies``: bytes per
+    element of attention's output that moving tokens in and out of its form costs. ``weights_kept``: whether weights
+    stay narrow between micro-batches and are gathered so. ``balanced_ring``: whether context parallelism deals out the
+    causal mask evenly. ``ring_bytes``: bytes per element of the output that merging one block of the ring costs.
+    ``dropout``: whether activations are dropped. ``products_again``: share of a layer's products that selective
+    recomputation runs again. ``host_kernel_us``: what the host takes for a kernel, ahead of the device (assumption, of
+    the order that profiles of PyTorch show).
     """
 
     name: str
     about: str
     attention: str = ""
+    products: Literal["", "2023"] = ""
     skips_mask: bool = True
     core_recomputed: bool = False
     pointwise: Literal["ideal", "eager", "compiled", "megatron"] = "ideal"
@@ -49,13 +53,14 @@ class KernelStyle:
     reduce_bytes: int = 0
     accumulates: Literal["", "product", "add"] = ""
     sharding: Literal["", "flat", "tensors", "buckets"] = ""
-    tensor_overlap: bool = False
+    tensor_hidden: float = 0.0
+    attention_copies: float = 0.0
+    weights_kept: bool = False
     balanced_ring: bool = True
     ring_bytes: float = 0.0
     dropout: bool = False
     products_again: float = 0.0
     host_kernel_us: float = 0.0
-    host_step_ms: float = 0.0
 
     @property
     def ideal(self) -> bool:
@@ -74,16 +79,27 @@ _EAGER: Final = {
     "attention": "fa2", "pointwise": "eager", "loss": "upcast", "optimizer": "foreach", "clips": True,
     "accumulates": "add", "host_kernel_us": 6.0, "ring_bytes": 40.0,
 }  # fmt: skip
-_COMPILED: Final = {**_EAGER, "pointwise": "compiled", "loss": "fused", "optimizer": "fused", "host_kernel_us": 3.0}
+_COMPILED: Final = {
+    **_EAGER,
+    "pointwise": "compiled",
+    "loss": "fused",
+    "optimizer": "fused",
+    "host_kernel_us": 3.0,
+}
 _TITAN: Final = {
     **_COMPILED, "sharding": "tensors", "reduce_bytes": 4, "balanced_ring": False, "products_again": 0.5,
 }  # fmt: skip
 _MEGATRON: Final = {
     "attention": "cudnn", "pointwise": "megatron", "loss": "fused", "optimizer": "fused", "clips": True,
-    "accumulates": "product", "sharding": "buckets", "reduce_bytes": 4, "host_kernel_us": 4.0, "ring_bytes": 12.0,
+    "accumulates": "product", "sharding": "buckets", "reduce_bytes": 2, "host_kernel_us": 4.0, "ring_bytes": 12.0,
+    "weights_kept": True,
+}  # fmt: skip
+_MEGATRON_2021: Final = {
+    **_MEGATRON, "attention": "unfused", "dropout": True, "sharding": "", "products": "2023", "reduce_bytes": 4,
 }  # fmt: skip
 _FOUNDRY: Final = {
     **_EAGER, "sharding": "flat", "reduce_bytes": 4, "skips_mask": False, "optimizer": "loop",
+    "attention_copies": 16.0, "products": "2023",
 }  # fmt: skip
 
 STYLES: Final[dict[str, KernelStyle]] = {
@@ -95,37 +111,37 @@ STYLES: Final[dict[str, KernelStyle]] = {
         KernelStyle(
             name="megatron-2021",
             about="Megatron-LM of arXiv:2104.04473: products and a fused softmax for attention, dropout, fp16",
-            **{**_MEGATRON, "attention": "unfused", "dropout": True, "sharding": ""},  # type: ignore[arg-type]
+            **_MEGATRON_2021,  # type: ignore[arg-type]
         ),
         KernelStyle(
             name="megatron-2022",
             about="the same of arXiv:2205.05198; without other recomputation attention's core is run again",
-            **{**_MEGATRON, "attention": "unfused", "dropout": True, "sharding": "", "core_recomputed": True},  # type: ignore[arg-type]
+            **{**_MEGATRON_2021, "core_recomputed": True},  # type: ignore[arg-type]
         ),
         KernelStyle(
             name="megatron",
             about="Megatron Core with TransformerEngine in bf16, cuDNN attention, overlapped tensor parallelism",
-            **{**_MEGATRON, "tensor_overlap": True},  # type: ignore[arg-type]
+            **{**_MEGATRON, "tensor_hidden": 1.0},  # type: ignore[arg-type]
         ),
         KernelStyle(
             name="megatron-fp8",
             about="the same, linear layers in fp8 with a scale per tensor, found anew (current scaling)",
-            **{**_MEGATRON, "tensor_overlap": True, "recipe": "current"},  # type: ignore[arg-type]
+            **{**_MEGATRON, "tensor_hidden": 1.0, "recipe": "current"},  # type: ignore[arg-type]
         ),
         KernelStyle(
             name="te-delayed-fp8",
             about="Megatron Core with TransformerEngine of 2024: fp8 with delayed scaling, FlashAttention-2",
-            **{**_MEGATRON, "attention": "fa2", "tensor_overlap": True, "recipe": "delayed"},  # type: ignore[arg-type]
+            **{**_MEGATRON, "attention": "fa2", "tensor_hidden": 1.0, "recipe": "delayed"},  # type: ignore[arg-type]
         ),
         KernelStyle(
             name="te-mxfp8",
             about="the same, a scale for every 32 elements",
-            **{**_MEGATRON, "tensor_overlap": True, "recipe": "mxfp8"},  # type: ignore[arg-type]
+            **{**_MEGATRON, "tensor_hidden": 1.0, "recipe": "mxfp8"},  # type: ignore[arg-type]
         ),
         KernelStyle(
             name="te-nvfp4",
             about="the same, four bits with a scale for every 16 elements",
-            **{**_MEGATRON, "tensor_overlap": True, "recipe": "nvfp4"},  # type: ignore[arg-type]
+            **{**_MEGATRON, "tensor_hidden": 1.0, "recipe": "nvfp4"},  # type: ignore[arg-type]
         ),
         KernelStyle(
             name="torchtitan-eager",
@@ -136,8 +152,8 @@ STYLES: Final[dict[str, KernelStyle]] = {
             name="torchtitan", about="torchtitan with torch.compile: FSDP2, FlashAttention-2, fused AdamW", **_TITAN  # type: ignore[arg-type]
         ),
         KernelStyle(
-            name="torchtitan-async", about="the same with asynchronous tensor parallelism",
-            **{**_TITAN, "tensor_overlap": True},  # type: ignore[arg-type]
+            name="torchtitan-async", about="the same with asynchronous tensor parallelism, whose communication shows in part",
+            **{**_TITAN, "tensor_hidden": 0.4},  # type: ignore[arg-type]
         ),
         KernelStyle(
             name="torchtitan-float8", about="the same as torchtitan with torchao's float8, a scale per tensor",
@@ -145,7 +161,7 @@ STYLES: Final[dict[str, KernelStyle]] = {
         ),
         KernelStyle(
             name="torchtitan-float8-async", about="the same with asynchronous tensor parallelism",
-            **{**_TITAN, "recipe": "tensorwise", "tensor_overlap": True},  # type: ignore[arg-type]
+            **{**_TITAN, "recipe": "tensorwise", "tensor_hidden": 0.4},  # type: ignore[arg-type]
         ),
         KernelStyle(
             name="llm-foundry",

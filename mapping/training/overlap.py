@@ -25,7 +25,7 @@ GRADIENT_BYTES: Final = 2
 
 @dataclass(frozen=True, slots=True)
 class Sharing:
-    """What ranks with equal weights exchange: their ZeRO stage, layers, bytes of weights and of gradients on the wires."""
+    """What ranks with equal weights exchange: their ZeRO stage, layers, bytes of weights and gradients on the wires."""
 
     stage: int
     layers: int

@@ -104,6 +104,8 @@ class TrainingSetup:
                 "no recomputation" if self.recompute == "none" else f"{self.recompute} recomputation{where}"
             )
         parts.append(f"{self.allocator} memory")
+        if self.framework != "plain":
+            parts.append(f"as {self.framework}")
         return ", ".join(parts)
 
     def to_json(self) -> dict[str, Any]:
@@ -198,6 +200,8 @@ class StepTime:
     data_parallel_s: float = 0.0
     swap_s: float = 0.0
     optimizer_s: float = 0.0
+    host_s: float = 0.0
+    """What the framework's host takes beyond the device."""
     reorganisation_s: float = 0.0
 
     @property

@@ -36,6 +36,7 @@ class _Passes:
     tensor: float = 0.0
     sequence: float = 0.0
     ring: float = 0.0
+    kernels: int = 0
 
     @property
     def seconds(self) -> float:
@@ -72,6 +73,7 @@ def step_time(step: RankStep, prices: Prices) -> StepTime:
         data_parallel_s=exposed,
         swap_s=m * swap,
         optimizer_s=slowest.optimizer / share,
+        host_s=m * _beyond(slowest.kernels * style_of(setup.framework).host_kernel_us * 1e-6, micro),
     )
 
 
@@ -92,9 +94,7 @@ def _data_parallel(step: RankStep, states: ModelStates, slowest: _Passes, prices
         )
     layers = len(skeleton_of(step.graph).layers) // setup.pipeline
     wide = style.reduce_bytes / GRADIENT_BYTES if style.reduce_bytes else 1.0
-    sharing = Sharing(
-        setup.zero_stage, layers, states.weights, states.gradients * wide, setup.micro_batches
-    )
+    sharing = Sharing(setup.zero_stage, layers, states.weights, states.gradients * wide, setup.micro_batches)
     return shown_seconds(sharing, slowest.forward, backward, seconds)
 
 
@@ -107,6 +107,7 @@ def _add(passes: _Passes, op: Operator, setup: TrainingSetup, prices: Prices) ->
             passes.sequence += max(0.0, passes.ring - seconds)
             passes.ring = 0.0
         passes.add(op.place.training_pass, seconds)
+        passes.kernels += op.place.training_pass != "optimizer"
         return
     seconds = prices.collective(op.kind, work.bytes, prices.group(setup, work.parallel))
     if work.parallel == "tensor":

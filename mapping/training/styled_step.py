@@ -9,7 +9,7 @@ unfused, the first of its products.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from math import prod
+from math import ceil, prod
 from typing import Final
 
 from mapping.training.kernel_style import KernelStyle, style_of
@@ -41,7 +41,7 @@ joined (2, 2), made fp32 (2, 4) and divided (4, 4). FSDP2: gathered weights are 
 into chunks (2, 4)."""
 RMS_EAGER: Final = 22.0
 """Bytes per element of an RMS norm in PyTorch's own operators beside those of one kernel: the input in fp32 (2, 4),
-its square (4, 4), the mean (4), the product (4, 4) and the result in 16 bits times the weight (4, 2, 2, 2), less 2 and 2."""
+its square (4, 4), the mean (4), the product (4, 4) and the result in 16 bits times the weight (4, 2, 2, 2), less 2, 2."""
 ROTARY_EAGER: Final = 16.0
 """Bytes per element of a rotary embedding through complex fp32 numbers beside those of one kernel: made fp32 (2, 4),
 multiplied (4, 4), made 16 bits (4, 2), less 2 and 2. torch.compile leaves complex numbers to PyTorch."""
@@ -93,7 +93,9 @@ class _Writer:
         elif isinstance(work, Optimizer):
             self._optimizer(op, work)
 
-    def _kernel(self, op: Operator, label: str, read: float, written: float, place: Place | None = None) -> None:
+    def _kernel(
+        self, op: Operator, label: str, read: float, written: float, place: Place | None = None
+    ) -> None:
         """A kernel that streams so many bytes, of no named tensor."""
         if read + written <= 0:
             return
@@ -161,7 +163,8 @@ class _Writer:
         narrow = self.style.narrow if inside else ""
         # The tokens of the micro-batch stand in the rows, or, for a weight's gradient, in the reduction.
         tokens = work.k if weights else work.m
-        self.operators.append(replace(op, dtype=narrow) if narrow else op)
+        work = replace(work, library=self.style.products)
+        self.operators.append(replace(op, work=work, dtype=narrow or op.dtype))
         if narrow:
             self._casts(op, work, tokens, weights)
         if weights:
@@ -191,8 +194,7 @@ class _Writer:
         self._cast(op, "cast", elements, stored, finds)
         if op.place.training_pass == "forward":
             # Weights are cast anew in every micro-batch: sharded ones have just been gathered.
-            kept = self.style.sharding == "buckets" and self.setup.zero_stage < 3
-            times = 1.0 / self.setup.micro_batches if kept else 1.0
+            times = 1.0 / self.setup.micro_batches if self.style.weights_kept else 1.0
             self._cast(op, "cast_weight", float(work.k) * work.n * times, stored, finds)
 
     def _cast(self, op: Operator, label: str, elements: float, stored: float, finds: bool) -> None:
@@ -209,7 +211,9 @@ class _Writer:
     def _accumulate(self, op: Operator, elements: float) -> None:
         """Micro-batches add up gradients: in the product's own store (fp32), or by a kernel of its own."""
         if self.style.accumulates == "product":
-            self._kernel(op, "main_gradient", 4.0 * elements, 2.0 * elements)
+            # The gradient is read and written in its own width; the product's store has counted two bytes.
+            wide = float(max(self.style.reduce_bytes, 2))
+            self._kernel(op, "main_gradient", wide * elements, (wide - 2.0) * elements)
         elif self.setup.zero_stage >= 2 and self.setup.shards > 1:
             read, written = SHARD_COPIES[self.style.sharding]
             self._kernel(op, "shard_copies", read * elements, written * elements)
@@ -224,6 +228,8 @@ class _Writer:
         else:
             seen = work if self.style.skips_mask else replace(work, causal=False)
             self.operators.append(replace(op, work=replace(seen, library=self.style.attention)))
+            copied = self.style.attention_copies * work.batch * work.heads * work.q_len * work.value_dim
+            self._kernel(op, "copies", copied / 2, copied / 2)
         if self.setup.context > 1 and self.style.ring_bytes:
             elements = float(work.batch) * work.heads * work.q_len * work.value_dim
             more = self.style.ring_bytes * elements * (self.setup.context - 1)
@@ -238,7 +244,12 @@ class _Writer:
         # The operator stays for its tensors; its work is done.
         self.operators.append(
             replace(
-                op, work=View(), reads=(0,) * len(op.reads), writes=(0,) * len(op.writes), beside_read=0, beside_written=0
+                op,
+                work=View(),
+                reads=(0,) * len(op.reads),
+                writes=(0,) * len(op.writes),
+                beside_read=0,
+                beside_written=0,
             )
         )
 
@@ -248,7 +259,7 @@ class _Writer:
         for number, (depth, thin) in enumerate(_core_products(work, forward)):
             product = Product(
                 m=work.q_len, n=depth if thin else work.kv_len, k=work.kv_len if thin else depth,
-                batch=work.batch * work.heads,
+                batch=work.batch * work.heads, library=self.style.products,
             )  # fmt: skip
             sides = 2.0 * work.batch * work.heads * depth * (work.q_len + work.kv_len)
             read, written = (2 * scores + sides / 2, sides / 2) if thin else (sides, 2 * scores)
@@ -268,10 +279,11 @@ class _Writer:
     # Communication and states.
 
     def _beside_products(self, op: Operator, work: CollectiveWork) -> Operator:
-        """A tensor-parallel collective; cut into as many chunks as ranks, all but one pass beside the product."""
-        if not self.style.tensor_overlap or not isinstance(work, AllGather | ReduceScatter):
+        """What of a tensor-parallel collective shows; cut into as many chunks as ranks, one has nothing beside it."""
+        if not self.style.tensor_hidden or not isinstance(work, AllGather | ReduceScatter):
             return op
-        return replace(op, work=replace(work, bytes=-(-work.bytes // work.group)))
+        shown = 1.0 - self.style.tensor_hidden * (1.0 - 1.0 / work.group)
+        return replace(op, work=replace(work, bytes=ceil(work.bytes * shown)))
 
     def _optimizer(self, op: Operator, work: Optimizer) -> None:
         passes = OPTIMIZER_PASSES[self.style.optimizer] - 1.0

@@ -17,7 +17,16 @@ from workloads.graph import Operator
 from workloads.operators import Attention, GroupedProduct, Product
 
 __all__ = [
-    "FAMILIES", "Prediction", "Request", "board_limits", "family_of", "flop_joules", "is_warm", "size", "stored_width",
+    "FAMILIES",
+    "TRAINING_PASSES",
+    "Prediction",
+    "Request",
+    "board_limits",
+    "family_of",
+    "flop_joules",
+    "is_warm",
+    "size",
+    "stored_width",
     "trains",
 ]  # fmt: skip
 

@@ -34,6 +34,7 @@ from simulator.gpu.request import (
     ATTENTION_FAMILIES,
     OWN_SCALES,
     PRODUCTS,
+    TRAINING_PASSES,
     Prediction,
     Request,
     attention_of,
@@ -54,6 +55,7 @@ from workloads.operators import (
     Norm,
     Product,
     Quantize,
+    Rotary,
     Rows,
 )
 from workloads.training import ATTENTION_BACKWARD
@@ -91,12 +93,13 @@ def gemm_line(request: Request, constants: Constants) -> list[float]:
     m, n, k = max(1.0, float(work.m)), max(1.0, float(work.n)), max(1.0, float(work.k))
     element = size(dtype)
     weight = size(work.weight_dtype or dtype)
-    speed, left_bytes = 1.0, 0
+    speed, left_bytes, generation = 1.0, 0, ""
     if isinstance(work, GroupedProduct):
         batch = max(1.0, work.touched)
         m = max(1.0, m / batch)
     else:
         batch, speed, left_bytes = float(work.batch), work.rate, work.left_bytes
+        generation = work.library
         if work.weight_bytes:
             weight = work.weight_bytes / (n * k)
     joule = flop_joules(family, sheet, constants)
@@ -104,7 +107,7 @@ def gemm_line(request: Request, constants: Constants) -> list[float]:
         m, n, k, batch, element, weight, max(element, 2.0), sheet.sms, sheet.clock,
         sheet.rate(dtype) * speed, sheet.bandwidth * constants.memory_share(sheet.memory),
         sheet.l2_visible_bytes, sheet.shared_bytes, float(sheet.architecture.operand_sharing),
-        rotation_of(operator, setup), setup.library_share(family),
+        rotation_of(operator, setup), constants.library_share(setup, family, generation),
         1.0 if batch > 1 else setup.splits.get(family, 32.0), *board_limits(request, constants),
         joule / speed, sheet.joule_per_byte,
         K_PADDING.get(family, 32.0),
@@ -149,6 +152,9 @@ def kernel_of(request: Request) -> str:
 def memory_class(operator: Operator) -> str:
     """The class whose constants a memory-bound operator takes."""
     if isinstance(operator.work, Norm) and operator.work.norm == "batch":
+        return "elementwise"
+    if isinstance(operator.work, Norm | Rotary) and operator.place.training_pass in TRAINING_PASSES:
+        # Training has rows by the thousand, and kernels that stream them; those of inference have few.
         return "elementwise"
     if isinstance(operator.work, Activation):
         gated = operator.work.gated or operator.read_bytes > 1.5 * operator.write_bytes

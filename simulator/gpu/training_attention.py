@@ -32,12 +32,14 @@ LIBRARIES: Final = ("fa2", "fa3", "cudnn", "fa4")
 """Kernels with published tables: FlashAttention-2 and -3, cuDNN's fused attention on Hopper, FlashAttention-4."""
 COLUMNS: Final = (
     "batch", "heads", "kv_heads", "head_dim", "v_head_dim", "q_len", "kv_len", "pairs", "causal", "backward",
-    "library", "bytes", "sms", "clock", "rate", "warp_rate", "exponentials_per_clock", "bandwidth", "tdp", "idle", "j_flop",
-    "j_byte",
+    "library", "bytes", "sms", "clock", "rate", "warp_rate", "exponentials_per_clock", "bandwidth", "tdp", "idle",
+    "j_flop", "j_byte",
 )  # fmt: skip
 """Inputs of a row. ``pairs``: (query, key) pairs of one sequence and head that the mask leaves. ``library``: place
 among :data:`LIBRARIES`. ``warp_rate``: share of the matrix rate that warp-wide instructions reach on the chip."""
-B, HQ, HK, D, DV, Q, KV, PAIRS, CAUSAL, BACK, LIB, EB, SMS, CLK, RATE, WARP, EXP, BW, TDP, IDLE, JF, JB = range(22)
+B, HQ, HK, D, DV, Q, KV, PAIRS, CAUSAL, BACK, LIB, EB, SMS, CLK, RATE, WARP, EXP, BW, TDP, IDLE, JF, JB = (
+    range(22)
+)
 _EACH: Final = ("share", "exponentials", "tile_cycles")
 CONSTANTS: Final = tuple(
     f"{name}_{way}_{library}" for way in ("forward", "backward") for name in _EACH for library in LIBRARIES

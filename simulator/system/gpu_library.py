@@ -14,7 +14,6 @@ from typing import Final
 import numpy as np
 
 from hw_configs.device import Gpu
-
 from hw_configs.system import AnyLink, Node, System
 from simulator.cost.by_device import ByDevice
 from simulator.cost.model import CostModel
@@ -57,7 +56,7 @@ class RankWires:
 
 @dataclass(frozen=True, slots=True)
 class LibraryTime:
-    """Seconds of a collective, whether the switch between the ranks adds for them, and how many rings share its bytes."""
+    """Seconds of a collective, whether the switch between the ranks adds, and how many rings share its bytes."""
 
     seconds: float
     multicast: bool = False
@@ -85,7 +84,7 @@ def wires_between(system: System, nodes: list[Node]) -> RankWires | None:
 
 
 def _rails(system: System, memories: list[str], routes: list[list[AnyLink]]) -> int:
-    """Network ports by which the ranks of the first one's node reach a rank elsewhere: each its own, or a shared one."""
+    """Network ports by which the ranks of the first one's node reach a rank elsewhere; ranks may share one."""
     far = next(i for i, links in enumerate(routes) if any(link.kind == "rdma" for link in links))
     near = [i for i, links in enumerate(routes) if all(link.kind != "rdma" for link in links)]
     sources = [memories[0], *(memories[1 + i] for i in near)]
@@ -106,9 +105,7 @@ def _port(kind: str, wires: RankWires, sheet: GpuSheet, constants: Constants) ->
     if wires.wire != "network" or not wires.rails or kind not in RINGS:
         return wires.bandwidth
     inside = sheet.architecture.peer_bandwidth or float("inf")
-    together = min(
-        wires.bandwidth * wires.rails, inside * fitted["simple_share"] / fitted["network_share"]
-    )
+    together = min(wires.bandwidth * wires.rails, inside * fitted["simple_share"] / fitted["network_share"])
     return float(together / min(wires.per_node, collective.PORTS_AT_MOST) ** fitted["ports"])
 
 
@@ -125,7 +122,8 @@ def library_time(
     engine = constants.engine_scale(sheet.generation) if own_all_reduce and kind == "all_reduce" else 0.0
     line = [
         float(collective.KINDS.index("send" if kind == "receive" else kind)), float(ranks), float(size_bytes),
-        _port(kind, wires, sheet, constants), float(collective.WIRES.index(wires.wire)), constants.latency_scale(sheet.generation),
+        _port(kind, wires, sheet, constants), float(collective.WIRES.index(wires.wire)),
+        constants.latency_scale(sheet.generation),
         float(sharp), float(wires.per_node), 0.0, wires.socket, engine,
     ]  # fmt: skip
     point_to_point = [*line]
