@@ -152,7 +152,8 @@ STYLES: Final[dict[str, KernelStyle]] = {
             name="torchtitan", about="torchtitan with torch.compile: FSDP2, FlashAttention-2, fused AdamW", **_TITAN  # type: ignore[arg-type]
         ),
         KernelStyle(
-            name="torchtitan-async", about="the same with asynchronous tensor parallelism, whose communication shows in part",
+            name="torchtitan-async",
+            about="the same with asynchronous tensor parallelism, whose communication shows in part",
             **{**_TITAN, "tensor_hidden": 0.4},  # type: ignore[arg-type]
         ),
         KernelStyle(

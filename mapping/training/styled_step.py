@@ -27,7 +27,6 @@ from workloads.operators import (
     Product,
     ReduceScatter,
     Rotary,
-    View,
 )
 
 __all__ = ["with_kernels"]
@@ -41,7 +40,7 @@ joined (2, 2), made fp32 (2, 4) and divided (4, 4). FSDP2: gathered weights are 
 into chunks (2, 4)."""
 RMS_EAGER: Final = 22.0
 """Bytes per element of an RMS norm in PyTorch's own operators beside those of one kernel: the input in fp32 (2, 4),
-its square (4, 4), the mean (4), the product (4, 4) and the result in 16 bits times the weight (4, 2, 2, 2), less 2, 2."""
+its square (4, 4), the mean (4), product (4, 4) and the result in 16 bits times the weight (4, 2, 2, 2), less 2, 2."""
 ROTARY_EAGER: Final = 16.0
 """Bytes per element of a rotary embedding through complex fp32 numbers beside those of one kernel: made fp32 (2, 4),
 multiplied (4, 4), made 16 bits (4, 2), less 2 and 2. torch.compile leaves complex numbers to PyTorch."""
@@ -244,14 +243,10 @@ class _Writer:
         # The operator stays for its tensors; its work is done.
         self.operators.append(
             replace(
-                op,
-                work=View(),
-                reads=(0,) * len(op.reads),
-                writes=(0,) * len(op.writes),
-                beside_read=0,
-                beside_written=0,
+                op, work=Elementwise(m=1, n=1, function="attended"), reads=(0,) * len(op.reads),
+                writes=(0,) * len(op.writes), beside_read=0, beside_written=0,
             )
-        )
+        )  # fmt: skip
 
     def _core(self, op: Operator, work: Attention, place: Place, *, forward: bool) -> None:
         scores = float(work.batch) * work.heads * work.q_len * work.kv_len

@@ -1,9 +1,9 @@
 """Validation kind ``training``: rows of ``steps.csv``, measured training steps of whole models on clusters of GPUs.
 
 A row says model, GPUs and network, lengths and batches, degrees, what is recomputed, and the framework; it was
-published as seconds of a step, tokens per second and GPU, or TFLOP/s with the FLOPs that its source counts. Rows of the split
-``fitted`` may take part in a calibration (``calibration/fit_training_steps.py``), those of ``held`` never do. A row is
-``ok`` within a quarter of the measured time.
+published as seconds of a step, tokens per second and GPU, or TFLOP/s with the FLOPs that its source counts. Rows of the
+split ``fitted`` may take part in a calibration (``calibration/fit_training_steps.py``), those of ``held`` never do. A
+row is ``ok`` within a quarter of the measured time.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ TABLE: Final = "steps.csv"
 WITHIN: Final = 0.25
 NEEDED: Final = (
     "id", "group", "split", "source", "model", "gpu", "gpus", "network", "sequence", "micro_batch", "global_batch",
-    "tp", "sp", "ulysses", "cp", "pp", "interleave", "dp", "zero", "recompute", "precision", "framework", "tokens_per_s_gpu",
-    "step_s", "tflops", "flops",
+    "tp", "sp", "ulysses", "cp", "pp", "interleave", "dp", "zero", "recompute", "precision", "framework",
+    "tokens_per_s_gpu", "step_s", "tflops", "flops",
 )  # fmt: skip
 RECOMPUTE: Final = {"op": "selective", "core": "none"}
 """Names of rows: torchtitan's selection operator by operator; Megatron-LM's of attention's core, done by its style."""

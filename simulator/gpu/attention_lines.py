@@ -102,11 +102,13 @@ def attention_kernel_of(request: Request) -> AttentionKernel:
 
 
 def training_library(request: Request) -> str:
-    """The library whose training kernel runs a request's attention: the named one, or the chip's own."""
+    """The library whose training kernel runs a request's attention: the named one where the chip has it, or its own.
+
+    FlashAttention-2 runs everywhere, the others on the generation that they are written for.
+    """
     named = attention_of(request.operator).library
-    if named:
-        return named
-    return OWN_LIBRARY.get(request.sheet.architecture.attention.calibrated_as, "fa2")
+    own = OWN_LIBRARY.get(request.sheet.architecture.attention.calibrated_as, "fa2")
+    return named if named == "fa2" or (named == "cudnn" and own == "fa3") else own
 
 
 def training_line(request: Request, constants: Constants) -> list[float]:

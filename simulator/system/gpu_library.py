@@ -84,15 +84,38 @@ def wires_between(system: System, nodes: list[Node]) -> RankWires | None:
 
 
 def _rails(system: System, memories: list[str], routes: list[list[AnyLink]]) -> int:
-    """Network ports by which the ranks of the first one's node reach a rank elsewhere; ranks may share one."""
+    """Network ports by which the ranks of the first one's node reach a rank elsewhere, one a rank at most.
+
+    Where a rank's way out passes a switch with several ports, the library takes them all.
+    """
     far = next(i for i, links in enumerate(routes) if any(link.kind == "rdma" for link in links))
     near = [i for i, links in enumerate(routes) if all(link.kind != "rdma" for link in links)]
     sources = [memories[0], *(memories[1 + i] for i in near)]
-    taken = set()
-    for source in sources:
-        names = [name for name, _ in system.route(source, memories[1 + far])]
-        taken.add(next(name for name in names if system.wires[name].link.kind == "rdma"))
-    return len(taken)
+    ends = [_way_out(system, source, memories[1 + far]) for source in sources]
+    ports = {port for before, own in ends for port in _ports_beside(system, before) | {own}}
+    return min(len(ports), len(sources))
+
+
+def _way_out(system: System, source: str, target: str) -> tuple[str, str]:
+    """The node before the network port of a route, and the port."""
+    before = here = source
+    for name, _ in system.route(source, target):
+        wire = system.wires[name]
+        if wire.link.kind == "rdma":
+            break
+        pair = next(pair for pair in wire.ends if here in pair)
+        before, here = here, pair[1] if pair[0] == here else pair[0]
+    return before, here
+
+
+def _ports_beside(system: System, node: str) -> set[str]:
+    """Network ports that hang on a node."""
+    found = set()
+    for wire in system.wires.values():
+        for pair in wire.ends:
+            if node in pair:
+                found.add(pair[1] if pair[0] == node else pair[0])
+    return {name for name in found if system.nodes[name].device.kind == "nic"}
 
 
 def _port(kind: str, wires: RankWires, sheet: GpuSheet, constants: Constants) -> float:
