@@ -89,7 +89,9 @@ class TrainingSettings(Settings):
             "zigzag": self.zigzag,
         }  # fmt: skip
 
-    framework: str = word("plain", "whose element types, loss and kept activations", tuple(FRAMEWORKS))
+    framework: str = word(
+        "plain", "whose kernels, element types, loss and kept activations", tuple(FRAMEWORKS)
+    )
     train: str | None = name_of("which weights are trained: lora, qlora, a pattern or a file", absent="all")
     weights: str | None = word(None, "type of trained weights", _DTYPES, absent="the framework's")
     gradients: str | None = word(None, "type of weights' gradients", _DTYPES, absent="the framework's")

@@ -11,6 +11,7 @@ from mapping.training.recompute.reversible import work_out_inputs
 from mapping.training.recompute.skeleton import every_other, held_results, kept_share, skeleton_of
 from mapping.training.requests import RequestSequence, request_sequence
 from mapping.training.setup import TrainingSetup
+from mapping.training.styled_step import with_kernels
 from mapping.training.token_swap import LayerBytes, TokenShare
 from workloads.graph import Graph, Operator
 
@@ -39,13 +40,16 @@ class RankStep:
 
 def plain_step(graph: Graph, setup: TrainingSetup) -> RankStep:
     """The step under the setup's recomputation, nothing swapped."""
+    return RankStep(setup, with_kernels(_recomputing(graph, setup), setup), {})
+
+
+def _recomputing(graph: Graph, setup: TrainingSetup) -> Graph:
+    """The step with what its recomputation drops and makes again."""
     if setup.recompute == "every-other":
-        return RankStep(setup, drop_and_recompute(held_results(graph), every_other(graph)), {})
+        return drop_and_recompute(held_results(graph), every_other(graph))
     if setup.recompute == "reversible":
-        full = drop_and_recompute(graph, kept_share(graph, "full"))
-        return RankStep(setup, work_out_inputs(full, graph), {})
-    kept = kept_share(graph, setup.recompute, first_layers=setup.recompute_layers)
-    return RankStep(setup, drop_and_recompute(graph, kept), {})
+        return work_out_inputs(drop_and_recompute(graph, kept_share(graph, "full")), graph)
+    return drop_and_recompute(graph, kept_share(graph, setup.recompute, first_layers=setup.recompute_layers))
 
 
 def swapping_step(
@@ -59,7 +63,7 @@ def swapping_step(
     }
     return RankStep(
         replace(setup, swap_tokens=alpha),
-        drop_and_recompute(graph, kept),
+        with_kernels(drop_and_recompute(graph, kept), setup),
         swapped,
         layer,
         replace(share, alpha=alpha),

@@ -158,7 +158,7 @@ class TrainingSetup:
             )
         parts.append(f"{self.allocator} memory")
         if self.framework != "plain":
-            parts.append(f"types of {self.framework}")
+            parts.append(f"as {self.framework}")
         if self.trainable != "all":
             parts.append(f"trains {self.trainable}")
         return ", ".join(parts)
@@ -286,6 +286,8 @@ class StepTime:
     data_parallel_s: float = 0.0
     swap_s: float = 0.0
     optimizer_s: float = 0.0
+    host_s: float = 0.0
+    """What the framework's host takes beyond the device."""
     reorganisation_s: float = 0.0
 
     @property

@@ -158,12 +158,19 @@ FRAMEWORKS: Final[Mapping[str, StateTypes]] = {
         StateTypes("eager", replace(_OWN, saved="eager", loss="eager", logits="fp32")),
         StateTypes("compile", _OWN),
         StateTypes("megatron", _MEGATRON),
-        StateTypes("megatron-fp8", _MEGATRON),
-        StateTypes("te-mxfp8", _MEGATRON),
-        StateTypes("torchtitan", replace(_SHARDED, loss="eager", logits="fp32"), "gathered"),
-        StateTypes("torchtitan-float8", replace(_SHARDED, loss="eager", logits="fp32"), "gathered"),
-        StateTypes("fsdp2", replace(_SHARDED, loss="eager", logits="fp32"), "gathered"),
+        *(
+            StateTypes(name, _MEGATRON)
+            for name in ("megatron-2021", "megatron-2022", "megatron-fp8", "te-delayed-fp8", "te-mxfp8", "te-nvfp4")
+        ),
+        *(
+            StateTypes(name, replace(_SHARDED, loss="eager", logits="fp32"), "gathered")
+            for name in (
+                "torchtitan", "torchtitan-eager", "torchtitan-async", "torchtitan-float8", "torchtitan-float8-async",
+                "fsdp2",
+            )
+        ),
         StateTypes("llm-foundry", _SHARDED, "gathered"),
+        StateTypes("llm-foundry-fp8", _SHARDED, "gathered"),
         StateTypes(
             "deepspeed", StepTypes(accumulation="fp32", loss="eager", logits="fp32"), bucket_elements=DEEPSPEED_BUCKET
         ),

@@ -70,6 +70,7 @@ VALIDATORS: Final[Registry[Validator]] = Registry(
         "schedule": "offchip.validation.schedule:run",
         "scheduler": "offchip.validation.scheduler:run",
         "pim": "offchip.validation.pim:run",
+        "training": "offchip.validation.training:run",
     },
 )
 

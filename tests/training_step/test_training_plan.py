@@ -49,7 +49,8 @@ def plan(tmp_path: Path, estimator: Estimator) -> TrainingPlan:
 def test_a_plan_says_its_types_and_what_is_trained(tmp_path: Path, estimator: Estimator) -> None:
     rules = tmp_path / "parts.yaml"
     rules.write_text(
-        "trainable:\n  '*attention.qkv.weight': {method: columns, rank: 16}\nadapters: {rank: 4}\nbase: nf4\ndouble: true\n"
+        "trainable:\n  '*attention.qkv.weight': {method: columns, rank: 16}\n"
+        "adapters: {rank: 4}\nbase: nf4\ndouble: true\n"
     )
     types = with_fields(framework_types("megatron"), {"loss": "cut", "moments": "int8"})
     setup = TrainingSetup(gpt_config(tmp_path), 2048, 8, data=8, trainable=str(rules), types=types)
