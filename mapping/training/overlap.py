@@ -15,12 +15,27 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-__all__ = ["GRADIENT_BYTES", "SLOWED", "Sharing", "shown_seconds"]
+from mapping.training.kernel_style import style_of
+from mapping.training.setup import TrainingSetup
+from workloads.dtypes import dtype_bits
+
+__all__ = ["SLOWED", "Sharing", "reduced_width", "shown_seconds", "speed_beside"]
 
 SLOWED: Final = 0.189
 """Share by which computation is slower while a collective runs beside it."""
-GRADIENT_BYTES: Final = 2
-"""Bytes of a gradient as the graph makes it."""
+
+
+def reduced_width(setup: TrainingSetup) -> float:
+    """Bytes of a gradient on the wires for each that the graph keeps of it."""
+    style, types = style_of(setup.framework), setup.state_types.step
+    if not style.reduce_bytes:
+        return 1.0
+    return 8 * style.reduce_bytes / dtype_bits(types.gradients or types.weights or setup.dtype)
+
+
+def speed_beside(setup: TrainingSetup) -> float:
+    """How fast a device computes while a collective runs on it, 1 where nothing is slowed (the plain framework)."""
+    return 1.0 if style_of(setup.framework).ideal else 1.0 / (1.0 + SLOWED)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mapping.training.kernel_style import style_of
-from mapping.training.overlap import GRADIENT_BYTES, Sharing, shown_seconds
+from mapping.training.overlap import Sharing, reduced_width, shown_seconds
 from mapping.training.pricing import Prices
 from mapping.training.rank_step import RankStep, stage_of
 from mapping.training.recompute.chain import ChainStage
@@ -93,10 +93,8 @@ def _data_parallel(step: RankStep, states: ModelStates, slowest: _Passes, prices
             states, setup.sharding_stage, setup.micro_batches, slowest.forward, backward, seconds
         )
     layers = len(skeleton_of(step.graph).layers) // setup.pipeline
-    wide = style.reduce_bytes / GRADIENT_BYTES if style.reduce_bytes else 1.0
-    sharing = Sharing(
-        setup.sharding_stage, layers, states.weights, states.gradients * wide, setup.micro_batches
-    )
+    moved = states.gradients * reduced_width(setup)
+    sharing = Sharing(setup.sharding_stage, layers, states.weights, moved, setup.micro_batches)
     return shown_seconds(sharing, slowest.forward, backward, seconds)
 
 

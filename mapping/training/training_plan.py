@@ -19,6 +19,7 @@ from hw_configs.typed_fields import wrong_types
 from hw_configs.whole_number import is_whole
 from mapping.training.estimate import Estimator
 from mapping.training.executed_step import ExecutedStep, executed
+from mapping.training.overlap import reduced_width, speed_beside
 from mapping.training.rank_step import RankStep
 from mapping.training.schedules.action import Action, PipelineSchedule
 from mapping.training.schedules.check import violations
@@ -97,7 +98,11 @@ def execute(plan: TrainingPlan, estimator: Estimator, *, folded: bool = True) ->
     step = estimator.rank_step(setup, bounded=False)
     step = replace(step, setup=setup)
     prices = estimator.prices
-    run = run_program(write_step(step, prices, plan.schedule, folded=folded))
+    written = write_step(
+        step, prices, plan.schedule, folded=folded, speed_beside=speed_beside(setup),
+        gradient_scale=reduced_width(setup),
+    )  # fmt: skip
+    run = run_program(written)
     peak = setup.devices * prices.peak(setup.dtype)
     return executed(plan.setup, run, estimator.model_flops(setup), peak, prices.memory.usable_bytes)
 

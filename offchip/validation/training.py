@@ -27,6 +27,7 @@ from mapping.training.estimate import Estimator
 from mapping.training.pricing import Prices
 from mapping.training.setup import TrainingSetup
 from mapping.training.step_time import step_time
+from mapping.training.training_plan import execute, plan_of
 from offchip.validation.registry import Options, RowResult, find_file
 
 __all__ = ["TABLE", "measured_step", "predicted_step", "prices_of", "run", "setup_of"]
@@ -38,6 +39,7 @@ NEEDED: Final = (
     "tp", "sp", "ulysses", "cp", "pp", "interleave", "dp", "zero", "recompute", "precision", "framework",
     "tokens_per_s_gpu", "step_s", "tflops", "flops",
 )  # fmt: skip
+MODELS: Final = ("estimated", "executed")
 RECOMPUTE: Final = {"op": "every-other", "core": "selective"}
 """Names of rows: torchtitan's selection operator by operator; Megatron-LM's of attention's core."""
 WIRES: Final = {
@@ -51,8 +53,11 @@ WIRES: Final = {
 taken as the 64 that jobs use."""
 
 
-def run(folder: Path, rows: str, _options: Options) -> Iterator[RowResult]:
-    """Rows of the folder's table whose id matches the glob ``rows``."""
+def run(folder: Path, rows: str, options: Options) -> Iterator[RowResult]:
+    """Rows of the folder's table whose id matches the glob ``rows``; by the closed form or, ``executed``, run."""
+    model = options.cost_model or MODELS[0]
+    if model not in MODELS:
+        raise bad_input(f"found {model!r}; expected {' or '.join(MODELS)}", path="--model")
     table = find_file(folder, TABLE)
     reader = csv.DictReader(io.StringIO(read_text(table)))
     missing = [name for name in NEEDED if name not in (reader.fieldnames or ())]
@@ -60,16 +65,16 @@ def run(folder: Path, rows: str, _options: Options) -> Iterator[RowResult]:
         raise bad_input(f"the column {missing[0]!r} is missing", file=str(table), line=1)
     for row in reader:
         if fnmatch.fnmatchcase(row["id"], rows):
-            yield _run_row(row, table.parent)
+            yield _run_row(row, table.parent, model)
 
 
-def _run_row(row: Mapping[str, str], folder: Path) -> RowResult:
+def _run_row(row: Mapping[str, str], folder: Path, model: str) -> RowResult:
     groups = {name: row[name] for name in ("split", "group", "framework", "gpu")}
     started = time.process_time()
     expected: dict[str, float] = {}
     try:
         expected = {"step_s": measured_step(row)}
-        ours = predicted_step(row, folder)
+        ours = predicted_step(row, folder, executed=model == "executed")
     except (OffchipError, ValueError, TypeError) as error:
         return RowResult(
             row["id"], expected, {}, 0.0, "unsupported", None, str(error).splitlines()[0], groups
@@ -91,10 +96,16 @@ def measured_step(row: Mapping[str, str]) -> float:
     return float(row["flops"]) / (float(row["tflops"]) * 1e12 * gpus)
 
 
-def predicted_step(row: Mapping[str, str], folder: Path) -> float:
-    """Seconds that a row's step takes here; ``InputError`` for a row that the model or the machine cannot run."""
+def predicted_step(row: Mapping[str, str], folder: Path, *, executed: bool = False) -> float:
+    """Seconds that a row's step takes here, by the closed form or executed event by event.
+
+    Raises ``InputError`` for a row that the model or the machine cannot run.
+    """
     estimator = Estimator(prices_of(row["gpu"], int(row["gpus"]), row["network"]))
-    return step_time(estimator.rank_step(setup_of(row, folder)), estimator.prices).step_s
+    step = estimator.rank_step(setup_of(row, folder))
+    if executed:
+        return execute(plan_of(step, estimator), estimator).step_s
+    return step_time(step, estimator.prices).step_s
 
 
 def setup_of(row: Mapping[str, str], folder: Path) -> TrainingSetup:
