@@ -7,6 +7,7 @@ Megatron-LM lays ranks out, its groups are next to each other and share a machin
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ def pipeline_rank(setup: TrainingSetup, rank: int) -> int:
     return rank // _strides(setup)["pipeline"] % setup.pipeline
 
 
+@lru_cache(maxsize=256)
 def groups_of(setup: TrainingSetup, kind: str) -> tuple[Group, ...]:
     """All groups of a kind, each in the order of its ranks.
 
@@ -64,6 +66,7 @@ def groups_of(setup: TrainingSetup, kind: str) -> tuple[Group, ...]:
     return tuple(found)
 
 
+@lru_cache(maxsize=1024)
 def first_group(setup: TrainingSetup, kind: str) -> Group:
     """The group of rank 0."""
     return next(group for group in groups_of(setup, kind) if group[0] == 0)
