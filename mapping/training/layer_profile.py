@@ -20,7 +20,7 @@ from mapping.training.setup import TrainingSetup
 from mapping.training.stage_passes import Exchanged, Piece, passes_of
 from workloads.graph import Graph
 
-__all__ = ["LayerPasses", "RankProfile", "picked_layers", "rank_profile", "seconds_of"]
+__all__ = ["LayerPasses", "RankProfile", "picked_layers", "rank_profile", "seconds_of", "with_recomputation"]
 
 WAYS = ("none", "selective", "full")
 """Kinds of recomputation that a profile has."""
@@ -53,6 +53,7 @@ class RankProfile:
     handed_bytes: int
     flops: float
     """Of a rank's forward and backward pass over one micro-batch, all layers."""
+    graph: Graph
 
     @property
     def layers(self) -> int:
@@ -88,11 +89,6 @@ def rank_profile(
     layers, stands = picked
     graph = rank_graph(setup, layers)
     head = len(layers)
-    found: dict[str, tuple[LayerPasses, ...]] = {}
-    for way in WAYS:
-        step = plain_step(graph, replace(setup, recompute=way))  # type: ignore[arg-type]
-        pieces = passes_of(step, prices, lambda op: 0, 1, halves=True)[0].pieces
-        found[way] = tuple(_layer(pieces, number) for number in range(-1, head + 1))
     states = states_by_layer(graph)
     optimizer = dict.fromkeys(range(-1, head + 1), 0.0)
     flops = dict.fromkeys(range(-1, head + 1), 0.0)
@@ -104,10 +100,25 @@ def rank_profile(
             flops[layer] += op.flops
     kind_of = (0, *(number + 1 for number in stands), head + 1)
     return RankProfile(
-        setup, kind_of, found, tuple(states.get(number, LayerStates()) for number in range(-1, head + 1)),
+        setup, kind_of, {"none": _passes(graph, setup, prices, head, "none")}, tuple(states.get(number, LayerStates()) for number in range(-1, head + 1)),
         tuple(optimizer[number] for number in range(-1, head + 1)), _handed(graph),
-        sum(flops[kind - 1] for kind in kind_of),
+        sum(flops[kind - 1] for kind in kind_of), graph,
     )  # fmt: skip
+
+
+def with_recomputation(profile: RankProfile, prices: Prices) -> RankProfile:
+    """The same with the passes of every way to recompute."""
+    head = len(profile.states) - 2
+    passes = {
+        way: profile.passes.get(way) or _passes(profile.graph, profile.setup, prices, head, way) for way in WAYS
+    }
+    return replace(profile, passes=passes)
+
+
+def _passes(graph: Graph, setup: TrainingSetup, prices: Prices, head: int, way: str) -> tuple[LayerPasses, ...]:
+    step = plain_step(graph, replace(setup, recompute=way))  # type: ignore[arg-type]
+    pieces = passes_of(step, prices, lambda op: 0, 1, halves=True)[0].pieces
+    return tuple(_layer(pieces, number) for number in range(-1, head + 1))
 
 
 def _handed(graph: Graph) -> int:

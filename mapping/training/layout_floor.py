@@ -29,7 +29,7 @@ from mapping.training.stage_passes import Exchanged
 from simulator.system.gpu_library import network_share
 from simulator.training.wires import Party
 
-__all__ = ["LayoutCost", "Wires", "layout_cost", "stage_bounds"]
+__all__ = ["LayoutCost", "Wires", "PassSeconds", "layout_cost", "passes_floor", "stage_bounds"]
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -133,6 +133,16 @@ def _in_flight(counts: Counts, between: float) -> tuple[float, ...]:
     )
 
 
+def passes_floor(
+    setup: TrainingSetup, profile: RankProfile, seconds: PassSeconds, wires: Wires
+) -> float:
+    """Least seconds of a layout by its passes alone: the same for every way to share states.
+
+    Raises ``InputError`` for a schedule that cannot take the counts.
+    """
+    return _Layout(setup, profile, seconds, wires).floor()
+
+
 def layout_cost(
     setup: TrainingSetup, profile: RankProfile, seconds: PassSeconds, wires: Wires, *, exact: bool = False
 ) -> LayoutCost:
@@ -180,6 +190,19 @@ class _Layout:
         if other is not None and count is not None:
             found[count + 1 :] = np.array(other, np.float64)[self.kinds][count + 1 :]
         return found
+
+    def floor(self) -> float:
+        """Least seconds by the passes alone, whatever states are shared."""
+        forward, backward = self._by_stage(self.seconds.forward), self._by_stage(self._mixed(self.seconds.backward))
+        if self.halved:
+            backward = self._by_stage(self._mixed(self.seconds.inputs)) + self._by_stage(
+                self._mixed(self.seconds.weights)
+            )
+        home, ranks = self.rank_of_stage, self.setup.pipeline
+        first = np.array([int(np.flatnonzero(home == rank)[0]) for rank in range(ranks)])
+        busy = np.bincount(home, forward + backward, minlength=ranks) * self.setup.micro_batches
+        around = forward if self.halved else forward + backward
+        return float((busy + np.concatenate([[0.0], np.cumsum(around)])[first]).max())
 
     def cost(self, exact: bool) -> LayoutCost:
         setup, m = self.setup, self.setup.micro_batches

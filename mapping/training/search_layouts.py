@@ -24,8 +24,9 @@ from mapping.offload.policy import OffloadRequest
 from mapping.training.choose_setup import Family, TrainingSettings
 from mapping.training.estimate import Estimator
 from mapping.training.executed_step import ExecutedStep
-from mapping.training.layer_profile import RankProfile, picked_layers, rank_profile
-from mapping.training.layout_floor import LayoutCost, PassSeconds, Wires, layout_cost
+from mapping.training.layer_profile import RankProfile, picked_layers, rank_profile, with_recomputation
+from mapping.training.layout_floor import LayoutCost, PassSeconds, Wires, layout_cost, passes_floor
+from mapping.training.rank_layout import first_group
 from mapping.training.rank_step import RankStep
 from mapping.training.schedules.write import SCHEDULES
 from mapping.training.setup import TrainingEstimate, TrainingSetup
@@ -178,26 +179,23 @@ class _Search:
 
     def _families(self) -> Iterator[_Degrees]:
         """Every family; its floor counts a rank's operations at the device's peak."""
-        found, reasons = 0, list[InputError]()
+        found = 0
         flops: float | None = None
         for tensor, ulysses, context in self._inner():
             for micro_batch in self._micro_batches():
                 for expert in self._experts():
                     try:
                         setup = self._setup(tensor, ulysses, context, micro_batch, expert)
-                    except InputError as error:
-                        reasons.append(error)
+                    except InputError:
                         continue
-                    if not any(True for _ in self._outer(setup)):
+                    if not any(True for _ in self._arrangements(setup)):
                         continue
                     found += 1
                     if flops is None:
                         flops = self._model_flops(setup)
                     yield _Degrees(setup, self._wire_floor(setup) + flops)
         if not found:
-            if reasons:
-                raise reasons[0]
-            raise bad_input(f"the degrees asked for do not multiply to {self.devices} devices", path="--set")
+            raise self._reason()
 
     def _model_flops(self, setup: TrainingSetup) -> float:
         """Seconds of the whole step's operations on all devices at their peak: no layout is faster."""
@@ -303,9 +301,34 @@ class _Search:
                 continue
             if pipeline > self.model_layers or self.request.batch % (data * inner.micro_batch):
                 continue
-            if data * inner.ulysses * inner.context % inner.expert:
+            shards = data * inner.ulysses * inner.context
+            if shards % inner.expert or shards % (self.settings.shard or 1):
                 continue
             yield pipeline, data
+
+    def _whole(self, degrees: tuple[int, ...], micro_batch: int) -> TrainingSetup:
+        """A setup of all degrees, as the settings have the rest; it says itself what is wrong with it."""
+        request = self.request
+        tensor, ulysses, context, pipeline, data = degrees
+        return TrainingSetup(
+            request.model, request.sequence, request.batch, micro_batch, request.dtype or "bf16", tensor, True, ulysses,
+            context, pipeline, data, **self.shared,
+        )  # fmt: skip
+
+    def _reason(self) -> InputError:
+        """Why there is no layout at all."""
+        for tensor, ulysses, context in self._inner():
+            rest = self.devices // (tensor * ulysses * context)
+            for pipeline in self._divisors("pp", self.settings.degrees(), rest):
+                if rest // pipeline != (self.settings.dp or rest // pipeline):
+                    continue
+                try:
+                    degrees = (tensor, ulysses, context, pipeline, rest // pipeline)
+                    setup = self._whole(degrees, (self._micro_batches() or (1,))[0])
+                    plan_of(self.estimator.rank_step(setup), self.estimator)
+                except InputError as error:
+                    return error
+        return bad_input(f"the degrees asked for do not multiply to {self.devices} devices", path="--set")
 
     def _schedules(self, pipeline: int) -> Iterator[tuple[str, int]]:
         settings = self.settings
@@ -318,6 +341,9 @@ class _Search:
                 continue
             kind = SCHEDULES.get(name)
             count = per_rank if not kind.fixed and per_rank > 1 else kind.stages_per_rank
+            layers = self.shared["stage_layers"]
+            if layers is not None and (len(layers) != count * pipeline or sum(layers) != self.model_layers):
+                continue
             if count * pipeline <= self.model_layers:
                 yield name, per_rank
 
@@ -348,18 +374,22 @@ class _Search:
             return (self.settings.recompute,)
         return tuple(way for way in ("none", "selective", "full") if way in self.family.ways)
 
-    def _layouts(self, inner: TrainingSetup) -> Iterator[TrainingSetup]:
-        """Layouts of a family but for how they recompute."""
+    def _arrangements(self, inner: TrainingSetup) -> Iterator[TrainingSetup]:
+        """Layouts of a family but for how they share states and recompute."""
         for pipeline, data in self._outer(inner):
             for order in self._orders(pipeline, data):
                 for schedule, stages in self._schedules(pipeline):
-                    base = replace(
+                    yield replace(
                         inner, batch=self.request.batch, pipeline=pipeline, data=data, layout=order, schedule=schedule,
                         stages_per_rank=stages, stage_layers=self.shared["stage_layers"] if pipeline > 1 else None,
                     )  # fmt: skip
-                    for zero in self._stages(base.shards):
-                        for sharding in self._shardings(replace(base, zero_stage=zero)):
-                            yield replace(base, zero_stage=zero, sharding=sharding)
+
+    def _shared_states(self, base: TrainingSetup) -> Iterator[TrainingSetup]:
+        """An arrangement with every way to share its states."""
+        for zero in self._stages(base.shards):
+            staged = replace(base, zero_stage=zero)
+            for sharding in self._shardings(staged):
+                yield replace(staged, sharding=sharding)
 
     def _count(self, inner: TrainingSetup) -> int:
         """How many layouts a family has."""
@@ -367,33 +397,37 @@ class _Search:
         for pipeline, data in self._outer(inner):
             schedules = sum(1 for _ in self._schedules(pipeline))
             base = replace(inner, batch=self.request.batch, pipeline=pipeline, data=data)
-            shared = sum(
-                sum(1 for _ in self._shardings(replace(base, zero_stage=zero))) for zero in self._stages(base.shards)
-            )
+            shared = sum(1 for _ in self._shared_states(base))
             count += len(self._orders(pipeline, data)) * schedules * shared
         return count * len(self._ways())
 
     def _price_family(self, inner: TrainingSetup, profile: RankProfile) -> None:
-        seconds: dict[tuple[object, ...], PassSeconds] = {}
-        whole = PassSeconds.of(profile, inner, self.wires)
+        least = PassSeconds.of(profile, inner, self.wires).least
         m = self.request.batch * inner.tensor * inner.ulysses * inner.context / (inner.micro_batch * self.devices)
-        floor = whole.least * m
-        if floor > self.likely * SLACK:
-            self._leave(self._count(inner), floor)
+        if least * m > self.likely * SLACK:
+            self._leave(self._count(inner), least * m)
             return
-        for setup in self._layouts(inner):
-            place = (setup.layout, setup.pipeline, setup.data)
+        profile = with_recomputation(profile, self.estimator.prices)
+        seconds: dict[tuple[object, ...], PassSeconds] = {}
+        for base in self._arrangements(inner):
+            place = tuple(first_group(base, family) for family in ("tensor", "ulysses", "context", "expert"))
             if place not in seconds:
-                seconds[place] = PassSeconds.of(profile, setup, self.wires)
-            self._price_layout(setup, profile, seconds[place])
+                seconds[place] = PassSeconds.of(profile, base, self.wires)
+            try:
+                floor = passes_floor(base, profile, seconds[place], self.wires)
+            except InputError:
+                # A schedule that cannot take the counts is no layout.
+                continue
+            if floor > self.likely * SLACK:
+                self._leave(len(self._ways()) * sum(1 for _ in self._shared_states(base)), floor)
+                continue
+            for setup in self._shared_states(base):
+                self._price_layout(setup, profile, seconds[place])
 
     def _price_layout(self, setup: TrainingSetup, profile: RankProfile, seconds: PassSeconds) -> None:
         """Price a layout's ways to recompute, from the fastest on, until one fits; all only add to the first."""
         ways = self._ways()
-        try:
-            least = layout_cost(replace(setup, recompute="none"), profile, seconds, self.wires)
-        except InputError:
-            return
+        least = layout_cost(replace(setup, recompute="none"), profile, seconds, self.wires)
         self.layouts += len(ways)
         if least.floor_s > self.likely * SLACK:
             self.bounded += len(ways)
@@ -497,7 +531,8 @@ class _Search:
             inner = (setup.tensor, setup.ulysses, setup.context, setup.micro_batch, setup.expert)
             if inner not in profiles:
                 base = self._setup(*inner)
-                profiles[inner] = rank_profile(base, self.estimator.prices, self.picked)
+                profile = rank_profile(base, self.estimator.prices, self.picked)
+                profiles[inner] = with_recomputation(profile, self.estimator.prices)
             seconds = PassSeconds.of(profiles[inner], setup, self.wires)
             yield replace(item, cost=layout_cost(setup, profiles[inner], seconds, self.wires, exact=True))
 

@@ -13,11 +13,12 @@ import numpy as np
 
 from hw_configs.units import format_quantity
 from mapping.training.allocator_trace import replay
+from mapping.training.layer_states import states_by_layer
 from mapping.training.pricing import Prices
 from mapping.training.rank_step import RankStep, requests_of, stage_of
 from mapping.training.requests import RequestSequence, rounded
 from mapping.training.setup import MemoryBudget
-from mapping.training.sharded_states import ModelStates, held_states
+from mapping.training.sharded_states import ModelStates
 from mapping.training.two_level_addresses import plan_memory
 from workloads.graph import Role
 
@@ -62,7 +63,7 @@ def _shortage(step: RankStep, budget: MemoryBudget, prices: Prices) -> str:
 
 def _stage_memory(step: RankStep, stage: int, prices: Prices, exact: bool) -> StepMemory:
     setup = step.setup
-    held, buffers = held_states(model_states(step, stage), setup.zero_stage, setup.shards)
+    held, buffers = _held(step, stage)
     flight = min(setup.pipeline - stage, setup.micro_batches)
     sequence = requests_of(step, stage)
     live = sequence.live_bytes()
@@ -86,6 +87,38 @@ def _stage_memory(step: RankStep, stage: int, prices: Prices, exact: bool) -> St
         return StepMemory(replace(budget, fragmentation=plan.peak_bytes - plan.bound_bytes), notes=(note,))
     room = prices.memory.usable_bytes - held.total - buffers - swap_buffers - more
     return _cached(step, sequence, budget, max(room, 0), peak)
+
+
+def _held(step: RankStep, stage: int) -> tuple[ModelStates, int]:
+    """A stage's states as its ranks share them, experts over those that hold equal ones, and what is whole meanwhile.
+
+    Buffers: the layers that stage 3 gathers ahead (all, where they are kept after the forward pass), and the gradients
+    of one layer, or of all where stages 2 and 3 reduce once a step.
+    """
+    setup = step.setup
+    number = stage_of(step.graph, setup.pipeline, setup.stage_layers if setup.stages_per_rank == 1 else None)
+    own = {(-1 if op.place.layer is None else op.place.layer): number(op) for op in step.graph.operators}
+    layers = [states for layer, states in states_by_layer(step.graph).items() if own[layer] == stage]
+    dense, experts = setup.shards, setup.shards // setup.expert
+    if setup.zero_stage:
+        dense, experts = setup.shard_width(), setup.shard_width(experts=True)
+    each = setup.sharding.reduces_each(setup.zero_stage)
+    weights = gradients = optimizer = fresh = 0
+    gathered: list[int] = []
+    for states in layers:
+        whole, layer_gradients = 0, 0
+        for part, ranks in ((states.dense, dense), (states.experts, experts)):
+            zero = setup.zero_stage if ranks > 1 else 0
+            weights += -(-part.weights // ranks) if zero >= 3 else part.weights
+            gradients += -(-part.gradients // ranks) if zero >= 2 and each else part.gradients
+            optimizer += -(-part.optimizer // ranks) if zero >= 1 else part.optimizer
+            whole += part.weights if zero >= 3 else 0
+            layer_gradients += part.gradients if zero >= 2 and each else 0
+        gathered.append(whole)
+        fresh = max(fresh, layer_gradients)
+    ahead = len(gathered) if not setup.sharding.reshard else setup.sharding.prefetch + 1
+    buffers = sum(sorted(gathered)[-ahead:]) + fresh
+    return ModelStates(weights, gradients, optimizer), buffers
 
 
 def _cached(
