@@ -57,7 +57,11 @@ class TrainingSettings(Settings):
     )
     stages: str | None = name_of("layers of each stage, such as 9+10+10+9", absent="equal")
     shard: int | None = count(
-        None, "ranks that share one copy of the states (hybrid sharding)", least=1, most=_MOST, absent="searched"
+        None,
+        "ranks that share one copy of the states (hybrid sharding)",
+        least=1,
+        most=_MOST,
+        absent="searched",
     )
     prefetch: int = count(1, "layers gathered ahead of the one at work (stage 3)", most=1024, unit="layers")
     reshard: bool = flag(True, "gathered weights are given up after the forward pass")

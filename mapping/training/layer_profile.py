@@ -110,12 +110,15 @@ def with_recomputation(profile: RankProfile, prices: Prices) -> RankProfile:
     """The same with the passes of every way to recompute."""
     head = len(profile.states) - 2
     passes = {
-        way: profile.passes.get(way) or _passes(profile.graph, profile.setup, prices, head, way) for way in WAYS
+        way: profile.passes.get(way) or _passes(profile.graph, profile.setup, prices, head, way)
+        for way in WAYS
     }
     return replace(profile, passes=passes)
 
 
-def _passes(graph: Graph, setup: TrainingSetup, prices: Prices, head: int, way: str) -> tuple[LayerPasses, ...]:
+def _passes(
+    graph: Graph, setup: TrainingSetup, prices: Prices, head: int, way: str
+) -> tuple[LayerPasses, ...]:
     step = plain_step(graph, replace(setup, recompute=way))  # type: ignore[arg-type]
     pieces = passes_of(step, prices, lambda op: 0, 1, halves=True)[0].pieces
     return tuple(_layer(pieces, number) for number in range(-1, head + 1))
@@ -134,7 +137,8 @@ def _layer(pieces: Mapping[str, Sequence[Piece]], layer: int) -> LayerPasses:
         places = [place for place, piece in enumerate(whole) if piece.layer == layer]
         known = {place: number for number, place in enumerate(places)}
         own[kind] = tuple(
-            replace(whole[place], waits=tuple(known[w] for w in whole[place].waits if w in known)) for place in places
+            replace(whole[place], waits=tuple(known[w] for w in whole[place].waits if w in known))
+            for place in places
         )
     kept, forward = _bytes(own["F"])
     _, backward = _bytes(own["B"])

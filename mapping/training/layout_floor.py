@@ -29,7 +29,7 @@ from mapping.training.stage_passes import Exchanged
 from simulator.system.gpu_library import network_share
 from simulator.training.wires import Party
 
-__all__ = ["LayoutCost", "Wires", "PassSeconds", "layout_cost", "passes_floor", "stage_bounds"]
+__all__ = ["LayoutCost", "PassSeconds", "Wires", "layout_cost", "passes_floor", "stage_bounds"]
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -133,9 +133,7 @@ def _in_flight(counts: Counts, between: float) -> tuple[float, ...]:
     )
 
 
-def passes_floor(
-    setup: TrainingSetup, profile: RankProfile, seconds: PassSeconds, wires: Wires
-) -> float:
+def passes_floor(setup: TrainingSetup, profile: RankProfile, seconds: PassSeconds, wires: Wires) -> float:
     """Least seconds of a layout by its passes alone: the same for every way to share states.
 
     Raises ``InputError`` for a schedule that cannot take the counts.
@@ -193,7 +191,10 @@ class _Layout:
 
     def floor(self) -> float:
         """Least seconds by the passes alone, whatever states are shared."""
-        forward, backward = self._by_stage(self.seconds.forward), self._by_stage(self._mixed(self.seconds.backward))
+        forward, backward = (
+            self._by_stage(self.seconds.forward),
+            self._by_stage(self._mixed(self.seconds.backward)),
+        )
         if self.halved:
             backward = self._by_stage(self._mixed(self.seconds.inputs)) + self._by_stage(
                 self._mixed(self.seconds.weights)
@@ -208,7 +209,9 @@ class _Layout:
         setup, m = self.setup, self.setup.micro_batches
         forward = self._by_stage(self.seconds.forward)
         if self.halved:
-            inputs, weights = (self._by_stage(self._mixed(part)) for part in (self.seconds.inputs, self.seconds.weights))
+            inputs, weights = (
+                self._by_stage(self._mixed(part)) for part in (self.seconds.inputs, self.seconds.weights)
+            )
             backward = inputs + weights
         else:
             backward = self._by_stage(self._mixed(self.seconds.backward))
@@ -225,7 +228,7 @@ class _Layout:
         stage3 = setup.zero_stage == 3
         passes = 2 if setup.sharding.reshard else 1
         each = setup.sharding.reduces_each(setup.zero_stage)
-        moved = np.bincount(home, gather * (passes * m if stage3 else 1) , minlength=ranks)
+        moved = np.bincount(home, gather * (passes * m if stage3 else 1), minlength=ranks)
         if stage3:
             floor = max(floor, float(moved.max()))
         slow_f, slow_b = forward, backward
@@ -248,14 +251,17 @@ class _Layout:
             ])  # fmt: skip
         else:
             ends = (
-                np.concatenate([[0.0], np.cumsum(slow_f)])[first] + np.bincount(home, slow_f + slow_b, minlength=ranks) * m
+                np.concatenate([[0.0], np.cumsum(slow_f)])[first]
+                + np.bincount(home, slow_f + slow_b, minlength=ranks) * m
             )
             whole = (ends + drain).max()
             ends = whole - drain if not self.halved else np.maximum(ends, whole)
         layers = np.maximum(np.diff(self.bounds), 1)
         tail = reduce / layers
         if not each:
-            tail = np.maximum(tail, np.bincount(home, reduce, minlength=ranks)[home] - backward * (1 - 1 / layers))
+            tail = np.maximum(
+                tail, np.bincount(home, reduce, minlength=ranks)[home] - backward * (1 - 1 / layers)
+            )
         after = np.zeros(ranks)
         np.maximum.at(after, home, tail)
         before = 0.0
@@ -329,7 +335,9 @@ class _Layout:
             shared = [part for part, ranks in ((states.dense, width), (states.experts, experts)) if ranks > 1]
             held.append(float(own))
             gathered.append(float(sum(part.weights for part in shared)) if setup.zero_stage == 3 else 0.0)
-            fresh.append(float(sum(part.gradients for part in shared)) if setup.zero_stage >= 2 and each else 0.0)
+            fresh.append(
+                float(sum(part.gradients for part in shared)) if setup.zero_stage >= 2 and each else 0.0
+            )
         chosen, plain = profile.passes[setup.recompute], profile.passes["none"]
         kept = self._layers([p.kept_bytes for p in chosen], [p.kept_bytes for p in plain])
         beside = self._layers(
@@ -354,4 +362,3 @@ class _Layout:
             weights = most[-ahead:].sum() if setup.sharding.reshard else most.sum()
             extra[rank] = max(extra[rank], float(beside[low:high].max() + weights + new[low:high].max()))
         return float((states_of + flight + extra).max())
-

@@ -142,7 +142,10 @@ def _searched(name: str, found: Searched) -> OffloadAnswer:
         (words, f"{run.step_s:.4g} s", f"{100 * run.mfu:.2f} %", format_quantity(run.peak_bytes, "size"))
         for run, words in found.runs
     )
-    tables = (Table("Executed, fastest first", ("setup", "step", "MFU", "fullest device"), rows), *best.tables())
+    tables = (
+        Table("Executed, fastest first", ("setup", "step", "MFU", "fullest device"), rows),
+        *best.tables(),
+    )
     return OffloadAnswer(name, report, tuple(why), tables, None, None, found.plan)
 
 

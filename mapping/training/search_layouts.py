@@ -136,7 +136,9 @@ class _Search:
         present = len(prices.devices)
         self.devices = settings.devices or present
         if self.devices > present:
-            raise bad_input(f"found {self.devices}; {request.system.name!r} has {present}", path="--set devices")
+            raise bad_input(
+                f"found {self.devices}; {request.system.name!r} has {present}", path="--set devices"
+            )
         picked = picked_layers(request.model, request.dtype or "bf16")
         assert picked is not None
         self.picked, self.wires = picked, Wires(prices)
@@ -337,7 +339,11 @@ class _Search:
             return
         for name, stages in SEARCHED_SCHEDULES if settings.schedule is None else ((settings.schedule, 1),):
             per_rank = settings.interleave or stages
-            if settings.schedule is None and settings.interleave is not None and stages != settings.interleave:
+            if (
+                settings.schedule is None
+                and settings.interleave is not None
+                and stages != settings.interleave
+            ):
                 continue
             kind = SCHEDULES.get(name)
             count = per_rank if not kind.fixed and per_rank > 1 else kind.stages_per_rank
@@ -403,7 +409,13 @@ class _Search:
 
     def _price_family(self, inner: TrainingSetup, profile: RankProfile) -> None:
         least = PassSeconds.of(profile, inner, self.wires).least
-        m = self.request.batch * inner.tensor * inner.ulysses * inner.context / (inner.micro_batch * self.devices)
+        m = (
+            self.request.batch
+            * inner.tensor
+            * inner.ulysses
+            * inner.context
+            / (inner.micro_batch * self.devices)
+        )
         if least * m > self.likely * SLACK:
             self._leave(self._count(inner), least * m)
             return
@@ -541,7 +553,9 @@ class _Search:
         told = ""
         if self.nearest is not None:
             size, setup = self.nearest
-            short, whole = (format_quantity(int(value), "size") for value in (size - self.usable, self.usable))
+            short, whole = (
+                format_quantity(int(value), "size") for value in (size - self.usable, self.usable)
+            )
             told = f"; the nearest miss, {setup.words()}: device memory is short by {short} of {whole}"
         return InfeasibleError(
             f"no way to train {request.model} at {request.sequence} tokens on {request.system.name} fits, of "
