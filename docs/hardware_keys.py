@@ -40,7 +40,7 @@ MODELS: tuple[type[BaseModel], ...] = (
     gpu_memory_path.GpuMemoryPath, device.Cpu,
     device.Pim, pim.PimUnits, pim.PimBuffers, pim.PimRules, pim.PimRuleChoice,
     pim.PimEnergy, device.Flash, device.ComputationalStorage, csd.AttentionEngine, device.Accelerator,
-    scratchpad.Scratchpad, vector_unit.VectorUnit, device.SpatialAccelerator,
+    scratchpad.Scratchpad, vector_unit.VectorUnit, device.SpatialAccelerator, spatial.WordBits,
     spatial.MemoryLevel, spatial.SpatialAxis, device.Nic, device.Switch, device.ObjectCache, cache.CacheLevel,
     device.Memory, device.Compute,
     device.Envelope, device.Cache,

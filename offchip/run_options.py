@@ -20,6 +20,8 @@ from simulator.cost.collective import AUTO, CHOICES
 from simulator.cost.model import COST_MODELS, DEFAULT_COST_MODEL
 from simulator.serving.host_time import NO_ENGINE, host_time
 from simulator.simulate import FIDELITIES
+from workloads.step_types import StepTypes
+from workloads.trained_parts import TrainedParts
 from workloads.workload import WorkloadOptions
 
 __all__ = ["Options", "RunOptions", "WorkloadChoices", "split_options", "workload_options"]
@@ -103,6 +105,9 @@ class WorkloadChoices(TypedDict, total=False):
     images: int
     steps: int
     same_prompts: bool
+    types: StepTypes
+    trained: TrainedParts
+    layers: int | None
 
 
 class Options(WorkloadChoices, total=False):

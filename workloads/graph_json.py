@@ -430,9 +430,9 @@ class _GraphJsonImporter:
                 f"found {kind!r}; expected {', '.join(_PHASES)}", file=str(path), path="metadata.phase"
             )
         if options.phase == "train" and kind != "train":
-            from workloads.training import training_step
+            from workloads.training import StepOptions, training_step
 
-            graph, kind = training_step(graph), "train"
+            graph, kind = training_step(graph, options=StepOptions(options.types, options.trained)), "train"
         elif options.phase not in (None, kind):
             raise bad_input(
                 f"the file holds a {kind} graph, not {options.phase}", file=str(path), path="--phase"

@@ -78,9 +78,13 @@ def finished(builder: LayerBuilder, options: WorkloadOptions, *outputs: str) -> 
     """The workload of one forward pass, or of one training step when asked for."""
     graph = builder.graph(*outputs)
     if options.phase == "train":
-        from workloads.training import training_step
+        from workloads.saved_activations import form_of
+        from workloads.training import StepOptions, training_step
 
-        return Workload(builder.name, [Phase("train", "train", training_step(graph))], graph.metadata)
+        step = training_step(
+            graph, options=StepOptions(options.types, options.trained, form_of(builder.family))
+        )
+        return Workload(builder.name, [Phase("train", "train", step)], graph.metadata)
     return Workload(builder.name, [Phase("forward", "forward", graph)], graph.metadata)
 
 
@@ -113,10 +117,13 @@ class ConvLayer:
 
 
 class LayerBuilder:
-    """Operators in program order; each method adds a layer and returns the name of its output tensor."""
+    """Operators in program order; each method adds a layer and returns the name of its output tensor.
 
-    def __init__(self, name: str, options: WorkloadOptions) -> None:
-        self.name = name
+    ``family`` says how the model's eager code is written, where that differs.
+    """
+
+    def __init__(self, name: str, options: WorkloadOptions, family: str = "") -> None:
+        self.name, self.family = name, family
         self.batch = options.batch
         self.dtype = options.dtype or "fp16"
         self.fused = options.fused
@@ -333,8 +340,8 @@ class LayerBuilder:
     def adaptive_pool(self, name: str, x: str, side: int = 1, *, flat: bool = True) -> str:
         """The average over ``side`` x ``side`` windows; one window drops both sides when ``flat``."""
         batch, channels, height, width = self.shape(x)
-        if (height, width) == (side, side) and side > 1:
-            return x
+        if (height, width) == (side, side) and side > 1 and self.fused:
+            return x  # engines drop what changes nothing; eager code runs it
         shape = (batch, channels) if side == 1 and flat else (batch, channels, side, side)
         work = Pool(
             mode="average", kernel_h=-(-height // side), kernel_w=-(-width // side),

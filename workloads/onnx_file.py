@@ -121,9 +121,9 @@ class _OnnxImporter:
         unsupported = (*uncosted_operators(graph), *walk.notes)
         kind = "forward"
         if options.phase == "train":
-            from workloads.training import training_step
+            from workloads.training import StepOptions, training_step
 
-            graph, kind = training_step(graph), "train"
+            graph, kind = training_step(graph, options=StepOptions(options.types, options.trained)), "train"
         return Workload(graph.name, [Phase(kind, kind, graph)], dict(graph.metadata), unsupported)
 
 

@@ -14,6 +14,8 @@ from typing import Final
 from hw_configs.problems import InputError, Problem, nearest
 from hw_configs.typed_fields import wrong_types
 from workloads.graph import Attribute, Graph
+from workloads.step_types import PLAIN_TYPES, StepTypes
+from workloads.trained_parts import ALL_TRAINED, TrainedParts
 
 __all__ = ["DURATIONS", "MemoryFigures", "Phase", "Workload", "WorkloadOptions"]
 
@@ -77,7 +79,8 @@ class WorkloadOptions:
     ``adapters`` are folders of low-rank adapters of a language model, which stand beside its weights unless
     ``merge_adapters`` has them added in.
     ``same_prompts``: all sequences of a batch repeat one prompt, so that they choose the same experts.
-    ``images``: of each sequence of a vision-language model. ``steps``: of a diffusion model.
+    ``images``: of each sequence of a vision-language model. ``steps``: of a diffusion model. Of a training step: its
+    element types (``types``) and which weights are ``trained``. ``layers`` keeps the first so many of a language model.
     """
 
     phase: str | None = None
@@ -96,6 +99,9 @@ class WorkloadOptions:
     images: int = 0
     steps: int = 1
     same_prompts: bool = False
+    types: StepTypes = PLAIN_TYPES
+    trained: TrainedParts = ALL_TRAINED
+    layers: int | None = None
 
     def __post_init__(self) -> None:
         problems = wrong_types(self)
@@ -111,6 +117,7 @@ class WorkloadOptions:
                 ("images", self.images, 0),
                 ("steps", self.steps, 1),
                 ("chunk", self.chunk if self.chunk is not None else 1, 1),
+                ("layers", self.layers if self.layers is not None else 1, 1),
             )
             if value < least
         ]

@@ -10,12 +10,17 @@ Rules as the framework's source and its notes on memory management state them (`
   requests below 10 MiB and otherwise the request rounded up to 2 MiB.
 * Where the driver has no room, every segment that is free as a whole is given back (the device waits meanwhile:
   a reorganisation) and the request is tried once more. Then memory is out.
+* With a limit on splits, larger blocks serve only requests above it that are at most so much smaller, whole; when the
+  driver has no room, one that would do goes back first, or the largest until they add up, before all others.
+* With a threshold of garbage collection, before the driver is asked for more than that share of what it may give, whole
+  free segments of the large pool go back whose age (searches since they came into it) is at least the mean one.
 * A freed block joins its free neighbours in the segment.
 * With expandable segments a pool is one range of addresses, mapped in pages of 2 MiB (small) or 20 MiB (large)
-  as it grows; splits of 512 B and more are allowed; giving back unmaps whole free pages.
+  as it grows; splits of 512 B and more are allowed; giving back unmaps whole free pages. A block before unmapped
+  pages counts, when the best fit is looked for, with what it could grow to.
 
 Reserved bytes are those the driver gave, allocated bytes those of blocks in use; the difference is fragmentation.
-One stream, no garbage collection, no limit on splits, which are the framework's defaults.
+One stream. Settings are those of :mod:`mapping.training.allocator_conf`.
 """
 
 from __future__ import annotations
@@ -23,6 +28,8 @@ from __future__ import annotations
 from bisect import bisect_left, insort
 from dataclasses import dataclass, field
 from typing import Final
+
+from mapping.training.allocator_conf import DEFAULT_CONF, AllocatorConf
 
 __all__ = ["CachingAllocator", "DeviceOutOfMemoryError"]
 
@@ -51,6 +58,8 @@ class _Block:
     small: bool
     taken: bool = False
     mapped: bool = True
+    used_at: int = 0
+    """Searches of its pool before it last came into it."""
     before: _Block | None = None
     after: _Block | None = None
 
@@ -64,6 +73,7 @@ class CachingAllocator:
 
     capacity: int | None = None
     expandable: bool = False
+    conf: AllocatorConf = DEFAULT_CONF
     reserved: int = 0
     allocated: int = 0
     driver_mallocs: int = 0
@@ -78,13 +88,21 @@ class CachingAllocator:
     """The last block of each pool's range of addresses, which has no end."""
     _holes: dict[bool, list[int]] = field(default_factory=lambda: {True: [], False: []})
     """Addresses of unmapped blocks before the end of each range."""
+    _searches: dict[bool, int] = field(default_factory=lambda: {True: 0, False: 0})
+    """How often each pool was searched, while garbage is collected."""
+
+    def __post_init__(self) -> None:
+        self.expandable = self.expandable or self.conf.expandable
 
     def malloc(self, size: int) -> int:
         """The address of a block of at least ``size`` bytes; raises :class:`DeviceOutOfMemoryError`."""
-        size = max(-(-size // MIN_BLOCK), 1) * MIN_BLOCK
+        size = self.conf.rounded(size)
         small = size <= SMALL_REQUEST
         block = self._find(size, small)
         if block is None:
+            self._collect_garbage()
+            block = self._grow(size, small)
+        if block is None and self._give_oversize(size, small):
             block = self._grow(size, small)
         if block is None:
             self._give_back()
@@ -109,15 +127,89 @@ class CachingAllocator:
 
     def _find(self, size: int, small: bool) -> _Block | None:
         """The best fit of a pool, taken out of it."""
+        if self._collects:
+            self._searches[small] += 1
         pool = self._free[small]
         place = bisect_left(pool, (size, -1))
         if place == len(pool):
             return None
+        if self.expandable:
+            while place + 1 < len(pool) and self._could_be(pool[place + 1]) < self._could_be(pool[place]):
+                place += 1
+        found = pool[place][0]
+        oversize = self.conf.is_oversize(size)
+        if not oversize and self.conf.is_oversize(found):
+            return None
+        if oversize and found >= size + self.conf.max_rounding:
+            return None
         return self._at[pool.pop(place)[1]]
+
+    @property
+    def _collects(self) -> bool:
+        """Whether garbage is collected: with a threshold, of a capacity."""
+        return self.conf.gc_threshold > 0 and self.capacity is not None
+
+    def _could_be(self, entry: tuple[int, int]) -> int:
+        """Bytes of a free block with the unmapped ones behind it."""
+        block = self._at[entry[1]]
+        behind = block.after
+        return block.size + (behind.size if behind is not None and not behind.mapped else 0)
+
+    def _collect_garbage(self) -> None:
+        """Give back old whole segments of the large pool where more than the threshold is reserved."""
+        if not self._collects or self.capacity is None:
+            return
+        target = self.reserved - int(self.conf.gc_threshold * self.capacity)
+        whole = [self._at[address] for _, address in self._free[False] if self._is_whole(self._at[address])]
+        ages = {block.address: self._searches[False] - block.used_at for block in whole}
+        total, given, freed = sum(ages.values()), 0, True
+        while given < target and freed and ages:
+            mean, freed = total / len(ages), False
+            for block in [one for one in whole if one.address in ages]:
+                age = ages[block.address]
+                if age >= mean:
+                    freed = True
+                    given += block.size
+                    total -= age
+                    del ages[block.address]
+                    self._release(block)
+
+    def _give_oversize(self, size: int, small: bool) -> bool:
+        """Give back a block above the limit on splits that is large enough, or the largest until they are."""
+        limit = self.conf.max_split_size
+        if limit is None:
+            return False
+        pool, wanted = self._free[small], max(size, limit)
+        place = bisect_left(pool, (wanted, -1))
+        if place < len(pool) and not self.expandable:
+            self._release(self._at[pool[place][1]])
+            return True
+        given = 0
+        while place > 0 and given < wanted and pool[place - 1][0] >= limit:
+            place -= 1
+            if self.expandable:
+                continue
+            block = self._at[pool[place][1]]
+            given += block.size
+            self._release(block)
+        return given >= wanted
+
+    def _is_whole(self, block: _Block) -> bool:
+        """Whether a block is a whole segment of a fixed size."""
+        return not self.expandable and block.before is None and block.after is None
+
+    def _release(self, block: _Block) -> None:
+        """Give a whole free segment back to the driver."""
+        self._forget(block)
+        del self._at[block.address]
+        self.reserved -= block.size
+        self.driver_frees += 1
 
     def _split(self, block: _Block, size: int) -> None:
         rest = block.size - size
-        if rest < MIN_BLOCK or not (block.small or self.expandable or rest > SMALL_REQUEST):
+        if rest < MIN_BLOCK:
+            return
+        if not (block.small or self.expandable) and (rest <= SMALL_REQUEST or self.conf.is_oversize(size)):
             return
         other = _Block(block.address + size, rest, block.small, before=block, after=block.after)
         if block.after is not None:
@@ -136,6 +228,7 @@ class CachingAllocator:
         return low
 
     def _offer(self, block: _Block) -> None:
+        block.used_at = self._searches[block.small]
         insort(self._free[block.small], (block.size, block.address))
 
     def _forget(self, block: _Block) -> None:
@@ -254,15 +347,12 @@ class CachingAllocator:
         """Return to the driver what is free as a whole: segments, or pages of an expandable range."""
         before = self.reserved
         for small in (True, False):
-            for size, address in list(self._free[small]):
+            for _, address in list(self._free[small]):
                 block = self._at[address]
                 if self.expandable:
                     self._unmap(block)
-                elif block.before is None and block.after is None:
-                    self._forget(block)
-                    del self._at[address]
-                    self.reserved -= size
-                    self.driver_frees += 1
+                elif self._is_whole(block):
+                    self._release(block)
         if self.reserved < before:
             self.reorganisations += 1
             self.returned += before - self.reserved

@@ -23,10 +23,14 @@ from mapping.training.pricing import Prices
 from mapping.training.rank_layout import DEGREES as LAYOUT
 from mapping.training.setup import ALLOCATORS, EXCHANGES, RECOMPUTE, TrainingEstimate, TrainingSetup
 from mapping.training.sharding import Sharding
+from mapping.training.state_types import FRAMEWORKS, StateTypes, framework_types, with_fields
+from workloads.step_types import LOSS_FORMS, SAVED_FORMS
 
 __all__ = ["Choice", "Family", "TrainingSettings", "choose"]
 
 _MOST: Final = 1_000_000
+_DTYPES: Final = ("fp32", "bf16", "fp16", "fp8")
+_STATES: Final = (*_DTYPES, "int8", "int4")
 DEGREES: Final = ("tp", "ulysses", "cp", "pp", "dp")
 
 
@@ -100,6 +104,37 @@ class TrainingSettings(Settings):
             "zigzag": self.zigzag,
         }  # fmt: skip
 
+    framework: str = word(
+        "plain", "whose kernels, element types, loss and kept activations", tuple(FRAMEWORKS)
+    )
+    train: str | None = name_of("which weights are trained: lora, qlora, a pattern or a file", absent="all")
+    weights: str | None = word(None, "type of trained weights", _DTYPES, absent="the framework's")
+    gradients: str | None = word(None, "type of weights' gradients", _DTYPES, absent="the framework's")
+    accumulation: str | None = word(None, "type of sums beside gradients", _DTYPES, absent="the framework's")
+    master: str | None = word(None, "type of the master copy", (*_DTYPES, "none"), absent="the framework's")
+    moments: str | None = word(None, "type of the optimizer's moments", _STATES, absent="the framework's")
+    logits: str | None = word(None, "type in which the loss works", _DTYPES, absent="the framework's")
+    softmax: str | None = word(None, "type of probabilities in eager code", _DTYPES, absent="the family's")
+    loss: str | None = word(None, "form of the loss", LOSS_FORMS, absent="the framework's")
+    loss_chunks: int | None = count(
+        None, "pieces of a chunked loss", least=1, most=4096, absent="the framework's"
+    )
+    saved: str | None = word(None, "whose code's activations are kept", SAVED_FORMS, absent="the framework's")
+    distributed: bool | None = flag(
+        None, "the optimizer's state divided over data ranks", absent="the framework's"
+    )
+
+    def types(self) -> StateTypes | None:
+        """The framework's element types with what was set of them; None where nothing was."""
+        names = (
+            "weights", "gradients", "accumulation", "master", "moments", "logits", "softmax", "loss", "loss_chunks",
+            "saved", "distributed",
+        )  # fmt: skip
+        given = {name: getattr(self, name) for name in names}
+        if all(value is None for value in given.values()):
+            return None
+        return with_fields(framework_types(self.framework), given)
+
     def degrees(self) -> dict[str, int]:
         """The degrees of parallelism that are fixed."""
         found = {name: getattr(self, name) for name in DEGREES}
@@ -131,7 +166,7 @@ class Family:
 
     degrees: tuple[str, ...] = DEGREES
     zero: tuple[int, ...] = (0, 1, 2, 3)
-    ways: tuple[str, ...] = ("none", "selective", "full", "swap")
+    ways: tuple[str, ...] = ("none", "pointwise", "full", "swap")
     allocator: str = "planned"
 
 
@@ -231,6 +266,8 @@ class _Search:
                     request.dtype or "bf16", degrees["tp"], True, degrees["ulysses"], degrees["cp"],
                     degrees["pp"], degrees["dp"], **self.shared,
                     allocator=self.settings.allocator or self.family.allocator,  # type: ignore[arg-type]
+                    framework=self.settings.framework, trainable=self.settings.train or "all",
+                    types=self.settings.types(),
                 )  # fmt: skip
             except InputError as error:
                 reasons.append(error)

@@ -128,7 +128,8 @@ class Estimator:
 
     def model_flops(self, setup: TrainingSetup) -> float:
         """FLOPs of a step's forward and backward passes over all devices, recomputation left out."""
-        graph = self._graph(setup)
+        # What a framework does twice, or one rank more than another, is no FLOP of the model.
+        graph = self._graph(replace(setup, framework="plain", types=None))
         own = sum(op.flops for op in graph.operators if op.place.training_pass in ("forward", "backward"))
         ranks = setup.tensor * setup.ulysses * setup.context
         return own * ranks * setup.data * setup.micro_batches
@@ -136,7 +137,8 @@ class Estimator:
     def _graph(self, setup: TrainingSetup) -> Graph:
         key = (
             setup.model, setup.sequence, setup.micro_batch, setup.dtype, setup.tensor,
-            setup.sequence_parallel, setup.ulysses, setup.context, setup.expert,
+            setup.sequence_parallel, setup.ulysses, setup.context, setup.expert, setup.state_types, setup.trained,
+            setup.framework, setup.zigzag,
         )  # fmt: skip
         if key not in self._graphs:
             if len(self._graphs) > MOST_GRAPHS:

@@ -22,7 +22,7 @@ from workloads.graph import Graph
 
 __all__ = ["LayerPasses", "RankProfile", "picked_layers", "rank_profile", "seconds_of", "with_recomputation"]
 
-WAYS = ("none", "selective", "full")
+WAYS = ("none", "pointwise", "selective", "full")
 """Kinds of recomputation that a profile has."""
 
 

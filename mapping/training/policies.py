@@ -108,7 +108,7 @@ MEMO: Final = _Chooser(
 )  # fmt: skip
 MEGATRON: Final = _Chooser(
     "megatron", "tensor, context, pipeline and data parallelism, recomputation, caching allocator",
-    Family(("tp", "cp", "pp", "dp"), (0, 1), ("none", "selective", "full"), "caching"),
+    Family(("tp", "cp", "pp", "dp"), (0, 1), ("none", "pointwise", "full"), "caching"),
 )  # fmt: skip
 DEEPSPEED: Final = _Chooser(
     "deepspeed", "Ulysses and data parallelism under ZeRO-3, recomputation, caching allocator",
@@ -150,7 +150,9 @@ def _searched(name: str, found: Searched) -> OffloadAnswer:
 
 
 _WAY: Final = {
-    "none": "keep everything", "selective": "recompute norms and activations", "full": "recompute layers",
+    "none": "keep everything", "selective": "recompute the attention core",
+    "pointwise": "recompute norms and activations", "every-other": "recompute every second product",
+    "full": "recompute layers", "reversible": "work layers' inputs out of their results",
     "swap": "swap tokens, recompute the rest",
 }  # fmt: skip
 
@@ -206,6 +208,15 @@ def _tables(choice: Choice) -> Iterator[Table]:
         if value
     ]
     yield Table("Step time", ("part", "time", "share"), tuple(seconds))
+    setup = best.setup
+    if setup.framework != "plain" or setup.types is not None:
+        yield Table(
+            f"Element types, as {setup.state_types.name} has them",
+            ("what", "type"),
+            setup.state_types.lines(setup.dtype),
+        )
+    if setup.trainable != "all":
+        yield Table("Trained", ("",), tuple((line,) for line in setup.trained.words()))
     rows = []
     for way, item in choice.by_way.items():
         rows.append(

@@ -87,6 +87,10 @@ class Prices:
             self._operators[key] = cost.seconds + cost.launch_seconds
         return self._operators[key]
 
+    def forget_operators(self) -> None:
+        """Drop the prices of operators, for a calibration that changes a constant beneath them."""
+        self._operators.clear()
+
     def group(self, setup: TrainingSetup, kind: str) -> tuple[str, ...]:
         """The devices of the first rank's group, of a kind of :func:`~mapping.training.rank_layout.groups_of`."""
         return tuple(self.devices[rank] for rank in first_group(setup, kind))

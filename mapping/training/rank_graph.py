@@ -39,7 +39,10 @@ def training_graph(setup: TrainingSetup, layers: Layers | None = None) -> Graph:
     tokens = setup.sequence // (setup.ulysses * setup.context)
     if tokens < setup.sequence:
         _accepts(setup.model, setup.sequence, setup.micro_batch, setup.dtype)
-    options = WorkloadOptions(phase="train", batch=setup.micro_batch, prompt=tokens, dtype=setup.dtype)
+    options = WorkloadOptions(
+        phase="train", batch=setup.micro_batch, prompt=tokens, dtype=setup.dtype, types=setup.state_types.step,
+        trained=setup.trained,
+    )  # fmt: skip
     whole = _loaded(setup.model, options) if layers is None else _cut(setup.model, options, layers)
     graph = rotate_in_place(whole)
     if setup.ulysses * setup.context == 1:

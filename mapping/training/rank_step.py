@@ -7,9 +7,11 @@ from dataclasses import dataclass, replace
 
 from hw_configs.problems import bad_input
 from mapping.training.recompute.in_graph import drop_and_recompute
-from mapping.training.recompute.skeleton import kept_share, skeleton_of
+from mapping.training.recompute.reversible import work_out_inputs
+from mapping.training.recompute.skeleton import every_other, held_results, kept_share, skeleton_of
 from mapping.training.requests import RequestSequence, request_sequence
 from mapping.training.setup import TrainingSetup
+from mapping.training.styled_step import with_kernels
 from mapping.training.token_swap import LayerBytes, TokenShare
 from workloads.graph import Graph, Operator
 
@@ -38,8 +40,16 @@ class RankStep:
 
 def plain_step(graph: Graph, setup: TrainingSetup) -> RankStep:
     """The step under the setup's recomputation, nothing swapped."""
-    kept = kept_share(graph, setup.recompute, first_layers=setup.recompute_layers)
-    return RankStep(setup, drop_and_recompute(graph, kept), {})
+    return RankStep(setup, with_kernels(_recomputing(graph, setup), setup), {})
+
+
+def _recomputing(graph: Graph, setup: TrainingSetup) -> Graph:
+    """The step with what its recomputation drops and makes again."""
+    if setup.recompute == "every-other":
+        return drop_and_recompute(held_results(graph), every_other(graph))
+    if setup.recompute == "reversible":
+        return work_out_inputs(drop_and_recompute(graph, kept_share(graph, "full")), graph)
+    return drop_and_recompute(graph, kept_share(graph, setup.recompute, first_layers=setup.recompute_layers))
 
 
 def swapping_step(
@@ -53,7 +63,7 @@ def swapping_step(
     }
     return RankStep(
         replace(setup, swap_tokens=alpha),
-        drop_and_recompute(graph, kept),
+        with_kernels(drop_and_recompute(graph, kept), setup),
         swapped,
         layer,
         replace(share, alpha=alpha),

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from mapping.training.allocator_conf import DEFAULT_CONF, AllocatorConf
 from mapping.training.caching_allocator import CachingAllocator, DeviceOutOfMemoryError
 
 __all__ = ["AllocatorUse", "Request", "requests_of", "serve_requests"]
@@ -71,7 +72,11 @@ def requests_of(
 
 
 def serve_requests(
-    requests: Iterable[Request], *, expandable: bool = False, capacity: int | None = None
+    requests: Iterable[Request],
+    *,
+    expandable: bool = False,
+    capacity: int | None = None,
+    conf: AllocatorConf = DEFAULT_CONF,
 ) -> AllocatorUse:
     """Serve requests with the caching allocator, one for each stream; a ``capacity`` is for a single stream."""
     allocators: dict[int, CachingAllocator] = {}
@@ -79,7 +84,7 @@ def serve_requests(
     requested = requested_peak = allocated_peak = reserved_peak = 0
     failed, failed_size = None, 0
     for request in requests:
-        allocator = allocators.setdefault(request.stream, CachingAllocator(capacity, expandable))
+        allocator = allocators.setdefault(request.stream, CachingAllocator(capacity, expandable, conf))
         if request.size is None:
             address, size = held.pop(request.block)
             allocator.free(address)

@@ -24,7 +24,7 @@ from mapping.offload.policy import OffloadRequest
 from mapping.training.choose_setup import Family, TrainingSettings
 from mapping.training.estimate import Estimator
 from mapping.training.executed_step import ExecutedStep
-from mapping.training.layer_profile import RankProfile, picked_layers, rank_profile, with_recomputation
+from mapping.training.layer_profile import WAYS, RankProfile, picked_layers, rank_profile, with_recomputation
 from mapping.training.layout_floor import LayoutCost, PassSeconds, Wires, layout_cost, passes_floor
 from mapping.training.rank_layout import first_group
 from mapping.training.rank_step import RankStep
@@ -77,7 +77,12 @@ class Searched:
 
 def can_search(request: OffloadRequest, family: Family, settings: TrainingSettings) -> bool:
     """Whether a model's layers can be profiled apart, and the settings ask for nothing that this does not search."""
-    if settings.alpha is not None or not set(family.ways) & {"none", "selective", "full"}:
+    if settings.recompute is not None and settings.recompute not in WAYS:
+        return False
+    if settings.train is not None:
+        # A pattern may pick layers by number, of which a cut model has others.
+        return False
+    if settings.alpha is not None or not set(family.ways) & set(WAYS):
         return False
     if settings.schedule is not None:
         kind = SCHEDULES.get(settings.schedule)
@@ -144,7 +149,7 @@ class _Search:
         self.picked, self.wires = picked, Wires(prices)
         self.model_layers = len(picked[1])
         self.usable = prices.memory.usable_bytes
-        self.shared = settings.shared()
+        self.shared = settings.shared() | {"framework": settings.framework, "types": settings.types()}
         complete = self._look()
         return self._execute(complete)
 
@@ -378,7 +383,7 @@ class _Search:
     def _ways(self) -> tuple[str, ...]:
         if self.settings.recompute is not None:
             return (self.settings.recompute,)
-        return tuple(way for way in ("none", "selective", "full") if way in self.family.ways)
+        return tuple(way for way in WAYS if way in self.family.ways)
 
     def _arrangements(self, inner: TrainingSetup) -> Iterator[TrainingSetup]:
         """Layouts of a family but for how they share states and recompute."""

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from hw_configs.problems import bad_input
+from mapping.training.kernel_style import style_of
 from mapping.training.setup import TrainingSetup
 from mapping.training.tensor_ranks import beside
 from simulator.rewrite.operands import itemised, of_arithmetic
@@ -78,6 +79,10 @@ def _work_of_a_rank(work: Attention, setup: TrainingSetup) -> Attention:
         kv_len=setup.sequence,
     )
     rank = replace(whole, q_len=work.q_len * setup.ulysses)
+    if setup.context > 1 and work.causal and not (setup.zigzag and style_of(setup.framework).balanced_ring):
+        # The rank with the last tokens sees all keys, and the others wait for it.
+        extra = work.extra_flops * rank.arithmetic() / (work.arithmetic() or 1.0)
+        return replace(rank, share=work.share, extra_flops=extra)
     if setup.context > 1 and work.causal and whole.limit == whole.kv_len:
         # Balanced over the ring, every rank does the pairs of half of all keys.
         rank = replace(rank, kv_len=(setup.sequence + 1) // 2, causal=False)

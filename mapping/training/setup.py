@@ -13,15 +13,18 @@ from typing import Any, Final, Literal
 from hw_configs.problems import InputError, Problem
 from mapping.training.rank_layout import DEGREES
 from mapping.training.sharding import WHOLE, Sharding
+from mapping.training.state_types import StateTypes, framework_types
+from workloads.trained_file import trained_parts
+from workloads.trained_parts import TrainedParts
 
 __all__ = [
     "ALLOCATORS", "EXCHANGES", "RECOMPUTE", "ZERO_STAGES", "MemoryBudget", "StepTime", "TrainingEstimate",
     "TrainingSetup",
 ]  # fmt: skip
 
-Recompute = Literal["none", "selective", "full"]
+Recompute = Literal["none", "selective", "pointwise", "every-other", "full", "reversible"]
 Allocator = Literal["planned", "caching", "expandable"]
-RECOMPUTE: Final = ("none", "selective", "full")
+RECOMPUTE: Final = ("none", "selective", "pointwise", "every-other", "full", "reversible")
 ALLOCATORS: Final = ("planned", "caching", "expandable")
 ZERO_STAGES: Final = (0, 1, 2, 3)
 EXCHANGES: Final = ("ring", "all-gather")
@@ -37,8 +40,12 @@ class TrainingSetup:
     (DeepSpeed-Ulysses, arXiv:2309.14509); ``context`` divides the sequence and passes keys round a ring
     (arXiv:2310.01889); ``pipeline`` divides layers; ``data`` divides the batch. ``zero_stage`` shards
     optimizer state (1), gradients (2) and weights (3) over the ranks that hold equal weights
-    (arXiv:1910.02054). ``recompute``: ``full`` keeps only a layer's input, ``selective`` drops what norms and
-    activations make; ``recompute_layers`` does so in the first so many layers only. ``swap_tokens`` is the
+    (arXiv:1910.02054).
+
+    ``recompute``: ``full`` keeps only a layer's input; ``selective`` runs the attention core again (Megatron-LM's word,
+    arXiv:2205.05198); ``pointwise`` drops what norms and activations make; ``every-other`` keeps attention and every
+    second product (torchtitan's selective checkpointing by operator); ``reversible`` keeps nothing of a layer and works
+    its input out of its result. ``recompute_layers`` does so in the first so many layers only. ``swap_tokens`` is the
     share of tokens whose skeletal activations go to host memory while those of the rest are recomputed
     (MEMO's alpha); None swaps nothing.
 
@@ -46,7 +53,8 @@ class TrainingSetup:
     pipeline's passes, with ``stages_per_rank`` (1: the schedule's usual count); ``stage_layers`` says how many layers
     each stage has. ``sharding`` says how states are shared, ``layout`` which degree's ranks are next to each other
     (the innermost first), ``context_exchange`` how keys reach the other context ranks, and ``zigzag`` whether those
-    deal out the causal mask evenly.
+    deal out the causal mask evenly. ``framework`` names the element types in which states are kept, unless ``types``
+    states them; ``trainable`` says which weights are trained (:mod:`workloads.trained_file`), unless ``parts`` do.
     """
 
     model: str
@@ -76,6 +84,8 @@ class TrainingSetup:
     layout: tuple[str, ...] = DEGREES
     context_exchange: str = "ring"
     zigzag: bool = True
+    types: StateTypes | None = None
+    parts: TrainedParts | None = None
 
     def __post_init__(self) -> None:
         problems = list(self._problems())
@@ -102,6 +112,26 @@ class TrainingSetup:
         """Forward passes per step and rank."""
         return self.batch // (self.data * self.micro_batch)
 
+    @property
+    def state_types(self) -> StateTypes:
+        """Element types of states, loss and what is kept."""
+        return self.types if self.types is not None else framework_types(self.framework)
+
+    @property
+    def trained(self) -> TrainedParts:
+        """Which weights are trained, and how."""
+        return self.parts if self.parts is not None else trained_parts(self.trainable)
+
+    @property
+    def sharding_stage(self) -> int:
+        """The ZeRO stage; a distributed optimizer is at least the first."""
+        return max(self.zero_stage, int(self.state_types.distributed))
+
+    @property
+    def optimizer_shards(self) -> int:
+        """Ranks over which the optimizer's state is divided."""
+        return self.shards if self.sharding_stage >= 1 else 1
+
     def words(self) -> str:
         """The setup in one line for people."""
         parts = [
@@ -127,14 +157,25 @@ class TrainingSetup:
                 "no recomputation" if self.recompute == "none" else f"{self.recompute} recomputation{where}"
             )
         parts.append(f"{self.allocator} memory")
+        if self.framework != "plain":
+            parts.append(f"as {self.framework}")
+        if self.trainable != "all":
+            parts.append(f"trains {self.trainable}")
         return ", ".join(parts)
 
+    @property
+    def _from_file(self) -> bool:
+        """Whether a file says what is trained; a plan has to say it itself, since files change."""
+        return self.trainable.endswith((".yaml", ".yml"))
+
     def to_json(self) -> dict[str, Any]:
-        """The setup as plain data."""
+        """The setup as plain data, complete without other files."""
         return {item.name: getattr(self, item.name) for item in fields(self)} | {
             "sharding": asdict(self.sharding),
             "layout": list(self.layout),
             "stage_layers": None if self.stage_layers is None else list(self.stage_layers),
+            "types": None if self.types is None else self.types.to_json(),
+            "parts": None if self.parts is None and not self._from_file else self.trained.to_json(),
         }
 
     def _problems(self) -> Any:
@@ -143,6 +184,8 @@ class TrainingSetup:
             if getattr(self, name) < 1:
                 yield Problem(f"found {getattr(self, name)}; expected 1 or more", path=name)
                 return
+        if self.types is None:
+            framework_types(self.framework)
         if self.zero_stage not in ZERO_STAGES:
             yield Problem(f"found {self.zero_stage}; expected 0, 1, 2 or 3", path="zero_stage")
         if self.recompute not in RECOMPUTE:
@@ -243,6 +286,8 @@ class StepTime:
     data_parallel_s: float = 0.0
     swap_s: float = 0.0
     optimizer_s: float = 0.0
+    host_s: float = 0.0
+    """What the framework's host takes beyond the device."""
     reorganisation_s: float = 0.0
 
     @property

@@ -20,13 +20,14 @@ __all__ = ["ModelStates", "exposed_seconds", "held_states"]
 
 @dataclass(frozen=True, slots=True)
 class ModelStates:
-    """Bytes of a rank's weights, gradients and optimizer state, and of the largest layer's weights."""
+    """Bytes of a rank's weights, gradients and optimizer state; the largest layer's; the trained weights'."""
 
     weights: int
     gradients: int
     optimizer_state: int
     layer_weights: int = 0
     layer_gradients: int = 0
+    trained_weights: int = 0
 
     @property
     def total(self) -> int:
@@ -47,6 +48,7 @@ def held_states(states: ModelStates, stage: int, ranks: int) -> tuple[ModelState
         -(-states.optimizer_state // part) if stage >= 1 else states.optimizer_state,
         states.layer_weights,
         states.layer_gradients,
+        -(-states.trained_weights // part) if stage >= 3 else states.trained_weights,
     )
     if part == 1:
         return held, 0

@@ -1,38 +1,16 @@
-"""Memory rules that shrink what training keeps: quantised activations, and optimizer state of low rank.
+"""Optimizer state of low rank, counted: moments of a gradient projected to rank r (GaLore, arXiv:2403.03507, table 1).
 
-- Activations saved in few bits for the backward pass, the forward pass exact (Mesa, arXiv:2111.11124).
-- Moments of a gradient projected to rank r (GaLore, Zhao et al., arXiv:2403.03507, table 1): a weight of m x n, m at
-  most n, keeps 2 n r moments and a projection of m r elements instead of 2 m n moments.
-
-Both say bytes only; what they cost in time and quality is not modelled.
+A weight of m x n, m at most n, keeps 2 n r moments and a projection of m r elements instead of 2 m n moments. The same
+as part of a whole step is the method ``low-rank`` of :mod:`workloads.trained_parts`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import prod
 
-from mapping.training.setup import MemoryBudget
-
-__all__ = ["LowRankStates", "adam_moment_elements", "low_rank_states", "with_saved_bits"]
-
-
-def with_saved_bits(
-    budget: MemoryBudget, element_bits: int, saved_bits: int, group: int = 256
-) -> MemoryBudget:
-    """The budget with skeletal activations saved in ``saved_bits`` instead of ``element_bits``.
-
-    Every ``group`` of values carries a 16-bit scale and offset. Raises ``ValueError`` where nothing is saved.
-    """
-    if not 0 < saved_bits <= element_bits:
-        raise ValueError(f"found {saved_bits} bits; expected 1 to {element_bits}")
-    share = (saved_bits + 32 / group) / element_bits if saved_bits < element_bits else 1.0
-    return replace(
-        budget,
-        skeletal=int(budget.skeletal * share),
-        host_activations=int(budget.host_activations * share),
-    )
+__all__ = ["LowRankStates", "adam_moment_elements", "low_rank_states"]
 
 
 def adam_moment_elements(shapes: Iterable[tuple[int, ...]]) -> int:

@@ -297,10 +297,6 @@ def _ring(run: list[Operator], setup: TrainingSetup, prices: Prices, first: int)
     layer = -1 if lead.place.layer is None else lead.place.layer
     kind, count, size = _KIND[lead.place.training_pass], setup.context, lead.work.bytes
     seconds = sum(prices.operator(op) for op in others)
-    attends = sum(prices.operator(op) for op in others if isinstance(op.work, Attention))
-    if not setup.zigzag and any(isinstance(op.work, Attention) for op in others):
-        # Without balance the last rank sees all blocks whole but its own, twice what an even part would be.
-        seconds += attends * ((2 * count - 1) / count - 1)
     before = (first - 1,) if first else ()
     backward = kind is TaskKind.BACKWARD
     if setup.context_exchange == "all-gather":

@@ -8,6 +8,7 @@ activations of as many micro-batches as there are stages (1F1B), the last those 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Final
 
 import numpy as np
 
@@ -17,9 +18,10 @@ from mapping.training.layer_states import states_by_layer
 from mapping.training.pricing import Prices
 from mapping.training.rank_step import RankStep, requests_of, stage_of
 from mapping.training.requests import RequestSequence, rounded
-from mapping.training.setup import MemoryBudget
-from mapping.training.sharded_states import ModelStates
+from mapping.training.setup import ZERO_STAGES, MemoryBudget
+from mapping.training.sharded_states import ModelStates, held_states
 from mapping.training.two_level_addresses import plan_memory
+from workloads.dtypes import dtype_bits
 from workloads.graph import Role
 
 __all__ = ["StepMemory", "model_states", "step_memory"]
@@ -63,7 +65,7 @@ def _shortage(step: RankStep, budget: MemoryBudget, prices: Prices) -> str:
 
 def _stage_memory(step: RankStep, stage: int, prices: Prices, exact: bool) -> StepMemory:
     setup = step.setup
-    held, buffers = _held(step, stage)
+    held, buffers, paged = _held(step, model_states(step, stage), stage)
     flight = min(setup.pipeline - stage, setup.micro_batches)
     sequence = requests_of(step, stage)
     live = sequence.live_bytes()
@@ -73,7 +75,7 @@ def _stage_memory(step: RankStep, stage: int, prices: Prices, exact: bool) -> St
     host, swap_buffers = _swap_bytes(step, flight)
     budget = MemoryBudget(
         held.weights, held.gradients, held.optimizer_state, skeletal + more, peak - skeletal,
-        buffers + swap_buffers, 0, host,
+        buffers + swap_buffers, 0, host, paged,
     )  # fmt: skip
     if not exact:
         return StepMemory(budget)
@@ -89,7 +91,31 @@ def _stage_memory(step: RankStep, stage: int, prices: Prices, exact: bool) -> St
     return _cached(step, sequence, budget, max(room, 0), peak)
 
 
-def _held(step: RankStep, stage: int) -> tuple[ModelStates, int]:
+def _held(step: RankStep, states: ModelStates, number: int) -> tuple[ModelStates, int, int]:
+    """What a rank holds on the device, the bytes of its buffers, and optimizer state that is paged to the host."""
+    setup, types = step.setup, step.setup.state_types
+    stage = setup.sharding_stage
+    if types.copies == "gathered" and stage == 0:
+        # Parameters are a shard, however few ranks there are, and layers are gathered from it.
+        stage = ZERO_STAGES[-1]
+    if setup.expert > 1 or setup.sharding.shard_ranks is not None or not setup.sharding.reshard:
+        held, buffers = _of_groups(step, states, number)
+    else:
+        held, buffers = held_states(states, stage, setup.shards)
+    if types.copies == "gathered":
+        # The wide parameters are the optimizer's master; of narrow weights two layers are there, and one layer's
+        # gradients in both types while they are reduced.
+        held = replace(held, weights=held.weights - held.trained_weights)
+        buffers = 3 * states.layer_weights + states.layer_gradients
+    if types.bucket_elements and setup.shards > 1:
+        wide = dtype_bits(types.step.gradients or setup.dtype) / 8
+        buffers += 2 * min(int(types.bucket_elements * wide), states.gradients)
+    if setup.trained.paged:
+        return replace(held, optimizer_state=0), buffers, held.optimizer_state
+    return held, buffers, 0
+
+
+def _of_groups(step: RankStep, states: ModelStates, stage: int) -> tuple[ModelStates, int]:
     """A stage's states as its ranks share them, experts over those that hold equal ones, and what is whole meanwhile.
 
     Buffers: the layers that stage 3 gathers ahead (all, where they are kept after the forward pass), and the gradients
@@ -98,16 +124,16 @@ def _held(step: RankStep, stage: int) -> tuple[ModelStates, int]:
     setup = step.setup
     number = stage_of(step.graph, setup.pipeline, setup.stage_layers if setup.stages_per_rank == 1 else None)
     own = {(-1 if op.place.layer is None else op.place.layer): number(op) for op in step.graph.operators}
-    layers = [states for layer, states in states_by_layer(step.graph).items() if own[layer] == stage]
+    layers = [found for layer, found in states_by_layer(step.graph).items() if own[layer] == stage]
     dense, experts = setup.shards, setup.shards // setup.expert
     if setup.zero_stage:
         dense, experts = setup.shard_width(), setup.shard_width(experts=True)
     each = setup.sharding.reduces_each(setup.zero_stage)
     weights = gradients = optimizer = fresh = 0
     gathered: list[int] = []
-    for states in layers:
+    for layer in layers:
         whole, layer_gradients = 0, 0
-        for part, ranks in ((states.dense, dense), (states.experts, experts)):
+        for part, ranks in ((layer.dense, dense), (layer.experts, experts)):
             zero = setup.zero_stage if ranks > 1 else 0
             weights += -(-part.weights // ranks) if zero >= 3 else part.weights
             gradients += -(-part.gradients // ranks) if zero >= 2 and each else part.gradients
@@ -118,7 +144,7 @@ def _held(step: RankStep, stage: int) -> tuple[ModelStates, int]:
         fresh = max(fresh, layer_gradients)
     ahead = len(gathered) if not setup.sharding.reshard else setup.sharding.prefetch + 1
     buffers = sum(sorted(gathered)[-ahead:]) + fresh
-    return ModelStates(weights, gradients, optimizer), buffers
+    return replace(states, weights=weights, gradients=gradients, optimizer_state=optimizer), buffers
 
 
 def _cached(
@@ -145,31 +171,44 @@ def _cached(
 
 
 def model_states(step: RankStep, stage: int) -> ModelStates:
-    """Bytes of a stage's weights, of their gradients and of the optimizer's state; and of its largest layer."""
+    """Bytes of a stage's weights, of their gradients and of the optimizer's state; and of its largest layer.
+
+    A weight belongs to the stage that reads it first. Frozen weights count like all others, and once more for every
+    frozen copy of the model in the job.
+    """
     graph = step.graph
     number = stage_of(graph, step.setup.pipeline)
     totals = dict.fromkeys(Role, 0)
     weights: dict[object, int] = {}
     gradients: dict[object, int] = {}
     seen: set[str] = set()
+    updated = {name for op in graph.operators if op.kind == "optimizer" for name in op.updates}
+    trained = 0
     for op in graph.operators:
-        if op.kind != "optimizer" or number(op) != stage:
-            continue
-        layer = op.place.layer
+        held = _HELD if op.kind == "optimizer" else _READ
         for name in (*op.inputs, *op.updates):
             tensor = graph.tensors[name]
-            if name in seen:
+            if name in seen or tensor.role not in held:
                 continue
             seen.add(name)
+            if number(op) != stage:
+                continue
             totals[tensor.role] += tensor.size_bytes
+            layer = op.place.layer
             if tensor.role is Role.WEIGHT:
+                trained += tensor.size_bytes if name in updated else 0
                 weights[layer] = weights.get(layer, 0) + tensor.size_bytes
             if tensor.role is Role.GRADIENT:
                 gradients[layer] = gradients.get(layer, 0) + tensor.size_bytes
+    copies = step.setup.trained.copies
     return ModelStates(
-        totals[Role.WEIGHT], totals[Role.GRADIENT], totals[Role.OPTIMIZER_STATE],
-        max(weights.values(), default=0), max(gradients.values(), default=0),
+        totals[Role.WEIGHT] * (1 + copies), totals[Role.GRADIENT], totals[Role.OPTIMIZER_STATE],
+        max(weights.values(), default=0), max(gradients.values(), default=0), trained,
     )  # fmt: skip
+
+
+_READ: Final = frozenset({Role.WEIGHT})
+_HELD: Final = frozenset({Role.WEIGHT, Role.GRADIENT, Role.OPTIMIZER_STATE})
 
 
 def _swap_bytes(step: RankStep, flight: int) -> tuple[int, int]:

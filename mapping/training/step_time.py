@@ -10,12 +10,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from mapping.training.kernel_style import style_of
+from mapping.training.overlap import GRADIENT_BYTES, Sharing, shown_seconds
 from mapping.training.pricing import Prices
 from mapping.training.rank_step import RankStep, stage_of
 from mapping.training.recompute.chain import ChainStage
 from mapping.training.recompute.skeleton import skeleton_of
 from mapping.training.setup import StepTime, TrainingSetup
-from mapping.training.sharded_states import exposed_seconds
+from mapping.training.sharded_states import ModelStates, exposed_seconds
 from mapping.training.step_memory import model_states
 from workloads.graph import Graph, Operator
 from workloads.operators import Attention, CollectiveWork
@@ -34,6 +36,7 @@ class _Passes:
     tensor: float = 0.0
     sequence: float = 0.0
     ring: float = 0.0
+    kernels: int = 0
 
     @property
     def seconds(self) -> float:
@@ -57,23 +60,44 @@ def step_time(step: RankStep, prices: Prices) -> StepTime:
     swap = _exposed_swap(step, prices)
     micro = slowest.seconds + swap
     states = model_states(step, stages.index(slowest))
-    data = prices.group(setup, "shards")
-    exposed = exposed_seconds(
-        states, setup.zero_stage, m, slowest.forward, slowest.backward + slowest.recompute,
-        lambda kind, size: prices.collective(kind, size, data),
-    ) if len(data) > 1 else 0.0  # fmt: skip
-    share = setup.shards if setup.zero_stage >= 1 else 1
+    exposed = _data_parallel(step, states, slowest, prices)
+    share = setup.optimizer_shards
+    chunks = setup.stages_per_rank
     return StepTime(
         forward_s=m * slowest.forward,
         backward_s=m * slowest.backward,
         recompute_s=m * slowest.recompute,
         tensor_parallel_s=m * slowest.tensor,
         sequence_parallel_s=m * slowest.sequence,
-        pipeline_s=(setup.pipeline - 1) * micro + _hand_over(graph, setup, prices),
+        pipeline_s=(setup.pipeline - 1) * micro / chunks + _hand_over(graph, setup, prices),
         data_parallel_s=exposed,
         swap_s=m * swap,
         optimizer_s=slowest.optimizer / share,
+        host_s=m * _beyond(slowest.kernels * style_of(setup.framework).host_kernel_us * 1e-6, micro),
     )
+
+
+def _data_parallel(step: RankStep, states: ModelStates, slowest: _Passes, prices: Prices) -> float:
+    """Seconds per step of collectives among ranks with equal weights that show."""
+    setup, data = step.setup, prices.group(step.setup, "shards")
+    if len(data) < 2:
+        return 0.0
+
+    def seconds(kind: str, size: int) -> float:
+        return prices.collective(kind, size, data)
+
+    style = style_of(setup.framework)
+    backward = slowest.backward + slowest.recompute
+    if style.ideal:
+        return exposed_seconds(
+            states, setup.sharding_stage, setup.micro_batches, slowest.forward, backward, seconds
+        )
+    layers = len(skeleton_of(step.graph).layers) // setup.pipeline
+    wide = style.reduce_bytes / GRADIENT_BYTES if style.reduce_bytes else 1.0
+    sharing = Sharing(
+        setup.sharding_stage, layers, states.weights, states.gradients * wide, setup.micro_batches
+    )
+    return shown_seconds(sharing, slowest.forward, backward, seconds)
 
 
 def _add(passes: _Passes, op: Operator, setup: TrainingSetup, prices: Prices) -> None:
@@ -85,6 +109,7 @@ def _add(passes: _Passes, op: Operator, setup: TrainingSetup, prices: Prices) ->
             passes.sequence += max(0.0, passes.ring - seconds)
             passes.ring = 0.0
         passes.add(op.place.training_pass, seconds)
+        passes.kernels += op.place.training_pass != "optimizer"
         return
     seconds = prices.collective(op.kind, work.bytes, prices.group(setup, work.parallel))
     if work.parallel == "tensor":

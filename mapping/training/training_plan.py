@@ -24,9 +24,11 @@ from mapping.training.schedules.action import Action, PipelineSchedule
 from mapping.training.schedules.check import violations
 from mapping.training.setup import TrainingSetup
 from mapping.training.sharding import Sharding
+from mapping.training.state_types import StateTypes
 from mapping.training.step_program import schedule_of, stages_of, write_step
 from simulator.training.run import run_program
 from workloads.json_file import JsonDocument, read_json
+from workloads.trained_file import parts_from_data
 
 __all__ = [
     "FORMAT",
@@ -170,7 +172,9 @@ class _Reader:
             problems.append(Problem(f"found {sharding!r:.80}; expected a table", path="setup.sharding"))
             sharding = {}
         problems += _unknown(sharding, [field.name for field in fields(Sharding)], "setup.sharding.")
-        problems += _badly_typed(TrainingSetup, values, "setup.")
+        nested = ("types", "parts")
+        plain = {key: value for key, value in values.items() if key not in nested}
+        problems += _badly_typed(TrainingSetup, plain, "setup.")
         problems += _badly_typed(Sharding, sharding, "setup.sharding.")
         layout, layers = values.get("layout"), values.get("stage_layers")
         if layout is not None and not (
@@ -184,6 +188,10 @@ class _Reader:
         if problems:
             raise InputError(problems)
         values["sharding"] = Sharding(**sharding)
+        if values.get("types") is not None:
+            values["types"] = StateTypes.from_json(values["types"])
+        if values.get("parts") is not None:
+            values["parts"] = parts_from_data(values["parts"], "", str(values.get("trainable", "all")))
         if layout is not None:
             values["layout"] = tuple(layout)
         if layers is not None:

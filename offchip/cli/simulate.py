@@ -53,6 +53,10 @@ def simulate(
         bool,
         typer.Option("--same-prompts", help="all sequences repeat one prompt: they choose the same experts"),
     ] = False,
+    train: Annotated[
+        str, typer.Option(help="weights to train (--phase train): all, lora, qlora, a pattern, a .yaml file")
+    ] = "all",
+    layers: Annotated[int | None, typer.Option(help="the first so many layers of a language model")] = None,
     images: Annotated[int, typer.Option(help="images of each sequence; the vision tower runs first")] = 0,
     steps: Annotated[int, typer.Option(help="denoising steps of a diffusion model")] = 1,
     mapper: Annotated[str | None, typer.Option(help="who writes the plan; see 'offchip mappers'")] = None,
@@ -86,7 +90,10 @@ def simulate(
     if plan is not None and _runs_training_plan(plan, model, hw, cost_model, out, as_json=as_json):
         return
     from offchip import api
+    from workloads.trained_file import trained_parts
 
+    if train != "all" and phase != "train":
+        raise bad_input(f"found {train!r}; only a training step trains: add --phase train", path="--train")
     record = _record(hw) if out is not None else None
     with progress("simulating", generate + 1) as bar:
         result = api.simulate(
@@ -94,6 +101,7 @@ def simulate(
             phase=phase, batch=batch, prompt=prompt, generate=generate, chunk=chunk, dtype=dtype,
             kv_dtype=kv_dtype, fused=not unfused, dims=dims, adapters=tuple(adapter or ()), images=images,
             merge_adapters=merge_adapters, same_prompts=same_prompts, steps=steps, mapper=mapper, settings=settings,
+            trained=trained_parts(train), layers=layers,
             tp=tp, pp=pp, microbatches=microbatches, fidelity=fidelity, cost_model=cost_model, collective=collective,
             engine=engine, engine_version=engine_version, durations=durations,
         )  # fmt: skip

@@ -18,6 +18,13 @@ def trace_memory(
         ),
     ],
     allocator: Annotated[str, typer.Option(help="caching, expandable or planned.")] = "caching",
+    allocator_conf: Annotated[
+        str,
+        typer.Option(
+            metavar="CONF",
+            help="Settings as in PYTORCH_CUDA_ALLOC_CONF: max_split_size_mb:128,expandable_segments:True.",
+        ),
+    ] = "",
     device_index: Annotated[int | None, typer.Option(help="Device of a snapshot with several.")] = None,
     capacity: Annotated[
         str | None, typer.Option(metavar="BYTES", help="What the driver can give: 80GiB. Default: no end.")
@@ -42,6 +49,7 @@ def trace_memory(
         capacity=capacity,
         time_limit=time_limit,
         seed=seed,
+        allocator_conf=allocator_conf,
     )
     if json:
         print_json(result.as_json())

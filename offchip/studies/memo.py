@@ -299,7 +299,7 @@ def _fragmentation_table(estimator: Estimator) -> StudyTable:
 def _levels_table(estimator: Estimator) -> StudyTable:
     rows: list[tuple[str | float, ...]] = []
     for word, more in (
-        ("none", {}), ("selective", {"recompute": "selective"}), ("full", {"recompute": "full"}),
+        ("none", {}), ("pointwise", {"recompute": "pointwise"}), ("full", {"recompute": "full"}),
         ("tokens, alpha 0.5", {"swap_tokens": 0.5}),
     ):  # fmt: skip
         step = estimator.rank_step(setup_at_tp8(512 * K, **more), bounded=False)

@@ -28,7 +28,8 @@ class MemoryTraceOptions:
 
     ``allocator``: caching (PyTorch's, with segments of fixed sizes), expandable (the same with expandable segments) or
     planned (one address for each block, solved beforehand). ``device_index``: which device of the snapshot.
-    ``capacity``: bytes that the driver can give, or a size with its unit. Of planned: seconds of the search as
+    ``capacity``: bytes that the driver can give, or a size with its unit. ``allocator_conf``: settings of the caching
+    allocator as ``PYTORCH_CUDA_ALLOC_CONF`` states them. Of planned: seconds of the search as
     ``time_limit``, and its ``seed``.
     """
 
@@ -37,9 +38,13 @@ class MemoryTraceOptions:
     capacity: str | int | None = None
     time_limit: float = USUAL_SECONDS
     seed: int = 0
+    allocator_conf: str = ""
 
     def __post_init__(self) -> None:
         problems = wrong_types(self)
+        if not problems and self.allocator_conf and self.allocator == "planned":
+            found = "planned addresses have no such settings: leave this option out"
+            problems.append(Problem(found, path="--allocator-conf"))
         if not problems and self.allocator not in ALLOCATORS:
             found = f"found {self.allocator[:80]!r}; expected {', '.join(ALLOCATORS)}"
             problems.append(
@@ -62,6 +67,7 @@ class MemoryTraceChoices(TypedDict, total=False):
     capacity: str | int | None
     time_limit: float
     seed: int
+    allocator_conf: str
 
 
 @dataclass(frozen=True)
@@ -182,10 +188,12 @@ def trace_memory(snapshot: str | Path, **options: Unpack[MemoryTraceChoices]) ->
     where memory ran out. Raises ``InputError`` for bad input.
     """
     from mapping.allocation.importers import Part, read_problem, read_recording
+    from mapping.training.allocator_conf import read_allocator_conf
     from mapping.training.recorded_requests import requests_of, serve_requests
 
     chosen = from_keywords(MemoryTraceOptions, options)
     capacity = None if chosen.capacity is None else _bytes(chosen.capacity)
+    conf = read_allocator_conf(chosen.allocator_conf)
     path = Path(snapshot)
     recorded = read_recording(path, chosen.device_index)
     if recorded is None:
@@ -209,7 +217,7 @@ def trace_memory(snapshot: str | Path, **options: Unpack[MemoryTraceChoices]) ->
         found = f"the recording has {several} streams, whose pools share a capacity in an order that is not modelled"
         raise bad_input(found, path="--capacity")
     requests = requests_of(lives, streams, earlier)
-    use = serve_requests(requests, expandable=chosen.allocator == "expandable", capacity=capacity)
+    use = serve_requests(requests, expandable=chosen.allocator == "expandable", capacity=capacity, conf=conf)
     return MemoryReplay(*told, use, recorded, None, None if use.failed is None else names[use.failed])
 
 

@@ -57,6 +57,7 @@ VALIDATORS: Final[Registry[Validator]] = Registry(
     "validation kind",
     "offchip.validators",
     {
+        "activations": "offchip.validation.activations:run",
         "alloc": "offchip.validation.alloc:run",
         "cache": "offchip.validation.cache:run",
         "dram": "offchip.validation.dram:run",
@@ -69,6 +70,7 @@ VALIDATORS: Final[Registry[Validator]] = Registry(
         "schedule": "offchip.validation.schedule:run",
         "scheduler": "offchip.validation.scheduler:run",
         "pim": "offchip.validation.pim:run",
+        "training": "offchip.validation.training:run",
     },
 )
 

@@ -43,6 +43,7 @@ def _part(results: Sequence[RowResult]) -> dict[str, Any]:
             "mean": float(np.mean(errors)),
             "median": float(np.median(errors)),
             "p95": float(np.percentile(errors, 95)),
+            "worst": float(errors.max()),
         }
         if errors.size
         else None,

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from hw_configs.gpu_architecture import AttentionKernel
-from simulator.gpu import attention, linear_attention
+from simulator.gpu import attention, linear_attention, training_attention
 from simulator.gpu.constants import Constants
-from simulator.gpu.request import Request, attention_of, flop_joules, is_warm, size
+from simulator.gpu.request import Request, attention_of, board_limits, flop_joules, is_warm, size
 from simulator.gpu.sheet import contiguous, expanded
 from workloads.operators import Attention, Convolution, LinearAttention
 
@@ -18,7 +19,15 @@ __all__ = [
     "linear_kernel",
     "linear_line",
     "seen_by",
+    "training_library",
+    "training_line",
 ]
+
+
+OWN_LIBRARY: Final = {"fa3": "fa3", "blackwell": "fa4"}
+"""Training library of chips by the kernel that inference runs on them; FlashAttention-2 on all others."""
+WARP_ROWS: Final = 16
+"""Rows of a warp-wide matrix instruction; chips with larger ones have units that it does not fill."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +82,7 @@ def attention_line(request: Request, constants: Constants) -> list[float]:
         sheet.sms, sheet.clock, sheet.rate(work.kv_dtype if narrow else operator.dtype),
         sheet.bandwidth * constants.memory_share(sheet.memory), sheet.l2_visible_bytes,
         float(split), float(setup.cache_write and cached_at_all), float(is_warm(request)),
-        float(work.q_len == 1 and not contiguous(work)), sheet.tdp, sheet.idle,
+        float(work.q_len == 1 and not contiguous(work)), *board_limits(request, constants),
         flop_joules(family, sheet, constants), sheet.joule_per_byte, float(work.page), float(work.latent),
         float(attention.KERNELS.index(kernel.calibrated_as)),
         float(kernel.query_tile), float(kernel.grouped_query_tile), float(keys),
@@ -92,6 +101,32 @@ def attention_kernel_of(request: Request) -> AttentionKernel:
     return request.sheet.attention_kernel_for(work, narrow)
 
 
+def training_library(request: Request) -> str:
+    """The library whose training kernel runs a request's attention: the named one where the chip has it, or its own.
+
+    FlashAttention-2 runs everywhere, the others on the generation that they are written for.
+    """
+    named = attention_of(request.operator).library
+    own = OWN_LIBRARY.get(request.sheet.architecture.attention.calibrated_as, "fa2")
+    return named if named == "fa2" or (named == "cudnn" and own == "fa3") else own
+
+
+def training_line(request: Request, constants: Constants) -> list[float]:
+    """The inputs of :func:`simulator.gpu.training_attention.training_attention_rows`."""
+    operator, sheet = request.operator, request.sheet
+    work, chip = attention_of(operator), sheet.architecture
+    warp_groups = chip.attention.instruction_rows > WARP_ROWS
+    return [
+        float(work.batch), float(work.heads), float(work.kv_heads), float(work.head_dim), float(work.value_dim),
+        float(work.q_len), float(work.kv_len), float(work.pairs) * work.sparse_share, float(work.causal),
+        float(operator.place.training_pass == "backward"),
+        float(training_attention.LIBRARIES.index(training_library(request))), size(operator.dtype), sheet.sms,
+        sheet.clock, sheet.rate(operator.dtype), training_attention.WARP_RATE if warp_groups else 1.0,
+        float(chip.exponentials_per_clock), sheet.bandwidth * constants.memory_share(sheet.memory),
+        *board_limits(request, constants), flop_joules("training_attention", sheet, constants), sheet.joule_per_byte,
+    ]  # fmt: skip
+
+
 def linear_line(request: Request, constants: Constants) -> list[float]:
     """The inputs of :func:`simulator.gpu.linear_attention.linear_attention_rows`."""
     operator, sheet = request.operator, request.sheet
@@ -106,7 +141,7 @@ def linear_line(request: Request, constants: Constants) -> list[float]:
         work.token_elements * size(operator.dtype), size(work.state_dtype), float(work.chunk), flops,
         sheet.sms, sheet.clock, sheet.rate(operator.dtype), sheet.bandwidth * constants.memory_share(sheet.memory),
         sheet.l2_visible_bytes, float(sheet.architecture.l2_bytes_per_clock), float(is_warm(request)),
-        float(linear_attention.KERNELS.index(linear_kernel(request))), sheet.tdp, sheet.idle,
+        float(linear_attention.KERNELS.index(linear_kernel(request))), *board_limits(request, constants),
         flop_joules("tensor16", sheet, constants), sheet.joule_per_byte,
     ]  # fmt: skip
 

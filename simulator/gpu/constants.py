@@ -25,6 +25,8 @@ __all__ = ["Constants", "Setup", "shipped_constants"]
 
 Array = NDArray[np.float64]
 LAUNCHES: Final = ("matmul", "attention", "other")
+GENERATIONS: Final = {"2023": "kernel"}
+"""Setups whose rows were measured with a generation of libraries."""
 SAME_METHOD: Final = {"cuda-graph-mean": "graph-mean"}
 """Names of one timing method in different tables."""
 
@@ -117,6 +119,19 @@ class Constants:
             if shares
         ]
         return float(np.mean(kin)) if kin else float(table["default"])
+
+    def library_share(self, setup: Setup, family: str, generation: str) -> float:
+        """Share of the matrix rate of a family of products: the setup's, or that of a generation which is named.
+
+        The libraries of 2023 are those of the setup ``kernel``, fitted on rows of that year.
+        """
+        named = GENERATIONS.get(generation)
+        return (self.setup(named) if named else setup).library_share(family)
+
+    @property
+    def sustained_share(self) -> float:
+        """Share of a board's limit less idle that a kernel of a training step has of what it has in a benchmark."""
+        return float(self.data.get("power", {}).get("sustained_share", 1.0))
 
     def way_joules(self, room_w: float, seconds: float, moved_bytes: float) -> float:
         """J of a board at work beside arithmetic and DRAM: clocks and leakage, and bytes on their way on the chip.

@@ -9,7 +9,15 @@ from numpy.typing import NDArray
 
 from simulator.gpu import grouped
 from simulator.gpu.constants import Constants
-from simulator.gpu.request import OWN_SCALES, Request, family_of, flop_joules, size, stored_width
+from simulator.gpu.request import (
+    OWN_SCALES,
+    Request,
+    board_limits,
+    family_of,
+    flop_joules,
+    size,
+    stored_width,
+)
 from simulator.gpu.sheet import GpuSheet
 from workloads.expert_load import row_quantiles
 from workloads.graph import Operator
@@ -50,7 +58,7 @@ def grouped_line(request: Request, constants: Constants) -> list[float]:
         float(sheet.architecture.l2_bytes_per_clock), float(operator.residency == "hot"),
         float(operator.residency in ("hot", "previous")),
         0.0 if family == "widened" or dtype in OWN_SCALES else float(work.scale_block),
-        sheet.rate("fp32", matrix=False), sheet.tdp, sheet.idle, flop_joules(family, sheet, constants),
+        sheet.rate("fp32", matrix=False), *board_limits(request, constants), flop_joules(family, sheet, constants),
         sheet.joule_per_byte, float(family == "widened"),
         float(1.0 <= element < 2.0 and (dtype in OWN_SCALES or work.scale_block > 0)), *rows,
     ]  # fmt: skip

@@ -16,12 +16,26 @@ from workloads.dtypes import BITS
 from workloads.graph import Operator
 from workloads.operators import Attention, GroupedProduct, Product
 
-__all__ = ["FAMILIES", "Prediction", "Request", "family_of", "flop_joules", "is_warm", "size", "stored_width"]
+__all__ = [
+    "FAMILIES",
+    "TRAINING_PASSES",
+    "Prediction",
+    "Request",
+    "board_limits",
+    "family_of",
+    "flop_joules",
+    "is_warm",
+    "size",
+    "stored_width",
+    "trains",
+]  # fmt: skip
 
+TRAINING_PASSES: Final = frozenset({"forward", "backward", "recompute", "optimizer"})
+"""Passes of a training step, which lasts: a board settles at the clocks that its limit sustains."""
 ATTENTION_FAMILIES: Final = ("attention_decode", "attention_prefill", "latent_decode", "latent_prefill")
 FAMILIES: Final = (
-    "tensor16", "widened", "tensor8", "integer8", "tensor4", "simt32", *ATTENTION_FAMILIES, "linear_attention",
-    "short_convolution", "memory_bound",
+    "tensor16", "widened", "tensor8", "integer8", "tensor4", "simt32", *ATTENTION_FAMILIES, "training_attention",
+    "linear_attention", "short_convolution", "memory_bound",
 )  # fmt: skip
 PRODUCTS: Final = frozenset({"tensor16", "widened", "tensor8", "integer8", "tensor4", "simt32"})
 """Families that the kernel of products prices. ``widened``: weights are stored narrower than 16-bit arithmetic."""
@@ -36,6 +50,7 @@ WIDE: Final = frozenset({"fp32", "fp64"})
 MATRIX_ENERGY: Final = {
     "tensor16": "tensor16", "widened": "tensor16", "attention_decode": "tensor16", "attention_prefill": "tensor16",
     "latent_decode": "tensor16", "latent_prefill": "tensor16", "linear_attention": "tensor16",
+    "training_attention": "tensor16",
     "tensor8": "tensor8", "integer8": "integer8", "tensor4": "tensor4",
 }  # fmt: skip
 """The entry of the energies that a family's operations take; others are those of vector lanes."""
@@ -93,6 +108,8 @@ def family_of(operator: Operator, sheet: GpuSheet) -> str:
         return "widened" if stored_width(operator) < 2.0 else "tensor16"
     if kind == "attention":
         work = attention_of(operator)
+        if trains(operator):
+            return "training_attention"
         if work.latent:
             return "latent_decode"
         if expanded(work):
@@ -104,6 +121,14 @@ def family_of(operator: Operator, sheet: GpuSheet) -> str:
             else "attention_prefill"
         )
     return "memory_bound"
+
+
+def trains(operator: Operator) -> bool:
+    """Whether attention runs a training kernel: the backward one, or that of a library which is named."""
+    work = operator.work
+    if not isinstance(work, Attention) or work.latent or work.q_len < 2:
+        return False
+    return bool(work.library) or operator.place.training_pass == "backward"
 
 
 def stored_width(operator: Operator) -> float:
@@ -139,6 +164,18 @@ def flop_joules(family: str, sheet: GpuSheet, constants: Constants) -> float:
     )
     constants.joules[family, id(sheet)] = (sheet, joules)
     return joules
+
+
+def board_limits(request: Request, constants: Constants) -> tuple[float, float]:
+    """A board's limit and idle power in W for an operator.
+
+    Over a training step arithmetic has less of the limit than in a benchmark of one kernel, whose energies are fitted:
+    boards are warm, links and host interfaces draw too (``sustained_share``, ``calibration/fit_training_steps.py``).
+    """
+    sheet = request.sheet
+    if request.operator.place.training_pass not in TRAINING_PASSES or sheet.tdp == float("inf"):
+        return sheet.tdp, sheet.idle
+    return sheet.idle + constants.sustained_share * (sheet.tdp - sheet.idle), sheet.idle
 
 
 def is_warm(request: Request) -> bool:

@@ -11,13 +11,22 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from simulator.gpu import attention, few_rows, gemm, grouped, linear_attention, memory_bound
+from simulator.gpu import (
+    attention,
+    few_rows,
+    gemm,
+    grouped,
+    linear_attention,
+    memory_bound,
+    training_attention,
+)
 from simulator.gpu.attention_lines import (
     attention_kernel_of,
     attention_line,
     convolution_line,
     linear_kernel,
     linear_line,
+    training_line,
 )
 from simulator.gpu.constants import Constants, Setup
 from simulator.gpu.expert_lines import grouped_constants, grouped_line, wider_products
@@ -25,9 +34,11 @@ from simulator.gpu.request import (
     ATTENTION_FAMILIES,
     OWN_SCALES,
     PRODUCTS,
+    TRAINING_PASSES,
     Prediction,
     Request,
     attention_of,
+    board_limits,
     family_of,
     flop_joules,
     size,
@@ -44,8 +55,10 @@ from workloads.operators import (
     Norm,
     Product,
     Quantize,
+    Rotary,
     Rows,
 )
+from workloads.training import ATTENTION_BACKWARD
 
 __all__ = ["gemm_line", "launch_key", "lookup", "memory_line", "predict"]
 
@@ -80,12 +93,13 @@ def gemm_line(request: Request, constants: Constants) -> list[float]:
     m, n, k = max(1.0, float(work.m)), max(1.0, float(work.n)), max(1.0, float(work.k))
     element = size(dtype)
     weight = size(work.weight_dtype or dtype)
-    speed, left_bytes = 1.0, 0
+    speed, left_bytes, generation = 1.0, 0, ""
     if isinstance(work, GroupedProduct):
         batch = max(1.0, work.touched)
         m = max(1.0, m / batch)
     else:
         batch, speed, left_bytes = float(work.batch), work.rate, work.left_bytes
+        generation = work.library
         if work.weight_bytes:
             weight = work.weight_bytes / (n * k)
     joule = flop_joules(family, sheet, constants)
@@ -93,8 +107,8 @@ def gemm_line(request: Request, constants: Constants) -> list[float]:
         m, n, k, batch, element, weight, max(element, 2.0), sheet.sms, sheet.clock,
         sheet.rate(dtype) * speed, sheet.bandwidth * constants.memory_share(sheet.memory),
         sheet.l2_visible_bytes, sheet.shared_bytes, float(sheet.architecture.operand_sharing),
-        rotation_of(operator, setup), setup.library_share(family),
-        1.0 if batch > 1 else setup.splits.get(family, 32.0), sheet.tdp, sheet.idle,
+        rotation_of(operator, setup), constants.library_share(setup, family, generation),
+        1.0 if batch > 1 else setup.splits.get(family, 32.0), *board_limits(request, constants),
         joule / speed, sheet.joule_per_byte,
         K_PADDING.get(family, 32.0),
         resident_share(operator, left_bytes, batch * m * k * element),
@@ -138,6 +152,9 @@ def kernel_of(request: Request) -> str:
 def memory_class(operator: Operator) -> str:
     """The class whose constants a memory-bound operator takes."""
     if isinstance(operator.work, Norm) and operator.work.norm == "batch":
+        return "elementwise"
+    if isinstance(operator.work, Norm | Rotary) and operator.place.training_pass in TRAINING_PASSES:
+        # Training has rows by the thousand, and kernels that stream them; those of inference have few.
         return "elementwise"
     if isinstance(operator.work, Activation):
         gated = operator.work.gated or operator.read_bytes > 1.5 * operator.write_bytes
@@ -234,6 +251,11 @@ def _family(family: str, requests: list[Request], constants: Constants) -> list[
         lines = np.array([attention_line(r, constants) for r in requests])
         attention.attention_rows(lines, constants.array(family, attention.CONSTANTS), out)
         names = ATTENTION_BOUNDS
+    elif family == "training_attention":
+        lines = np.array([training_line(r, constants) for r in requests])
+        own = constants.array(family, training_attention.CONSTANTS)
+        training_attention.training_attention_rows(lines, own, out)
+        names = ATTENTION_BOUNDS
     elif family == "linear_attention":
         lines = np.array([linear_line(r, constants) for r in requests])
         linear_attention.linear_attention_rows(
@@ -275,6 +297,8 @@ def _family(family: str, requests: list[Request], constants: Constants) -> list[
         joule = flop_joules(family_of(operator, sheet) if family == "grouped" else family, sheet, constants)
         # Work that is done in part, or more than once, takes so much of the kernel's time.
         part = operator.work.share if family != "memory_bound" else 1.0
+        if family == "training_attention" and operator.place.training_pass == "backward":
+            part /= ATTENTION_BACKWARD  # the kernel's own products are in its price
         if operator.kind == "sort":
             row[0] += constants.sort_seconds(operator)
         kernel, moved = row[0] * part, row[2] * min(1.0, part)
@@ -302,6 +326,8 @@ def launch_key(family: str, request: Request) -> str:
     """The entry of a setup's launch table that an operator takes."""
     if family == "memory_bound":
         return f"memory_bound/{memory_class(request.operator)}"
+    if family == "training_attention":
+        return "attention_prefill"
     if family in ATTENTION_FAMILIES:
         work = attention_of(request.operator)
         if not work.split_kv:

@@ -248,9 +248,11 @@ class CostTable:
 
     def collective_seconds(self, operator: Operator, devices: tuple[str, ...]) -> float:
         """Time of a collective that has the wires to itself."""
-        return max(
-            self.library_seconds(operator, devices), self.seconds_alone(self.rounds(operator, devices))
-        )
+        assert isinstance(operator.work, CollectiveWork | Message)
+        time = self._library and self._library.time(operator.kind, operator.work.bytes, devices)
+        alone = self.seconds_alone(self.rounds(operator, devices))
+        # Between nodes a library makes a ring over every rail; each has its share of the bytes.
+        return max(time.seconds, alone / time.rings) if time else alone
 
     @cached_property
     def capacity(self) -> dict[str, float]:

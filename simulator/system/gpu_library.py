@@ -14,11 +14,11 @@ from typing import Final
 import numpy as np
 
 from hw_configs.device import Gpu
-from hw_configs.system import Node, System
+from hw_configs.system import AnyLink, Node, System
 from simulator.cost.by_device import ByDevice
 from simulator.cost.model import CostModel
 from simulator.gpu import collective
-from simulator.gpu.constants import shipped_constants
+from simulator.gpu.constants import Constants, shipped_constants
 from simulator.gpu.model import GPU
 from simulator.gpu.sheet import GpuSheet
 
@@ -36,26 +36,32 @@ __all__ = [
 PCIE_PORT: Final = 64e9
 """Bytes per second and direction of the fastest PCIe port; GPUs with a faster wire have NVLink or its like."""
 
+RINGS: Final = ("all_reduce", "all_gather", "reduce_scatter", "broadcast")
+"""Collectives whose channels each take a rail."""
+
 
 @dataclass(frozen=True, slots=True)
 class RankWires:
     """Wires of a group of ranks: their kind, bytes per second and direction of a port, ranks per node.
 
-    ``socket``: bytes per second of the path that ranks of a PCIe box share; 0 where they share none.
+    ``socket``: bytes per second of the path that ranks of a PCIe box share; 0 where they share none. ``rails``:
+    network ports through which a node's ranks leave it; 0 where nobody knows.
     """
 
     wire: str
     bandwidth: float
     per_node: int
     socket: float = 0.0
+    rails: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class LibraryTime:
-    """Seconds of a collective, and whether the switch between the ranks adds for them."""
+    """Seconds of a collective, whether the switch between the ranks adds, and how many rings share its bytes."""
 
     seconds: float
     multicast: bool = False
+    rings: int = 1
 
 
 def wires_between(system: System, nodes: list[Node]) -> RankWires | None:
@@ -71,11 +77,60 @@ def wires_between(system: System, nodes: list[Node]) -> RankWires | None:
     ports = [link.bandwidth for links in routes for link in links if link.kind == "rdma"]
     if ports:
         near = sum(all(link.kind != "rdma" for link in links) for links in routes)
-        return RankWires("network", min(ports), near + 1)
+        return RankWires("network", min(ports), near + 1, rails=_rails(system, [first, *others], routes))
     narrowest = [min(link.bandwidth for link in links) for links in routes]
     if min(narrowest) > PCIE_PORT:
         return RankWires("peer", min(narrowest), len(nodes))
     return RankWires("host", narrowest[0], len(nodes), min(narrowest) if len(nodes) > 2 else 0.0)
+
+
+def _rails(system: System, memories: list[str], routes: list[list[AnyLink]]) -> int:
+    """Network ports by which the ranks of the first one's node reach a rank elsewhere, one a rank at most.
+
+    Where a rank's way out passes a switch with several ports, the library takes them all.
+    """
+    far = next(i for i, links in enumerate(routes) if any(link.kind == "rdma" for link in links))
+    near = [i for i, links in enumerate(routes) if all(link.kind != "rdma" for link in links)]
+    sources = [memories[0], *(memories[1 + i] for i in near)]
+    ends = [_way_out(system, source, memories[1 + far]) for source in sources]
+    ports = {port for before, own in ends for port in _ports_beside(system, before) | {own}}
+    return min(len(ports), len(sources))
+
+
+def _way_out(system: System, source: str, target: str) -> tuple[str, str]:
+    """The node before the network port of a route, and the port."""
+    before = here = source
+    for name, _ in system.route(source, target):
+        wire = system.wires[name]
+        if wire.link.kind == "rdma":
+            break
+        pair = next(pair for pair in wire.ends if here in pair)
+        before, here = here, pair[1] if pair[0] == here else pair[0]
+    return before, here
+
+
+def _ports_beside(system: System, node: str) -> set[str]:
+    """Network ports that hang on a node."""
+    found = set()
+    for wire in system.wires.values():
+        for pair in wire.ends:
+            if node in pair:
+                found.add(pair[1] if pair[0] == node else pair[0])
+    return {name for name in found if system.nodes[name].device.kind == "nic"}
+
+
+def _port(kind: str, wires: RankWires, sheet: GpuSheet, constants: Constants) -> float:
+    """Bytes per second of a network port as the fitted law takes it.
+
+    The law knows one port and lets up to four ranks share it unevenly. Where each rank has a rail, the library rings
+    over all of them at once, no faster than the ranks' own wires inside a node carry.
+    """
+    fitted = constants.data["collective"]
+    if wires.wire != "network" or not wires.rails or kind not in RINGS:
+        return wires.bandwidth
+    inside = sheet.architecture.peer_bandwidth or float("inf")
+    together = min(wires.bandwidth * wires.rails, inside * fitted["simple_share"] / fitted["network_share"])
+    return float(together / min(wires.per_node, collective.PORTS_AT_MOST) ** fitted["ports"])
 
 
 def library_time(
@@ -91,7 +146,8 @@ def library_time(
     engine = constants.engine_scale(sheet.generation) if own_all_reduce and kind == "all_reduce" else 0.0
     line = [
         float(collective.KINDS.index("send" if kind == "receive" else kind)), float(ranks), float(size_bytes),
-        wires.bandwidth, float(collective.WIRES.index(wires.wire)), constants.latency_scale(sheet.generation),
+        _port(kind, wires, sheet, constants), float(collective.WIRES.index(wires.wire)),
+        constants.latency_scale(sheet.generation),
         float(sharp), float(wires.per_node), 0.0, wires.socket, engine,
     ]  # fmt: skip
     point_to_point = [*line]
@@ -99,7 +155,8 @@ def library_time(
     out = np.zeros(2)
     fitted = constants.array("collective", collective.CONSTANTS)
     collective.collective_rows(np.array([line, point_to_point]), fitted, out)
-    return LibraryTime(float(out[0]), bool(out[0] < out[1]))
+    rings = max(wires.rails, 1) if kind in RINGS else 1
+    return LibraryTime(float(out[0]), bool(out[0] < out[1]), rings)
 
 
 class GpuLibrary:

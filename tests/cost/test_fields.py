@@ -60,7 +60,13 @@ def plain(kind: str) -> Work:
 
 
 def other(info: FieldInfo, now: object) -> object:
-    if info.name in OTHER and OTHER[info.name] != now and info.type in (type(OTHER[info.name]), float):
+    fits = not info.choices or OTHER.get(info.name) in info.choices
+    if (
+        fits
+        and info.name in OTHER
+        and OTHER[info.name] != now
+        and info.type in (type(OTHER[info.name]), float)
+    ):
         return OTHER[info.name]
     if info.type is bool:
         return not now

@@ -17,6 +17,7 @@ from hw_configs import (
     network,
     pim,
     scratchpad,
+    spatial,
     system,
     vector_unit,
 )
@@ -54,6 +55,7 @@ def test_every_model_of_the_schema_has_a_table():
             pim,
             system,
             scratchpad,
+            spatial,
             vector_unit,
         )
         for model in vars(module).values()

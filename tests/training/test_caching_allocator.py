@@ -6,6 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hw_configs.problems import InputError
+from mapping.training.allocator_conf import AllocatorConf, read_allocator_conf
 from mapping.training.allocator_trace import replay
 from mapping.training.caching_allocator import CachingAllocator, DeviceOutOfMemoryError
 from mapping.training.requests import RequestSequence
@@ -36,6 +38,94 @@ def test_it_does_what_a_scanning_allocator_does(sequence: RequestSequence, capac
             assert slow.malloc(block, size) == address[block]
         assert (fast.reserved, fast.allocated) == (slow.reserved, slow.allocated)
         assert fast.reorganisations == slow.reorganisations
+
+
+@given(
+    request_sequences(40), st.integers(20, 160).map(lambda n: n * MIB), st.sampled_from([None, 21, 32, 64]),
+    st.sampled_from([20, 32]), st.sampled_from([0, 1, 2, 4, 8]), st.sampled_from([0.0, 0.3, 0.6]),
+)  # fmt: skip
+@settings(max_examples=150, deadline=None)
+def test_settings_do_what_a_scanning_allocator_does(
+    sequence: RequestSequence, capacity: int, limit: int | None, slack: int, steps: int, threshold: float
+) -> None:
+    conf = AllocatorConf(None if limit is None else limit * MIB, slack * MIB, (steps,) * 16, threshold)
+    fast = CachingAllocator(capacity, conf=conf)
+    slow = ScanningAllocator(capacity, conf.max_split_size, slack * MIB, steps, threshold)
+    address: dict[int, int] = {}
+    for number in sequence.order().tolist():
+        block = abs(number) - 1
+        if number < 0:
+            fast.free(address[block])
+            slow.free(block)
+        else:
+            # Sizes around the limit on splits.
+            size = int(sequence.size[block]) * 4
+            try:
+                address[block] = fast.malloc(size)
+            except DeviceOutOfMemoryError:
+                with pytest.raises(OutOfMemoryError):
+                    slow.malloc(block, size)
+                return
+            assert slow.malloc(block, size) == address[block]
+        assert (fast.reserved, fast.allocated) == (slow.reserved, slow.allocated)
+        assert fast.reorganisations == slow.reorganisations
+
+
+def test_a_guard_sees_garbage_that_is_not_collected(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guard: without its collection the allocator keeps what the scanning one gives back."""
+    monkeypatch.setattr(CachingAllocator, "_collect_garbage", lambda self: None)
+    fast = CachingAllocator(100 * MIB, conf=AllocatorConf(gc_threshold=0.2))
+    slow = ScanningAllocator(100 * MIB, threshold=0.2)
+    held = fast.malloc(30 * MIB)
+    slow.malloc(0, 30 * MIB)
+    fast.free(held)
+    slow.free(0)
+    fast.malloc(40 * MIB)
+    slow.malloc(1, 40 * MIB)
+    assert (fast.reserved, slow.reserved) == (70 * MIB, 40 * MIB)
+
+
+def test_documented_settings() -> None:
+    """The notes on memory management: 1200 with 4 divisions is 1280; intervals begin at 1 MiB."""
+    conf = read_allocator_conf("roundup_power2_divisions:4")
+    assert conf.rounded(1200 * MIB) == 1280 * MIB
+    assert conf.rounded(1024 * MIB) == 1024 * MIB
+    some = read_allocator_conf("roundup_power2_divisions:[256:1,512:2,1024:4,>:8]")
+    assert some.divisions[:8] == (1,) * 8
+    assert some.divisions[8:] == (1, 2, 4, 8, 8, 8, 8, 8)
+    whole = read_allocator_conf(
+        "expandable_segments:True, max_split_size_mb:128,garbage_collection_threshold:0.8,max_non_split_rounding_mb:32"
+    )
+    assert (whole.expandable, whole.max_split_size, whole.gc_threshold) == (True, 128 * MIB, 0.8)
+    assert whole.max_rounding == 32 * MIB
+    assert CachingAllocator(conf=whole).expandable
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("max_split_size:128", "did you mean 'max_split_size_mb'"), ("max_split_size_mb:20", "more than 20"),
+        ("max_split_size_mb:x", "a whole number"), ("garbage_collection_threshold:1.5", "between 0 and 1"),
+        ("roundup_power2_divisions:3", "a power of two"), ("roundup_power2_divisions:[3:2]", "a power of two"),
+        ("roundup_power2_divisions:[4]", "SIZE_MB:STEPS"), ("expandable_segments:yes", "True or False"),
+        ("max_non_split_rounding_mb:8", "20 or more"), ("nonsense", "KEY:VALUE"),
+    ],
+)  # fmt: skip
+def test_wrong_settings_are_told(text: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        read_allocator_conf(text)
+
+
+def test_expandable_best_fit_counts_what_a_block_could_grow_to() -> None:
+    """Of two free blocks that hold a request, the one before unmapped pages is left for those that need it."""
+    allocator = CachingAllocator(expandable=True)
+    first, second = allocator.malloc(30 * MIB), allocator.malloc(2 * MIB)
+    last = allocator.malloc(6 * MIB)
+    allocator.free(first)
+    allocator.free(last)
+    # 6 MiB and what is mapped behind it is the smaller block, but it can grow without end.
+    assert allocator.malloc(5 * MIB) == first
+    assert second
 
 
 @given(request_sequences(40), st.one_of(st.none(), st.integers(60, 300).map(lambda n: n * MIB)))

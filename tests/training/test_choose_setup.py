@@ -52,7 +52,7 @@ def test_nothing_priced_one_by_one_is_faster(tmp_path: Path, system: System, est
                 model, 2**17, tensor=tensor, ulysses=ulysses, context=context, pipeline=pipeline, zero_stage=stage
             )  # fmt: skip
             for setup in (
-                base, replace(base, recompute="selective"), replace(base, recompute="full"),
+                base, replace(base, recompute="pointwise"), replace(base, recompute="full"),
                 replace(base, swap_tokens=1.0),
             ):  # fmt: skip
                 estimate = estimator.estimate(setup)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,14 +15,18 @@ from hw_configs.problems import InfeasibleError, InputError
 from mapping.mapper import MapperOptions
 from mapping.placement.single_device import MAPPER
 from mapping.training.rank_graph import rank_graph
+from mapping.training.rank_step import plain_step
 from mapping.training.recompute.chain import ChainStage, Step, best_schedule, replay_schedule
 from mapping.training.recompute.in_graph import drop_and_recompute
 from mapping.training.recompute.skeleton import kept_share, skeleton_of
+from mapping.training.requests import request_sequence
 from mapping.training.setup import TrainingSetup
+from mapping.training.state_types import StateTypes
 from simulator.check import check
 from tests.training.small_models import gpt_config
 from workloads.graph import Graph, Role, check_graph
 from workloads.operators import Product
+from workloads.step_types import StepTypes
 
 
 def flops(graph: Graph, which: str) -> float:
@@ -29,7 +34,7 @@ def flops(graph: Graph, which: str) -> float:
 
 
 @pytest.mark.parametrize(
-    ("policy", "tokens"), [("full", 0.0), ("selective", 0.0), ("tokens", 0.0), ("tokens", 0.3)]
+    ("policy", "tokens"), [("full", 0.0), ("pointwise", 0.0), ("tokens", 0.0), ("tokens", 0.3)]
 )
 @pytest.mark.parametrize("tensor", [1, 4])
 def test_the_graph_stays_valid_and_does_the_same_work(
@@ -146,7 +151,7 @@ def test_any_choice_of_what_to_keep_gives_a_graph_that_runs(training: Graph, dat
 @pytest.mark.parametrize("degrees", [{"ulysses": 2}, {"context": 2}, {"tensor": 2}], ids=str)
 def test_other_architectures_are_divided_and_recomputed_too(model: str, degrees: dict[str, int]) -> None:
     graph = rank_graph(TrainingSetup(model, 512, **degrees))  # type: ignore[arg-type]
-    for policy in ("selective", "full", "tokens"):
+    for policy in ("pointwise", "full", "tokens"):
         done = drop_and_recompute(graph, kept_share(graph, policy, 0.5))
         assert check_graph(done) is done
         assert flops(done, "recompute") > 0
@@ -221,3 +226,65 @@ def test_bad_chains_are_refused() -> None:
         best_schedule([ChainStage(1.0, 1.0, 5, 4)], 10)
     with pytest.raises(InfeasibleError, match="would do"):
         best_schedule([ChainStage(1.0, 1.0, 5, 40)] * 3, 10)
+
+
+@pytest.mark.parametrize("model", ["llama-3.1-8b", "gpt2-medium"])
+@pytest.mark.parametrize("recompute", ["selective", "every-other", "reversible"])
+@pytest.mark.parametrize("saved", ["fused", "eager", "eager-flash"])
+def test_further_policies_leave_valid_graphs(model: str, recompute: str, saved: str) -> None:
+    types = StateTypes("t", StepTypes(saved=saved))  # type: ignore[arg-type]
+    setup = TrainingSetup(model, 128, recompute=recompute, types=types)  # type: ignore[arg-type]
+    graph = rank_graph(setup)
+    done = plain_step(graph, setup).graph
+    assert check_graph(done) is done, "operators stand in a valid order"
+    assert flops(done, "forward") == flops(graph, "forward")
+    assert flops(done, "backward") == flops(graph, "backward")
+    kept = request_sequence(done).live_bytes().max()
+    assert kept <= request_sequence(graph).live_bytes().max()
+
+
+def test_selective_is_the_attention_core_and_nothing_else() -> None:
+    """Of eager code the scores go: per layer softmax in FP32 and its copy, and keys and values for all heads."""
+    types = StateTypes("t", StepTypes(saved="eager"))
+    setup = TrainingSetup("llama-3-8b", 256, types=types, recompute="selective")
+    graph = rank_graph(setup)
+    done = plain_step(graph, setup).graph
+
+    def left(one: Graph) -> int:
+        skeleton = skeleton_of(one)
+        return sum(one.tensors[name].size_bytes for name in skeleton.layers[3])
+
+    scores, heads = 32 * 256 * 256, 256 * 32 * 128
+    assert left(graph) - left(done) == scores * (4 + 2) + 2 * heads * 2
+    fused = replace(setup, types=None)
+    assert plain_step(rank_graph(fused), fused).graph.operators == rank_graph(fused).operators
+
+
+def test_every_other_keeps_every_second_product() -> None:
+    """Of q, k, v, o, gate, up and down: q, v, gate and down's result (held, though nothing reads it), and attention."""
+    setup = TrainingSetup("llama-3-8b", 128, recompute="every-other")
+    graph = rank_graph(setup)
+    done = plain_step(graph, setup).graph
+    skeleton = skeleton_of(done).layers[5]
+    products = {
+        name: done.tensors[name].size_bytes for name in skeleton if done.producer[name].count(".") >= 3
+    }
+    tokens = 128 * 2
+    assert products["layers.5.attention.qkv.out"] == tokens * (4096 + 1024)
+    assert products["layers.5.attention.attend.out"] == tokens * 4096
+    assert products["layers.5.mlp.gate_up.out"] == tokens * 14336
+    assert products["layers.5.mlp.down.out"] == tokens * 4096
+    assert "layers.5.attention.out.out" not in products
+
+
+def test_reversible_layers_keep_one_input_whatever_the_depth(tmp_path: Path) -> None:
+    """Guard as well: full recomputation keeps one input more for each layer."""
+
+    def kept(layers: int, recompute: str) -> int:
+        setup = TrainingSetup(gpt_config(tmp_path, layers), 256, recompute=recompute)  # type: ignore[arg-type]
+        done = plain_step(rank_graph(setup), setup).graph
+        sequence = request_sequence(done)
+        return int(sequence.size[sequence.skeletal].sum())
+
+    assert kept(12, "reversible") == kept(6, "reversible")
+    assert kept(12, "full") - kept(6, "full") == 6 * 256 * 256 * 2

@@ -54,7 +54,7 @@ def test_skeletal_activations_are_sixteen_units_per_layer() -> None:
     assert sum(sharded.tensors[name].size_bytes for name in names) == total // 8
 
 
-@pytest.mark.parametrize("recompute", ["none", "selective", "full"])
+@pytest.mark.parametrize("recompute", ["none", "pointwise", "full"])
 def test_requests_follow_lifetimes(tmp_path: Path, recompute: str) -> None:
     model = gpt_config(tmp_path)
     graph = rank_graph(TrainingSetup(model, 512, tensor=2))
@@ -87,7 +87,7 @@ def test_a_plan_holds_and_never_needs_more_than_the_caching_allocator(sequence: 
         assert two.peak_bytes >= plan.bound_bytes
 
 
-@pytest.mark.parametrize("recompute", ["none", "selective", "full"])
+@pytest.mark.parametrize("recompute", ["none", "pointwise", "full"])
 @pytest.mark.parametrize("tensor", [1, 2])
 def test_two_levels_equal_one_level_on_small_models(tmp_path: Path, recompute: str, tensor: int) -> None:
     graph = rank_graph(TrainingSetup(gpt_config(tmp_path), 512, tensor=tensor))

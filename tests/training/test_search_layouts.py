@@ -64,7 +64,7 @@ def test_nothing_that_is_tried_one_by_one_is_faster(
             continue
         data = 4 // (tensor * pipeline)
         for micro, (schedule, stages), way, zero in product(
-            (1, 2, 4, 8), SEARCHED_SCHEDULES, ("none", "selective", "full"), (0, 1, 2, 3)
+            (1, 2, 4, 8), SEARCHED_SCHEDULES, ("none", "pointwise", "full"), (0, 1, 2, 3)
         ):  # fmt: skip
             if (pipeline == 1 and schedule != "1f1b") or (zero > 0) != (data > 1):
                 continue
@@ -89,7 +89,7 @@ def test_nothing_that_is_tried_one_by_one_is_faster(
     "degrees",
     [
         {"tensor": 8}, {"data": 8, "zero_stage": 3}, {"pipeline": 4, "tensor": 2}, {"context": 4, "data": 2, "zero_stage": 1},
-        {"ulysses": 2, "pipeline": 2, "data": 2, "zero_stage": 2, "recompute": "selective"},
+        {"ulysses": 2, "pipeline": 2, "data": 2, "zero_stage": 2, "recompute": "pointwise"},
         {"pipeline": 4, "data": 2, "zero_stage": 1, "schedule": "zb-h1", "recompute": "full"},
         {"pipeline": 2, "tensor": 4, "schedule": "interleaved-1f1b", "stages_per_rank": 2},
         {"pipeline": 2, "data": 4, "zero_stage": 3, "schedule": "zbv-zero-bubble", "recompute": "full", "recompute_layers": 3},

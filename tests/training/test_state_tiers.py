@@ -13,8 +13,8 @@ from hw_configs.library import load_system
 from hw_configs.problems import InfeasibleError
 from mapping.training.estimate import Estimator
 from mapping.training.pricing import Prices
-from mapping.training.setup import MemoryBudget, TrainingSetup
-from mapping.training.smaller_states import adam_moment_elements, low_rank_states, with_saved_bits
+from mapping.training.setup import TrainingSetup
+from mapping.training.smaller_states import adam_moment_elements, low_rank_states
 from mapping.training.state_tiers import StateTiers, best_tiers, tier_rates, tiered
 
 ONE = TrainingSetup("gpt2", 256, 2, 2, dtype="fp16", recompute="full")
@@ -126,14 +126,3 @@ def test_low_rank_states_by_counting_them(weights, rank):
     assert (found.moments, found.projections) == (moments, projections)
     assert low_rank_states(weights, 40).moments == adam_moment_elements(weights)
     assert low_rank_states(weights, rank, frozenset(range(len(weights)))).projections == 0
-
-
-def test_saved_bits_shrink_what_is_saved_alone():
-    budget = MemoryBudget(weights=10, skeletal=1600, transient=7, host_activations=800)
-    small = with_saved_bits(budget, 16, 8, group=32)
-    assert (small.weights, small.transient) == (10, 7)
-    assert small.skeletal == 900
-    assert small.host_activations == 450
-    assert with_saved_bits(budget, 16, 16) == budget
-    with pytest.raises(ValueError, match="expected 1 to 16"):
-        with_saved_bits(budget, 16, 17)

@@ -16,6 +16,7 @@ from mapping.training.estimate import Estimator
 from mapping.training.pricing import Prices
 from mapping.training.setup import TrainingSetup
 from mapping.training.sharding import Sharding
+from mapping.training.state_types import framework_types, with_fields
 from mapping.training.training_plan import (
     TrainingPlan,
     execute,
@@ -27,6 +28,7 @@ from mapping.training.training_plan import (
 from offchip.solving.training_step import simulate_training_plan, step_trace
 from simulator.training.program import TaskKind
 from tests.training.small_models import gpt_config
+from workloads.trained_parts import AdapterRule
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +44,30 @@ def plan(tmp_path: Path, estimator: Estimator) -> TrainingPlan:
         stage_layers=(3, 1), swap_tokens=0.25,
     )  # fmt: skip
     return plan_of(estimator.rank_step(setup, bounded=False), estimator)
+
+
+def test_a_plan_says_its_types_and_what_is_trained(tmp_path: Path, estimator: Estimator) -> None:
+    rules = tmp_path / "parts.yaml"
+    rules.write_text(
+        "trainable:\n  '*attention.qkv.weight': {method: columns, rank: 16}\n"
+        "adapters: {rank: 4}\nbase: nf4\ndouble: true\n"
+    )
+    types = with_fields(framework_types("megatron"), {"loss": "cut", "moments": "int8"})
+    setup = TrainingSetup(gpt_config(tmp_path), 2048, 8, data=8, trainable=str(rules), types=types)
+    plan = plan_of(estimator.rank_step(setup, bounded=False), estimator)
+    path = tmp_path / "plan.json"
+    write_training_plan(plan, path)
+    before = execute(plan, estimator).to_json()
+    rules.write_text("trainable: '*'\n")
+    read = read_training_plan(path)
+    assert read.setup.state_types == types
+    assert read.setup.trained.adapters == AdapterRule(rank=4)
+    assert execute(read, estimator).to_json()["step_s"] == before["step_s"]
+    text = path.read_text()
+    for wrong, says in (('"cut"', '"cutt"'), ('"nf4"', '"nf5"')):
+        path.write_text(text.replace(wrong, says))
+        with pytest.raises(InputError):
+            read_training_plan(path)
 
 
 def test_a_plan_is_read_as_it_was_written(tmp_path: Path, plan: TrainingPlan, estimator: Estimator) -> None:

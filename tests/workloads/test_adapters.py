@@ -184,7 +184,7 @@ def test_what_is_refused(tmp_path: Path, config: dict[str, Any], part: str) -> N
 
 def test_where_adapters_have_no_place(tmp_path: Path) -> None:
     path = adapter(tmp_path)
-    with pytest.raises(InputError, match="training adapters alone is not modelled"):
+    with pytest.raises(InputError, match="a training step makes its own adapters"):
         loaded(tiny(tmp_path), path, phase="train")
     with pytest.raises(InputError, match="need a language model"):
         load_workload("resnet-50", WorkloadOptions(adapters=(path,)))

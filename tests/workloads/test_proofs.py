@@ -6,7 +6,8 @@ import pytest
 
 from tests.typed import operator_of
 from workloads.graph import Graph, Role, Tensor
-from workloads.training import ADAM_FLOPS, training_step
+from workloads.training import training_step
+from workloads.weight_updates import ADAM_FLOPS
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,9 @@ from hw_configs.problems import InputError
 from tests.typed import operator_of
 from workloads import models
 from workloads.graph import Graph, Role, Tensor, check_graph
-from workloads.training import ADAM_FLOPS, LOSS_FLOPS, training_step
+from workloads.training import training_step
+from workloads.training_loss import LOSS_FLOPS
+from workloads.weight_updates import ADAM_FLOPS
 from workloads.workload import WorkloadOptions
 
 NAMES = [

@@ -65,7 +65,7 @@ def _encoder(name: str, spec: EncoderShape, text: _Text, options: WorkloadOption
     sequence, longest = options.prompt, text.positions - text.offset
     if sequence > longest:
         raise bad_input(f"found {sequence}; {name} reads at most {longest} tokens", path="--prompt")
-    net = LayerBuilder(name, options)
+    net = LayerBuilder(name, options, "bert")
     tokens = net.input("tokens", sequence, dtype="int32")
     m = options.batch * sequence
     words = embed(net, "embedding", tokens, text.vocabulary, spec.hidden, m, "vocab")

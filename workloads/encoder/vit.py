@@ -47,7 +47,7 @@ def vit_h_14(options: WorkloadOptions) -> Workload:
 def _vit(name: str, spec: EncoderShape, layers: int, patch: int, options: WorkloadOptions) -> Workload:
     options = plain_options(name, options)
     chosen_dims(options, name)
-    net = LayerBuilder(name, options)
+    net = LayerBuilder(name, options, "ViT")
     image = net.input("image", 3, 224, 224)
     patches = net.conv("patch_embedding", image, ConvLayer(spec.hidden, patch, patch, bias=True))
     sequence = 1 + (224 // patch) ** 2

@@ -12,10 +12,12 @@ SOURCES: Final[dict[str, str]] = {
     "deepseek-v3": "deepseek-ai/DeepSeek-V3",
     "falcon-40b": "tiiuae/falcon-40b",
     "falcon-7b": "tiiuae/falcon-7b",
+    "gemma-2-2b": "google/gemma-2-2b",
     "gemma-2-9b": "google/gemma-2-9b",
     "gemma-4-26b-a4b": "google/gemma-4-26B-A4B",
     "gemma-7b": "google/gemma-7b",
     "glm-5": "zai-org/GLM-5",
+    "gpt-neox-20b": "EleutherAI/gpt-neox-20b",
     "gpt-oss-120b": "openai/gpt-oss-120b",
     "gpt-oss-20b": "openai/gpt-oss-20b",
     "gpt2": "openai-community/gpt2",
@@ -56,6 +58,7 @@ SOURCES: Final[dict[str, str]] = {
     "opt-6.7b": "facebook/opt-6.7b",
     "opt-66b": "facebook/opt-66b",
     "phi-2": "microsoft/phi-2",
+    "pythia-1.4b": "EleutherAI/pythia-1.4b",
     "qwen2-7b": "Qwen/Qwen2-7B",
     "qwen2.5-0.5b": "Qwen/Qwen2.5-0.5B",
     "qwen2.5-72b": "Qwen/Qwen2.5-72B",
@@ -66,5 +69,6 @@ SOURCES: Final[dict[str, str]] = {
     "qwen3-30b-a3b": "Qwen/Qwen3-30B-A3B",
     "qwen3-32b": "Qwen/Qwen3-32B",
     "qwen3-8b": "Qwen/Qwen3-8B",
+    "tinyllama-1.1b": "TinyLlama/TinyLlama-1.1B-intermediate-step-1431k-3T",
 }
 """By built-in name."""

@@ -53,6 +53,9 @@ class Product(Work):
         1.0,
         1.0,
     )
+    library: str = named(
+        "generation of the kernel library of 16-bit products; empty: as a run's setup", "", ("", "2023")
+    )
     heads: int = count("heads", "query heads among the columns", 0, 0, _OF_A_PLAN)
     kv_heads: int = count("heads", "key and value heads among the columns", 0, 0, _OF_A_PLAN)
     activation: str = named("operators folded into the epilogue", without_effect=_FOLDED)

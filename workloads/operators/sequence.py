@@ -68,6 +68,9 @@ class Attention(Work):
     latent: bool = flag("keys and values are one latent vector, read once")
     page: int = count("tokens", "tokens of a cache page; 0: the cache is one piece", 0, 0)
     split_kv: bool = flag("the kernel divides a sequence's keys among multiprocessors", True)
+    library: str = named(
+        "kernel library of a training step; empty: the device's own", "", ("", "fa2", "fa3", "cudnn", "fa4")
+    )
 
     @property
     def value_dim(self) -> int:

@@ -110,6 +110,8 @@ def _pair(
     up_weight = w.weight(f"{name}.up.weight", *several, one.columns, one.rank)
     down = w.activation(f"{name}.down.out", rows, one.rank)
     up = w.activation(f"{name}.up.out", rows, one.columns)
+    if any(adapter.dropout for adapter in w.adapters):
+        source = _dropped(w, name, source, rows, spec)
     touched = {source: rows * spec.k}
     w.emit_in_part(
         f"{name}.down", _product(w, rows, one.rank, spec.k, one.count), (source, down_weight), down,
@@ -128,6 +130,15 @@ def _pair(
     if one.dora:
         added += _magnitudes(w, name, weight, (down_weight, up_weight), spec, one)
     return added
+
+
+def _dropped(w: GraphWriter, name: str, source: str, rows: int, spec: Linear) -> str:
+    """What enters an adapter with some of it dropped, and the mask that says which."""
+    out = w.activation(f"{name}.dropout.out", rows, spec.k)
+    mask = w.activation(f"{name}.dropout.mask", rows, spec.k, "bool")
+    work = Elementwise(m=rows, n=spec.k, flops_per_element=2.0, function="dropout")
+    w.emit(f"{name}.dropout", work, (source,), (out, mask), tp="row" if spec.tp == "row" else "replicated")
+    return out
 
 
 def _product(

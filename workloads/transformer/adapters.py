@@ -29,7 +29,7 @@ from workloads.transformer.module_names import (
     spellings,
 )  # fmt: skip
 
-__all__ = ["CONFIG_NAME", "LoraAdapter", "Ranks", "read_adapter"]
+__all__ = ["ALL_LINEAR", "CONFIG_NAME", "LoraAdapter", "Ranks", "read_adapter"]
 
 CONFIG_NAME: Final = "adapter_config.json"
 MAX_FILE_BYTES: Final = 2**20
@@ -73,6 +73,8 @@ class LoraAdapter:
     dora: bool = False
     rslora: bool = False
     bias: bool = False
+    dropout: float = 0.0
+    """Share of what enters that training drops; only whether there is any matters."""
 
     @property
     def scaling(self) -> float:

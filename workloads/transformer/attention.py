@@ -87,7 +87,7 @@ def attended(
 
     def attend(writer: GraphWriter, at: Step) -> None:
         # A choice of keys is one with its kernel, which never writes the scores.
-        write = _attend_fused if writer.fused or chosen else _attend_apart
+        write = _attend_fused if writer.fused or writer.flash or chosen else _attend_apart
         write(writer, at, spec, query, sources, sinks, out)
 
     w.write_moving(attend, step)

@@ -12,7 +12,8 @@ from collections.abc import Mapping
 
 from hw_configs.problems import InputError, Problem
 from workloads.graph import Attribute, Graph, Role, Tensor
-from workloads.training import training_step
+from workloads.saved_activations import form_of
+from workloads.training import StepOptions, training_step
 from workloads.transformer.cross_attention import Memory
 from workloads.transformer.formats import Precision
 from workloads.transformer.layers import write_decoder
@@ -33,9 +34,11 @@ def encoder_phases(
 ) -> list[Phase]:
     """One forward pass or training step over ``prompt`` tokens per sequence."""
     length = encoder.rows or options.prompt
-    graph = encoder_graph(f"{name}.forward", encoder, precision, options.batch, length, options.fused)
+    fused = options.fused and not options.types.eager
+    graph = encoder_graph(f"{name}.forward", encoder, precision, options.batch, length, fused)
     if options.phase == "train":
-        return [Phase("train", "train", training_step(graph, f"{name}.train"), options.batch * length)]
+        how = StepOptions(options.types, options.trained, form_of(encoder.model_type))
+        return [Phase("train", "train", training_step(graph, f"{name}.train", how), options.batch * length)]
     return [Phase("forward", "forward", graph)]
 
 

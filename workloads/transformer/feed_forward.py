@@ -57,7 +57,9 @@ def write_mlp(
     hidden_out = w.activation(f"{name}.act.out", m, size)
     if vectors:
         halves.append(w.weight(f"{name}.act.weight", vectors))
-    work = Activation(m=m, n=size, flops_per_element=ACTIVATION_FLOPS[spec.activation] + gated, gated=gated)
+    work = Activation(
+        m=m, n=size, flops_per_element=ACTIVATION_FLOPS[spec.activation] + gated, function=spec.activation, gated=gated,
+    )  # fmt: skip
     w.emit(f"{name}.act", work, halves, (hidden_out,), tp="split")
     if spec.inner_norm is not None:
         hidden_out = _write_inner_norm(w, m, spec, name, hidden_out)

@@ -17,7 +17,8 @@ from hw_configs.problems import InputError, Problem, bad_input
 from workloads.dtypes import dtype_bits
 from workloads.graph import Attribute, Graph, Tensor
 from workloads.phase_list import PhaseList
-from workloads.training import training_step
+from workloads.saved_activations import form_of
+from workloads.training import StepOptions, training_step
 from workloads.transformer.adapted import adapters_told, with_adapters
 from workloads.transformer.cross_attention import Memory
 from workloads.transformer.encoder_phases import (
@@ -55,6 +56,8 @@ MAX_STEPS = 2**24
 
 def decoder_workload(name: str, decoder: Decoder, precision: Precision, options: WorkloadOptions) -> Workload:
     """The workload a user asked for; raises ``InputError`` for sizes the model cannot have."""
+    if options.layers is not None:
+        decoder = _shallower(decoder, options.layers)
     options, shortened = _fitted(decoder, options)
     _check(decoder, options)
     if decoder.encoder is not None:
@@ -78,11 +81,18 @@ def decoder_workload(name: str, decoder: Decoder, precision: Precision, options:
     if options.phase == "train":
         step = Step(batch, prompt, prompt, prompt, all_logits=True, keeps_cache=False)
         forward = (
-            step_graph(f"{name}.train", decoder, precision, step, options.fused)
+            step_graph(
+                f"{name}.train",
+                decoder,
+                precision,
+                step,
+                options.fused and not options.types.eager,
+                flash=options.types.saved == "eager-flash",
+            )
             if decoder.encoder is None
             else prefill_graph(f"{name}.train", decoder, precision, options, trains=True)
         )
-        graph = training_step(forward, f"{name}.train")
+        graph = training_step(forward, f"{name}.train", step_options(decoder, options))
         return Workload(
             name, [Phase("train", "train", graph, batch * prompt)], metadata, notes=notes, memory=memory
         )
@@ -113,6 +123,20 @@ def decoder_workload(name: str, decoder: Decoder, precision: Precision, options:
         name, decoder, precision, _one_token(options, total), options.fused
     ), prompt, steps, batch)  # fmt: skip
     return Workload(name, phases, metadata, notes=notes, memory=memory)
+
+
+def step_options(decoder: Decoder, options: WorkloadOptions) -> StepOptions:
+    """How a step of a language model is trained, with how its family's eager code is written."""
+    return StepOptions(options.types, options.trained, form_of(decoder.model_type))
+
+
+def _shallower(decoder: Decoder, layers: int) -> Decoder:
+    """The model with its first layers alone; ``InputError`` where it has fewer."""
+    if layers > len(decoder.layers):
+        raise bad_input(
+            f"found {layers}; {decoder.model_type} has {len(decoder.layers)} layers", path="--layers"
+        )
+    return replace(decoder, layers=decoder.layers[:layers])
 
 
 def _with_images(
@@ -173,11 +197,18 @@ def _one_token(options: WorkloadOptions, capacity: int) -> Step:
 
 
 def step_graph(
-    name: str, decoder: Decoder, precision: Precision, step: Step, fused: bool, structure: str = ""
+    name: str,
+    decoder: Decoder,
+    precision: Precision,
+    step: Step,
+    fused: bool,
+    structure: str = "",
+    *,
+    flash: bool = False,
 ) -> Graph:
     """The graph of one step. Steps of equal ``structure`` are wired alike, whatever their sizes."""
     # The backward rules know one weight per product.
-    writer = GraphWriter(precision, fused, splits=not step.all_logits)
+    writer = GraphWriter(precision, fused, flash, splits=not step.all_logits)
     logits = write_decoder(writer, step, decoder)
     form = structure or name
     if any(_is_sparse(layer.mixer, step) for layer in decoder.layers):

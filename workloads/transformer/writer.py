@@ -40,9 +40,11 @@ __all__ = [
 ]
 
 ACTIVATION_FLOPS: Final = {
-    "relu": 1, "relu2": 2, "silu": 4, "gelu": 8, "gelu_erf": 5, "sigmoid": 4, "tanh": 4, "xielu": 8,
+    "relu": 1, "relu2": 2, "silu": 4, "gelu": 8, "gelu_new": 8, "gelu_fast": 8, "gelu_erf": 5, "quick_gelu": 4,
+    "sigmoid": 4, "tanh": 4, "xielu": 8,
 }  # fmt: skip
-"""Operations per element: SiLU is a negation, an exponential, an addition and a division."""
+"""Operations per element: SiLU is a negation, an exponential, an addition and a division. ``gelu`` is the tanh form as
+one operator, ``gelu_new`` and ``gelu_fast`` the same written out step by step, ``gelu_erf`` the exact one."""
 
 QUANTIZE_FLOPS: Final = 4.0
 """Operations per element: a magnitude, a comparison, a multiplication with the scale and a rounding."""
@@ -142,6 +144,8 @@ class GraphWriter:
 
     precision: Precision
     fused: bool = True
+    flash: bool = False
+    """Whether attention is one kernel where the rest is not fused."""
     splits: bool = True
     """Whether a fused product of modules in different formats is divided; otherwise it is in the model's own type."""
     layer: int = -1

@@ -37,9 +37,9 @@ MAX_HEADS: Final = 2**14
 MAX_VOCABULARY: Final = 2**24
 
 ACTIVATIONS: Final = {
-    "silu": "silu", "swish": "silu", "swiglu": "silu", "gelu": "gelu_erf", "gelu_new": "gelu",
-    "gelu_fast": "gelu",
-    "gelu_pytorch_tanh": "gelu", "gelu_python": "gelu_erf", "gelu_10": "gelu", "quick_gelu": "silu",
+    "silu": "silu", "swish": "silu", "swiglu": "silu", "gelu": "gelu_erf", "gelu_new": "gelu_new",
+    "gelu_fast": "gelu_fast",
+    "gelu_pytorch_tanh": "gelu", "gelu_python": "gelu_erf", "gelu_10": "gelu", "quick_gelu": "quick_gelu",
     "geglu": "gelu", "relu": "relu", "relu2": "relu2", "relu_squared": "relu2", "sigmoid": "sigmoid",
     "situ": "silu", "xielu": "xielu",
 }  # fmt: skip
