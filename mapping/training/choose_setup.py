@@ -81,6 +81,10 @@ class TrainingSettings(Settings):
     order: str | None = name_of("whose ranks are neighbours, the innermost first", absent="searched")
     exchange: str = word("ring", "how keys reach the other context ranks", EXCHANGES)
     zigzag: bool = flag(True, "context ranks deal out the causal mask evenly")
+    states: str | None = name_of(
+        "where states live: device, host or nvme, with weights, delayed, in-backward or checkpoint joined by +",
+        absent="device",
+    )
     search: str = word(
         "auto",
         "executed: all degrees, the best few layouts are run; estimated: those above the micro-batch, all layouts "
@@ -102,6 +106,7 @@ class TrainingSettings(Settings):
             "layout": _layout(self.order),
             "context_exchange": self.exchange,
             "zigzag": self.zigzag,
+            "states": self.states or "device",
         }  # fmt: skip
 
     framework: str = word(
@@ -264,7 +269,7 @@ class _Search:
                 setup = TrainingSetup(
                     request.model, request.sequence, request.batch, self.settings.micro_batch or 1,
                     request.dtype or "bf16", degrees["tp"], True, degrees["ulysses"], degrees["cp"],
-                    degrees["pp"], degrees["dp"], **self.shared,
+                    degrees["pp"], degrees["dp"], 3 if "weights" in (self.settings.states or "") else 0, **self.shared,
                     allocator=self.settings.allocator or self.family.allocator,  # type: ignore[arg-type]
                     framework=self.settings.framework, trainable=self.settings.train or "all",
                     types=self.settings.types(),
@@ -293,8 +298,14 @@ class _Search:
     def _steps(self, setup: TrainingSetup, way: str) -> Iterator[RankStep]:
         """The rank's step for every ZeRO stage; of full recomputation, for as few layers as fit."""
         stages = [stage for stage in self.family.zero if stage == 0 or setup.shards > 1]
+        places = setup.places
         if self.settings.zero is not None:
             stages = [self.settings.zero]
+        elif places.weights != "device":
+            stages = [3]
+        elif places.off_device and setup.shards == 1:
+            # Gradients leave layer by layer.
+            stages = [2]
         elif setup.shards > 1 and len(stages) > 1:
             stages = [stage for stage in stages if stage > 0]
         for stage in stages or (0,):

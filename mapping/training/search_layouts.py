@@ -79,7 +79,7 @@ def can_search(request: OffloadRequest, family: Family, settings: TrainingSettin
     """Whether a model's layers can be profiled apart, and the settings ask for nothing that this does not search."""
     if settings.recompute is not None and settings.recompute not in WAYS:
         return False
-    if settings.train is not None:
+    if settings.states is not None or settings.train is not None:
         # A pattern may pick layers by number, of which a cut model has others.
         return False
     if settings.alpha is not None or not set(family.ways) & set(WAYS):

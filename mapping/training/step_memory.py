@@ -18,7 +18,7 @@ from mapping.training.layer_states import states_by_layer
 from mapping.training.pricing import Prices
 from mapping.training.rank_step import RankStep, requests_of, stage_of
 from mapping.training.requests import RequestSequence, rounded
-from mapping.training.setup import ZERO_STAGES, MemoryBudget
+from mapping.training.setup import ZERO_STAGES, MemoryBudget, TrainingSetup
 from mapping.training.sharded_states import ModelStates, held_states
 from mapping.training.two_level_addresses import plan_memory
 from workloads.dtypes import dtype_bits
@@ -112,7 +112,27 @@ def _held(step: RankStep, states: ModelStates, number: int) -> tuple[ModelStates
         buffers += 2 * min(int(types.bucket_elements * wide), states.gradients)
     if setup.trained.paged:
         return replace(held, optimizer_state=0), buffers, held.optimizer_state
-    return held, buffers, 0
+    return _off_device(setup, states, held, buffers)
+
+
+def _off_device(
+    setup: TrainingSetup, states: ModelStates, held: ModelStates, buffers: int
+) -> tuple[ModelStates, int, int]:
+    """The same without what lives on host or drives, of which the host's bytes come last."""
+    places, host = setup.places, 0
+    if places.in_backward:
+        return replace(held, gradients=0), buffers + states.layer_gradients, 0
+    if not places.off_device:
+        return held, buffers, 0
+    host = held.gradients + (held.optimizer_state if places.optimizer == "host" else 0)
+    whole = setup.zero_stage < 2
+    if not whole:
+        buffers += states.layer_gradients if setup.shards == 1 else 0
+    if places.weights != "device":
+        host += held.weights if places.weights == "host" else 0
+        buffers += 2 * states.layer_weights if setup.shards == 1 else 0
+        held = replace(held, weights=0)
+    return replace(held, optimizer_state=0, gradients=held.gradients if whole else 0), buffers, host
 
 
 def _of_groups(step: RankStep, states: ModelStates, stage: int) -> tuple[ModelStates, int]:
