@@ -21,7 +21,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Budget", "OutOfTimeError", "Watch", "cut_off_after", "running_budget", "watching"]
+__all__ = ["Budget", "OutOfTimeError", "Watch", "cut_off_after", "is_late", "running_budget", "watching"]
 
 _OUTER: Final[ContextVar[Budget | None]] = ContextVar("running budget", default=None)
 """The budget of the solve that is running in this context; set and put back by :meth:`Budget.running` alone."""
@@ -30,6 +30,15 @@ _OUTER: Final[ContextVar[Budget | None]] = ContextVar("running budget", default=
 def running_budget() -> Budget | None:
     """The budget of the innermost solve that is running, or None outside of one."""
     return _OUTER.get()
+
+
+def is_late(share: float = 1.0) -> bool:
+    """Whether the solve around this one has to end, or has spent so much of its time."""
+    budget = running_budget()
+    if budget is None:
+        return False
+    left = budget.seconds_left()
+    return budget.spent or (left is not None and budget.elapsed > share * (budget.elapsed + left))
 
 
 Watch = Callable[[float, float | None], None]

@@ -16,7 +16,7 @@ from typing import Any, Final
 from hw_configs.problems import InfeasibleError, InputError, bad_input
 from hw_configs.settings import Settings, count, flag, name_of, share, size, word
 from hw_configs.whole_number import is_whole
-from mapping.deadline import OutOfTimeError, running_budget
+from mapping.deadline import OutOfTimeError, is_late
 from mapping.offload.policy import OffloadRequest
 from mapping.training.estimate import Estimator, RankStep
 from mapping.training.pricing import Prices
@@ -45,18 +45,27 @@ class TrainingSettings(Settings):
     pp: int | None = count(None, "pipeline stages", least=1, most=_MOST, absent="searched")
     dp: int | None = count(None, "degree of data parallelism", least=1, most=_MOST, absent="searched")
     zero: int | None = count(None, "ZeRO stage", most=3, absent="searched")
-    micro_batch: int = count(1, "sequences per forward pass", least=1, most=_MOST, unit="sequences")
+    micro_batch: int | None = count(
+        None, "sequences per forward pass", least=1, most=_MOST, unit="sequences", absent="searched"
+    )
     recompute: str | None = word(None, "what is recomputed", RECOMPUTE, absent="searched")
     alpha: float | None = share(None, "tokens whose activations are swapped", zero=True, absent="searched")
     allocator: str | None = word(None, "what places tensors", ALLOCATORS, absent="the mapper's own")
-    ep: int = count(
-        1, "degree of expert parallelism, over the ranks that hold equal weights", least=1, most=_MOST
+    ep: int | None = count(
+        None, "degree of expert parallelism, over the ranks that hold equal weights", least=1, most=_MOST,
+        absent="searched",
+    )  # fmt: skip
+    schedule: str | None = name_of("pipeline schedule (offchip solve pipeline lists them)", absent="searched")
+    interleave: int | None = count(
+        None, "stages per rank; 1: the schedule's usual count", least=1, most=1024, absent="searched"
     )
-    schedule: str | None = name_of("pipeline schedule (offchip solve pipeline lists them)", absent="1f1b")
-    interleave: int = count(1, "stages per rank; 1: the schedule's usual count", least=1, most=1024)
     stages: str | None = name_of("layers of each stage, such as 9+10+10+9", absent="equal")
     shard: int | None = count(
-        None, "ranks that share one copy of the states (hybrid sharding)", least=1, most=_MOST, absent="all"
+        None,
+        "ranks that share one copy of the states (hybrid sharding)",
+        least=1,
+        most=_MOST,
+        absent="searched",
     )
     prefetch: int = count(1, "layers gathered ahead of the one at work (stage 3)", most=1024, unit="layers")
     reshard: bool = flag(True, "gathered weights are given up after the forward pass")
@@ -69,16 +78,26 @@ class TrainingSettings(Settings):
     overlap: bool = flag(
         True, "gradients are reduced beside the backward pass, weights gathered beside the forward"
     )
-    order: str | None = name_of("whose ranks are neighbours, the innermost first", absent=",".join(DEGREES))
+    order: str | None = name_of("whose ranks are neighbours, the innermost first", absent="searched")
     exchange: str = word("ring", "how keys reach the other context ranks", EXCHANGES)
     zigzag: bool = flag(True, "context ranks deal out the causal mask evenly")
+    states: str | None = name_of(
+        "where states live: device, host or nvme, with weights, delayed, in-backward or checkpoint joined by +",
+        absent="device",
+    )
+    search: str = word(
+        "auto",
+        "executed: all degrees, the best few layouts are run; estimated: those above the micro-batch, all layouts "
+        "priced; auto: executed for several sequences or more than 16 devices",
+        ("auto", "executed", "estimated"),
+    )
 
     def shared(self) -> dict[str, Any]:
         """Fields of a setup that its degrees leave open, as they are fixed here."""
         return {
-            "expert": self.ep,
+            "expert": self.ep or 1,
             "schedule": self.schedule or "1f1b",
-            "stages_per_rank": self.interleave,
+            "stages_per_rank": self.interleave or 1,
             "stage_layers": _stage_layers(self.stages),
             "sharding": Sharding(
                 self.shard, self.prefetch, self.reshard, max(self.bucket, 1),
@@ -87,6 +106,7 @@ class TrainingSettings(Settings):
             "layout": _layout(self.order),
             "context_exchange": self.exchange,
             "zigzag": self.zigzag,
+            "states": self.states or "device",
         }  # fmt: skip
 
     framework: str = word(
@@ -197,7 +217,7 @@ class _Search:
         for number, (floor, setup) in enumerate(layouts):
             if floor >= best:
                 break
-            if _late():
+            if is_late():
                 unseen = 0.0 if self.unranked else floor
                 break
             for way in self._ways():
@@ -215,7 +235,7 @@ class _Search:
         floors: list[tuple[float, int, TrainingSetup]] = []
         problem: InputError | None = None
         for number, setup in enumerate(self._setups()):
-            if _late(0.5) and floors:
+            if is_late(0.5) and floors:
                 # The rest of the time prices those there are; of the others nothing is known.
                 self.unranked = True
                 break
@@ -247,9 +267,9 @@ class _Search:
                 continue
             try:
                 setup = TrainingSetup(
-                    request.model, request.sequence, request.batch, self.settings.micro_batch,
+                    request.model, request.sequence, request.batch, self.settings.micro_batch or 1,
                     request.dtype or "bf16", degrees["tp"], True, degrees["ulysses"], degrees["cp"],
-                    degrees["pp"], degrees["dp"], **self.shared,
+                    degrees["pp"], degrees["dp"], 3 if "weights" in (self.settings.states or "") else 0, **self.shared,
                     allocator=self.settings.allocator or self.family.allocator,  # type: ignore[arg-type]
                     framework=self.settings.framework, trainable=self.settings.train or "all",
                     types=self.settings.types(),
@@ -278,8 +298,14 @@ class _Search:
     def _steps(self, setup: TrainingSetup, way: str) -> Iterator[RankStep]:
         """The rank's step for every ZeRO stage; of full recomputation, for as few layers as fit."""
         stages = [stage for stage in self.family.zero if stage == 0 or setup.shards > 1]
+        places = setup.places
         if self.settings.zero is not None:
             stages = [self.settings.zero]
+        elif places.weights != "device":
+            stages = [3]
+        elif places.off_device and setup.shards == 1:
+            # Gradients leave layer by layer.
+            stages = [2]
         elif setup.shards > 1 and len(stages) > 1:
             stages = [stage for stage in stages if stage > 0]
         for stage in stages or (0,):
@@ -354,15 +380,6 @@ class _Search:
             by_way.setdefault(way, estimate)
         best = min(self.found, key=lambda item: _rank(item[0]))
         return Choice(best[0], best[1], by_way, self.priced)
-
-
-def _late(share: float = 1.0) -> bool:
-    """Whether the solve around this one has to end, or has spent so much of its time."""
-    budget = running_budget()
-    if budget is None:
-        return False
-    left = budget.seconds_left()
-    return budget.spent or (left is not None and budget.elapsed > share * (budget.elapsed + left))
 
 
 def _factorings(count: int, names: tuple[str, ...]) -> Iterator[dict[str, int]]:

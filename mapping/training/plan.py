@@ -64,6 +64,8 @@ def executable(setup: TrainingSetup) -> str:
         return f"{wide[0]} parallelism has no collectives in a rank's graph"
     if setup.zero_stage and setup.shards > 1:
         return "ZeRO's collectives are not in a rank's graph"
+    if setup.states != "device":
+        return "its states do not stay on the devices, or move beside the step"
     if setup.micro_batches > 1:
         return "the step has several micro-batches"
     return ""

@@ -18,10 +18,14 @@ from mapping.training.choose_setup import Choice, Family, TrainingSettings, choo
 from mapping.training.estimate import Estimator
 from mapping.training.plan import executable, training_plan
 from mapping.training.pricing import Prices
+from mapping.training.search_layouts import Searched, can_search, search_layouts, told
 from mapping.training.state_policies import ZERO_INFINITY, StateSettings
 from mapping.training.training_plan import plan_of
 
 __all__ = ["DEEPSPEED", "EVERYTHING", "MEGATRON", "MEMO"]
+
+MOST_PRICED: Final = 16
+"""Devices up to which a step of one sequence is decided by pricing every layout."""
 
 _KEPT_OFF_THE_DEVICES: Final = {"devices", "micro-batch"}
 """Settings that mean the same with model states off the devices."""
@@ -37,6 +41,15 @@ class _Chooser:
     def solve(self, request: OffloadRequest) -> OffloadAnswer:
         """The fastest setup of the family that fits, its plan where the simulator can run it, and why."""
         estimator = Estimator(Prices(request.system, request.cost_model))
+        if self._searches(request, estimator):
+            try:
+                return _searched(self.name, search_layouts(request, self.family, estimator))
+            except InfeasibleError as error:
+                # Swapping and states off the devices are what is left; the search has neither.
+                if not self.tiers or request.of(TrainingSettings).search == "executed":
+                    raise
+                if len(estimator.prices.devices) > MOST_PRICED:
+                    return self._off_the_devices(request, error)
         try:
             choice = choose(request, self.family, estimator)
         except InfeasibleError as error:
@@ -67,10 +80,19 @@ class _Chooser:
         report["alternatives"] = {way: item.to_json() for way, item in choice.by_way.items()}
         return OffloadAnswer(self.name, report, tuple(why), tuple(_tables(choice)), graph, plan, training)
 
+    def _searches(self, request: OffloadRequest, estimator: Estimator) -> bool:
+        """Whether all degrees are searched and the best layouts run."""
+        settings = request.of(TrainingSettings)
+        if settings.search == "estimated":
+            return False
+        devices = settings.devices or len(estimator.prices.devices)
+        wide = settings.search == "executed" or request.batch > 1 or devices > MOST_PRICED
+        return wide and can_search(request, self.family, settings)
+
     def _off_the_devices(self, request: OffloadRequest, error: InfeasibleError) -> OffloadAnswer:
         """Model states on host and drives, where nothing fits with them on the devices."""
         asked = request.of(TrainingSettings)
-        settings = StateSettings(devices=asked.devices, micro_batch=asked.micro_batch)
+        settings = StateSettings(devices=asked.devices, micro_batch=asked.micro_batch or 1)
         found = ZERO_INFINITY.solve(replace(request, settings=settings))
         before = f"With model states on the devices nothing fits: {str(error).partition(chr(10))[0]}."
         report = {**found.report, "policy": self.name}
@@ -92,6 +114,39 @@ DEEPSPEED: Final = _Chooser(
     "deepspeed", "Ulysses and data parallelism under ZeRO-3, recomputation, caching allocator",
     Family(("ulysses", "dp"), (3,), ("none", "full"), "caching"),
 )  # fmt: skip
+
+
+def _searched(name: str, found: Searched) -> OffloadAnswer:
+    """The answer of a search whose best layouts were run."""
+    best = found.best
+    report: dict[str, Any] = {"policy": name, **found.estimate.to_json(), "search": told(found)}
+    report["executed"] = {"step_s": best.step_s, "mfu": best.mfu, "peak_bytes": best.peak_bytes}
+    report["fits"], report["obstacle"] = True, ""
+    report["runners_up"] = [
+        {"setup": words, "step_s": run.step_s, "peak_bytes": run.peak_bytes} for run, words in found.runs[1:]
+    ]
+    below = 100 * (1 - found.floor_s / best.step_s)
+    proven = (
+        "none of the others is faster"
+        if found.floor_s >= best.step_s
+        else f"none of the others that fits is faster than {found.floor_s:.4g} s ({below:.1f} % less)"
+    )
+    why = [
+        f"{best.setup.words()} takes {best.step_s:.4g} s per step, executed: the least of {found.executed} executed, "
+        f"of {found.layouts} layouts.",
+        f"{found.bounded} were bounded away, {found.priced} priced, of which {found.unfit} do not fit; {proven}.",
+    ]
+    if not found.complete:
+        why.append("The time limit ended the search; the bound counts what was not looked at.")
+    rows = tuple(
+        (words, f"{run.step_s:.4g} s", f"{100 * run.mfu:.2f} %", format_quantity(run.peak_bytes, "size"))
+        for run, words in found.runs
+    )
+    tables = (
+        Table("Executed, fastest first", ("setup", "step", "MFU", "fullest device"), rows),
+        *best.tables(),
+    )
+    return OffloadAnswer(name, report, tuple(why), tables, None, None, found.plan)
 
 
 _WAY: Final = {

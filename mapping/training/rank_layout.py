@@ -7,6 +7,7 @@ Megatron-LM lays ranks out, its groups are next to each other and share a machin
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ def pipeline_rank(setup: TrainingSetup, rank: int) -> int:
     return rank // _strides(setup)["pipeline"] % setup.pipeline
 
 
+@lru_cache(maxsize=256)
 def groups_of(setup: TrainingSetup, kind: str) -> tuple[Group, ...]:
     """All groups of a kind, each in the order of its ranks.
 
@@ -65,5 +67,19 @@ def groups_of(setup: TrainingSetup, kind: str) -> tuple[Group, ...]:
 
 
 def first_group(setup: TrainingSetup, kind: str) -> Group:
-    """The group of rank 0."""
-    return next(group for group in groups_of(setup, kind) if group[0] == 0)
+    """The group of rank 0, as :func:`groups_of` has it."""
+    strides = _strides(setup)
+    if kind in DEGREES:
+        return tuple(range(0, strides[kind] * getattr(setup, kind), strides[kind]))
+    ranks = [0]
+    for name in SHARDS:
+        ranks = [rank + turn * strides[name] for turn in range(getattr(setup, name)) for rank in ranks]
+    ranks.sort()
+    if kind == "expert":
+        return tuple(ranks[: setup.expert])
+    if kind.startswith("expert"):
+        ranks = ranks[:: setup.expert]
+    if kind in ("shards", "expert_shards"):
+        return tuple(ranks)
+    width = setup.shard_width(experts=kind.startswith("expert"))
+    return tuple(ranks[:width] if kind.endswith("within") else ranks[::width])

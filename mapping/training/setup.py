@@ -13,6 +13,7 @@ from typing import Any, Final, Literal
 from hw_configs.problems import InputError, Problem
 from mapping.training.rank_layout import DEGREES
 from mapping.training.sharding import WHOLE, Sharding
+from mapping.training.state_places import StatePlaces, places_of
 from mapping.training.state_types import StateTypes, framework_types
 from workloads.trained_file import trained_parts
 from workloads.trained_parts import TrainedParts
@@ -123,6 +124,11 @@ class TrainingSetup:
         return self.parts if self.parts is not None else trained_parts(self.trainable)
 
     @property
+    def places(self) -> StatePlaces:
+        """Where states live."""
+        return places_of(self.states)
+
+    @property
     def sharding_stage(self) -> int:
         """The ZeRO stage; a distributed optimizer is at least the first."""
         return max(self.zero_stage, int(self.state_types.distributed))
@@ -145,6 +151,8 @@ class TrainingSetup:
         if self.zero_stage:
             width = self.sharding.shard_ranks
             parts.append(f"ZeRO-{self.zero_stage}" + ("" if width is None else f" over {width}"))
+        if self.states != "device":
+            parts.append(f"states {self.states}")
         if self.pipeline > 1 and self.schedule != "1f1b":
             parts.append(self.schedule)
         if self.swap_tokens is not None:
@@ -200,6 +208,7 @@ class TrainingSetup:
             yield Problem(f"found {self.recompute_layers}; expected 0 or more", path="recompute_layers")
         if self.swap_tokens is not None and not 0 <= self.swap_tokens <= 1:
             yield Problem(f"found {self.swap_tokens}; expected a share from 0 to 1", path="swap_tokens")
+        yield from self._place_problems()
         yield from self._layout_problems()
         if self.batch % (self.data * self.micro_batch):
             yield Problem(
@@ -212,6 +221,14 @@ class TrainingSetup:
             yield Problem(
                 f"a sequence of {self.sequence} tokens cannot be divided over {cut} ranks", path="sequence"
             )
+
+    def _place_problems(self) -> Iterator[Problem]:
+        places = self.places
+        if places.weights != "device" and self.zero_stage != 3:
+            yield Problem("weights off the device need ZeRO stage 3", path="states")
+        if places.in_backward and (self.shards > 1 or self.pipeline > 1 or self.micro_batches != 1):
+            message = "an update in the backward pass takes one micro-batch and no other rank with equal weights"
+            yield Problem(message, path="states")
 
     def _layout_problems(self) -> Iterator[Problem]:
         if sorted(self.layout) != sorted(DEGREES):

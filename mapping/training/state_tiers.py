@@ -15,9 +15,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import product
-from typing import Final, Literal
+from typing import Literal
 
-from hw_configs.device import ComputationalStorage, Flash
 from hw_configs.problems import InfeasibleError
 from hw_configs.units import format_quantity
 from mapping.training.estimate import Estimator
@@ -25,19 +24,11 @@ from mapping.training.pricing import Prices
 from mapping.training.setup import MemoryBudget, TrainingEstimate, TrainingSetup
 from mapping.training.sharded_states import ModelStates
 from mapping.training.step_memory import model_states
-from simulator.flash.patterns import DrivePattern, drive_rate
+from mapping.training.tier_rates import OPTIMIZER_BYTES, UPDATE_BYTES, TierRates, tier_rates
 
 __all__ = ["StateTiers", "TierRates", "TieredEstimate", "best_tiers", "tier_rates", "tiered"]
 
 Tier = Literal["device", "host", "drive"]
-UPDATE_BYTES: Final = 30
-"""Host memory traffic of one parameter's Adam update: weight, two moments and gradient read (16 bytes), weight
-and moments written (12), and the 16-bit weight (2)."""
-OPTIMIZER_BYTES: Final = 12
-"""FP32 weight and two moments of a parameter, which a drive reads and writes in every step."""
-_DRIVE_REQUEST: Final = 1 << 20
-_IN_FLIGHT: Final = 32
-
 
 @dataclass(frozen=True, slots=True)
 class StateTiers:
@@ -59,19 +50,6 @@ class StateTiers:
 
 
 @dataclass(frozen=True, slots=True)
-class TierRates:
-    """Bytes per second of one device's share of each path when all devices use it, and bytes of each tier."""
-
-    to_host: float
-    from_host: float
-    drive_read: float
-    drive_write: float
-    host_memory: float
-    host_bytes: int
-    drive_bytes: int
-
-
-@dataclass(frozen=True, slots=True)
 class TieredEstimate:
     """An estimate with its tiers; ``drive_bytes`` is the device's share of the drives, ``update_s`` the host's work."""
 
@@ -87,27 +65,6 @@ class TieredEstimate:
         """FLOP/s of one device, recomputation included."""
         e = self.estimate
         return (e.model_flops + self.recompute_flops) / e.setup.devices / e.time.step_s
-
-
-def tier_rates(prices: Prices, devices: int) -> TierRates:
-    """What each device gets of links, host memory and drives when ``devices`` of them work at once."""
-    path = prices.host(devices)
-    system = prices.system
-    sharing = sum(1 for name in prices.devices[:devices] if prices.host_of(name) == path.memory)
-    read = written = capacity = 0.0
-    for node in system.of_kind("flash", "csd"):
-        assert isinstance(node.device, Flash | ComputationalStorage)
-        rates = [
-            drive_rate(node.device, DrivePattern(op, "sequential", _DRIVE_REQUEST, _IN_FLIGHT)).bandwidth_bytes_per_s
-            for op in ("read", "write")
-        ]  # fmt: skip
-        read, written = read + rates[0], written + rates[1]
-        capacity += system.memories[node.name].usable_bytes
-    host = system.memories[path.memory]
-    return TierRates(
-        path.out_rate, path.back_rate, read / devices, written / devices, host.read_bandwidth / sharing,
-        path.share_bytes, int(capacity // devices),
-    )  # fmt: skip
 
 
 def tiered(setup: TrainingSetup, tiers: StateTiers, estimator: Estimator) -> TieredEstimate:

@@ -51,6 +51,8 @@ class Exchanges:
     groups: dict[str, tuple[tuple[int, ...], ...]] = field(default_factory=dict)
     meetings: dict[tuple[object, ...], int] = field(default_factory=dict)
     exchanges: dict[tuple[Key, str, int], tuple[Exchange, int]] = field(default_factory=dict)
+    times: dict[str, float] = field(default_factory=dict)
+    """Capacities of what is shared by time, all 1."""
     alone: dict[tuple[object, ...], tuple[float, float]] = field(default_factory=dict)
     """Latency and seconds per byte of copies of one rank alone."""
 
@@ -144,6 +146,16 @@ class Exchanges:
         latency, slowest = self.alone[name]
         return Exchange(latency + size * slowest, float(size), "copy"), self.routes[name]
 
+    def in_turn(self, actor: Actor, what: str) -> int:
+        """The route of work that an actor's part of a machine does for one at a time, or for several at shares of its
+        time: its bytes are seconds.
+        """
+        name = ("time", what, actor.number)
+        if name not in self.routes:
+            resource = f"{what} of {actor.number}"
+            self.routes[name], self.loads[name], self.times[resource] = len(self.routes), {resource: 1.0}, 1.0
+        return self.routes[name]
+
     def add_routes(self) -> None:
         """Give the program its routes, when all that loads wires is known."""
-        add_routes(self.builder, self.loads, self.prices.wiring)
+        add_routes(self.builder, self.loads, self.prices.wiring, self.times)

@@ -14,10 +14,11 @@ import numpy as np
 
 from hw_configs.units import format_quantity
 from mapping.training.allocator_trace import replay
+from mapping.training.layer_states import states_by_layer
 from mapping.training.pricing import Prices
 from mapping.training.rank_step import RankStep, requests_of, stage_of
 from mapping.training.requests import RequestSequence, rounded
-from mapping.training.setup import ZERO_STAGES, MemoryBudget
+from mapping.training.setup import ZERO_STAGES, MemoryBudget, TrainingSetup
 from mapping.training.sharded_states import ModelStates, held_states
 from mapping.training.two_level_addresses import plan_memory
 from workloads.dtypes import dtype_bits
@@ -64,7 +65,7 @@ def _shortage(step: RankStep, budget: MemoryBudget, prices: Prices) -> str:
 
 def _stage_memory(step: RankStep, stage: int, prices: Prices, exact: bool) -> StepMemory:
     setup = step.setup
-    held, buffers, paged = _held(step, model_states(step, stage))
+    held, buffers, paged = _held(step, model_states(step, stage), stage)
     flight = min(setup.pipeline - stage, setup.micro_batches)
     sequence = requests_of(step, stage)
     live = sequence.live_bytes()
@@ -90,14 +91,17 @@ def _stage_memory(step: RankStep, stage: int, prices: Prices, exact: bool) -> St
     return _cached(step, sequence, budget, max(room, 0), peak)
 
 
-def _held(step: RankStep, states: ModelStates) -> tuple[ModelStates, int, int]:
+def _held(step: RankStep, states: ModelStates, number: int) -> tuple[ModelStates, int, int]:
     """What a rank holds on the device, the bytes of its buffers, and optimizer state that is paged to the host."""
     setup, types = step.setup, step.setup.state_types
     stage = setup.sharding_stage
     if types.copies == "gathered" and stage == 0:
         # Parameters are a shard, however few ranks there are, and layers are gathered from it.
         stage = ZERO_STAGES[-1]
-    held, buffers = held_states(states, stage, setup.shards)
+    if setup.expert > 1 or setup.sharding.shard_ranks is not None or not setup.sharding.reshard:
+        held, buffers = _of_groups(step, states, number)
+    else:
+        held, buffers = held_states(states, stage, setup.shards)
     if types.copies == "gathered":
         # The wide parameters are the optimizer's master; of narrow weights two layers are there, and one layer's
         # gradients in both types while they are reduced.
@@ -108,7 +112,59 @@ def _held(step: RankStep, states: ModelStates) -> tuple[ModelStates, int, int]:
         buffers += 2 * min(int(types.bucket_elements * wide), states.gradients)
     if setup.trained.paged:
         return replace(held, optimizer_state=0), buffers, held.optimizer_state
-    return held, buffers, 0
+    return _off_device(setup, states, held, buffers)
+
+
+def _off_device(
+    setup: TrainingSetup, states: ModelStates, held: ModelStates, buffers: int
+) -> tuple[ModelStates, int, int]:
+    """The same without what lives on host or drives, of which the host's bytes come last."""
+    places, host = setup.places, 0
+    if places.in_backward:
+        return replace(held, gradients=0), buffers + states.layer_gradients, 0
+    if not places.off_device:
+        return held, buffers, 0
+    host = held.gradients + (held.optimizer_state if places.optimizer == "host" else 0)
+    whole = setup.zero_stage < 2
+    if not whole:
+        buffers += states.layer_gradients if setup.shards == 1 else 0
+    if places.weights != "device":
+        host += held.weights if places.weights == "host" else 0
+        buffers += 2 * states.layer_weights if setup.shards == 1 else 0
+        held = replace(held, weights=0)
+    return replace(held, optimizer_state=0, gradients=held.gradients if whole else 0), buffers, host
+
+
+def _of_groups(step: RankStep, states: ModelStates, stage: int) -> tuple[ModelStates, int]:
+    """A stage's states as its ranks share them, experts over those that hold equal ones, and what is whole meanwhile.
+
+    Buffers: the layers that stage 3 gathers ahead (all, where they are kept after the forward pass), and the gradients
+    of one layer, or of all where stages 2 and 3 reduce once a step.
+    """
+    setup = step.setup
+    number = stage_of(step.graph, setup.pipeline, setup.stage_layers if setup.stages_per_rank == 1 else None)
+    own = {(-1 if op.place.layer is None else op.place.layer): number(op) for op in step.graph.operators}
+    layers = [found for layer, found in states_by_layer(step.graph).items() if own[layer] == stage]
+    dense, experts = setup.shards, setup.shards // setup.expert
+    if setup.zero_stage:
+        dense, experts = setup.shard_width(), setup.shard_width(experts=True)
+    each = setup.sharding.reduces_each(setup.zero_stage)
+    weights = gradients = optimizer = fresh = 0
+    gathered: list[int] = []
+    for layer in layers:
+        whole, layer_gradients = 0, 0
+        for part, ranks in ((layer.dense, dense), (layer.experts, experts)):
+            zero = setup.zero_stage if ranks > 1 else 0
+            weights += -(-part.weights // ranks) if zero >= 3 else part.weights
+            gradients += -(-part.gradients // ranks) if zero >= 2 and each else part.gradients
+            optimizer += -(-part.optimizer // ranks) if zero >= 1 else part.optimizer
+            whole += part.weights if zero >= 3 else 0
+            layer_gradients += part.gradients if zero >= 2 and each else 0
+        gathered.append(whole)
+        fresh = max(fresh, layer_gradients)
+    ahead = len(gathered) if not setup.sharding.reshard else setup.sharding.prefetch + 1
+    buffers = sum(sorted(gathered)[-ahead:]) + fresh
+    return replace(states, weights=weights, gradients=gradients, optimizer_state=optimizer), buffers
 
 
 def _cached(

@@ -37,10 +37,14 @@ from mapping.training.stage_passes import (
     vocabulary_passes,
 )
 from mapping.training.step_exchanges import Actor, Exchanges, Key
+from mapping.training.tier_rates import OPTIMIZER_BYTES, UPDATE_BYTES, tier_rates
 from simulator.training.program import Block, ProgramBuilder, StepProgram, TaskKind
 from simulator.training.wires import Exchange
 
 __all__ = ["schedule_of", "stages_of", "write_step"]
+
+UPDATE_PIECES: Final = 16
+"""Pieces in which the host updates, so that drives, host and link work at once."""
 
 _LANES: Final = ("compute", "tensor", "ulysses", "context", "expert")
 """Streams of a pass; each has the traffic of its degree."""
@@ -132,9 +136,12 @@ class _Writer:
     """Last tasks of the layers that an actor has worked on, in order."""
     gathered: set[tuple[int, int, int]] = field(default_factory=set)
     reduced: dict[int, list[int]] = field(default_factory=dict)
+    saved: dict[int, list[int]] = field(default_factory=dict)
+    """Copies of a checkpoint that have to leave before the update."""
 
     def run(self) -> StepProgram:
         setup, schedule = self.step.setup, self.schedule
+        self.places = setup.places
         self.halves = any(action.kind == "I" for order in schedule.orders for action in order)
         number = stage_of(self.step.graph, schedule.stages, setup.stage_layers)
         shared = bool(schedule.vocabulary_barriers)
@@ -206,6 +213,12 @@ class _Writer:
             ]
             actors.append(Actor(number, pipe, ranks, lanes, *more))
         self.exchanges = Exchanges(setup, self.prices, self.builder, actors)
+        self.rates = None
+        if self.places.off_device or self.places.checkpoint:
+            self.rates = tier_rates(self.prices, setup.devices)
+            needs_drives = "nvme" in (self.places.optimizer, self.places.weights) or self.places.checkpoint
+            if needs_drives and self.rates.drive_read <= 0:
+                raise bad_input(f"{self.prices.system.name!r} has no drives to hold states", path="states")
 
     # Bytes.
 
@@ -216,6 +229,27 @@ class _Writer:
         if self.expert_width > 1:
             yield states.experts, self.expert_width, "expert_"
 
+    def _passing(self, states: LayerStates) -> Iterator[tuple[StateBytes, int, str]]:
+        """States of a layer that do not stay whole on the rank: shared ones, and those with a place elsewhere."""
+        if not (self.places.off_device or self.places.in_backward):
+            yield from self._shared(states)
+            return
+        yield states.dense, self.width, ""
+        if states.experts.weights:
+            yield states.experts, self.expert_width, "expert_"
+
+    def _held_of(self, own: StateBytes, zero: int, ranks: int) -> int:
+        """Bytes of a layer's states on the device."""
+        places = self.places
+        if places.in_backward:
+            own = replace(own, gradients=0)
+        if places.off_device:
+            gone = zero >= 2 and self._each
+            own = StateBytes(
+                0 if places.weights != "device" else own.weights, 0 if gone else own.gradients, 0
+            )
+        return own.held(zero, ranks)
+
     def _held(self, stages: Sequence[int]) -> int:
         """Bytes that a rank holds from step to step."""
         setup = self.step.setup
@@ -223,8 +257,8 @@ class _Writer:
         for stage in stages:
             for states in self.states[stage % self.schedule.stages].values():
                 for own, ranks in ((states.dense, self.width), (states.experts, self.expert_width)):
-                    zero = setup.zero_stage if ranks > 1 else 0
-                    total += own.held(zero, ranks)
+                    zero = setup.zero_stage if ranks > 1 or self.places.off_device else 0
+                    total += self._held_of(own, zero, ranks)
                     if zero >= 2 and not self._each:
                         total += own.gradients - -(-own.gradients // ranks)
         total += self.output.held(min(setup.zero_stage, 1) if self.width > 1 else 0, self.width)
@@ -253,6 +287,8 @@ class _Writer:
 
     def _write_block(self, actor: Actor, stage: int, kind: str) -> _Written:
         pieces = self.vocabulary[kind] if kind in "ST" else self.passes[stage].pieces[kind]
+        if self.places.in_backward and kind == "B":
+            pieces = self._updating(pieces, stage)
         layers = _layers(pieces)
         rows = []
         for piece in self._with_states(pieces, layers, stage, kind):
@@ -283,15 +319,42 @@ class _Writer:
         setup, found = self.step.setup, list(pieces)
         for layer in layers if kind not in "ST" else ():
             first, visited = layer.first, layer.visited
-            for own, _, _ in self._shared(self.states[stage].get(layer.number, LayerStates())):
+            for own, _, _ in self._passing(self.states[stage].get(layer.number, LayerStates())):
+                if self.places.in_backward:
+                    if kind == "B":
+                        last = layer.last
+                        found[first] = replace(found[first], take=found[first].take + own.gradients)
+                        found[last] = replace(found[last], give=found[last].give - own.gradients)
+                    continue
                 if setup.zero_stage == 3 and kind != "W" and setup.sharding.reshard:
                     found[visited] = replace(found[visited], give=found[visited].give - own.weights)
                 if setup.zero_stage >= 2 and kind in ("B", "W") and self._each:
                     found[first] = replace(found[first], take=found[first].take + own.gradients)
         return found
 
+    def _updating(self, pieces: Sequence[Piece], stage: int) -> tuple[Piece, ...]:
+        """A backward pass in which every layer is updated when its gradients are there."""
+        states = self.states[stage]
+        whole = sum(own.dense.optimizer + own.experts.optimizer for own in states.values())
+        last = {piece.layer: place for place, piece in enumerate(pieces)}
+        found: list[Piece] = []
+        moved: list[int] = []
+        for place, piece in enumerate(pieces):
+            found.append(replace(piece, waits=tuple(moved[before] for before in piece.waits)))
+            own = states.get(piece.layer)
+            if last[piece.layer] == place and own is not None:
+                share = (own.dense.optimizer + own.experts.optimizer) / max(whole, 1)
+                seconds = self.passes[stage].optimizer_s * share
+                found.append(Piece(TaskKind.OPTIMIZER, seconds, None, piece.layer, (len(found) - 1,)))
+            moved.append(len(found) - 1)
+        return tuple(found)
+
     def _order(self, actor: Actor) -> None:
         """All actions of an actor."""
+        if self.places.delayed:
+            self._update(actor, [])
+        if self.places.checkpoint:
+            self._checkpoint(actor)
         order = self.schedule.orders[actor.pipe]
         last = {
             (action.stage, action.kind in "ST"): place
@@ -443,7 +506,16 @@ class _Writer:
                 ]
                 depth = setup.sharding.prefetch + 1
                 after = ahead[-depth : -depth + 1 or None] if len(ahead) >= depth else []
-            for own, _, prefix in self._shared(self.states[stage].get(layer.number, LayerStates())):
+            away = self.places.weights != "device"
+            several = self._passing if away else self._shared
+            for own, ranks, prefix in several(self.states[stage].get(layer.number, LayerStates())):
+                if away and own.weights:
+                    part = -(-own.weights // ranks)
+                    fetched = self._fetched(actor, part, layer.number, after)
+                    if ranks == 1:
+                        self.builder.wait(first + layer.first, fetched)
+                        continue
+                    after = [fetched]
                 task = self._gather(actor, own, prefix, (action, layer.number), after)
                 if task >= 0:
                     self.builder.wait(first + layer.first, task)
@@ -457,9 +529,11 @@ class _Writer:
         key = self.exchanges.key(f"{prefix}within", actor)
         exchange, route, seconds = self._in_buckets(key, "all_gather", own.weights)
         take = own.weights if self.step.setup.zero_stage == 3 else 0
+        width = self.expert_width if prefix else self.width
+        part = -(-own.weights // width) if self.places.weights != "device" else 0
         return self.builder.add(
             actor.gather, TaskKind.DATA, seconds, label=f"gather, layer {instance[-1]}", after=after,
-            traffic=(exchange.bytes, route), memory=(take, 0),
+            traffic=(exchange.bytes, route), memory=(take, -part),
             meeting=self.exchanges.meeting(key, "gather", prefix, *instance),
         )  # fmt: skip
 
@@ -479,7 +553,8 @@ class _Writer:
             names: list[int] = []
             in_turn = sorted(written.layers, key=lambda layer: layer.last)
             for layer in in_turn:
-                for own, _, which in self._shared(self.states[stage].get(layer.number, LayerStates())):
+                several = self._passing if self.places.off_device else self._shared
+                for own, _, which in several(self.states[stage].get(layer.number, LayerStates())):
                     if which == prefix:
                         waiting = waiting.plus(own)
                         names.append(layer.number)
@@ -498,7 +573,9 @@ class _Writer:
         whole = round(own.gradients * self.gradient_scale)
         steps: list[tuple[str, str, int]] = []
         part = whole if setup.zero_stage == 0 else -(-whole // width)
-        if setup.zero_stage == 0:
+        if width == 1 and self.places.off_device:
+            pass
+        elif setup.zero_stage == 0:
             steps.append((f"{prefix}shards", "all_reduce", whole))
         else:
             steps.append((f"{prefix}within", "reduce_scatter", whole))
@@ -517,6 +594,14 @@ class _Writer:
                 actor.reduce, TaskKind.DATA, seconds, label=f"reduce, layer {layers[-1]}", after=[after],
                 traffic=(exchange.bytes, route), memory=(0, -freed if end else 0),
                 meeting=self.exchanges.meeting(key, "reduce", kind, stage, tuple(layers), micro_batch),
+            )  # fmt: skip
+        if self.places.off_device:
+            # A rank's own part leaves for the host, where it is added up.
+            kept = part if freed and steps else 0
+            exchange, route = self.exchanges.copy(actor, part, to_host=True)
+            after = self.builder.add(
+                actor.to_host, TaskKind.SWAP, exchange.seconds, label=f"gradients, layer {layers[-1]}", after=[after],
+                traffic=(exchange.bytes, route), memory=(kept, -kept if steps else -freed),
             )  # fmt: skip
         self.reduced[actor.number].append(after)
 
@@ -545,7 +630,18 @@ class _Writer:
                 seconds -= self.output_s * (shared / whole if whole else 1.0)
         seconds += self.output_s / self.schedule.ranks / (self.width if setup.zero_stage else 1)
         copies = self.schedule.replicas
-        after = [*self.reduced[actor.number], *self.worked[actor.number][-1:]]
+        if self.places.off_device:
+            if not self.places.delayed:
+                self._update(actor, [*self.reduced[actor.number], *self.worked[actor.number][-1:]])
+            if kept:
+                self.builder.add(
+                    actor.lanes[0], TaskKind.OPTIMIZER, 0.0, label="weights given up",
+                    after=self.worked[actor.number][-1:], memory=(0, -kept * copies),
+                )  # fmt: skip
+            return
+        if self.places.in_backward:
+            return
+        after = [*self.reduced[actor.number], *self.worked[actor.number][-1:], *self.saved.get(actor.number, ())]
         task = self.builder.add(
             actor.lanes[0],
             TaskKind.OPTIMIZER,
@@ -559,6 +655,91 @@ class _Writer:
                 for layer, states in self.states[stage % self.schedule.stages].items():
                     for part, _, prefix in self._shared(states):
                         self._gather(actor, part, prefix, ("after", stage, layer), [task])
+
+    # States on host and drives.
+
+    def _side(self, actor: Actor, what: str) -> int:
+        """A stream of an actor for one purpose."""
+        lane = (actor.number, what)
+        if lane not in self.sends:
+            self.sends[lane] = self.builder.stream(actor.number, what)
+        return self.sends[lane]
+
+    def _own(self, actor: Actor) -> Iterator[tuple[StateBytes, int]]:
+        """States of an actor's stages, and over how many ranks each is divided."""
+        zero = self.step.setup.zero_stage
+        for stage, pipe in enumerate(self.schedule.rank_of_stage):
+            if pipe != actor.pipe:
+                continue
+            for states in self.states[stage % self.schedule.stages].values():
+                yield states.dense, self.width if zero else 1
+                yield states.experts, self.expert_width if zero else 1
+
+    def _fetched(self, actor: Actor, part: int, layer: int, after: list[int]) -> int:
+        """A rank's own part of a layer's weights on its way to the device, over its own link."""
+        assert self.rates is not None
+        if self.places.weights == "nvme":
+            after = [self._drive(actor, "read weights", part / self.rates.drive_read, after)]
+        exchange, route = self.exchanges.copy(actor, part, to_host=False)
+        return self.builder.add(
+            actor.from_host, TaskKind.SWAP, exchange.seconds, label=f"weights, layer {layer}", after=after,
+            traffic=(exchange.bytes, route), memory=(part, 0),
+        )  # fmt: skip
+
+    def _drive(self, actor: Actor, what: str, seconds: float, after: list[int]) -> int:
+        """Drives at work for an actor, reading or writing: what is asked at once shares their time."""
+        return self.builder.add(
+            self._side(actor, what), TaskKind.SWAP, seconds, label=what, after=after,
+            traffic=(seconds, self.exchanges.in_turn(actor, "drives")),
+        )  # fmt: skip
+
+    def _update(self, actor: Actor, after: list[int]) -> None:
+        """The host's update of a rank's part, in pieces, whose new weights go back as they are made.
+
+        It begins when all gradients are there, since their norm may scale them (an assumption).
+        """
+        assert self.rates is not None
+        optimizer = sum(own.optimizer / ranks for own, ranks in self._own(actor))
+        weights = sum(own.weights / ranks for own, ranks in self._own(actor))
+        parameters = optimizer / OPTIMIZER_BYTES
+        for turn in range(UPDATE_PIECES):
+            last = after
+            if self.places.optimizer == "nvme":
+                read = optimizer / UPDATE_PIECES / self.rates.drive_read
+                last = [self._drive(actor, "read states", read, after)]
+            seconds = parameters * UPDATE_BYTES / UPDATE_PIECES / self.rates.host_memory
+            done = self.builder.add(
+                self._side(actor, "host update"), TaskKind.SWAP, seconds, label=f"host update {turn}", after=last
+            )
+            if self.places.optimizer == "nvme":
+                wrote = optimizer / UPDATE_PIECES / self.rates.drive_write
+                self._drive(actor, "write states", wrote, [done])
+            if self.places.weights == "nvme":
+                wrote = weights / UPDATE_PIECES / self.rates.drive_write
+                self._drive(actor, "write states", wrote, [done])
+            elif self.places.weights == "device":
+                exchange, route = self.exchanges.copy(actor, round(weights / UPDATE_PIECES), to_host=False)
+                self.builder.add(
+                    self._side(actor, "new weights"), TaskKind.SWAP, exchange.seconds, label="new weights", after=[done],
+                    traffic=(exchange.bytes, route),
+                )  # fmt: skip
+
+    def _checkpoint(self, actor: Actor) -> None:
+        """A rank's part of the states, copied to the host and on to the drives beside the passes."""
+        assert self.rates is not None
+        shards = max(self.width, 1)
+        size = 0.0
+        for own, ranks in self._own(actor):
+            size += 0 if self.places.off_device else own.optimizer / (ranks if ranks > 1 else shards)
+            size += 0 if self.places.weights != "device" else own.weights / shards
+        written = sum(own.optimizer / max(ranks, shards) + own.weights / shards for own, ranks in self._own(actor))
+        exchange, route = self.exchanges.copy(actor, round(size), to_host=True)
+        copied = self.builder.add(
+            self._side(actor, "checkpoint"), TaskKind.SWAP, exchange.seconds, label="checkpoint to host",
+            traffic=(exchange.bytes, route),
+        )  # fmt: skip
+        self.saved[actor.number] = [copied]
+        self._drive(actor, "write checkpoint", written / self.rates.drive_write, [copied])
 
     # Swapping.
 

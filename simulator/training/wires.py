@@ -245,8 +245,14 @@ def _sent(kind: str, ranks: int, size: int) -> float:
     return (2 if kind == "all_reduce" else 1) * size * (ranks - 1) / ranks
 
 
-def add_routes(builder: ProgramBuilder, loads: Mapping[Key, Load], wiring: Wiring) -> dict[Key, int]:
-    """A route of the program for every load, on as few resources as tell all loads apart."""
+def add_routes(
+    builder: ProgramBuilder, loads: Mapping[Key, Load], wiring: Wiring, others: Mapping[str, float] | None = None
+) -> dict[Key, int]:
+    """A route of the program for every load, on as few resources as tell all loads apart.
+
+    ``others``: capacities of resources that are no wires.
+    """
+    more = others or {}
     carried: dict[str, list[tuple[int, float]]] = {}
     for number, load in enumerate(loads.values()):
         for resource, weight in load.items():
@@ -254,7 +260,8 @@ def add_routes(builder: ProgramBuilder, loads: Mapping[Key, Load], wiring: Wirin
     narrowest: dict[tuple[tuple[int, float], ...], float] = {}
     for resource, entries in carried.items():
         signature = tuple(entries)
-        narrowest[signature] = min(narrowest.get(signature, float("inf")), wiring.capacity(resource))
+        own = more[resource] if resource in more else wiring.capacity(resource)
+        narrowest[signature] = min(narrowest.get(signature, float("inf")), own)
     routes: list[dict[int, float]] = [{} for _ in loads]
     for signature, capacity in narrowest.items():
         resource_number = builder.resource(capacity)

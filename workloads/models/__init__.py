@@ -12,7 +12,7 @@ from hw_configs.problems import bad_input, nearest
 from workloads.models.info import ModelInfo
 from workloads.workload import Workload, WorkloadOptions
 
-__all__ = ["ModelInfo", "build", "describe", "names"]
+__all__ = ["ModelInfo", "build", "config_of", "describe", "names"]
 
 BUILDER_PACKAGES: Final = ("workloads.vision", "workloads.encoder")
 """Packages that offer ``MODELS`` (name to ``module:function``) and ``describe(name)``."""
@@ -21,6 +21,11 @@ BUILDER_PACKAGES: Final = ("workloads.vision", "workloads.encoder")
 def names() -> list[str]:
     """Every built-in model, sorted."""
     return sorted({*_configs(), *_builders()})
+
+
+def config_of(name: str) -> Path | None:
+    """The config file of a built-in language model; None for what is no such name."""
+    return _configs().get(name)
 
 
 @cache

@@ -1,0 +1,64 @@
+"""Where the states of a training step live while it is executed, and what moves them there and back.
+
+``--set states=`` takes a place and words joined by ``+``: ``host`` or ``nvme`` hold the optimizer's state, whose update
+then runs on the host's processors (ZeRO-Offload, arXiv:2101.06840); with ``weights`` the weights too, under ZeRO stage 3,
+each rank reading its own part before all gather (ZeRO-Infinity's bandwidth-centric partition, arXiv:2104.07857).
+``delayed`` runs the update one step late, beside the passes. ``in-backward`` updates a layer as soon as its gradients are
+there, so that none are kept (LOMO, arXiv:2306.09782, with any optimizer). ``checkpoint``: every rank writes its part of
+the states to the drives beside the step; the update waits until it has left the device.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from hw_configs.problems import bad_input, nearest
+
+__all__ = ["StatePlaces", "places_of"]
+
+PLACES: Final = ("device", "host", "nvme")
+WORDS: Final = ("weights", "delayed", "in-backward", "checkpoint")
+
+
+@dataclass(frozen=True, slots=True)
+class StatePlaces:
+    """Where the optimizer's state and the weights live, and how the update runs."""
+
+    optimizer: str = "device"
+    weights: str = "device"
+    delayed: bool = False
+    in_backward: bool = False
+    checkpoint: bool = False
+
+    @property
+    def off_device(self) -> bool:
+        """Whether the host updates."""
+        return self.optimizer != "device"
+
+
+def places_of(text: str) -> StatePlaces:
+    """The places that a setup's ``states`` name; ``InputError`` of a line for what is unknown or does not go together.
+
+    >>> places_of("nvme+weights").weights
+    'nvme'
+    """
+    words = text.split("+")
+    place = words[0] if words[0] in PLACES else "device"
+    rest = words[1:] if words[0] in PLACES else words
+    for word in rest:
+        if word not in WORDS:
+            known = (*PLACES, *WORDS)
+            raise bad_input(
+                f"found {word!r:.40}; expected a place ({', '.join(PLACES)}) and words of {', '.join(WORDS)}, joined by +",
+                path="states", suggestion=nearest(word, known),
+            )  # fmt: skip
+    found = set(rest)
+    if place == "device" and found & {"weights", "delayed"}:
+        raise bad_input(f"found {text!r:.40}; weights and delayed need the place host or nvme", path="states")
+    if place != "device" and "in-backward" in found:
+        raise bad_input(f"found {text!r:.40}; in-backward updates on the device", path="states")
+    return StatePlaces(
+        place, place if "weights" in found else "device", "delayed" in found, "in-backward" in found,
+        "checkpoint" in found,
+    )  # fmt: skip
