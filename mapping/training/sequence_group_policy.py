@@ -1,7 +1,7 @@
 """The mapper ``sequence-groups``: a batch of unequal sequences over groups of several degrees of Ulysses parallelism.
 
-Lengths come from a file with one whole number a line, or are drawn log-normal around a mean. States are shared by ZeRO-3
-over all devices, activations kept; what memory is left holds sequences.
+Lengths come from a file with one whole number a line, or are drawn log-normal around a mean. States are shared by
+ZeRO-3 over all devices, activations kept; what memory is left holds sequences.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class GroupSettings(Settings):
 
 
 def log_normal_lengths(mean: float, spread: float, number: int, longest: int, seed: int) -> list[int]:
-    """So many lengths, log-normal with a mean and a standard deviation of the logarithm, cut to 16 tokens and ``longest``."""
+    """Log-normal lengths of a mean and a standard deviation of the logarithm, from 16 tokens to ``longest``."""
     draw = np.random.default_rng(seed).lognormal(np.log(mean) - spread**2 / 2, spread, number)
     return [int(length) for length in np.clip(draw, SHORTEST, longest)]
 
@@ -61,7 +61,11 @@ def read_lengths(path: str, longest: int) -> list[int]:
             continue
         length = integer(text.strip(), 1, longest)
         if length is None:
-            raise bad_input(f"found {text.strip()!r:.40}; expected tokens from 1 to {longest} (--seq)", file=path, line=number)
+            raise bad_input(
+                f"found {text.strip()!r:.40}; expected tokens from 1 to {longest} (--seq)",
+                file=path,
+                line=number,
+            )
         found.append(length)
     if not found:
         raise bad_input("has no lengths", file=path)
@@ -72,7 +76,9 @@ class _SequenceGroups:
     PHASES = ("train",)
     SETTINGS: ClassVar[type[GroupSettings]] = GroupSettings
     name = "sequence-groups"
-    DESCRIPTION = "unequal sequences over groups of several degrees of Ulysses parallelism, by integer programming"
+    DESCRIPTION = (
+        "unequal sequences over groups of several degrees of Ulysses parallelism, by integer programming"
+    )
 
     def solve(self, request: OffloadRequest) -> OffloadAnswer:
         """The best groups of a step beside the best one degree; ``InfeasibleError`` when memory holds neither."""
@@ -102,18 +108,26 @@ class _SequenceGroups:
             if best is None or seconds < best[0]:
                 best = (seconds, number, plans)
         if best is None:
-            raise InfeasibleError(f"{sum(lengths)} tokens in up to 8 micro-batches do not fit {devices} devices")
+            raise InfeasibleError(
+                f"{sum(lengths)} tokens in up to 8 micro-batches do not fit {devices} devices"
+            )
         return self._answer(lengths, best, one, room)
 
     def _room(self, request: OffloadRequest, estimator: Estimator, devices: int) -> float:
         """Bytes of a device that states and two gathered layers leave."""
-        setup = TrainingSetup(request.model, 4096, devices, 1, request.dtype or "bf16", data=devices, zero_stage=3)
+        setup = TrainingSetup(
+            request.model, 4096, devices, 1, request.dtype or "bf16", data=devices, zero_stage=3
+        )
         states = model_states(estimator.rank_step(setup), 0)
         held = states.total / devices + 2 * states.layer_weights + states.layer_gradients
         return float(estimator.prices.memory.usable_bytes - held)
 
     def _answer(
-        self, lengths: Sequence[int], best: tuple[float, int, Sequence[object]], one: tuple[float, int] | None, room: float
+        self,
+        lengths: Sequence[int],
+        best: tuple[float, int, Sequence[object]],
+        one: tuple[float, int] | None,
+        room: float,
     ) -> OffloadAnswer:
         seconds, number, plans = best
         rows, groups = [], []
@@ -126,15 +140,19 @@ class _SequenceGroups:
             f"one degree of {one[1]} takes {one[0]:.4g} s, {one[0] / seconds:.3f} times as long"
         )  # fmt: skip
         why = (
-            f"{len(lengths)} sequences of {sum(lengths)} tokens take {seconds:.4g} s in {number} micro-batches; {against}.",
-            f"A device has {format_quantity(int(room), 'size')} for activations. This policy only estimates: the simulator runs "
+            f"{len(lengths)} sequences of {sum(lengths)} tokens take {seconds:.4g} s in {number} micro-batches; "
+            f"{against}.",
+            f"A device has {format_quantity(int(room), 'size')} for activations. This policy only estimates: the "
+            "simulator runs "
             "no groups of unequal degrees.",
         )  # fmt: skip
         report = {
             "policy": self.name, "step_s": seconds, "micro_batches": number, "groups": groups,
             "one_degree": None if one is None else {"degree": one[1], "step_s": one[0]},
         }  # fmt: skip
-        table = Table("Groups of ranks by micro-batch", ("micro-batch", "groups", "time", "bound"), tuple(rows))
+        table = Table(
+            "Groups of ranks by micro-batch", ("micro-batch", "groups", "time", "bound"), tuple(rows)
+        )
         return OffloadAnswer(self.name, report, why, (table,))
 
 

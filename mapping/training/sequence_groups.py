@@ -1,11 +1,12 @@
-"""Sequences of very unequal lengths over groups of ranks: one degree of sequence parallelism for all, or groups of several.
+"""Sequences of unequal lengths over groups of ranks: one degree of sequence parallelism, or groups of several.
 
 A group of ``d`` ranks divides each of its sequences by Ulysses and takes, for sequences of s tokens packed into one
-micro-batch, sum(a s^2 + b s) + c seconds, with the coefficients of its degree from prices of our own. Long sequences need
-wide groups for their memory; short ones waste them on all-to-alls. Per micro-batch the number of groups of each degree
-and the sequences of each length in them are chosen for the least time (FlexSP, arXiv:2412.01523, section 4): for a time
-C, the programme "does a choice exist whose groups of a degree together take no more than C each" is integer and linear
-(HiGHS), and C is halved down. Its least C is a bound; sequences are then dealt to single groups, longest first.
+micro-batch, sum(a s^2 + b s) + c seconds, with the coefficients of its degree from prices of our own. Long sequences
+need wide groups for their memory; short ones waste them on all-to-alls. Per micro-batch the number of groups of each
+degree and the sequences of each length in them are chosen for the least time (FlexSP, arXiv:2412.01523, section 4):
+for a time C, the programme "does a choice exist whose groups of a degree together take no more than C each" is integer
+and linear (HiGHS), and C is halved down. Its least C is a bound; sequences are then dealt to single groups, longest
+first.
 """
 
 from __future__ import annotations
@@ -76,7 +77,9 @@ def degree_costs(model: str, devices: int, prices: Prices, dtype: str = "bf16") 
         rows, kept = [], 0.0
         try:
             for length in SAMPLES:
-                setup = TrainingSetup(model, length, devices // degree, 1, dtype, ulysses=degree, data=devices // degree)
+                setup = TrainingSetup(
+                    model, length, devices // degree, 1, dtype, ulysses=degree, data=devices // degree
+                )
                 profile = rank_profile(replace(setup, batch=1, data=1), prices, picked)
                 rows.append(PassSeconds.of(profile, setup, wires).least)
                 kept = sum(profile.passes["none"][kind].kept_bytes for kind in profile.kind_of) / length
@@ -112,7 +115,11 @@ def static_step(
 
 
 def grouped_step(
-    lengths: Sequence[int], costs: Mapping[int, DegreeCost], devices: int, room_bytes: float, micro_batches: int
+    lengths: Sequence[int],
+    costs: Mapping[int, DegreeCost],
+    devices: int,
+    room_bytes: float,
+    micro_batches: int,
 ) -> tuple[float, list[GroupPlan]]:
     """Seconds of all sequences in so many micro-batches of about equal tokens, each with groups of its own.
 
@@ -135,7 +142,7 @@ def plan_groups(
     edges = _buckets(lengths)
     of = np.searchsorted(edges, np.array(lengths))
     counts = np.bincount(of, minlength=len(edges))
-    high = _upper(edges, counts, costs, devices, room_bytes)
+    high = _upper(edges, counts, costs, devices)
     low, best = 0.0, None
     for _ in range(HALVINGS):
         limit = high if best is None else (low + high) / 2
@@ -170,7 +177,7 @@ def _buckets(lengths: Sequence[int]) -> NDArray[np.int64]:
 
 
 def _upper(
-    edges: NDArray[np.int64], counts: NDArray[np.int64], costs: Mapping[int, DegreeCost], devices: int, room: float
+    edges: NDArray[np.int64], counts: NDArray[np.int64], costs: Mapping[int, DegreeCost], devices: int
 ) -> float:
     """A time to begin with: the whole work in the widest groups."""
     widest = costs[max(costs)]
@@ -179,7 +186,11 @@ def _upper(
 
 
 def _choose(
-    edges: NDArray[np.int64], counts: NDArray[np.int64], costs: Mapping[int, DegreeCost], devices: int, limit: float,
+    edges: NDArray[np.int64],
+    counts: NDArray[np.int64],
+    costs: Mapping[int, DegreeCost],
+    devices: int,
+    limit: float,
     room: float,
 ) -> tuple[dict[int, tuple[int, list[int]]] | None, bool]:
     """Groups of each degree and sequences of each bucket in them, none over ``limit`` seconds; or None, and whether
@@ -193,7 +204,8 @@ def _choose(
         (q, d): model.add_variable(f"a{q}_{d}", 0, int(counts[q]), cat=pulp.LpInteger)
         for q in range(len(edges))
         for d, cost in costs.items()
-        if edges[q] * cost.token_bytes <= room and cost.seconds(np.array([float(edges[q])]))[0] + cost.once <= limit
+        if edges[q] * cost.token_bytes <= room
+        and cost.seconds(np.array([float(edges[q])]))[0] + cost.once <= limit
     }
     model += pulp.lpSum(d * width[d] for d in costs)
     model += pulp.lpSum(d * width[d] for d in costs) <= devices

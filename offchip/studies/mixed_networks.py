@@ -1,8 +1,8 @@
 """Holmes: a model trained over machines with InfiniBand and machines with RoCE, stages laid out by the networks.
 
-Yang et al., Holmes: Towards Distributed Training Across Clusters with Heterogeneous NIC Environment, arXiv:2312.03549, ICPP
-2024. Pipeline stages cross from one network to the other over Ethernet, data parallelism stays inside. Every layout is
-executed event by event.
+Yang et al., Holmes: Towards Distributed Training Across Clusters with Heterogeneous NIC Environment,
+arXiv:2312.03549, ICPP 2024. Pipeline stages cross from one network to the other over Ethernet, data parallelism stays
+inside. Every layout is executed event by event.
 """
 
 from __future__ import annotations
@@ -60,11 +60,13 @@ def _claims(found: dict[tuple[str, str, tuple[int, int]], float]) -> list[ClaimR
     aware, naive = best(MIXED, "by network"), best(MIXED, "naive")
     rdma, ethernet = best(RDMA, "by network"), best(ETHERNET, "by network")
     words = (
-        "GPT-7.5B, 2048 tokens, 1536 sequences per step in micro-batches of 4, two stages, 32 data ranks, ZeRO-1, on 64 A100; "
+        "GPT-7.5B, 2048 tokens, 1536 sequences per step in micro-batches of 4, two stages, 32 data ranks, ZeRO-1, "
+        "on 64 A100; "
         "each step executed event by event; the best of three divisions of layers."
     )
     numbers = (
-        f"{aware / 1e12:.1f} TFLOP/s per GPU; {rdma / 1e12:.1f} on InfiniBand alone, {ethernet / 1e12:.1f} on Ethernet alone, "
+        f"{aware / 1e12:.1f} TFLOP/s per GPU; {rdma / 1e12:.1f} on InfiniBand alone, {ethernet / 1e12:.1f} on "
+        "Ethernet alone, "
         f"{naive / 1e12:.1f} in naive order."
     )
     own = (
@@ -98,7 +100,8 @@ def _run() -> Outcome:
         path.write_text(json.dumps(SHAPE), encoding="utf-8")
         found = rates(str(path))
     rows = tuple(
-        (system, order, "+".join(map(str, layers)), rate / 1e12) for (system, order, layers), rate in found.items()
+        (system, order, "+".join(map(str, layers)), rate / 1e12)
+        for (system, order, layers), rate in found.items()
     )
     columns = ("system", "order of ranks", "layers of the stages", "TFLOP/s per GPU")
     return Outcome(_claims(found), [StudyTable("GPT-7.5B on 64 A100, executed", columns, rows)])
@@ -109,7 +112,8 @@ STUDY: Final = Study(
     "Holmes: training over InfiniBand, RoCE and Ethernet",
     "Yang et al., Holmes: Towards Distributed Training Across Clusters with Heterogeneous NIC Environment, "
     "arXiv:2312.03549, ICPP 2024",
-    "GPT-7.5B on eight A100 machines, four joined by InfiniBand, four by RoCE, Ethernet between: stages by network or in a "
+    "GPT-7.5B on eight A100 machines, four joined by InfiniBand, four by RoCE, Ethernet between: stages by network "
+    "or in a "
     "naive order of ranks, even and uneven, against InfiniBand alone and Ethernet alone.",
     _run,
 )

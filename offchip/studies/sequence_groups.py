@@ -72,26 +72,39 @@ def _run() -> Outcome:
         rows.append((name, float(which), best, grouped, best / grouped, words))
         results.append(
             compare(
-                Claim(name.lower(), f"groups of several degrees over one static degree, lengths as {name}", published, "x",
+                Claim(name.lower(), f"groups of several degrees over one degree, lengths as {name}", published, "x",
                       _PAPER, "published", "mechanism"),
                 best / grouped,
-                f"{BATCH} documents of log-normal lengths around the mean size of {name}'s in The Pile ({mean} KiB), {MODEL} on "
-                f"{DEVICES} A100 with 40 GB each, context {CONTEXT // 1024}K: Ulysses groups by integer programming per "
+                f"{BATCH} documents of log-normal lengths around the mean size of {name}'s in The Pile ({mean} "
+                f"KiB), {MODEL} on "
+                f"{DEVICES} A100 with 40 GB each, context {CONTEXT // 1024}K: Ulysses groups by integer programming "
+                "per "
                 f"micro-batch against the best one degree that holds the context, {which}.",
-                f"The spread of the logarithm ({SPREAD}) and {BYTES_PER_TOKEN} bytes per token are assumptions, not the paper's "
-                "data; the paper's base is Megatron-LM, ours Ulysses at its best, whose groups wait for each other only at "
+                f"The spread of the logarithm ({SPREAD}) and {BYTES_PER_TOKEN} bytes per token are assumptions, not "
+                "the paper's "
+                "data; the paper's base is Megatron-LM, ours Ulysses at its best, whose groups wait for each other "
+                "only at "
                 "the end of a step.",
             )
         )  # fmt: skip
-    columns = ("lengths", "one degree", "its step, s", "groups' step, s", "ratio", "first micro-batch's groups")
+    columns = (
+        "lengths",
+        "one degree",
+        "its step, s",
+        "groups' step, s",
+        "ratio",
+        "first micro-batch's groups",
+    )
     return Outcome(results, [StudyTable("One degree against groups", columns, tuple(rows))])
 
 
 STUDY: Final = Study(
     "sequence-groups",
     "FlexSP: groups of sequence parallelism by length",
-    "Wang et al., FlexSP: Accelerating Large Language Model Training via Flexible Sequence Parallelism, arXiv:2412.01523, "
+    "Wang et al., FlexSP: Accelerating Large Language Model Training via Flexible Sequence Parallelism, "
+    "arXiv:2412.01523, "
     "ASPLOS 2025",
-    "A 7B GPT on 64 A100 with long-tailed lengths: one degree of Ulysses parallelism, or groups of several per micro-batch.",
+    "A 7B GPT on 64 A100 with long-tailed lengths: one degree of Ulysses parallelism, or groups of several per "
+    "micro-batch.",
     _run,
 )

@@ -104,7 +104,7 @@ def _capacity(estimator: Estimator) -> list[ClaimResult]:
 
 def _rates(estimator: Estimator) -> tuple[list[ClaimResult], list[StudyTable]]:
     rows = []
-    ours, micro, last = 0.0, 1, 0
+    ours, micro = 0.0, 1
     while micro <= MOST_SEQUENCES:
         setup = TrainingSetup(
             MODEL,
@@ -120,7 +120,7 @@ def _rates(estimator: Estimator) -> tuple[list[ClaimResult], list[StudyTable]]:
             found, _ = best_tiers(setup, estimator)
         except InfeasibleError:
             break
-        ours, last = max(ours, found.device_flops_per_s), micro
+        ours = max(ours, found.device_flops_per_s)
         rows.append(
             (float(micro), found.tiers.words(), found.estimate.time.step_s, found.device_flops_per_s / 1e12)
         )
@@ -135,11 +135,14 @@ def _rates(estimator: Estimator) -> tuple[list[ClaimResult], list[StudyTable]]:
         "rate", "rate per device, 25 PFLOP/s on 512 V100", 25e15 / 512, "FLOP/s", _PAPER, "published", "mechanism",
     )  # fmt: skip
     result = compare(
-        claim, many, f"{MODEL} with {SEQUENCE} tokens on the 512 devices of 32 DGX-2, executed event by event: weights and "
+        claim, many, f"{MODEL} with {SEQUENCE} tokens on the 512 devices of 32 DGX-2, executed event by event: "
+                     "weights and "
         "optimizer on host or drives, each rank reading its own part before all gather over NVLink and InfiniBand; the "
         "fastest that fits of 1 to 4 sequences per device, update not delayed; recomputation counted.",
-        "With these batches the step is bound by its products, which the GPU model puts at nine tenths of a V100's peak, "
-        f"having no row of that chip; one machine alone comes to {ours / 1e12:.0f} TFLOP/s by the estimate. The paper's batch "
+        "With these batches the step is bound by its products, which the GPU model puts at nine tenths of a V100's "
+        "peak, "
+        f"having no row of that chip; one machine alone comes to {ours / 1e12:.0f} TFLOP/s by the estimate. The "
+        "paper's batch "
         "is not in its abstract.",
     )  # fmt: skip
     return [result], [table, executed]
@@ -152,7 +155,8 @@ def _executed() -> tuple[float, StudyTable]:
     for states in ("host+weights", "nvme+weights"):
         for micro in (1, 2, 4):
             setup = TrainingSetup(
-                MODEL, SEQUENCE, 512 * micro, micro, dtype="fp16", data=512, zero_stage=3, recompute="full", states=states
+                MODEL, SEQUENCE, 512 * micro, micro, dtype="fp16", data=512, zero_stage=3, recompute="full",
+                states=states,
             )  # fmt: skip
             step = execute(plan_of(estimator.rank_step(setup), estimator), estimator)
             rate = step.model_flops * 4 / 3 / 512 / step.step_s
@@ -161,7 +165,8 @@ def _executed() -> tuple[float, StudyTable]:
             seconds = step.seconds()
             rows.append((float(micro), states, step.step_s, seconds["swap"], seconds["data"], rate / 1e12))
     columns = (
-        "sequences per device", "states", "step, s", "exposed link and drives, s", "exposed gathering, s", "TFLOP/s per device",
+        "sequences per device", "states", "step, s", "exposed link and drives, s", "exposed gathering, s",
+        "TFLOP/s per device",
     )  # fmt: skip
     return best, StudyTable("OPT-175B on 32 DGX-2, executed", columns, tuple(rows))
 

@@ -144,11 +144,13 @@ def _rates(
         "billion are between two sizes of OPT."
     )
     executing = (
-        f"The step executed event by event: OPT-13B, {EXECUTED_MICRO_BATCH} sequences of {SEQUENCE} tokens per device and "
+        f"The step executed event by event: OPT-13B, {EXECUTED_MICRO_BATCH} sequences of {SEQUENCE} tokens per "
+        "device and "
         "step, full recomputation, gradients and updated weights over the links as they are made, update not delayed."
     )
     shared = (
-        "More devices share the optimizer's state and the update, and a machine has two processors for 16 devices in any "
+        "More devices share the optimizer's state and the update, and a machine has two processors for 16 devices "
+        "in any "
         "case, so a device's rate rises; the paper's baseline of one device is not in the abstract."
     )
     claims = (
@@ -160,7 +162,8 @@ def _rates(
          big.device_flops_per_s / small.device_flops_per_s, method, rates),
         ("scaling", "rate per device on 16 devices over one (near linear: 1)", 1.0, "x",
          executed[16] / executed[1], f"{executing} ZeRO stage 2 over 16 devices.", shared),
-        ("scaling-128", "rate per device on 128 devices over one (near linear: 1)", 1.0, "x", executed[128] / executed[1],
+        ("scaling-128", "rate per device on 128 devices over one (near linear: 1)", 1.0, "x",
+         executed[128] / executed[1],
          f"{executing} 128 devices are eight DGX-2 on their InfiniBand ports.", shared),
     )  # fmt: skip
     return [
@@ -170,7 +173,7 @@ def _rates(
 
 
 def _executed(devices: int) -> float:
-    """FLOP/s of one of so many devices of as many machines as have them, recomputation counted, in the executed step."""
+    """FLOP/s of one of so many devices in the executed step, recomputation counted."""
     machines = max(devices // DEVICES, 1)
     estimator = Estimator(Prices(load_system(HARDWARE if machines == 1 else f"{HARDWARE}*{machines}")))
     setup = TrainingSetup(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +27,7 @@ COSTS = {
 def every_way(lengths: tuple[int, ...], devices: int) -> Iterator[float]:
     """Seconds of every way to divide sequences over groups of 1, 2 and 4 ranks."""
 
-    @lru_cache(maxsize=None)
+    @cache
     def splits(left: int, least: int) -> tuple[tuple[int, ...], ...]:
         found = [()] if left >= 0 else []
         for d in (1, 2, 4):
@@ -100,7 +100,9 @@ def test_the_policy_reads_lengths_and_says_what_is_wrong_with_them(tmp_path: Pat
     path = tmp_path / "lengths.txt"
     path.write_text("60000\n" + "1500\n" * 60, encoding="utf-8")
     given = {"lengths": str(path)}
-    found = solve_offload("memo-7b", "a800-node", "sequence-groups", seq="64K", batch=61, settings=given).answer
+    found = solve_offload(
+        "memo-7b", "a800-node", "sequence-groups", seq="64K", batch=61, settings=given
+    ).answer
     dealt = [length for part in found.report["groups"] for group in part for length in group["lengths"]]  # type: ignore[attr-defined]
     assert sorted(dealt) == sorted([60000, *[1500] * 60])
     assert found.report["step_s"] < found.report["one_degree"]["step_s"]  # type: ignore[index,operator]
