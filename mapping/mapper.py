@@ -188,6 +188,7 @@ MAPPERS: Final[Registry[Mapper]] = Registry(
         "rematerialize": "mapping.training.rematerialize:MAPPER",
         "zero-offload": "mapping.training.state_policies:ZERO_OFFLOAD",
         "zero-infinity": "mapping.training.state_policies:ZERO_INFINITY",
+        "sequence-groups": "mapping.training.sequence_group_policy:SEQUENCE_GROUPS",
         "scratchpad": "mapping.scheduling.mappers:MAPPER",
         "scratchpad-given-belady": "mapping.scheduling.mappers:GIVEN_BELADY",
         "scratchpad-given-lru": "mapping.scheduling.mappers:GIVEN_LRU",

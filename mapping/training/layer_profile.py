@@ -18,7 +18,7 @@ from mapping.training.rank_step import plain_step
 from mapping.training.recompute.skeleton import skeleton_of
 from mapping.training.setup import TrainingSetup
 from mapping.training.stage_passes import Exchanged, Piece, passes_of
-from workloads.graph import Graph
+from workloads.graph import Graph, Operator
 
 __all__ = ["LayerPasses", "RankProfile", "picked_layers", "rank_profile", "seconds_of", "with_recomputation"]
 
@@ -99,11 +99,11 @@ def rank_profile(
         elif op.place.training_pass in ("forward", "backward"):
             flops[layer] += op.flops
     kind_of = (0, *(number + 1 for number in stands), head + 1)
-    return RankProfile(
-        setup, kind_of, {"none": _passes(graph, setup, prices, head, "none")}, tuple(states.get(number, LayerStates()) for number in range(-1, head + 1)),
-        tuple(optimizer[number] for number in range(-1, head + 1)), _handed(graph),
-        sum(flops[kind - 1] for kind in kind_of), graph,
-    )  # fmt: skip
+    passes = {"none": _passes(graph, setup, prices, head, "none")}
+    whole = sum(flops[kind - 1] for kind in kind_of)
+    by_kind = tuple(states.get(number, LayerStates()) for number in range(-1, head + 1))
+    seconds = tuple(optimizer[number] for number in range(-1, head + 1))
+    return RankProfile(setup, kind_of, passes, by_kind, seconds, _handed(graph), whole, graph)
 
 
 def with_recomputation(profile: RankProfile, prices: Prices) -> RankProfile:
@@ -120,7 +120,7 @@ def _passes(
     graph: Graph, setup: TrainingSetup, prices: Prices, head: int, way: str
 ) -> tuple[LayerPasses, ...]:
     step = plain_step(graph, replace(setup, recompute=way))  # type: ignore[arg-type]
-    pieces = passes_of(step, prices, lambda op: 0, 1, halves=True)[0].pieces
+    pieces = passes_of(step, prices, _first_stage, 1, halves=True)[0].pieces
     return tuple(_layer(pieces, number) for number in range(-1, head + 1))
 
 
@@ -128,6 +128,11 @@ def _handed(graph: Graph) -> int:
     """Bytes that one stage hands to the next."""
     entry = next(iter(skeleton_of(graph).inputs.values()), None)
     return graph.tensors[entry].size_bytes if entry is not None else 0
+
+
+def _first_stage(_: Operator) -> int:
+    """A model that is not cut into stages."""
+    return 0
 
 
 def _layer(pieces: Mapping[str, Sequence[Piece]], layer: int) -> LayerPasses:

@@ -1,9 +1,9 @@
 """What a layout takes at least, and about: from its layers' profile, without a program of the whole step.
 
-**At least**: whatever the schedule, a rank of the pipeline waits until one micro-batch has come through the stages before
-its first, then does all its passes with the exchanges that stand in their way, each with the wires to itself; then the
-gradients of its last backward pass go on through the stages before (not where backward passes are halved: what nobody
-waits for may come last), and some optimizer runs. The executed step is no faster.
+**At least**: whatever the schedule, a rank of the pipeline waits until one micro-batch has come through the stages
+before its first, then does all its passes with the exchanges that stand in their way, each with the wires to itself;
+then the gradients of its last backward pass go on through the stages before (not where backward passes are halved:
+what nobody waits for may come last), and some optimizer runs. The executed step is no faster.
 
 **About**: the same, with the traffic of ZeRO beside the passes as far as they hide it.
 """
@@ -288,7 +288,10 @@ class _Layout:
             shared = states.dense.optimizer / width + states.experts.optimizer / experts
             by_kind.append(seconds * (shared / whole if whole and self.setup.zero_stage else 1.0))
         summed = np.concatenate([[0.0], np.cumsum(self._layers(by_kind))])
-        return np.bincount(home, self._by_stage(summed), minlength=self.setup.pipeline)
+        found: Floats = np.bincount(home, self._by_stage(summed), minlength=self.setup.pipeline).astype(
+            np.float64
+        )
+        return found
 
     def _traffic(self) -> tuple[Floats, Floats]:
         """Seconds by stage to gather all weights once, and to reduce all gradients once."""

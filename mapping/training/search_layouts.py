@@ -1,10 +1,10 @@
-"""Every degree of a training step chosen on a machine of up to a thousand devices, and a bound on what was not looked at.
+"""Every degree of a training step chosen for up to a thousand devices, and a bound on what was not looked at.
 
 The search goes from coarse to fine. What a layer costs depends on few degrees (tensor, Ulysses, context, expert, the
 micro-batch): such a **family** is profiled once on a cut model, and its least time, all ranks busy all the time, bounds
-all its layouts. A family is left when that is above what the best layout so far is likely to take; so is a layout, by its
-own floor (:mod:`mapping.training.layout_floor`). Of the rest, those that fit and are likely to be fastest are executed
-event by event; the fastest that fits is the answer, and the plan that it ran is the plan that is written.
+all its layouts. A family is left when that is above what the best layout so far is likely to take; so is a layout, by
+its own floor (:mod:`mapping.training.layout_floor`). Of the rest, those that fit and are likely to be fastest are
+executed event by event; the fastest that fits is the answer, and the plan that it ran is the plan that is written.
 
 No layout that was not executed is faster than the least floor among them (those that the floors' memory says do not fit
 left out), which the answer says.

@@ -227,7 +227,9 @@ class TrainingSetup:
         if places.weights != "device" and self.zero_stage != 3:
             yield Problem("weights off the device need ZeRO stage 3", path="states")
         if places.in_backward and (self.shards > 1 or self.pipeline > 1 or self.micro_batches != 1):
-            message = "an update in the backward pass takes one micro-batch and no other rank with equal weights"
+            message = (
+                "an update in the backward pass takes one micro-batch and no other rank with equal weights"
+            )
             yield Problem(message, path="states")
 
     def _layout_problems(self) -> Iterator[Problem]:

@@ -1,11 +1,11 @@
 """Where the states of a training step live while it is executed, and what moves them there and back.
 
 ``--set states=`` takes a place and words joined by ``+``: ``host`` or ``nvme`` hold the optimizer's state, whose update
-then runs on the host's processors (ZeRO-Offload, arXiv:2101.06840); with ``weights`` the weights too, under ZeRO stage 3,
-each rank reading its own part before all gather (ZeRO-Infinity's bandwidth-centric partition, arXiv:2104.07857).
-``delayed`` runs the update one step late, beside the passes. ``in-backward`` updates a layer as soon as its gradients are
-there, so that none are kept (LOMO, arXiv:2306.09782, with any optimizer). ``checkpoint``: every rank writes its part of
-the states to the drives beside the step; the update waits until it has left the device.
+then runs on the host's processors (ZeRO-Offload, arXiv:2101.06840); with ``weights`` the weights too, under ZeRO
+stage 3, each rank reading its own part before all gather (ZeRO-Infinity's bandwidth-centric partition,
+arXiv:2104.07857). ``delayed`` runs the update one step late, beside the passes. ``in-backward`` updates a layer as
+soon as its gradients are there, so that none are kept (LOMO, arXiv:2306.09782, with any optimizer). ``checkpoint``:
+every rank writes its part of the states to the drives beside the step; the update waits until it has left the device.
 """
 
 from __future__ import annotations
@@ -50,7 +50,8 @@ def places_of(text: str) -> StatePlaces:
         if word not in WORDS:
             known = (*PLACES, *WORDS)
             raise bad_input(
-                f"found {word!r:.40}; expected a place ({', '.join(PLACES)}) and words of {', '.join(WORDS)}, joined by +",
+                f"found {word!r:.40}; expected a place ({', '.join(PLACES)}) and words of {', '.join(WORDS)}, "
+                "joined by +",
                 path="states", suggestion=nearest(word, known),
             )  # fmt: skip
     found = set(rest)

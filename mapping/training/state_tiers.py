@@ -30,6 +30,7 @@ __all__ = ["StateTiers", "TierRates", "TieredEstimate", "best_tiers", "tier_rate
 
 Tier = Literal["device", "host", "drive"]
 
+
 @dataclass(frozen=True, slots=True)
 class StateTiers:
     """Where states live. Gradients go where the optimizer's state is updated: the host, unless that is the device.

@@ -641,7 +641,11 @@ class _Writer:
             return
         if self.places.in_backward:
             return
-        after = [*self.reduced[actor.number], *self.worked[actor.number][-1:], *self.saved.get(actor.number, ())]
+        after = [
+            *self.reduced[actor.number],
+            *self.worked[actor.number][-1:],
+            *self.saved.get(actor.number, ()),
+        ]
         task = self.builder.add(
             actor.lanes[0],
             TaskKind.OPTIMIZER,
@@ -709,7 +713,11 @@ class _Writer:
                 last = [self._drive(actor, "read states", read, after)]
             seconds = parameters * UPDATE_BYTES / UPDATE_PIECES / self.rates.host_memory
             done = self.builder.add(
-                self._side(actor, "host update"), TaskKind.SWAP, seconds, label=f"host update {turn}", after=last
+                self._side(actor, "host update"),
+                TaskKind.SWAP,
+                seconds,
+                label=f"host update {turn}",
+                after=last,
             )
             if self.places.optimizer == "nvme":
                 wrote = optimizer / UPDATE_PIECES / self.rates.drive_write
@@ -720,8 +728,8 @@ class _Writer:
             elif self.places.weights == "device":
                 exchange, route = self.exchanges.copy(actor, round(weights / UPDATE_PIECES), to_host=False)
                 self.builder.add(
-                    self._side(actor, "new weights"), TaskKind.SWAP, exchange.seconds, label="new weights", after=[done],
-                    traffic=(exchange.bytes, route),
+                    self._side(actor, "new weights"), TaskKind.SWAP, exchange.seconds, label="new weights",
+                    after=[done], traffic=(exchange.bytes, route),
                 )  # fmt: skip
 
     def _checkpoint(self, actor: Actor) -> None:
@@ -732,7 +740,9 @@ class _Writer:
         for own, ranks in self._own(actor):
             size += 0 if self.places.off_device else own.optimizer / (ranks if ranks > 1 else shards)
             size += 0 if self.places.weights != "device" else own.weights / shards
-        written = sum(own.optimizer / max(ranks, shards) + own.weights / shards for own, ranks in self._own(actor))
+        written = sum(
+            own.optimizer / max(ranks, shards) + own.weights / shards for own, ranks in self._own(actor)
+        )
         exchange, route = self.exchanges.copy(actor, round(size), to_host=True)
         copied = self.builder.add(
             self._side(actor, "checkpoint"), TaskKind.SWAP, exchange.seconds, label="checkpoint to host",

@@ -1,4 +1,4 @@
-"""What each device gets of links, host memory and drives when all work at once, and what an update on the host moves."""
+"""What a device gets of links, host memory and drives when all work at once, and what an update there moves."""
 
 from __future__ import annotations
 

@@ -246,7 +246,10 @@ def _sent(kind: str, ranks: int, size: int) -> float:
 
 
 def add_routes(
-    builder: ProgramBuilder, loads: Mapping[Key, Load], wiring: Wiring, others: Mapping[str, float] | None = None
+    builder: ProgramBuilder,
+    loads: Mapping[Key, Load],
+    wiring: Wiring,
+    others: Mapping[str, float] | None = None,
 ) -> dict[Key, int]:
     """A route of the program for every load, on as few resources as tell all loads apart.
 

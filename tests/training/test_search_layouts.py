@@ -88,11 +88,13 @@ def test_nothing_that_is_tried_one_by_one_is_faster(
 @pytest.mark.parametrize(
     "degrees",
     [
-        {"tensor": 8}, {"data": 8, "zero_stage": 3}, {"pipeline": 4, "tensor": 2}, {"context": 4, "data": 2, "zero_stage": 1},
+        {"tensor": 8}, {"data": 8, "zero_stage": 3}, {"pipeline": 4, "tensor": 2},
+        {"context": 4, "data": 2, "zero_stage": 1},
         {"ulysses": 2, "pipeline": 2, "data": 2, "zero_stage": 2, "recompute": "pointwise"},
         {"pipeline": 4, "data": 2, "zero_stage": 1, "schedule": "zb-h1", "recompute": "full"},
         {"pipeline": 2, "tensor": 4, "schedule": "interleaved-1f1b", "stages_per_rank": 2},
-        {"pipeline": 2, "data": 4, "zero_stage": 3, "schedule": "zbv-zero-bubble", "recompute": "full", "recompute_layers": 3},
+        {"pipeline": 2, "data": 4, "zero_stage": 3, "schedule": "zbv-zero-bubble", "recompute": "full",
+         "recompute_layers": 3},
         {"pipeline": 3, "tensor": 2, "stage_layers": (3, 2, 3)}, {"pipeline": 4, "data": 2, "schedule": "v-half"},
     ],
 )  # fmt: skip

@@ -15,7 +15,8 @@ from mapping.training.estimate import Estimator
 from mapping.training.pricing import Prices
 from mapping.training.setup import TrainingSetup
 from mapping.training.smaller_states import adam_moment_elements, low_rank_states
-from mapping.training.state_tiers import StateTiers, best_tiers, tier_rates, tiered
+from mapping.training.state_tiers import StateTiers, best_tiers, tiered
+from mapping.training.tier_rates import tier_rates
 
 ONE = TrainingSetup("gpt2", 256, 2, 2, dtype="fp16", recompute="full")
 FOUR = replace(ONE, batch=8, data=4, zero_stage=3)
