@@ -76,6 +76,10 @@ class _State(NamedTuple):
     read: Floats
     """(L + 1, L): bytes that an instance of each level has handed out."""
     written: Floats
+    load: Floats
+    """(L, 2): room for bytes read and written."""
+    together: Floats
+    """(3,): room for what is shared."""
 
 
 @inlined
@@ -158,19 +162,21 @@ def floors(space: Space) -> Floors:
     _unit_floors(space, inside, cycles, unit_reads, unit_writes)
     value = np.empty(tiles)
     clocks = np.empty(tiles)
+    least = Floors(inside, cycles, _crossing(space), unit_reads, unit_writes)
+    load = np.zeros((levels, 2))
     for level in range(levels - 2, -1, -1):
         for tile in range(tiles):
             value[tile] = np.inf
             clocks[tile] = np.inf
-            if space.fits[level + 1, tile]:
-                value[tile] = _entry_floor(space, level + 1, tile) + inside[level + 1, tile]
-                clocks[tile] = cycles[level + 1, tile]
+            if space.fits[level + 1, tile] and inside[level + 1, tile] < np.inf:
+                energy, clocks[tile] = _entry_floor(space, least, level + 1, tile, load)
+                value[tile] = energy + inside[level + 1, tile]
         _least_of_divisors(space, value)
         _least_of_divisors(space, clocks)
         for tile in range(tiles):
             inside[level, tile] = value[tile] + _accesses_floor(space, level, tile)
-            cycles[level, tile] = clocks[tile] / space.most_spread[level]
-    return Floors(inside, cycles, _crossing(space), unit_reads, unit_writes)
+            cycles[level, tile] = clocks[tile]
+    return least
 
 
 @compiled
@@ -254,43 +260,75 @@ def _most_sharing(space: Space, operand: int, level: int, tile: int) -> float:
 
 
 @inlined
-def _entry_floor(space: Space, level: int, tile: int) -> float:
-    """Joules of what enters a level with this tile, whatever is chosen outside."""
-    last = space.fits.shape[1] - 1
-    iterations = space.size[last] / space.size[tile]
-    best = np.inf
-    for d in range(space.extent.shape[1]):
-        if space.extent[last, d] == space.extent[tile, d]:
-            continue
-        total = 0.0
-        for operand in range(3):
-            if not space.holds[level, operand]:
+def _entry_floor(space: Space, least: Floors, level: int, tile: int, load: Floats) -> tuple[float, float]:
+    """Of what enters a level with this tile, whatever is chosen outside.
+
+    Joules, and clocks per multiply-accumulate and instance of the level outside it, of ports and of the inside. Least
+    over the spreads that no other beats in what they share and cover, and over what the innermost temporal loop is.
+    ``load`` is room for the bytes of each level's ports.
+    """
+    last, outer = space.fits.shape[1] - 1, level - 1
+    dims = space.extent.shape[1]
+    whole = space.size[last]
+    iterations = whole / space.size[tile]
+    least_energy = least_clocks = np.inf
+    seen = 0
+    for d in range(dims + 1):
+        if d < dims:
+            if space.extent[last, d] == space.extent[tile, d] or seen >> space.pattern[d] & 1:
                 continue
-            parent = _holder(space, level - 1, operand)
-            free = _free_share(space, operand, last, tile)
-            together = 1.0
-            for outer in range(parent, level):
-                together *= space.most_shared[outer, operand]
-            stays = free if space.free[operand, d] else 1.0
-            all_words = iterations * space.words[operand, tile]
-            new = _bound_share(space, operand, last, tile) * space.words[operand, tile]
-            if operand == _O:
-                apart = 1.0
-                for outer in range(level):
-                    apart *= space.most_shared[outer, operand]
-                new *= min(apart, free)
-            read = all_words / min(free, stays * together)
-            total += _entering(space, operand, (parent, level), all_words / stays, read, (new, new))
-        best = min(best, total)
-    if best < np.inf:
-        return best
-    total = 0.0
-    for operand in range(3):
-        if space.holds[level, operand]:
-            words = space.words[operand, tile]
-            parent = _holder(space, level - 1, operand)
-            total += _entering(space, operand, (parent, level), words, words, (words, words))
-    return total
+            seen |= 1 << space.pattern[d]
+        elif seen:
+            break
+        for s in range(space.best_spreads[outer]):
+            energy = 0.0
+            covered = space.best_spread[outer, s, 3]
+            for busy in range(level + 1):
+                load[busy, 0] = load[busy, 1] = 0.0
+            if level == space.fits.shape[0] - 1:
+                load[level, 0] = least.unit_reads[tile] * iterations / covered
+                load[level, 1] = least.unit_writes[tile] * iterations / covered
+            for operand in range(3):
+                if not space.holds[level, operand]:
+                    continue
+                parent = _holder(space, outer, operand)
+                free = _free_share(space, operand, last, tile)
+                own = space.best_spread[outer, s, operand]
+                together = own
+                for further in range(parent, outer):
+                    together *= space.most_shared[further, operand]
+                stays = free if d < dims and space.free[operand, d] else 1.0
+                all_words = iterations * space.words[operand, tile]
+                new = _bound_share(space, operand, last, tile) * space.words[operand, tile]
+                if operand == _O:
+                    apart = own
+                    for further in range(outer):
+                        apart *= space.most_shared[further, operand]
+                    new *= min(apart, free)
+                taken = all_words / stays
+                read = all_words / min(free, stays * together)
+                energy += _entering(space, operand, (parent, level), taken, read, (new, new))
+                width = space.word_bytes[operand]
+                # Instances outside per one of the parent are no fewer than those that share a read.
+                own_read = all_words / min(free, stays * own) * width
+                if operand == _O:
+                    load[parent, 1] += own_read
+                    load[level, 1] += max(0.0, taken - new) * width / covered
+                    if level < space.fits.shape[0] - 1 or space.innermost[_O] < level:
+                        load[level, 0] += taken * width / covered
+                else:
+                    load[parent, 0] += own_read
+                    load[level, 1] += taken * width / covered
+            clocks = least.cycles[level, tile] / covered
+            for busy in range(level + 1):
+                clocks = max(
+                    clocks,
+                    load[busy, 0] / space.read_width[busy] / whole,
+                    load[busy, 1] / space.write_width[busy] / whole,
+                )
+            least_energy = min(least_energy, energy)
+            least_clocks = min(least_clocks, clocks)
+    return least_energy, least_clocks
 
 
 @compiled
@@ -353,78 +391,137 @@ def _outer_accesses(space: Space, state: _State, level: int, tile: int, shared: 
 
 @compiled
 def _candidate_floor(
-    space: Space, least: Floors, state: _State, level: int, inner: int, metric: int
+    space: Space, least: Floors, state: _State, level: int, inner: int, metric: int, limit: float
 ) -> float:
-    """No better than this is anything with ``inner`` as the tile of the next level."""
+    """No better than this is anything with ``inner`` as the tile of the next level.
+
+    First without regard to how the next level's tile is taken; if that may beat ``limit``, by the least over what the
+    spread shares and covers (of those that no other beats) and over what the innermost loop is.
+    """
     last, tile = space.fits.shape[1] - 1, state.tile[level]
     energy = cycles = 0.0
-    shared = np.ones(3)
     if metric != LATENCY:
         for operand in range(3):
             free = _free_share(space, operand, tile, inner)
-            shared[operand] = state.shared[level, operand] * min(space.most_shared[level, operand], free)
+            state.together[operand] = state.shared[level, operand] * min(space.most_shared[level, operand], free)
         energy = state.energy[level] + least.inside[level + 1, inner]
-        energy += _entry_between(
-            space, level, tile, inner, state.stays[level], state.shared[level], state.sums[level]
-        )
-        energy += _outer_accesses(space, state, level + 1, inner, shared)
+        energy += _outer_accesses(space, state, level + 1, inner, state.together)
     if metric != ENERGY:
         rest = space.size[last] / (state.instances[level] * space.most_spread[level])
         cycles = least.cycles[level + 1, inner] * rest
+        _crossing_loads(space, least, state, level, inner)
         for busy in range(level + 1):
-            read, written = state.read[level, busy], state.written[level, busy]
-            for operand in range(3):
-                if space.holds[level + 1, operand] or _holder(space, level, operand) != busy:
-                    continue
-                words = least.crossing[level + 1, operand, inner] / state.holders[level, operand]
-                words /= state.shared[level, operand] * space.most_shared[level, operand]
-                if operand == _O:
-                    written += words * space.word_bytes[operand]
-                else:
-                    read += words * space.word_bytes[operand]
-            cycles = max(cycles, read / space.read_width[busy], written / space.write_width[busy])
+            cycles = max(
+                cycles,
+                state.load[busy, 0] / space.read_width[busy],
+                state.load[busy, 1] / space.write_width[busy],
+            )
     value: float = _objective(metric, energy, cycles)
-    return value
+    if value >= limit * _SLACK:
+        return value
+    best: float = np.inf
+    dims = space.extent.shape[1]
+    between = space.size[tile] / space.size[inner]
+    seen = 0
+    for d in range(dims + 1):
+        # The innermost temporal loop is over d; without any (d beyond the dims) the tiles stay as they did.
+        if d < dims:
+            if space.place[tile, d] == space.place[inner, d] or seen >> space.pattern[d] & 1:
+                continue
+            seen |= 1 << space.pattern[d]
+        elif between > space.most_spread[level]:
+            continue
+        for s in range(space.best_spreads[level]):
+            covered = min(space.best_spread[level, s, 3], between)
+            if d == dims and covered < between:
+                continue
+            some = _entry_between(space, least, state, level, inner, (d, s, metric), (energy, covered))
+            best = min(best, some)
+    return max(value, best)
+
+
+@inlined
+def _crossing_loads(space: Space, least: Floors, state: _State, level: int, inner: int) -> None:
+    """Bytes over the ports of the levels outside: those decided, and what at least passes the next level by."""
+    for busy in range(level + 2):
+        state.load[busy, 0], state.load[busy, 1] = state.read[level, busy], state.written[level, busy]
+    for operand in range(3):
+        if space.holds[level + 1, operand]:
+            continue
+        holder = _holder(space, level, operand)
+        words = least.crossing[level + 1, operand, inner] / state.holders[level, operand]
+        words *= space.word_bytes[operand] / (state.shared[level, operand] * space.most_shared[level, operand])
+        state.load[holder, 1 if operand == _O else 0] += words
 
 
 @inlined
 def _entry_between(
-    space: Space, level: int, tile: int, inner: int, before: Floats, shared: Floats, sums: float
+    space: Space,
+    least: Floors,
+    state: _State,
+    level: int,
+    inner: int,
+    choice: tuple[int, int, int],
+    known: tuple[float, float],
 ) -> float:
-    """Joules at least of what enters the next level with a tile inside another.
+    """The objective at least, when the next level's tile is taken under a spread's sharing and an innermost loop.
 
-    ``before``: how long tiles stay at most by the loops outside both; ``shared``: children per read, of the spreads
-    outside; ``sums``: spatial iterations outside over dims that outputs are summed over.
+    ``choice``: dim of the innermost loop, spread (of :attr:`Space.best_spread`), metric; ``known``: joules without what
+    enters, and how many children work at most.
     """
-    last = space.fits.shape[1] - 1
+    last, tile, below = space.fits.shape[1] - 1, state.tile[level], level + 1
+    d, s, metric = choice
+    energy, covered = known
+    none = d == space.extent.shape[1]
     iterations = space.size[last] / space.size[inner]
-    best = np.inf
-    dims = space.extent.shape[1]
-    for d in range(dims + 1):
-        # The innermost temporal loop is over d; without any (d beyond the dims) the tiles stay as they did.
-        none = d == dims
-        if none and space.size[tile] > space.size[inner] * space.most_spread[level]:
+    instances = state.instances[level] * covered
+    if metric != ENERGY:
+        _crossing_loads(space, least, state, level, inner)
+        state.load[below, 0] = state.load[below, 1] = 0.0
+        if below == space.fits.shape[0] - 1:
+            state.load[below, 0] = least.unit_reads[inner] * iterations / instances
+            state.load[below, 1] = least.unit_writes[inner] * iterations / instances
+    for operand in range(3):
+        if not space.holds[below, operand]:
             continue
-        if not none and space.place[tile, d] == space.place[inner, d]:
-            continue
-        total = 0.0
-        for operand in range(3):
-            if not space.holds[level + 1, operand]:
-                continue
-            parent = _holder(space, level, operand)
-            free = _free_share(space, operand, tile, inner)
-            through = _bound_share(space, operand, tile, inner) <= space.most_spread[level]
-            longest = free * before[operand] if through else free
-            stays = before[operand] if none else longest if space.free[operand, d] else 1.0
-            together = min(space.most_shared[level, operand], free)
-            taken = iterations * space.words[operand, inner] / stays
-            read = iterations * space.words[operand, inner] / min(stays * together, free * before[operand])
-            new = _bound_share(space, operand, last, inner) * space.words[operand, inner]
-            new *= sums * (together if operand == _O else 1.0)
-            read /= shared[operand]
-            total += _entering(space, operand, (parent, level + 1), taken, read, (new, new / shared[operand]))
-        best = min(best, total)
-    return best
+        parent = _holder(space, level, operand)
+        before, shared = state.stays[level, operand], state.shared[level, operand]
+        free = _free_share(space, operand, tile, inner)
+        through = _bound_share(space, operand, tile, inner) <= covered
+        longest = free * before if through else free
+        stays = before if none else longest if space.free[operand, d] else 1.0
+        together = min(space.best_spread[level, s, operand], free)
+        words = iterations * space.words[operand, inner]
+        taken = words / stays
+        read = words / (min(stays * together, free * before) * shared)
+        new = _bound_share(space, operand, last, inner) * space.words[operand, inner] * state.sums[level]
+        of_parent = new / shared
+        if operand == _O:
+            new *= together
+        if metric != LATENCY:
+            energy += _entering(space, operand, (parent, below), taken, read, (new, of_parent))
+        if metric != ENERGY:
+            width = space.word_bytes[operand]
+            up = width / state.holders[level, operand]
+            if operand == _O:
+                state.load[parent, 1] += read * up
+                state.load[parent, 0] += max(0.0, read - of_parent) * up
+                state.load[below, 1] += max(0.0, taken - new) * width / instances
+                if below < space.fits.shape[0] - 1:
+                    state.load[below, 0] += taken * width / instances
+            else:
+                state.load[parent, 0] += read * up
+                state.load[below, 1] += taken * width / instances
+    cycles = 0.0
+    if metric != ENERGY:
+        cycles = least.cycles[below, inner] * space.size[last] / instances
+        for busy in range(below + 1):
+            cycles = max(
+                cycles,
+                state.load[busy, 0] / space.read_width[busy],
+                state.load[busy, 1] / space.write_width[busy],
+            )
+    return _objective(metric, energy, cycles)
 
 
 @compiled
@@ -445,7 +542,7 @@ def _expand(
     inner = outer
     while True:
         if space.fits[level + 1, inner] and least.inside[level + 1, inner] < np.inf:
-            value = _candidate_floor(space, least, state, level, inner, metric)
+            value = _candidate_floor(space, least, state, level, inner, metric, limit)
             if value < limit * _SLACK:
                 tiles[count] = inner
                 values[count] = value
@@ -676,6 +773,7 @@ def search(space: Space, least: Floors, arithmetic_j: float, metric: int, kept: 
     state = _State(
         np.zeros(levels, np.int64), np.ones(levels), np.zeros(levels), np.ones((levels, 3)), np.ones((levels, 3)),
         np.ones((levels, 3)), np.ones(levels), np.zeros((levels, levels)), np.zeros((levels, levels)),
+        np.zeros((levels + 1, 2)), np.ones(3),
     )  # fmt: skip
     state.tile[0] = tiles - 1
     state.energy[0] = arithmetic_j
@@ -688,7 +786,7 @@ def search(space: Space, least: Floors, arithmetic_j: float, metric: int, kept: 
     count = np.zeros(levels, np.int64)
     at = np.zeros((levels, 3), np.int64)
     worth = np.zeros(levels, np.int64)
-    nodes, level, opened = 0, 0, np.inf
+    nodes, level, opened = 0, 0, 0.0
     if levels == 1:
         nodes += _finish(space, state, metric, loops, picks, value, choice)
         return Found(value, choice, value[0], nodes)
