@@ -30,6 +30,9 @@ _O: Final = 2
 _SLACK: Final = 1.0 - 1e-12
 """Branches within rounding of the best are not looked into."""
 
+_PROBES: Final = ((100, 5000),)
+"""Before the proof: partial mappings looked at below one outermost tile, and in all."""
+
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
@@ -46,6 +49,9 @@ class Floors(NamedTuple):
     unit_reads: Floats
     """(P,): bytes that units read of an instance of the innermost level, per tile."""
     unit_writes: Floats
+    reach: Floats
+    """(L, 4, P): by what lies between two tiles, the most that a spread of the level there can share of I, W and O, and
+    the most children that it can cover."""
 
 
 class Found(NamedTuple):
@@ -80,6 +86,9 @@ class _State(NamedTuple):
     """(L, 2): room for bytes read and written."""
     together: Floats
     """(3,): room for what is shared."""
+    entry: Floats
+    """(3, 5): room for what is about to enter: words in all iterations, iterations since the tile outside that leave the
+    operand alone and that do not, new words, and the most children that can share."""
 
 
 @inlined
@@ -98,6 +107,15 @@ def _fits_in(space: Space, tile: int, inner: int) -> bool:
         if space.quotient[d, space.place[tile, d], space.place[inner, d]] < 0:
             return False
     return True
+
+
+@inlined
+def _between(space: Space, tile: int, inner: int) -> int:
+    """The node that a tile is over one that divides it."""
+    node: int = 0
+    for d in range(space.place.shape[1]):
+        node += space.quotient[d, space.place[tile, d], space.place[inner, d]] * space.stride[d]
+    return node
 
 
 @inlined
@@ -162,20 +180,23 @@ def floors(space: Space) -> Floors:
     _unit_floors(space, inside, cycles, unit_reads, unit_writes)
     value = np.empty(tiles)
     clocks = np.empty(tiles)
-    least = Floors(inside, cycles, _crossing(space), unit_reads, unit_writes)
+    least = Floors(inside, cycles, _crossing(space), unit_reads, unit_writes, _reach(space))
+    bare = np.empty(tiles)
     load = np.zeros((levels, 2))
     for level in range(levels - 2, -1, -1):
         for tile in range(tiles):
             value[tile] = np.inf
             clocks[tile] = np.inf
+            bare[tile] = cycles[level + 1, tile]
             if space.fits[level + 1, tile] and inside[level + 1, tile] < np.inf:
                 energy, clocks[tile] = _entry_floor(space, least, level + 1, tile, load)
                 value[tile] = energy + inside[level + 1, tile]
         _least_of_divisors(space, value)
         _least_of_divisors(space, clocks)
+        _least_of_divisors(space, bare)
         for tile in range(tiles):
             inside[level, tile] = value[tile] + _accesses_floor(space, level, tile)
-            cycles[level, tile] = clocks[tile]
+            cycles[level, tile] = max(clocks[tile], bare[tile] / least.reach[level, 3, tile])
     return least
 
 
@@ -346,6 +367,27 @@ def _least_of_divisors(space: Space, value: Floats) -> None:
 
 
 @compiled
+def _reach(space: Space) -> Floats:
+    """What the spreads of each level share and cover at most, by the tile that they have to divide."""
+    levels, tiles = space.fits.shape
+    reach = np.ones((levels, 4, tiles))
+    for level in range(levels):
+        for what in range(4):
+            if space.spreads[level] == 1:
+                node = space.spread[level, 0]
+                if space.size[node] == 1.0:
+                    continue
+            for s in range(space.spreads[level]):
+                node = space.spread[level, s]
+                found = space.size[node] if what == 3 else space.shared[level, s, what]
+                reach[level, what, node] = min(reach[level, what, node], -found)
+            _least_of_divisors(space, reach[level, what])
+            for tile in range(tiles):
+                reach[level, what, tile] = max(1.0, -reach[level, what, tile])
+    return reach
+
+
+@compiled
 def _crossing(space: Space) -> Floats:
     """Words that have to cross from an operand's holder downwards once a level's tile is chosen."""
     levels, tiles = space.fits.shape
@@ -400,15 +442,17 @@ def _candidate_floor(
     """
     last, tile = space.fits.shape[1] - 1, state.tile[level]
     energy = cycles = 0.0
+    quotient = _between(space, tile, inner)
+    most = least.reach[level, 3, quotient]
     if metric != LATENCY:
-        for operand in range(3):
-            free = _free_share(space, operand, tile, inner)
-            state.together[operand] = state.shared[level, operand] * min(space.most_shared[level, operand], free)
         energy = state.energy[level] + least.inside[level + 1, inner]
+        if energy >= limit and metric == ENERGY:
+            return energy
+        for operand in range(3):
+            state.together[operand] = state.shared[level, operand] * least.reach[level, operand, quotient]
         energy += _outer_accesses(space, state, level + 1, inner, state.together)
     if metric != ENERGY:
-        rest = space.size[last] / (state.instances[level] * space.most_spread[level])
-        cycles = least.cycles[level + 1, inner] * rest
+        cycles = least.cycles[level + 1, inner] * space.size[last] / (state.instances[level] * most)
         _crossing_loads(space, least, state, level, inner)
         for busy in range(level + 1):
             cycles = max(
@@ -419,6 +463,7 @@ def _candidate_floor(
     value: float = _objective(metric, energy, cycles)
     if value >= limit * _SLACK:
         return value
+    _about_to_enter(space, least, state, level, inner)
     best: float = np.inf
     dims = space.extent.shape[1]
     between = space.size[tile] / space.size[inner]
@@ -429,15 +474,36 @@ def _candidate_floor(
             if space.place[tile, d] == space.place[inner, d] or seen >> space.pattern[d] & 1:
                 continue
             seen |= 1 << space.pattern[d]
-        elif between > space.most_spread[level]:
+        elif between > most:
             continue
+        if space.best_spreads[level] > 1:
+            # Were every operand shared at its best at once.
+            some = _entry_between(space, least, state, level, inner, (d, -1, metric), (energy, most))
+            if some >= limit * _SLACK:
+                best = min(best, some)
+                continue
         for s in range(space.best_spreads[level]):
-            covered = min(space.best_spread[level, s, 3], between)
+            covered = min(space.best_spread[level, s, 3], most)
             if d == dims and covered < between:
                 continue
             some = _entry_between(space, least, state, level, inner, (d, s, metric), (energy, covered))
             best = min(best, some)
     return max(value, best)
+
+
+@inlined
+def _about_to_enter(space: Space, least: Floors, state: _State, level: int, inner: int) -> None:
+    """What :func:`_entry_between` asks of each operand whatever the spread."""
+    last, tile = space.fits.shape[1] - 1, state.tile[level]
+    iterations = space.size[last] / space.size[inner]
+    quotient = _between(space, tile, inner)
+    for operand in range(3):
+        state.entry[operand, 0] = iterations * space.words[operand, inner]
+        state.entry[operand, 1] = _free_share(space, operand, tile, inner)
+        state.entry[operand, 2] = space.size[tile] / space.size[inner] / state.entry[operand, 1]
+        new = _bound_share(space, operand, last, inner) * space.words[operand, inner]
+        state.entry[operand, 3] = new * state.sums[level]
+        state.entry[operand, 4] = least.reach[level, operand, quotient]
 
 
 @inlined
@@ -486,15 +552,18 @@ def _entry_between(
             continue
         parent = _holder(space, level, operand)
         before, shared = state.stays[level, operand], state.shared[level, operand]
-        free = _free_share(space, operand, tile, inner)
-        through = _bound_share(space, operand, tile, inner) <= covered
-        longest = free * before if through else free
-        stays = before if none else longest if space.free[operand, d] else 1.0
-        together = min(space.best_spread[level, s, operand], free)
-        words = iterations * space.words[operand, inner]
+        words, free, through = state.entry[operand, 0], state.entry[operand, 1], state.entry[operand, 2]
+        stays = 1.0
+        if none:
+            stays = before
+        elif space.free[operand, d]:
+            stays = free * before if through <= covered else free
+        together = state.entry[operand, 4]
+        if s >= 0:
+            together = min(together, space.best_spread[level, s, operand])
         taken = words / stays
         read = words / (min(stays * together, free * before) * shared)
-        new = _bound_share(space, operand, last, inner) * space.words[operand, inner] * state.sums[level]
+        new = state.entry[operand, 3]
         of_parent = new / shared
         if operand == _O:
             new *= together
@@ -564,6 +633,16 @@ def _expand(
     tiles[:count] = tiles[:count][order]
     values[:count] = values[:count][order]
     return count
+
+
+@inlined
+def _spread_floor(
+    space: Space, least: Floors, state: _State, level: int, inner: int, spread: int, metric: int
+) -> float:
+    """No better than this is anything with a tile and as many children at work as a spread covers."""
+    children = state.instances[level] * space.size[space.spread[level, spread]]
+    cycles = least.cycles[level + 1, inner] * space.size[len(space.size) - 1] / children
+    return _objective(metric, state.energy[level] + least.inside[level + 1, inner], cycles)
 
 
 @inlined
@@ -773,7 +852,7 @@ def search(space: Space, least: Floors, arithmetic_j: float, metric: int, kept: 
     state = _State(
         np.zeros(levels, np.int64), np.ones(levels), np.zeros(levels), np.ones((levels, 3)), np.ones((levels, 3)),
         np.ones((levels, 3)), np.ones(levels), np.zeros((levels, levels)), np.zeros((levels, levels)),
-        np.zeros((levels + 1, 2)), np.ones(3),
+        np.zeros((levels + 1, 2)), np.ones(3), np.ones((3, 5)),
     )  # fmt: skip
     state.tile[0] = tiles - 1
     state.energy[0] = arithmetic_j
@@ -791,36 +870,58 @@ def search(space: Space, least: Floors, arithmetic_j: float, metric: int, kept: 
         nodes += _finish(space, state, metric, loops, picks, value, choice)
         return Found(value, choice, value[0], nodes)
     count[0] = _expand(space, least, state, 0, metric, value[-1], inner[0], floor[0])
-    while level >= 0:
-        if stop[0]:
-            return Found(value, choice, min(value[0], opened), nodes)
-        tile, spread, order = at[level]
-        if tile >= count[level] or floor[level, tile] >= value[-1] * _SLACK:
-            level -= 1
-            continue
-        if level == 0:
-            opened = floor[0, tile]
-        divides = _spread_loops(space, state, level, inner[level, tile], spread, loops)
-        if order == 0:
-            worth[level] = _worth_trying(space, state, level, loops) if divides else 0
-        if worth[level] >> order == 0:
-            _next(at[level], space.spreads[level], 0)
-            continue
-        if worth[level] >> order & 1 == 0:
-            at[level, 2] += 1
-            continue
-        nodes += 1
-        _enter(space, state, level, inner[level, tile], (spread, order), loops)
-        _next(at[level], space.spreads[level], space.orders[level])
-        if _state_floor(space, least, state, level + 1, metric) >= value[-1] * _SLACK:
-            continue
-        picks[level, 0], picks[level, 1], picks[level, 2] = inner[level, tile], spread, order
-        if level == levels - 2:
-            nodes += _finish(space, state, metric, loops, picks, value, choice)
-            continue
-        level += 1
-        at[level, :] = 0
-        count[level] = _expand(space, least, state, level, metric, value[-1], inner[level], floor[level])
+    for most in range(len(_PROBES) + 1):
+        proves = most == len(_PROBES)
+        allowance, total = _PROBES[most] if not proves else (0, 0)
+        begun, level = nodes, 0
+        spent = nodes
+        at[0, :] = 0
+        while level >= 0:
+            if stop[0]:
+                return Found(value, choice, min(value[0], opened), nodes)
+            tile, spread, order = at[level]
+            if tile >= count[level] or floor[level, tile] >= value[-1] * _SLACK:
+                level -= 1
+                continue
+            if not proves and level > 0 and nodes - spent > allowance:
+                # Enough of this outermost tile; the others first.
+                level = 0
+                at[0, 0], at[0, 1], at[0, 2] = at[0, 0] + 1, 0, 0
+                continue
+            if level == 0 and spread == 0 and order == 0:
+                opened = floor[0, tile if proves else 0]
+                spent = nodes
+                if not proves and nodes - begun > total:
+                    break
+            if order == 0 and metric != ENERGY:
+                lower = _spread_floor(space, least, state, level, inner[level, tile], spread, metric)
+                if lower >= value[-1] * _SLACK:
+                    # The spreads that follow cover no more.
+                    at[level, 0], at[level, 1] = tile + 1, 0
+                    continue
+            divides = _spread_loops(space, state, level, inner[level, tile], spread, loops)
+            if order == 0:
+                worth[level] = _worth_trying(space, state, level, loops) if divides else 0
+            if worth[level] >> order == 0:
+                _next(at[level], space.spreads[level], 0)
+                continue
+            if worth[level] >> order & 1 == 0:
+                at[level, 2] += 1
+                continue
+            nodes += 1
+            _enter(space, state, level, inner[level, tile], (spread, order), loops)
+            _next(at[level], space.spreads[level], space.orders[level])
+            if _state_floor(space, least, state, level + 1, metric) >= value[-1] * _SLACK:
+                continue
+            picks[level, 0], picks[level, 1], picks[level, 2] = inner[level, tile], spread, order
+            if level == levels - 2:
+                nodes += _finish(space, state, metric, loops, picks, value, choice)
+                continue
+            level += 1
+            at[level, :] = 0
+            count[level] = _expand(
+                space, least, state, level, metric, value[-1], inner[level], floor[level]
+            )
     return Found(value, choice, value[0], nodes)
 
 
