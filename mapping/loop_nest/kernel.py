@@ -516,7 +516,9 @@ def _crossing_loads(space: Space, least: Floors, state: _State, level: int, inne
             continue
         holder = _holder(space, level, operand)
         words = least.crossing[level + 1, operand, inner] / state.holders[level, operand]
-        words *= space.word_bytes[operand] / (state.shared[level, operand] * space.most_shared[level, operand])
+        words *= space.word_bytes[operand] / (
+            state.shared[level, operand] * space.most_shared[level, operand]
+        )
         state.load[holder, 1 if operand == _O else 0] += words
 
 
@@ -535,7 +537,7 @@ def _entry_between(
     ``choice``: dim of the innermost loop, spread (of :attr:`Space.best_spread`), metric; ``known``: joules without what
     enters, and how many children work at most.
     """
-    last, tile, below = space.fits.shape[1] - 1, state.tile[level], level + 1
+    last, below = space.fits.shape[1] - 1, level + 1
     d, s, metric = choice
     energy, covered = known
     none = d == space.extent.shape[1]
@@ -919,9 +921,7 @@ def search(space: Space, least: Floors, arithmetic_j: float, metric: int, kept: 
                 continue
             level += 1
             at[level, :] = 0
-            count[level] = _expand(
-                space, least, state, level, metric, value[-1], inner[level], floor[level]
-            )
+            count[level] = _expand(space, least, state, level, metric, value[-1], inner[level], floor[level])
     return Found(value, choice, value[0], nodes)
 
 

@@ -89,7 +89,7 @@ class Space(NamedTuple):
     most_shared: Floats
     most_spread: Floats
     best_spread: Floats
-    """(L, B, 4): of the spreads that no other beats in all four, what each operand shares and how many children work."""
+    """(L, B, 4): of spreads that no other beats in all four, what each operand shares and how many children work."""
     best_spreads: Integers
     pattern: Integers
     """(D,): the operands that a dim leaves alone, as bits."""
