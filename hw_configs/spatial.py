@@ -75,7 +75,9 @@ class MemoryLevel(Config):
     read_width: Size
     """Bytes that an instance hands out in a clock."""
     write_width: Size
-    """Bytes that an instance takes in a clock, beside those that it hands out."""
+    """Bytes that an instance takes in a clock."""
+    one_port: bool = False
+    """Whether reads and writes take turns, as over the pins of a DRAM, instead of having a port each."""
     banks: Count = 1
     fanout: tuple[SpatialAxis, ...] = ()
 
@@ -83,6 +85,11 @@ class MemoryLevel(Config):
     def bounded(self) -> bool:
         """Whether it can be full."""
         return self.capacity is not None or self.capacities is not None
+
+    def clocks(self, read: float, written: float) -> float:
+        """Clocks that an instance takes to hand out and take in so many bytes."""
+        out, into = read / self.read_width, written / self.write_width
+        return out + into if self.one_port else max(out, into)
 
     def overflow(self, held: Mapping[Operand, float]) -> str:
         """What does not fit of tiles of so many bytes by operand, in words; "" when all does."""

@@ -87,7 +87,7 @@ class _State(NamedTuple):
     together: Floats
     """(3,): room for what is shared."""
     entry: Floats
-    """(3, 5): room for what is about to enter: words in all iterations, iterations since the tile outside that leave the
+    """(3, 5): room for what is about to enter: words in all iterations, those since the tile outside that leave the
     operand alone and that do not, new words, and the most children that can share."""
 
 
@@ -98,6 +98,14 @@ def _objective(metric: int, energy: float, cycles: float) -> float:
     if metric == LATENCY:
         return cycles
     return energy * cycles
+
+
+@inlined
+def _clocks(space: Space, level: int, read: float, written: float) -> float:
+    """Clocks that an instance takes to hand out and take in so many bytes."""
+    out: float = read / space.read_width[level]
+    into: float = written / space.write_width[level]
+    return out + into if space.one_port[level] else max(out, into)
 
 
 @inlined
@@ -233,9 +241,7 @@ def _unit_floors(
                         read -= own
                 else:
                     energy += accesses * space.read_j[level, operand]
-            clocks = max(
-                size / space.size[node], read / space.read_width[level], written / space.write_width[level]
-            )
+            clocks = max(size / space.size[node], _clocks(space, level, read, written))
             inside[level, tile] = min(inside[level, tile], energy)
             cycles[level, tile] = min(cycles[level, tile], clocks / size)
             least_reads = min(least_reads, read)
@@ -342,11 +348,7 @@ def _entry_floor(space: Space, least: Floors, level: int, tile: int, load: Float
                     load[level, 1] += taken * width / covered
             clocks = least.cycles[level, tile] / covered
             for busy in range(level + 1):
-                clocks = max(
-                    clocks,
-                    load[busy, 0] / space.read_width[busy] / whole,
-                    load[busy, 1] / space.write_width[busy] / whole,
-                )
+                clocks = max(clocks, _clocks(space, busy, load[busy, 0], load[busy, 1]) / whole)
             least_energy = min(least_energy, energy)
             least_clocks = min(least_clocks, clocks)
     return least_energy, least_clocks
@@ -455,11 +457,7 @@ def _candidate_floor(
         cycles = least.cycles[level + 1, inner] * space.size[last] / (state.instances[level] * most)
         _crossing_loads(space, least, state, level, inner)
         for busy in range(level + 1):
-            cycles = max(
-                cycles,
-                state.load[busy, 0] / space.read_width[busy],
-                state.load[busy, 1] / space.write_width[busy],
-            )
+            cycles = max(cycles, _clocks(space, busy, state.load[busy, 0], state.load[busy, 1]))
     value: float = _objective(metric, energy, cycles)
     if value >= limit * _SLACK:
         return value
@@ -587,11 +585,7 @@ def _entry_between(
     if metric != ENERGY:
         cycles = least.cycles[below, inner] * space.size[last] / instances
         for busy in range(below + 1):
-            cycles = max(
-                cycles,
-                state.load[busy, 0] / space.read_width[busy],
-                state.load[busy, 1] / space.write_width[busy],
-            )
+            cycles = max(cycles, _clocks(space, busy, state.load[busy, 0], state.load[busy, 1]))
     return _objective(metric, energy, cycles)
 
 
@@ -775,7 +769,7 @@ def _state_floor(space: Space, least: Floors, state: _State, level: int, metric:
                 if space.innermost[_O] == busy and busy > 0:
                     first = _bound_share(space, _O, last, 0) * state.sums[level] / state.instances[level]
                     read -= first * space.word_bytes[_O]
-            cycles = max(cycles, read / space.read_width[busy], written / space.write_width[busy])
+            cycles = max(cycles, _clocks(space, busy, read, written))
     value: float = _objective(metric, energy, cycles)
     return value
 
@@ -822,7 +816,7 @@ def _finish(
                 energy += accesses * space.read_j[holder, operand]
                 read[holder] += accesses * own
         for busy in range(levels):
-            cycles = max(cycles, read[busy] / space.read_width[busy], written[busy] / space.write_width[busy])
+            cycles = max(cycles, _clocks(space, busy, read[busy], written[busy]))
         picks[level, 0], picks[level, 1], picks[level, 2] = 0, spread, 0
         _keep(_objective(metric, energy, cycles), picks, value, choice)
     return tried
@@ -868,6 +862,8 @@ def search(space: Space, least: Floors, arithmetic_j: float, metric: int, kept: 
     at = np.zeros((levels, 3), np.int64)
     worth = np.zeros(levels, np.int64)
     nodes, level, opened = 0, 0, 0.0
+    if stop[0]:
+        return Found(value, choice, 0.0, nodes)
     if levels == 1:
         nodes += _finish(space, state, metric, loops, picks, value, choice)
         return Found(value, choice, value[0], nodes)

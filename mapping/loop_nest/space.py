@@ -80,6 +80,8 @@ class Space(NamedTuple):
     word_bytes: Floats
     read_width: Floats
     write_width: Floats
+    one_port: Flags
+    """(L,): whether reads and writes take turns."""
     spread: Integers
     """(L, S): the node that a level's axes cover, largest first."""
     shared: Floats
@@ -162,6 +164,7 @@ def map_space(device: SpatialAccelerator, layer: Einsum, fixed: Fixed) -> tuple[
         word_bytes,
         np.array([memory.read_width for memory in device.levels]),
         np.array([memory.write_width for memory in device.levels]),
+        np.array([memory.one_port for memory in device.levels]),
         spread, shared, np.array([len(item.node) for item in split]),
         np.array([item.shared.max(axis=0) for item in split]),
         np.array([lattice.extent[item.node].prod(axis=1).max() for item in split]).astype(float),

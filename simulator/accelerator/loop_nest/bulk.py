@@ -76,6 +76,8 @@ class _Machine(NamedTuple):
     """(L, 3, 2): joules per word read and written."""
     width: Floats
     """(L, 2): bytes per clock read and written."""
+    one_port: Flags
+    """(L,): whether reads and writes take turns."""
     word_bytes: Floats
     level: Integers
     """(A,): above whose children an axis lies."""
@@ -175,6 +177,7 @@ def _machine(device: SpatialAccelerator, layer: Einsum) -> _Machine:
         capacity,
         np.array([[[m.read_energy * w, m.write_energy * w] for w in width] for m in device.levels]),
         np.array([[memory.read_width, memory.write_width] for memory in device.levels]),
+        np.array([memory.one_port for memory in device.levels]),
         width,
         np.array([number for number, _ in axes], np.int64), np.array([axis.size for _, axis in axes], np.int64),
         np.array([[axis_allows(axis, dim, layer) for dim in dims] for _, axis in axes]).reshape(len(axes), len(dims)),
@@ -202,10 +205,9 @@ def _price(
             for level in range(levels):
                 longest *= temporal[row, level, d]
         for level in range(levels):
-            for way in range(2):
-                longest = max(
-                    longest, room.port[level, way] / room.instances[level] / machine.width[level, way]
-                )
+            out = room.port[level, 0] / room.instances[level] / machine.width[level, 0]
+            into = room.port[level, 1] / room.instances[level] / machine.width[level, 1]
+            longest = max(longest, out + into if machine.one_port[level] else max(out, into))
         cycles[row] = longest
 
 
