@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from hw_configs import (
+    access_energy,
     cache,
     csd,
     device,
@@ -17,6 +18,7 @@ from hw_configs import (
     network,
     pim,
     scratchpad,
+    spatial,
     system,
     vector_unit,
 )
@@ -54,6 +56,8 @@ def test_every_model_of_the_schema_has_a_table():
             pim,
             system,
             scratchpad,
+            spatial,
+            access_energy,
             vector_unit,
         )
         for model in vars(module).values()

@@ -54,8 +54,14 @@ def accelerators(draw: Any) -> SpatialAccelerator:
                 )
             )  # fmt: skip
         holds = ("I", "W", "O") if number == 0 else draw(st.sampled_from(_HOLDS))
-        levels.append({"holds": holds, "axes": axes, "capacity": draw(st.sampled_from((8, 24, 64, 4096))),
-                       "one_port": draw(st.booleans())})
+        levels.append(
+            {
+                "holds": holds,
+                "axes": axes,
+                "capacity": draw(st.sampled_from((8, 24, 64, 4096))),
+                "one_port": draw(st.booleans()),
+            }
+        )
     return accelerator(levels)
 
 
