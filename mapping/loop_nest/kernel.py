@@ -261,6 +261,19 @@ def _most_first_sums(space: Space) -> float:
 
 
 @inlined
+def _read_after_all(space: Space, operand: int, level: int, tile: int, taken: float) -> float:
+    """Joules of reads of O that floors leave out because as many sums as possible may begin at its innermost holder.
+
+    A sum that begins there goes up from there: as many reads, of which ``taken`` are counted where the tile enters.
+    """
+    if operand != _O or space.innermost[_O] != level:
+        return 0.0
+    accesses = space.size[len(space.size) - 1] / _most_sharing(space, _O, level, tile)
+    left_out: float = max(0.0, min(accesses, _most_first_sums(space)) - taken)
+    return left_out * space.read_j[level, _O]
+
+
+@inlined
 def _accesses_floor(space: Space, level: int, tile: int) -> float:
     """Joules of units' accesses to operands whose innermost holder is this level, which is not the last."""
     last = space.fits.shape[1] - 1
@@ -335,6 +348,7 @@ def _entry_floor(space: Space, least: Floors, level: int, tile: int, load: Float
                 taken = all_words / stays
                 read = all_words / min(free, stays * together)
                 energy += _entering(space, operand, (parent, level), taken, read, (new, new))
+                energy += _read_after_all(space, operand, level, tile, taken)
                 width = space.word_bytes[operand]
                 # Instances outside per one of the parent are no fewer than those that share a read.
                 own_read = all_words / min(free, stays * own) * width
@@ -569,6 +583,7 @@ def _entry_between(
             new *= together
         if metric != LATENCY:
             energy += _entering(space, operand, (parent, below), taken, read, (new, of_parent))
+            energy += _read_after_all(space, operand, below, inner, taken)
         if metric != ENERGY:
             width = space.word_bytes[operand]
             up = width / state.holders[level, operand]
@@ -749,6 +764,12 @@ def _state_floor(space: Space, least: Floors, state: _State, level: int, metric:
     if metric != LATENCY:
         energy = state.energy[level] + least.inside[level, tile]
         energy += _outer_accesses(space, state, level, tile, state.shared[level])
+        if space.innermost[_O] == level:
+            # How many sums begin here is known by now.
+            accesses = space.size[last] / _most_sharing(space, _O, level, tile)
+            first = _bound_share(space, _O, last, 0) * state.sums[level]
+            again = max(0.0, accesses - first) - max(0.0, accesses - _most_first_sums(space))
+            energy += again * space.read_j[level, _O]
     if metric != ENERGY:
         cycles = least.cycles[level, tile] * space.size[last] / state.instances[level]
         executions = space.size[last] / space.size[tile] / state.instances[level]
