@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypedDict, Unpack
@@ -197,13 +200,14 @@ def solve_mapping(
 ) -> MappingSolution:
     """The best loop nests of a layer (a JSON file with ``dims`` and ``tensors``) or of a model's layers.
 
-    Equal layers are solved once. Options are the fields of :class:`MappingOptions`. Raises ``InputError`` for bad
+    Equal layers are solved once, several at a time. Options are the fields of :class:`MappingOptions`. Raises ``InputError`` for bad
     input, ``InfeasibleError`` where no mapping is legal, ``NoAnswerError`` where the time was over before one is found.
 
     >>> found = solve_mapping("alexnet", "eyeriss", objective="energy")
     >>> found.energy_j > 0
     True
     """
+    from mapping.deadline import Budget
     from mapping.loop_nest.search import best_mapping
 
     chosen = from_keywords(MappingOptions, options)
@@ -214,13 +218,27 @@ def solve_mapping(
         mapped = (_priced(layers, device, chosen),)
         return _written(MappingSolution(device, chosen.objective, mapped), chosen)
     solved = []
-    with progress("layers", len(layers)) as tally:
-        for layer, count in layers:
-            answer = best_mapping(
-                device, layer, chosen.objective, fixed=fixed, top=chosen.top, time_limit_s=chosen.time_limit
-            )
-            solved.append(MappedLayer(layer, count, answer.best[0], answer))
-            tally.advance()
+
+    def best(layer: Einsum) -> MappingAnswer:
+        return best_mapping(
+            device, layer, chosen.objective, fixed=fixed, top=chosen.top, time_limit_s=chosen.time_limit
+        )
+
+    # The kernels hold no lock. Each layer stands under one budget for all, which an interrupt ends.
+    with (
+        progress("layers", len(layers)) as tally,
+        Budget().running(),
+        ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool,
+    ):
+        running = [pool.submit(copy_context().run, best, layer) for layer, _ in layers]
+        try:
+            for (layer, count), future in zip(layers, running, strict=True):
+                answer = future.result()
+                solved.append(MappedLayer(layer, count, answer.best[0], answer))
+                tally.advance()
+        finally:
+            for future in running:
+                future.cancel()
     return _written(MappingSolution(device, chosen.objective, tuple(solved), unmapped), chosen)
 
 

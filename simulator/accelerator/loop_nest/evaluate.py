@@ -1,8 +1,8 @@
 """What a mapping costs: cycles and what bounds them, energy by level, how much of the array works.
 
 Everything overlaps: a run lasts as long as its units work, or as the busiest instance of a memory level takes to hand
-out and take in its bytes, through ports of their own or in turns. Filling and draining the array cost no time, networks and leakage
-no energy.
+out and take in its bytes, through ports of their own or in turns. Filling and draining the array cost no time, networks
+and leakage no energy.
 """
 
 from __future__ import annotations
