@@ -270,7 +270,7 @@ def _read_after_all(space: Space, operand: int, level: int, tile: int, taken: fl
         return 0.0
     accesses = space.size[len(space.size) - 1] / _most_sharing(space, _O, level, tile)
     left_out: float = max(0.0, min(accesses, _most_first_sums(space)) - taken)
-    return left_out * space.read_j[level, _O]
+    return float(left_out * space.read_j[level, _O])
 
 
 @inlined
@@ -463,7 +463,7 @@ def _candidate_floor(
     if metric != LATENCY:
         energy = state.energy[level] + least.inside[level + 1, inner]
         if energy >= limit and metric == ENERGY:
-            return energy
+            return float(energy)
         for operand in range(3):
             state.together[operand] = state.shared[level, operand] * least.reach[level, operand, quotient]
         energy += _outer_accesses(space, state, level + 1, inner, state.together)
@@ -601,7 +601,7 @@ def _entry_between(
         cycles = least.cycles[below, inner] * space.size[last] / instances
         for busy in range(below + 1):
             cycles = max(cycles, _clocks(space, busy, state.load[busy, 0], state.load[busy, 1]))
-    return _objective(metric, energy, cycles)
+    return float(_objective(metric, energy, cycles))
 
 
 @compiled
@@ -653,7 +653,7 @@ def _spread_floor(
     """No better than this is anything with a tile and as many children at work as a spread covers."""
     children = state.instances[level] * space.size[space.spread[level, spread]]
     cycles = least.cycles[level + 1, inner] * space.size[len(space.size) - 1] / children
-    return _objective(metric, state.energy[level] + least.inside[level + 1, inner], cycles)
+    return float(_objective(metric, state.energy[level] + least.inside[level + 1, inner], cycles))
 
 
 @inlined

@@ -61,7 +61,7 @@ class MappingAnswer:
             "objective": self.metric, "status": self.status, f"value_{unit}": self.value, f"bound_{unit}": self.bound,
             "gap": self.gap, "seconds": self.seconds, "nodes": self.nodes,
             "mappings": [
-                {**found.nest.to_json(device), **found.evaluation.to_json()} for found in self.best
+                {"mapping": found.nest.to_json(device), **found.evaluation.to_json()} for found in self.best
             ],
         }  # fmt: skip
 
