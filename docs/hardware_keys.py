@@ -13,6 +13,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from hw_configs import (
+    access_energy,
     cache,
     csd,
     device,
@@ -40,8 +41,9 @@ MODELS: tuple[type[BaseModel], ...] = (
     gpu_memory_path.GpuMemoryPath, device.Cpu,
     device.Pim, pim.PimUnits, pim.PimBuffers, pim.PimRules, pim.PimRuleChoice,
     pim.PimEnergy, device.Flash, device.ComputationalStorage, csd.AttentionEngine, device.Accelerator,
-    scratchpad.Scratchpad, vector_unit.VectorUnit, device.SpatialAccelerator, spatial.WordBits,
-    spatial.MemoryLevel, spatial.SpatialAxis, device.Nic, device.Switch, device.ObjectCache, cache.CacheLevel,
+    scratchpad.Scratchpad, vector_unit.VectorUnit, device.SpatialAccelerator,
+    spatial.WordBits, spatial.MemoryLevel,
+    access_energy.AccessEnergy, spatial.SpatialAxis, device.Nic, device.Switch, device.ObjectCache, cache.CacheLevel,
     device.Memory, device.Compute,
     device.Envelope, device.Cache,
     flash.FlashStore, flash.FlashGeometry, flash.FlashTiming, flash.FlashHost, flash.FlashController,

@@ -11,20 +11,22 @@ Counting rules on it: :mod:`simulator.accelerator.loop_nest.counts`.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from hw_configs.access_energy import AccessEnergy, energy_per_byte
 from hw_configs.config import Config, Count, EnergyPerByte, Fault, Size
+from hw_configs.units import parse_quantity
 
 __all__ = ["AXIS_RULES", "OPERANDS", "MemoryLevel", "Operand", "SpatialAxis", "WordBits", "level_faults"]
 
 Operand = Literal["I", "W", "O"]
 """Inputs, weights, outputs: the operands of a multiply-accumulate."""
 OPERANDS: Final[tuple[Operand, ...]] = ("I", "W", "O")
-AXIS_RULES: Final = ("any", "out", "red", "not_I", "not_W")
-"""Loops that may run along an axis, but for lists of dims: all, those that index the output, those that do not, those
-that do not index the inputs or the weights."""
+AXIS_RULES: Final = ("any", "out", "red", "channel", "not_I", "not_W")
+"""Loops that may run along an axis, but for lists of dims: all, those that index the output, those that do not, of
+these the ones that are no part of a window (input channels), those that do not index the inputs or the weights."""
 
 MOST_LEVELS: Final = 8
 MOST_CHILDREN: Final = 2**20
@@ -51,7 +53,7 @@ class SpatialAxis(Config):
     """Its name, by which mappings call it; no other axis has it."""
     size: Annotated[int, Field(ge=1, le=MOST_CHILDREN)]
     """Children along it."""
-    dims: Literal["any", "out", "red", "not_I", "not_W"] | tuple[str, ...] = "any"
+    dims: Literal["any", "out", "red", "channel", "not_I", "not_W"] | tuple[str, ...] = "any"
     """Loops that may run along it: one of the rules, or the dims themselves."""
     multicast: tuple[Literal["I", "W"], ...] = ("I", "W")
     """Inputs of which one read serves all children that want the same words at once."""
@@ -70,19 +72,41 @@ class MemoryLevel(Config):
     side."""
     holds: tuple[Operand, ...]
     """Operands that it stores; others pass by."""
+    energy: AccessEnergy | None = None
+    """Instead of the two figures that follow: a published figure by technology and size, for reads and writes."""
     read_energy: EnergyPerByte
     write_energy: EnergyPerByte
     read_width: Size
     """Bytes that an instance hands out in a clock."""
     write_width: Size
-    """Bytes that an instance takes in a clock, beside those that it hands out."""
+    """Bytes that an instance takes in a clock."""
+    one_port: bool = False
+    """Whether reads and writes take turns, as over the pins of a DRAM, instead of having a port each."""
     banks: Count = 1
     fanout: tuple[SpatialAxis, ...] = ()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _by_technology(cls, data: Any) -> Any:
+        """Fills in both energies where a technology stands for them."""
+        if not isinstance(data, dict) or data.get("energy") is None:
+            return data
+        if {"read_energy", "write_energy"} & set(data):
+            raise ValueError("found energy beside read_energy or write_energy; expected one or the other")
+        sizes = [data.get("capacity"), *(data.get("capacities") or {}).values()]
+        largest = max((_size(size) for size in sizes if size is not None), default=1.0)
+        joules = energy_per_byte(AccessEnergy.model_validate(data["energy"]), largest)
+        return {**data, "read_energy": joules, "write_energy": joules}
 
     @property
     def bounded(self) -> bool:
         """Whether it can be full."""
         return self.capacity is not None or self.capacities is not None
+
+    def clocks(self, read: float, written: float) -> float:
+        """Clocks that an instance takes to hand out and take in so many bytes."""
+        out, into = read / self.read_width, written / self.write_width
+        return out + into if self.one_port else max(out, into)
 
     def overflow(self, held: Mapping[Operand, float]) -> str:
         """What does not fit of tiles of so many bytes by operand, in words; "" when all does."""
@@ -101,6 +125,10 @@ class MemoryLevel(Config):
         if self.capacities is not None:
             return " ".join(f"{operand} {size:.0f} B" for operand, size in self.capacities.items())
         return "unbounded" if self.capacity is None else f"{self.capacity:.0f} B"
+
+
+def _size(found: Any) -> float:
+    return found if isinstance(found, float) else parse_quantity(found, "size")
 
 
 def level_faults(levels: tuple[MemoryLevel, ...]) -> Iterator[Fault | None]:

@@ -30,6 +30,9 @@ _O: Final = 2
 _SLACK: Final = 1.0 - 1e-12
 """Branches within rounding of the best are not looked into."""
 
+_PROBES: Final = ((100, 5000),)
+"""Before the proof: partial mappings looked at below one outermost tile, and in all."""
+
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
@@ -46,6 +49,9 @@ class Floors(NamedTuple):
     unit_reads: Floats
     """(P,): bytes that units read of an instance of the innermost level, per tile."""
     unit_writes: Floats
+    reach: Floats
+    """(L, 4, P): by what lies between two tiles, the most that a spread of the level there can share of I, W and O, and
+    the most children that it can cover."""
 
 
 class Found(NamedTuple):
@@ -76,6 +82,13 @@ class _State(NamedTuple):
     read: Floats
     """(L + 1, L): bytes that an instance of each level has handed out."""
     written: Floats
+    load: Floats
+    """(L, 2): room for bytes read and written."""
+    together: Floats
+    """(3,): room for what is shared."""
+    entry: Floats
+    """(3, 5): room for what is about to enter: words in all iterations, those since the tile outside that leave the
+    operand alone and that do not, new words, and the most children that can share."""
 
 
 @inlined
@@ -88,12 +101,29 @@ def _objective(metric: int, energy: float, cycles: float) -> float:
 
 
 @inlined
+def _clocks(space: Space, level: int, read: float, written: float) -> float:
+    """Clocks that an instance takes to hand out and take in so many bytes."""
+    out: float = read / space.read_width[level]
+    into: float = written / space.write_width[level]
+    return out + into if space.one_port[level] else max(out, into)
+
+
+@inlined
 def _fits_in(space: Space, tile: int, inner: int) -> bool:
     """Whether a tile divides another."""
     for d in range(space.place.shape[1]):  # noqa: SIM110
         if space.quotient[d, space.place[tile, d], space.place[inner, d]] < 0:
             return False
     return True
+
+
+@inlined
+def _between(space: Space, tile: int, inner: int) -> int:
+    """The node that a tile is over one that divides it."""
+    node: int = 0
+    for d in range(space.place.shape[1]):
+        node += space.quotient[d, space.place[tile, d], space.place[inner, d]] * space.stride[d]
+    return node
 
 
 @inlined
@@ -158,19 +188,24 @@ def floors(space: Space) -> Floors:
     _unit_floors(space, inside, cycles, unit_reads, unit_writes)
     value = np.empty(tiles)
     clocks = np.empty(tiles)
+    least = Floors(inside, cycles, _crossing(space), unit_reads, unit_writes, _reach(space))
+    bare = np.empty(tiles)
+    load = np.zeros((levels, 2))
     for level in range(levels - 2, -1, -1):
         for tile in range(tiles):
             value[tile] = np.inf
             clocks[tile] = np.inf
-            if space.fits[level + 1, tile]:
-                value[tile] = _entry_floor(space, level + 1, tile) + inside[level + 1, tile]
-                clocks[tile] = cycles[level + 1, tile]
+            bare[tile] = cycles[level + 1, tile]
+            if space.fits[level + 1, tile] and inside[level + 1, tile] < np.inf:
+                energy, clocks[tile] = _entry_floor(space, least, level + 1, tile, load)
+                value[tile] = energy + inside[level + 1, tile]
         _least_of_divisors(space, value)
         _least_of_divisors(space, clocks)
+        _least_of_divisors(space, bare)
         for tile in range(tiles):
             inside[level, tile] = value[tile] + _accesses_floor(space, level, tile)
-            cycles[level, tile] = clocks[tile] / space.most_spread[level]
-    return Floors(inside, cycles, _crossing(space), unit_reads, unit_writes)
+            cycles[level, tile] = max(clocks[tile], bare[tile] / least.reach[level, 3, tile])
+    return least
 
 
 @compiled
@@ -206,9 +241,7 @@ def _unit_floors(
                         read -= own
                 else:
                     energy += accesses * space.read_j[level, operand]
-            clocks = max(
-                size / space.size[node], read / space.read_width[level], written / space.write_width[level]
-            )
+            clocks = max(size / space.size[node], _clocks(space, level, read, written))
             inside[level, tile] = min(inside[level, tile], energy)
             cycles[level, tile] = min(cycles[level, tile], clocks / size)
             least_reads = min(least_reads, read)
@@ -225,6 +258,19 @@ def _most_first_sums(space: Space) -> float:
     for level in range(space.innermost[_O]):
         first *= space.most_shared[level, _O]
     return first
+
+
+@inlined
+def _read_after_all(space: Space, operand: int, level: int, tile: int, taken: float) -> float:
+    """Joules of reads of O that floors leave out because as many sums as possible may begin at its innermost holder.
+
+    A sum that begins there goes up from there: as many reads, of which ``taken`` are counted where the tile enters.
+    """
+    if operand != _O or space.innermost[_O] != level:
+        return 0.0
+    accesses = space.size[len(space.size) - 1] / _most_sharing(space, _O, level, tile)
+    left_out: float = max(0.0, min(accesses, _most_first_sums(space)) - taken)
+    return float(left_out * space.read_j[level, _O])
 
 
 @inlined
@@ -254,43 +300,72 @@ def _most_sharing(space: Space, operand: int, level: int, tile: int) -> float:
 
 
 @inlined
-def _entry_floor(space: Space, level: int, tile: int) -> float:
-    """Joules of what enters a level with this tile, whatever is chosen outside."""
-    last = space.fits.shape[1] - 1
-    iterations = space.size[last] / space.size[tile]
-    best = np.inf
-    for d in range(space.extent.shape[1]):
-        if space.extent[last, d] == space.extent[tile, d]:
-            continue
-        total = 0.0
-        for operand in range(3):
-            if not space.holds[level, operand]:
+def _entry_floor(space: Space, least: Floors, level: int, tile: int, load: Floats) -> tuple[float, float]:
+    """Of what enters a level with this tile, whatever is chosen outside.
+
+    Joules, and clocks per multiply-accumulate and instance of the level outside it, of ports and of the inside. Least
+    over the spreads that no other beats in what they share and cover, and over what the innermost temporal loop is.
+    ``load`` is room for the bytes of each level's ports.
+    """
+    last, outer = space.fits.shape[1] - 1, level - 1
+    dims = space.extent.shape[1]
+    whole = space.size[last]
+    iterations = whole / space.size[tile]
+    least_energy = least_clocks = np.inf
+    seen = 0
+    for d in range(dims + 1):
+        if d < dims:
+            if space.extent[last, d] == space.extent[tile, d] or seen >> space.pattern[d] & 1:
                 continue
-            parent = _holder(space, level - 1, operand)
-            free = _free_share(space, operand, last, tile)
-            together = 1.0
-            for outer in range(parent, level):
-                together *= space.most_shared[outer, operand]
-            stays = free if space.free[operand, d] else 1.0
-            all_words = iterations * space.words[operand, tile]
-            new = _bound_share(space, operand, last, tile) * space.words[operand, tile]
-            if operand == _O:
-                apart = 1.0
-                for outer in range(level):
-                    apart *= space.most_shared[outer, operand]
-                new *= min(apart, free)
-            read = all_words / min(free, stays * together)
-            total += _entering(space, operand, (parent, level), all_words / stays, read, (new, new))
-        best = min(best, total)
-    if best < np.inf:
-        return best
-    total = 0.0
-    for operand in range(3):
-        if space.holds[level, operand]:
-            words = space.words[operand, tile]
-            parent = _holder(space, level - 1, operand)
-            total += _entering(space, operand, (parent, level), words, words, (words, words))
-    return total
+            seen |= 1 << space.pattern[d]
+        elif seen:
+            break
+        for s in range(space.best_spreads[outer]):
+            energy = 0.0
+            covered = space.best_spread[outer, s, 3]
+            for busy in range(level + 1):
+                load[busy, 0] = load[busy, 1] = 0.0
+            if level == space.fits.shape[0] - 1:
+                load[level, 0] = least.unit_reads[tile] * iterations / covered
+                load[level, 1] = least.unit_writes[tile] * iterations / covered
+            for operand in range(3):
+                if not space.holds[level, operand]:
+                    continue
+                parent = _holder(space, outer, operand)
+                free = _free_share(space, operand, last, tile)
+                own = space.best_spread[outer, s, operand]
+                together = own
+                for further in range(parent, outer):
+                    together *= space.most_shared[further, operand]
+                stays = free if d < dims and space.free[operand, d] else 1.0
+                all_words = iterations * space.words[operand, tile]
+                new = _bound_share(space, operand, last, tile) * space.words[operand, tile]
+                if operand == _O:
+                    apart = own
+                    for further in range(outer):
+                        apart *= space.most_shared[further, operand]
+                    new *= min(apart, free)
+                taken = all_words / stays
+                read = all_words / min(free, stays * together)
+                energy += _entering(space, operand, (parent, level), taken, read, (new, new))
+                energy += _read_after_all(space, operand, level, tile, taken)
+                width = space.word_bytes[operand]
+                # Instances outside per one of the parent are no fewer than those that share a read.
+                own_read = all_words / min(free, stays * own) * width
+                if operand == _O:
+                    load[parent, 1] += own_read
+                    load[level, 1] += max(0.0, taken - new) * width / covered
+                    if level < space.fits.shape[0] - 1 or space.innermost[_O] < level:
+                        load[level, 0] += taken * width / covered
+                else:
+                    load[parent, 0] += own_read
+                    load[level, 1] += taken * width / covered
+            clocks = least.cycles[level, tile] / covered
+            for busy in range(level + 1):
+                clocks = max(clocks, _clocks(space, busy, load[busy, 0], load[busy, 1]) / whole)
+            least_energy = min(least_energy, energy)
+            least_clocks = min(least_clocks, clocks)
+    return least_energy, least_clocks
 
 
 @compiled
@@ -305,6 +380,27 @@ def _least_of_divisors(space: Space, value: Floats) -> None:
                 if space.quotient[d, index, lower] >= 0:
                     least = min(least, value[tile - (index - lower) * space.stride[d]])
             value[tile] = least
+
+
+@compiled
+def _reach(space: Space) -> Floats:
+    """What the spreads of each level share and cover at most, by the tile that they have to divide."""
+    levels, tiles = space.fits.shape
+    reach = np.ones((levels, 4, tiles))
+    for level in range(levels):
+        for what in range(4):
+            if space.spreads[level] == 1:
+                node = space.spread[level, 0]
+                if space.size[node] == 1.0:
+                    continue
+            for s in range(space.spreads[level]):
+                node = space.spread[level, s]
+                found = space.size[node] if what == 3 else space.shared[level, s, what]
+                reach[level, what, node] = min(reach[level, what, node], -found)
+            _least_of_divisors(space, reach[level, what])
+            for tile in range(tiles):
+                reach[level, what, tile] = max(1.0, -reach[level, what, tile])
+    return reach
 
 
 @compiled
@@ -353,78 +449,159 @@ def _outer_accesses(space: Space, state: _State, level: int, tile: int, shared: 
 
 @compiled
 def _candidate_floor(
-    space: Space, least: Floors, state: _State, level: int, inner: int, metric: int
+    space: Space, least: Floors, state: _State, level: int, inner: int, metric: int, limit: float
 ) -> float:
-    """No better than this is anything with ``inner`` as the tile of the next level."""
+    """No better than this is anything with ``inner`` as the tile of the next level.
+
+    First without regard to how the next level's tile is taken; if that may beat ``limit``, by the least over what the
+    spread shares and covers (of those that no other beats) and over what the innermost loop is.
+    """
     last, tile = space.fits.shape[1] - 1, state.tile[level]
     energy = cycles = 0.0
-    shared = np.ones(3)
+    quotient = _between(space, tile, inner)
+    most = least.reach[level, 3, quotient]
     if metric != LATENCY:
-        for operand in range(3):
-            free = _free_share(space, operand, tile, inner)
-            shared[operand] = state.shared[level, operand] * min(space.most_shared[level, operand], free)
         energy = state.energy[level] + least.inside[level + 1, inner]
-        energy += _entry_between(
-            space, level, tile, inner, state.stays[level], state.shared[level], state.sums[level]
-        )
-        energy += _outer_accesses(space, state, level + 1, inner, shared)
+        if energy >= limit and metric == ENERGY:
+            return float(energy)
+        for operand in range(3):
+            state.together[operand] = state.shared[level, operand] * least.reach[level, operand, quotient]
+        energy += _outer_accesses(space, state, level + 1, inner, state.together)
     if metric != ENERGY:
-        rest = space.size[last] / (state.instances[level] * space.most_spread[level])
-        cycles = least.cycles[level + 1, inner] * rest
+        cycles = least.cycles[level + 1, inner] * space.size[last] / (state.instances[level] * most)
+        _crossing_loads(space, least, state, level, inner)
         for busy in range(level + 1):
-            read, written = state.read[level, busy], state.written[level, busy]
-            for operand in range(3):
-                if space.holds[level + 1, operand] or _holder(space, level, operand) != busy:
-                    continue
-                words = least.crossing[level + 1, operand, inner] / state.holders[level, operand]
-                words /= state.shared[level, operand] * space.most_shared[level, operand]
-                if operand == _O:
-                    written += words * space.word_bytes[operand]
-                else:
-                    read += words * space.word_bytes[operand]
-            cycles = max(cycles, read / space.read_width[busy], written / space.write_width[busy])
+            cycles = max(cycles, _clocks(space, busy, state.load[busy, 0], state.load[busy, 1]))
     value: float = _objective(metric, energy, cycles)
-    return value
+    if value >= limit * _SLACK:
+        return value
+    _about_to_enter(space, least, state, level, inner)
+    best: float = np.inf
+    dims = space.extent.shape[1]
+    between = space.size[tile] / space.size[inner]
+    seen = 0
+    for d in range(dims + 1):
+        # The innermost temporal loop is over d; without any (d beyond the dims) the tiles stay as they did.
+        if d < dims:
+            if space.place[tile, d] == space.place[inner, d] or seen >> space.pattern[d] & 1:
+                continue
+            seen |= 1 << space.pattern[d]
+        elif between > most:
+            continue
+        if space.best_spreads[level] > 1:
+            # Were every operand shared at its best at once.
+            some = _entry_between(space, least, state, level, inner, (d, -1, metric), (energy, most))
+            if some >= limit * _SLACK:
+                best = min(best, some)
+                continue
+        for s in range(space.best_spreads[level]):
+            covered = min(space.best_spread[level, s, 3], most)
+            if d == dims and covered < between:
+                continue
+            some = _entry_between(space, least, state, level, inner, (d, s, metric), (energy, covered))
+            best = min(best, some)
+    return max(value, best)
+
+
+@inlined
+def _about_to_enter(space: Space, least: Floors, state: _State, level: int, inner: int) -> None:
+    """What :func:`_entry_between` asks of each operand whatever the spread."""
+    last, tile = space.fits.shape[1] - 1, state.tile[level]
+    iterations = space.size[last] / space.size[inner]
+    quotient = _between(space, tile, inner)
+    for operand in range(3):
+        state.entry[operand, 0] = iterations * space.words[operand, inner]
+        state.entry[operand, 1] = _free_share(space, operand, tile, inner)
+        state.entry[operand, 2] = space.size[tile] / space.size[inner] / state.entry[operand, 1]
+        new = _bound_share(space, operand, last, inner) * space.words[operand, inner]
+        state.entry[operand, 3] = new * state.sums[level]
+        state.entry[operand, 4] = least.reach[level, operand, quotient]
+
+
+@inlined
+def _crossing_loads(space: Space, least: Floors, state: _State, level: int, inner: int) -> None:
+    """Bytes over the ports of the levels outside: those decided, and what at least passes the next level by."""
+    for busy in range(level + 2):
+        state.load[busy, 0], state.load[busy, 1] = state.read[level, busy], state.written[level, busy]
+    for operand in range(3):
+        if space.holds[level + 1, operand]:
+            continue
+        holder = _holder(space, level, operand)
+        words = least.crossing[level + 1, operand, inner] / state.holders[level, operand]
+        words *= space.word_bytes[operand] / (
+            state.shared[level, operand] * space.most_shared[level, operand]
+        )
+        state.load[holder, 1 if operand == _O else 0] += words
 
 
 @inlined
 def _entry_between(
-    space: Space, level: int, tile: int, inner: int, before: Floats, shared: Floats, sums: float
+    space: Space,
+    least: Floors,
+    state: _State,
+    level: int,
+    inner: int,
+    choice: tuple[int, int, int],
+    known: tuple[float, float],
 ) -> float:
-    """Joules at least of what enters the next level with a tile inside another.
+    """The objective at least, when the next level's tile is taken under a spread's sharing and an innermost loop.
 
-    ``before``: how long tiles stay at most by the loops outside both; ``shared``: children per read, of the spreads
-    outside; ``sums``: spatial iterations outside over dims that outputs are summed over.
+    ``choice``: dim of the innermost loop, spread (of :attr:`Space.best_spread`), metric; ``known``: joules without what
+    enters, and how many children work at most.
     """
-    last = space.fits.shape[1] - 1
+    last, below = space.fits.shape[1] - 1, level + 1
+    d, s, metric = choice
+    energy, covered = known
+    none = d == space.extent.shape[1]
     iterations = space.size[last] / space.size[inner]
-    best = np.inf
-    dims = space.extent.shape[1]
-    for d in range(dims + 1):
-        # The innermost temporal loop is over d; without any (d beyond the dims) the tiles stay as they did.
-        none = d == dims
-        if none and space.size[tile] > space.size[inner] * space.most_spread[level]:
+    instances = state.instances[level] * covered
+    if metric != ENERGY:
+        _crossing_loads(space, least, state, level, inner)
+        state.load[below, 0] = state.load[below, 1] = 0.0
+        if below == space.fits.shape[0] - 1:
+            state.load[below, 0] = least.unit_reads[inner] * iterations / instances
+            state.load[below, 1] = least.unit_writes[inner] * iterations / instances
+    for operand in range(3):
+        if not space.holds[below, operand]:
             continue
-        if not none and space.place[tile, d] == space.place[inner, d]:
-            continue
-        total = 0.0
-        for operand in range(3):
-            if not space.holds[level + 1, operand]:
-                continue
-            parent = _holder(space, level, operand)
-            free = _free_share(space, operand, tile, inner)
-            through = _bound_share(space, operand, tile, inner) <= space.most_spread[level]
-            longest = free * before[operand] if through else free
-            stays = before[operand] if none else longest if space.free[operand, d] else 1.0
-            together = min(space.most_shared[level, operand], free)
-            taken = iterations * space.words[operand, inner] / stays
-            read = iterations * space.words[operand, inner] / min(stays * together, free * before[operand])
-            new = _bound_share(space, operand, last, inner) * space.words[operand, inner]
-            new *= sums * (together if operand == _O else 1.0)
-            read /= shared[operand]
-            total += _entering(space, operand, (parent, level + 1), taken, read, (new, new / shared[operand]))
-        best = min(best, total)
-    return best
+        parent = _holder(space, level, operand)
+        before, shared = state.stays[level, operand], state.shared[level, operand]
+        words, free, through = state.entry[operand, 0], state.entry[operand, 1], state.entry[operand, 2]
+        stays = 1.0
+        if none:
+            stays = before
+        elif space.free[operand, d]:
+            stays = free * before if through <= covered else free
+        together = state.entry[operand, 4]
+        if s >= 0:
+            together = min(together, space.best_spread[level, s, operand])
+        taken = words / stays
+        read = words / (min(stays * together, free * before) * shared)
+        new = state.entry[operand, 3]
+        of_parent = new / shared
+        if operand == _O:
+            new *= together
+        if metric != LATENCY:
+            energy += _entering(space, operand, (parent, below), taken, read, (new, of_parent))
+            energy += _read_after_all(space, operand, below, inner, taken)
+        if metric != ENERGY:
+            width = space.word_bytes[operand]
+            up = width / state.holders[level, operand]
+            if operand == _O:
+                state.load[parent, 1] += read * up
+                state.load[parent, 0] += max(0.0, read - of_parent) * up
+                state.load[below, 1] += max(0.0, taken - new) * width / instances
+                if below < space.fits.shape[0] - 1:
+                    state.load[below, 0] += taken * width / instances
+            else:
+                state.load[parent, 0] += read * up
+                state.load[below, 1] += taken * width / instances
+    cycles = 0.0
+    if metric != ENERGY:
+        cycles = least.cycles[below, inner] * space.size[last] / instances
+        for busy in range(below + 1):
+            cycles = max(cycles, _clocks(space, busy, state.load[busy, 0], state.load[busy, 1]))
+    return float(_objective(metric, energy, cycles))
 
 
 @compiled
@@ -445,7 +622,7 @@ def _expand(
     inner = outer
     while True:
         if space.fits[level + 1, inner] and least.inside[level + 1, inner] < np.inf:
-            value = _candidate_floor(space, least, state, level, inner, metric)
+            value = _candidate_floor(space, least, state, level, inner, metric, limit)
             if value < limit * _SLACK:
                 tiles[count] = inner
                 values[count] = value
@@ -467,6 +644,16 @@ def _expand(
     tiles[:count] = tiles[:count][order]
     values[:count] = values[:count][order]
     return count
+
+
+@inlined
+def _spread_floor(
+    space: Space, least: Floors, state: _State, level: int, inner: int, spread: int, metric: int
+) -> float:
+    """No better than this is anything with a tile and as many children at work as a spread covers."""
+    children = state.instances[level] * space.size[space.spread[level, spread]]
+    cycles = least.cycles[level + 1, inner] * space.size[len(space.size) - 1] / children
+    return float(_objective(metric, state.energy[level] + least.inside[level + 1, inner], cycles))
 
 
 @inlined
@@ -577,6 +764,12 @@ def _state_floor(space: Space, least: Floors, state: _State, level: int, metric:
     if metric != LATENCY:
         energy = state.energy[level] + least.inside[level, tile]
         energy += _outer_accesses(space, state, level, tile, state.shared[level])
+        if space.innermost[_O] == level:
+            # How many sums begin here is known by now.
+            accesses = space.size[last] / _most_sharing(space, _O, level, tile)
+            first = _bound_share(space, _O, last, 0) * state.sums[level]
+            again = max(0.0, accesses - first) - max(0.0, accesses - _most_first_sums(space))
+            energy += again * space.read_j[level, _O]
     if metric != ENERGY:
         cycles = least.cycles[level, tile] * space.size[last] / state.instances[level]
         executions = space.size[last] / space.size[tile] / state.instances[level]
@@ -597,7 +790,7 @@ def _state_floor(space: Space, least: Floors, state: _State, level: int, metric:
                 if space.innermost[_O] == busy and busy > 0:
                     first = _bound_share(space, _O, last, 0) * state.sums[level] / state.instances[level]
                     read -= first * space.word_bytes[_O]
-            cycles = max(cycles, read / space.read_width[busy], written / space.write_width[busy])
+            cycles = max(cycles, _clocks(space, busy, read, written))
     value: float = _objective(metric, energy, cycles)
     return value
 
@@ -644,7 +837,7 @@ def _finish(
                 energy += accesses * space.read_j[holder, operand]
                 read[holder] += accesses * own
         for busy in range(levels):
-            cycles = max(cycles, read[busy] / space.read_width[busy], written[busy] / space.write_width[busy])
+            cycles = max(cycles, _clocks(space, busy, read[busy], written[busy]))
         picks[level, 0], picks[level, 1], picks[level, 2] = 0, spread, 0
         _keep(_objective(metric, energy, cycles), picks, value, choice)
     return tried
@@ -676,6 +869,7 @@ def search(space: Space, least: Floors, arithmetic_j: float, metric: int, kept: 
     state = _State(
         np.zeros(levels, np.int64), np.ones(levels), np.zeros(levels), np.ones((levels, 3)), np.ones((levels, 3)),
         np.ones((levels, 3)), np.ones(levels), np.zeros((levels, levels)), np.zeros((levels, levels)),
+        np.zeros((levels + 1, 2)), np.ones(3), np.ones((3, 5)),
     )  # fmt: skip
     state.tile[0] = tiles - 1
     state.energy[0] = arithmetic_j
@@ -688,41 +882,63 @@ def search(space: Space, least: Floors, arithmetic_j: float, metric: int, kept: 
     count = np.zeros(levels, np.int64)
     at = np.zeros((levels, 3), np.int64)
     worth = np.zeros(levels, np.int64)
-    nodes, level, opened = 0, 0, np.inf
+    nodes, level, opened = 0, 0, 0.0
+    if stop[0]:
+        return Found(value, choice, 0.0, nodes)
     if levels == 1:
         nodes += _finish(space, state, metric, loops, picks, value, choice)
         return Found(value, choice, value[0], nodes)
     count[0] = _expand(space, least, state, 0, metric, value[-1], inner[0], floor[0])
-    while level >= 0:
-        if stop[0]:
-            return Found(value, choice, min(value[0], opened), nodes)
-        tile, spread, order = at[level]
-        if tile >= count[level] or floor[level, tile] >= value[-1] * _SLACK:
-            level -= 1
-            continue
-        if level == 0:
-            opened = floor[0, tile]
-        divides = _spread_loops(space, state, level, inner[level, tile], spread, loops)
-        if order == 0:
-            worth[level] = _worth_trying(space, state, level, loops) if divides else 0
-        if worth[level] >> order == 0:
-            _next(at[level], space.spreads[level], 0)
-            continue
-        if worth[level] >> order & 1 == 0:
-            at[level, 2] += 1
-            continue
-        nodes += 1
-        _enter(space, state, level, inner[level, tile], (spread, order), loops)
-        _next(at[level], space.spreads[level], space.orders[level])
-        if _state_floor(space, least, state, level + 1, metric) >= value[-1] * _SLACK:
-            continue
-        picks[level, 0], picks[level, 1], picks[level, 2] = inner[level, tile], spread, order
-        if level == levels - 2:
-            nodes += _finish(space, state, metric, loops, picks, value, choice)
-            continue
-        level += 1
-        at[level, :] = 0
-        count[level] = _expand(space, least, state, level, metric, value[-1], inner[level], floor[level])
+    for most in range(len(_PROBES) + 1):
+        proves = most == len(_PROBES)
+        allowance, total = _PROBES[most] if not proves else (0, 0)
+        begun, level = nodes, 0
+        spent = nodes
+        at[0, :] = 0
+        while level >= 0:
+            if stop[0]:
+                return Found(value, choice, min(value[0], opened), nodes)
+            tile, spread, order = at[level]
+            if tile >= count[level] or floor[level, tile] >= value[-1] * _SLACK:
+                level -= 1
+                continue
+            if not proves and level > 0 and nodes - spent > allowance:
+                # Enough of this outermost tile; the others first.
+                level = 0
+                at[0, 0], at[0, 1], at[0, 2] = at[0, 0] + 1, 0, 0
+                continue
+            if level == 0 and spread == 0 and order == 0:
+                opened = floor[0, tile if proves else 0]
+                spent = nodes
+                if not proves and nodes - begun > total:
+                    break
+            if order == 0 and metric != ENERGY:
+                lower = _spread_floor(space, least, state, level, inner[level, tile], spread, metric)
+                if lower >= value[-1] * _SLACK:
+                    # The spreads that follow cover no more.
+                    at[level, 0], at[level, 1] = tile + 1, 0
+                    continue
+            divides = _spread_loops(space, state, level, inner[level, tile], spread, loops)
+            if order == 0:
+                worth[level] = _worth_trying(space, state, level, loops) if divides else 0
+            if worth[level] >> order == 0:
+                _next(at[level], space.spreads[level], 0)
+                continue
+            if worth[level] >> order & 1 == 0:
+                at[level, 2] += 1
+                continue
+            nodes += 1
+            _enter(space, state, level, inner[level, tile], (spread, order), loops)
+            _next(at[level], space.spreads[level], space.orders[level])
+            if _state_floor(space, least, state, level + 1, metric) >= value[-1] * _SLACK:
+                continue
+            picks[level, 0], picks[level, 1], picks[level, 2] = inner[level, tile], spread, order
+            if level == levels - 2:
+                nodes += _finish(space, state, metric, loops, picks, value, choice)
+                continue
+            level += 1
+            at[level, :] = 0
+            count[level] = _expand(space, least, state, level, metric, value[-1], inner[level], floor[level])
     return Found(value, choice, value[0], nodes)
 
 

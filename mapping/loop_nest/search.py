@@ -61,7 +61,7 @@ class MappingAnswer:
             "objective": self.metric, "status": self.status, f"value_{unit}": self.value, f"bound_{unit}": self.bound,
             "gap": self.gap, "seconds": self.seconds, "nodes": self.nodes,
             "mappings": [
-                {**found.nest.to_json(device), **found.evaluation.to_json()} for found in self.best
+                {"mapping": found.nest.to_json(device), **found.evaluation.to_json()} for found in self.best
             ],
         }  # fmt: skip
 
@@ -86,11 +86,12 @@ def best_mapping(
     if not 1 <= top <= MOST_KEPT:
         raise bad_input(f"found {top}; expected 1 to {MOST_KEPT}", path="--top")
     space, spreads = map_space(device, layer, fixed)
+    given = (space, floors(space), layer.macs * device.mac_energy, _NUMBERS[metric], top)
+    # Stopped before it begins: the time limit is not for compiling it.
+    search(*given, np.ones_like(Budget(None).stop))
     budget = Budget(time_limit_s)
     with budget.running():
-        found = search(
-            space, floors(space), layer.macs * device.mac_energy, _NUMBERS[metric], top, budget.stop
-        )
+        found = search(*given, budget.stop)
     stopped = bool(budget.stop[0]) and found.bound < found.value[0]
     if not np.isfinite(found.value[0]):
         if stopped:

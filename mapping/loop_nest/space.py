@@ -80,6 +80,8 @@ class Space(NamedTuple):
     word_bytes: Floats
     read_width: Floats
     write_width: Floats
+    one_port: Flags
+    """(L,): whether reads and writes take turns."""
     spread: Integers
     """(L, S): the node that a level's axes cover, largest first."""
     shared: Floats
@@ -88,6 +90,11 @@ class Space(NamedTuple):
     """(L,): how many there are."""
     most_shared: Floats
     most_spread: Floats
+    best_spread: Floats
+    """(L, B, 4): of spreads that no other beats in all four, what each operand shares and how many children work."""
+    best_spreads: Integers
+    pattern: Integers
+    """(D,): the operands that a dim leaves alone, as bits."""
     order: Integers
     """(L, orders, D): dims of temporal loops, innermost first."""
     orders: Integers
@@ -157,9 +164,11 @@ def map_space(device: SpatialAccelerator, layer: Einsum, fixed: Fixed) -> tuple[
         word_bytes,
         np.array([memory.read_width for memory in device.levels]),
         np.array([memory.write_width for memory in device.levels]),
+        np.array([memory.one_port for memory in device.levels]),
         spread, shared, np.array([len(item.node) for item in split]),
         np.array([item.shared.max(axis=0) for item in split]),
         np.array([lattice.extent[item.node].prod(axis=1).max() for item in split]).astype(float),
+        *_best_spreads(split, lattice), free.T @ np.array([1, 2, 4]),
         order, orders, np.array([int(np.nonzero(holds[:, o])[0][-1]) for o in range(3)]), temporal,
     )  # fmt: skip
     return space, Spreads(dims, tuple(item.axes for item in split))
@@ -255,6 +264,23 @@ def _spreads(
         by_axis = [nodes[old[first]] for nodes in by_axis] + [own[new[first]]]
     largest = np.argsort(-lattice.extent[node].prod(axis=1), kind="stable")
     return _LevelSpreads(node[largest], shared[largest], tuple(nodes[largest] for nodes in by_axis))
+
+
+def _best_spreads(split: list[_LevelSpreads], lattice: _Lattice) -> tuple[Floats, Integers]:
+    """By level the spreads' sharing and size that no other spread of it beats in all, padded, and their number."""
+    found = []
+    for item in split:
+        size = lattice.extent[item.node].prod(axis=1).astype(float)
+        every = np.unique(np.column_stack([item.shared, size]), axis=0)[::-1]
+        kept = every[:0]
+        for row in every:
+            if not (kept >= row).all(axis=1).any():
+                kept = np.vstack([kept, row])
+        found.append(kept)
+    table = np.ones((len(split), max(len(kept) for kept in found), 4))
+    for number, kept in enumerate(found):
+        table[number, : len(kept)] = kept
+    return table, np.array([len(kept) for kept in found])
 
 
 def _along(

@@ -13,7 +13,10 @@ __all__ = ["mapping"]
 def mapping(
     model: Annotated[
         str,
-        typer.Argument(metavar="MODEL|LAYER", help="built-in name, .onnx, config.json, or a layer's JSON"),
+        typer.Argument(
+            metavar="MODEL|LAYER",
+            help="built-in name, .onnx, config.json, a layer's JSON or Timeloop's problem.yaml",
+        ),
     ],
     hw: Annotated[str, typer.Option("--hw", help="spatial accelerator: a name or a YAML file")],
     objective: Annotated[str, typer.Option(help="energy, latency or edp (their product)")] = "energy",
@@ -25,7 +28,10 @@ def mapping(
     ] = None,
     top: Annotated[int, typer.Option(help="So many mappings of a layer.")] = 1,
     evaluate: Annotated[
-        Path | None, typer.Option(metavar="MAPPING.json", help="Price this mapping instead of searching.")
+        Path | None,
+        typer.Option(
+            metavar="MAPPING", help="Price this mapping (JSON, YAML, Timeloop's YAML) instead of searching."
+        ),
     ] = None,
     sharing: Annotated[
         bool, typer.Option("--sharing", help="With --evaluate: neighbouring windows share words.")
@@ -35,7 +41,9 @@ def mapping(
     batch: Annotated[int, typer.Option(help="sequences or images at once")] = 1,
     prompt: Annotated[int, typer.Option(help="tokens of the prompt")] = 512,
     dtype: Annotated[str | None, typer.Option(help="element type of weights and activations")] = None,
-    out: Annotated[Path | None, typer.Option(metavar="FILE.json", help="Write layers and mappings.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write layers and mappings (.json or .yaml).")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
 ) -> None:
     """Choose tile sizes, loop orders and what runs side by side for the least energy, latency or both.

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypedDict, Unpack
+
+import yaml
 
 from hw_configs.problems import InputError, NoAnswerError, Problem, bad_input
 from hw_configs.shown import Shown, Table
 from hw_configs.typed_fields import wrong_types
 from hw_configs.units import format_quantity
+from hw_configs.yaml_file import read_yaml
 from offchip.keywords import from_keywords
 from offchip.progress import Reporter, silent
 from workloads.workload import WorkloadOptions
@@ -25,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["MappedLayer", "MappingOptions", "MappingSolution", "solve_mapping"]
 
 MOST_FILE_BYTES: Final = 16 << 20
+_YAML: Final = (".yaml", ".yml")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +40,8 @@ class MappingOptions:
 
     ``objective``: energy, latency or edp. ``fix``: decisions taken already, as LEVEL.DIM=COUNT (a temporal loop),
     AXIS.DIM=COUNT (a spatial one) or LEVEL.order=DIM,DIM,... (outer to inner). ``top``: so many mappings of a layer.
-    ``evaluate``: a file with a mapping, whose cost is wanted instead of the best. ``sharing``: windows of neighbouring
-    tiles share words (layers of moderate size). ``time_limit``: seconds for a layer. ``out``: a file for the mappings.
+    ``evaluate``: a file with a mapping (JSON, YAML, or Timeloop's YAML), whose cost is wanted instead of the best.
+    ``sharing``: windows of neighbouring tiles share words (layers of moderate size). ``time_limit``: seconds for a layer. ``out``: a file for the mappings.
     From ``phase`` on: which layers a model has.
     """
 
@@ -88,7 +95,9 @@ class MappedLayer:
         """Plain data."""
         own: dict[str, Any] = {"layer": self.layer.name, "dims": dict(self.layer.sizes), "count": self.count}
         if self.answer is None:
-            return own | {"mappings": [{**self.best.nest.to_json(device), **self.best.evaluation.to_json()}]}
+            return own | {
+                "mappings": [{"mapping": self.best.nest.to_json(device), **self.best.evaluation.to_json()}]
+            }
         return own | self.answer.to_json(device)
 
 
@@ -195,15 +204,17 @@ class MappingSolution(Shown):
 def solve_mapping(
     model: str | Path, hw: str | Path, *, progress: Reporter = silent, **options: Unpack[MappingChoices]
 ) -> MappingSolution:
-    """The best loop nests of a layer (a JSON file with ``dims`` and ``tensors``) or of a model's layers.
+    """The best loop nests of a layer (JSON with ``dims`` and ``tensors``, or Timeloop's problem) or of a model.
 
-    Equal layers are solved once. Options are the fields of :class:`MappingOptions`. Raises ``InputError`` for bad
+    Equal layers are solved once, several at a time. Options are the fields of :class:`MappingOptions`. Raises
+    ``InputError`` for bad
     input, ``InfeasibleError`` where no mapping is legal, ``NoAnswerError`` where the time was over before one is found.
 
     >>> found = solve_mapping("alexnet", "eyeriss", objective="energy")
     >>> found.energy_j > 0
     True
     """
+    from mapping.deadline import Budget
     from mapping.loop_nest.search import best_mapping
 
     chosen = from_keywords(MappingOptions, options)
@@ -214,13 +225,27 @@ def solve_mapping(
         mapped = (_priced(layers, device, chosen),)
         return _written(MappingSolution(device, chosen.objective, mapped), chosen)
     solved = []
-    with progress("layers", len(layers)) as tally:
-        for layer, count in layers:
-            answer = best_mapping(
-                device, layer, chosen.objective, fixed=fixed, top=chosen.top, time_limit_s=chosen.time_limit
-            )
-            solved.append(MappedLayer(layer, count, answer.best[0], answer))
-            tally.advance()
+
+    def best(layer: Einsum) -> MappingAnswer:
+        return best_mapping(
+            device, layer, chosen.objective, fixed=fixed, top=chosen.top, time_limit_s=chosen.time_limit
+        )
+
+    # The kernels hold no lock. Each layer stands under one budget for all, which an interrupt ends.
+    with (
+        progress("layers", len(layers)) as tally,
+        Budget().running(),
+        ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool,
+    ):
+        running = [pool.submit(copy_context().run, best, layer) for layer, _ in layers]
+        try:
+            for (layer, count), future in zip(layers, running, strict=True):
+                answer = future.result()
+                solved.append(MappedLayer(layer, count, answer.best[0], answer))
+                tally.advance()
+        finally:
+            for future in running:
+                future.cancel()
     return _written(MappingSolution(device, chosen.objective, tuple(solved), unmapped), chosen)
 
 
@@ -270,7 +295,10 @@ def _layers(
     from simulator.accelerator.loop_nest.layers import layers_of
     from workloads.einsum import read_einsum
     from workloads.importers import load_workload
+    from workloads.timeloop_problem import is_problem, read_problem
 
+    if Path(model).suffix in _YAML and is_problem(problem := read_yaml(model).data):
+        return [(read_problem(problem, model), 1)], ()
     if Path(model).suffix == ".json" and (data := _plain_file(Path(model))).keys() >= {"dims", "tensors"}:
         return [(read_einsum(data, model), 1)], ()
     options = WorkloadOptions(
@@ -313,12 +341,15 @@ def _priced(
     from simulator.accelerator.loop_nest.evaluate import evaluate
     from simulator.accelerator.loop_nest.nest import read_nest
     from simulator.accelerator.loop_nest.sharing import evaluate_sharing
+    from simulator.accelerator.loop_nest.timeloop_mapping import is_timeloop_mapping, read_timeloop_mapping
 
     if len(layers) != 1:
         raise bad_input(f"a mapping is of one layer; the model has {len(layers)}", path="--evaluate")
     layer, count = layers[0]
     file = str(chosen.evaluate)
-    nest = read_nest(_plain_file(Path(file)), device, layer, file)
+    data = read_yaml(file).data if Path(file).suffix in _YAML else _plain_file(Path(file))
+    read = read_timeloop_mapping if is_timeloop_mapping(data) else read_nest
+    nest = read(data, device, layer, file)
     price = evaluate_sharing if chosen.sharing else evaluate
     return MappedLayer(replace(layer), count, BestMapping(nest, price(nest, device, layer)), None)
 
@@ -328,7 +359,12 @@ def _written(solution: MappingSolution, chosen: MappingOptions) -> MappingSoluti
         from hw_configs.output_file import replacing
 
         with replacing(Path(chosen.out)) as part:
-            part.write_text(json.dumps(solution.as_json(), indent=1) + "\n", encoding="utf-8")
+            written = solution.as_json()
+            if Path(chosen.out).suffix in _YAML:
+                text = yaml.safe_dump(written, sort_keys=False, default_flow_style=None)
+            else:
+                text = json.dumps(written, indent=1) + "\n"
+            part.write_text(text, encoding="utf-8")
     if any(item.answer is not None and item.answer.value == float("inf") for item in solution.layers):
         raise NoAnswerError("some layers have no mapping yet")
     return solution

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from hw_configs import (
+    access_energy,
     cache,
     csd,
     device,
@@ -56,6 +57,7 @@ def test_every_model_of_the_schema_has_a_table():
             system,
             scratchpad,
             spatial,
+            access_energy,
             vector_unit,
         )
         for model in vars(module).values()

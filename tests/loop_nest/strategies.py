@@ -25,6 +25,7 @@ def accelerator(levels: list[dict[str, Any]]) -> SpatialAccelerator:
             write_energy=level.get("write", 12.0 / (number + 1)) * 1e-12,
             read_width=float(level.get("read_width", 4)),
             write_width=float(level.get("write_width", 4)),
+            one_port=level.get("one_port", False),
             fanout=tuple(
                 SpatialAxis(axis=name, size=size, dims=dims, multicast=multicast, reduce=reduce)
                 for name, size, dims, multicast, reduce in level.get("axes", ())
@@ -53,7 +54,14 @@ def accelerators(draw: Any) -> SpatialAccelerator:
                 )
             )  # fmt: skip
         holds = ("I", "W", "O") if number == 0 else draw(st.sampled_from(_HOLDS))
-        levels.append({"holds": holds, "axes": axes, "capacity": draw(st.sampled_from((8, 24, 64, 4096)))})
+        levels.append(
+            {
+                "holds": holds,
+                "axes": axes,
+                "capacity": draw(st.sampled_from((8, 24, 64, 4096))),
+                "one_port": draw(st.booleans()),
+            }
+        )
     return accelerator(levels)
 
 

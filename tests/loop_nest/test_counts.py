@@ -11,11 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hw_configs.problems import InputError
+from hw_configs.spatial import SpatialAxis
 from offchip.reference_rows import validate
 from simulator.accelerator.loop_nest import counts as counting
 from simulator.accelerator.loop_nest.counts import active_steps, count_words
 from simulator.accelerator.loop_nest.evaluate import evaluate
-from simulator.accelerator.loop_nest.nest import LoopNest, NestLevel, Spread, breach, read_nest
+from simulator.accelerator.loop_nest.nest import LoopNest, NestLevel, Spread, axis_allows, breach, read_nest
 from simulator.accelerator.loop_nest.sharing import evaluate_sharing
 from tests.loop_nest import strategies
 from tests.loop_nest.literal import Run
@@ -186,3 +187,25 @@ def test_a_mapping_in_a_file_is_refused_by_field() -> None:
     ):
         with pytest.raises(InputError, match=says):
             read_nest(data, device, layer, "nest.json")
+
+
+def test_reads_and_writes_of_one_port_take_turns() -> None:
+    levels = [
+        {"holds": ("I", "W", "O"), "read_width": 2, "write_width": 4, "one_port": one}
+        for one in (False, True)
+    ]
+    product = {"I": [[["M", 1]], [["K", 1]]], "W": [[["K", 1]], [["N", 1]]], "O": [[["M", 1]], [["N", 1]]]}
+    layer = read_einsum({"name": "p", "dims": {"M": 2, "N": 2, "K": 2}, "tensors": product}, "test")
+    nest = LoopNest((NestLevel((("M", 2), ("N", 2), ("K", 2))),))
+    apart, turns = (evaluate(nest, strategies.accelerator([level]), layer) for level in levels)
+    use = apart.levels[0]
+    assert use.cycles == max(use.busiest_read_bytes / 2, use.busiest_write_bytes / 4)
+    assert turns.levels[0].cycles == use.busiest_read_bytes / 2 + use.busiest_write_bytes / 4
+    assert turns.latency_cycles > apart.latency_cycles
+
+
+def test_only_channels_run_along_a_channel_axis() -> None:
+    axis = SpatialAxis(axis="X", size=4, dims="channel", reduce=("O",))
+    window = {"I": [[["C", 1]], [["P", 1], ["R", 1]]], "W": [[["C", 1]], [["R", 1]]], "O": [[["P", 1]]]}
+    conv = read_einsum({"name": "c", "dims": {"C": 4, "P": 4, "R": 3}, "tensors": window}, "test")
+    assert [dim for dim in conv.sizes if axis_allows(axis, dim, conv)] == ["C"]

@@ -1,8 +1,8 @@
 """What a mapping costs: cycles and what bounds them, energy by level, how much of the array works.
 
 Everything overlaps: a run lasts as long as its units work, or as the busiest instance of a memory level takes to hand
-out and take in its bytes through ports of their own. Filling and draining the array cost no time, networks and leakage
-no energy.
+out and take in its bytes, through ports of their own or in turns. Filling and draining the array cost no time, networks
+and leakage no energy.
 """
 
 from __future__ import annotations
@@ -128,7 +128,7 @@ def costed(
         levels.append(
             LevelUse(
                 memory.name, instances[number], sum(occupancy[o] * width[o] for o in memory.holds), read, written,
-                max(read / memory.read_width, written / memory.write_width), energy,
+                memory.clocks(read, written), energy,
                 {operand: everywhere[number, operand] for operand in memory.holds}, occupancy,
             )
         )  # fmt: skip

@@ -197,9 +197,15 @@ def axis_allows(axis: SpatialAxis, dim: str, layer: Einsum) -> bool:
         "any": True,
         "out": not sums,
         "red": sums,
+        "channel": sums and not _in_window(dim, layer),
         "not_I": dim not in layer.indexed_by("I"),
         "not_W": dim not in layer.indexed_by("W"),
     }[axis.dims]
+
+
+def _in_window(dim: str, layer: Einsum) -> bool:
+    """Whether a dim shares an axis of the inputs with another one."""
+    return any(len(axis) > 1 and dim in {term.dim for term in axis} for axis in layer.operands["I"])
 
 
 def breach(nest: LoopNest, device: SpatialAccelerator, layer: Einsum) -> str:
