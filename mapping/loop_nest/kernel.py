@@ -30,8 +30,8 @@ _O: Final = 2
 _SLACK: Final = 1.0 - 1e-12
 """Branches within rounding of the best are not looked into."""
 
-_PROBES: Final = ((100, 5000),)
-"""Before the proof: partial mappings looked at below one outermost tile, and in all."""
+_PROBES: Final = ((100, 5_000),)
+"""Before the proof: partial mappings looked at below one outermost tile, and in all; enough for many layers."""
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -893,7 +893,7 @@ def search(space: Space, least: Floors, arithmetic_j: float, metric: int, kept: 
         proves = most == len(_PROBES)
         allowance, total = _PROBES[most] if not proves else (0, 0)
         begun, level = nodes, 0
-        spent = nodes
+        spent, all_seen = nodes, True
         at[0, :] = 0
         while level >= 0:
             if stop[0]:
@@ -904,13 +904,14 @@ def search(space: Space, least: Floors, arithmetic_j: float, metric: int, kept: 
                 continue
             if not proves and level > 0 and nodes - spent > allowance:
                 # Enough of this outermost tile; the others first.
-                level = 0
+                level, all_seen = 0, False
                 at[0, 0], at[0, 1], at[0, 2] = at[0, 0] + 1, 0, 0
                 continue
             if level == 0 and spread == 0 and order == 0:
                 opened = floor[0, tile if proves else 0]
                 spent = nodes
                 if not proves and nodes - begun > total:
+                    all_seen = False
                     break
             if order == 0 and metric != ENERGY:
                 lower = _spread_floor(space, least, state, level, inner[level, tile], spread, metric)
@@ -939,6 +940,8 @@ def search(space: Space, least: Floors, arithmetic_j: float, metric: int, kept: 
             level += 1
             at[level, :] = 0
             count[level] = _expand(space, least, state, level, metric, value[-1], inner[level], floor[level])
+        if all_seen:
+            break
     return Found(value, choice, value[0], nodes)
 
 
