@@ -110,9 +110,11 @@ class OffloadSolution(Shown):
             ("",),
             tuple((f"  {text}",) for text in self.answer.why),
         )
-        tables = [Table(f"\n{table.title}", table.columns, table.rows) for table in self.answer.tables]
+        own = list(self.answer.tables)
         if self.step is not None:
-            tables += [Table(f"\n{table.title}", table.columns, table.rows) for table in self.step.tables()]
+            # A mapper that ran what it chose has shown it already.
+            own += [table for table in self.step.tables() if table not in own]
+        tables = [Table(f"\n{table.title}", table.columns, table.rows) for table in own]
         ran = self.simulated
         if ran is not None and self.step is None:
             peak = format_quantity(ran["fullest_memory_peak_bytes"], "size")
