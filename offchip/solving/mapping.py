@@ -41,8 +41,8 @@ class MappingOptions:
     ``objective``: energy, latency or edp. ``fix``: decisions taken already, as LEVEL.DIM=COUNT (a temporal loop),
     AXIS.DIM=COUNT (a spatial one) or LEVEL.order=DIM,DIM,... (outer to inner). ``top``: so many mappings of a layer.
     ``evaluate``: a file with a mapping (JSON, YAML, or Timeloop's YAML), whose cost is wanted instead of the best.
-    ``sharing``: windows of neighbouring tiles share words (layers of moderate size). ``time_limit``: seconds for a layer.
-    ``out``: a file for the mappings. From ``phase`` on: which layers a model has.
+    ``sharing``: windows of neighbouring tiles share words (layers of moderate size). ``time_limit``: seconds for a
+    layer. ``out``: a file for the mappings. From ``phase`` on: which layers a model has.
     """
 
     objective: str = "energy"
