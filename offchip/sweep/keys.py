@@ -110,12 +110,17 @@ def _state(file: Path) -> tuple[int, int]:
     return status.st_mtime_ns, status.st_size
 
 
+_UNNAMED: Final = frozenset({"dims", "adapters", "types", "trained"})
+
+
 @cache
 def workload_options() -> tuple[str, ...]:
-    """Every option that describes a workload; ``dims`` is asked for apart, and a space names no adapters."""
+    """Every option that describes a workload; ``dims`` is asked for apart, and a space names no adapters, no element
+    types of a training step and no trained parts.
+    """
     from workloads.workload import WorkloadOptions
 
-    return tuple(f.name for f in fields(WorkloadOptions) if f.name not in ("dims", "adapters"))
+    return tuple(f.name for f in fields(WorkloadOptions) if f.name not in _UNNAMED)
 
 
 def workload_key(model: str, options: Mapping[str, Any], code: str) -> str:

@@ -165,7 +165,8 @@ class Machines:
             else wire
             for name, wire in system.wires.items()
         }
-        return System(system.name, nodes, wires, system.description, system.price_rate, system.provenance)
+        # Of a cluster whose parts differ from those it was joined of, the digest is over all parts.
+        return replace(system, nodes=nodes, wires=wires, cluster=None)
 
     def _base(self, hw: str) -> _Base:
         if hw not in self._bases:
