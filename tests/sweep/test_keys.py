@@ -29,8 +29,8 @@ from workloads.workload import WorkloadOptions
 
 NOT_HASHED = {"System.provenance"}
 """The only field of a machine that no result depends on: where its figures were read."""
-JOINS = "/System.network"
-"""How more of a machine would be joined; where it is, it stands in the wires."""
+JOINS = ("/System.network", "/System.cluster")
+"""How more of a machine would be joined, and of what it was; either stands in the wires."""
 
 SPACE = """
 model: model.json
