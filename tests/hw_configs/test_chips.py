@@ -31,6 +31,7 @@ BELOW_ITS_UNITS = {
 SHARES = (1.0, 0.5)
 STATED_AT = {
     "h100-sxm": 1830e6,
+    "h100-sxm-96gb": 1830e6,
     "h200": 1830e6,
     "h800": 1830e6,
     "gh200": 1830e6,
