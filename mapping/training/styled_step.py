@@ -20,6 +20,7 @@ from workloads.operators import (
     AllGather,
     Attention,
     CollectiveWork,
+    Custom,
     Elementwise,
     Loss,
     Norm,
@@ -235,7 +236,7 @@ class _Writer:
         # The operator stays for its tensors; its work is done.
         self.operators.append(
             replace(
-                op, work=Elementwise(m=1, n=1, function="attended"), reads=(0,) * len(op.reads),
+                op, work=Custom(), reads=(0,) * len(op.reads),
                 writes=(0,) * len(op.writes), beside_read=0, beside_written=0,
             )
         )  # fmt: skip

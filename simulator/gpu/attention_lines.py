@@ -104,11 +104,12 @@ def attention_kernel_of(request: Request) -> AttentionKernel:
 def training_library(request: Request) -> str:
     """The library whose training kernel runs a request's attention: the named one where the chip has it, or its own.
 
-    FlashAttention-2 runs everywhere, the others on the generation that they are written for.
+    FlashAttention-2 runs everywhere, cuDNN's on Hopper and Blackwell (fitted on Hopper: its authors print none of the
+    other), the rest on the generation that they are written for.
     """
     named = attention_of(request.operator).library
     own = OWN_LIBRARY.get(request.sheet.architecture.attention.calibrated_as, "fa2")
-    return named if named == "fa2" or (named == "cudnn" and own == "fa3") else own
+    return named if named == "fa2" or (named == "cudnn" and own != "fa2") else own
 
 
 def training_line(request: Request, constants: Constants) -> list[float]:
