@@ -93,6 +93,7 @@ class _State(NamedTuple):
 
 @inlined
 def _objective(metric: int, energy: float, cycles: float) -> float:
+    """What is minimised: joules, clocks, or their product."""
     if metric == ENERGY:
         return energy
     if metric == LATENCY:
@@ -845,9 +846,16 @@ def _finish(
 
 @inlined
 def _keep(found: float, picks: Integers, value: Floats, choice: Integers) -> None:
-    """Puts a mapping among the best."""
+    """Puts a mapping among the best, once: the look before the proof may have seen it."""
     if found >= value[-1] * _SLACK:
         return
+    for place in range(len(value)):
+        same = value[place] == found
+        for level in range(len(picks)):
+            for what in range(3):
+                same = same and choice[place, level, what] == picks[level, what]
+        if same:
+            return
     place = len(value) - 1
     while place > 0 and value[place - 1] > found:
         value[place] = value[place - 1]

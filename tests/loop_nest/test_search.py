@@ -263,3 +263,12 @@ def test_bad_options_are_one_line(options: dict[str, Any], says: str, tmp_path: 
 def test_a_device_of_another_kind_is_refused() -> None:
     with pytest.raises(InputError, match="of kind 'gpu'; expected one of kind 'spatial'"):
         solve_mapping("alexnet", "a100-80gb")
+
+
+def test_ten_kept_are_the_first_of_fifty() -> None:
+    device, layer = _machine(), _layer(8, 8, 8)
+    ten, fifty = (best_mapping(device, layer, "energy", top=count) for count in (10, 50))
+    assert len(ten.best) == 10
+    assert len(fifty.best) == 50
+    energies = [[one.evaluation.energy_j for one in found.best] for found in (ten, fifty)]
+    assert energies[0] == pytest.approx(energies[1][:10])
