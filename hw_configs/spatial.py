@@ -19,15 +19,11 @@ from hw_configs.access_energy import AccessEnergy, energy_per_byte
 from hw_configs.config import Config, Count, EnergyPerByte, Fault, Size
 from hw_configs.units import parse_quantity
 
-__all__ = ["AXIS_RULES", "OPERANDS", "MemoryLevel", "Operand", "SpatialAxis", "WordBits", "level_faults"]
+__all__ = ["OPERANDS", "MemoryLevel", "Operand", "SpatialAxis", "WordBits", "level_faults"]
 
 Operand = Literal["I", "W", "O"]
 """Inputs, weights, outputs: the operands of a multiply-accumulate."""
 OPERANDS: Final[tuple[Operand, ...]] = ("I", "W", "O")
-AXIS_RULES: Final = ("any", "out", "red", "channel", "not_I", "not_W")
-"""Loops that may run along an axis, but for lists of dims: all, those that index the output, those that do not, of
-these the ones that are no part of a window (input channels), those that do not index the inputs or the weights."""
-
 MOST_LEVELS: Final = 8
 MOST_CHILDREN: Final = 2**20
 
@@ -54,7 +50,9 @@ class SpatialAxis(Config):
     size: Annotated[int, Field(ge=1, le=MOST_CHILDREN)]
     """Children along it."""
     dims: Literal["any", "out", "red", "channel", "not_I", "not_W"] | tuple[str, ...] = "any"
-    """Loops that may run along it: one of the rules, or the dims themselves."""
+    """Loops that may run along it: all, those that index the output (``out``), those that do not (``red``), of these
+    the ones that are no part of a window (``channel``, input channels), those that do not index the inputs or the
+    weights; or the dims themselves."""
     multicast: tuple[Literal["I", "W"], ...] = ("I", "W")
     """Inputs of which one read serves all children that want the same words at once."""
     reduce: tuple[Literal["O"], ...] = ()

@@ -10,7 +10,9 @@ import numpy as np
 from hw_configs.device import SpatialAccelerator
 from hw_configs.problems import InfeasibleError, NoAnswerError, PhysicsError, bad_input
 from mapping.deadline import Budget
-from mapping.loop_nest.kernel import EDP, ENERGY, LATENCY, Found, floors, search
+from mapping.loop_nest.floors import floors
+from mapping.loop_nest.kernel import Found, search
+from mapping.loop_nest.shares import EDP, ENERGY, LATENCY
 from mapping.loop_nest.space import Fixed, Space, Spreads, map_space
 from simulator.accelerator.loop_nest.evaluate import Evaluation, evaluate
 from simulator.accelerator.loop_nest.nest import LoopNest, NestLevel, Spread

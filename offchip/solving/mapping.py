@@ -7,19 +7,20 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypedDict, Unpack
 
 import yaml
 
-from hw_configs.problems import InputError, NoAnswerError, Problem, bad_input
+from hw_configs.problems import InputError, Problem, bad_input
 from hw_configs.shown import Shown, Table
 from hw_configs.typed_fields import wrong_types
 from hw_configs.units import format_quantity
 from hw_configs.yaml_file import read_yaml
 from offchip.keywords import from_keywords
 from offchip.progress import Reporter, silent
+from workloads.json_file import read_json
 from workloads.workload import WorkloadOptions
 
 if TYPE_CHECKING:
@@ -321,16 +322,10 @@ def _layers(
 
 
 def _plain_file(path: Path) -> dict[str, Any]:
-    try:
-        if path.stat().st_size > MOST_FILE_BYTES:
-            raise bad_input(f"is larger than {MOST_FILE_BYTES} B", file=str(path))
-        data = json.loads(path.read_text(encoding="utf-8-sig"))
-    except OSError as error:
-        raise bad_input(f"cannot read: {error.strerror}", file=str(path)) from None
-    except (ValueError, RecursionError) as error:
-        raise bad_input(f"no JSON: {error!s:.80}", file=str(path)) from None
+    """A JSON object; ``InputError`` for anything else."""
+    data = read_json(path, MOST_FILE_BYTES).data
     if not isinstance(data, dict):
-        raise bad_input("expected an object", file=str(path))
+        raise bad_input("expected an object", file=str(path), line=1)
     return data
 
 
@@ -351,7 +346,7 @@ def _priced(
     read = read_timeloop_mapping if is_timeloop_mapping(data) else read_nest
     nest = read(data, device, layer, file)
     price = evaluate_sharing if chosen.sharing else evaluate
-    return MappedLayer(replace(layer), count, BestMapping(nest, price(nest, device, layer)), None)
+    return MappedLayer(layer, count, BestMapping(nest, price(nest, device, layer)), None)
 
 
 def _written(solution: MappingSolution, chosen: MappingOptions) -> MappingSolution:
@@ -365,6 +360,4 @@ def _written(solution: MappingSolution, chosen: MappingOptions) -> MappingSoluti
             else:
                 text = json.dumps(written, indent=1) + "\n"
             part.write_text(text, encoding="utf-8")
-    if any(item.answer is not None and item.answer.value == float("inf") for item in solution.layers):
-        raise NoAnswerError("some layers have no mapping yet")
     return solution

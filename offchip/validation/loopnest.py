@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import csv
 import fnmatch
-import json
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -22,12 +21,26 @@ from hw_configs.problems import InputError, bad_input
 from hw_configs.spatial import OPERANDS, MemoryLevel, SpatialAxis, WordBits
 from offchip.validation.registry import Options, RowResult, find_file
 from workloads.einsum import Einsum, read_einsum
+from workloads.json_file import read_json, read_json_text
 
 __all__ = ["reference_accelerator", "run"]
 
 WITHIN: Final = 1e-9
 _PICO: Final = 1e-12
 _WORDS: Final = ("reads_down", "fills", "updates", "reads_up")
+_COLUMNS: Final[Mapping[str, tuple[str, ...]]] = {
+    "evaluations.csv": (
+        "id", "arch", "layer", "mapping", "compute_cycles", "latency_cycles", "utilisation", "spatial_utilisation",
+        "energy_pj",
+    ),
+    "counts.csv": ("id", "level", "tensor", "occupancy_words", *_WORDS),
+    "levels.csv": (
+        "id", "level", "instances_used", "occupancy_bytes", "busiest_read_bytes", "busiest_write_bytes",
+        "level_cycles", "energy_pj",
+    ),
+    "validity.csv": ("id", "arch", "layer", "mapping", "verdict"),
+    "optima.csv": ("id", "arch", "layer", "constraints", "metric", "value"),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -41,11 +54,9 @@ class _Folder:
 def run(folder: Path, rows: str, options: Options) -> Iterator[RowResult]:
     """Every row whose id matches the glob: evaluations, then validity, then optima."""
     layers_file = find_file(folder, "layers.json")
-    machines = json.loads(find_file(folder, "architectures.json").read_text(encoding="utf-8"))
-    layers = json.loads(layers_file.read_text(encoding="utf-8"))
     inputs = _Folder(
-        {entry["name"]: entry for entry in machines},
-        {entry["name"]: read_einsum(entry, str(layers_file)) for entry in layers},
+        _named(find_file(folder, "architectures.json")),
+        {name: read_einsum(entry, str(layers_file)) for name, entry in _named(layers_file).items()},
     )
     pattern = rows or "*"
     counts = _by_row(folder, "counts.csv")
@@ -114,12 +125,25 @@ def _dims(found: Any) -> Any:
     return tuple(found) if isinstance(found, list) else found
 
 
+def _named(file: Path) -> dict[str, Mapping[str, Any]]:
+    """The entries of a list in a JSON file, by name."""
+    data = read_json(file).data
+    if not isinstance(data, list) or not all(isinstance(entry, dict) and "name" in entry for entry in data):
+        raise bad_input("expected a list of objects, each with a name", file=str(file), line=1)
+    return {str(entry["name"]): entry for entry in data}
+
+
 def _records(folder: Path, name: str) -> list[dict[str, str]]:
+    """The rows of a table; none where the folder has no such table."""
     found = sorted(folder.rglob(name), key=lambda path: (len(path.parts), str(path)))
     if not found:
         return []
     with found[0].open(encoding="utf-8", newline="") as stream:
-        return list(csv.DictReader(stream))
+        reader = csv.DictReader(stream)
+        missing = [column for column in _COLUMNS[name] if column not in (reader.fieldnames or ())]
+        if missing:
+            raise bad_input(f"the columns {', '.join(missing)} are missing", file=str(found[0]), line=1)
+        return list(reader)
 
 
 def _by_row(folder: Path, name: str) -> dict[str, list[dict[str, str]]]:
@@ -138,10 +162,14 @@ def _inputs(record: Mapping[str, Any], inputs: _Folder) -> tuple[SpatialAccelera
     for what, known in (("arch", inputs.accelerators), ("layer", inputs.layers)):
         if record[what] not in known:
             raise bad_input(f"{record[what]!r} is in no file of the folder", path=what)
-    constraints = json.loads(record.get("constraints") or "{}")
-    return reference_accelerator(inputs.accelerators[record["arch"]], constraints), inputs.layers[
-        record["layer"]
-    ]
+    constraints = read_json_text(record.get("constraints") or "{}", "constraints").data
+    try:
+        device = reference_accelerator(inputs.accelerators[record["arch"]], constraints)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise bad_input(
+            f"is no architecture: {type(error).__name__} {error!s:.80}", path=record["arch"]
+        ) from None
+    return device, inputs.layers[record["layer"]]
 
 
 def _evaluation(record: Mapping[str, Any], inputs: _Folder, options: Options) -> RowResult:  # noqa: ARG001
@@ -150,7 +178,7 @@ def _evaluation(record: Mapping[str, Any], inputs: _Folder, options: Options) ->
     from simulator.accelerator.loop_nest.sharing import evaluate_sharing
 
     device, layer = _inputs(record, inputs)
-    nest = read_nest(json.loads(record["mapping"]), device, layer, record["id"])
+    nest = read_nest(read_json_text(record["mapping"], "mapping").data, device, layer, record["id"])
     started = time.process_time()
     found = evaluate(nest, device, layer)
     seconds = time.process_time() - started
@@ -180,7 +208,7 @@ def _evaluation(record: Mapping[str, Any], inputs: _Folder, options: Options) ->
         compare(f"{use.name}.busiest_write_bytes", row["busiest_write_bytes"], use.busiest_write_bytes)
         compare(f"{use.name}.level_cycles", row["level_cycles"], use.cycles)
         compare(f"{use.name}.energy_pj", row["energy_pj"], use.energy_j / _PICO)
-    if record["energy_pj_delta"]:
+    if record.get("energy_pj_delta"):
         shared = evaluate_sharing(nest, device, layer)
         compare("energy_pj_delta", record["energy_pj_delta"], shared.energy_j / _PICO)
         compare("latency_cycles_delta", record["latency_cycles_delta"], shared.latency_cycles)
@@ -199,7 +227,12 @@ def _validity(record: Mapping[str, Any], inputs: _Folder, options: Options) -> R
 
     device, layer = _inputs(record, inputs)
     found = (
-        breach(read_nest(json.loads(record["mapping"]), device, layer, record["id"]), device, layer) or "ok"
+        breach(
+            read_nest(read_json_text(record["mapping"], "mapping").data, device, layer, record["id"]),
+            device,
+            layer,
+        )
+        or "ok"
     )
     same = found == record["verdict"]
     return RowResult(

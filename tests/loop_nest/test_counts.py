@@ -209,3 +209,24 @@ def test_only_channels_run_along_a_channel_axis() -> None:
     window = {"I": [[["C", 1]], [["P", 1], ["R", 1]]], "W": [[["C", 1]], [["R", 1]]], "O": [[["P", 1]]]}
     conv = read_einsum({"name": "c", "dims": {"C": 4, "P": 4, "R": 3}, "tensors": window}, "test")
     assert [dim for dim in conv.sizes if axis_allows(axis, dim, conv)] == ["C"]
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "says"),
+    [
+        ("architectures.json", "[", "{", "architectures.json"),
+        ("architectures.json", '"capacity_bytes"', '"capacity"', "is no architecture: KeyError"),
+        ("layers.json", '"dims"', '"dimz"', "unknown key"),
+        ("evaluations.csv", "compute_cycles", "cycles", "the columns compute_cycles are missing"),
+        ("evaluations.csv", "{", "[", "mapping:1"),
+    ],
+)
+def test_a_damaged_reference_folder_is_told(tmp_path: Path, file: str, old: str, new: str, says: str) -> None:
+    for name in ("architectures.json", "layers.json", "evaluations.csv", "counts.csv", "levels.csv"):
+        text = (REFERENCE / name).read_text()
+        (tmp_path / name).write_text(text.replace(old, new, 1) if name == file else text)
+    try:
+        told = " ".join(row.note for row in validate("loopnest", tmp_path, "ev*").rows)
+    except InputError as error:
+        told = str(error)
+    assert says in told

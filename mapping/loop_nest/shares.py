@@ -1,0 +1,149 @@
+"""What partial mappings and floors have in common: how tiles divide, who holds an operand, and what enters a level.
+
+Tiles are nodes of the lattice of :mod:`mapping.loop_nest.space`.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hw_configs.compiled import inlined
+from mapping.loop_nest.space import Space
+
+__all__ = [
+    "EDP",
+    "ENERGY",
+    "LATENCY",
+    "OUTPUTS",
+    "SLACK",
+    "bound_share",
+    "entering",
+    "fits_in",
+    "free_share",
+    "holder_of",
+    "most_first_sums",
+    "most_sharing",
+    "node_between",
+    "objective",
+    "port_clocks",
+]
+
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
+
+ENERGY: Final = 0
+LATENCY: Final = 1
+EDP: Final = 2
+OUTPUTS: Final = 2
+"""Index of the outputs among the operands."""
+SLACK: Final = 1.0 - 1e-12
+"""Branches within rounding of the best are not looked into."""
+
+
+@inlined
+def objective(metric: int, energy: float, cycles: float) -> float:
+    """What is minimised: joules, clocks, or their product."""
+    if metric == ENERGY:
+        return energy
+    if metric == LATENCY:
+        return cycles
+    return energy * cycles
+
+
+@inlined
+def port_clocks(space: Space, level: int, read: float, written: float) -> float:
+    """Clocks that an instance takes to hand out and take in so many bytes."""
+    out: float = read / space.read_width[level]
+    into: float = written / space.write_width[level]
+    return out + into if space.one_port[level] else max(out, into)
+
+
+@inlined
+def fits_in(space: Space, tile: int, inner: int) -> bool:
+    """Whether a tile divides another."""
+    for d in range(space.place.shape[1]):  # noqa: SIM110
+        if space.quotient[d, space.place[tile, d], space.place[inner, d]] < 0:
+            return False
+    return True
+
+
+@inlined
+def node_between(space: Space, tile: int, inner: int) -> int:
+    """The node that a tile is over one that divides it."""
+    node: int = 0
+    for d in range(space.place.shape[1]):
+        node += space.quotient[d, space.place[tile, d], space.place[inner, d]] * space.stride[d]
+    return node
+
+
+@inlined
+def holder_of(space: Space, level: int, operand: int) -> int:
+    """The innermost level, from one outwards, that holds an operand."""
+    while not space.holds[level, operand]:
+        level -= 1
+    return level
+
+
+@inlined
+def free_share(space: Space, operand: int, tile: int, inner: int) -> float:
+    """Iterations between two tiles over dims that leave an operand alone."""
+    share = 1.0
+    for d in range(space.extent.shape[1]):
+        if space.free[operand, d]:
+            share *= space.extent[tile, d] / space.extent[inner, d]
+    return share
+
+
+@inlined
+def bound_share(space: Space, operand: int, tile: int, inner: int) -> float:
+    """Iterations between two tiles over dims that index an operand."""
+    share = 1.0
+    for d in range(space.extent.shape[1]):
+        if not space.free[operand, d]:
+            share *= space.extent[tile, d] / space.extent[inner, d]
+    return share
+
+
+@inlined
+def entering(
+    space: Space,
+    operand: int,
+    levels: tuple[int, int],
+    taken: float,
+    read: float,
+    distinct: tuple[float, float],
+) -> float:
+    """Joules of the words that enter a level: ``taken`` by it, ``read`` of its parent; of O so many are new.
+
+    ``levels`` are parent and child; ``distinct`` the new words as the child and as the parent counts them.
+    """
+    parent, child = levels
+    if operand == OUTPUTS:
+        energy: float = taken * space.read_j[child, operand] + read * space.write_j[parent, operand]
+        energy += max(0.0, taken - distinct[0]) * space.write_j[child, operand]
+        energy += max(0.0, read - distinct[1]) * space.read_j[parent, operand]
+        return energy
+    entering: float = taken * space.write_j[child, operand] + read * space.read_j[parent, operand]
+    return entering
+
+
+@inlined
+def most_first_sums(space: Space) -> float:
+    """Words of which a sum can begin at the holder of O: all of them at each instance that sums apart."""
+    last = space.fits.shape[1] - 1
+    first: float = bound_share(space, OUTPUTS, last, 0)
+    for level in range(space.innermost[OUTPUTS]):
+        first *= space.most_shared[level, OUTPUTS]
+    return first
+
+
+@inlined
+def most_sharing(space: Space, operand: int, level: int, tile: int) -> float:
+    """The most units that one access can serve, by what lies in the tile and by the axes from a level inwards."""
+    along: float = 1.0
+    for inner in range(level, space.fits.shape[0]):
+        along *= space.most_shared[inner, operand]
+    return float(min(along, free_share(space, operand, tile, 0)))
