@@ -21,6 +21,7 @@ import numpy as np
 
 from hw_configs.problems import bad_input
 from mapping.training.layer_states import LayerStates, StateBytes, states_by_layer
+from mapping.training.pass_block import PassLayer, WrittenPass, as_block, layers_of, piece_label, with_updates
 from mapping.training.pricing import Prices
 from mapping.training.rank_layout import pipeline_rank
 from mapping.training.rank_step import RankStep, stage_of
@@ -29,7 +30,6 @@ from mapping.training.schedules.action import Action, PipelineSchedule
 from mapping.training.schedules.write import SCHEDULES, write_schedule
 from mapping.training.setup import TrainingSetup
 from mapping.training.stage_passes import (
-    Exchanged,
     Piece,
     StagePasses,
     passes_of,
@@ -37,14 +37,12 @@ from mapping.training.stage_passes import (
     vocabulary_passes,
 )
 from mapping.training.step_exchanges import Actor, Exchanges, Key
-from mapping.training.tier_rates import OPTIMIZER_BYTES, UPDATE_BYTES, tier_rates
-from simulator.training.program import Block, ProgramBuilder, StepProgram, TaskKind
+from mapping.training.tier_rates import tier_rates
+from mapping.training.tier_tasks import TierTasks
+from simulator.training.program import ProgramBuilder, StepProgram, TaskKind
 from simulator.training.wires import Exchange
 
 __all__ = ["schedule_of", "stages_of", "write_step"]
-
-UPDATE_PIECES: Final = 16
-"""Pieces in which the host updates, so that drives, host and link work at once."""
 
 _LANES: Final = ("compute", "tensor", "ulysses", "context", "expert")
 """Streams of a pass; each has the traffic of its degree."""
@@ -96,25 +94,6 @@ def write_step(
     return _Writer(step, prices, chosen, folded, speed_beside, gradient_scale).run()
 
 
-@dataclass(frozen=True)
-class _Layer:
-    """A layer in a pass: its number, its first piece, the last before the pass goes on, and the last of all."""
-
-    number: int
-    first: int
-    visited: int
-    last: int
-
-
-@dataclass(frozen=True)
-class _Written:
-    """A pass as a block, with its layers in the order in which it comes to them."""
-
-    block: Block
-    layers: tuple[_Layer, ...]
-    exchanged: tuple[Exchanged | None, ...]
-
-
 @dataclass
 class _Writer:
     step: RankStep
@@ -124,7 +103,7 @@ class _Writer:
     speed_beside: float
     gradient_scale: float
     builder: ProgramBuilder = field(default_factory=ProgramBuilder)
-    blocks: dict[tuple[int, int, str], _Written] = field(default_factory=dict)
+    blocks: dict[tuple[int, int, str], WrittenPass] = field(default_factory=dict)
     sends: dict[tuple[int, int | str], int] = field(default_factory=dict)
     summed: dict[tuple[object, ...], int] = field(default_factory=dict)
     outputs: list[tuple[int, tuple[int, str, int, int]]] = field(default_factory=list)
@@ -213,12 +192,12 @@ class _Writer:
             ]
             actors.append(Actor(number, pipe, ranks, lanes, *more))
         self.exchanges = Exchanges(setup, self.prices, self.builder, actors)
-        self.rates = None
         if self.places.off_device or self.places.checkpoint:
-            self.rates = tier_rates(self.prices, setup.devices)
+            rates = tier_rates(self.prices, setup.devices)
             needs_drives = "nvme" in (self.places.optimizer, self.places.weights) or self.places.checkpoint
-            if needs_drives and self.rates.drive_read <= 0:
+            if needs_drives and rates.drive_read <= 0:
                 raise bad_input(f"{self.prices.system.name!r} has no drives to hold states", path="states")
+            self.tiers = TierTasks(self.builder, self.exchanges, self.places, rates)
 
     # Bytes.
 
@@ -279,17 +258,17 @@ class _Writer:
 
     # Passes.
 
-    def _block(self, actor: Actor, stage: int, kind: str) -> _Written:
+    def _block(self, actor: Actor, stage: int, kind: str) -> WrittenPass:
         place = (actor.number, stage, kind)
         if place not in self.blocks:
             self.blocks[place] = self._write_block(actor, stage, kind)
         return self.blocks[place]
 
-    def _write_block(self, actor: Actor, stage: int, kind: str) -> _Written:
+    def _write_block(self, actor: Actor, stage: int, kind: str) -> WrittenPass:
         pieces = self.vocabulary[kind] if kind in "ST" else self.passes[stage].pieces[kind]
         if self.places.in_backward and kind == "B":
-            pieces = self._updating(pieces, stage)
-        layers = _layers(pieces)
+            pieces = with_updates(pieces, self.states[stage], self.passes[stage].optimizer_s)
+        layers = layers_of(pieces)
         rows = []
         for piece in self._with_states(pieces, layers, stage, kind):
             moved, route, lane, seconds = 0.0, -1, 0, piece.seconds
@@ -300,20 +279,13 @@ class _Writer:
                 )
                 moved, seconds, lane = exchange.bytes, exchange.seconds, _LANES.index(what.family)
             slows = int(piece.exchanged is not None)
-            label = self.builder.label(_label(piece))
+            label = self.builder.label(piece_label(piece))
             rows.append((lane, int(piece.kind), seconds, moved, route, piece.take, piece.give, slows, label))
-        pairs = [(before, after) for after, piece in enumerate(pieces) for before in piece.waits]
-        whole = np.array([(row[0], row[1], *row[4:]) for row in rows], np.int64).reshape(-1, 7)
-        exact = np.array([row[2:4] for row in rows], np.float64).reshape(-1, 2)
-        order = np.array(pairs, np.int64).reshape(-1, 2)
-        block = Block(
-            whole[:, 0], whole[:, 1], exact[:, 0], exact[:, 1], whole[:, 2], whole[:, 3], whole[:, 4], whole[:, 5],
-            whole[:, 6], order[:, 0], order[:, 1],
-        )  # fmt: skip
-        return _Written(block, layers, tuple(piece.exchanged for piece in pieces))
+        block = as_block(rows, pieces)
+        return WrittenPass(block, layers, tuple(piece.exchanged for piece in pieces))
 
     def _with_states(
-        self, pieces: Sequence[Piece], layers: Sequence[_Layer], stage: int, kind: str
+        self, pieces: Sequence[Piece], layers: Sequence[PassLayer], stage: int, kind: str
     ) -> list[Piece]:
         """The pieces with the bytes of gathered weights that they give up, and of gradients that they make."""
         setup, found = self.step.setup, list(pieces)
@@ -332,29 +304,13 @@ class _Writer:
                     found[first] = replace(found[first], take=found[first].take + own.gradients)
         return found
 
-    def _updating(self, pieces: Sequence[Piece], stage: int) -> tuple[Piece, ...]:
-        """A backward pass in which every layer is updated when its gradients are there."""
-        states = self.states[stage]
-        whole = sum(own.dense.optimizer + own.experts.optimizer for own in states.values())
-        last = {piece.layer: place for place, piece in enumerate(pieces)}
-        found: list[Piece] = []
-        moved: list[int] = []
-        for place, piece in enumerate(pieces):
-            found.append(replace(piece, waits=tuple(moved[before] for before in piece.waits)))
-            own = states.get(piece.layer)
-            if last[piece.layer] == place and own is not None:
-                share = (own.dense.optimizer + own.experts.optimizer) / max(whole, 1)
-                seconds = self.passes[stage].optimizer_s * share
-                found.append(Piece(TaskKind.OPTIMIZER, seconds, None, piece.layer, (len(found) - 1,)))
-            moved.append(len(found) - 1)
-        return tuple(found)
-
     def _order(self, actor: Actor) -> None:
         """All actions of an actor."""
         if self.places.delayed:
-            self._update(actor, [])
+            self.tiers.update(actor, list(self._own(actor)), [])
         if self.places.checkpoint:
-            self._checkpoint(actor)
+            copied = self.tiers.checkpoint(actor, list(self._own(actor)), max(self.width, 1))
+            self.saved[actor.number] = [copied]
         order = self.schedule.orders[actor.pipe]
         last = {
             (action.stage, action.kind in "ST"): place
@@ -383,7 +339,7 @@ class _Writer:
             self._gradients(actor, action, written, first)
         self._send(actor, action)
 
-    def _put(self, actor: Actor, action: Action, written: _Written) -> int:
+    def _put(self, actor: Actor, action: Action, written: WrittenPass) -> int:
         meetings = None
         if not self.folded:
             numbers = [
@@ -486,7 +442,7 @@ class _Writer:
 
     # ZeRO.
 
-    def _weights(self, actor: Actor, action: Action, written: _Written, first: int) -> None:
+    def _weights(self, actor: Actor, action: Action, written: WrittenPass, first: int) -> None:
         """Gather weights before the pass that reads them: all of stage 3, once a step those of stages 1 and 2."""
         setup = self.step.setup
         if setup.zero_stage == 0 or (setup.zero_stage < 3 and not setup.sharding.overlap):
@@ -511,7 +467,7 @@ class _Writer:
             for own, ranks, prefix in several(self.states[stage].get(layer.number, LayerStates())):
                 if away and own.weights:
                     part = -(-own.weights // ranks)
-                    fetched = self._fetched(actor, part, layer.number, after)
+                    fetched = self.tiers.fetched(actor, part, layer.number, after)
                     if ranks == 1:
                         self.builder.wait(first + layer.first, fetched)
                         continue
@@ -544,7 +500,7 @@ class _Writer:
         part, _ = self.exchanges.take(key, kind, -(-size // count)) if count > 1 else (whole, route)
         return whole, route, part.seconds * count
 
-    def _gradients(self, actor: Actor, action: Action, written: _Written, first: int) -> None:
+    def _gradients(self, actor: Actor, action: Action, written: WrittenPass, first: int) -> None:
         """Reduce gradients of layers, several small ones together, when the last of them is done."""
         setup = self.step.setup
         stage = action.stage % self.schedule.stages
@@ -573,11 +529,9 @@ class _Writer:
         whole = round(own.gradients * self.gradient_scale)
         steps: list[tuple[str, str, int]] = []
         part = whole if setup.zero_stage == 0 else -(-whole // width)
-        if width == 1 and self.places.off_device:
-            pass
-        elif setup.zero_stage == 0:
+        if setup.zero_stage == 0 and (width > 1 or not self.places.off_device):
             steps.append((f"{prefix}shards", "all_reduce", whole))
-        else:
+        elif width > 1 or not self.places.off_device:
             steps.append((f"{prefix}within", "reduce_scatter", whole))
             steps.append((f"{prefix}across", "all_reduce", part))
         mates = self._replicas(action.stage) if action.stage >= 0 else ()
@@ -632,7 +586,8 @@ class _Writer:
         copies = self.schedule.replicas
         if self.places.off_device:
             if not self.places.delayed:
-                self._update(actor, [*self.reduced[actor.number], *self.worked[actor.number][-1:]])
+                ready = [*self.reduced[actor.number], *self.worked[actor.number][-1:]]
+                self.tiers.update(actor, list(self._own(actor)), ready)
             if kept:
                 self.builder.add(
                     actor.lanes[0], TaskKind.OPTIMIZER, 0.0, label="weights given up",
@@ -660,15 +615,6 @@ class _Writer:
                     for part, _, prefix in self._shared(states):
                         self._gather(actor, part, prefix, ("after", stage, layer), [task])
 
-    # States on host and drives.
-
-    def _side(self, actor: Actor, what: str) -> int:
-        """A stream of an actor for one purpose."""
-        lane = (actor.number, what)
-        if lane not in self.sends:
-            self.sends[lane] = self.builder.stream(actor.number, what)
-        return self.sends[lane]
-
     def _own(self, actor: Actor) -> Iterator[tuple[StateBytes, int]]:
         """States of an actor's stages, and over how many ranks each is divided."""
         zero = self.step.setup.zero_stage
@@ -679,81 +625,9 @@ class _Writer:
                 yield states.dense, self.width if zero else 1
                 yield states.experts, self.expert_width if zero else 1
 
-    def _fetched(self, actor: Actor, part: int, layer: int, after: list[int]) -> int:
-        """A rank's own part of a layer's weights on its way to the device, over its own link."""
-        assert self.rates is not None
-        if self.places.weights == "nvme":
-            after = [self._drive(actor, "read weights", part / self.rates.drive_read, after)]
-        exchange, route = self.exchanges.copy(actor, part, to_host=False)
-        return self.builder.add(
-            actor.from_host, TaskKind.SWAP, exchange.seconds, label=f"weights, layer {layer}", after=after,
-            traffic=(exchange.bytes, route), memory=(part, 0),
-        )  # fmt: skip
-
-    def _drive(self, actor: Actor, what: str, seconds: float, after: list[int]) -> int:
-        """Drives at work for an actor, reading or writing: what is asked at once shares their time."""
-        return self.builder.add(
-            self._side(actor, what), TaskKind.SWAP, seconds, label=what, after=after,
-            traffic=(seconds, self.exchanges.in_turn(actor, "drives")),
-        )  # fmt: skip
-
-    def _update(self, actor: Actor, after: list[int]) -> None:
-        """The host's update of a rank's part, in pieces, whose new weights go back as they are made.
-
-        It begins when all gradients are there, since their norm may scale them (an assumption).
-        """
-        assert self.rates is not None
-        optimizer = sum(own.optimizer / ranks for own, ranks in self._own(actor))
-        weights = sum(own.weights / ranks for own, ranks in self._own(actor))
-        parameters = optimizer / OPTIMIZER_BYTES
-        for turn in range(UPDATE_PIECES):
-            last = after
-            if self.places.optimizer == "nvme":
-                read = optimizer / UPDATE_PIECES / self.rates.drive_read
-                last = [self._drive(actor, "read states", read, after)]
-            seconds = parameters * UPDATE_BYTES / UPDATE_PIECES / self.rates.host_memory
-            done = self.builder.add(
-                self._side(actor, "host update"),
-                TaskKind.SWAP,
-                seconds,
-                label=f"host update {turn}",
-                after=last,
-            )
-            if self.places.optimizer == "nvme":
-                wrote = optimizer / UPDATE_PIECES / self.rates.drive_write
-                self._drive(actor, "write states", wrote, [done])
-            if self.places.weights == "nvme":
-                wrote = weights / UPDATE_PIECES / self.rates.drive_write
-                self._drive(actor, "write states", wrote, [done])
-            elif self.places.weights == "device":
-                exchange, route = self.exchanges.copy(actor, round(weights / UPDATE_PIECES), to_host=False)
-                self.builder.add(
-                    self._side(actor, "new weights"), TaskKind.SWAP, exchange.seconds, label="new weights",
-                    after=[done], traffic=(exchange.bytes, route),
-                )  # fmt: skip
-
-    def _checkpoint(self, actor: Actor) -> None:
-        """A rank's part of the states, copied to the host and on to the drives beside the passes."""
-        assert self.rates is not None
-        shards = max(self.width, 1)
-        size = 0.0
-        for own, ranks in self._own(actor):
-            size += 0 if self.places.off_device else own.optimizer / (ranks if ranks > 1 else shards)
-            size += 0 if self.places.weights != "device" else own.weights / shards
-        written = sum(
-            own.optimizer / max(ranks, shards) + own.weights / shards for own, ranks in self._own(actor)
-        )
-        exchange, route = self.exchanges.copy(actor, round(size), to_host=True)
-        copied = self.builder.add(
-            self._side(actor, "checkpoint"), TaskKind.SWAP, exchange.seconds, label="checkpoint to host",
-            traffic=(exchange.bytes, route),
-        )  # fmt: skip
-        self.saved[actor.number] = [copied]
-        self._drive(actor, "write checkpoint", written / self.rates.drive_write, [copied])
-
     # Swapping.
 
-    def _swap(self, actor: Actor, action: Action, written: _Written, first: int) -> None:
+    def _swap(self, actor: Actor, action: Action, written: WrittenPass, first: int) -> None:
         """Let swapped tensors leave as they are made, and come back before their layer's backward pass.
 
         Of two rounding buffers each layer fills the one that the layer before the last has left.
@@ -788,22 +662,3 @@ class _Writer:
             lane, TaskKind.SWAP, exchange.seconds, label=f"{what[0]}, layer {what[1]}", after=[after],
             traffic=(exchange.bytes, route),
         )  # fmt: skip
-
-
-def _layers(pieces: Sequence[Piece]) -> tuple[_Layer, ...]:
-    """Layers of a pass in the order in which it comes to them."""
-    found: dict[int, _Layer] = {}
-    for place, piece in enumerate(pieces):
-        known = found.get(piece.layer)
-        if known is None:
-            found[piece.layer] = _Layer(piece.layer, place, place, place)
-        else:
-            # Tied weights bring a pass back to a layer for a moment; what it reads there is not gathered again.
-            unbroken = known.visited == place - 1
-            found[piece.layer] = replace(known, visited=place if unbroken else known.visited, last=place)
-    return tuple(found.values())
-
-
-def _label(piece: Piece) -> str:
-    what = piece.exchanged.kind if piece.exchanged is not None else piece.kind.name.lower()
-    return f"{what}, layer {piece.layer}"
