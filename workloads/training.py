@@ -54,7 +54,8 @@ PRODUCTS: Final = frozenset({"matmul", "grouped_matmul", "conv", "recurrent", "l
 """Kinds whose backward pass is a product per operand."""
 
 ATTENTION_BACKWARD: Final = 2.5
-"""Five products against two, forward. Cost models take them to run as well as the forward kernel's two: assumption."""
+"""Five products against two, forward. GPUs have prices of their own for the backward kernel; other devices run it as
+well as the forward one (assumption)."""
 
 BACKWARD_FLOPS: Final = {
     "norm": 2.0, "softmax": 1.0, "activation": 2.0, "attention": ATTENTION_BACKWARD, "custom": 2.0, "scan": 2.0,

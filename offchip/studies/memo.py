@@ -137,8 +137,7 @@ def _utilisation(lengths: list[Length], million: float) -> list[ClaimResult]:
     )
     differences = (
         "Whether the paper counts the masked half of attention is not known; counted, the same run would read above "
-        "100 %. The backward attention kernel is taken to run as well as the forward one, which is optimistic; the "
-        "framework's own overheads, and waits between kernels, are left out."
+        "100 %. The framework's own overheads, and waits between kernels, are left out."
     )
     results = [
         compare(

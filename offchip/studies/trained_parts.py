@@ -8,7 +8,6 @@ Natural GaLore 2410.16029, Cut Cross-Entropy 2411.09009, ViViT 2306.04822, LOOP.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Final
@@ -484,47 +483,43 @@ def _run_loop() -> Outcome:
     return Outcome(claims, [_table("A step of Qwen2.5-7B at 2048 tokens", rows)])
 
 
-def _study(name: str, title: str, source: str, scenario: str, run: Callable[[], Outcome]) -> Study:
-    return Study(name, title, source, scenario, run)
-
-
-PACA: Final = _study(
+PACA: Final = Study(
     "paca", "PaCA: a part of the connections trained", "Woo et al., PaCA, arXiv:2503.01905",
     "A step of Llama-2-7B with adapters, and with columns of the weights themselves.", _run_paca,
 )  # fmt: skip
-WTA_CRS: Final = _study(
+WTA_CRS: Final = Study(
     "wta-crs", "WTA-CRS: gradients from a sample of the tokens", "Liu et al., WTA-CRS, arXiv:2305.15265",
     "A step of BERT-large, weights' gradients from all tokens or a sample.", _run_wta_crs,
 )  # fmt: skip
-MEFT: Final = _study(
+MEFT: Final = Study(
     "meft", "MEFT: reversible fine-tuning", "Liao et al., MEFT, arXiv:2306.00477",
     "A step of OPT-1.3B with everything kept, and with layers' inputs worked out of their results.", _run_meft,
 )  # fmt: skip
-LORAM: Final = _study(
+LORAM: Final = Study(
     "loram", "LoRAM: adapters on a pruned base", "Zhang et al., LoRAM, arXiv:2502.13533",
     "Models of 70 B parameters, pruned and in four bits, with adapters.", _run_loram,
 )  # fmt: skip
-PEQA: Final = _study(
+PEQA: Final = Study(
     "peqa", "PEQA: scales alone are tuned", "Kim et al., PEQA, arXiv:2305.14152",
     "Weights and states of Llama-2-70B in three and four bits with trained scales.", _run_peqa,
 )  # fmt: skip
-PST: Final = _study(
+PST: Final = Study(
     "pst", "PST: importance scores of low rank", "Li et al., PST, arXiv:2205.11005",
     "Trained parameters of BERT-base.", _run_pst,
 )  # fmt: skip
-NATURAL_GALORE: Final = _study(
+NATURAL_GALORE: Final = Study(
     "natural-galore", "Natural GaLore: a history of projected gradients", "Das, Natural GaLore, arXiv:2410.16029",
     "A step of TinyLlama with adapters and with moments of low rank.", _run_natural_galore,
 )  # fmt: skip
-CUT_CROSS_ENTROPY: Final = _study(
+CUT_CROSS_ENTROPY: Final = Study(
     "cut-cross-entropy", "Cut Cross-Entropy: a loss without logits", "Wijmans et al., arXiv:2411.09009",
     "Head and loss of Gemma 2 (2B) over 8192 tokens, in four forms.", _run_cut_cross_entropy,
 )  # fmt: skip
-VIVIT: Final = _study(
+VIVIT: Final = Study(
     "frozen-vivit", "ViViT with a frozen spatial part", "arXiv:2306.04822",
     "FLOPs of a factorised video transformer with and without its spatial part trained.", _run_vivit,
 )  # fmt: skip
-LOOP: Final = _study(
+LOOP: Final = Study(
     "loop", "LOOP: one copy of the model", "LOOP, reinforcement learning of agents",
     "A step of Qwen2.5-7B beside three frozen copies, and alone.", _run_loop,
 )  # fmt: skip
