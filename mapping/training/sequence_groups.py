@@ -32,6 +32,8 @@ SAMPLES: Final = (8192, 32768, 131072)
 """Lengths at which a degree's coefficients are taken."""
 BUCKETS: Final = 16
 HALVINGS: Final = 10
+WHOLE: Final = 4
+"""Sequences above a group's half, third and fourth are counted whole: fractions of them do not pack."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +145,9 @@ def plan_groups(
     of = np.searchsorted(edges, np.array(lengths))
     counts = np.bincount(of, minlength=len(edges))
     high = _upper(edges, counts, costs, devices)
-    low, best = 0.0, None
+    low, best = 0.0, _best_of_one_degree(lengths, edges, of, costs, devices, room_bytes)
+    if best is not None:
+        high = best[1]
     for _ in range(HALVINGS):
         limit = high if best is None else (low + high) / 2
         chosen, proven = _choose(edges, counts, costs, devices, limit, room_bytes)
@@ -174,6 +178,18 @@ def _buckets(lengths: Sequence[int]) -> NDArray[np.int64]:
         return distinct
     ends = np.searchsorted(np.cumsum(ordered), np.linspace(0, ordered.sum(), BUCKETS + 1)[1:])
     return np.unique(ordered[np.minimum(ends, len(ordered) - 1)])
+
+
+def _best_of_one_degree(
+    lengths: Sequence[int], edges: NDArray[np.int64], of: NDArray[np.int64],
+    costs: Mapping[int, DegreeCost], devices: int, room: float,
+) -> tuple[tuple[tuple[int, tuple[int, ...]], ...], float] | None:  # fmt: skip
+    """The fastest dealing over groups of equal width; None where none of them holds every sequence."""
+    counts = np.bincount(of, minlength=len(edges)).tolist()
+    dealt = [
+        _deal(lengths, edges, of, {d: (devices // d, counts)}, costs, room) for d in costs if d <= devices
+    ]
+    return min((found for found in dealt if found is not None), key=lambda found: found[1], default=None)
 
 
 def _upper(
@@ -215,7 +231,17 @@ def _choose(
         own = [(q, number[q, d]) for q in range(len(edges)) if (q, d) in number]
         seconds = cost.seconds(edges.astype(np.float64)) / limit
         model += pulp.lpSum(float(seconds[q]) * a for q, a in own) <= (1 - cost.once / limit) * width[d]
-        model += pulp.lpSum(float(edges[q] * cost.token_bytes / room) * a for q, a in own) <= width[d]
+        shares = edges * cost.token_bytes / room
+        model += pulp.lpSum(float(shares[q]) * a for q, a in own) <= width[d]
+        for most in range(1, WHOLE):
+            # Of sequences above one (most + 1)th of a group, no group takes more than ``most``.
+            large = [
+                a
+                for q, a in own
+                if max(shares[q], seconds[q] / (1 - cost.once / limit)) * (most + 1) > 1 + 1e-9
+            ]
+            if large:
+                model += pulp.lpSum(large) <= most * width[d]
     report = solve_model(model, SolverOptions(time_limit_s=3.0, relative_gap=0.02))
     if report.status not in ("optimal", "feasible"):
         return None, report.status == "infeasible"
