@@ -3,7 +3,8 @@
 For an order, the programme of residency gives the least bytes that any plan in it moves. The plan gets addresses from
 the allocation engine, which sees all stays; where they are too many for the room, the order is run over real
 addresses after the plan, in several styles, and a plan made for a little less room leaves space between the stays.
-The best order is looked for by annealing. The same programme over what is certain in every order bounds the whole.
+The best order is looked for by beams and annealing. The same programme over what is certain in every order bounds the
+whole, and so do minimum cuts.
 """
 
 from __future__ import annotations
@@ -15,8 +16,16 @@ import numpy as np
 
 from mapping.scheduling.by_layout import LayoutSearch
 from mapping.scheduling.instance import Instance, build_instance, lists_of
+from mapping.scheduling.live_cut import LiveCuts, path_of_cuts
+from mapping.scheduling.order_beam import Aim
 from mapping.scheduling.order_search import improve_order
-from mapping.scheduling.orders import given_order, greedy_order
+from mapping.scheduling.orders import (
+    beam_of_orders,
+    beam_states,
+    given_order,
+    greedy_order,
+    needs_of_order,
+)
 from mapping.scheduling.replacement import replace_by_bytes, replace_in_order
 from mapping.scheduling.residency import residency_of_order, solve_residency, stays_with
 from mapping.scheduling.residency_runs import plan_of_runs, runs_of, runs_of_order, solve_runs
@@ -24,13 +33,21 @@ from mapping.scheduling.search import COST_SCALE
 from mapping.scheduling.solver_run import SolverRun
 from mapping.scheduling.stays import Stays
 
-__all__ = ["improve_by_orders", "plan_in_order", "raise_bound_by_residency", "solve_given_order"]
+__all__ = [
+    "improve_by_orders", "offer_beams", "plan_in_order", "raise_bound_by_cuts", "raise_bound_by_residency",
+    "solve_given_order",
+]  # fmt: skip
 
 _ROOMS: Final = (1.0, 0.985, 0.96, 0.93, 0.89, 0.85)
 """Shares of the scratchpad that plans are made for."""
 _STYLES: Final = tuple((short, power) for power in (0.5, 0.0, 1.0) for short in (16, 4, 60))
 _TERM_BY_TERM: Final = 150
 """Operators up to which the programme of an order is stated term by term, and exact with every choice in place."""
+_BEAM_WIDTHS: Final = (64, 256, 1024, 4096)
+_LIVE_WEIGHTS: Final = (0.3, 0.1, 1.0, 3.0)
+_BEAMS_SHARE: Final = 0.15
+_STARTS: Final = 4
+"""Orders of so many kinds are annealed before the best one is again."""
 _FIRST_ROUNDS: Final = 400
 _ROUNDS_WITHOUT_CLOCK: Final = 40_000
 _ROUNDS_PER_STATE: Final = 64
@@ -134,7 +151,10 @@ def improve_by_orders(run: SolverRun) -> None:
     starts = [greedy_order(run.problem), given_order(run.problem)]
     if run.best is not None:
         starts.append(run.best[1].order)
-    first = min(starts, key=lambda order: _judged(run, instance, order))
+    with run.share_of_time(_BEAMS_SHARE):
+        starts += _beams(run, instance)
+    starts = sorted(starts, key=lambda order: _judged(run, instance, order))[:_STARTS]
+    first = starts[0]
     large = len(first) > _BEAMS_UP_TO
     for room in _ROOMS[: 1 if large else 3]:
         if run.budget.spent or run.proved:
@@ -170,6 +190,44 @@ def improve_by_orders(run: SolverRun) -> None:
             layouts = _layouts(run, order, layouts)
         if run.cost >= before and run.budget.seconds_left() is None:
             return
+
+
+def offer_beams(run: SolverRun) -> None:
+    """Orders of narrow beams, what does not fit dropped by Belady's rule: small problems are often solved by one."""
+    instance = build_instance(run.problem)
+    for aim in _aims(run, _BEAM_WIDTHS[0]):
+        order = beam_of_orders(instance, aim, run.budget)
+        if order is None or run.cost == 0:
+            return
+        run.offer(replace_by_bytes(run.problem, order, run.capacity, "belady"), "beam/belady")
+
+
+def _aims(run: SolverRun, width: int) -> list[Aim]:
+    """What beams of one width look for: little above the scratchpad in all, and at the highest step."""
+    found = [Aim(run.capacity, width, True, weight, run.seed) for weight in _LIVE_WEIGHTS]
+    return [*found, Aim(run.capacity, width, False, _LIVE_WEIGHTS[0], run.seed)]
+
+
+def _beams(run: SolverRun, instance: Instance) -> list[tuple[int, ...]]:
+    """Orders that wider and wider beams find in a share of the time; without a clock, up to the second width."""
+    found = list[tuple[int, ...]]()
+    for width in _BEAM_WIDTHS if run.budget.seconds_left() is not None else _BEAM_WIDTHS[:2]:
+        for aim in _aims(run, width):
+            order = None if run.budget.spent else beam_of_orders(instance, aim, run.budget)
+            if order is None:
+                return found
+            run.budget.nodes += beam_states(instance, width)
+            found.append(order)
+    return found
+
+
+def raise_bound_by_cuts(run: SolverRun) -> None:
+    """A proven bound for every order from what is alive beside operators in all of them."""
+    instance = build_instance(run.problem)
+    order = beam_of_orders(instance, _aims(run, _BEAM_WIDTHS[0])[-1], run.budget)
+    if order is not None:
+        needs = zip(order, needs_of_order(run.problem, order), strict=True)
+        run.raise_bound(path_of_cuts(LiveCuts.of(instance), run.capacity, needs, run.budget) * COST_SCALE)
 
 
 def _layouts(run: SolverRun, order: tuple[int, ...], best: LayoutSearch | None) -> LayoutSearch | None:

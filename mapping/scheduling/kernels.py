@@ -15,8 +15,9 @@ from mapping.deadline import Budget, watching
 from mapping.scheduling.address_search import Effort, improve_layouts, search_layouts
 from mapping.scheduling.by_layout import address_tables
 from mapping.scheduling.instance import build_instance, lists_of
+from mapping.scheduling.order_beam import Aim
 from mapping.scheduling.order_search import improve_order
-from mapping.scheduling.orders import given_order, least_peak
+from mapping.scheduling.orders import beam_of_orders, given_order, least_peak
 from mapping.scheduling.problem import ScheduleOperator, ScheduleProblem, ScheduleTensor
 from mapping.scheduling.residency_runs import RoomPrices, runs_of_order
 from mapping.scheduling.search import NO_LIMIT, LayerSearch
@@ -44,6 +45,7 @@ def _call_kernels(addresses_alone: bool) -> None:
     if addresses_alone:
         return
     least_peak(problem, time_limit_s=None, max_states=100)
+    beam_of_orders(build_instance(problem), Aim(8, 4, True, 0.1, 0), Budget())
     search = LayerSearch(problem, 8, Budget())
     search.look_ahead()
     search.run(NO_LIMIT, 64, max_states=100)

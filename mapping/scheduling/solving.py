@@ -22,7 +22,13 @@ from mapping.scheduling.by_ilp import solve_by_ilp
 from mapping.scheduling.by_parts import improve_by_parts, raise_bound_by_parts
 from mapping.scheduling.check import check
 from mapping.scheduling.explain import not_proved, too_small
-from mapping.scheduling.in_order import improve_by_orders, raise_bound_by_residency, solve_given_order
+from mapping.scheduling.in_order import (
+    improve_by_orders,
+    offer_beams,
+    raise_bound_by_cuts,
+    raise_bound_by_residency,
+    solve_given_order,
+)
 from mapping.scheduling.instance import build_instance
 from mapping.scheduling.kernels import load_kernels
 from mapping.scheduling.master import solve_with_cuts
@@ -173,6 +179,8 @@ def _search(run: SolverRun, method: Method) -> None:
     if method == "auto" and len(run.problem.operators) >= _DIVIDE_FROM:
         _search_large(run)
         return
+    offer_beams(run)
+    raise_bound_by_cuts(run)
     search = LayerSearch(run.problem, run.capacity, run.budget)
     if method == "divide":
         raise_bound_by_parts(run)
@@ -184,6 +192,7 @@ def _search_large(run: SolverRun) -> None:
     """The ways that are made for many operators in turn, each with a share of the time that is left."""
     steps: list[tuple[float, Callable[[SolverRun], None]]] = [
         (0.6, raise_bound_by_residency),
+        (0.3, raise_bound_by_cuts),
         (0.4, improve_by_orders),
         (
             0.2,
@@ -196,7 +205,7 @@ def _search_large(run: SolverRun) -> None:
         (0.5, lambda run: _widen(run, LayerSearch(run.problem, run.capacity, run.budget), None)),
         (1.0, improve_by_orders),
     ]
-    for share, step in steps if len(run.problem.operators) <= _LAYERS_UP_TO else [steps[0], steps[-1]]:
+    for share, step in steps if len(run.problem.operators) <= _LAYERS_UP_TO else [*steps[:2], steps[-1]]:
         if run.proved or run.budget.spent:
             return
         with run.share_of_time(share), contextlib.suppress(OutOfTimeError):
@@ -274,8 +283,8 @@ def _lower_peak(run: SolverRun) -> None:
     high = peak_bytes_of(problem, assemble(problem, stays, offsets))
     if high > stays.least_peak(problem):
         high = _pack_lower(run, stays, high)
-    seconds = run.budget.seconds_left()
-    seconds = None if seconds is None else min(_TIE_S, seconds / 4)
+    left = run.budget.seconds_left()
+    seconds = None if left is None else min(_TIE_S, left / 4)
     states = _TIE_STATES * 64 // max(64, len(problem.operators))
     if cost == 0:
         found = least_peak(problem, time_limit_s=seconds, max_states=states)
@@ -283,7 +292,8 @@ def _lower_peak(run: SolverRun) -> None:
             high = _pack_lower(run, stays_of(problem, found.order), high)
         run.ties_proven = high <= max(found.bound_bytes, problem.least_budget)
         return
-    run.ties_proven = _bisect_peak(run, high, states, seconds) and run.ties_proven
+    with run.share_of_time(1.0 if seconds is None or not left else seconds / left):
+        run.ties_proven = _bisect_peak(run, high, states, seconds) and run.ties_proven
 
 
 def _bisect_peak(run: SolverRun, high: int, states: int, seconds: float | None) -> bool:

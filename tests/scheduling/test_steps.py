@@ -174,6 +174,8 @@ def test_the_parts_of_a_search_follow_its_method_and_size(monkeypatch: pytest.Mo
     monkeypatch.setattr(solving, "_widen", lambda run, search, up_to: seen.append(up_to))
     monkeypatch.setattr(solving, "raise_bound_by_parts", lambda run: seen.append("bound"))
     monkeypatch.setattr(solving, "raise_bound_by_residency", lambda run: seen.append("certain"))
+    monkeypatch.setattr(solving, "raise_bound_by_cuts", lambda run: seen.append("cuts"))
+    monkeypatch.setattr(solving, "offer_beams", lambda run: seen.append("beams"))
     monkeypatch.setattr(solving, "improve_by_orders", lambda run: seen.append("orders"))
     monkeypatch.setattr(solving, "solve_given_order", lambda run: seen.append("given"))
     monkeypatch.setattr(
@@ -191,15 +193,15 @@ def test_the_parts_of_a_search_follow_its_method_and_size(monkeypatch: pytest.Mo
         solving._search(run, method)  # type: ignore[arg-type]
         return list(seen)
 
-    assert search("divide", 5) == ["bound", "improve", 512]
-    assert search("auto", 149) == [None]
-    assert search("decompose", 150) == [None]
+    assert search("divide", 5) == ["beams", "cuts", "bound", "improve", 512]
+    assert search("auto", 149) == ["beams", "cuts", None]
+    assert search("decompose", 150) == ["beams", "cuts", None]
     assert search("given-order", 150) == ["given"]
-    assert search("auto", 150) == ["certain", "orders", 512, "bound", "improve", None, "orders"]
-    assert search("auto", 2001) == ["certain", "orders"]
+    assert search("auto", 150) == ["certain", "cuts", "orders", 512, "bound", "improve", None, "orders"]
+    assert search("auto", 2001) == ["certain", "cuts", "orders"]
     assert search("auto", 150, proved=True) == []
     assert search("auto", 150, spent=True) == []
-    assert search("auto", 150, after=True) == ["certain", "orders", 512, "bound", "improve"]
+    assert search("auto", 150, after=True) == ["certain", "cuts", "orders", 512, "bound", "improve"]
 
 
 class Layers:
