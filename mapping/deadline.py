@@ -21,7 +21,19 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Budget", "OutOfTimeError", "Watch", "cut_off_after", "is_late", "running_budget", "watching"]
+__all__ = [
+    "Budget",
+    "OutOfTimeError",
+    "Watch",
+    "cut_off",
+    "is_late",
+    "running_budget",
+    "tell",
+    "watching",
+]
+
+_AFTER_INTERRUPT_S: Final = 0.5
+"""Work that looks at no clock may go on for so long after an interrupt."""
 
 _OUTER: Final[ContextVar[Budget | None]] = ContextVar("running budget", default=None)
 """The budget of the solve that is running in this context; set and put back by :meth:`Budget.running` alone."""
@@ -39,6 +51,15 @@ def is_late(share: float = 1.0) -> bool:
         return False
     left = budget.seconds_left()
     return budget.spent or (left is not None and budget.elapsed > share * (budget.elapsed + left))
+
+
+def tell(bound: float, incumbent: float | None) -> None:
+    """Tell who watches the outermost solve that is running what it has proved and found so far."""
+    budget = running_budget()
+    while budget is not None and budget.outer is not None:
+        budget = budget.outer
+    if budget is not None:
+        budget.report(bound, incumbent)
 
 
 Watch = Callable[[float, float | None], None]
@@ -62,11 +83,12 @@ class OutOfTimeError(Exception):
 
 
 @contextlib.contextmanager
-def cut_off_after(seconds: float) -> Iterator[None]:
+def cut_off(budget: Budget, seconds: float | None) -> Iterator[None]:
     """Raises :class:`OutOfTimeError` in the block, wherever it is then, once so many seconds have passed.
 
-    For work that looks at no clock itself. Main thread only, and where nobody else waits for the alarm; elsewhere the
-    block just runs. A kernel or a foreign solver is let finish first.
+    Also shortly after an interrupt of ``budget``; without ``seconds`` only then. For work that looks at no clock
+    itself. Main thread only, and where nobody else waits for the alarm; elsewhere the block just runs. A kernel or a
+    foreign solver is let finish first.
     """
     mine = (
         threading.current_thread() is threading.main_thread()
@@ -80,10 +102,16 @@ def cut_off_after(seconds: float) -> Iterator[None]:
     def end(*_: object) -> None:
         raise OutOfTimeError
 
+    def soon() -> None:
+        if budget.interrupted:
+            signal.setitimer(signal.ITIMER_REAL, _AFTER_INTERRUPT_S)
+
     signal.signal(signal.SIGALRM, end)
-    signal.setitimer(signal.ITIMER_REAL, max(seconds, 1e-3))
+    if seconds is not None:
+        signal.setitimer(signal.ITIMER_REAL, max(seconds, 1e-3))
     try:
-        yield
+        with budget.stopping(soon):
+            yield
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0.0)
         signal.signal(signal.SIGALRM, signal.SIG_DFL)

@@ -19,7 +19,7 @@ from typing import Any, Final
 
 from hw_configs.problems import InfeasibleError, InputError, PhysicsError, bad_input
 from hw_configs.units import format_quantity
-from mapping.deadline import OutOfTimeError, is_late
+from mapping.deadline import OutOfTimeError, is_late, tell
 from mapping.offload.policy import OffloadRequest
 from mapping.training.choose_setup import Family, TrainingSettings
 from mapping.training.estimate import Estimator
@@ -131,6 +131,8 @@ class _Search:
     priced: int = 0
     left_floor: float = float("inf")
     """The least floor of what was left without being executed."""
+    kept_floor: float = float("inf")
+    """The least floor of what was ever kept to be executed."""
     likely: float = float("inf")
     kept: list[_Kept] = field(default_factory=list)
     nearest: tuple[float, TrainingSetup] | None = None
@@ -161,6 +163,7 @@ class _Search:
         problem: InputError | None = None
         seen = 0
         for place, degrees in enumerate(families):
+            tell(min(self.left_floor, self.kept_floor, degrees.floor_s), None)
             if is_late(0.6) and self.kept:
                 for rest in families[place:]:
                     self._leave(self._count(rest.setup), rest.floor_s)
@@ -487,6 +490,7 @@ class _Search:
         if cost.floor_s > self.likely * SLACK:
             self.left_floor = min(self.left_floor, cost.floor_s)
             return
+        self.kept_floor = min(self.kept_floor, cost.floor_s)
         item = _Kept(-cost.likely_s, self.priced, cost, setup)
         if len(self.kept) < KEPT:
             heapq.heappush(self.kept, item)
@@ -530,6 +534,8 @@ class _Search:
                 continue
             runs.append((ran, plan, step, estimate))
             best = min(best, ran.step_s)
+            waiting = (rest.cost.floor_s for rest in queue[place + 1 :])
+            tell(min(best, left, *waiting), best)
         if not runs:
             raise self._infeasible()
         runs.sort(key=lambda run: (run[0].step_s, run[0].peak_bytes))

@@ -153,9 +153,14 @@ class LiveBound:
         bound, best = now
         seconds = self._clock() - self._start
         if best is None:
-            return f"{seconds:.0f} s: {self._what}: no plan yet, at least {bound:.15g}"
+            return f"{seconds:.0f} s: {self._what}: no plan yet, at least {_figure(bound)}"
         gap = 0.0 if best == 0 else 100 * (best - bound) / best
-        return f"{seconds:.0f} s: {self._what}: {best:.15g}, at least {bound:.15g} (gap {gap:.3f} %)"
+        return f"{seconds:.0f} s: {self._what}: {_figure(best)}, at least {_figure(bound)} (gap {gap:.3f} %)"
+
+
+def _figure(value: float) -> str:
+    """Bytes to the last one, seconds to a part in a million."""
+    return f"{value:.15g}" if float(value).is_integer() else f"{value:.6g}"
 
 
 @contextmanager

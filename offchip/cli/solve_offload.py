@@ -34,6 +34,9 @@ def offload(
     simulate: Annotated[bool, typer.Option("--simulate", help="run the plan, event by event")] = False,
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="write graph, plan and report")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="one JSON object on standard output")] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", help="no view of bound and best plan on standard error")
+    ] = False,
 ) -> None:
     """Decide what lives in which memory and what moves when, and say why.
 
@@ -44,14 +47,15 @@ def offload(
         return
     if model is None or hw is None:
         raise bad_input("expected a MODEL and --hw SYSTEM (or --policy list)")
-    from offchip.cli.output import print_json, print_tables
+    from offchip.cli.output import live_bound, print_json, print_tables
     from offchip.solving.offload import solve_offload
 
-    found = solve_offload(
-        model, hw, policy, phase=phase, seq=seq, batch=batch, generate=generate, dtype=dtype,
-        settings=_settings(setting), cost_model=cost_model, seed=seed, simulate=simulate, out=out,
-        time_limit=time_limit,
-    )  # fmt: skip
+    with live_bound("seconds of a step", quiet):
+        found = solve_offload(
+            model, hw, policy, phase=phase, seq=seq, batch=batch, generate=generate, dtype=dtype,
+            settings=_settings(setting), cost_model=cost_model, seed=seed, simulate=simulate, out=out,
+            time_limit=time_limit,
+        )  # fmt: skip
     if as_json:
         print_json(found.as_json())
         return

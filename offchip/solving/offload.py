@@ -180,18 +180,18 @@ def _executed(plan: TrainingPlan, request: OffloadRequest) -> ExecutedStep:
 
 def _decided(solver: OffloadSolver, request: OffloadRequest, seconds: float | None) -> OffloadAnswer:
     """The mapper's answer within so many seconds: its best so far where it looks at the clock, else none."""
-    from mapping.deadline import Budget, OutOfTimeError, cut_off_after
+    from mapping.deadline import Budget, OutOfTimeError, cut_off
 
-    if seconds is None:
-        return solver.solve(request)
     answer: OffloadAnswer | None = None
     budget = Budget(seconds)
     with budget.running():
         try:
-            with cut_off_after(_GRACE * seconds + _GRACE_S):
+            with cut_off(budget, None if seconds is None else _GRACE * seconds + _GRACE_S):
                 answer = solver.solve(request)
         except OutOfTimeError:
             pass
+    if answer is None and seconds is None:
+        raise KeyboardInterrupt
     if answer is None:
         raise NoAnswerError(
             f"nothing was decided within {seconds:g} s; what could help: more time (--time-limit)"

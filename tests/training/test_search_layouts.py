@@ -12,6 +12,7 @@ import mapping.training.search_layouts as search_module
 from hw_configs.library import load_system
 from hw_configs.problems import InfeasibleError, InputError, PhysicsError
 from hw_configs.system import System
+from mapping.deadline import Budget, watching
 from mapping.offload.policy import OffloadRequest
 from mapping.training.choose_setup import Family, TrainingSettings
 from mapping.training.estimate import Estimator
@@ -83,6 +84,18 @@ def test_nothing_that_is_tried_one_by_one_is_faster(
     assert min(times) >= found.floor_s * (1 - 1e-9), "the bound on the others is true"
     assert found.layouts == found.bounded + found.priced
     assert found.complete
+
+
+def test_who_watches_is_told_true_bounds(tmp_path: Path, node: System, estimator: Estimator) -> None:
+    model = gpt_config(tmp_path, layers=4, hidden=1024)
+    told: list[tuple[float, float | None]] = []
+    with watching(lambda bound, best: told.append((bound, best))), Budget().running():
+        found = search_layouts(asked(model, node, 2048, 8, devices=4), Family(), estimator)
+    assert told[0][1] is None
+    assert told[-1][1] == found.best.step_s
+    assert all(bound <= found.best.step_s * (1 + 1e-9) for bound, _ in told)
+    bests = [best for _, best in told if best is not None]
+    assert bests == sorted(bests, reverse=True)
 
 
 @pytest.mark.parametrize(
