@@ -12,8 +12,8 @@ import contextlib
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -262,3 +262,27 @@ class Budget:
             self.interrupt()
             future.result()
             raise
+
+    def race(
+        self, calls: Sequence[Callable[[NDArray[np.int64]], Any]], decides: Callable[[Any], bool]
+    ) -> list[Any]:
+        """Run calls side by side, each with a stop flag of its own; once an answer ``decides``, stop the others.
+
+        Answers in the order of the calls. Whatever ends this solve stops them all.
+        """
+        flags = [np.zeros(1, np.int64) for _ in calls]
+
+        def stop_all() -> None:
+            for flag in flags:
+                flag[0] = 1
+
+        with self.stopping(stop_all), ThreadPoolExecutor(len(calls)) as pool:
+            futures = [pool.submit(call, flag) for call, flag in zip(calls, flags, strict=True)]
+            try:
+                for future in as_completed(futures):
+                    if decides(future.result()):
+                        stop_all()
+            except KeyboardInterrupt:
+                self.interrupt()
+                raise
+        return [future.result() for future in futures]

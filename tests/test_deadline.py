@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -192,3 +193,16 @@ def test_an_interrupted_command_gives_its_best_schedule(tmp_path: Path, capacity
     answer = json.loads(done.stdout)
     assert answer["cost_bytes"] >= answer["bound_bytes"]
     assert answer["seconds"] < 150
+
+
+def test_who_decides_a_race_stops_the_others() -> None:
+    def loses(stop: Any) -> str:
+        end = time.monotonic() + 20
+        while not stop[0] and time.monotonic() < end:
+            time.sleep(0.005)
+        return "stopped" if stop[0] else "never stopped"
+
+    assert Budget().race([loses, lambda stop: "won"], lambda answer: answer == "won") == ["stopped", "won"]
+    assert Budget().race([lambda stop: "a", lambda stop: "b"], lambda answer: False) == ["a", "b"]
+    with Budget(0.2).running() as budget:
+        assert budget.race([loses, loses], lambda answer: False) == ["stopped", "stopped"]

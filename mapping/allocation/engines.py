@@ -8,8 +8,10 @@ of the fullest section, A: area, W: sections of the life), then seeded random mi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import os
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -29,6 +31,8 @@ Ints = NDArray[np.int64]
 
 _LONG_CALL_NODES = 4000
 _TRAIL_ROWS = 1 << 20
+_ABREAST = 2
+"""Tries at a time: each is bound by the memory it walks through."""
 _DRAWS = 8
 _PACE = 0.6
 """Share of the slack that is spread over the height in every second of those tries."""
@@ -54,6 +58,11 @@ class _Try(NamedTuple):
     style: int
     nodes: int
     pace: float = 0.0
+
+
+def _processors() -> int:
+    """Processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class Prober:
@@ -85,28 +94,29 @@ class Prober:
         exhausted = False
         rough = Answer(LIMIT)
         slack = self._slack(ceiling)
-        for name, rank, style, share, paced in self._line_up(nodes, turn):
-            limit = self._budget.allow(share)
-            if limit == 0 or self._budget.spent:
-                return rough
-            inst, ranks = component.instance, self._rank(rank)
+
+        def run(item: _Try, limit: int, stop: Ints) -> tuple[int, Ints]:
+            inst, ranks = component.instance, self._rank(item.rank)
             long = nodes > _LONG_CALL_NODES
-            if name == "valley":
-                bounds = Bounds(highest, ceiling, ranks, style)
-                found = self._call(search_by_valley, (inst, bounds, int(slack * paced)), limit, long)
-            elif exhausted:
-                continue
-            else:
-                found = self._call(search_by_offset, (inst, highest, ceiling, ranks), limit, long)
-            status, offsets = found
+            if item.engine == "valley":
+                bounds = Bounds(highest, ceiling, ranks, item.style)
+                return self._call(search_by_valley, (inst, bounds, int(slack * item.pace)), limit, long, stop)
+            return self._call(search_by_offset, (inst, highest, ceiling, ranks), limit, long, stop)
+
+        for item, status, offsets in self._outcomes(self._line_up(nodes, turn), run, nodes):
+            name, rank = item.engine, item.rank
             if status == FOUND:
                 return Answer(FOUND, offsets.copy(), f"{name}/{rank}")
-            if status == NONE and slack * paced < 1:
+            if status == NONE and slack * item.pace < 1:
                 if name == "valley" or component.complete_by_offset:
                     return Answer(NONE, engine=f"{name}/{rank}")
                 exhausted = True
             elif name == "valley" and status == LIMIT:
                 rough = self._completed(offsets, rough, f"{name}/{rank}/greedy")
+            if exhausted or self._budget.spent:
+                break
+        if self._budget.spent:
+            return rough
         if not component.complete_by_offset:
             limit = self._budget.allow(nodes)
             status, used, offsets = self._budget.call(
@@ -115,6 +125,28 @@ class Prober:
             self._budget.nodes += used
             return Answer(status, offsets.copy() if status == FOUND else None, "pairs")
         return rough
+
+    def _outcomes(
+        self, tries: Iterable[_Try], run: Callable[[_Try, int, Ints], tuple[int, Ints]], nodes: int
+    ) -> Iterator[tuple[_Try, int, Ints]]:
+        """What each try finds, in turn; under a clock alone and with cores to spare several long ones at a time."""
+        budget = self._budget
+        by_clock = budget.max_nodes is None and budget.seconds_left() is not None
+        abreast = min(_ABREAST, _processors()) if by_clock and nodes > _LONG_CALL_NODES else 1
+        waiting = list(tries)
+        while waiting and not budget.spent:
+            now, waiting = waiting[:abreast], waiting[abreast:]
+            limit = budget.allow(now[0].nodes)
+            if limit == 0:
+                return
+            if abreast == 1:
+                yield (now[0], *run(now[0], limit, budget.stop))
+                continue
+            for item in now:
+                self._rank(item.rank)
+            calls = [partial(run, item, item.nodes) for item in now]
+            found = budget.race(calls, lambda outcome: outcome[0] == FOUND)
+            yield from ((item, *outcome) for item, outcome in zip(now, found, strict=True))
 
     def _slack(self, ceiling: Ints) -> float:
         """Bytes to spare per byte in use in the fullest section, in parts of :data:`PACES`."""
@@ -134,15 +166,13 @@ class Prober:
         return Answer(LIMIT, plan, engine)
 
     def _call(
-        self, kernel: Callable[..., Any], args: tuple[Any, ...], limit: int, long: bool
+        self, kernel: Callable[..., Any], args: tuple[Any, ...], limit: int, long: bool, stop: Ints
     ) -> tuple[int, Ints]:
         rows = _TRAIL_ROWS
         while True:
-            status, used, offsets = self._budget.call(
-                kernel, *args, limit, rows, self._budget.stop, long=long
-            )
+            status, used, offsets = self._budget.call(kernel, *args, limit, rows, stop, long=long)
             self._budget.nodes += used
-            if status != LIMIT or used >= limit or self._budget.stop[0] or rows >= 1 << 26:
+            if status != LIMIT or used >= limit or stop[0] or rows >= 1 << 26:
                 return status, offsets
             rows *= 8  # the trail was too short: once more, from the start
 

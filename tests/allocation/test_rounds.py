@@ -8,12 +8,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from mapping import deadline as deadline_module
 from mapping.allocation import AllocationProblem, Buffer, Gap, check, solve, solving
 from mapping.allocation import engines as engines_module
 from mapping.allocation.by_valley import FITTING, LOWEST, TIGHTEST
 from mapping.allocation.engines import FOUND, LIMIT, NONE, Answer, Prober
+from mapping.allocation.greedy import peak_units
 from mapping.allocation.instance import build_components
 from mapping.allocation.solving import _answer, _ask, _deepen, _local_search, _next_peak, _Part, _start
 from mapping.deadline import Budget
@@ -339,13 +342,13 @@ def test_a_short_trail_is_made_longer_and_the_search_begins_anew(monkeypatch: py
         return LIMIT, 2, np.zeros(1)
 
     one = prober(FIVE)
-    one._call(kernel, (), 9, False)
+    one._call(kernel, (), 9, False, one._budget.stop)
     assert rows == [(9, 16 << 3 * k) for k in range(9)]
     assert one._budget.nodes == 18
     for limit, stop in ((2, 0), (9, 1)):
         rows.clear()
         one._budget.stop[0] = stop
-        one._call(kernel, (), limit, False)
+        one._call(kernel, (), limit, False, one._budget.stop)
         assert len(rows) == 1
 
 
@@ -477,3 +480,20 @@ def test_greedy_orders_are_tried_until_the_goal(monkeypatch: pytest.MonkeyPatch)
     part.peak = 40
     solving._greedy(part, 20, Budget())
     assert part.engine == "greedy/size/best-fit"
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 8), st.integers(1, 5), st.integers(1, 6)), min_size=3, max_size=12))
+def test_two_tries_at_a_time_answer_what_one_does(rows: list[tuple[int, int, int]]) -> None:
+    problem = AllocationProblem.from_arrays(
+        [row[0] for row in rows], [row[0] + row[1] for row in rows], [row[2] for row in rows]
+    )
+    for component in build_components(problem):
+        for capacity in range(6, 30, 4):
+            alone = Prober(component, Budget(), 0).probe(capacity, 5000, 1)
+            with Budget(60.0).running() as budget, pytest.MonkeyPatch.context() as patch:
+                patch.setattr(engines_module, "_processors", lambda: 2)
+                both = Prober(component, budget, 0).probe(capacity, 5000, 1)
+            assert alone.status == both.status
+            if both.offsets is not None and both.status == FOUND:
+                assert peak_units(component, both.offsets) <= capacity
