@@ -5,7 +5,10 @@ then runs on the host's processors (ZeRO-Offload, arXiv:2101.06840); with ``weig
 stage 3, each rank reading its own part before all gather (ZeRO-Infinity's bandwidth-centric partition,
 arXiv:2104.07857). ``delayed`` runs the update one step late, beside the passes. ``in-backward`` updates a layer as
 soon as its gradients are there, so that none are kept (LOMO, arXiv:2306.09782, with any optimizer). ``checkpoint``:
-every rank writes its part of the states to the drives beside the step; the update waits until it has left the device.
+every rank copies its part of the states to the host beside the passes, which its update waits for, and the host writes
+it to the drives, evenly until the next one is taken (CheckFreq's snapshot and persist, FAST 2021).
+``checkpoint-sync``: behind the update everything waits until the drives have it. One is taken every
+``checkpoint_every`` steps of the setup.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ from hw_configs.problems import bad_input, nearest
 __all__ = ["StatePlaces", "places_of"]
 
 PLACES: Final = ("device", "host", "nvme")
-WORDS: Final = ("weights", "delayed", "in-backward", "checkpoint")
+WORDS: Final = ("weights", "delayed", "in-backward", "checkpoint", "checkpoint-sync")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,11 +33,18 @@ class StatePlaces:
     delayed: bool = False
     in_backward: bool = False
     checkpoint: bool = False
+    synchronous: bool = False
+    """Whether everything waits for a checkpoint."""
 
     @property
     def off_device(self) -> bool:
         """Whether the host updates."""
         return self.optimizer != "device"
+
+    @property
+    def saves(self) -> bool:
+        """Whether checkpoints are taken."""
+        return self.checkpoint or self.synchronous
 
 
 def places_of(text: str) -> StatePlaces:
@@ -59,7 +69,11 @@ def places_of(text: str) -> StatePlaces:
         raise bad_input(f"found {text!r:.40}; weights and delayed need the place host or nvme", path="states")
     if place != "device" and "in-backward" in found:
         raise bad_input(f"found {text!r:.40}; in-backward updates on the device", path="states")
+    if {"checkpoint", "checkpoint-sync"} <= found:
+        raise bad_input(
+            f"found {text!r:.60}; expected checkpoint or checkpoint-sync, not both", path="states"
+        )
     return StatePlaces(
         place, place if "weights" in found else "device", "delayed" in found, "in-backward" in found,
-        "checkpoint" in found,
+        "checkpoint" in found, "checkpoint-sync" in found,
     )  # fmt: skip
