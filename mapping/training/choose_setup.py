@@ -83,8 +83,8 @@ class TrainingSettings(Settings):
     exchange: str = word("ring", "how keys reach the other context ranks", EXCHANGES)
     zigzag: bool = flag(True, "context ranks deal out the causal mask evenly")
     states: str | None = name_of(
-        "where states live: device, host or nvme, with weights, delayed, in-backward, checkpoint or checkpoint-sync "
-        "joined by +",
+        "where states live: device, host or nvme, with weights, weights-on-host, weights-on-nvme, delayed, "
+        "in-backward, inputs, checkpoint or checkpoint-sync joined by +",
         absent="device",
     )
     checkpoint_every: int = count(

@@ -235,6 +235,11 @@ class TrainingSetup:
         places = self.places
         if places.weights != "device" and self.zero_stage != 3:
             yield Problem("weights off the device need ZeRO stage 3", path="states")
+        if places.inputs and (self.recompute != "full" or self.recompute_layers is not None):
+            message = (
+                "layers' inputs wait in host memory where all of every layer is recomputed (recompute=full)"
+            )
+            yield Problem(message, path="states")
         if self.checkpoint_every < 1:
             yield Problem(f"found {self.checkpoint_every}; expected 1 or more", path="checkpoint_every")
         if self.checkpoint_every > 1 and not places.saves:

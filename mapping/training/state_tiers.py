@@ -49,6 +49,16 @@ class StateTiers:
         late = ", update delayed by a step" if self.delayed else ""
         return f"weights on {self.weights}, optimizer on {self.optimizer}, checkpoints on {self.checkpoints}{late}"
 
+    def states(self) -> str:
+        """The same as a setup's ``states`` (:mod:`mapping.training.state_places`)."""
+        names = {"device": "device", "host": "host", "drive": "nvme"}
+        found = [names[self.optimizer]]
+        if self.weights != "device":
+            found.append("weights" if self.weights == self.optimizer else f"weights-on-{names[self.weights]}")
+        found += ["inputs"] if self.checkpoints == "host" else []
+        found += ["delayed"] if self.delayed else []
+        return "+".join(found)
+
 
 @dataclass(frozen=True, slots=True)
 class TieredEstimate:

@@ -316,14 +316,15 @@ class _Writer:
         setup, found = self.step.setup, list(pieces)
         for layer in layers if kind not in "ST" else ():
             first, visited = layer.first, layer.visited
-            for own, _, _ in self._passing(self.states[stage].get(layer.number, LayerStates())):
+            for own, ranks, _ in self._passing(self.states[stage].get(layer.number, LayerStates())):
                 if self.places.in_backward:
                     if kind == "B":
                         last = layer.last
                         found[first] = replace(found[first], take=found[first].take + own.gradients)
                         found[last] = replace(found[last], give=found[last].give - own.gradients)
                     continue
-                if setup.zero_stage == 3 and kind != "W" and setup.sharding.reshard:
+                comes = ranks > 1 or self.places.weights != "device"
+                if comes and setup.zero_stage == 3 and kind != "W" and setup.sharding.reshard:
                     found[visited] = replace(found[visited], give=found[visited].give - own.weights)
                 if setup.zero_stage >= 2 and kind in ("B", "W") and self._each:
                     found[first] = replace(found[first], take=found[first].take + own.gradients)

@@ -55,9 +55,10 @@ class TierTasks:
         if self.places.weights == "nvme":
             after = [self._drive(actor, "read weights", part / self.rates.drive_read, after)]
         exchange, route = self.exchanges.copy(actor, part, to_host=False)
+        # On a stream of their own: activations that come back are asked for in another order.
         return self.builder.add(
-            actor.from_host, TaskKind.SWAP, exchange.seconds, label=f"weights, layer {layer}", after=after,
-            traffic=(exchange.bytes, route), memory=(part, 0),
+            self._side(actor, "weights from host"), TaskKind.SWAP, exchange.seconds, label=f"weights, layer {layer}",
+            after=after, traffic=(exchange.bytes, route), memory=(part, 0),
         )  # fmt: skip
 
     def _drive(self, actor: Actor, what: str, seconds: float, after: list[int]) -> int:

@@ -96,6 +96,10 @@ def test_the_policies_on_the_command_line(cli):
         json.loads(outcome.out)["report"] if "report" in json.loads(outcome.out) else json.loads(outcome.out)
     )
     assert report["tiers"]["optimizer"] == "host"
+    assert report["setup"]["states"] == "host"
+    ran = json.loads(cli(*call, "--policy", "zero-offload", "--set", "devices=1", "--simulate", "--json").out)
+    assert ran["simulated"]["step_s"] == report["executed"]["step_s"]
+    assert ran["simulated"]["step_s"] == pytest.approx(report["time"]["step_s"], rel=0.15)
     text = cli(*call, "--policy", "zero-infinity", "--set", "optimizer=drive", "--set", "delayed=yes")
     assert text.code == 0, text.err
     assert "optimizer on drive" in text.out
