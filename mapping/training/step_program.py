@@ -138,9 +138,10 @@ class _Writer:
         )  # fmt: skip
         self.vocabulary: dict[str, tuple[Piece, ...]] = {}
         if shared:
-            if setup.zero_stage == 3:
+            if self.places.weights != "device":
                 raise bad_input(
-                    f"{schedule.name} shares the output layer, which ZeRO-3 cannot gather", path="schedule"
+                    f"{schedule.name} shares the output layer, whose weights stay on the devices",
+                    path="states",
                 )
             self.vocabulary = vocabulary_passes(self.step, self.prices, schedule.ranks)
         self.states: list[dict[int, LayerStates]] = [{} for _ in range(schedule.stages)]
@@ -266,7 +267,14 @@ class _Writer:
                         total += own.gradients - -(-own.gradients // ranks)
         total += setup.loading.held_bytes(setup, len(self._begun(pipe)))
         total += self.output.held(min(setup.zero_stage, 1) if self.width > 1 else 0, self.width)
+        if self._output_comes:
+            total -= self.output.weights - -(-self.output.weights // self.width)
         return total + 2 * self._buffer
+
+    @property
+    def _output_comes(self) -> bool:
+        """Whether a rank's share of a shared output layer is gathered before each of its passes."""
+        return self.step.setup.zero_stage == 3 and self.width > 1 and self.output.weights > 0
 
     @property
     def _each(self) -> bool:
@@ -314,6 +322,8 @@ class _Writer:
     ) -> list[Piece]:
         """The pieces with the bytes of gathered weights that they give up, and of gradients that they make."""
         setup, found = self.step.setup, list(pieces)
+        if kind in "ST" and self._output_comes and setup.sharding.reshard:
+            found[-1] = replace(found[-1], give=found[-1].give - self.output.weights)
         for layer in layers if kind not in "ST" else ():
             first, visited = layer.first, layer.visited
             for own, ranks, _ in self._passing(self.states[stage].get(layer.number, LayerStates())):
@@ -440,6 +450,8 @@ class _Writer:
         place = (action.stage, action.kind, action.micro_batch, actor.number)
         first, end = self.began[place], self.ended[place]
         tokens = self.step.setup.sequence * self.step.setup.micro_batch
+        if self._output_comes:
+            self._gather_output(actor, action, first)
         if action.kind == "S":
             self._meet_all(actor, action, "pass", self.handed, ("input", -1, first))
             # Maximum and sum of the softmax, in fp32.
@@ -455,6 +467,21 @@ class _Writer:
             self.summed[action.micro_batch, actor.number] = grad
         if final and self.width > 1:
             self._reduce(actor, Action(-1, "T", action.micro_batch), "", self.output, [-2], end)
+        if final and self._output_comes and not self.step.setup.sharding.reshard:
+            self.builder.add(
+                actor.lanes[0], TaskKind.OPTIMIZER, 0.0, label="output layer given up", after=[end],
+                memory=(0, -self.output.weights),
+            )  # fmt: skip
+
+    def _gather_output(self, actor: Actor, action: Action, first: int) -> None:
+        """A rank's share of the output layer, gathered from the ranks that hold parts of it."""
+        sharding, name = self.step.setup.sharding, (actor.number, -1, -2)
+        if not sharding.reshard and name in self.gathered:
+            return
+        self.gathered.add(name)
+        worked, depth = self.worked[actor.number], sharding.prefetch + 1
+        after = worked[-depth:][:1] if len(worked) >= depth else []
+        self.builder.wait(first, self._gather(actor, self.output, "", (action, "shared output"), after))
 
     def _meet_all(
         self, actor: Actor, action: Action, kind: str, size: int, ends: tuple[str, int, int]
