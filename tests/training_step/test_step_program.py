@@ -354,8 +354,6 @@ def test_a_shared_output_layer_is_gathered_under_stage_3(
     assert found.end == pytest.approx(run_slowly(program).end, rel=1e-9)
     whole = run(node, replace(setup, zero_stage=2))
     assert found.program.classes.held.max() < whole.program.classes.held.max()
-    if reshard:
-        assert max(found.peak_bytes) < max(whole.peak_bytes)
     with pytest.raises(InputError, match="whose weights stay on the devices"):
         run(node, replace(setup, states="host+weights"))
 
