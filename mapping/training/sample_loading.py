@@ -75,7 +75,8 @@ class SampleLoading:
         """In a line for people."""
         cost = f", {1e3 * self.cpu_s:g} ms each over {self.workers} workers" if self.cpu_s else ""
         size = format_quantity(self.sample_bytes, "size")
-        return f"samples of {size} from {self.place}{cost}, {self.ahead} steps ahead"
+        steps = "step" if self.ahead == 1 else "steps"
+        return f"samples of {size} from {self.place}{cost}, {self.ahead} {steps} ahead"
 
     def rank_bytes(self, setup: TrainingSetup) -> int:
         """Bytes that a rank of the first stage gets for a micro-batch."""
