@@ -118,6 +118,13 @@ def test_an_update_on_drives_waits_for_them(estimator):
     )
     least = 12 * parameters / rates.drive_read + 12 * parameters / rates.drive_write
     assert drive.update_s == pytest.approx(max(least, host.update_s))
+    for found, tier in ((host, "host"), (drive, "drive")):
+        time = found.estimate.time
+        late = tiered(ONE, StateTiers(optimizer=tier, delayed=True), estimator).estimate.time
+        passes = time.forward_s + time.backward_s + time.recompute_s
+        assert time.optimizer_s == pytest.approx(found.update_s)
+        assert late.optimizer_s == pytest.approx(max(0.0, found.update_s - passes))
+        assert late.optimizer_s < time.optimizer_s
 
 
 def test_devices_share_host_and_drives(estimator):
