@@ -215,9 +215,9 @@ def number(
     return _field(default, "number", meaning, least=least, most=most, unit=unit, above=above, only=only)
 
 
-def seconds(default: float, meaning: str, *, most: float = 86400.0) -> Any:
-    """A time above zero: plain seconds, or a figure with its unit."""
-    return _field(default, "seconds", meaning, least=0.0, most=most, above=True, unit="s")
+def seconds(default: float, meaning: str, *, most: float = 86400.0, zero: bool = False) -> Any:
+    """A time above zero (``zero``: or none): plain seconds, or a figure with its unit."""
+    return _field(default, "seconds", meaning, least=0.0, most=most, above=not zero, unit="s")
 
 
 def share(

@@ -9,6 +9,7 @@ What is there
 
 Models on machines
     :func:`simulate`: time, energy, bytes over every wire, memory
+    :func:`simulate_framework_step`: a training step as torchtitan, Megatron-LM, DeepSpeed, ... run it
     :func:`simulate_training_plan`: a training step of any layout from its plan, over one machine or many
     :func:`solve`, :func:`check`: the plan a mapper writes; what is wrong with a plan
     :func:`solve_offload`: what lives in which memory and moves when, for training and inference
@@ -72,6 +73,7 @@ if TYPE_CHECKING:
     from offchip.solving.offload import solve_offload as solve_offload
     from offchip.solving.pipeline import solve_pipeline as solve_pipeline
     from offchip.solving.schedule import solve_schedule as solve_schedule
+    from offchip.solving.training_step import simulate_framework_step as simulate_framework_step
     from offchip.solving.training_step import simulate_training_plan as simulate_training_plan
     from offchip.space_sweep import sweep as sweep
     from offchip.table_prediction import predict as predict
@@ -99,6 +101,7 @@ __all__ = [
     "report",
     "serve",
     "simulate",
+    "simulate_framework_step",
     "simulate_training_plan",
     "solve",
     "solve_alloc",
@@ -133,6 +136,7 @@ _WHERE: Final = {
     "report": "offchip.report_page",
     "serve": "offchip.serving.serve",
     "simulate": "offchip.api",
+    "simulate_framework_step": "offchip.solving.training_step",
     "simulate_training_plan": "offchip.solving.training_step",
     "solve": "offchip.api",
     "solve_alloc": "offchip.solving.alloc",

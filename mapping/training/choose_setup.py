@@ -14,13 +14,14 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from hw_configs.problems import InfeasibleError, InputError, bad_input
-from hw_configs.settings import Settings, count, flag, name_of, share, size, word
+from hw_configs.settings import Settings, count, flag, name_of, seconds, share, size, word
 from hw_configs.whole_number import is_whole
 from mapping.deadline import OutOfTimeError, is_late
 from mapping.offload.policy import OffloadRequest
 from mapping.training.estimate import Estimator, RankStep
 from mapping.training.pricing import Prices
 from mapping.training.rank_layout import DEGREES as LAYOUT
+from mapping.training.sample_loading import SAMPLE_PLACES, SampleLoading
 from mapping.training.setup import ALLOCATORS, EXCHANGES, RECOMPUTE, TrainingEstimate, TrainingSetup
 from mapping.training.sharding import Sharding
 from mapping.training.state_types import FRAMEWORKS, StateTypes, framework_types, with_fields
@@ -82,8 +83,19 @@ class TrainingSettings(Settings):
     exchange: str = word("ring", "how keys reach the other context ranks", EXCHANGES)
     zigzag: bool = flag(True, "context ranks deal out the causal mask evenly")
     states: str | None = name_of(
-        "where states live: device, host or nvme, with weights, delayed, in-backward or checkpoint joined by +",
+        "where states live: device, host or nvme, with weights, weights-on-host, weights-on-nvme, delayed, "
+        "in-backward, inputs, checkpoint or checkpoint-sync joined by +",
         absent="device",
+    )
+    checkpoint_every: int = count(
+        1, "steps from one checkpoint to the next", least=1, most=_MOST, unit="steps"
+    )
+    sample: int = size(0, "of a sequence's sample, as it is fetched in every step")
+    samples: str = word("host", "where samples lie", SAMPLE_PLACES)
+    sample_cpu: float = seconds(0.0, "of one worker, to make a sample ready", zero=True)
+    workers: int = count(8, "of each device, that make samples ready", least=1, most=4096)
+    ahead: int = count(
+        2, "steps that samples come ahead; 0: a step waits for its own", most=1024, unit="steps"
     )
     search: str = word(
         "auto",
@@ -107,6 +119,8 @@ class TrainingSettings(Settings):
             "context_exchange": self.exchange,
             "zigzag": self.zigzag,
             "states": self.states or "device",
+            "checkpoint_every": self.checkpoint_every,
+            "loading": SampleLoading(self.sample, self.samples, self.sample_cpu, self.workers, self.ahead),
         }  # fmt: skip
 
     framework: str = word(

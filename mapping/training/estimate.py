@@ -19,8 +19,10 @@ from mapping.training.recompute.chain import ChainStage
 from mapping.training.recompute.skeleton import skeleton_of
 from mapping.training.requests import RequestSequence
 from mapping.training.setup import TrainingEstimate, TrainingSetup
-from mapping.training.step_memory import step_memory
+from mapping.training.state_traffic import with_states_away
+from mapping.training.step_memory import model_states, step_memory
 from mapping.training.step_time import chain_of, layer_forward, step_time
+from mapping.training.tier_rates import tier_rates
 from mapping.training.token_swap import LayerBytes, TokenShare, token_share
 from workloads.graph import Graph
 
@@ -90,6 +92,10 @@ class Estimator:
         setup = step.setup
         memory = step_memory(step, self.prices, exact=exact)
         time = step_time(step, self.prices)
+        places = setup.places
+        if places.off_device:
+            rates = tier_rates(self.prices, setup.devices)
+            time, _ = with_states_away(time, setup, model_states(step, 0), places, rates)
         if memory.driver_calls:
             time = time.plus(reorganisation_s=memory.driver_calls * STALL_PER_CALL_S)
         flops = self.model_flops(setup)

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+import numpy as np
+
 from hw_configs.shown import Table
 from hw_configs.units import format_quantity
 from mapping.training.setup import TrainingSetup
@@ -25,12 +27,16 @@ _WORDS: Final = {
     "forward": "forward", "backward": "backward", "recompute": "recomputation", "optimizer": "optimizer",
     "tensor": "exposed tensor parallelism", "sequence": "exposed context and Ulysses", "expert": "exposed experts",
     "pipeline": "exposed pipeline sends", "data": "exposed data parallelism", "swap": "exposed swapping",
+    "loading": "exposed loading of samples",
 }  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
 class ExecutedStep:
-    """What an executed step took. ``usable_bytes`` is a device's memory, ``model_flops`` those of the whole step."""
+    """What an executed step took. ``usable_bytes`` is a device's memory, ``model_flops`` those of the whole step.
+
+    ``saving_s``: seconds of a step that takes a checkpoint, where most take none; what is shown is one of the others.
+    """
 
     setup: TrainingSetup
     run: StepRun
@@ -40,6 +46,7 @@ class ExecutedStep:
     peak_flops: float
     usable_bytes: int
     notes: tuple[str, ...] = field(default=())
+    saving_s: float | None = None
 
     @property
     def step_s(self) -> float:
@@ -47,15 +54,23 @@ class ExecutedStep:
         return self.run.makespan_s
 
     @property
+    def mean_s(self) -> float:
+        """Seconds of a step on average, those that take a checkpoint among them."""
+        if self.saving_s is None:
+            return self.step_s
+        every = self.setup.checkpoint_every
+        return (self.saving_s + (every - 1) * self.step_s) / every
+
+    @property
     def mfu(self) -> float:
-        """Share of the devices' peak that the model's own operations come to."""
-        return self.model_flops / (self.step_s * self.peak_flops) if self.step_s else 0.0
+        """Share of the devices' peak that the model's own operations come to, on average."""
+        return self.model_flops / (self.mean_s * self.peak_flops) if self.mean_s else 0.0
 
     @property
     def tokens_per_s(self) -> float:
-        """Tokens per second and device."""
+        """Tokens per second and device, on average."""
         setup = self.setup
-        return setup.sequence * setup.batch / self.step_s / setup.devices if self.step_s else 0.0
+        return setup.sequence * setup.batch / self.mean_s / setup.devices if self.mean_s else 0.0
 
     @property
     def peak_bytes(self) -> int:
@@ -71,14 +86,27 @@ class ExecutedStep:
                 parts[name] += value * account.ranks / ranks
         return parts
 
+    def loading(self) -> dict[str, float]:
+        """Seconds that samples are read, made ready and copied for, hidden or not, of the class that loads longest."""
+        program, spent = self.run.program, self.run.end - self.run.start
+        loads = program.tasks.kind == TaskKind.LOADING
+        found: dict[str, float] = {}
+        for stream in np.unique(program.tasks.stream[loads]).tolist():
+            name = program.stream_names[stream]
+            found[name] = max(found.get(name, 0.0), float(spent[program.tasks.stream == stream].sum()))
+        return found
+
     def to_json(self) -> dict[str, Any]:
         """Everything but the single tasks, SI units in names."""
         return {
             "setup": self.setup.to_json(),
             "step_s": self.step_s,
+            "mean_step_s": self.mean_s,
+            "checkpoint_step_s": self.saving_s,
             "mfu": self.mfu,
             "tokens_per_s_per_device": self.tokens_per_s,
             "seconds": self.seconds(),
+            "loading": self.loading(),
             "peak_bytes": self.peak_bytes,
             "usable_bytes": self.usable_bytes,
             "classes": [
@@ -96,8 +124,15 @@ class ExecutedStep:
     def tables(self) -> tuple[Table, ...]:
         """Tables for people."""
         peak, whole = (format_quantity(size, "size") for size in (self.peak_bytes, self.usable_bytes))
+        saved: tuple[tuple[str, str], ...] = ()
+        if self.saving_s is not None:
+            every = self.setup.checkpoint_every
+            saved = (
+                ("step with a checkpoint", f"{self.saving_s:.4g} s"),
+                (f"mean of {every} steps", f"{self.mean_s:.4g} s"),
+            )
         head = (
-            ("step", f"{self.step_s:.4g} s"), ("MFU", f"{100 * self.mfu:.2f} %"),
+            ("step", f"{self.step_s:.4g} s"), *saved, ("MFU", f"{100 * self.mfu:.2f} %"),
             ("tokens per second and device", f"{self.tokens_per_s:.5g}"),
             ("fullest device", f"{peak} of {whole}"),
         )  # fmt: skip
@@ -113,6 +148,10 @@ class ExecutedStep:
         ]
         if len(self.classes) > 1:
             tables.append(Table("By stage", self._columns(), tuple(self._rows())))
+        beside = self.loading()
+        if beside:
+            rows = tuple((name, f"{value:.4g} s") for name, value in beside.items())
+            tables.append(Table(f"Samples: {self.setup.loading.words()}", ("beside the step", "time"), rows))
         if links:
             tables.append(Table("Bytes over links, all devices", ("link", "size"), links))
         return tuple(tables)

@@ -66,6 +66,8 @@ def executable(setup: TrainingSetup) -> str:
         return "ZeRO's collectives are not in a rank's graph"
     if setup.states != "device":
         return "its states do not stay on the devices, or move beside the step"
+    if not setup.loading.nothing:
+        return "it loads samples"
     if setup.micro_batches > 1:
         return "the step has several micro-batches"
     return ""

@@ -16,9 +16,11 @@ from hw_configs.units import format_quantity
 from mapping.offload.policy import OffloadAnswer, OffloadRequest, Table
 from mapping.training.choose_setup import Choice, Family, TrainingSettings, choose
 from mapping.training.estimate import Estimator
+from mapping.training.framework_report import estimator_table, framework_report
 from mapping.training.plan import executable, training_plan
 from mapping.training.pricing import Prices
 from mapping.training.search_layouts import Searched, can_search, search_layouts, told
+from mapping.training.setup import TrainingEstimate
 from mapping.training.state_policies import ZERO_INFINITY, StateSettings
 from mapping.training.training_plan import plan_of
 
@@ -43,7 +45,7 @@ class _Chooser:
         estimator = Estimator(Prices(request.system, request.cost_model))
         if self._searches(request, estimator):
             try:
-                return _searched(self.name, search_layouts(request, self.family, estimator))
+                return _searched(self.name, search_layouts(request, self.family, estimator), estimator)
             except InfeasibleError as error:
                 # Swapping and states off the devices are what is left; the search has neither.
                 if not self.tiers or request.of(TrainingSettings).search == "executed":
@@ -78,7 +80,11 @@ class _Chooser:
         if choice.unseen_floor_s is not None:
             report["unseen_floor_s"] = choice.unseen_floor_s
         report["alternatives"] = {way: item.to_json() for way, item in choice.by_way.items()}
-        return OffloadAnswer(self.name, report, tuple(why), tuple(_tables(choice)), graph, plan, training)
+        told = framework_report(choice.step, estimator.prices)
+        if told:
+            report["framework_estimate"] = told
+        tables = (*_tables(choice), *estimator_table(told, _states(choice.best)))
+        return OffloadAnswer(self.name, report, tuple(why), tables, graph, plan, training)
 
     def _searches(self, request: OffloadRequest, estimator: Estimator) -> bool:
         """Whether all degrees are searched and the best layouts run."""
@@ -116,7 +122,7 @@ DEEPSPEED: Final = _Chooser(
 )  # fmt: skip
 
 
-def _searched(name: str, found: Searched) -> OffloadAnswer:
+def _searched(name: str, found: Searched, estimator: Estimator) -> OffloadAnswer:
     """The answer of a search whose best layouts were run."""
     best = found.best
     report: dict[str, Any] = {"policy": name, **found.estimate.to_json(), "search": told(found)}
@@ -146,7 +152,16 @@ def _searched(name: str, found: Searched) -> OffloadAnswer:
         Table("Executed, fastest first", ("setup", "step", "MFU", "fullest device"), rows),
         *best.tables(),
     )
+    own = framework_report(estimator.rank_step(best.setup), estimator.prices)
+    if own:
+        report["framework_estimate"] = own
+        tables = (*tables, *estimator_table(own, _states(found.estimate)))
     return OffloadAnswer(name, report, tuple(why), tables, None, None, found.plan)
+
+
+def _states(estimate: TrainingEstimate) -> int:
+    memory = estimate.memory
+    return memory.weights + memory.gradients + memory.optimizer_state + memory.buffers
 
 
 _WAY: Final = {

@@ -39,8 +39,18 @@ class RankStep:
 
 
 def plain_step(graph: Graph, setup: TrainingSetup) -> RankStep:
-    """The step under the setup's recomputation, nothing swapped."""
-    return RankStep(setup, with_kernels(_recomputing(graph, setup), setup), {})
+    """The step under the setup's recomputation; nothing is swapped but layers' inputs that wait in host memory."""
+    swapped = _swapped(graph, kept_share(graph, "full")) if setup.places.inputs else {}
+    return RankStep(setup, with_kernels(_recomputing(graph, setup), setup), swapped)
+
+
+def _swapped(graph: Graph, kept: Mapping[str, float]) -> dict[int, tuple[str, ...]]:
+    """What of each layer is kept and read by its own backward pass alone."""
+    found = {
+        number: tuple(name for name in names if kept[name] > 0.0 and _stays_inside(graph, name))
+        for number, names in skeleton_of(graph).layers.items()
+    }
+    return {number: names for number, names in found.items() if names}
 
 
 def _recomputing(graph: Graph, setup: TrainingSetup) -> Graph:
@@ -57,14 +67,10 @@ def swapping_step(
 ) -> RankStep:
     """The step that swaps a share ``alpha`` of tokens, whatever bounds it."""
     kept = kept_share(graph, "tokens", alpha)
-    swapped = {
-        number: tuple(name for name in names if kept[name] > 0.0 and _stays_inside(graph, name))
-        for number, names in skeleton_of(graph).layers.items()
-    }
     return RankStep(
         replace(setup, swap_tokens=alpha),
         with_kernels(drop_and_recompute(graph, kept), setup),
-        swapped,
+        _swapped(graph, kept),
         layer,
         replace(share, alpha=alpha),
     )

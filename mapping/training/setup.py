@@ -12,6 +12,7 @@ from typing import Any, Final, Literal
 
 from hw_configs.problems import InputError, Problem
 from mapping.training.rank_layout import DEGREES
+from mapping.training.sample_loading import NO_LOADING, SampleLoading
 from mapping.training.sharding import WHOLE, Sharding
 from mapping.training.state_places import StatePlaces, places_of
 from mapping.training.state_types import StateTypes, framework_types
@@ -56,6 +57,8 @@ class TrainingSetup:
     (the innermost first), ``context_exchange`` how keys reach the other context ranks, and ``zigzag`` whether those
     deal out the causal mask evenly. ``framework`` names the element types in which states are kept, unless ``types``
     states them; ``trainable`` says which weights are trained (:mod:`workloads.trained_file`), unless ``parts`` do.
+    ``loading`` says how samples reach the devices; ``checkpoint_every``: steps from one checkpoint to the next, where
+    ``states`` takes any.
     """
 
     model: str
@@ -85,6 +88,8 @@ class TrainingSetup:
     layout: tuple[str, ...] = DEGREES
     context_exchange: str = "ring"
     zigzag: bool = True
+    loading: SampleLoading = NO_LOADING
+    checkpoint_every: int = 1
     types: StateTypes | None = None
     parts: TrainedParts | None = None
 
@@ -152,7 +157,8 @@ class TrainingSetup:
             width = self.sharding.shard_ranks
             parts.append(f"ZeRO-{self.zero_stage}" + ("" if width is None else f" over {width}"))
         if self.states != "device":
-            parts.append(f"states {self.states}")
+            every = f" every {self.checkpoint_every} steps" if self.checkpoint_every > 1 else ""
+            parts.append(f"states {self.states}{every}")
         if self.pipeline > 1 and self.schedule != "1f1b":
             parts.append(self.schedule)
         if self.swap_tokens is not None:
@@ -165,6 +171,8 @@ class TrainingSetup:
                 "no recomputation" if self.recompute == "none" else f"{self.recompute} recomputation{where}"
             )
         parts.append(f"{self.allocator} memory")
+        if not self.loading.nothing:
+            parts.append(self.loading.words())
         if self.framework != "plain":
             parts.append(f"as {self.framework}")
         if self.trainable != "all":
@@ -180,6 +188,7 @@ class TrainingSetup:
         """The setup as plain data, complete without other files."""
         return {item.name: getattr(self, item.name) for item in fields(self)} | {
             "sharding": asdict(self.sharding),
+            "loading": asdict(self.loading),
             "layout": list(self.layout),
             "stage_layers": None if self.stage_layers is None else list(self.stage_layers),
             "types": None if self.types is None else self.types.to_json(),
@@ -226,6 +235,18 @@ class TrainingSetup:
         places = self.places
         if places.weights != "device" and self.zero_stage != 3:
             yield Problem("weights off the device need ZeRO stage 3", path="states")
+        if places.inputs and (self.recompute != "full" or self.recompute_layers is not None):
+            message = (
+                "layers' inputs wait in host memory where all of every layer is recomputed (recompute=full)"
+            )
+            yield Problem(message, path="states")
+        if self.checkpoint_every < 1:
+            yield Problem(f"found {self.checkpoint_every}; expected 1 or more", path="checkpoint_every")
+        if self.checkpoint_every > 1 and not places.saves:
+            message = (
+                f"found {self.checkpoint_every}; states={self.states} takes none (states=checkpoint does)"
+            )
+            yield Problem(message, path="checkpoint_every")
         if places.in_backward and (self.shards > 1 or self.pipeline > 1 or self.micro_batches != 1):
             message = (
                 "an update in the backward pass takes one micro-batch and no other rank with equal weights"

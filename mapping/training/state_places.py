@@ -1,11 +1,17 @@
 """Where the states of a training step live while it is executed, and what moves them there and back.
 
 ``--set states=`` takes a place and words joined by ``+``: ``host`` or ``nvme`` hold the optimizer's state, whose update
-then runs on the host's processors (ZeRO-Offload, arXiv:2101.06840); with ``weights`` the weights too, under ZeRO
-stage 3, each rank reading its own part before all gather (ZeRO-Infinity's bandwidth-centric partition,
-arXiv:2104.07857). ``delayed`` runs the update one step late, beside the passes. ``in-backward`` updates a layer as
-soon as its gradients are there, so that none are kept (LOMO, arXiv:2306.09782, with any optimizer). ``checkpoint``:
-every rank writes its part of the states to the drives beside the step; the update waits until it has left the device.
+then runs on the host's processors (ZeRO-Offload, arXiv:2101.06840); with ``weights`` the weights too, or
+``weights-on-host`` and ``weights-on-nvme`` where they live elsewhere than it, under ZeRO stage 3, each rank reading its
+own part before all gather (ZeRO-Infinity's bandwidth-centric partition, arXiv:2104.07857). ``delayed`` runs the update
+one step late, beside the passes. ``in-backward`` updates a layer as soon as its gradients are there, so that none are
+kept (LOMO, arXiv:2306.09782, with any optimizer). ``inputs``: what full recomputation keeps of a layer waits in host
+memory, through two buffers on the device.
+
+``checkpoint``: every rank copies its part of the states to the host beside the passes, which its update waits for, and
+the host writes it to the drives, evenly until the next one is taken (CheckFreq's snapshot and persist, FAST 2021).
+``checkpoint-sync``: behind the update everything waits until the drives have it. One is taken every
+``checkpoint_every`` steps of the setup.
 """
 
 from __future__ import annotations
@@ -18,7 +24,8 @@ from hw_configs.problems import bad_input, nearest
 __all__ = ["StatePlaces", "places_of"]
 
 PLACES: Final = ("device", "host", "nvme")
-WORDS: Final = ("weights", "delayed", "in-backward", "checkpoint")
+WEIGHTS: Final = ("weights", "weights-on-host", "weights-on-nvme")
+WORDS: Final = (*WEIGHTS, "delayed", "in-backward", "inputs", "checkpoint", "checkpoint-sync")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,11 +37,20 @@ class StatePlaces:
     delayed: bool = False
     in_backward: bool = False
     checkpoint: bool = False
+    inputs: bool = False
+    """Whether layers' inputs, all that full recomputation keeps, wait in host memory."""
+    synchronous: bool = False
+    """Whether everything waits for a checkpoint."""
 
     @property
     def off_device(self) -> bool:
         """Whether the host updates."""
         return self.optimizer != "device"
+
+    @property
+    def saves(self) -> bool:
+        """Whether checkpoints are taken."""
+        return self.checkpoint or self.synchronous
 
 
 def places_of(text: str) -> StatePlaces:
@@ -55,11 +71,20 @@ def places_of(text: str) -> StatePlaces:
                 path="states", suggestion=nearest(word, known),
             )  # fmt: skip
     found = set(rest)
-    if place == "device" and found & {"weights", "delayed"}:
+    if len(found & set(WEIGHTS)) > 1:
+        raise bad_input(f"found {text!r:.60}; expected one of {', '.join(WEIGHTS)}", path="states")
+    if place == "device" and found & {*WEIGHTS, "delayed"}:
         raise bad_input(f"found {text!r:.40}; weights and delayed need the place host or nvme", path="states")
     if place != "device" and "in-backward" in found:
         raise bad_input(f"found {text!r:.40}; in-backward updates on the device", path="states")
+    if {"checkpoint", "checkpoint-sync"} <= found:
+        raise bad_input(
+            f"found {text!r:.60}; expected checkpoint or checkpoint-sync, not both", path="states"
+        )
+    weights = place if "weights" in found else "device"
+    for away in ("host", "nvme"):
+        weights = away if f"weights-on-{away}" in found else weights
     return StatePlaces(
-        place, place if "weights" in found else "device", "delayed" in found, "in-backward" in found,
-        "checkpoint" in found,
+        place, weights, "delayed" in found, "in-backward" in found,
+        "checkpoint" in found, "inputs" in found, "checkpoint-sync" in found,
     )  # fmt: skip

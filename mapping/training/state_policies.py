@@ -1,25 +1,31 @@
 """The mappers ``zero-offload`` and ``zero-infinity``: data-parallel training with model states off the device.
 
 Both recompute whole layers. ``zero-offload`` keeps weights on the devices and updates on the host; ``zero-infinity``
-divides weights as well and may put each state on host or drives: the fastest tiers that fit are taken.
+divides weights as well and may put each state on host or drives. All tiers are estimated, those that fit and look
+fastest are executed, and the fastest of these is the plan.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import ClassVar, Final
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Final
 
-from hw_configs.problems import bad_input
+from hw_configs.problems import InfeasibleError, bad_input
 from hw_configs.settings import Settings, count, flag, word
 from hw_configs.units import format_quantity
 from mapping.offload.policy import OffloadAnswer, OffloadRequest, Table
 from mapping.training.estimate import Estimator
+from mapping.training.executed_step import ExecutedStep
 from mapping.training.pricing import Prices
 from mapping.training.setup import TrainingSetup
 from mapping.training.state_tiers import Tier, TieredEstimate, best_tiers
+from mapping.training.training_plan import TrainingPlan, execute, plan_of
 
 __all__ = ["ZERO_INFINITY", "ZERO_OFFLOAD", "StatePolicy", "StateSettings"]
 
+EQUAL: Final = 1e-6
+MOST_EXECUTED: Final = 4
+"""Tiers whose steps are run."""
 TIERS: Final[tuple[Tier, ...]] = ("device", "host", "drive")
 
 
@@ -55,18 +61,30 @@ class StatePolicy:
             setup, estimator, self._tier("weights", chosen.weights, self.weights),
             self._tier("optimizer", chosen.optimizer, self.optimizer), chosen.delayed,
         )  # fmt: skip
-        e = found.estimate
+        runs = _executed(setup, [item for item in priced if item.estimate.fits], estimator)
+        if not runs:
+            raise InfeasibleError(
+                f"{setup.model} does not fit with its states on any tier: executed, {found.tiers.words()} is short of "
+                "device memory"
+            )
+        # Among equals the one that was estimated first, which holds the fewest bytes elsewhere.
+        least = min(step.step_s for _, _, step in runs)
+        found, plan, step = next(run for run in runs if run[2].step_s <= least * (1 + EQUAL))
+        rate = (found.estimate.model_flops + found.recompute_flops) / setup.devices / step.step_s
         why = [
-            f"{setup.words()}, {found.tiers.words()} takes {e.time.step_s:.4g} s per step, the least of {len(priced)} "
-            f"priced; {found.device_flops_per_s / 1e12:.1f} TFLOP/s per device with recomputation.",
+            f"{plan.setup.words()} takes {step.step_s:.4g} s per step, executed: the least of {len(runs)} executed, of "
+            f"{len(priced)} priced; {rate / 1e12:.1f} TFLOP/s per device with recomputation.",
             *(
                 f"{item.tiers.words().capitalize()}: {item.estimate.obstacle}."
                 for item in priced
-                if not item.estimate.fits and item.estimate.time.step_s < e.time.step_s
+                if not item.estimate.fits and item.estimate.time.step_s < found.estimate.time.step_s
             ),
-            "No plan is written for the simulator: this policy only estimates.",
         ]
-        return OffloadAnswer(self.name, _report(self.name, found), tuple(why), _tables(found, priced))
+        report = {**_report(self.name, found), "device_flops_per_s": rate}
+        report["setup"] = plan.setup.to_json()
+        report["executed"] = {"step_s": step.step_s, "mfu": step.mfu, "peak_bytes": step.peak_bytes}
+        tables = (*step.tables(), *_tables(found, priced))
+        return OffloadAnswer(self.name, report, tuple(why), tables, None, None, plan)
 
     def _setup(self, request: OffloadRequest, chosen: StateSettings, available: int) -> TrainingSetup:
         devices, micro = chosen.devices or available, chosen.micro_batch
@@ -101,7 +119,27 @@ ZERO_INFINITY: Final = StatePolicy(
 )  # fmt: skip
 
 
-def _report(name: str, found: TieredEstimate) -> dict[str, object]:
+def _executed(
+    setup: TrainingSetup, likely: list[TieredEstimate], estimator: Estimator
+) -> list[tuple[TieredEstimate, TrainingPlan, ExecutedStep]]:
+    """The first few tiers whose executed steps fit, with their plans."""
+    runs: list[tuple[TieredEstimate, TrainingPlan, ExecutedStep]] = []
+    for item in likely:
+        stage = setup.zero_stage
+        if item.tiers.optimizer != "device":
+            # Gradients leave layer by layer.
+            stage = max(stage, 2 if item.tiers.weights == "device" else 3)
+        placed = replace(setup, zero_stage=stage, states=item.tiers.states())
+        plan = plan_of(estimator.rank_step(placed), estimator)
+        step = execute(plan, estimator)
+        if step.peak_bytes <= step.usable_bytes:
+            runs.append((item, plan, step))
+        if len(runs) == MOST_EXECUTED:
+            break
+    return runs
+
+
+def _report(name: str, found: TieredEstimate) -> dict[str, Any]:
     tiers = found.tiers
     return {
         "policy": name,
@@ -112,7 +150,6 @@ def _report(name: str, found: TieredEstimate) -> dict[str, object]:
         },
         "drive_bytes": found.drive_bytes,
         "update_s": found.update_s,
-        "device_flops_per_s": found.device_flops_per_s,
     }  # fmt: skip
 
 
@@ -140,6 +177,6 @@ def _tables(found: TieredEstimate, priced: list[TieredEstimate]) -> tuple[Table,
     )  # fmt: skip
     return (
         Table("Memory of a device, and its share of the others", ("role", "size"), tuple(memory)),
-        Table("Step time, what is not hidden", ("part", "time"), parts),
-        Table("Tiers", ("tiers", "step", "device", "host", "drives", "fits"), rows),
+        Table("Estimated step time, what is not hidden", ("part", "time"), parts),
+        Table("Tiers, estimated", ("tiers", "step", "device", "host", "drives", "fits"), rows),
     )

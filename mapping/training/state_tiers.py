@@ -23,8 +23,10 @@ from mapping.training.estimate import Estimator
 from mapping.training.pricing import Prices
 from mapping.training.setup import MemoryBudget, TrainingEstimate, TrainingSetup
 from mapping.training.sharded_states import ModelStates
+from mapping.training.state_places import places_of
+from mapping.training.state_traffic import with_states_away
 from mapping.training.step_memory import model_states
-from mapping.training.tier_rates import OPTIMIZER_BYTES, UPDATE_BYTES, TierRates, tier_rates
+from mapping.training.tier_rates import TierRates, tier_rates
 
 __all__ = ["StateTiers", "TierRates", "TieredEstimate", "best_tiers", "tier_rates", "tiered"]
 
@@ -48,6 +50,16 @@ class StateTiers:
         """The tiers in one line for people."""
         late = ", update delayed by a step" if self.delayed else ""
         return f"weights on {self.weights}, optimizer on {self.optimizer}, checkpoints on {self.checkpoints}{late}"
+
+    def states(self) -> str:
+        """The same as a setup's ``states`` (:mod:`mapping.training.state_places`)."""
+        names = {"device": "device", "host": "host", "drive": "nvme"}
+        found = [names[self.optimizer]]
+        if self.weights != "device":
+            found.append("weights" if self.weights == self.optimizer else f"weights-on-{names[self.weights]}")
+        found += ["inputs"] if self.checkpoints == "host" else []
+        found += ["delayed"] if self.delayed else []
+        return "+".join(found)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,37 +86,12 @@ def tiered(setup: TrainingSetup, tiers: StateTiers, estimator: Estimator) -> Tie
     plain = estimator.of_step(step, exact=False)
     states = model_states(step, 0)
     rates = tier_rates(estimator.prices, setup.devices)
-    shards = setup.shards
-    parameters = states.optimizer_state / OPTIMIZER_BYTES / shards
-    weights, gradients = states.weights / shards, states.gradients / shards
     budget, drive_bytes = _budget(setup, plain.memory, states, tiers, estimator.layers(setup))
-    passes = plain.time.forward_s + plain.time.recompute_s + plain.time.backward_s
-    m = setup.micro_batches
-    link = 0.0
-    if tiers.weights != "device":
-        # Each rank reads its part before a forward and again before a backward pass; the gathering is ZeRO's.
-        rate = rates.from_host if tiers.weights == "host" else min(rates.from_host, rates.drive_read)
-        read = weights / rate
-        forward, backward = plain.time.forward_s / m, (plain.time.backward_s + plain.time.recompute_s) / m
-        link += m * (max(0.0, read - forward) + max(0.0, read - backward))
+    time, update = with_states_away(plain.time, setup, states, places_of(tiers.states()), rates)
     if tiers.checkpoints == "host":
-        out = plain.memory.skeletal / rates.to_host
-        link += m * (max(0.0, out - plain.time.forward_s / m) + max(0.0, out - plain.time.backward_s / m))
-    update = 0.0
-    time = plain.time
-    if tiers.optimizer != "device":
-        sent = m * gradients / rates.to_host
-        link += max(0.0, sent - plain.time.backward_s)
-        update = parameters * UPDATE_BYTES / rates.host_memory
-        if tiers.optimizer == "drive":
-            moved = OPTIMIZER_BYTES * parameters
-            update = max(update, moved / rates.drive_read + moved / rates.drive_write)
-        # Updated 16-bit weights leave the host as they are made.
-        back = weights / (rates.from_host if tiers.weights == "device" else rates.host_memory)
-        update = max(update, back)
-        late = max(0.0, update - passes) if tiers.delayed else update
-        time = replace(time, optimizer_s=late)
-    time = time.plus(swap_s=link)
+        m, out = setup.micro_batches, plain.memory.skeletal / rates.to_host
+        hidden = (plain.time.forward_s / m, plain.time.backward_s / m)
+        time = time.plus(swap_s=m * sum(max(0.0, out - beside) for beside in hidden))
     flops = plain.model_flops
     peak = setup.devices * estimator.prices.peak(setup.dtype)
     obstacle = _obstacle(budget, drive_bytes, rates, estimator.prices)

@@ -25,8 +25,7 @@ from workloads.step_types import StepTypes
 from workloads.weight_methods import narrow_bytes
 
 __all__ = [
-    "FRAMEWORKS", "ParameterBytes", "StateTypes", "bytes_per_parameter", "deepspeed_estimate", "framework_types",
-    "megatron_estimate", "with_fields",
+    "FRAMEWORKS", "ParameterBytes", "StateTypes", "bytes_per_parameter", "framework_types", "with_fields",
 ]  # fmt: skip
 
 Copies = Literal["resident", "gathered"]
@@ -198,48 +197,3 @@ def with_fields(types: StateTypes, changes: Mapping[str, Any]) -> StateTypes:
     of_step = {item.name for item in fields(StepTypes)}
     step = replace(types.step, **{name: value for name, value in given.items() if name in of_step})
     return replace(types, step=step, **{name: value for name, value in given.items() if name not in of_step})
-
-
-def megatron_estimate(parameters: float, data: int, *, distributed: bool) -> float:
-    """Bytes of weights and optimizer of the fullest rank's ``parameters``, as Megatron-LM's own report has them."""
-    own = bytes_per_parameter(FRAMEWORKS["megatron"], "bf16")
-    if not distributed:
-        return parameters * own.total
-    return parameters * (own.weights + own.gradients + own.optimizer / data)
-
-
-HOST_BUFFER_FACTOR: Final = 1.5
-"""What DeepSpeed's estimators add to host memory for buffers (``additional_buffer_factor``)."""
-LOADED_BYTES: Final = 4
-"""Bytes per parameter of the FP32 model that each process loads."""
-
-
-def deepspeed_estimate(
-    parameters: int, gpus_per_node: int, nodes: int, stage: int, *, largest_layer: int = 0,
-    offload_optimizer: bool = False, offload_parameters: bool = False, loads_whole: bool = False,
-) -> tuple[int, int]:  # fmt: skip
-    """Bytes of host memory per node and of device memory per GPU, as DeepSpeed's estimators of ZeRO 2 and 3 have them.
-
-    ``loads_whole``: every process loads the whole model first (stage 3 without ``zero.Init``). Activations, buckets and
-    fragments are in neither. Raises ``InputError`` for another stage.
-    """
-    if stage not in (2, 3):
-        raise bad_input(f"found {stage}; DeepSpeed estimates stages 2 and 3", path="zero")
-    own, gpus = bytes_per_parameter(FRAMEWORKS["deepspeed"], "bf16"), gpus_per_node * nodes
-    loaded = LOADED_BYTES * parameters * gpus_per_node
-    if stage == 2:
-        if offload_optimizer:
-            host = max(LOADED_BYTES * gpus, own.optimizer) * parameters
-            return int(host * HOST_BUFFER_FACTOR), int(own.weights * parameters)
-        device = int((own.weights + own.gradients) * parameters) + int(own.optimizer * parameters / gpus)
-        return int(loaded * HOST_BUFFER_FACTOR), device
-    # Of the layer at work, weights and gradients are whole.
-    layer = int((own.weights + own.gradients) * largest_layer)
-    if not offload_optimizer:
-        all_states = own.weights + own.optimizer
-        first = loaded if loads_whole else LOADED_BYTES * largest_layer * gpus_per_node
-        return int(first * HOST_BUFFER_FACTOR), layer + int(all_states * parameters / gpus)
-    held = own.optimizer + (own.weights if offload_parameters else 0)
-    host = parameters * max(LOADED_BYTES * gpus_per_node if loads_whole else 0, held / nodes)
-    device = layer + (0 if offload_parameters else int(own.weights * parameters / gpus))
-    return int(host * HOST_BUFFER_FACTOR), device

@@ -20,6 +20,7 @@ from mapping.training.rank_step import RankStep, requests_of, stage_of
 from mapping.training.requests import RequestSequence, rounded
 from mapping.training.setup import ZERO_STAGES, MemoryBudget, TrainingSetup
 from mapping.training.sharded_states import ModelStates, held_states
+from mapping.training.state_room import room_shortage
 from mapping.training.two_level_addresses import plan_memory
 from workloads.dtypes import dtype_bits
 from workloads.graph import Role
@@ -60,7 +61,7 @@ def _shortage(step: RankStep, budget: MemoryBudget, prices: Prices) -> str:
         if budget.host_bytes > share:
             short, whole = format_quantity(budget.host_bytes - share, "size"), format_quantity(share, "size")
             return f"host memory is short by {short} per device of {whole}"
-    return ""
+    return room_shortage(step.setup, model_states(step, 0), budget.host_bytes, prices)
 
 
 def _stage_memory(step: RankStep, stage: int, prices: Prices, exact: bool) -> StepMemory:

@@ -26,6 +26,7 @@ from mapping.training.pricing import Prices
 from mapping.training.rank_layout import pipeline_rank
 from mapping.training.rank_step import RankStep, stage_of
 from mapping.training.recompute.skeleton import skeleton_of
+from mapping.training.sample_loading import load_samples
 from mapping.training.schedules.action import Action, PipelineSchedule
 from mapping.training.schedules.write import SCHEDULES, write_schedule
 from mapping.training.setup import TrainingSetup
@@ -37,8 +38,8 @@ from mapping.training.stage_passes import (
     vocabulary_passes,
 )
 from mapping.training.step_exchanges import Actor, Exchanges, Key
-from mapping.training.tier_rates import tier_rates
-from mapping.training.tier_tasks import TierTasks
+from mapping.training.tier_rates import TierRates, tier_rates
+from mapping.training.tier_tasks import Taken, TierTasks
 from simulator.training.program import ProgramBuilder, StepProgram, TaskKind
 from simulator.training.wires import Exchange
 
@@ -77,11 +78,13 @@ def write_step(
     folded: bool = True,
     speed_beside: float = 1.0,
     gradient_scale: float = 1.0,
+    saves: bool = True,
 ) -> StepProgram:
     """The program of a step, under the setup's own schedule unless one is given.
 
     ``speed_beside``: how fast a device computes while a collective runs on it. ``gradient_scale``: bytes of a gradient
-    on the wires over those it is made with.
+    on the wires over those it is made with. ``saves``: whether this is a step that takes a checkpoint, where the setup
+    has any; else one of those between them.
 
     Raises ``InputError`` for a schedule that does not fit, and where the system has too few devices.
     """
@@ -91,7 +94,7 @@ def write_step(
         )
         raise bad_input(found, path="--hw")
     chosen = schedule or schedule_of(step.setup)
-    return _Writer(step, prices, chosen, folded, speed_beside, gradient_scale).run()
+    return _Writer(step, prices, chosen, folded, speed_beside, gradient_scale, saves).run()
 
 
 @dataclass
@@ -102,6 +105,7 @@ class _Writer:
     folded: bool
     speed_beside: float
     gradient_scale: float
+    saves: bool
     builder: ProgramBuilder = field(default_factory=ProgramBuilder)
     blocks: dict[tuple[int, int, str], WrittenPass] = field(default_factory=dict)
     sends: dict[tuple[int, int | str], int] = field(default_factory=dict)
@@ -115,6 +119,10 @@ class _Writer:
     """Last tasks of the layers that an actor has worked on, in order."""
     gathered: set[tuple[int, int, int]] = field(default_factory=set)
     reduced: dict[int, list[int]] = field(default_factory=dict)
+    updated: dict[int, list[int]] = field(default_factory=dict)
+    """Last tasks of an actor's update."""
+    loaded: dict[tuple[int, int], int] = field(default_factory=dict)
+    """Tasks of samples that an actor's first pass of a micro-batch waits for."""
     saved: dict[int, list[int]] = field(default_factory=dict)
     """Copies of a checkpoint that have to leave before the update."""
 
@@ -130,9 +138,10 @@ class _Writer:
         )  # fmt: skip
         self.vocabulary: dict[str, tuple[Piece, ...]] = {}
         if shared:
-            if setup.zero_stage == 3:
+            if self.places.weights != "device":
                 raise bad_input(
-                    f"{schedule.name} shares the output layer, which ZeRO-3 cannot gather", path="schedule"
+                    f"{schedule.name} shares the output layer, whose weights stay on the devices",
+                    path="states",
                 )
             self.vocabulary = vocabulary_passes(self.step, self.prices, schedule.ranks)
         self.states: list[dict[int, LayerStates]] = [{} for _ in range(schedule.stages)]
@@ -165,6 +174,9 @@ class _Writer:
         self._wait()
         for actor in self.exchanges.actors:
             self._finish(actor)
+            if self.places.synchronous and self.saves:
+                ready = [*self.updated.get(actor.number, ()), *self.worked[actor.number][-1:]]
+                self._checkpoint(actor, Taken(), ready)
         self.exchanges.add_routes()
         return self.builder.build()
 
@@ -185,19 +197,32 @@ class _Writer:
         for pipe, ranks in casts:
             name = f"stage rank {pipe}" if self.folded else f"rank {ranks[0]}"
             own = [stage for stage, rank in enumerate(self.schedule.rank_of_stage) if rank == pipe]
-            number = self.builder.rank_class(name, len(ranks), self._held(own), self.speed_beside)
+            number = self.builder.rank_class(name, len(ranks), self._held(pipe, own), self.speed_beside)
             lanes = tuple(self.builder.stream(number, lane) for lane in _LANES)
             more = [
                 self.builder.stream(number, lane) for lane in ("gather", "reduce", "to host", "from host")
             ]
             actors.append(Actor(number, pipe, ranks, lanes, *more))
         self.exchanges = Exchanges(setup, self.prices, self.builder, actors)
-        if self.places.off_device or self.places.checkpoint:
+        if self.places.off_device or self.places.saves:
             rates = tier_rates(self.prices, setup.devices)
-            needs_drives = "nvme" in (self.places.optimizer, self.places.weights) or self.places.checkpoint
+            needs_drives = "nvme" in (self.places.optimizer, self.places.weights) or self.places.saves
             if needs_drives and rates.drive_read <= 0:
                 raise bad_input(f"{self.prices.system.name!r} has no drives to hold states", path="states")
             self.tiers = TierTasks(self.builder, self.exchanges, self.places, rates)
+
+    def _begun(self, pipe: int) -> list[int]:
+        """Micro-batches whose first stage a rank of the pipeline runs, in its order."""
+        stages = self.schedule.stages
+        order = self.schedule.orders[pipe]
+        return [one.micro_batch for one in order if one.kind == "F" and one.stage % stages == 0]
+
+    def _sample_rates(self) -> TierRates:
+        """What the ranks that begin the step get of drives and links."""
+        devices = self.step.setup.devices
+        if "nvme" not in (self.places.optimizer, self.places.weights) and not self.places.saves:
+            devices //= self.step.setup.pipeline
+        return tier_rates(self.prices, devices)
 
     # Bytes.
 
@@ -229,7 +254,7 @@ class _Writer:
             )
         return own.held(zero, ranks)
 
-    def _held(self, stages: Sequence[int]) -> int:
+    def _held(self, pipe: int, stages: Sequence[int]) -> int:
         """Bytes that a rank holds from step to step."""
         setup = self.step.setup
         total = 0
@@ -240,8 +265,16 @@ class _Writer:
                     total += self._held_of(own, zero, ranks)
                     if zero >= 2 and not self._each:
                         total += own.gradients - -(-own.gradients // ranks)
+        total += setup.loading.held_bytes(setup, len(self._begun(pipe)))
         total += self.output.held(min(setup.zero_stage, 1) if self.width > 1 else 0, self.width)
+        if self._output_comes:
+            total -= self.output.weights - -(-self.output.weights // self.width)
         return total + 2 * self._buffer
+
+    @property
+    def _output_comes(self) -> bool:
+        """Whether a rank's share of a shared output layer is gathered before each of its passes."""
+        return self.step.setup.zero_stage == 3 and self.width > 1 and self.output.weights > 0
 
     @property
     def _each(self) -> bool:
@@ -289,16 +322,19 @@ class _Writer:
     ) -> list[Piece]:
         """The pieces with the bytes of gathered weights that they give up, and of gradients that they make."""
         setup, found = self.step.setup, list(pieces)
+        if kind in "ST" and self._output_comes and setup.sharding.reshard:
+            found[-1] = replace(found[-1], give=found[-1].give - self.output.weights)
         for layer in layers if kind not in "ST" else ():
             first, visited = layer.first, layer.visited
-            for own, _, _ in self._passing(self.states[stage].get(layer.number, LayerStates())):
+            for own, ranks, _ in self._passing(self.states[stage].get(layer.number, LayerStates())):
                 if self.places.in_backward:
                     if kind == "B":
                         last = layer.last
                         found[first] = replace(found[first], take=found[first].take + own.gradients)
                         found[last] = replace(found[last], give=found[last].give - own.gradients)
                     continue
-                if setup.zero_stage == 3 and kind != "W" and setup.sharding.reshard:
+                comes = ranks > 1 or self.places.weights != "device"
+                if comes and setup.zero_stage == 3 and kind != "W" and setup.sharding.reshard:
                     found[visited] = replace(found[visited], give=found[visited].give - own.weights)
                 if setup.zero_stage >= 2 and kind in ("B", "W") and self._each:
                     found[first] = replace(found[first], take=found[first].take + own.gradients)
@@ -307,10 +343,15 @@ class _Writer:
     def _order(self, actor: Actor) -> None:
         """All actions of an actor."""
         if self.places.delayed:
-            self.tiers.update(actor, list(self._own(actor)), [])
+            self.updated[actor.number] = self.tiers.update(actor, list(self._own(actor)), [])
         if self.places.checkpoint:
-            copied = self.tiers.checkpoint(actor, list(self._own(actor)), max(self.width, 1))
-            self.saved[actor.number] = [copied]
+            self.saved[actor.number] = self._checkpoint(
+                actor, Taken(self.saves, 1 / self.step.setup.checkpoint_every), []
+            )
+        begun = self._begun(actor.pipe)
+        if begun and not self.step.setup.loading.nothing:
+            loaded = load_samples(self.builder, self.exchanges, actor, self._sample_rates(), begun)
+            self.loaded |= {(actor.number, micro_batch): task for micro_batch, task in loaded.items()}
         order = self.schedule.orders[actor.pipe]
         last = {
             (action.stage, action.kind in "ST"): place
@@ -321,6 +362,10 @@ class _Writer:
         self.reduced[actor.number] = []
         for place, action in enumerate(order):
             self._act(actor, action, final=last.get((action.stage, action.kind in "ST")) == place)
+
+    def _checkpoint(self, actor: Actor, taken: Taken, after: list[int]) -> list[int]:
+        """What of a checkpoint falls into this step; its copy to the host."""
+        return self.tiers.checkpoint(actor, list(self._own(actor)), max(self.width, 1), taken, after)
 
     def _act(self, actor: Actor, action: Action, *, final: bool) -> None:
         stage = action.stage % self.schedule.stages
@@ -386,6 +431,8 @@ class _Writer:
             if kind == "W":
                 self.builder.wait(first, self.ended[stage, "I", micro_batch, actor])
                 continue
+            if stage % self.schedule.stages == 0 and kind == "F" and (actor, micro_batch) in self.loaded:
+                self.builder.wait(first, self.loaded[actor, micro_batch])
             comes = self.arrived.get((stage, "F" if kind == "F" else "B", micro_batch, actor))
             if comes is not None:
                 self.builder.wait(first, comes)
@@ -403,6 +450,8 @@ class _Writer:
         place = (action.stage, action.kind, action.micro_batch, actor.number)
         first, end = self.began[place], self.ended[place]
         tokens = self.step.setup.sequence * self.step.setup.micro_batch
+        if self._output_comes:
+            self._gather_output(actor, action, first)
         if action.kind == "S":
             self._meet_all(actor, action, "pass", self.handed, ("input", -1, first))
             # Maximum and sum of the softmax, in fp32.
@@ -418,6 +467,21 @@ class _Writer:
             self.summed[action.micro_batch, actor.number] = grad
         if final and self.width > 1:
             self._reduce(actor, Action(-1, "T", action.micro_batch), "", self.output, [-2], end)
+        if final and self._output_comes and not self.step.setup.sharding.reshard:
+            self.builder.add(
+                actor.lanes[0], TaskKind.OPTIMIZER, 0.0, label="output layer given up", after=[end],
+                memory=(0, -self.output.weights),
+            )  # fmt: skip
+
+    def _gather_output(self, actor: Actor, action: Action, first: int) -> None:
+        """A rank's share of the output layer, gathered from the ranks that hold parts of it."""
+        sharding, name = self.step.setup.sharding, (actor.number, -1, -2)
+        if not sharding.reshard and name in self.gathered:
+            return
+        self.gathered.add(name)
+        worked, depth = self.worked[actor.number], sharding.prefetch + 1
+        after = worked[-depth:][:1] if len(worked) >= depth else []
+        self.builder.wait(first, self._gather(actor, self.output, "", (action, "shared output"), after))
 
     def _meet_all(
         self, actor: Actor, action: Action, kind: str, size: int, ends: tuple[str, int, int]
@@ -587,7 +651,7 @@ class _Writer:
         if self.places.off_device:
             if not self.places.delayed:
                 ready = [*self.reduced[actor.number], *self.worked[actor.number][-1:]]
-                self.tiers.update(actor, list(self._own(actor)), ready)
+                self.updated[actor.number] = self.tiers.update(actor, list(self._own(actor)), ready)
             if kept:
                 self.builder.add(
                     actor.lanes[0], TaskKind.OPTIMIZER, 0.0, label="weights given up",
@@ -609,6 +673,7 @@ class _Writer:
             after=after,
             memory=(0, -kept * copies),
         )
+        self.updated[actor.number] = [task]
         if setup.zero_stage in (1, 2) and not setup.sharding.overlap:
             for stage in own:
                 for layer, states in self.states[stage % self.schedule.stages].items():

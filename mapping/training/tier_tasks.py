@@ -16,13 +16,21 @@ from mapping.training.step_exchanges import Actor, Exchanges
 from mapping.training.tier_rates import OPTIMIZER_BYTES, UPDATE_BYTES, TierRates
 from simulator.training.program import ProgramBuilder, TaskKind
 
-__all__ = ["OwnStates", "TierTasks"]
+__all__ = ["OwnStates", "Taken", "TierTasks"]
 
 UPDATE_PIECES: Final = 16
 """Pieces in which the host updates, so that drives, host and link work at once."""
 
 OwnStates = Sequence[tuple[StateBytes, int]]
 """States of an actor's layers, and over how many ranks each is divided."""
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What of a checkpoint falls into a step: whether it is copied to the host, and what share the drives write."""
+
+    copies: bool = True
+    share: float = 1.0
 
 
 @dataclass
@@ -47,9 +55,10 @@ class TierTasks:
         if self.places.weights == "nvme":
             after = [self._drive(actor, "read weights", part / self.rates.drive_read, after)]
         exchange, route = self.exchanges.copy(actor, part, to_host=False)
+        # On a stream of their own: activations that come back are asked for in another order.
         return self.builder.add(
-            actor.from_host, TaskKind.SWAP, exchange.seconds, label=f"weights, layer {layer}", after=after,
-            traffic=(exchange.bytes, route), memory=(part, 0),
+            self._side(actor, "weights from host"), TaskKind.SWAP, exchange.seconds, label=f"weights, layer {layer}",
+            after=after, traffic=(exchange.bytes, route), memory=(part, 0),
         )  # fmt: skip
 
     def _drive(self, actor: Actor, what: str, seconds: float, after: list[int]) -> int:
@@ -59,14 +68,15 @@ class TierTasks:
             traffic=(seconds, self.exchanges.in_turn(actor, "drives")),
         )  # fmt: skip
 
-    def update(self, actor: Actor, own: OwnStates, after: list[int]) -> None:
-        """The host's update of a rank's part, in pieces, whose new weights go back as they are made.
+    def update(self, actor: Actor, own: OwnStates, after: list[int]) -> list[int]:
+        """The host's update of a rank's part, in pieces, whose new weights go back as they are made; its last tasks.
 
         It begins when all gradients are there, since their norm may scale them (an assumption).
         """
         optimizer = sum(states.optimizer / ranks for states, ranks in own)
         weights = sum(states.weights / ranks for states, ranks in own)
         parameters = optimizer / OPTIMIZER_BYTES
+        ends: list[int] = []
         for turn in range(UPDATE_PIECES):
             last = after
             if self.places.optimizer == "nvme":
@@ -80,33 +90,47 @@ class TierTasks:
                 label=f"host update {turn}",
                 after=last,
             )
+            ends = [done]
             if self.places.optimizer == "nvme":
                 wrote = optimizer / UPDATE_PIECES / self.rates.drive_write
-                self._drive(actor, "write states", wrote, [done])
+                ends.append(self._drive(actor, "write states", wrote, [done]))
             if self.places.weights == "nvme":
                 wrote = weights / UPDATE_PIECES / self.rates.drive_write
-                self._drive(actor, "write states", wrote, [done])
+                ends.append(self._drive(actor, "write states", wrote, [done]))
             elif self.places.weights == "device":
                 exchange, route = self.exchanges.copy(actor, round(weights / UPDATE_PIECES), to_host=False)
-                self.builder.add(
-                    self._side(actor, "new weights"), TaskKind.SWAP, exchange.seconds, label="new weights",
-                    after=[done], traffic=(exchange.bytes, route),
+                ends.append(
+                    self.builder.add(
+                        self._side(actor, "new weights"), TaskKind.SWAP, exchange.seconds, label="new weights",
+                        after=[done], traffic=(exchange.bytes, route),
+                    )
                 )  # fmt: skip
+        return ends
 
-    def checkpoint(self, actor: Actor, own: OwnStates, shards: int) -> int:
-        """A rank's part of the states, copied to the host and on to the drives beside the passes.
+    def checkpoint(
+        self, actor: Actor, own: OwnStates, shards: int, taken: Taken, after: list[int]
+    ) -> list[int]:
+        """A rank's part of the states, copied to the host and on to the drives.
 
-        ``shards``: ranks that write a copy together. The copy to the host, which the update has to wait for.
+        ``shards``: ranks that write a copy together. The copy to the host, which the update has to wait for where it
+        comes later; nothing where this step only writes on.
         """
         size = written = 0.0
         for states, ranks in own:
             size += 0 if self.places.off_device else states.optimizer / (ranks if ranks > 1 else shards)
             size += 0 if self.places.weights != "device" else states.weights / shards
             written += states.optimizer / max(ranks, shards) + states.weights / shards
-        exchange, route = self.exchanges.copy(actor, round(size), to_host=True)
-        copied = self.builder.add(
-            self._side(actor, "checkpoint"), TaskKind.SWAP, exchange.seconds, label="checkpoint to host",
-            traffic=(exchange.bytes, route),
-        )  # fmt: skip
-        self._drive(actor, "write checkpoint", written / self.rates.drive_write, [copied])
+        copied: list[int] = []
+        if taken.copies:
+            exchange, route = self.exchanges.copy(actor, round(size), to_host=True)
+            copied = [
+                self.builder.add(
+                    self._side(actor, "checkpoint"), TaskKind.SWAP, exchange.seconds, label="checkpoint to host",
+                    after=after, traffic=(exchange.bytes, route),
+                )
+            ]  # fmt: skip
+        if taken.share:
+            self._drive(
+                actor, "write checkpoint", taken.share * written / self.rates.drive_write, copied or after
+            )
         return copied

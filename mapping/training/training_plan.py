@@ -21,13 +21,14 @@ from mapping.training.estimate import Estimator
 from mapping.training.executed_step import ExecutedStep, executed
 from mapping.training.overlap import reduced_width, speed_beside
 from mapping.training.rank_step import RankStep
+from mapping.training.sample_loading import SampleLoading
 from mapping.training.schedules.action import Action, PipelineSchedule
 from mapping.training.schedules.check import violations
 from mapping.training.setup import TrainingSetup
 from mapping.training.sharding import Sharding
 from mapping.training.state_types import StateTypes
 from mapping.training.step_program import schedule_of, stages_of, write_step
-from simulator.training.run import run_program
+from simulator.training.run import StepRun, run_program
 from workloads.json_file import JsonDocument, read_json
 from workloads.trained_file import parts_from_data
 
@@ -43,6 +44,8 @@ __all__ = [
 
 FORMAT: Final = "offchip-training-plan-1"
 MAX_FILE_BYTES: Final = 512 * 2**20
+_TABLES: Final[Mapping[str, type[Any]]] = {"sharding": Sharding, "loading": SampleLoading}
+"""Keys of a setup that hold tables, and what they become."""
 _ACTION: Final = re.compile(r"(\d{1,7})([FBIWST])(\d{1,8})")
 _KEYS: Final = ("format", "system", "system_digest", "setup", "stage_layers", "schedule")
 _SCHEDULE_KEYS: Final = (
@@ -98,13 +101,22 @@ def execute(plan: TrainingPlan, estimator: Estimator, *, folded: bool = True) ->
     step = estimator.rank_step(setup, bounded=False)
     step = replace(step, setup=setup)
     prices = estimator.prices
-    written = write_step(
-        step, prices, plan.schedule, folded=folded, speed_beside=speed_beside(setup),
-        gradient_scale=reduced_width(setup),
-    )  # fmt: skip
-    run = run_program(written)
+
+    def run(*, saves: bool) -> StepRun:
+        written = write_step(
+            step, prices, plan.schedule, folded=folded, speed_beside=speed_beside(setup),
+            gradient_scale=reduced_width(setup), saves=saves,
+        )  # fmt: skip
+        return run_program(written)
+
     peak = setup.devices * prices.peak(setup.dtype)
-    return executed(plan.setup, run, estimator.model_flops(setup), peak, prices.memory.usable_bytes)
+    usable = prices.memory.usable_bytes
+    saving = run(saves=True)
+    if setup.checkpoint_every == 1:
+        return executed(plan.setup, saving, estimator.model_flops(setup), peak, usable)
+    # Of steps that mostly take no checkpoint, one of these is shown.
+    found = executed(plan.setup, run(saves=False), estimator.model_flops(setup), peak, usable)
+    return replace(found, saving_s=saving.makespan_s)
 
 
 def write_training_plan(plan: TrainingPlan, path: str | Path) -> None:
@@ -172,15 +184,18 @@ class _Reader:
             if key not in data:
                 problems.append(Problem(f"missing key {key!r}", path="setup"))
         values = dict(data)
-        sharding = values.get("sharding", {})
-        if not isinstance(sharding, dict):
-            problems.append(Problem(f"found {sharding!r:.80}; expected a table", path="setup.sharding"))
-            sharding = {}
-        problems += _unknown(sharding, [field.name for field in fields(Sharding)], "setup.sharding.")
-        nested = ("types", "parts")
+        tables: dict[str, dict[str, Any]] = {}
+        for key, cls in _TABLES.items():
+            table = values.get(key, {})
+            if not isinstance(table, dict):
+                problems.append(Problem(f"found {table!r:.80}; expected a table", path=f"setup.{key}"))
+                table = {}
+            problems += _unknown(table, [field.name for field in fields(cls)], f"setup.{key}.")
+            problems += _badly_typed(cls, table, f"setup.{key}.")
+            tables[key] = table
+        nested = ("types", "parts", *_TABLES)
         plain = {key: value for key, value in values.items() if key not in nested}
         problems += _badly_typed(TrainingSetup, plain, "setup.")
-        problems += _badly_typed(Sharding, sharding, "setup.sharding.")
         layout, layers = values.get("layout"), values.get("stage_layers")
         if layout is not None and not (
             isinstance(layout, list) and all(isinstance(name, str) for name in layout)
@@ -192,7 +207,11 @@ class _Reader:
             )
         if problems:
             raise InputError(problems)
-        values["sharding"] = Sharding(**sharding)
+        for key, cls in _TABLES.items():
+            try:
+                values[key] = cls(**tables[key])
+            except InputError as error:
+                raise InputError(replace(p, path=f"setup.{key}.{p.path}") for p in error.problems) from None
         if values.get("types") is not None:
             values["types"] = StateTypes.from_json(values["types"])
         if values.get("parts") is not None:

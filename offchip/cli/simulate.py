@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -56,6 +57,13 @@ def simulate(
     train: Annotated[
         str, typer.Option(help="weights to train (--phase train): all, lora, qlora, a pattern, a .yaml file")
     ] = "all",
+    framework: Annotated[
+        str | None,
+        typer.Option(
+            help="whose training step (--phase train): torchtitan, megatron, deepspeed, ...; "
+            "--set then as in 'solve offload'"
+        ),
+    ] = None,
     layers: Annotated[int | None, typer.Option(help="the first so many layers of a language model")] = None,
     images: Annotated[int, typer.Option(help="images of each sequence; the vision tower runs first")] = 0,
     steps: Annotated[int, typer.Option(help="denoising steps of a diffusion model")] = 1,
@@ -94,6 +102,28 @@ def simulate(
 
     if train != "all" and phase != "train":
         raise bad_input(f"found {train!r}; only a training step trains: add --phase train", path="--train")
+    if framework is not None:
+        _only_for(framework, phase, {
+            "--generate": generate, "--chunk": chunk, "--kv-dtype": kv_dtype, "--unfused": unfused,
+            "--adapter": adapter, "--merge-adapters": merge_adapters,
+            "--dim": dim, "--same-prompts": same_prompts, "--images": images,
+            "--steps": steps != 1, "--mapper": mapper, "--plan": plan, "--layers": layers,
+            "--fidelity": fidelity != "event", "--collective": collective != "auto", "--engine": engine != "none",
+            "--engine-version": engine_version, "--figure": figure, "--save-plan": save_plan,
+        })  # fmt: skip
+        from offchip.solving.training_step import simulate_framework_step
+
+        step = simulate_framework_step(
+            model, hw, framework, prompt=prompt, batch=batch, tp=tp, pp=pp, microbatches=microbatches, dtype=dtype,
+            train=train, settings=settings, cost_model=cost_model, out=out,
+        )  # fmt: skip
+        if as_json:
+            print_json(step.as_json())
+            return
+        print_tables(step.shown_tables())
+        for path in step.written:
+            typer.echo(f"wrote {path}")
+        return
     record = _record(hw) if out is not None else None
     with progress("simulating", generate + 1) as bar:
         result = api.simulate(
@@ -122,6 +152,20 @@ def simulate(
             typer.echo(f"note: {warning}")
         for path in written:
             typer.echo(f"wrote {path}")
+
+
+def _only_for(framework: str, phase: str | None, others: Mapping[str, object]) -> None:
+    """Raise ``InputError`` where a framework's step is asked of another phase, or with options that it has not."""
+    if phase != "train":
+        raise bad_input(
+            f"found {framework!r:.40}; only a training step runs as a framework does: add --phase train",
+            path="--framework",
+        )
+    for option, value in others.items():
+        if value:
+            raise bad_input(
+                "a step as a framework runs it has no such option; leave one of both out", path=option
+            )
 
 
 def _runs_training_plan(

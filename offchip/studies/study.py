@@ -193,11 +193,13 @@ STUDIES: Final[Registry[Study]] = Registry(
     "offchip.studies",
     {
         "attention-io": "offchip.studies.attention_io:STUDY",
+        "blackvip": "offchip.studies.frozen_networks:BLACKVIP",
         "cartridges": "offchip.studies.shorter_prompts:CARTRIDGES",
         "conv-windows": "offchip.studies.conv_windows:STUDY",
         "cosma": "offchip.studies.cosma:STUDY",
         "cut-cross-entropy": "offchip.studies.trained_parts:CUT_CROSS_ENTROPY",
         "direct-gathers": "offchip.studies.zero_copy_gathers:PYTORCH_DIRECT",
+        "ecotta": "offchip.studies.frozen_networks:ECOTTA",
         "expertweave": "offchip.studies.expert_copies:STUDY",
         "flexgen": "offchip.studies.flexgen:STUDY",
         "frozen-vivit": "offchip.studies.trained_parts:VIVIT",

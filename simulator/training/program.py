@@ -46,6 +46,8 @@ class TaskKind(IntEnum):
     """Gathering of weights and reduction of gradients."""
     SWAP = 9
     """To host memory or drives, and back."""
+    LOADING = 10
+    """Samples, on their way from drive or host memory."""
 
 
 COMPUTE_KINDS: Final = (TaskKind.FORWARD, TaskKind.BACKWARD, TaskKind.RECOMPUTE, TaskKind.OPTIMIZER)
@@ -233,7 +235,7 @@ class ProgramBuilder:
     ) -> int:
         """A task. ``traffic``: bytes and route; ``memory``: bytes taken at its start and given at its end."""
         moved, route = traffic
-        slows = int(kind not in COMPUTE_KINDS and kind is not TaskKind.SWAP)
+        slows = int(kind not in (*COMPUTE_KINDS, TaskKind.SWAP, TaskKind.LOADING))
         number = self._count
         self._open.append((stream, int(kind), route, meeting, *memory, slows, self.label(label), -1))
         self._open_floats.append((seconds, moved))

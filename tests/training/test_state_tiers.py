@@ -14,7 +14,9 @@ from hw_configs.problems import InfeasibleError
 from mapping.training.estimate import Estimator
 from mapping.training.pricing import Prices
 from mapping.training.setup import TrainingSetup
+from mapping.training.sharded_states import ModelStates
 from mapping.training.smaller_states import adam_moment_elements, low_rank_states
+from mapping.training.state_room import drive_bytes, room_shortage, snapshot_bytes
 from mapping.training.state_tiers import StateTiers, best_tiers, tiered
 from mapping.training.tier_rates import tier_rates
 
@@ -59,6 +61,54 @@ def test_no_byte_is_lost_between_tiers(estimator, setup, weights, optimizer, che
     assert moved.estimate.time.step_s > late.estimate.time.forward_s + late.estimate.time.backward_s
 
 
+@pytest.mark.parametrize("setup", [replace(ONE, zero_stage=3), FOUR], ids=["one device", "four"])
+@pytest.mark.parametrize("delayed", [False, True])
+@pytest.mark.parametrize("optimizer", ["host", "drive"])
+@pytest.mark.parametrize("weights", ["device", "host", "drive"])
+def test_a_setup_with_its_states_away_is_estimated_as_tiers_are(
+    estimator, setup, weights, optimizer, delayed
+):
+    tiers = StateTiers(weights, optimizer, delayed=delayed)
+    away = estimator.estimate(replace(setup, states=tiers.states()), exact=False)
+    assert away.time.step_s == pytest.approx(tiered(setup, tiers, estimator).estimate.time.step_s, rel=1e-9)
+    assert away.time.step_s > estimator.estimate(setup, exact=False).time.forward_s
+
+
+STATES = ModelStates(2 * 10**9, 2 * 10**9, 12 * 10**9)
+
+
+@pytest.mark.parametrize(
+    ("states", "drives", "snapshot"),
+    [
+        ("device", 0, 0), ("host", 0, 0), ("nvme", 3.0e9, 0), ("nvme+weights", 3.5e9, 0),
+        ("nvme+weights-on-host", 3.0e9, 0), ("host+weights-on-nvme", 0.5e9, 0), ("checkpoint", 3.5e9, 3.5e9),
+        ("checkpoint-sync", 3.5e9, 0), ("host+checkpoint", 3.5e9, 0.5e9), ("nvme+weights+checkpoint", 7.0e9, 0),
+    ],
+)  # fmt: skip
+def test_bytes_on_drives_and_of_a_copy_of_the_states(states, drives, snapshot):
+    setup = replace(FOUR, states=states)
+    assert drive_bytes(setup, STATES) == drives
+    assert snapshot_bytes(setup, STATES) == snapshot
+
+
+def test_what_drives_and_host_are_short_of(estimator):
+    def short(states, times, host=0):
+        many = ModelStates(
+            *(times * size for size in (STATES.weights, STATES.gradients, STATES.optimizer_state))
+        )
+        return room_shortage(replace(FOUR, states=states), many, host, estimator.prices)
+
+    rates = tier_rates(estimator.prices, 4)
+    assert short("device", 10**6) == short("host", 10**6) == short("nvme", 1) == short("checkpoint", 1) == ""
+    over = rates.drive_bytes // (3 * 10**9) + 1
+    assert "drives are short by" in short("nvme", over)
+    assert short("nvme", over - 1) == ""
+    copies = rates.host_bytes // 35 * 10 // 10**9 + 1
+    assert "host memory with a checkpoint in it is short by" in short("checkpoint", copies)
+    assert "host memory with a checkpoint" in short("checkpoint", 1, rates.host_bytes)
+    assert "host memory" not in short("checkpoint-sync", copies)
+
+
 def test_an_update_on_drives_waits_for_them(estimator):
     rates = tier_rates(estimator.prices, 1)
     host, drive = (tiered(ONE, StateTiers(optimizer=tier), estimator) for tier in ("host", "drive"))
@@ -68,6 +118,13 @@ def test_an_update_on_drives_waits_for_them(estimator):
     )
     least = 12 * parameters / rates.drive_read + 12 * parameters / rates.drive_write
     assert drive.update_s == pytest.approx(max(least, host.update_s))
+    for found, tier in ((host, "host"), (drive, "drive")):
+        time = found.estimate.time
+        late = tiered(ONE, StateTiers(optimizer=tier, delayed=True), estimator).estimate.time
+        passes = time.forward_s + time.backward_s + time.recompute_s
+        assert time.optimizer_s == pytest.approx(found.update_s)
+        assert late.optimizer_s == pytest.approx(max(0.0, found.update_s - passes))
+        assert late.optimizer_s < time.optimizer_s
 
 
 def test_devices_share_host_and_drives(estimator):
@@ -96,6 +153,10 @@ def test_the_policies_on_the_command_line(cli):
         json.loads(outcome.out)["report"] if "report" in json.loads(outcome.out) else json.loads(outcome.out)
     )
     assert report["tiers"]["optimizer"] == "host"
+    assert report["setup"]["states"] == "host"
+    ran = json.loads(cli(*call, "--policy", "zero-offload", "--set", "devices=1", "--simulate", "--json").out)
+    assert ran["simulated"]["step_s"] == report["executed"]["step_s"]
+    assert ran["simulated"]["step_s"] == pytest.approx(report["time"]["step_s"], rel=0.15)
     text = cli(*call, "--policy", "zero-infinity", "--set", "optimizer=drive", "--set", "delayed=yes")
     assert text.code == 0, text.err
     assert "optimizer on drive" in text.out

@@ -11,15 +11,14 @@ from hypothesis import strategies as st
 from hw_configs.library import load_system
 from hw_configs.problems import InputError
 from mapping.training.estimate import Estimator
+from mapping.training.framework_report import deepspeed_estimate, framework_report, megatron_estimate
 from mapping.training.pricing import Prices
 from mapping.training.recompute.skeleton import skeleton_of
 from mapping.training.setup import TrainingSetup
 from mapping.training.state_types import (
     FRAMEWORKS,
     bytes_per_parameter,
-    deepspeed_estimate,
     framework_types,
-    megatron_estimate,
     with_fields,
 )
 from mapping.training.step_memory import model_states
@@ -119,6 +118,38 @@ def test_deepspeed_published_examples() -> None:
     assert round(device / GIB, 2) == 0.12
     with pytest.raises(InputError, match="stages 2 and 3"):
         deepspeed_estimate(1, 1, 1, 1)
+
+
+GPT2 = 124_439_808
+"""Parameters of GPT-2, as its model card has them."""
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({"framework": "deepspeed", "zero_stage": 2, "data": 8}, (6 * GPT2, 48 * GPT2)),
+        ({"framework": "deepspeed", "zero_stage": 2, "data": 2}, (12 * GPT2, 12 * GPT2)),
+        ({"framework": "deepspeed", "zero_stage": 3, "data": 8}, (18 * GPT2 // 8 + 4 * 50257 * 768, 48 * 50257 * 768)),
+        ({"framework": "deepspeed", "zero_stage": 2, "data": 8, "states": "host"}, (2 * GPT2, 48 * GPT2)),
+        ({"framework": "megatron", "data": 8}, (18 * GPT2, None)),
+        ({"framework": "te-mxfp8", "data": 8, "zero_stage": 1}, (7.5 * GPT2, None)),
+        ({"framework": "torchtitan", "data": 8}, None), ({"framework": "deepspeed", "data": 8, "zero_stage": 1}, None),
+        ({"framework": "deepspeed", "data": 4, "pipeline": 2, "zero_stage": 2}, None),
+        ({"framework": "deepspeed", "data": 8, "zero_stage": 2, "trainable": "lora:targets=c_attn"}, None),
+    ],
+)  # fmt: skip
+def test_a_setup_is_told_what_its_framework_would_say(
+    estimator: Estimator, fields: dict[str, object], expected: tuple[float, float | None] | None
+) -> None:
+    step = estimator.rank_step(TrainingSetup("gpt2", 128, 8, **fields))  # type: ignore[arg-type]
+    found = framework_report(step, estimator.prices)
+    if expected is None:
+        assert found == {}
+        return
+    device, host = expected
+    assert found["device_bytes"] == pytest.approx(device, rel=1e-6)
+    if host is not None:
+        assert found["host_bytes_per_machine"] == pytest.approx(host, rel=1e-6)
 
 
 @pytest.mark.parametrize("data", [1, 2, 8, 64])

@@ -318,6 +318,46 @@ def test_a_shared_output_layer_balances_the_stages(tmp_path: Path, node: Estimat
     )
 
 
+@pytest.mark.parametrize("reshard", [True, False])
+@pytest.mark.parametrize(
+    "name", ["1f1b-vocabulary-1", "1f1b-vocabulary-2", "v-half-vocabulary-1", "v-half-vocabulary-2"]
+)
+def test_a_shared_output_layer_is_gathered_under_stage_3(
+    tmp_path: Path, node: Estimator, name: str, reshard: bool
+) -> None:
+    """Each rank gathers its share of the output layer before S and T, or once a step, and gives it up."""
+    vocabulary, hidden, micro_batches = 64_000, 512, 8
+    model = gpt_config(tmp_path, layers=8, hidden=hidden, vocab=vocabulary)
+    setup = TrainingSetup(
+        model,
+        1024,
+        2 * micro_batches,
+        pipeline=4,
+        data=2,
+        schedule=name,
+        zero_stage=3,
+        sharding=Sharding(reshard=reshard),
+    )
+    found, single = (run(node, setup, folded=way) for way in (True, False))
+    assert found.makespan_s == pytest.approx(single.makespan_s, rel=1e-9)
+    assert max(found.peak_bytes) == max(single.peak_bytes)
+    program = found.program
+    labels = [program.labels[label] for label in program.tasks.label]
+    gathered = [
+        float(program.tasks.take[n])
+        for n, label in enumerate(labels)
+        if label == "gather, layer shared output"
+    ]
+    assert len(gathered) == 4 * (2 * micro_batches if reshard else 1)
+    # The last norm's weight and bias are counted with the layer behind it.
+    assert set(gathered) == {2 * (vocabulary + 2) * hidden / 4}
+    assert found.end == pytest.approx(run_slowly(program).end, rel=1e-9)
+    whole = run(node, replace(setup, zero_stage=2))
+    assert found.program.classes.held.max() < whole.program.classes.held.max()
+    with pytest.raises(InputError, match="whose weights stay on the devices"):
+        run(node, replace(setup, states="host+weights"))
+
+
 def test_a_schedule_of_ones_own(model: str, node: Estimator) -> None:
     """All forwards, then all backwards, written out by hand, are GPipe's."""
     setup = TrainingSetup(model, TOKENS, 3, pipeline=2)

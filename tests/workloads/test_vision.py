@@ -7,6 +7,7 @@ from workloads import vision
 from workloads.builtin import builder_at
 from workloads.graph import PERSISTENT_ROLES, check_graph
 from workloads.vision.amoebanet import amoebanet_d_of
+from workloads.vision.small_images import PARTS
 from workloads.workload import WorkloadOptions
 
 # Parameters and 10^9 multiply-adds of convolutions and products, as published with the models: torchvision's
@@ -48,6 +49,12 @@ PUBLISHED = {
     "pnasnet-5-large": (86_057_668, 25.0),
     "amoebanet-d": (81_505_540, None),
     "darts-v2": (4_718_752, None),
+    # For images of 32 x 32: parameters as RobustBench's WRN-40-2 (9,020,624 bytes in EcoTTA's notebook) and
+    # github.com/weiaicunzai/pytorch-cifar100 (23.7 M) have them; the networks beside are counted below.
+    "wide-resnet-40": (2_255_156, None),
+    "wide-resnet-40-meta": (2_362_164, None),
+    "resnet-50-small": (23_705_252, None),
+    "resnet-50-small-meta": (48_640_676, None),
 }
 TOLERANCE = {"nasnet-a-large": 0.05, "pnasnet-5-large": 0.07}
 """Of papers that print three digits; PNASNet-5's 25.0 may count more than convolutions and products."""
@@ -125,6 +132,30 @@ def test_shapes_follow_the_table_of_the_resnet_paper():
         "stage3": (2, 1024, 14, 14),
         "stage4": (2, 2048, 7, 7),
     }
+
+
+@pytest.mark.parametrize(
+    ("name", "channels"),
+    [("wide-resnet-40", (16, 32, 64, 128)), ("resnet-50-small", (64, 256, 512, 1024, 2048))],
+)
+@pytest.mark.parametrize("parts", [4, 5])
+@pytest.mark.parametrize("kernel", [1, 3])
+def test_networks_beside_add_a_convolution_and_two_norms_for_each_part(name, channels, parts, kernel):
+    graph = graph_of(f"{name}-meta", dims={"parts": parts, "kernel": kernel})
+    blocks = PARTS["resnet-50" if name.startswith("resnet") else name][parts]
+    depth = (6, 6, 6) if name.startswith("wide") else (3, 4, 6, 3)
+    leaves = [channels[1 + stage] for stage, count in enumerate(depth) for _ in range(count)]
+    ends = [leaves[sum(blocks[: index + 1]) - 1] for index in range(parts)]
+    starts = [channels[0], *ends[:-1]]
+    added = sum(kernel**2 * a * b + 4 * b for a, b in zip(starts, ends, strict=True))
+    assert graph.parameters() == graph_of(name).parameters() + added
+
+
+def test_networks_beside_refuse_other_parts_and_kernels():
+    with pytest.raises(InputError, match="expected 4 or 5 parts"):
+        graph_of("wide-resnet-40-meta", dims={"parts": 3})
+    with pytest.raises(InputError, match="1 or 3"):
+        graph_of("wide-resnet-40-meta", dims={"kernel": 5})
 
 
 def test_unet_follows_the_sizes_of_figure_1():

@@ -16,6 +16,8 @@ __all__ = ["MODELS", "describe"]
 _VGG = "Simonyan and Zisserman, ICLR 2015, table 1"
 _DENSENET = "Huang et al., CVPR 2017, table 1"
 _WIDE = "Zagoruyko and Komodakis, BMVC 2016, bottleneck width 2"
+_SMALL = "Zagoruyko and Komodakis, BMVC 2016"
+_META = "small networks beside frozen parts (EcoTTA, arXiv:2303.01904)"
 _NASNET = "Zoph et al., CVPR 2018, figure 4"
 _RESNET = "He et al., CVPR 2016, table 1; stride on the 3x3 convolution"
 
@@ -34,6 +36,12 @@ _ENTRIES: Final[dict[str, BuiltIn]] = {
     "resnext-101": BuiltIn("resnet:resnext_101", "ResNeXt", "Xie et al., CVPR 2017, 32 x 8d"),
     "wide-resnet-50": BuiltIn("resnet:wide_resnet_50", "ResNet", _WIDE),
     "wide-resnet-101": BuiltIn("resnet:wide_resnet_101", "ResNet", _WIDE),
+    "wide-resnet-40": BuiltIn("small_images:wide_resnet_40", "ResNet", f"{_SMALL}, table 1; WRN-40-2"),
+    "wide-resnet-40-meta": BuiltIn("small_images:wide_resnet_40_meta", "ResNet", f"WRN-40-2 with {_META}"),
+    "resnet-50-small": BuiltIn("small_images:resnet_50_small", "ResNet", f"{_RESNET}; 3x3 stem, 32 x 32"),
+    "resnet-50-small-meta": BuiltIn(
+        "small_images:resnet_50_small_meta", "ResNet", f"resnet-50-small with {_META}"
+    ),
     "mobilenet-v1": BuiltIn(
         "mobilenet:mobilenet_v1", "MobileNet", "Howard et al., arXiv:1704.04861, table 1"
     ),
