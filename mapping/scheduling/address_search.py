@@ -36,7 +36,9 @@ __all__ = ["Effort", "cost_of_layouts", "improve_layouts", "search_layouts"]
 
 @compiled
 def _beam(window, begin, width, stop, seen, trail):  # type: ignore[no-untyped-def]
-    """(state, layers) of the best plan of a window from step ``begin``, of state 0 of generation 0; state -1: stopped.
+    """(state, layers) of the best plan of a window from step ``begin``, of state 0 of generation 0.
+
+    State -1: stopped, or no plan found before the trail's end.
 
     ``trail``: (parents, places) layer by layer, each state's parent in the layer before and the place of its piece.
     """
@@ -53,6 +55,9 @@ def _beam(window, begin, width, stop, seen, trail):  # type: ignore[no-untyped-d
             found, unfinished = offer_all(window, now, states, s)
             if not unfinished:
                 break
+            if layer == len(parents):
+                # Pieces were cleared and put down anew more often than there is room to remember.
+                return -1, layer
             by_value = np.argsort(offers.value[:found])
             seen[:] = 0
             other, kept = 1 - now, 0
@@ -161,7 +166,7 @@ def search_layouts(g, capacity, width, branches, most, style, seed, stop):  # ty
     """(cost or -1, offset per entry, whether it is kept until its next use) of the best plan that a beam finds.
 
     ``width``: layouts that go on; ``branches``: places tried for a piece; ``most``: blocks that can lie side by side.
-    -1: stopped.
+    -1: stopped, or no plan is found.
     """
     np.random.seed(seed)
     n = len(g.need_at) - 1

@@ -40,6 +40,7 @@ __all__ = [
 
 _ROOMS: Final = (1.0, 0.985, 0.96, 0.93, 0.89, 0.85)
 """Shares of the scratchpad that plans are made for."""
+_ROOM_TRIES: Final = 3
 _STYLES: Final = tuple((short, power) for power in (0.5, 0.0, 1.0) for short in (16, 4, 60))
 _TERM_BY_TERM: Final = 150
 """Operators up to which the programme of an order is stated term by term, and exact with every choice in place."""
@@ -156,14 +157,7 @@ def improve_by_orders(run: SolverRun) -> None:
     starts = sorted(starts, key=lambda order: _judged(run, instance, order))[:_STARTS]
     first = starts[0]
     large = len(first) > _BEAMS_UP_TO
-    for room in _ROOMS[: 1 if large else 3]:
-        if run.budget.spent or run.proved:
-            return
-        before = run.cost
-        plan_in_order(run, first, room, styles=())
-        if run.cost < before:
-            # Less room moves more: the first plan with addresses is the best of them.
-            break
+    _fit_room(run, first, 1 if large else _ROOM_TRIES)
     turn = 0
     layouts = _layouts(run, first, None)
     while not run.budget.spent and not run.proved:
@@ -190,6 +184,23 @@ def improve_by_orders(run: SolverRun) -> None:
             layouts = _layouts(run, order, layouts)
         if run.cost >= before and run.budget.seconds_left() is None:
             return
+
+
+def _fit_room(run: SolverRun, order: tuple[int, ...], tries: int) -> None:
+    """Plans of an order for the whole room, then for the most of it for which addresses are found, by bisection."""
+    low, high, room = _ROOMS[-1], 1.0, 1.0
+    for _ in range(tries):
+        if run.budget.spent or run.proved:
+            return
+        before = run.cost
+        plan_in_order(run, order, room, styles=())
+        if run.cost < before:
+            if room == 1.0:
+                return
+            low = room
+        else:
+            high = room
+        room = (low + high) / 2
 
 
 def offer_beams(run: SolverRun) -> None:

@@ -210,3 +210,13 @@ def test_random_wiring_comes_near_its_own_programme() -> None:
     whole, _ = solve_runs(runs, 5.0, whole=True)
     assert result.cost_bytes is not None
     assert result.cost_bytes <= 1.06 * whole
+
+
+def test_a_step_whose_pieces_never_fit_ends_the_beam() -> None:
+    """What is written over keeps all of its bytes here, so the least room of the problem can be too little."""
+    problem = made("in-place", 300, 2)
+    order, room = given_order(problem), problem.least_budget // unit_of(problem)
+    tables = tables_of(problem, order, problem.least_budget)
+    for width in (8, 64):
+        cost, _, kept = search_layouts(tables, room, width, 8, most_blocks(tables, room), PLAIN, 0, GO)
+        assert (cost, kept.any()) == (-1, False)
