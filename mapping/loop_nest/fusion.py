@@ -21,13 +21,12 @@ from typing import Any, Final, Literal, NamedTuple
 
 from hw_configs.device import SpatialAccelerator
 from hw_configs.problems import InfeasibleError, NoAnswerError, bad_input
-from hw_configs.spatial import OPERANDS
+from hw_configs.spatial import HOME, OPERANDS, why_no_home
 from mapping.deadline import Budget
 from mapping.loop_nest.search import METRICS, BestMapping, MappingAnswer, best_mapping
 from mapping.loop_nest.space import divisors
 from simulator.accelerator.loop_nest.evaluate import units_of
 from simulator.accelerator.loop_nest.fused import (
-    HOME,
     Chain,
     FusedCost,
     FusedProgram,
@@ -37,7 +36,6 @@ from simulator.accelerator.loop_nest.fused import (
     inner_device,
     moved_cost,
     slice_dim,
-    why_not_fused,
 )
 from workloads.einsum import Einsum
 
@@ -171,7 +169,7 @@ def best_fusion(
     """
     if metric not in METRICS:
         raise bad_input(f"found {metric!r}; expected {', '.join(METRICS)}", path="--objective")
-    if why := why_not_fused(device):
+    if why := why_no_home(device.name, device.levels):
         raise bad_input(why, path="--fuse")
     store = pieces or Pieces(device)
     count = len(chain.layers)

@@ -15,6 +15,7 @@ import yaml
 
 from hw_configs.problems import InputError, Problem, bad_input, nearest
 from hw_configs.shown import Shown, Table
+from hw_configs.spatial import why_no_home
 from hw_configs.typed_fields import wrong_types
 from hw_configs.units import format_quantity
 from offchip.keywords import from_keywords
@@ -231,11 +232,10 @@ def solve_fusion(
     from mapping.deadline import Budget
     from mapping.loop_nest.fusion import Pieces, best_fusion
     from offchip.solving.mapping import spatial_device
-    from simulator.accelerator.loop_nest.fused import why_not_fused
 
     chosen = from_keywords(FusionOptions, options)
     device = spatial_device(hw)
-    if why := why_not_fused(device):
+    if why := why_no_home(device.name, device.levels):
         raise bad_input(why, path="--fuse")
     chains, unmapped = _chains(str(model), chosen)
     store, solved = Pieces(device), []

@@ -48,7 +48,7 @@ def chains_of(graph: Graph) -> Iterator[Chain]:
 def _links(operator: Operator) -> list[ChainLayer] | None:
     """An operator's layers with their sides; None where tiles of it are not cut."""
     layers, work = layers_of(operator), operator.work
-    if isinstance(work, operators.Convolution) and layers:
+    if isinstance(work, operators.Convolution) and layers and not work.transposed:
         reach_h, reach_w = (work.dilation * (taps - 1) + 1 for taps in (work.kernel_h, work.kernel_w))
         sides = (
             Side("N", work.batch),

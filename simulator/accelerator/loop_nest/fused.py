@@ -18,11 +18,11 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import product
 from math import prod
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from hw_configs.device import SpatialAccelerator
 from hw_configs.problems import bad_input
-from hw_configs.spatial import OPERANDS, Operand
+from hw_configs.spatial import HOME, OPERANDS, Operand
 from simulator.accelerator.loop_nest.evaluate import Evaluation
 from workloads.einsum import Einsum
 
@@ -36,11 +36,7 @@ __all__ = [
     "fused_cost",
     "fused_program",
     "inner_device",
-    "why_not_fused",
 ]
-
-HOME: Final = 1
-"""The level in which what lies between two layers lives."""
 
 Lengths = tuple[int, ...]
 
@@ -266,19 +262,6 @@ def _places(runs: Sequence[_Along], buffer: int, at_work: bool) -> int:
         places = kept * beyond + (needed - kept) * places
         beyond *= run.whole[buffer]
     return places
-
-
-def why_not_fused(device: SpatialAccelerator) -> str:
-    """Why tiles between layers can't live on a device's chip; "" where they can."""
-    if len(device.levels) < 2:
-        return f"{device.name} has no level on chip"
-    outside, home = device.levels[0], device.levels[HOME]
-    if set(home.holds) != set(OPERANDS):
-        missing = ", ".join(operand for operand in OPERANDS if operand not in home.holds)
-        return f"{home.name!r} of {device.name} does not hold {missing}; expected a level on chip that holds I, W and O"
-    if outside.fanout:
-        return f"{device.name} has several instances of {home.name!r}; a tile between layers needs one that all share"
-    return ""
 
 
 def inner_device(device: SpatialAccelerator) -> SpatialAccelerator:
