@@ -17,7 +17,7 @@ from mapping.loop_nest.search import best_mapping
 from mapping.scheduling.timed import solve_timed
 from simulator.accelerator.loop_nest.fused import inner_device
 from simulator.accelerator.loop_nest.layers import layers_of
-from workloads.graph import Role, Tensor, make_operator
+from workloads.graph import Graph, Role, Tensor, make_operator
 from workloads.operators import Attention, Convolution, Elementwise, Product
 
 
@@ -148,6 +148,25 @@ def test_a_timed_schedule_is_bounded_by_the_fastest_mappings() -> None:
     assert found.time_s is not None
     assert found.bound_time_s <= found.time_s
     assert found.bound_time_s >= least * (1 - 1e-9)
+
+
+def test_the_bound_holds_for_other_mappings_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    from mapping.loop_nest import cost_model
+    from mapping.scheduling import problem_from_graph
+
+    system = as_board(load_system("eyeriss"))
+    tensors = {"i": Tensor("i", (96, 56), "int16"), "w": Tensor("w", (56, 100), "int16", Role.WEIGHT)}
+    tensors["o"] = Tensor("o", (96, 100), "int16")
+    work = Product(m=96, n=100, k=56)
+    made = make_operator("op", work, ("i", "w"), ("o",), tensors, dtype="int16")
+    graph = Graph("one", tensors, (made,), ("o",))
+    problem = problem_from_graph(graph, "resident")
+    monkeypatch.setattr(cost_model, "METRIC", "energy")
+    found = solve_timed(problem, graph, system, 108 << 10, time_limit_s=5)
+    monkeypatch.setattr(cost_model, "METRIC", "latency")
+    fastest = solve_timed(problem, graph, system, 108 << 10, time_limit_s=5)
+    assert found.bound_time_s == pytest.approx(fastest.bound_time_s)
+    assert found.bound_time_s <= fastest.time_s < found.time_s
 
 
 @pytest.mark.parametrize(
