@@ -100,6 +100,13 @@ class FusionSolution(Shown):
             sum(count * cost.outside_bytes for count, cost in found),
         )
 
+    @property
+    def least_bytes(self) -> float:
+        """What crosses to and from the outermost level however chains are run: their ends, and all weights once."""
+        from simulator.accelerator.loop_nest.fused import least_outside_bytes
+
+        return sum(item.count * least_outside_bytes(item.answer.chain, self.device) for item in self.chains)
+
     def as_json(self) -> dict[str, Any]:
         """Totals fused and layer by layer, and each chain with its groups."""
         totals = {}
@@ -109,6 +116,7 @@ class FusionSolution(Shown):
             "accelerator": self.device.name,
             "objective": self.objective,
             **totals,
+            "least_outside_bytes": self.least_bytes,
             "chains": [
                 {
                     "layers": [link.layer.name for link in item.answer.chain.layers],
@@ -157,7 +165,13 @@ class FusionSolution(Shown):
         ] if rows else []  # fmt: skip
         tables.append(Table("All layers", ("", "by themselves", "fused", "change"), tuple(totals)))
         proven = sum(item.count for item in self.chains if item.answer.status == "optimal")
-        told: list[tuple[str, str]] = [("proven", f"{proven} of {sum(i.count for i in self.chains)} chains")]
+        told: list[tuple[str, str]] = [
+            (
+                f"at least over {outside}",
+                format_quantity(self.least_bytes, "size") + " (ends of chains, weights once)",
+            )
+        ]
+        told.append(("proven", f"{proven} of {sum(i.count for i in self.chains)} chains"))
         gaps = [item.answer.gap for item in self.chains if item.answer.status != "optimal"]
         if gaps:
             told.append(("largest gap", f"{100 * max(gaps):.2f} %"))

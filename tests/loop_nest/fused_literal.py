@@ -45,11 +45,10 @@ class Run:
             made[-1] = set(range(start, min(start + self.tiling.tile[axis], sides[-1].size)))
             for number in reversed(range(len(sides))):
                 side = sides[number]
-                touched = {
-                    x * side.step + tap - side.before for x in made[number + 1] for tap in range(side.reach)
-                }
+                outputs = self._unpooled(number + 1, axis, made[number + 1])
+                touched = {x * side.step + tap - side.before for x in outputs for tap in range(side.reach)}
                 if number:
-                    touched = {x for x in touched if 0 <= x < sides[number - 1].size}
+                    touched = {x for x in touched if 0 <= x < sides[number - 1].size // side.pool}
                 read[number] = set(range(min(touched), max(touched) + 1)) if touched else set()
                 made[number] = read[number] - seen[number] if self.tiling.keeps[axis] else read[number]
                 if self.tiling.keeps[axis] and made[number]:
@@ -74,19 +73,38 @@ class Run:
                 buffers[0][place] = self._input(place)
                 self.inputs += buffers[0][place].size
             for number in range(count):
-                new = made[number + 1][now]
-                if not new:
+                if not made[number + 1][now]:
                     continue
+                along = [
+                    self._unpooled(number + 1, axis, {place[axis] for place in made[number + 1][now]})
+                    for axis in range(len(self.tiling.tile))
+                ]
+                new = set(itertools.product(*along))
                 out = self._compute(number, new, buffers[number], loaded)
                 self._note(number, buffers, out, loaded)
                 # What this layer read is dropped unless a later tile reads it.
                 buffers[number] = {p: v for p, v in buffers[number].items() if p in later[number][now]}
-                (buffers[number + 1] if number + 1 < count else result).update(out)
+                (buffers[number + 1] if number + 1 < count else result).update(self._pooled(number + 1, out))
                 if number + 1 == count:
                     self.outputs += sum(v.size for v in out.values())
             for b in range(count):
                 buffers[b] = {p: v for p, v in buffers[b].items() if p in later[b][now]}
         self.result = result
+
+    def _unpooled(self, buffer: int, axis: int, indices: set[int]) -> set[int]:
+        """What a layer makes so that a buffer gets these indices."""
+        pool = self.layers[buffer].sides[axis].pool if buffer < len(self.layers) else 1
+        return {index * pool + tap for index in indices for tap in range(pool)}
+
+    def _pooled(self, buffer: int, out: dict[Place, Any]) -> dict[Place, Any]:
+        """The largest of each window."""
+        if buffer == len(self.layers):
+            return out
+        found: dict[Place, Any] = {}
+        for place, values in out.items():
+            at = tuple(x // side.pool for x, side in zip(place, self.layers[buffer].sides, strict=True))
+            found[at] = np.maximum(found[at], values) if at in found else values
+        return found
 
     def _places(self, moment: Any, what: int, buffer: int) -> set[Place]:
         return set(itertools.product(*(sorted(along[what][buffer]) for along in moment)))
@@ -148,7 +166,8 @@ class Run:
                 weight = tuple(sum(t.step * at[t.dim] for t in axis) for axis in layer.operands["W"])
                 used.add(weight)
                 inside = number == 0 or all(
-                    0 <= x < side.size for x, side in zip(source, self.layers[number - 1].sides, strict=True)
+                    0 <= x < side.size // own.pool
+                    for x, side, own in zip(source, self.layers[number - 1].sides, item.sides, strict=True)
                 )
                 self.macs += 1
                 if inside:
@@ -192,6 +211,6 @@ class Run:
         for number, item in enumerate(self.layers):
             places = set(itertools.product(*(range(s.size) for s in item.sides)))
             kept = (list(self.weights), self.macs)
-            have = self._compute(number, places, have, [set() for _ in self.layers])
+            have = self._pooled(number + 1, self._compute(number, places, have, [set() for _ in self.layers]))
             self.weights, self.macs = kept
         return have

@@ -2,9 +2,9 @@
 
 A chain goes on where a tensor has one reader, is no output of the graph and is what the reader multiplies with its
 weights. Convolutions follow one another by images, rows and columns (through operators that take one element at a
-time), products by rows (through anything that takes one row at a time: activations, norms, softmax), and the two
-products of attention by heads and queries. A second input that is no weight (a skip), a pool, a view, or another layout
-ends a chain.
+time, and pools whose windows do not overlap), products by rows (through anything that takes one row at a time:
+activations, norms, softmax), and the two products of attention by heads and queries. A second input that is no weight
+(a skip), another pool, a view, or another layout ends a chain.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ def chains_of(graph: Graph) -> Iterator[Chain]:
         links = list(found)
         last = operator
         while not isinstance(operator.work, operators.Attention):
-            reader = _reader(graph, last)
+            reader, pools = _reader(graph, last)
             more = None if reader is None else _links(reader)
-            if reader is None or not more or not _follows(last, reader):
+            if reader is None or not more or not _follows(last, reader, pools):
                 break
-            links += more
+            links += [_pooled(link, pools) for link in more]
             taken.add(reader.name)
             last = reader
         yield Chain(tuple(links))
@@ -63,32 +63,54 @@ def _links(operator: Operator) -> list[ChainLayer] | None:
     return None
 
 
-def _reader(graph: Graph, made: Operator) -> Operator | None:
-    """The one layer that reads what another makes, through operators that leave its places as they are."""
+def _pooled(link: ChainLayer, pools: tuple[int, int]) -> ChainLayer:
+    sides = list(link.sides)
+    if pools != (1, 1):
+        sides[-2:] = (side._replace(pool=pool) for side, pool in zip(sides[-2:], pools, strict=True))
+    return ChainLayer(link.layer, tuple(sides))
+
+
+def _windows(work: operators.Work) -> tuple[int, int] | None:
+    """The windows of a pool, rows and columns, if they do not overlap and nothing is padded."""
+    if not isinstance(work, operators.Pool) or work.padding_h or work.padding_w:
+        return None
+    windows = (work.kernel_h, work.kernel_w)
+    return windows if min(windows) > 0 and windows == (work.stride_h, work.stride_w) else None
+
+
+def _reader(graph: Graph, made: Operator) -> tuple[Operator | None, tuple[int, int]]:
+    """The one layer that reads what another makes, through operators that leave its places as they are or pool them,
+    and over how many rows and columns they pool.
+    """
+    pools = (1, 1)
     through = _BY_ELEMENT if isinstance(made.work, operators.Convolution) else _BY_ROW
     operator = made
     while True:
         if len(operator.outputs) != 1 or operator.outputs[0] in graph.outputs:
-            return None
+            return None, pools
         tensor = operator.outputs[0]
         readers = graph.consumers[tensor]
         if len(readers) != 1:
-            return None
+            return None, pools
         operator = graph.operator_by_name[readers[0]]
         others = [name for name in operator.inputs[1:] if graph.tensors[name].role not in PERSISTENT_ROLES]
         if operator.inputs[:1] != (tensor,) or others or operator.updates:
-            return None
+            return None, pools
         if layers_of(operator):
-            return operator
-        if not isinstance(operator.work, through):
-            return None
+            return operator, pools
+        window = _windows(operator.work) if isinstance(made.work, operators.Convolution) else None
+        if window is not None:
+            pools = (pools[0] * window[0], pools[1] * window[1])
+        elif not isinstance(operator.work, through):
+            return None, pools
 
 
-def _follows(made: Operator, reader: Operator) -> bool:
+def _follows(made: Operator, reader: Operator, pools: tuple[int, int]) -> bool:
     """Whether a layer reads the places of another one as they are."""
     first, then = made.work, reader.work
     if isinstance(first, operators.Convolution) and isinstance(then, operators.Convolution):
-        return (first.batch, first.out_channels, first.out_height, first.out_width) == (
+        height, width = first.out_height // pools[0], first.out_width // pools[1]
+        return (first.batch, first.out_channels, height, width) == (
             then.batch, then.in_channels, then.height, then.width,
         )  # fmt: skip
     if isinstance(first, operators.Product) and isinstance(then, operators.Product):

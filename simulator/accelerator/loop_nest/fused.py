@@ -36,14 +36,17 @@ __all__ = [
     "fused_cost",
     "fused_program",
     "inner_device",
+    "least_outside_bytes",
 ]
 
 Lengths = tuple[int, ...]
 
 
 class Side(NamedTuple):
-    """An axis of a layer's output that tiles cut: output ``x`` needs inputs from ``step * x - before``, ``reach`` of
-    them.
+    """An axis of a layer's output that tiles cut.
+
+    Output ``x`` needs ``reach`` inputs from ``step * x - before`` on; each is ``pool`` neighbours of what the layer
+    before makes (a pool whose windows do not overlap).
     """
 
     dim: str
@@ -51,6 +54,7 @@ class Side(NamedTuple):
     step: int = 1
     reach: int = 1
     before: int = 0
+    pool: int = 1
 
 
 @dataclass(frozen=True)
@@ -125,9 +129,10 @@ def _along(sides: tuple[Side, ...], tile: int, keep: bool) -> _Along:
                 kept[number] = max(kept[number], min(done, wanted[1]) - begin)
                 begin = max(begin, done)
             end[number] = max(wanted[1], done) if done is not None else wanted[1]
-            made = (begin, wanted[1])
-            if made[0] >= made[1]:
+            if begin >= wanted[1]:
                 break
+            pool = sides[number].pool if number else 1
+            made = (begin * pool, wanted[1] * pool)
         else:
             total[0] += made[1] - made[0]
             widest[0] = max(widest[0], made[1] - made[0])
@@ -142,7 +147,7 @@ def _wanted(sides: Sequence[Side], number: int, made: tuple[int, int]) -> tuple[
     side = sides[number]
     begin, beyond = made[0] * side.step - side.before, (made[1] - 1) * side.step - side.before + side.reach
     if number:
-        begin, beyond = max(begin, 0), min(beyond, sides[number - 1].size)
+        begin, beyond = max(begin, 0), min(beyond, sides[number - 1].size // side.pool)
     return begin, max(begin, beyond)
 
 
@@ -262,6 +267,30 @@ def _places(runs: Sequence[_Along], buffer: int, at_work: bool) -> int:
         places = kept * beyond + (needed - kept) * places
         beyond *= run.whole[buffer]
     return places
+
+
+def least_outside_bytes(chain: Chain, device: SpatialAccelerator) -> float:
+    """Bytes that cross from and to the outermost level at least: what of the input is wanted, the output, and all
+    weights, once each.
+    """
+    width = device.word_bits
+    first, last = chain.layers[0], chain.layers[-1]
+    places = 1
+    for axis in range(len(first.sides)):
+        sides = [item.sides[axis] for item in chain.layers]
+        wanted = set(range(sides[-1].size))
+        for number in range(len(sides) - 1, -1, -1):
+            wanted = {x for made in wanted for x in range(*_wanted(sides, number, (made, made + 1)))}
+            if number:
+                pool = sides[number].pool
+                wanted = {x * pool + tap for x in wanted for tap in range(pool)}
+        places *= len(wanted)
+    weights = sum(item.layer.words("W", item.layer.sizes) for item in chain.layers)
+    return (
+        places * _apart(first, "I") * width.bytes_of("I")
+        + weights * width.bytes_of("W")
+        + last.layer.words("O", last.layer.sizes) * width.bytes_of("O")
+    )
 
 
 def inner_device(device: SpatialAccelerator) -> SpatialAccelerator:
