@@ -122,8 +122,8 @@ class MemoryLevel(Config):
 
     def overflow(self, held: Mapping[Operand, float]) -> str:
         """What does not fit of tiles of so many bytes by operand, in words; "" when all does."""
-        told = ", ".join(f"{operand} {size:.0f} B" for operand, size in held.items())
         if self.capacity is not None and sum(held.values()) > self.capacity:
+            told = ", ".join(f"{operand} {size:.0f} B" for operand, size in held.items())
             return f"the tiles in {self.name!r} do not fit its {self.capacity:.0f} B: {told}"
         for operand, size in (self.capacities or {}).items():
             if held.get(operand, 0.0) > size:

@@ -14,13 +14,13 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import product
 from math import prod
 from typing import Any, Final, Literal, NamedTuple
 
 from hw_configs.device import SpatialAccelerator
-from hw_configs.problems import InfeasibleError, NoAnswerError, bad_input
+from hw_configs.problems import NoAnswerError, bad_input
 from hw_configs.spatial import HOME, OPERANDS, why_no_home
 from mapping.deadline import Budget
 from mapping.loop_nest.search import METRICS, BestMapping, MappingAnswer, best_mapping
@@ -41,7 +41,8 @@ from workloads.einsum import Einsum
 
 __all__ = ["FusedChain", "Group", "Pieces", "best_fusion"]
 
-MOST_TILINGS: Final = 1_000_000
+MOST_TILINGS: Final = 2_000_000
+"""Tilings of a group that are looked at; those beyond it are bounded by their arithmetic."""
 _SOLVED_BY: Final = {"energy": ("energy",), "latency": ("latency",), "edp": METRICS}
 """Metrics by which a piece is mapped: for energy times delay any of the three may be part of the best."""
 
@@ -266,13 +267,15 @@ def _unbeaten(found: list[Any], point: Any, metric: str) -> list[Any]:
     return kept
 
 
-@dataclass
+@dataclass(slots=True)
 class _Option:
-    """A tiling that fits, with what it moves, and its pieces."""
+    """A tiling that fits, with what it moves; its pieces are made when it is looked at."""
 
     tiling: FusedTiling
     moved: _Point
-    pieces: list[tuple[Einsum, int]]
+    base: FusedProgram
+    """The group's program with the same tile and halos, all weights coming whole for each tile."""
+    pieces: list[tuple[Einsum, int]] = field(default_factory=list)
 
 
 class _Search:
@@ -283,18 +286,28 @@ class _Search:
         self.device = store.device
         self.units = units_of(self.device)
         self.least_j = _least_per_mac(inner_device(self.device))
+        layers = [item.layer for item in self.chain.layers]
+        self.dims = [slice_dim(layer) for layer in layers]
+        self.counts = [
+            divisors(x.sizes[dim]) if dim else [1] for x, dim in zip(layers, self.dims, strict=True)
+        ]
+        self.weights = [layer.words("W", layer.sizes) for layer in layers]
         self.front = _Front()
 
     def run(self, budget: Budget) -> _Front:
         """Looks at tilings from the least floor on until none can be better."""
         queue: list[tuple[float, int, _Option]] = []
         for number, option in enumerate(self._options()):
-            if number > MOST_TILINGS:
-                raise InfeasibleError(f"more than {MOST_TILINGS} tilings of {len(self.chain.layers)} layers")
-            queue.append((self._floor(option).value(self.metric), number, option))
+            if budget.spent or number == MOST_TILINGS:
+                # What is left of them does its arithmetic at least once.
+                macs = sum(item.layer.macs for item in self.chain.layers)
+                self.front.floors.append(_Point(macs * self.least_j, macs / self.units))
+                break
+            queue.append((self._first_floor(option).value(self.metric), number, option))
         heapq.heapify(queue)
         while queue and not budget.spent:
             _, number, option = heapq.heappop(queue)
+            option.pieces = option.pieces or self._pieces(option)
             floor = self._floor(option)
             if self._beaten(floor):
                 continue
@@ -303,9 +316,8 @@ class _Search:
                 continue
             unsolved = self._unsolved(option)
             if unsolved is not None:
-                piece, by = unsolved
                 try:
-                    self.store.piece(piece, by)
+                    self.store.piece(*unsolved)
                 except NoAnswerError:
                     heapq.heappush(queue, (floor.value(self.metric), number, option))
                     break
@@ -314,9 +326,10 @@ class _Search:
             self._keep(option)
             self.front.floors.append(floor)
         # Those left when the time was over.
-        self.front.floors += [
-            floor for _, _, option in queue if not self._beaten(floor := self._floor(option))
-        ]
+        for _, _, option in queue:
+            floor = self._floor(option) if option.pieces else self._first_floor(option)
+            if not self._beaten(floor):
+                self.front.floors.append(floor)
         self.front.floors += [_Point(g.cost.energy_j, g.cost.latency_cycles) for g in self.front.groups]
         self.front.floors = _unbeaten(self.front.floors, lambda point: point, self.metric)
         return self.front
@@ -333,47 +346,79 @@ class _Search:
                 yield from self._with_weights(tile, keeps)
 
     def _with_weights(self, tile: tuple[int, ...], keeps: tuple[bool, ...]) -> Iterator[_Option]:
-        """The tilings of a tile: which weights stay, and in how many slices the others come."""
+        """The tilings of a tile: which weights stay, and in how many slices the others come.
+
+        Weights that are wanted once need not stay. One more layer's staying beats its coming again where the others
+        come as before.
+        """
         count = len(self.chain.layers)
         base = FusedTiling(tile, keeps, (False,) * count, (1,) * count)
         program = fused_program(self.chain, base, self.device)
         home = self.device.levels[HOME]
         if any(home.overflow({**held, "W": 0.0}) for held in program.held):
             return
-        for resident in product((False, True), repeat=count):
-            always = sum(held["W"] for held, stays in zip(program.held, resident, strict=True) if stays)
-            slices = []
-            for item, held, stays in zip(self.chain.layers, program.held, resident, strict=True):
-                dim = slice_dim(item.layer)
-                counts = [1] if stays or not dim else divisors(item.layer.sizes[dim])
-                fitting: list[int] = []
-                for slices_of in counts:
-                    own = 0.0 if stays else held["W"] / slices_of
-                    if home.overflow({**held, "W": always + own}):
-                        continue
-                    # More slices of what fits in fewer cost no less.
-                    if not any(slices_of % fewer == 0 for fewer in fitting):
-                        fitting.append(slices_of)
-                slices.append(fitting)
-            for chosen in product(*slices):
-                yield self._option(program, FusedTiling(tile, keeps, resident, chosen))
+        may_stay = [
+            (False, True) if again > whole else (False,)
+            for again, whole in zip(program.weights, self.weights, strict=True)
+        ]
+        found: dict[tuple[bool, ...], list[list[int]]] = {}
+        for resident in product(*may_stay):
+            slices = self._slices(program, resident)
+            if all(slices):
+                found[resident] = slices
+        for resident, slices in found.items():
+            if not any(
+                self._alike(slices, found.get((*resident[:n], True, *resident[n + 1 :])), n)
+                for n in range(count)
+                if may_stay[n] == (False, True) and not resident[n]
+            ):
+                for chosen in product(*slices):
+                    yield self._option(program, FusedTiling(tile, keeps, resident, chosen))
+
+    @staticmethod
+    def _alike(slices: list[list[int]], others: list[list[int]] | None, number: int) -> bool:
+        """Whether all layers but one come in the same slices."""
+        return others is not None and all(
+            own == other for n, (own, other) in enumerate(zip(slices, others, strict=True)) if n != number
+        )
+
+    def _slices(self, program: FusedProgram, resident: tuple[bool, ...]) -> list[list[int]]:
+        """By layer the numbers of slices that fit, but for those that fewer slices divide; none where nothing fits."""
+        home = self.device.levels[HOME]
+        always = sum(held["W"] for held, stays in zip(program.held, resident, strict=True) if stays)
+        found = []
+        for held, stays, counts in zip(program.held, resident, self.counts, strict=True):
+            fitting: list[int] = []
+            for slices in (1,) if stays else counts:
+                # More slices of what fits in fewer cost no less.
+                if any(slices % fewer == 0 for fewer in fitting):
+                    continue
+                if not home.overflow({**held, "W": always + (0.0 if stays else held["W"] / slices)}):
+                    fitting.append(slices)
+            found.append(fitting)
+        return found
 
     def _option(self, base: FusedProgram, tiling: FusedTiling) -> _Option:
-        weights, pieces = [], []
-        for number, item in enumerate(self.chain.layers):
-            stays, slices = tiling.resident[number], tiling.slices[number]
-            weights.append(item.layer.words("W", item.layer.sizes) if stays else base.weights[number])
-            dim = slice_dim(item.layer)
-            for piece, times in base.pieces[number]:
-                cut = piece
-                if slices > 1:
-                    cut = Einsum(piece.name, {**piece.sizes, dim: piece.sizes[dim] // slices}, piece.operands)
-                pieces.append((cut, times * slices))
-        _, moved, _ = moved_cost(FusedProgram(
-            base.chain, tiling, base.pieces, base.inputs, base.outputs, tuple(weights), base.between, base.held,
-            base.macs,
-        ), self.device)  # fmt: skip
-        return _Option(tiling, _Point(moved.energy_j, moved.latency_cycles), pieces)
+        weights = tuple(
+            whole if stays else again
+            for whole, stays, again in zip(self.weights, tiling.resident, base.weights, strict=True)
+        )
+        _, moved, _ = moved_cost(replace(base, weights=weights), self.device)
+        return _Option(tiling, _Point(moved.energy_j, moved.latency_cycles), base)
+
+    def _pieces(self, option: _Option) -> list[tuple[Einsum, int]]:
+        """The pieces of a tiling, weights in slices."""
+        found = []
+        for dim, own, slices in zip(self.dims, option.base.pieces, option.tiling.slices, strict=True):
+            for piece, times in own:
+                sizes = {**piece.sizes, dim: piece.sizes[dim] // slices} if slices > 1 else piece.sizes
+                found.append((replace(piece, sizes=sizes), times * slices))
+        return found
+
+    def _first_floor(self, option: _Option) -> _Point:
+        """The floor of a tiling whose pieces were not looked at."""
+        macs = option.base.macs
+        return _Point(option.moved.energy + macs * self.least_j, max(option.moved.cycles, macs / self.units))
 
     def _floor(self, option: _Option) -> _Point:
         """No better than this is the tiling, by the pieces that are solved and the arithmetic of the others."""
