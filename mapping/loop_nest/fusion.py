@@ -162,11 +162,13 @@ def best_fusion(
     longest: int = 4,
     time_limit_s: float | None = None,
     pieces: Pieces | None = None,
+    by_rows: bool = False,
 ) -> FusedChain:
     """The best cut of a chain into groups of up to ``longest`` layers, with their tilings and mappings.
 
-    The limit is on the search for groups; layers by themselves are mapped before it begins. Raises ``InputError`` for
-    an unknown metric or a device on whose chip no tile can stay, ``InfeasibleError`` where a layer has no mapping.
+    ``by_rows``: tiles are strips of rows whose halos are kept. The limit is on the search for groups; layers by
+    themselves are mapped before it begins. Raises ``InputError`` for an unknown metric or a device on whose chip no
+    tile can stay, ``InfeasibleError`` where a layer has no mapping.
     """
     if metric not in METRICS:
         raise bad_input(f"found {metric!r}; expected {', '.join(METRICS)}", path="--objective")
@@ -179,7 +181,9 @@ def best_fusion(
     with budget.running():
         for size in range(2, min(longest, count) + 1):
             for first in range(count - size + 1):
-                groups[first, first + size] = _Search(chain, (first, first + size), metric, store).run(budget)
+                groups[first, first + size] = _Search(
+                    chain, (first, first + size), metric, store, by_rows
+                ).run(budget)
     best, bound = _cut(groups, count, metric)
     chosen = tuple(best.groups)
     cost = _total(chosen)
@@ -281,7 +285,10 @@ class _Option:
 class _Search:
     """The best tilings of one group of layers."""
 
-    def __init__(self, chain: Chain, span: tuple[int, int], metric: str, store: Pieces) -> None:
+    def __init__(
+        self, chain: Chain, span: tuple[int, int], metric: str, store: Pieces, by_rows: bool = False
+    ) -> None:
+        self.by_rows = by_rows
         self.chain, self.span, self.metric, self.store = chain.part(*span), span, metric, store
         self.device = store.device
         self.units = units_of(self.device)
@@ -336,13 +343,19 @@ class _Search:
 
     def _options(self) -> Iterator[_Option]:
         last = self.chain.layers[-1]
-        for tile in product(*(divisors(side.size) for side in last.sides)):
+        sizes = [
+            [side.size] if self.by_rows and side.dim not in ("P", "M") else divisors(side.size)
+            for side in last.sides
+        ]
+        for tile in product(*sizes):
             halos = [
                 any(item.sides[axis].reach > item.sides[axis].step for item in self.chain.layers)
                 and tile[axis] < last.sides[axis].size
                 for axis in range(len(tile))
             ]
-            for keeps in product(*((False, True) if halo else (True,) for halo in halos)):
+            for keeps in product(
+                *((False, True) if halo and not self.by_rows else (True,) for halo in halos)
+            ):
                 yield from self._with_weights(tile, keeps)
 
     def _with_weights(self, tile: tuple[int, ...], keeps: tuple[bool, ...]) -> Iterator[_Option]:
