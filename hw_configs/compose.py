@@ -9,8 +9,9 @@ import re
 from pathlib import Path
 from typing import Any, Final
 
+from hw_configs.board import why_no_scratchpad
 from hw_configs.cluster import read_network
-from hw_configs.device import Accelerator
+from hw_configs.device import Accelerator, SpatialAccelerator
 from hw_configs.files import expect_kind, load_device, load_link, parse_device, read_any, sources_of
 from hw_configs.network import Network
 from hw_configs.problems import InputError, Problem, nearest
@@ -202,6 +203,9 @@ def _nodes(
 
 def _wrong_scratchpad(device: AnyDevice) -> tuple[str, str | None] | None:
     """What keeps a device from working in its scratchpad."""
+    if isinstance(device, SpatialAccelerator):
+        why = why_no_scratchpad(device)
+        return (why, None) if why else None
     if not isinstance(device, Accelerator):
         return f"{device.kind} {device.name!r} has no scratchpad; accelerators have", None
     if device.scratchpad.bandwidth_at(device.clock) is None:
@@ -225,7 +229,7 @@ def _wrong_memory(
 
 def has_memory(device: AnyDevice) -> bool:
     """Whether tensors can live in a device."""
-    return device.kind in ("dram", "flash", "csd") or getattr(device, "memory", None) is not None
+    return device.kind in ("dram", "flash", "csd", "spatial") or getattr(device, "memory", None) is not None
 
 
 def _dealt(many: list[str], few: list[str], index: int) -> str:

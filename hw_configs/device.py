@@ -8,7 +8,7 @@ reaches of them is the cost model's business, never a figure in here.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import Field, ModelWrapValidatorHandler, model_validator
 
@@ -43,7 +43,7 @@ from hw_configs.flash import FlashStore
 from hw_configs.gpu_architecture import ArchitectureReference
 from hw_configs.pim import PimDetail, compute_figures, memory_figures
 from hw_configs.scratchpad import Scratchpad
-from hw_configs.spatial import MemoryLevel, WordBits, level_faults
+from hw_configs.spatial import MemoryLevel, WordBits, level_faults, spatial_compute
 from hw_configs.units import format_quantity
 from hw_configs.vector_unit import VectorUnit
 
@@ -63,6 +63,7 @@ __all__ = [
     "Scratchpad",
     "SpatialAccelerator",
     "Switch",
+    "dma_engines",
 ]
 
 
@@ -418,11 +419,38 @@ class SpatialAccelerator(DeviceBase):
     """Of one multiply-accumulate."""
     levels: tuple[MemoryLevel, ...]
     """From the outermost inwards; the children of the last are the units."""
+    compute: Compute = Field(default_factory=lambda data: Compute(**_spatial_rates(data)))
+    """Rates of all units and of lanes beside them, for what is no loop nest; what is left out follows from the
+    levels."""
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _completed(cls, data: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        """Completes rates stated in part."""
+        if not isinstance(data, dict) or not isinstance(data.get("compute"), dict):
+            return handler(data)
+        derived = handler({key: value for key, value in data.items() if key != "compute"}).compute
+        given = data["compute"]
+        device = handler({**data, "compute": {**derived.model_dump(exclude_none=True), **given}})
+        object.__setattr__(device.compute, "__pydantic_fields_set__", set(given))
+        return device
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
         refuse(*level_faults(self.levels))
         return self
+
+
+def _spatial_rates(data: Mapping[str, Any]) -> dict[str, Any]:
+    types = {name: bits for name, bits in possible.BITS.items() if name in get_args(RateType)}
+    return spatial_compute(data["levels"], data["clock"], data["word_bits"], data["mac_energy"], types)
+
+
+def dma_engines(device: object) -> int:
+    """Transfers into and out of a device's scratchpad at once; of a spatial device two (assumed), one each way."""
+    if isinstance(device, SpatialAccelerator):
+        return 2
+    return device.scratchpad.dma_engines if isinstance(device, Accelerator) else 1
 
 
 Device = Annotated[

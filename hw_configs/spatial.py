@@ -11,6 +11,7 @@ Counting rules on it: :mod:`simulator.accelerator.loop_nest.counts`.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from math import prod
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field, model_validator
@@ -19,11 +20,24 @@ from hw_configs.access_energy import AccessEnergy, energy_per_byte
 from hw_configs.config import Config, Count, EnergyPerByte, Fault, Size
 from hw_configs.units import parse_quantity
 
-__all__ = ["OPERANDS", "MemoryLevel", "Operand", "SpatialAxis", "WordBits", "level_faults"]
+__all__ = [
+    "HOME",
+    "OPERANDS",
+    "MemoryLevel",
+    "Operand",
+    "SpatialAxis",
+    "WordBits",
+    "level_faults",
+    "spatial_compute",
+    "units_below",
+    "why_no_home",
+]
 
 Operand = Literal["I", "W", "O"]
 """Inputs, weights, outputs: the operands of a multiply-accumulate."""
 OPERANDS: Final[tuple[Operand, ...]] = ("I", "W", "O")
+HOME: Final = 1
+"""The outermost level on chip: where tensors live between operators, if they can."""
 MOST_LEVELS: Final = 8
 MOST_CHILDREN: Final = 2**20
 
@@ -108,8 +122,8 @@ class MemoryLevel(Config):
 
     def overflow(self, held: Mapping[Operand, float]) -> str:
         """What does not fit of tiles of so many bytes by operand, in words; "" when all does."""
-        told = ", ".join(f"{operand} {size:.0f} B" for operand, size in held.items())
         if self.capacity is not None and sum(held.values()) > self.capacity:
+            told = ", ".join(f"{operand} {size:.0f} B" for operand, size in held.items())
             return f"the tiles in {self.name!r} do not fit its {self.capacity:.0f} B: {told}"
         for operand, size in (self.capacities or {}).items():
             if held.get(operand, 0.0) > size:
@@ -168,3 +182,45 @@ def level_faults(levels: tuple[MemoryLevel, ...]) -> Iterator[Fault | None]:
             if axis.axis in axes_seen:
                 yield ("levels", index, "fanout", number, "axis"), f"{axis.axis!r} is the name of two axes"
             axes_seen.add(axis.axis)
+
+
+def why_no_home(name: str, levels: tuple[MemoryLevel, ...]) -> str:
+    """Why tensors can't live on a device's chip between operators; "" where they can."""
+    if len(levels) <= HOME:
+        return f"{name} has no level on chip"
+    home = levels[HOME]
+    if set(home.holds) != set(OPERANDS):
+        missing = ", ".join(operand for operand in OPERANDS if operand not in home.holds)
+        return (
+            f"{home.name!r} of {name} does not hold {missing}; expected a level on chip that holds I, W and O"
+        )
+    if levels[0].fanout:
+        return f"{name} has several instances of {home.name!r}; expected one that all share"
+    return ""
+
+
+def units_below(levels: tuple[MemoryLevel, ...]) -> int:
+    """Multiply-accumulate units of a device."""
+    return prod(axis.size for memory in levels for axis in memory.fanout)
+
+
+def spatial_compute(
+    levels: tuple[MemoryLevel, ...],
+    clock: float,
+    word_bits: WordBits,
+    mac_energy: float,
+    types: Mapping[str, int],
+) -> dict[str, Any]:
+    """Rates of a spatial device that states none: of all units, and of lanes for what multiplies no matrices.
+
+    ``types`` holds bits by element type; the types that the words of inputs hold have rates. Lanes are as many as the
+    longest axis has children (an assumption: a row of results a clock), each with one multiply-add a clock. An
+    operation takes half the energy of a multiply-accumulate.
+    """
+    lanes = max((axis.size for memory in levels for axis in memory.fanout), default=1)
+    own = [name for name, bits in types.items() if bits <= word_bits.I]
+    return {
+        "matrix": dict.fromkeys(own, 2.0 * units_below(levels) * clock),
+        "vector": dict.fromkeys(own, 2.0 * lanes * clock),
+        "energy_per_operation": dict.fromkeys(own, mac_energy / 2),
+    }

@@ -41,6 +41,7 @@ from hw_configs.dram import DramDevice
 from hw_configs.link import Link, NvLink, OnChip, Pcie, Rdma
 from hw_configs.network import Network, NetworkSpec
 from hw_configs.problems import bad_input, nearest
+from hw_configs.spatial import HOME
 from hw_configs.yaml_file import Provenance
 
 __all__ = [
@@ -302,6 +303,8 @@ def _memory_space(node: Node) -> MemorySpace | None:
             node.name, "scratchpad", int(pad.size), int(pad.size), rate, rate, pad.latency,
             pad.energy_per_byte, pad.energy_per_byte, pad.ports,
         )  # fmt: skip
+    if isinstance(device, SpatialAccelerator):
+        return _level_space(node, device)
     if isinstance(device, DramDevice):
         return MemorySpace(
             node.name, device.technology, int(device.capacity_bytes), int(device.capacity_bytes),
@@ -323,4 +326,18 @@ def _memory_space(node: Node) -> MemorySpace | None:
         node.name, memory.technology, int(memory.capacity), memory.usable_bytes,
         memory.bandwidth, memory.bandwidth, memory.latency, memory.energy_per_byte, memory.energy_per_byte,
         memory.ports,
+    )  # fmt: skip
+
+
+_UNBOUNDED: int = 1 << 50
+"""Bytes of a spatial device's outermost level, which has no bound."""
+
+
+def _level_space(node: Node, device: SpatialAccelerator) -> MemorySpace:
+    """The outermost level of a spatial device, or that on chip in which a plan puts tensors."""
+    level = device.levels[HOME if node.scratchpad else 0]
+    size = int(level.capacity) if level.capacity is not None else _UNBOUNDED
+    return MemorySpace(
+        node.name, level.name, size, size, level.read_width * device.clock, level.write_width * device.clock, 0.0,
+        level.read_energy, level.write_energy, 1 if level.one_port else 2,
     )  # fmt: skip

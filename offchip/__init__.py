@@ -21,6 +21,7 @@ Models on machines
 Plans with proofs
     :func:`solve_alloc`: addresses of buffers
     :func:`solve_mapping`: loop nests on a spatial accelerator
+    :func:`solve_fusion`: layers run depth first together on one
     :func:`solve_schedule`: operator order, addresses and replacement on a scratchpad
     :func:`solve_pipeline`: pipeline schedules of training: order, bubble, memory; the best one
 
@@ -69,6 +70,7 @@ if TYPE_CHECKING:
     from offchip.report_page import report as report
     from offchip.serving.serve import serve as serve
     from offchip.solving.alloc import solve_alloc as solve_alloc
+    from offchip.solving.fusion import solve_fusion as solve_fusion
     from offchip.solving.mapping import solve_mapping as solve_mapping
     from offchip.solving.offload import solve_offload as solve_offload
     from offchip.solving.pipeline import solve_pipeline as solve_pipeline
@@ -105,6 +107,7 @@ __all__ = [
     "simulate_training_plan",
     "solve",
     "solve_alloc",
+    "solve_fusion",
     "solve_mapping",
     "solve_offload",
     "solve_pipeline",
@@ -141,6 +144,7 @@ _WHERE: Final = {
     "solve": "offchip.api",
     "solve_alloc": "offchip.solving.alloc",
     "solve_offload": "offchip.solving.offload",
+    "solve_fusion": "offchip.solving.fusion",
     "solve_mapping": "offchip.solving.mapping",
     "solve_pipeline": "offchip.solving.pipeline",
     "solve_schedule": "offchip.solving.schedule",

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final, Unpack, overload
 
 from hw_configs import library
+from hw_configs.board import as_board
 from hw_configs.problems import InputError, Problem, bad_input
 from hw_configs.settings import Settings
 from hw_configs.system import System
@@ -82,7 +83,7 @@ def simulate(
     True
     """
     what, how = split_options(options)
-    target = _system(system)
+    target = _machine(system, how, plan)
     planner = planner_of(how, target, plan)
     if save_plan is not None:
         planner = _saving(planner, Path(save_plan))
@@ -169,7 +170,7 @@ def solve(
     """
     how = RunOptions(mapper, settings or {}, tp, pp, microbatches)
     what = workload_options(options)
-    target = _system(system)
+    target = _machine(system, how, None)
     writer, chosen = how.writer(target)
     return writer.plan(workload_of(model, what, how).phases[0].graph, target, chosen)
 
@@ -201,6 +202,19 @@ def planner_of(how: RunOptions, system: System, plan: str | Path | Plan | None =
 
 def _system(system: str | Path | System) -> System:
     return system if isinstance(system, System) else load_system(system)
+
+
+def _machine(system: str | Path | System, how: RunOptions, plan: str | Path | Plan | None) -> System:
+    """The system; a spatial device alone as a board where a plan fills its scratchpad."""
+    found = _system(system)
+    if plan is None:
+        fills = (how.mapper or "").startswith("scratchpad")
+    elif isinstance(plan, Plan) or not is_schedule_file(plan):
+        given = plan if isinstance(plan, Plan) else read_plan(plan)
+        fills = any(task.kind == "transfer" for task in given.tasks)
+    else:
+        fills = True
+    return as_board(found) if fills else found
 
 
 def _part_of(batch: int, microbatches: int) -> int:

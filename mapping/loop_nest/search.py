@@ -97,7 +97,7 @@ def best_mapping(
     stopped = bool(budget.stop[0]) and found.bound < found.value[0]
     if not np.isfinite(found.value[0]):
         if stopped:
-            raise NoAnswerError(f"no mapping of {layer.name} was found within {time_limit_s:g} s")
+            raise NoAnswerError(f"no mapping of {layer.name} was found within {budget.elapsed:.3g} s")
         raise InfeasibleError(f"no mapping of {layer.name} on {device.name} is legal: {_why(device, fixed)}")
     best = tuple(_mappings(found, space, spreads, device, layer))
     _agree(best[0].evaluation, metric, float(found.value[0]))

@@ -25,7 +25,7 @@ from hw_configs.spatial import OPERANDS, SpatialAxis
 from simulator.accelerator.loop_nest.nest import axis_allows
 from workloads.einsum import Einsum
 
-__all__ = ["Fixed", "Space", "Spreads", "map_space"]
+__all__ = ["Fixed", "Space", "Spreads", "divisors", "map_space"]
 
 Integers = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -179,7 +179,7 @@ class _Lattice:
 
     def __init__(self, layer: Einsum, dims: tuple[str, ...]) -> None:
         self.dims = dims
-        lists = [_divisors(layer.sizes[dim]) for dim in dims]
+        lists = [divisors(layer.sizes[dim]) for dim in dims]
         lengths = np.array([len(found) for found in lists])
         self.count = prod(len(found) for found in lists)
         if self.count > MOST_TILES:
@@ -214,7 +214,8 @@ class _Lattice:
         return node, good
 
 
-def _divisors(size: int) -> list[int]:
+def divisors(size: int) -> list[int]:
+    """The divisors of a size, rising."""
     low = [d for d in range(1, int(size**0.5) + 1) if size % d == 0]
     return sorted({*low, *(size // d for d in low)})
 

@@ -22,7 +22,7 @@ from workloads.graph import PERSISTENT_ROLES, Graph, Role
 
 __all__ = ["MAPPER", "SingleDevice", "candidates", "too_large"]
 
-_PREFERRED: Final = ("gpu", "pim", "accelerator", "csd", "cpu")
+_PREFERRED: Final = ("gpu", "pim", "accelerator", "spatial", "csd", "cpu")
 COMMUNICATION: Final = frozenset({*COLLECTIVE_KINDS, "receive"})
 """Kinds in which several ranks take part."""
 

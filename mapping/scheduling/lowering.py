@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from hw_configs.device import Accelerator
+from hw_configs.device import dma_engines
 from hw_configs.problems import InfeasibleError, bad_input
 from hw_configs.system import Node, System
 from mapping.scheduling.problem import ScheduleProblem
@@ -140,7 +140,7 @@ class _Writer:
     ) -> None:
         self.graph, self.problem, self.schedule = graph, problem, schedule
         self.node, self.pad, self.off_chip = node, node.memory or node.name, off_chip
-        engines = node.device.scratchpad.dma_engines if isinstance(node.device, Accelerator) else 1
+        engines = dma_engines(node.device)
         self.engines = _Engines([f"{node.name}.dma{index}" for index in range(engines)])
         self.tasks: list[Task] = []
         self.outside = {name for name in graph.tensors if name not in graph.producer}

@@ -22,6 +22,7 @@ from hw_configs.settings import Settings, count, name_of, seconds, word
 from hw_configs.system import System
 from mapping.mapper import MapperOptions
 from mapping.scheduling.baselines import BASELINES
+from mapping.scheduling.fused_cuts import fused_cuts
 from mapping.scheduling.lowering import LoweredNotes, scratchpad_of, to_plan
 from mapping.scheduling.problem import ScheduleProblem, Weights, problem_from_graph
 from mapping.scheduling.result import ScheduleResult
@@ -80,17 +81,21 @@ def _streamed(graph: Graph, problem: ScheduleProblem) -> int:
     )
 
 
-def fit_tiles(graph: Graph, capacity: int, weights: Weights = "stream") -> TiledProblem:
+def fit_tiles(
+    graph: Graph, capacity: int, weights: Weights = "stream", begin: Cuts | None = None
+) -> TiledProblem:
     """The graph cut until every operator fits; raises ``InfeasibleError`` naming the one that cannot be made to.
+
+    ``begin``: cuts that are made already, and stay.
 
     ``graph`` has no views (:func:`simulator.rewrite.views.without_views`). Deterministic.
     """
-    cuts: Cuts = {}
+    cuts: Cuts = dict(begin or {})
     once = _streamed(graph, problem_from_graph(graph, weights))
     state = _cut(graph, cuts, weights, once)
     for _ in range(_MOST_STEPS):
         if state.need_bytes <= capacity:
-            return _coarsened(graph, cuts, state, capacity, weights, once)
+            return state if begin else _coarsened(graph, cuts, state, capacity, weights, once)
         worst = _worst(state)
         before = _need_of(state, worst)
         best: tuple[tuple[bool, float], Cuts, TiledProblem] | None = None
@@ -259,6 +264,11 @@ class TiledSettings(Settings):
     weights: Weights = word(
         "stream", "past the scratchpad, or resident in it while their operator runs", ("stream", "resident")
     )
+    cuts: str = word(
+        "search",
+        "by search, or (spatial devices) those of chains fused for the least energy",
+        ("search", "fusion"),
+    )
     time_limit: float = seconds(30.0, "time for the schedule of the cut graph")
     rounds: int = count(6, "searches for cuts that lower traffic once all fits", most=86400)
     device: str | None = name_of("the accelerator to use", absent="the first with a scratchpad")
@@ -288,7 +298,8 @@ class TiledSchedule:
         capacity = system.memories[node.memory or node.name].usable_bytes
         views = dict(problem_from_graph(graph, weights).views)
         base = without_views(graph, views) if views else graph
-        state = fit_tiles(base, capacity, weights)
+        begin = fused_cuts(base, node, chosen.time_limit) if chosen.cuts == "fusion" else None
+        state = fit_tiles(base, capacity, weights, begin)
         state = improve_tiles(base, state, capacity, weights, chosen.rounds)
         result = solve(state.problem, capacity, time_limit_s=chosen.time_limit)
         if result.schedule is None:

@@ -36,7 +36,11 @@ def mapping(
     sharing: Annotated[
         bool, typer.Option("--sharing", help="With --evaluate: neighbouring windows share words.")
     ] = False,
-    time_limit: Annotated[float, typer.Option(metavar="S", help="Seconds for a layer.")] = 60.0,
+    fuse: Annotated[
+        str, typer.Option(help="none, or chains: layers run depth first together where that is better")
+    ] = "none",
+    fuse_depth: Annotated[int, typer.Option(help="With --fuse: the most layers of a group.")] = 4,
+    time_limit: Annotated[float, typer.Option(metavar="S", help="Seconds for a layer or a chain.")] = 60.0,
     phase: Annotated[str | None, typer.Option(help="prefill, decode or train")] = None,
     batch: Annotated[int, typer.Option(help="sequences or images at once")] = 1,
     prompt: Annotated[int, typer.Option(help="tokens of the prompt")] = 512,
@@ -51,12 +55,21 @@ def mapping(
     Exit codes: 0 done; 2 bad input; 3 no mapping is legal; 4 no answer within the limit.
     """
     from offchip.cli.output import print_json, print_tables, progress
-    from offchip.solving.mapping import solve_mapping
+    from offchip.solving.fusion import FusionSolution, insist_on_fusion, solve_fusion
+    from offchip.solving.mapping import MappingSolution, solve_mapping
 
-    found = solve_mapping(
-        model, hw, progress=progress, objective=objective, fix=fix, top=top, evaluate=evaluate, sharing=sharing,
-        time_limit=time_limit, phase=phase, batch=batch, prompt=prompt, dtype=dtype, out=out,
-    )  # fmt: skip
+    insist_on_fusion(fuse, fix=fix, top=top != 1, evaluate=evaluate, sharing=sharing)
+    found: MappingSolution | FusionSolution
+    if fuse == "chains":
+        found = solve_fusion(
+            model, hw, progress=progress, objective=objective, depth=fuse_depth, time_limit=time_limit, out=out,
+            phase=phase, batch=batch, prompt=prompt, dtype=dtype,
+        )  # fmt: skip
+    else:
+        found = solve_mapping(
+            model, hw, progress=progress, objective=objective, fix=fix, top=top, evaluate=evaluate, sharing=sharing,
+            time_limit=time_limit, phase=phase, batch=batch, prompt=prompt, dtype=dtype, out=out,
+        )  # fmt: skip
     if as_json:
         print_json(found.as_json())
     else:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from mapping.loop_nest.space import Fixed
     from workloads.einsum import Einsum
 
-__all__ = ["MappedLayer", "MappingOptions", "MappingSolution", "solve_mapping"]
+__all__ = ["MappedLayer", "MappingOptions", "MappingSolution", "solve_mapping", "spatial_device"]
 
 MOST_FILE_BYTES: Final = 16 << 20
 _YAML: Final = (".yaml", ".yml")
@@ -219,7 +219,7 @@ def solve_mapping(
     from mapping.loop_nest.search import best_mapping
 
     chosen = from_keywords(MappingOptions, options)
-    device = _accelerator(hw)
+    device = spatial_device(hw)
     fixed = read_fixed(chosen.fix or (), device)
     layers, unmapped = _layers(str(model), chosen)
     if chosen.evaluate is not None:
@@ -275,7 +275,8 @@ def read_fixed(entries: Sequence[str], device: SpatialAccelerator) -> Fixed:
     return Fixed(temporal, spatial, order)
 
 
-def _accelerator(hw: str | Path) -> SpatialAccelerator:
+def spatial_device(hw: str | Path) -> SpatialAccelerator:
+    """A spatial accelerator by name or file; a device of another kind is refused."""
     from hw_configs.device import SpatialAccelerator
     from hw_configs.library import load_device
 

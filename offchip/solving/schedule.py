@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypedDict, Unpack
 
+from hw_configs.board import as_board
 from hw_configs.problems import InfeasibleError, InputError, NoAnswerError, Problem, bad_input, nearest
 from hw_configs.shown import Shown, Table
 from hw_configs.typed_fields import wrong_types
@@ -284,7 +285,7 @@ def _size(text: str | None, bank: list[str] | None, hw: str | None) -> int:
     if text is None:
         from hw_configs.library import load_system
 
-        system = load_system(str(hw))
+        system = as_board(load_system(str(hw)))
         from mapping.scheduling.lowering import scratchpad_of
 
         node, _ = scratchpad_of(system)
@@ -315,7 +316,7 @@ def _solve(problem: ScheduleProblem, graph: Graph, size: int, chosen: ScheduleOp
         from hw_configs.library import load_system
         from mapping.scheduling.timed import solve_timed
 
-        system = load_system(str(chosen.hw))
+        system = as_board(load_system(str(chosen.hw)))
         return solve_timed(problem, graph, system, size, time_limit_s=seconds, seed=chosen.seed)
     if chosen.bank:
         from mapping.allocation.banks import parse_bank

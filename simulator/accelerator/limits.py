@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from hw_configs.device import Accelerator
+from hw_configs.device import dma_engines
 from hw_configs.problems import InputError, nearest
 from hw_configs.system import Node, System
 from simulator.plan import Compute, Plan
@@ -44,7 +44,6 @@ def beyond_engines(plan: Plan, system: System) -> Iterator[tuple[str, str]]:
                 if system.nodes[memory].scratchpad:
                     streams.setdefault(memory, {}).setdefault(task.stream, task.name)
     for memory, used in streams.items():
-        device = system.nodes[memory].device
-        engines = device.scratchpad.dma_engines if isinstance(device, Accelerator) else len(used)
+        engines = dma_engines(system.nodes[memory].device)
         for name in list(used.values())[engines:]:
             yield name, f"moves bytes on a stream beyond the {engines} DMA engines of {memory!r}"

@@ -1,17 +1,18 @@
 """The default cost model: every kind of device by its own.
 
-GPUs go to :mod:`simulator.gpu`, accelerators that state a dataflow to :mod:`simulator.accelerator`, attention in
-computational storage to :mod:`simulator.csd`, and everything else to the calibrated roofline.
+GPUs go to :mod:`simulator.gpu`, accelerators that state a dataflow to :mod:`simulator.accelerator`, spatial ones to the
+loop nests that are best on them, attention in computational storage to :mod:`simulator.csd`, and everything else to the
+calibrated roofline.
 """
 
 from __future__ import annotations
 
 from typing import Final
 
-from hw_configs.device import Gpu
+from hw_configs.device import Gpu, SpatialAccelerator
 from hw_configs.system import MemorySpace, Node
 from simulator.accelerator.model import SCRATCHPAD
-from simulator.cost.model import FREE_KINDS, OperatorCost
+from simulator.cost.model import COST_MODELS, FREE_KINDS, OperatorCost
 from simulator.csd.model import drive_attention, engine_serves
 from simulator.gpu.model import EAGER, GPU, GpuModel
 from workloads.graph import Operator
@@ -36,6 +37,8 @@ class ByDevice:
             return self.gpu.cost(operator, node, memory)
         if engine_serves(operator, node):
             return drive_attention(operator, node, memory)
+        if isinstance(node.device, SpatialAccelerator) and operator.kind not in FREE_KINDS:
+            return COST_MODELS.get("loop-nest").cost(operator, node, memory)
         # Devices without a dataflow are the roofline's there.
         return SCRATCHPAD.cost(operator, node, memory)
 

@@ -79,6 +79,8 @@ COST_MODELS: Final[Registry[CostModel]] = Registry(
     {
         "by-device": "simulator.cost.by_device:BY_DEVICE",
         "by-device-eager": "simulator.cost.by_device:BY_DEVICE_EAGER",
+        # A search: it stands where searches do, and is found by its name alone.
+        "loop-nest": "mapping.loop_nest.cost_model:LOOP_NEST",
         "roofline": "simulator.cost.roofline:ROOFLINE",
         "roofline-peak": "simulator.cost.roofline:PEAK",
         "scratchpad": "simulator.accelerator.model:SCRATCHPAD",

@@ -472,7 +472,9 @@ def test_mappers_write_the_schedule_and_its_proof(tmp_path: Path, monkeypatch: p
     )
     asked: list[Any] = []
     monkeypatch.setattr(
-        tiling, "fit_tiles", lambda graph, capacity, weights: asked.append((capacity, weights)) or state
+        tiling,
+        "fit_tiles",
+        lambda graph, capacity, weights, begin: asked.append((capacity, weights)) or state,
     )
     monkeypatch.setattr(
         tiling,

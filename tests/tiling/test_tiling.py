@@ -4,10 +4,14 @@ import dataclasses
 
 import pytest
 
+import offchip
+from hw_configs.board import as_board
+from hw_configs.library import load_system
 from hw_configs.problems import InfeasibleError, InputError
 from hw_configs.settings import read_settings
 from mapping.mapper import MapperOptions, plan_writer
 from mapping.scheduling import BASELINES, least_budget, problem_from_graph, solve
+from mapping.scheduling.fused_cuts import fused_cuts
 from mapping.scheduling.lowering import to_plan
 from mapping.scheduling.tiling import TiledSettings, fit_tiles, improve_tiles
 from offchip import api
@@ -17,7 +21,8 @@ from simulator.rewrite.tile import tile_graph
 from simulator.rewrite.views import without_views
 from tests.accelerator.machines import machine
 from tests.scheduling.executor import execute
-from workloads.graph import Graph, Tensor, make_operator
+from workloads import operators
+from workloads.graph import Graph, Role, Tensor, make_operator
 from workloads.layer_builder import ConvLayer, LayerBuilder
 from workloads.models import build
 from workloads.operators import Activation, View
@@ -124,3 +129,47 @@ def test_a_view_of_a_view_is_the_tensor_below_both():
 
     graph = without_views(Graph("g", tensors, operators, ("d",)), {"b": "a", "c": "b"})
     assert [(op.name, op.inputs) for op in graph.operators] == [("use", ("a",))]
+
+
+@pytest.mark.parametrize("fidelity", ["analytic", "event", "cycle"])
+def test_strips_of_fused_chains_run_on_a_spatial_device(fidelity):
+    tensors = {f"t{n}": Tensor(f"t{n}", shape, "int8") for n, shape in enumerate(
+        [(1, 8, 64, 64), (1, 32, 64, 64), (1, 32, 64, 64), (1, 32, 32, 32), (1, 8, 32, 32)]
+    )}  # fmt: skip
+    tensors |= {f"w{n}": Tensor(f"w{n}", shape, "int8", Role.WEIGHT) for n, shape in
+                ((0, (32, 8, 3, 3)), (2, (32, 32, 2, 2)), (3, (8, 32, 3, 3)))}  # fmt: skip
+    wide = {"height": 64, "width": 64}
+    works = [
+        operators.Convolution(in_channels=8, out_channels=32, **wide, kernel_h=3, kernel_w=3, padding_h=1, padding_w=1,
+                              out_height=64, out_width=64),
+        operators.Activation(m=32 * 64, n=64, flops_per_element=1),
+        operators.Convolution(in_channels=32, out_channels=32, **wide, kernel_h=2, kernel_w=2, stride_h=2, stride_w=2,
+                              out_height=32, out_width=32),
+        operators.Convolution(in_channels=32, out_channels=8, height=32, width=32, kernel_h=3, kernel_w=3, padding_h=1,
+                              padding_w=1, out_height=32, out_width=32),
+    ]  # fmt: skip
+    made = [
+        make_operator(f"op{n}", work, (f"t{n}", f"w{n}") if f"w{n}" in tensors else (f"t{n}",), (f"t{n + 1}",), tensors,
+                      dtype="int8")
+        for n, work in enumerate(works)
+    ]  # fmt: skip
+    graph = Graph("chain", tensors, tuple(made), ("t4",))
+    node = as_board(load_system("eyeriss")).nodes["eyeriss"]
+    cuts = fused_cuts(graph, node)
+    assert {"op0", "op1", "op2"} <= set(cuts)  # the activation is cut with its neighbours
+    assert len({cuts[name] for name in ("op0", "op1", "op2")}) == 1
+    settings = {"cuts": "fusion", "rounds": 0, "time-limit": 5}
+    result = offchip.simulate(
+        graph, "eyeriss", mapper="scratchpad-tiled", settings=settings, fidelity=fidelity
+    )
+    outside = result.memories["eyeriss-DRAM"]
+    ends = tensors["t0"].size_bytes + tensors["t4"].size_bytes
+    assert outside.written_bytes == tensors["t4"].size_bytes  # nothing between is spilled
+    assert outside.read_bytes >= ends - tensors["t4"].size_bytes
+
+
+def test_cuts_of_fused_chains_need_a_spatial_device():
+    with pytest.raises(InputError, match="expected a spatial one"):
+        offchip.simulate(
+            "resnet-18", "nvdla-board", dtype="int8", mapper="scratchpad-tiled", settings={"cuts": "fusion"}
+        )

@@ -14,7 +14,7 @@ from typing import Any
 
 from hw_configs.device import SpatialAccelerator
 from hw_configs.problems import bad_input
-from hw_configs.spatial import Operand
+from hw_configs.spatial import Operand, units_below
 from simulator.accelerator.loop_nest.counts import Counts, Traffic, active_steps, count_words, instances_used
 from simulator.accelerator.loop_nest.nest import LoopNest, breach, held_bytes, inner_extents
 from workloads.einsum import Einsum
@@ -90,7 +90,7 @@ class Evaluation:
 
 def units_of(device: SpatialAccelerator) -> int:
     """Multiply-accumulate units of an accelerator."""
-    return prod(axis.size for memory in device.levels for axis in memory.fanout)
+    return units_below(device.levels)
 
 
 def evaluate(nest: LoopNest, device: SpatialAccelerator, layer: Einsum) -> Evaluation:

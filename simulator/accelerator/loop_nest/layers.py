@@ -2,12 +2,14 @@
 
 A product has the dims M, N, K and, where there are several, B; a convolution N, K, C, P, Q, R, S and, in groups, G;
 attention is two products per head, over query heads H that share the keys and values of B. Masked scores are computed
-too. What is no product (norms, softmax, element-wise work) has no layer.
+too. Transposed convolutions and linear attention are the products of :mod:`simulator.accelerator.lowering`. What is no
+product (norms, softmax, element-wise work) has no layer.
 """
 
 from __future__ import annotations
 
 from hw_configs.spatial import Operand
+from simulator.accelerator.lowering import lowered
 from workloads import operators
 from workloads.einsum import Einsum, Term
 from workloads.graph import Operator
@@ -28,6 +30,15 @@ def layers_of(operator: Operator) -> tuple[Einsum, ...]:
         return _some(_convolution(operator.name, work))
     if isinstance(work, operators.Attention):
         return _attention(operator.name, work)
+    if isinstance(work, operators.Convolution | operators.LinearAttention):
+        products = found.products if (found := lowered(operator)) is not None else ()
+        return tuple(
+            layer
+            for number, product in enumerate(products)
+            for layer in _some(
+                _product(f"{operator.name}.{number}", product.count, product.m, product.k, product.n)
+            )
+        )
     return ()
 
 
