@@ -43,7 +43,7 @@ from hw_configs.flash import FlashStore
 from hw_configs.gpu_architecture import ArchitectureReference
 from hw_configs.pim import PimDetail, compute_figures, memory_figures
 from hw_configs.scratchpad import Scratchpad
-from hw_configs.spatial import MemoryLevel, WordBits, level_faults
+from hw_configs.spatial import MemoryLevel, WordBits, ZeroSaving, level_faults
 from hw_configs.units import format_quantity
 from hw_configs.vector_unit import VectorUnit
 
@@ -416,6 +416,8 @@ class SpatialAccelerator(DeviceBase):
     word_bits: WordBits
     mac_energy: Energy
     """Of one multiply-accumulate."""
+    zero_products: dict[Literal["I", "W"], ZeroSaving] | None = None
+    """Inputs whose zeros spare a multiply-accumulate and its sum: ``gating`` the energy, ``skipping`` the time too."""
     levels: tuple[MemoryLevel, ...]
     """From the outermost inwards; the children of the last are the units."""
 

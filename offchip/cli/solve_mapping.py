@@ -26,6 +26,12 @@ def mapping(
             metavar="X", help="LEVEL.DIM=COUNT, AXIS.DIM=COUNT or LEVEL.order=DIM,... (outer to inner)"
         ),
     ] = None,
+    density: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="X", help="[LAYER.]I, W or O = share of nonzero words, N:M@DIM or band:ROW,COL,B,A"
+        ),
+    ] = None,
     top: Annotated[int, typer.Option(help="So many mappings of a layer.")] = 1,
     evaluate: Annotated[
         Path | None,
@@ -54,8 +60,9 @@ def mapping(
     from offchip.solving.mapping import solve_mapping
 
     found = solve_mapping(
-        model, hw, progress=progress, objective=objective, fix=fix, top=top, evaluate=evaluate, sharing=sharing,
-        time_limit=time_limit, phase=phase, batch=batch, prompt=prompt, dtype=dtype, out=out,
+        model, hw, progress=progress, objective=objective, fix=fix, density=density, top=top,
+        evaluate=evaluate, sharing=sharing, time_limit=time_limit, phase=phase, batch=batch, prompt=prompt,
+        dtype=dtype, out=out,
     )  # fmt: skip
     if as_json:
         print_json(found.as_json())

@@ -40,7 +40,9 @@ class MappingOptions:
     """What is asked of a mapping.
 
     ``objective``: energy, latency or edp. ``fix``: decisions taken already, as LEVEL.DIM=COUNT (a temporal loop),
-    AXIS.DIM=COUNT (a spatial one) or LEVEL.order=DIM,DIM,... (outer to inner). ``top``: so many mappings of a layer.
+    AXIS.DIM=COUNT (a spatial one) or LEVEL.order=DIM,DIM,... (outer to inner). ``density``: shares of nonzero words as
+    OPERAND=X or LAYER.OPERAND=X, where X is a number, N:M@DIM or band:ROWS,COLUMNS,BELOW,ABOVE. ``top``: so many
+    mappings of a layer.
     ``evaluate``: a file with a mapping (JSON, YAML, or Timeloop's YAML), whose cost is wanted instead of the best.
     ``sharing``: windows of neighbouring tiles share words (moderate layers). ``time_limit``: seconds for a layer.
     ``out``: a file for the mappings. From ``phase`` on: which layers a model has.
@@ -48,6 +50,7 @@ class MappingOptions:
 
     objective: str = "energy"
     fix: Sequence[str] | None = None
+    density: Sequence[str] | None = None
     top: int = 1
     evaluate: str | Path | None = None
     sharing: bool = False
@@ -72,6 +75,7 @@ class MappingChoices(TypedDict, total=False):
 
     objective: str
     fix: Sequence[str] | None
+    density: Sequence[str] | None
     top: int
     evaluate: str | Path | None
     sharing: bool
@@ -95,6 +99,8 @@ class MappedLayer:
     def to_json(self, device: SpatialAccelerator) -> dict[str, Any]:
         """Plain data."""
         own: dict[str, Any] = {"layer": self.layer.name, "dims": dict(self.layer.sizes), "count": self.count}
+        if self.layer.densities:
+            own["nonzero"] = {operand: density.text() for operand, density in self.layer.densities.items()}
         if self.answer is None:
             return own | {
                 "mappings": [{"mapping": self.best.nest.to_json(device), **self.best.evaluation.to_json()}]
@@ -141,6 +147,8 @@ class MappingSolution(Shown):
     def _of_layer(self, item: MappedLayer) -> list[Table]:
         found = item.best.evaluation
         sizes = " ".join(f"{dim} {size}" for dim, size in item.layer.sizes.items())
+        if item.layer.densities:
+            sizes += "; nonzero: " + ", ".join(f"{o} {d.text()}" for o, d in item.layer.densities.items())
         title = f"{item.layer.name} ({sizes}) on {self.device.name}"
         nest = tuple((line,) for line in item.best.nest.text(self.device).splitlines())
         head = [
@@ -170,12 +178,18 @@ class MappingSolution(Shown):
                 rows.append(
                     (
                         use.name, operand, use.occupancy_words[operand], moved.reads_down, moved.fills, moved.updates,
-                        moved.reads_up, f"{100 * use.energy_j / found.energy_j:.1f} %" if found.energy_j else "",
+                        moved.reads_up, *(format_quantity(b, "size") for b in use.moved_bytes[operand]),
+                        _percent(use.energy_by_operand_j[operand], found.energy_j),
                     )
                 )  # fmt: skip
-        rows.append(("units", "", "", "", "", "", "", f"{100 * found.mac_energy_j / found.energy_j:.1f} %"))
-        columns = ("level", "", "tile words", "read down", "filled", "updated", "read up", "energy of level")
-        return Table("Words moved, over all instances", columns, tuple(rows))
+        rows.append(("units", *[""] * 8, _percent(found.mac_energy_j, found.energy_j)))
+        columns = (
+            "level", "", "tile words", "read down", "filled", "updated", "read up", "read", "written", "energy",
+        )  # fmt: skip
+        title = "Words moved, over all instances" + (
+            ", before zeros are left out" if item.layer.densities else ""
+        )
+        return Table(title, columns, tuple(rows))
 
     def _of_model(self) -> list[Table]:
         rows = []
@@ -250,6 +264,10 @@ def solve_mapping(
     return _written(MappingSolution(device, chosen.objective, tuple(solved), unmapped), chosen)
 
 
+def _percent(part: float, whole: float) -> str:
+    return f"{100 * part / whole:.1f} %" if whole else ""
+
+
 def read_fixed(entries: Sequence[str], device: SpatialAccelerator) -> Fixed:
     """Decisions as :class:`MappingOptions` describes them; what does not read is refused."""
     from mapping.loop_nest.space import Fixed
@@ -293,15 +311,15 @@ def _layers(
     model: str, chosen: MappingOptions
 ) -> tuple[list[tuple[Einsum, int]], tuple[tuple[str, int], ...]]:
     """The layers, each with how often it comes, and what has none by kind."""
+    from offchip.solving.densities import read_densities
     from simulator.accelerator.loop_nest.layers import layers_of
-    from workloads.einsum import read_einsum
     from workloads.importers import load_workload
-    from workloads.timeloop_problem import is_problem, read_problem
 
-    if Path(model).suffix in _YAML and is_problem(problem := read_yaml(model).data):
-        return [(read_problem(problem, model), 1)], ()
-    if Path(model).suffix == ".json" and (data := _plain_file(Path(model))).keys() >= {"dims", "tensors"}:
-        return [(read_einsum(data, model), 1)], ()
+    said = read_densities(chosen.density or ())
+    if (only := _own_layer(model)) is not None:
+        layer = said.of(only)
+        said.all_used()
+        return [(layer, 1)], ()
     options = WorkloadOptions(
         phase=chosen.phase, batch=chosen.batch, prompt=chosen.prompt, dtype=chosen.dtype
     )
@@ -312,13 +330,30 @@ def _layers(
             own = layers_of(operator)
             if not own:
                 unmapped[operator.kind] = unmapped.get(operator.kind, 0) + 1
-            for layer in own:
-                key = (tuple(layer.sizes.items()), tuple(sorted(layer.operands.items())))
+            for dense in own:
+                layer = said.of(dense)
+                key = (
+                    tuple(layer.sizes.items()), tuple(sorted(layer.operands.items())),
+                    tuple(sorted((o, d.text()) for o, d in layer.densities.items())),
+                )  # fmt: skip
                 known, count = found.get(key, (layer, 0))
                 found[key] = (known, count + 1)
+    said.all_used()
     if not found:
         raise bad_input(f"{model} has no operator that multiplies matrices", path="MODEL")
     return list(found.values()), tuple(unmapped.items())
+
+
+def _own_layer(model: str) -> Einsum | None:
+    """The layer of a file that holds one, as JSON or as Timeloop's problem."""
+    from workloads.einsum import read_einsum
+    from workloads.timeloop_problem import is_problem, read_problem
+
+    if Path(model).suffix in _YAML and is_problem(problem := read_yaml(model).data):
+        return read_problem(problem, model)
+    if Path(model).suffix == ".json" and (data := _plain_file(Path(model))).keys() >= {"dims", "tensors"}:
+        return read_einsum(data, model)
+    return None
 
 
 def _plain_file(path: Path) -> dict[str, Any]:
