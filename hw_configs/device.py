@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, ModelWrapValidatorHandler, model_validator
+from pydantic import Field, ModelWrapValidatorHandler, ValidationError, model_validator
 
 from hw_configs import possible
 from hw_configs.cache import CacheLevel
@@ -42,6 +42,7 @@ from hw_configs.dram import DramDevice
 from hw_configs.flash import FlashStore
 from hw_configs.gpu_architecture import ArchitectureReference
 from hw_configs.pim import PimDetail, compute_figures, memory_figures
+from hw_configs.problems import bad_input
 from hw_configs.scratchpad import Scratchpad
 from hw_configs.spatial import MemoryLevel, WordBits, ZeroSaving, level_faults
 from hw_configs.units import format_quantity
@@ -63,6 +64,7 @@ __all__ = [
     "Scratchpad",
     "SpatialAccelerator",
     "Switch",
+    "made_accelerator",
 ]
 
 
@@ -425,6 +427,16 @@ class SpatialAccelerator(DeviceBase):
     def _possible(self) -> Self:
         refuse(*level_faults(self.levels))
         return self
+
+
+def made_accelerator(data: dict[str, Any], file: str) -> SpatialAccelerator:
+    """An accelerator from SI values that a reader of another format made; ``InputError`` for the first fault."""
+    try:
+        return SpatialAccelerator.model_validate(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        path = ".".join(str(part) for part in first["loc"])
+        raise bad_input(str(first["msg"]).removeprefix("Value error, "), file=file, path=path) from None
 
 
 Device = Annotated[

@@ -15,15 +15,19 @@ def mapping(
         str,
         typer.Argument(
             metavar="MODEL|LAYER",
-            help="built-in name, .onnx, config.json, a layer's JSON or Timeloop's problem.yaml",
+            help="built-in name, .onnx, config.json, a layer's JSON, Timeloop's problem, ZigZag's workload",
         ),
     ],
-    hw: Annotated[str, typer.Option("--hw", help="spatial accelerator: a name or a YAML file")],
+    hw: Annotated[
+        str,
+        typer.Option("--hw", help="spatial accelerator: a name or a YAML file (ours, Timeloop's, ZigZag's)"),
+    ],
     objective: Annotated[str, typer.Option(help="energy, latency or edp (their product)")] = "energy",
     fix: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="X", help="LEVEL.DIM=COUNT, AXIS.DIM=COUNT or LEVEL.order=DIM,... (outer to inner)"
+            metavar="X",
+            help="LEVEL.DIM=COUNT, AXIS.DIM=COUNT or LEVEL.order=DIM,... (outer to inner); or ZigZag's mapping file",
         ),
     ] = None,
     density: Annotated[

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 import yaml
 
@@ -20,19 +20,15 @@ from hw_configs.units import format_quantity
 from hw_configs.yaml_file import read_yaml
 from offchip.keywords import from_keywords
 from offchip.progress import Reporter, silent
-from workloads.json_file import read_json
+from offchip.solving.mapping_input import YAML, plain_file, read_accelerator, read_decisions, read_layers
 from workloads.workload import WorkloadOptions
 
 if TYPE_CHECKING:
     from hw_configs.device import SpatialAccelerator
     from mapping.loop_nest.search import BestMapping, MappingAnswer
-    from mapping.loop_nest.space import Fixed
     from workloads.einsum import Einsum
 
 __all__ = ["MappedLayer", "MappingOptions", "MappingSolution", "solve_mapping"]
-
-MOST_FILE_BYTES: Final = 16 << 20
-_YAML: Final = (".yaml", ".yml")
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,9 +229,13 @@ def solve_mapping(
     from mapping.loop_nest.search import best_mapping
 
     chosen = from_keywords(MappingOptions, options)
-    device = _accelerator(hw)
-    fixed = read_fixed(chosen.fix or (), device)
-    layers, unmapped = _layers(str(model), chosen)
+    read = read_layers(
+        str(model), chosen.density or (),
+        WorkloadOptions(phase=chosen.phase, batch=chosen.batch, prompt=chosen.prompt, dtype=chosen.dtype),
+    )  # fmt: skip
+    layers, unmapped = read.counted, read.others
+    device = read_accelerator(hw, read.bits)
+    fixed = {layer.name: read_decisions(chosen.fix or (), device, layer, read.kinds) for layer, _ in layers}
     if chosen.evaluate is not None:
         mapped = (_priced(layers, device, chosen),)
         return _written(MappingSolution(device, chosen.objective, mapped), chosen)
@@ -243,7 +243,12 @@ def solve_mapping(
 
     def best(layer: Einsum) -> MappingAnswer:
         return best_mapping(
-            device, layer, chosen.objective, fixed=fixed, top=chosen.top, time_limit_s=chosen.time_limit
+            device,
+            layer,
+            chosen.objective,
+            fixed=fixed[layer.name],
+            top=chosen.top,
+            time_limit_s=chosen.time_limit,
         )
 
     # The kernels hold no lock. Each layer stands under one budget for all, which an interrupt ends.
@@ -268,102 +273,6 @@ def _percent(part: float, whole: float) -> str:
     return f"{100 * part / whole:.1f} %" if whole else ""
 
 
-def read_fixed(entries: Sequence[str], device: SpatialAccelerator) -> Fixed:
-    """Decisions as :class:`MappingOptions` describes them; what does not read is refused."""
-    from mapping.loop_nest.space import Fixed
-
-    levels = {memory.name for memory in device.levels}
-    temporal: dict[tuple[str, str], int] = {}
-    spatial: dict[tuple[str, str], int] = {}
-    order: dict[str, tuple[str, ...]] = {}
-    for entry in entries:
-        target, equals, value = entry.partition("=")
-        name, dot, what = target.partition(".")
-        if not (equals and dot and name and what and value):
-            raise bad_input(
-                f"found {entry!r:.60}; expected LEVEL.DIM=COUNT, AXIS.DIM=COUNT or LEVEL.order=DIM,DIM",
-                path="--fix",
-            )
-        if what == "order":
-            order[name] = tuple(value.split(","))
-            continue
-        if not (value.isascii() and value.isdigit() and len(value) < 12):
-            raise bad_input(f"found {value!r:.40}; expected a count", path=f"--fix {target}")
-        (temporal if name in levels else spatial)[name, what] = int(value)
-    return Fixed(temporal, spatial, order)
-
-
-def _accelerator(hw: str | Path) -> SpatialAccelerator:
-    from hw_configs.device import SpatialAccelerator
-    from hw_configs.library import load_device
-
-    device = load_device(hw)
-    if not isinstance(device, SpatialAccelerator):
-        raise bad_input(
-            f"{device.name!r} is of kind {device.kind!r}; expected one of kind 'spatial', with its memory levels "
-            "(offchip hw list)",
-            path="--hw",
-        )
-    return device
-
-
-def _layers(
-    model: str, chosen: MappingOptions
-) -> tuple[list[tuple[Einsum, int]], tuple[tuple[str, int], ...]]:
-    """The layers, each with how often it comes, and what has none by kind."""
-    from offchip.solving.densities import read_densities
-    from simulator.accelerator.loop_nest.layers import layers_of
-    from workloads.importers import load_workload
-
-    said = read_densities(chosen.density or ())
-    if (only := _own_layer(model)) is not None:
-        layer = said.of(only)
-        said.all_used()
-        return [(layer, 1)], ()
-    options = WorkloadOptions(
-        phase=chosen.phase, batch=chosen.batch, prompt=chosen.prompt, dtype=chosen.dtype
-    )
-    found: dict[tuple[Any, ...], tuple[Einsum, int]] = {}
-    unmapped: dict[str, int] = {}
-    for phase in load_workload(model, options).phases:
-        for operator in phase.graph.operators:
-            own = layers_of(operator)
-            if not own:
-                unmapped[operator.kind] = unmapped.get(operator.kind, 0) + 1
-            for dense in own:
-                layer = said.of(dense)
-                key = (
-                    tuple(layer.sizes.items()), tuple(sorted(layer.operands.items())),
-                    tuple(sorted((o, d.text()) for o, d in layer.densities.items())),
-                )  # fmt: skip
-                known, count = found.get(key, (layer, 0))
-                found[key] = (known, count + 1)
-    said.all_used()
-    if not found:
-        raise bad_input(f"{model} has no operator that multiplies matrices", path="MODEL")
-    return list(found.values()), tuple(unmapped.items())
-
-
-def _own_layer(model: str) -> Einsum | None:
-    """The layer of a file that holds one, as JSON or as Timeloop's problem."""
-    from workloads.einsum import read_einsum
-    from workloads.timeloop_problem import is_problem, read_problem
-
-    if Path(model).suffix in _YAML and is_problem(problem := read_yaml(model).data):
-        return read_problem(problem, model)
-    if Path(model).suffix == ".json" and (data := _plain_file(Path(model))).keys() >= {"dims", "tensors"}:
-        return read_einsum(data, model)
-    return None
-
-
-def _plain_file(path: Path) -> dict[str, Any]:
-    """A JSON object; ``InputError`` for anything else."""
-    data = read_json(path, MOST_FILE_BYTES).data
-    if not isinstance(data, dict):
-        raise bad_input("expected an object", file=str(path), line=1)
-    return data
-
-
 def _priced(
     layers: list[tuple[Einsum, int]], device: SpatialAccelerator, chosen: MappingOptions
 ) -> MappedLayer:
@@ -377,7 +286,7 @@ def _priced(
         raise bad_input(f"a mapping is of one layer; the model has {len(layers)}", path="--evaluate")
     layer, count = layers[0]
     file = str(chosen.evaluate)
-    data = read_yaml(file).data if Path(file).suffix in _YAML else _plain_file(Path(file))
+    data = read_yaml(file).data if Path(file).suffix in YAML else plain_file(Path(file))
     read = read_timeloop_mapping if is_timeloop_mapping(data) else read_nest
     nest = read(data, device, layer, file)
     price = evaluate_sharing if chosen.sharing else evaluate
@@ -390,7 +299,7 @@ def _written(solution: MappingSolution, chosen: MappingOptions) -> MappingSoluti
 
         with replacing(Path(chosen.out)) as part:
             written = solution.as_json()
-            if Path(chosen.out).suffix in _YAML:
+            if Path(chosen.out).suffix in YAML:
                 text = yaml.safe_dump(written, sort_keys=False, default_flow_style=None)
             else:
                 text = json.dumps(written, indent=1) + "\n"
