@@ -3,8 +3,9 @@
 Energies: Horowitz, Computing's energy problem, ISSCC 2014, doi:10.1109/ISSCC.2014.6757323, figure 1.1.9 (45 nm);
 Jouppi et al., Ten lessons, ISCA 2021, doi:10.1109/ISCA52012.2021.00010, table 2 (7 nm). Areas of arithmetic: synthesis
 for 45 nm in Dally, High-performance hardware for machine learning, NIPS tutorial 2015, also in Sze et al., Proc. IEEE
-105(12), 2017, doi:10.1109/JPROC.2017.2761740. Bit cells: 45 nm, Mistry et al., IEDM 2007; 28, 16 and 7 nm, the papers
-on TSMC's processes of IEDM 2009, 2013 and 2016. A flip-flop of 45 nm: DFF_X1 of the NanGate open cell library.
+105(12), 2017, doi:10.1109/JPROC.2017.2761740. Bit cells: 45 nm, Mistry et al., IEDM 2007; 65, 28, 16 and 7 nm,
+TSMC's 0.525, 0.127, 0.07 and 0.027 square micrometres (its papers of IEDM 2003, 2009, 2013 and 2016). A flip-flop of
+45 nm: DFF_X1 of the NanGate open cell library.
 
 Assumptions: half of an SRAM macro is cells; logic shrinks as the bit cell does; sizes between two technologies lie on
 a line of logarithms; 16-bit integers lie between those of 8 and 32 bits.
@@ -13,11 +14,20 @@ a line of logarithms; 16-bit integers lie between those of 8 and 32 bits.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final
+from typing import Annotated, Any, Final
 
 import numpy as np
+from pydantic import BeforeValidator, Field
 
-__all__ = ["ARITHMETIC_TYPES", "mac_area", "mac_energy", "register_area", "sram_area"]
+__all__ = ["ARITHMETIC_TYPES", "Nanometres", "mac_area", "mac_energy", "register_area", "sram_area"]
+
+
+def plain_nanometres(found: Any) -> Any:
+    """The number of `16nm`."""
+    return found.removesuffix("nm").strip() if isinstance(found, str) else found
+
+
+Nanometres = Annotated[float, BeforeValidator(plain_nanometres), Field(ge=7, le=65)]
 
 _PJ: Final[Mapping[str, tuple[float, float]]] = {
     "int8": (0.2 + 0.03, 0.07 + 0.007), "int32": (3.1 + 0.1, 1.48 + 0.03),
@@ -28,7 +38,7 @@ _UM2: Final[Mapping[str, float]] = {
     "int8": 282 + 36, "int32": 3495 + 137, "fp16": 1640 + 1360, "fp32": 7700 + 4184,
 }  # fmt: skip
 """At 45 nm."""
-_CELL_UM2: Final[Mapping[float, float]] = {7.0: 0.027, 16.0: 0.07, 28.0: 0.127, 45.0: 0.346}
+_CELL_UM2: Final[Mapping[float, float]] = {7.0: 0.027, 16.0: 0.07, 28.0: 0.127, 45.0: 0.346, 65.0: 0.525}
 _CELLS_OF_MACRO: Final = 0.5
 _FLIP_FLOP_UM2: Final = 4.522
 ARITHMETIC_TYPES: Final = ("int8", "int16", "int32", "fp16", "fp32")

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, ModelWrapValidatorHandler, ValidationError, model_validator
 
 from hw_configs import possible
+from hw_configs.arithmetic import Nanometres
 from hw_configs.cache import CacheLevel
 from hw_configs.config import (
     Area,
@@ -418,6 +419,10 @@ class SpatialAccelerator(DeviceBase):
     word_bits: WordBits
     mac_energy: Energy
     """Of one multiply-accumulate."""
+    technology: Nanometres | None = None
+    """Of the chip, from 7 to 65 nm, as `16nm`; with it an area is estimated."""
+    mac_type: Literal["int8", "int16", "int32", "fp16", "fp32"] | None = None
+    """Of the units; left out, integers as wide as the inputs, rounded up."""
     zero_products: dict[Literal["I", "W"], ZeroSaving] | None = None
     """Inputs whose zeros spare a multiply-accumulate and its sum: ``gating`` the energy, ``skipping`` the time too."""
     levels: tuple[MemoryLevel, ...]
@@ -427,6 +432,12 @@ class SpatialAccelerator(DeviceBase):
     def _possible(self) -> Self:
         refuse(*level_faults(self.levels))
         return self
+
+    @property
+    def arithmetic(self) -> str:
+        """The type of the units."""
+        widest = max(self.word_bits.I, self.word_bits.W)
+        return self.mac_type or ("int8" if widest <= 8 else "int16" if widest <= 16 else "int32")
 
 
 def made_accelerator(data: dict[str, Any], file: str) -> SpatialAccelerator:

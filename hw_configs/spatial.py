@@ -107,6 +107,8 @@ class MemoryLevel(Config):
     one_port: bool = False
     """Whether reads and writes take turns, as over the pins of a DRAM, instead of having a port each."""
     banks: Count = 1
+    cells: Literal["sram", "registers"] | None = None
+    """What it is made of, for its area; left out, registers up to 256 B a file."""
     formats: dict[Operand, StoredAs] | None = None
     """How operands with zeros are stored; those left out store their zeros. Partial sums always do."""
     zero_reads: dict[Literal["I", "W"], ZeroSaving] | None = None

@@ -123,6 +123,13 @@ class MappingSolution(Shown):
         """Seconds of all layers, one after another."""
         return sum(item.count * item.best.evaluation.latency_s for item in self.layers)
 
+    @property
+    def area_by_component_m2(self) -> dict[str, float]:
+        """Square metres estimated of each memory and of the units; empty without a technology."""
+        from hw_configs.spatial_area import area_by_component
+
+        return area_by_component(self.device)
+
     def as_json(self) -> dict[str, Any]:
         """Totals, and each layer with its mappings."""
         return {
@@ -130,15 +137,24 @@ class MappingSolution(Shown):
             "objective": self.objective,
             "energy_j": self.energy_j,
             "latency_s": self.latency_s,
+            "area_m2": dict(self.area_by_component_m2),
             "layers": [item.to_json(self.device) for item in self.layers],
             "not_mapped": dict(self.unmapped),
         }
 
     def shown_tables(self) -> tuple[Table, ...]:
         """One layer: its loop nest and what each level moves. Several: a line each, and the totals."""
-        if len(self.layers) == 1:
-            return tuple(self._of_layer(self.layers[0]))
-        return tuple(self._of_model())
+        tables = self._of_layer(self.layers[0]) if len(self.layers) == 1 else self._of_model()
+        return (*tables, *self._area())
+
+    def _area(self) -> list[Table]:
+        found = self.area_by_component_m2
+        if not found:
+            return []
+        rows = [(name, format_quantity(area, "area")) for name, area in found.items()]
+        rows.append(("all", format_quantity(sum(found.values()), "area")))
+        title = "Area estimated, without networks, control and pads"
+        return [Table(title, ("", ""), tuple(rows))]
 
     def _of_layer(self, item: MappedLayer) -> list[Table]:
         found = item.best.evaluation
