@@ -23,7 +23,16 @@ if TYPE_CHECKING:
     from offchip.solving.densities import SaidDensities
     from workloads.einsum import Einsum
 
-__all__ = ["YAML", "Layers", "plain_file", "read_accelerator", "read_decisions", "read_fixed", "read_layers"]
+__all__ = [
+    "YAML",
+    "Layers",
+    "holds_layers",
+    "plain_file",
+    "read_accelerator",
+    "read_decisions",
+    "read_fixed",
+    "read_layers",
+]
 
 MOST_FILE_BYTES: Final = 16 << 20
 YAML: Final = (".yaml", ".yml")
@@ -146,6 +155,11 @@ def _of_model(model: str, said: SaidDensities, options: WorkloadOptions) -> Laye
     if not found:
         raise bad_input(f"{model} has no operator that multiplies matrices", path="MODEL")
     return Layers(list(found.values()), tuple(unmapped.items()))
+
+
+def holds_layers(model: str) -> bool:
+    """Whether a file holds layers, rather than a model. Raises ``InputError`` for one that does not read."""
+    return _own_layers(model) is not None
 
 
 def _own_layers(model: str) -> Layers | None:
