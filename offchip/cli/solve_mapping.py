@@ -47,12 +47,20 @@ def mapping(
         bool, typer.Option("--sharing", help="With --evaluate: neighbouring windows share words.")
     ] = False,
     time_limit: Annotated[float, typer.Option(metavar="S", help="Seconds for a layer.")] = 60.0,
+    method: Annotated[
+        str, typer.Option(help="proof; for comparison mip (factors by integer programming) or random")
+    ] = "proof",
+    samples: Annotated[int, typer.Option(metavar="N", help="Mappings that --method random tries.")] = 100_000,
+    seed: Annotated[int, typer.Option(help="Decides the random mappings.")] = 0,
     phase: Annotated[str | None, typer.Option(help="prefill, decode or train")] = None,
     batch: Annotated[int, typer.Option(help="sequences or images at once")] = 1,
     prompt: Annotated[int, typer.Option(help="tokens of the prompt")] = 512,
     dtype: Annotated[str | None, typer.Option(help="element type of weights and activations")] = None,
     out: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write layers and mappings (.json or .yaml).")
+    ] = None,
+    plot: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Draw loops and energy (.svg or .png).")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
 ) -> None:
@@ -66,7 +74,7 @@ def mapping(
     found = solve_mapping(
         model, hw, progress=progress, objective=objective, fix=fix, density=density, top=top,
         evaluate=evaluate, sharing=sharing, time_limit=time_limit, phase=phase, batch=batch, prompt=prompt,
-        dtype=dtype, out=out,
+        dtype=dtype, out=out, plot=plot, method=method, samples=samples, seed=seed,
     )  # fmt: skip
     if as_json:
         print_json(found.as_json())

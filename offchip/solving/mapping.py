@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, Final, TypedDict, Unpack
 
 import yaml
 
@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 __all__ = ["MappedLayer", "MappingOptions", "MappingSolution", "solve_mapping"]
 
 
+METHODS: Final = ("proof", "mip", "random")
+
+
 @dataclass(frozen=True, slots=True)
 class MappingOptions:
     """What is asked of a mapping.
@@ -41,7 +44,9 @@ class MappingOptions:
     mappings of a layer.
     ``evaluate``: a file with a mapping (JSON, YAML, or Timeloop's YAML), whose cost is wanted instead of the best.
     ``sharing``: windows of neighbouring tiles share words (moderate layers). ``time_limit``: seconds for a layer.
-    ``out``: a file for the mappings. From ``phase`` on: which layers a model has.
+    ``method``: proof, or for comparison mip (factors by integer programming) or random (the best of ``samples``, which
+    ``seed`` decides), both with their gap to what is proven. ``out``: a file for the mappings; ``plot``: a picture of
+    loops and energy. From ``phase`` on: which layers a model has.
     """
 
     objective: str = "energy"
@@ -51,7 +56,11 @@ class MappingOptions:
     evaluate: str | Path | None = None
     sharing: bool = False
     time_limit: float = 60.0
+    method: str = "proof"
+    samples: int = 100_000
+    seed: int = 0
     out: str | Path | None = None
+    plot: str | Path | None = None
     phase: str | None = None
     batch: int = 1
     prompt: int = 512
@@ -62,6 +71,15 @@ class MappingOptions:
         if not problems and not self.time_limit > 0:
             found = f"found {self.time_limit:g}; expected seconds above zero"
             problems.append(Problem(found, path="--time-limit"))
+        if not problems and self.method not in METHODS:
+            problems.append(Problem(f"found {self.method!r}; expected {', '.join(METHODS)}", path="--method"))
+        if not problems and self.method != "proof" and (self.fix or self.top != 1):
+            problems.append(
+                Problem(f"--fix and --top go with --method proof, not {self.method}", path="--method")
+            )
+        if not problems and self.plot is not None and Path(self.plot).suffix.lower() not in (".svg", ".png"):
+            found = f"found {Path(self.plot).suffix!r}; expected a file that ends in .svg or .png"
+            problems.append(Problem(found, path="--plot"))
         if problems:
             raise InputError(problems)
 
@@ -76,7 +94,11 @@ class MappingChoices(TypedDict, total=False):
     evaluate: str | Path | None
     sharing: bool
     time_limit: float
+    method: str
+    samples: int
+    seed: int
     out: str | Path | None
+    plot: str | Path | None
     phase: str | None
     batch: int
     prompt: int
@@ -242,6 +264,8 @@ def solve_mapping(
     True
     """
     from mapping.deadline import Budget
+    from mapping.loop_nest.by_mip import mapping_by_mip
+    from mapping.loop_nest.sampled import mapping_by_sampling
     from mapping.loop_nest.search import best_mapping
 
     chosen = from_keywords(MappingOptions, options)
@@ -258,6 +282,13 @@ def solve_mapping(
     solved = []
 
     def best(layer: Einsum) -> MappingAnswer:
+        if chosen.method == "mip":
+            return mapping_by_mip(device, layer, chosen.objective, time_limit_s=chosen.time_limit)
+        if chosen.method == "random":
+            return mapping_by_sampling(
+                device, layer, chosen.objective, samples=chosen.samples, seed=chosen.seed,
+                time_limit_s=chosen.time_limit,
+            )  # fmt: skip
         return best_mapping(
             device,
             layer,
@@ -310,6 +341,10 @@ def _priced(
 
 
 def _written(solution: MappingSolution, chosen: MappingOptions) -> MappingSolution:
+    if chosen.plot is not None:
+        from offchip.solving.nest_picture import draw_mapping
+
+        draw_mapping(solution, Path(chosen.plot))
     if chosen.out is not None:
         from hw_configs.output_file import replacing
 
