@@ -419,7 +419,7 @@ class SpatialAccelerator(DeviceBase):
     word_bits: WordBits
     mac_energy: Energy
     """Of one multiply-accumulate."""
-    technology: Nanometres | None = None
+    process: Nanometres | None = None
     """Of the chip, from 7 to 65 nm, as `16nm`; with it an area is estimated."""
     mac_type: Literal["int8", "int16", "int32", "fp16", "fp32"] | None = None
     """Of the units; left out, integers as wide as the inputs, rounded up."""

@@ -17,11 +17,11 @@ _MOST_REGISTER_BYTES = 256
 
 
 def area_by_component(device: SpatialAccelerator) -> dict[str, float]:
-    """Square metres by level, and of the ``units``; empty where the device states no technology.
+    """Square metres by level, and of the ``units``; empty where the device states no process.
 
     The outermost level is off the chip and has none.
     """
-    if device.technology is None:
+    if device.process is None:
         return {}
     found: dict[str, float] = {}
     instances = 1
@@ -31,9 +31,9 @@ def area_by_component(device: SpatialAccelerator) -> dict[str, float]:
             total = 0.0
             for size in files:
                 small = memory.cells == "registers" or (memory.cells is None and size <= _MOST_REGISTER_BYTES)
-                total += (register_area if small else sram_area)(size, device.technology)
+                total += (register_area if small else sram_area)(size, device.process)
             found[memory.name] = total * instances
         for axis in memory.fanout:
             instances *= axis.size
-    found["units"] = instances * mac_area(device.arithmetic, device.technology)
+    found["units"] = instances * mac_area(device.arithmetic, device.process)
     return found

@@ -113,7 +113,7 @@ def read_timeloop_architecture(document: Document) -> SpatialAccelerator:
     data = {
         "kind": "spatial", "name": name, "clock": 1 / seconds, "word_bits": bits,
         "description": f"from {file}; {clock}; words as wide as in the innermost storage ({words} bits)",
-        "technology": str(technology), "mac_type": _type_of(units[0], file),
+        "process": str(technology), "mac_type": _type_of(units[0], file),
         "mac_energy": mac_energy(_type_of(units[0], file), _nm(technology, units[0], file)), "levels": levels,
     }  # fmt: skip
     return made_accelerator(data, file)

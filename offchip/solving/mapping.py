@@ -147,7 +147,7 @@ class MappingSolution(Shown):
 
     @property
     def area_by_component_m2(self) -> dict[str, float]:
-        """Square metres estimated of each memory and of the units; empty without a technology."""
+        """Square metres estimated of each memory and of the units; empty without a process."""
         from hw_configs.spatial_area import area_by_component
 
         return area_by_component(self.device)

@@ -50,7 +50,7 @@ def mapping_figure_names(system: System) -> list[str]:
 
 
 def mapping_figures(settings: Mapping[str, Value], system: System, folder: Path | None) -> dict[str, Any]:
-    """The figures of a point; areas where the accelerator states its technology."""
+    """The figures of a point; areas where the accelerator states its process."""
     from hw_configs.spatial_area import area_by_component
     from mapping.deadline import Budget
     from mapping.loop_nest.search import best_mapping

@@ -36,13 +36,13 @@ def test_components_add_up_by_hand() -> None:
         update={"levels": (outer, buffer.model_copy(update={"cells": "registers"}), *rest)}
     )
     assert area_by_component(flops)["global-buffer"] == pytest.approx(register_area(65536, 16))
-    assert area_by_component(device.model_copy(update={"technology": None})) == {}
+    assert area_by_component(device.model_copy(update={"process": None})) == {}
 
 
 def test_a_technology_out_of_range_is_refused() -> None:
     device = load_device("gemmini")
     with pytest.raises(ValidationError, match="less than or equal to 65"):
-        type(device).model_validate({**device.model_dump(), "technology": "90nm"})
+        type(device).model_validate({**device.model_dump(), "process": "90nm"})
 
 
 def test_a_solution_tells_its_area() -> None:
