@@ -16,6 +16,7 @@ from hw_configs.device import SpatialAccelerator
 from hw_configs.problems import InfeasibleError, InputError
 from hw_configs.spatial import StoredAs
 from mapping.loop_nest.search import METRICS, best_mapping
+from offchip import solve_mapping
 from simulator.accelerator.loop_nest import zeros
 from simulator.accelerator.loop_nest.counts import count_words
 from simulator.accelerator.loop_nest.evaluate import evaluate
@@ -318,3 +319,15 @@ def test_what_cannot_be_counted_is_refused() -> None:
         evaluate(LoopNest((NestLevel((("M", 9), ("N", 4), ("K", 8))),)), device, _layer(I=0.5))
     with pytest.raises(InputError, match="more than 1 bits of a run"):
         moved_share(_store("run-length", "I", bits=1), _layer(I={"n": 1, "of": 4, "along": "K"}), 0, "I")
+
+
+def test_eyeriss_on_alexnet_moves_what_the_page_says() -> None:
+    share_of_zeros = {"conv1": 0.0001, "conv2": 0.387, "conv3": 0.725, "conv4": 0.793, "conv5": 0.776}
+    said = [f"{name}.I={1 - share}" for name, share in share_of_zeros.items()]
+    after = [*list(share_of_zeros.values())[1:], share_of_zeros["conv5"]]
+    said += [f"{name}.O={1 - share}" for name, share in zip(share_of_zeros, after, strict=True)]
+    found = solve_mapping("alexnet", "eyeriss", batch=4, density=said)
+    layers = [item.best.evaluation for item in found.layers if item.layer.name in share_of_zeros]
+    moved = sum(sum(both) for one in layers for both in one.levels[0].moved_bytes.values())
+    assert moved == pytest.approx(14.45e6, rel=1e-3)
+    assert moved / 2 / sum(one.macs for one in layers) == pytest.approx(0.00276, rel=2e-3)  # published 0.0029
