@@ -42,7 +42,7 @@ MODELS: tuple[type[BaseModel], ...] = (
     device.Pim, pim.PimUnits, pim.PimBuffers, pim.PimRules, pim.PimRuleChoice,
     pim.PimEnergy, device.Flash, device.ComputationalStorage, csd.AttentionEngine, device.Accelerator,
     scratchpad.Scratchpad, vector_unit.VectorUnit, device.SpatialAccelerator,
-    spatial.WordBits, spatial.MemoryLevel,
+    spatial.WordBits, spatial.MemoryLevel, spatial.StoredAs,
     access_energy.AccessEnergy, spatial.SpatialAxis, device.Nic, device.Switch, device.ObjectCache, cache.CacheLevel,
     device.Memory, device.Compute,
     device.Envelope, device.Cache,

@@ -10,11 +10,12 @@ below 8 KiB cost what 8 KiB cost, those above 1 MiB are banks of 1 MiB without t
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Final, Literal
 
 import numpy as np
 from pydantic import BeforeValidator, Field
 
+from hw_configs.arithmetic import plain_nanometres
 from hw_configs.config import Config
 
 __all__ = ["AccessEnergy", "energy_per_byte"]
@@ -29,16 +30,12 @@ _DRAM_PJ: Final = {"ddr3": 1300.0, "ddr4": 1300.0, "hbm2": 350.0, "gddr6": 415.0
 """HBM2 and GDDR6: the middle of 250 to 450 and of 350 to 480."""
 
 
-def _nanometres(found: Any) -> Any:
-    return found.removesuffix("nm").strip() if isinstance(found, str) else found
-
-
 class AccessEnergy(Config):
     """Which published figure an access to a memory costs."""
 
     kind: Kind
     """``sram``, by its size and technology, or a DRAM with its interface."""
-    technology: Annotated[float, BeforeValidator(_nanometres), Field(ge=7, le=45)] | None = None
+    technology: Annotated[float, BeforeValidator(plain_nanometres), Field(ge=7, le=45)] | None = None
     """Of SRAM: nanometres from 7 to 45, as `16nm`."""
 
 

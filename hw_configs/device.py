@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import Field, ModelWrapValidatorHandler, model_validator
+from pydantic import Field, ModelWrapValidatorHandler, ValidationError, model_validator
 
 from hw_configs import possible
+from hw_configs.arithmetic import Nanometres
 from hw_configs.cache import CacheLevel
 from hw_configs.config import (
     Area,
@@ -42,8 +43,9 @@ from hw_configs.dram import DramDevice
 from hw_configs.flash import FlashStore
 from hw_configs.gpu_architecture import ArchitectureReference
 from hw_configs.pim import PimDetail, compute_figures, memory_figures
+from hw_configs.problems import bad_input
 from hw_configs.scratchpad import Scratchpad
-from hw_configs.spatial import MemoryLevel, WordBits, level_faults, spatial_compute
+from hw_configs.spatial import MemoryLevel, WordBits, ZeroSaving, level_faults, spatial_compute
 from hw_configs.units import format_quantity
 from hw_configs.vector_unit import VectorUnit
 
@@ -64,6 +66,7 @@ __all__ = [
     "SpatialAccelerator",
     "Switch",
     "dma_engines",
+    "made_accelerator",
 ]
 
 
@@ -417,6 +420,12 @@ class SpatialAccelerator(DeviceBase):
     word_bits: WordBits
     mac_energy: Energy
     """Of one multiply-accumulate."""
+    process: Nanometres | None = None
+    """Of the chip, from 7 to 65 nm, as `16nm`; with it an area is estimated."""
+    mac_type: Literal["int8", "int16", "int32", "fp16", "fp32"] | None = None
+    """Of the units; left out, integers as wide as the inputs, rounded up."""
+    zero_products: dict[Literal["I", "W"], ZeroSaving] | None = None
+    """Inputs whose zeros spare a multiply-accumulate and its sum: ``gating`` the energy, ``skipping`` the time too."""
     levels: tuple[MemoryLevel, ...]
     """From the outermost inwards; the children of the last are the units."""
     compute: Compute = Field(default_factory=lambda data: Compute(**_spatial_rates(data)))
@@ -439,6 +448,22 @@ class SpatialAccelerator(DeviceBase):
     def _possible(self) -> Self:
         refuse(*level_faults(self.levels))
         return self
+
+    @property
+    def arithmetic(self) -> str:
+        """The type of the units."""
+        widest = max(self.word_bits.I, self.word_bits.W)
+        return self.mac_type or ("int8" if widest <= 8 else "int16" if widest <= 16 else "int32")
+
+
+def made_accelerator(data: dict[str, Any], file: str) -> SpatialAccelerator:
+    """An accelerator from SI values that a reader of another format made; ``InputError`` for the first fault."""
+    try:
+        return SpatialAccelerator.model_validate(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        path = ".".join(str(part) for part in first["loc"])
+        raise bad_input(str(first["msg"]).removeprefix("Value error, "), file=file, path=path) from None
 
 
 def _spatial_rates(data: Mapping[str, Any]) -> dict[str, Any]:

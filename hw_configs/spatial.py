@@ -26,7 +26,9 @@ __all__ = [
     "MemoryLevel",
     "Operand",
     "SpatialAxis",
+    "StoredAs",
     "WordBits",
+    "ZeroSaving",
     "level_faults",
     "spatial_compute",
     "units_below",
@@ -42,6 +44,10 @@ MOST_LEVELS: Final = 8
 MOST_CHILDREN: Final = 2**20
 
 Bits = Annotated[int, Field(ge=1, le=128)]
+
+
+ZeroSaving = Literal["gating", "skipping"]
+"""What is saved where a factor is zero: energy (``gating``), or energy and time (``skipping``)."""
 
 
 class WordBits(Config):
@@ -73,6 +79,19 @@ class SpatialAxis(Config):
     """``[O]`` where an adder tree (or a systolic chain) sums the partial results of the children."""
 
 
+class StoredAs(Config):
+    """How a level stores and moves an operand that has zeros."""
+
+    kind: Literal["bitmask", "run-length", "coordinate", "csr"]
+    """``bitmask``: a bit a word and the words that are not zero; ``run-length``: those words, each with the zeros
+    before it (longer runs store a zero); ``coordinate``: those words, each with its place; ``csr``: the same with where
+    each row (along the operand's last axis) begins."""
+    bits: Annotated[int, Field(ge=1, le=64)] | None = None
+    """Of a run (5 where left out) or of a place (left out: as many as the last axis needs)."""
+    confidence: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """The chance with which a tile has to fit where zeros are random; 1 leaves room for a tile without zeros."""
+
+
 class MemoryLevel(Config):
     """One level of memory and the children below each of its instances."""
 
@@ -95,6 +114,13 @@ class MemoryLevel(Config):
     one_port: bool = False
     """Whether reads and writes take turns, as over the pins of a DRAM, instead of having a port each."""
     banks: Count = 1
+    cells: Literal["sram", "registers"] | None = None
+    """What it is made of, for its area; left out, registers up to 256 B a file."""
+    formats: dict[Operand, StoredAs] | None = None
+    """How operands with zeros are stored; those left out store their zeros. Partial sums always do."""
+    zero_reads: dict[Literal["I", "W"], ZeroSaving] | None = None
+    """Inputs that are not read (and not taken by the children) where the other input of all products that they would
+    serve is zero: ``gating`` saves the energy, ``skipping`` the time too."""
     fanout: tuple[SpatialAxis, ...] = ()
 
     @model_validator(mode="before")
@@ -175,6 +201,18 @@ def level_faults(levels: tuple[MemoryLevel, ...]) -> Iterator[Fault | None]:
             )
         if not level.holds or len(set(level.holds)) < len(level.holds):
             yield ("levels", index, "holds"), "expected one or more of I, W, O, each once"
+        for key, named in (("formats", level.formats), ("zero_reads", level.zero_reads)):
+            strange = [operand for operand in named or () if operand not in level.holds]
+            if strange:
+                yield ("levels", index, key), f"{level.name!r} does not hold {strange[0]}"
+        for operand, saving in (level.zero_reads or {}).items():
+            for inner in levels[index + 1 :]:
+                own = (inner.zero_reads or {}).get(operand)
+                if operand in inner.holds and own != "skipping" and own != saving:
+                    yield (
+                        ("levels", index, "zero_reads"),
+                        f"{saving} reads of {operand} needs {inner.name!r} to do so too, which holds what was not read",
+                    )
         if level.name in names_seen:
             yield ("levels", index, "name"), f"{level.name!r} is the name of two levels"
         names_seen.add(level.name)

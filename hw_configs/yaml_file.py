@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 import stat
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -62,8 +63,11 @@ class Document:
         return None
 
 
-def read_yaml(path: str | Path) -> Document:
-    """Parse a YAML file; raises ``InputError`` with file and line for anything but plain data."""
+def read_yaml(path: str | Path, tags: Collection[str] = ()) -> Document:
+    """Parse a YAML file; raises ``InputError`` with file and line for anything but plain data.
+
+    A mapping with one of the ``tags`` (of other programs' files) gets its tag under the key of that name, ``!``.
+    """
     path = Path(path)
     try:
         status = path.stat()
@@ -82,10 +86,10 @@ def read_yaml(path: str | Path) -> Document:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise bad_input(f"cannot be read: {reason}", file=str(path)) from None
-    return read_yaml_text(text, str(path))
+    return read_yaml_text(text, str(path), tags)
 
 
-def read_yaml_text(text: str, file: str) -> Document:
+def read_yaml_text(text: str, file: str, tags: Collection[str] = ()) -> Document:
     """Parse YAML text; ``file`` is the name used in messages."""
     try:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
@@ -107,7 +111,7 @@ def read_yaml_text(text: str, file: str) -> Document:
         raise bad_input(f"not valid YAML: {error}", file=file) from None
     if root is None:
         raise bad_input("the file is empty", file=file, line=1)
-    reader = _Reader(file)
+    reader = _Reader(file, tags)
     data = reader.plain(root, ())
     if reader.problems:
         raise InputError(reader.problems)
@@ -117,8 +121,9 @@ def read_yaml_text(text: str, file: str) -> Document:
 class _Reader:
     """Turns the node tree of one document into plain data, noting lines and provenance on the way."""
 
-    def __init__(self, file: str) -> None:
+    def __init__(self, file: str, tags: Collection[str]) -> None:
         self.file = file
+        self.tags = tags
         self.lines: dict[Path_, int] = {}
         self.provenance: dict[Path_, Provenance] = {}
         self.problems: list[Problem] = []
@@ -134,6 +139,8 @@ class _Reader:
         # A bare date reads as text; every other tag is an object that a config has no use for.
         if node.tag == f"{_TAG}timestamp":
             return str(node.value)
+        if node.tag in self.tags and isinstance(node, yaml.MappingNode):
+            return {"!": node.tag, **self._mapping(node, path)}
         if node.tag not in _PLAIN_TAGS:
             shown = node.tag.replace(_TAG, "!!")
             self._problem(f"found the tag {shown!r}; a config holds plain data", line, path)

@@ -8,12 +8,13 @@ not index them. There is no padding: the input has exactly the rows and columns 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import prod
 from typing import Any, Final, NamedTuple
 
 from hw_configs.problems import bad_input
 from hw_configs.spatial import OPERANDS, Operand
+from workloads.density import Density, read_density
 
 __all__ = ["Einsum", "Term", "read_einsum"]
 
@@ -32,11 +33,15 @@ class Term(NamedTuple):
 
 @dataclass(frozen=True)
 class Einsum:
-    """``sizes`` by dim in the order of the file; ``operands`` holds the axes of I, W and O, each a sum of terms."""
+    """``sizes`` by dim in the order of the file; ``operands`` holds the axes of I, W and O, each a sum of terms.
+
+    ``densities`` are of operands that have zeros, below 1; those of O are of the outputs, not of partial sums.
+    """
 
     name: str
     sizes: Mapping[str, int]
     operands: Mapping[Operand, tuple[tuple[Term, ...], ...]]
+    densities: Mapping[Operand, Density] = field(default_factory=dict)
 
     @property
     def macs(self) -> int:
@@ -67,21 +72,33 @@ class Einsum:
 def read_einsum(data: Any, file: str) -> Einsum:
     """A layer from plain data: ``name``, ``dims`` (name: size), ``tensors`` (operand: axes of [dim, step] pairs).
 
+    ``density`` (operand: what :func:`~workloads.density.read_density` takes) where there are zeros.
+
     Raises ``InputError`` that names the field.
     """
     if not isinstance(data, Mapping):
         raise bad_input(
             f"found {type(data).__name__}; expected a layer with name, dims and tensors", file=file
         )
-    unknown = sorted(set(data) - {"name", "dims", "tensors"} - _SAID_BY_TENSORS)
+    unknown = sorted(set(data) - {"name", "dims", "tensors", "density"} - _SAID_BY_TENSORS)
     if unknown:
-        raise bad_input("unknown key; expected name, dims, tensors", file=file, path=str(unknown[0]))
+        raise bad_input("unknown key; expected name, dims, tensors, density", file=file, path=str(unknown[0]))
     sizes = _sizes(data.get("dims"), file)
     tensors = data.get("tensors")
     if not isinstance(tensors, Mapping) or set(tensors) != set(OPERANDS):
         raise bad_input("expected the operands I, W and O", file=file, path="tensors")
     operands = {operand: _axes(tensors[operand], operand, sizes, file) for operand in OPERANDS}
-    return Einsum(str(data.get("name", "layer")), sizes, operands)
+    found = data.get("density", {})
+    if not isinstance(found, Mapping) or set(found) - set(OPERANDS):
+        raise bad_input("expected densities of I, W, O", file=file, path="density")
+    densities = {
+        operand: read_density(found[operand], operands[operand], sizes, file, f"density.{operand}")
+        for operand in OPERANDS
+        if operand in found
+    }
+    # An operand without zeros is a dense one.
+    kept = {operand: density for operand, density in densities.items() if density.share < 1}
+    return Einsum(str(data.get("name", "layer")), sizes, operands, kept)
 
 
 def _sizes(found: Any, file: str) -> dict[str, int]:

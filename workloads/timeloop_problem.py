@@ -2,13 +2,16 @@
 
 Read of the format (timeloop.csail.mit.edu/v4/input-formats/problem, and the one before it with hyphens in its keys):
 ``shape`` with ``dimensions``, ``coefficients`` (numbers by which a projection multiplies a dimension) and
-``data_spaces``; ``instance`` with a size per dimension and the coefficients that differ from their default. Densities
-are refused: sparsity changes counts.
+``data_spaces``; ``instance`` with a size per dimension, the coefficients that differ from their default, and
+``densities`` by data space: a share, or ``{distribution, density}``. ``hypergeometric`` (so many of all words, at
+random places) is read as words that are zero by themselves with that chance, which large tensors approach;
+``fixed_structured`` as N of M along the first axis that both inputs have and M divides; ``banded`` is refused.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from fractions import Fraction
 from typing import Any, Final
 
 from hw_configs.problems import bad_input
@@ -38,6 +41,7 @@ def read_problem(data: Mapping[str, Any], file: str) -> Einsum:
         str(entry["name"]): instance.get(str(entry["name"]), entry.get("default", 1))
         for entry in _list(shape.get("coefficients", []), file, "problem.shape.coefficients")
     }
+    said = _mapping(instance.pop("densities", {}), file, "problem.instance.densities")
     strange = sorted(set(instance) - set(dims) - set(numbers))
     if strange:
         raise bad_input(
@@ -49,6 +53,7 @@ def read_problem(data: Mapping[str, Any], file: str) -> Einsum:
     if absent:
         raise bad_input(f"{absent[0]} has no size", file=file, path="problem.instance")
     tensors = {}
+    density = {}
     spaces = _list(shape.get("data_spaces"), file, "problem.shape.data_spaces")
     for number, operand in enumerate(_operands(spaces, file)):
         path = f"problem.shape.data_spaces[{number}]"
@@ -57,12 +62,53 @@ def read_problem(data: Mapping[str, Any], file: str) -> Einsum:
             [_term(term, dims, numbers, file, f"{path}.projection") for term in _list(axis, file, path)]
             for axis in _list(space.get("projection"), file, f"{path}.projection")
         ]
+        name = str(space.get("name"))
+        if name in said:
+            density[operand] = (said.pop(name), f"problem.instance.densities.{name}")
+    if said:
+        raise bad_input("is no data space", file=file, path=f"problem.instance.densities.{min(said)}")
     content = {
         "name": str(shape.get("name", "problem")),
         "dims": {d: instance[d] for d in dims},
         "tensors": tensors,
+        "density": {
+            o: _density(found, (tensors, instance), o, file, path) for o, (found, path) in density.items()
+        },
     }
     return read_einsum(content, file)
+
+
+def _density(
+    found: Any, shape: tuple[Mapping[Operand, Any], Mapping[str, Any]], operand: Operand, file: str, path: str
+) -> Any:
+    """A density as :func:`~workloads.density.read_density` takes it."""
+    if not isinstance(found, Mapping):
+        return found
+    said = _keys(found, frozenset({"distribution", "density"}), file, path)
+    share = said.get("density")
+    kind = str(said.get("distribution", "hypergeometric")).replace("-", "_")
+    if kind in ("hypergeometric", "uniform"):
+        return share
+    if kind != "fixed_structured" or not isinstance(share, int | float) or not 0 < share <= 1:
+        raise bad_input(
+            f"found {kind} {share!r:.20}; expected hypergeometric or fixed_structured with a share",
+            file=file, path=path,
+        )  # fmt: skip
+    ratio = Fraction(share).limit_denominator(64)
+    tensors, sizes = shape
+    other = {dim for axis in tensors["W" if operand == "I" else "I"] for dim, _ in axis}
+    both = [
+        axis[0][0]
+        for axis in tensors[operand]
+        if len(axis) == 1 and axis[0][0] in other and sizes[axis[0][0]] % ratio.denominator == 0
+    ]
+    if not both or abs(float(ratio) - share) > 1e-9:
+        raise bad_input(
+            f"found {share!r:.20}; expected N of M, M up to 64, along an axis of both inputs",
+            file=file,
+            path=path,
+        )
+    return {"n": ratio.numerator, "of": ratio.denominator, "along": both[0]}
 
 
 def _operands(spaces: list[Any], file: str) -> list[Operand]:

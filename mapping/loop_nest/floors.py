@@ -14,11 +14,15 @@ from numpy.typing import NDArray
 from hw_configs.compiled import compiled, inlined
 from mapping.loop_nest.shares import (
     OUTPUTS,
+    begun,
     bound_share,
+    by_units,
     entering,
+    finals,
     fits_in,
     free_share,
     holder_of,
+    left,
     most_first_sums,
     most_sharing,
     port_clocks,
@@ -27,7 +31,9 @@ from mapping.loop_nest.space import Space
 
 __all__ = [
     "Floors",
+    "final_load",
     "floors",
+    "goes_up_whole",
     "read_after_all",
 ]
 
@@ -104,19 +110,23 @@ def _unit_floors(
             for operand in range(3):
                 if space.innermost[operand] != level:
                     continue
-                accesses = whole / space.shared[level, s, operand]
-                own = size / space.shared[level, s, operand] * space.word_bytes[operand]
+                lanes = space.shared[level, s, operand]
+                accesses = whole / lanes * by_units(space, 0, operand, lanes)
+                own = size / lanes * space.word_bytes[level, operand] * by_units(space, 1, operand, lanes)
                 read += own
                 if operand == OUTPUTS:
                     # What is not read for a first sum is read once more when the tile goes up.
                     written += own
                     energy += accesses * space.write_j[level, operand]
-                    energy += max(0.0, accesses - most_first_sums(space)) * space.read_j[level, operand]
-                    if level == 0:
+                    first = begun(space, 0, most_first_sums(space))
+                    energy += max(0.0, accesses - first) * space.read_j[level, operand]
+                    if not goes_up_whole(space, level):
                         read -= own
                 else:
                     energy += accesses * space.read_j[level, operand]
-            clocks = max(size / space.size[node], port_clocks(space, level, read, written))
+            clocks = max(
+                size / space.size[node] * space.zeros.products[1], port_clocks(space, level, read, written)
+            )
             inside[level, tile] = min(inside[level, tile], energy)
             cycles[level, tile] = min(cycles[level, tile], clocks / size)
             least_reads = min(least_reads, read)
@@ -126,15 +136,29 @@ def _unit_floors(
 
 
 @inlined
+def goes_up_whole(space: Space, level: int) -> bool:
+    """Whether every word of O that leaves an instance of a level does so in its full width."""
+    return bool(level > 0 and space.zeros.final_bytes[level] == 0.0)
+
+
+@inlined
+def final_load(space: Space, level: int, words: float, new: float) -> float:
+    """Bytes at least of words of O that leave for or from a level, at most ``new`` of them for the last time."""
+    saved = max(0.0, space.zeros.final_bytes[level])
+    return float(words * space.word_bytes[level, OUTPUTS] - min(words, new) * saved)
+
+
+@inlined
 def read_after_all(space: Space, operand: int, level: int, tile: int, taken: float) -> float:
     """Joules of reads of O that floors leave out because as many sums as possible may begin at its innermost holder.
 
     A sum that begins there goes up from there: as many reads, of which ``taken`` are counted where the tile enters.
     """
-    if operand != OUTPUTS or space.innermost[OUTPUTS] != level:
+    if operand != OUTPUTS or space.innermost[OUTPUTS] != level or not goes_up_whole(space, level):
         return 0.0
-    accesses = space.size[len(space.size) - 1] / most_sharing(space, OUTPUTS, level, tile)
-    left_out: float = max(0.0, min(accesses, most_first_sums(space)) - taken)
+    lanes = most_sharing(space, OUTPUTS, level, tile)
+    accesses = space.size[len(space.size) - 1] / lanes * by_units(space, 0, OUTPUTS, lanes)
+    left_out: float = max(0.0, min(accesses, begun(space, 0, most_first_sums(space))) - taken)
     return float(left_out * space.read_j[level, OUTPUTS])
 
 
@@ -146,10 +170,12 @@ def _accesses_floor(space: Space, level: int, tile: int) -> float:
     for operand in range(3):
         if space.innermost[operand] != level:
             continue
-        accesses = space.size[last] / most_sharing(space, operand, level, tile)
+        lanes = most_sharing(space, operand, level, tile)
+        accesses = space.size[last] / lanes * by_units(space, 0, operand, lanes)
         if operand == OUTPUTS:
             total += accesses * space.write_j[level, operand]
-            total += max(0.0, accesses - most_first_sums(space)) * space.read_j[level, operand]
+            first = begun(space, 0, most_first_sums(space))
+            total += max(0.0, accesses - first) * space.read_j[level, operand]
         else:
             total += accesses * space.read_j[level, operand]
     return total
@@ -202,20 +228,26 @@ def _entry_floor(space: Space, least: Floors, level: int, tile: int, load: Float
                         apart *= space.most_shared[further, operand]
                     new *= min(apart, free)
                 taken = all_words / stays
-                read = all_words / min(free, stays * together)
-                energy += entering(space, operand, (parent, level), taken, read, (new, new))
+                served = min(free, stays * together)
+                read = all_words / served
+                energy += entering(
+                    space, operand, (parent, level), taken * left(space, 0, parent, operand, tile, stays),
+                    read * left(space, 0, parent, operand, tile, served), (new, new),
+                )  # fmt: skip
                 energy += read_after_all(space, operand, level, tile, taken)
-                width = space.word_bytes[operand]
+                out, into = space.word_bytes[parent, operand], space.word_bytes[level, operand]
                 # Instances outside per one of the parent are no fewer than those that share a read.
-                own_read = all_words / min(free, stays * own) * width
+                served = min(free, stays * own)
+                own_read = all_words / served
                 if operand == OUTPUTS:
-                    load[parent, 1] += own_read
-                    load[level, 1] += max(0.0, taken - new) * width / covered
+                    energy -= finals(space, (parent, level), taken, read, (new, new), False)
+                    load[parent, 1] += final_load(space, parent, own_read, new)
+                    load[level, 1] += max(0.0, taken - new) * into / covered
                     if level < space.fits.shape[0] - 1 or space.innermost[OUTPUTS] < level:
-                        load[level, 0] += taken * width / covered
+                        load[level, 0] += final_load(space, level, taken, new) / covered
                 else:
-                    load[parent, 0] += own_read
-                    load[level, 1] += taken * width / covered
+                    load[parent, 0] += own_read * out * left(space, 1, parent, operand, tile, served)
+                    load[level, 1] += taken * into * left(space, 1, parent, operand, tile, stays) / covered
             clocks = least.cycles[level, tile] / covered
             for busy in range(level + 1):
                 clocks = max(clocks, port_clocks(space, busy, load[busy, 0], load[busy, 1]) / whole)
@@ -271,14 +303,18 @@ def _crossing(space: Space) -> Floats:
                 if level < levels - 1 or space.innermost[operand] < level:
                     for tile in range(tiles):
                         sharing = most_sharing(space, operand, level, tile)
-                        found[level, operand, tile] = space.size[last] / sharing
+                        found[level, operand, tile] = (
+                            space.size[last] / sharing * by_units(space, 1, operand, sharing)
+                        )
                 continue
+            parent = holder_of(space, level, operand)
             child = level + 1
             while not space.holds[child, operand]:
                 child += 1
             for tile in range(tiles):
                 # Each word is taken at least once.
                 once = space.words[operand, tile] * bound_share(space, operand, last, tile)
+                once *= left(space, 1, parent, operand, tile, 1.0)
                 found[level, operand, tile] = once if space.fits[child, tile] else np.inf
             _least_of_divisors(space, found[level, operand])
     return found

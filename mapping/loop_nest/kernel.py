@@ -22,7 +22,16 @@ from mapping.loop_nest.partial_mapping import (
     state_floor,
     worth_trying,
 )
-from mapping.loop_nest.shares import ENERGY, OUTPUTS, SLACK, bound_share, objective, port_clocks
+from mapping.loop_nest.shares import (
+    ENERGY,
+    OUTPUTS,
+    SLACK,
+    begun,
+    bound_share,
+    by_units,
+    objective,
+    port_clocks,
+)
 from mapping.loop_nest.space import Space
 
 __all__ = [
@@ -109,6 +118,7 @@ def _finish(
     tried = 0
     for spread in range(space.spreads[level]):
         compute = whole / (state.instances[level] * space.size[space.spread[level, spread]])
+        compute *= space.zeros.products[1]
         least = objective(metric, state.energy[level], compute)
         if metric != ENERGY and least >= value[-1] * SLACK:
             break
@@ -121,16 +131,19 @@ def _finish(
             written[busy] = state.written[level, busy]
         for operand in range(3):
             holder = space.innermost[operand]
-            accesses = whole / (state.shared[level, operand] * space.shared[level, spread, operand])
-            own = space.word_bytes[operand] / state.holders[level, operand]
+            lanes = state.shared[level, operand] * space.shared[level, spread, operand]
+            accesses = whole / lanes * by_units(space, 0, operand, lanes)
+            timed = whole / lanes * by_units(space, 1, operand, lanes)
+            own = space.word_bytes[holder, operand] / state.holders[level, operand]
             if operand == OUTPUTS:
-                again = accesses - bound_share(space, operand, last, 0) * state.sums[holder]
+                first = bound_share(space, operand, last, 0) * state.sums[holder]
+                again = accesses - begun(space, 0, first)
                 energy += accesses * space.write_j[holder, operand] + again * space.read_j[holder, operand]
-                written[holder] += accesses * own
-                read[holder] += again * own
+                written[holder] += timed * own
+                read[holder] += (timed - begun(space, 1, first)) * own
             else:
                 energy += accesses * space.read_j[holder, operand]
-                read[holder] += accesses * own
+                read[holder] += timed * own
         for busy in range(levels):
             cycles = max(cycles, port_clocks(space, busy, read[busy], written[busy]))
         picks[level, 0], picks[level, 1], picks[level, 2] = 0, spread, 0

@@ -14,16 +14,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hw_configs.compiled import compiled, inlined
-from mapping.loop_nest.floors import Floors, read_after_all
+from mapping.loop_nest.floors import Floors, final_load, goes_up_whole, read_after_all
 from mapping.loop_nest.shares import (
     ENERGY,
     LATENCY,
     OUTPUTS,
     SLACK,
+    begun,
     bound_share,
+    by_units,
     entering,
+    finals,
     free_share,
     holder_of,
+    left,
     most_first_sums,
     most_sharing,
     node_between,
@@ -81,9 +85,10 @@ def _outer_accesses(space: Space, state: Partial, level: int, tile: int, shared:
         holder = space.innermost[operand]
         if holder >= level:
             continue
-        accesses = space.size[last] / (shared[operand] * most_sharing(space, operand, level, tile))
+        lanes = shared[operand] * most_sharing(space, operand, level, tile)
+        accesses = space.size[last] / lanes * by_units(space, 0, operand, lanes)
         if operand == OUTPUTS:
-            first = bound_share(space, operand, last, 0) * state.sums[holder]
+            first = begun(space, 0, bound_share(space, operand, last, 0) * state.sums[holder])
             total += accesses * space.write_j[holder, operand]
             total += max(0.0, accesses - first) * space.read_j[holder, operand]
         else:
@@ -172,10 +177,11 @@ def _crossing_loads(space: Space, least: Floors, state: Partial, level: int, inn
             continue
         holder = holder_of(space, level, operand)
         words = least.crossing[level + 1, operand, inner] / state.holders[level, operand]
-        words *= space.word_bytes[operand] / (
-            state.shared[level, operand] * space.most_shared[level, operand]
-        )
-        state.load[holder, 1 if operand == OUTPUTS else 0] += words
+        words /= state.shared[level, operand] * space.most_shared[level, operand]
+        if operand == OUTPUTS:
+            state.load[holder, 1] += final_load(space, holder, words, words)
+        else:
+            state.load[holder, 0] += words * space.word_bytes[holder, operand]
 
 
 @inlined
@@ -219,27 +225,33 @@ def _entry_between(
         together = state.entry[operand, 4]
         if s >= 0:
             together = min(together, space.best_spread[level, s, operand])
-        taken = words / stays
-        read = words / (min(stays * together, free * before) * shared)
+        served = min(stays * together, free * before) * shared
+        taken, read = words / stays, words / served
         new = state.entry[operand, 3]
         of_parent = new / shared
         if operand == OUTPUTS:
             new *= together
         if metric != LATENCY:
-            energy += entering(space, operand, (parent, below), taken, read, (new, of_parent))
+            energy += entering(
+                space, operand, (parent, below), taken * left(space, 0, parent, operand, inner, stays),
+                read * left(space, 0, parent, operand, inner, served), (new, of_parent),
+            )  # fmt: skip
             energy += read_after_all(space, operand, below, inner, taken)
-        if metric != ENERGY:
-            width = space.word_bytes[operand]
-            up = width / state.holders[level, operand]
             if operand == OUTPUTS:
-                state.load[parent, 1] += read * up
-                state.load[parent, 0] += max(0.0, read - of_parent) * up
-                state.load[below, 1] += max(0.0, taken - new) * width / instances
+                energy -= finals(space, (parent, below), taken, read, (new, of_parent), False)
+        if metric != ENERGY:
+            into = space.word_bytes[below, operand] / instances
+            out = space.word_bytes[parent, operand] / state.holders[level, operand]
+            if operand == OUTPUTS:
+                holders = state.holders[level, operand]
+                state.load[parent, 1] += final_load(space, parent, read, of_parent) / holders
+                state.load[parent, 0] += max(0.0, read - of_parent) * out
+                state.load[below, 1] += max(0.0, taken - new) * into
                 if below < space.fits.shape[0] - 1:
-                    state.load[below, 0] += taken * width / instances
+                    state.load[below, 0] += final_load(space, below, taken, new) / instances
             else:
-                state.load[parent, 0] += read * up
-                state.load[below, 1] += taken * width / instances
+                state.load[parent, 0] += read * out * left(space, 1, parent, operand, inner, served)
+                state.load[below, 1] += taken * into * left(space, 1, parent, operand, inner, stays)
     cycles = 0.0
     if metric != ENERGY:
         cycles = least.cycles[below, inner] * space.size[last] / instances
@@ -342,17 +354,25 @@ def enter(
         taken = iterations * space.words[operand, inner] / state.stays[below, operand]
         new = bound_share(space, operand, last, inner) * space.words[operand, inner] * state.sums[below]
         levels, distinct = (parent, below), (new, new / shared)
-        state.energy[below] += entering(space, operand, levels, taken, taken / shared, distinct)
-        own = space.word_bytes[operand] / state.instances[below]
-        up = space.word_bytes[operand] / state.holders[level, operand] / shared
+        stays = state.stays[below, operand]
+        state.energy[below] += entering(
+            space, operand, levels, taken * left(space, 0, parent, operand, inner, stays),
+            taken / shared * left(space, 0, parent, operand, inner, stays * shared), distinct,
+        )  # fmt: skip
+        own = space.word_bytes[below, operand] / state.instances[below]
+        up = space.word_bytes[parent, operand] / state.holders[level, operand] / shared
         if operand == OUTPUTS:
-            state.read[below, below] += taken * own
+            state.energy[below] -= finals(space, levels, taken, taken / shared, distinct, True)
+            saved, saved_up = space.zeros.final_bytes[below], space.zeros.final_bytes[parent]
+            state.read[below, below] += taken * own - new * saved / state.instances[below]
             state.written[below, below] += (taken - new) * own
-            state.written[below, parent] += taken * up
+            state.written[below, parent] += (
+                taken * up - new * saved_up / state.holders[level, operand] / shared
+            )
             state.read[below, parent] += (taken - new) * up
         else:
-            state.written[below, below] += taken * own
-            state.read[below, parent] += taken * up
+            state.written[below, below] += taken * own * left(space, 1, parent, operand, inner, stays)
+            state.read[below, parent] += taken * up * left(space, 1, parent, operand, inner, stays * shared)
         state.shared[below, operand] = 1.0
         state.holders[below, operand] = state.instances[below]
 
@@ -368,9 +388,10 @@ def state_floor(space: Space, least: Floors, state: Partial, level: int, metric:
         energy += _outer_accesses(space, state, level, tile, state.shared[level])
         if space.innermost[OUTPUTS] == level:
             # How many sums begin here is known by now.
-            accesses = space.size[last] / most_sharing(space, OUTPUTS, level, tile)
-            first = bound_share(space, OUTPUTS, last, 0) * state.sums[level]
-            again = max(0.0, accesses - first) - max(0.0, accesses - most_first_sums(space))
+            lanes = most_sharing(space, OUTPUTS, level, tile)
+            accesses = space.size[last] / lanes * by_units(space, 0, OUTPUTS, lanes)
+            first = begun(space, 0, bound_share(space, OUTPUTS, last, 0) * state.sums[level])
+            again = max(0.0, accesses - first) - max(0.0, accesses - begun(space, 0, most_first_sums(space)))
             energy += again * space.read_j[level, OUTPUTS]
     if metric != ENERGY:
         cycles = least.cycles[level, tile] * space.size[last] / state.instances[level]
@@ -381,17 +402,17 @@ def state_floor(space: Space, least: Floors, state: Partial, level: int, metric:
                 if holder_of(space, level, operand) != busy:
                     continue
                 words = least.crossing[level, operand, tile] / state.shared[level, operand]
-                words *= space.word_bytes[operand] / state.holders[level, operand]
+                words /= state.holders[level, operand]
                 if operand == OUTPUTS:
-                    written += words
+                    written += final_load(space, busy, words, words)
                 else:
-                    read += words
+                    read += words * space.word_bytes[busy, operand]
             if level == levels - 1 and busy == level:
                 read += least.unit_reads[tile] * executions
                 written += least.unit_writes[tile] * executions
-                if space.innermost[OUTPUTS] == busy and busy > 0:
-                    first = bound_share(space, OUTPUTS, last, 0) * state.sums[level] / state.instances[level]
-                    read -= first * space.word_bytes[OUTPUTS]
+                if space.innermost[OUTPUTS] == busy and goes_up_whole(space, busy):
+                    first = begun(space, 1, bound_share(space, OUTPUTS, last, 0) * state.sums[level])
+                    read -= first / state.instances[level] * space.word_bytes[busy, OUTPUTS]
             cycles = max(cycles, port_clocks(space, busy, read, written))
     value: float = objective(metric, energy, cycles)
     return value

@@ -88,7 +88,8 @@ def best_mapping(
     if not 1 <= top <= MOST_KEPT:
         raise bad_input(f"found {top}; expected 1 to {MOST_KEPT}", path="--top")
     space, spreads = map_space(device, layer, fixed)
-    given = (space, floors(space), layer.macs * device.mac_energy, _NUMBERS[metric], top)
+    arithmetic = layer.macs * device.mac_energy * float(space.zeros.products[0])
+    given = (space, floors(space), arithmetic, _NUMBERS[metric], top)
     # Stopped before it begins: the time limit is not for compiling it.
     search(*given, np.ones_like(Budget(None).stop))
     budget = Budget(time_limit_s)

@@ -19,11 +19,15 @@ __all__ = [
     "LATENCY",
     "OUTPUTS",
     "SLACK",
+    "begun",
     "bound_share",
+    "by_units",
     "entering",
+    "finals",
     "fits_in",
     "free_share",
     "holder_of",
+    "left",
     "most_first_sums",
     "most_sharing",
     "node_between",
@@ -128,6 +132,67 @@ def entering(
         return energy
     entering: float = taken * space.write_j[child, operand] + read * space.read_j[parent, operand]
     return entering
+
+
+@inlined
+def finals(
+    space: Space,
+    levels: tuple[int, int],
+    taken: float,
+    read: float,
+    distinct: tuple[float, float],
+    exact: bool,
+) -> float:
+    """Joules that O saves as :func:`entering` counts it, because its words are compressed when they leave at last.
+
+    Where ``distinct`` is not ``exact`` it is at least what it stands for.
+    """
+    parent, child = levels
+    of_child, of_parent = space.zeros.final_read_j[child], space.zeros.final_write_j[parent]
+    if not exact:
+        of_child, of_parent = max(0.0, of_child), max(0.0, of_parent)
+    saved: float = min(taken, distinct[0]) * of_child + min(read, distinct[1]) * of_parent
+    return saved
+
+
+@inlined
+def left(space: Space, which: int, parent: int, operand: int, tile: int, times: float) -> float:
+    """The share of a parent's reads of a tile that zeros leave, if it meets ``times`` tiles of the other input.
+
+    ``which`` is 0 for energy, 1 for time. The share grows with ``times``, the share over ``times`` falls.
+    """
+    if operand == OUTPUTS or not space.zeros.cuts[which, parent, operand]:
+        return 1.0
+    other = 1 - operand
+    words = space.words[other, tile] * times
+    d = space.zeros.along[other]
+    if d < 0:
+        share: float = 1.0 - (1.0 - space.zeros.share[other]) ** words
+        return share
+    rows = words / space.extent[tile, d]
+    some: float = 1.0
+    for place in range(space.zeros.empty.shape[2]):
+        chance, often = space.zeros.empty[other, space.place[tile, d], place]
+        some -= often * chance**rows
+    return float(some)
+
+
+@inlined
+def by_units(space: Space, which: int, operand: int, lanes: float) -> float:
+    """The share of units' accesses to an operand that zeros leave, if an access serves so many."""
+    if operand != OUTPUTS:
+        return float(left(space, which, space.innermost[operand], operand, 0, lanes))
+    if space.zeros.products[which] == 1.0:
+        return 1.0
+    share: float = 1.0 - (1.0 - space.zeros.products[which]) ** lanes
+    return share
+
+
+@inlined
+def begun(space: Space, which: int, first: float) -> float:
+    """Sums that begin at the holder of O, of ``first`` words over all of its instances."""
+    begun_sums: float = first * by_units(space, which, OUTPUTS, space.size[len(space.size) - 1] / first)
+    return begun_sums
 
 
 @inlined

@@ -22,10 +22,19 @@ from numpy.typing import NDArray
 from hw_configs.device import SpatialAccelerator
 from hw_configs.problems import InfeasibleError, bad_input, nearest
 from hw_configs.spatial import OPERANDS, SpatialAxis
+from simulator.accelerator.loop_nest.formats import most_held_bytes, moved_share
 from simulator.accelerator.loop_nest.nest import axis_allows
+from simulator.accelerator.loop_nest.zeros import (
+    all_dense,
+    check_zeros,
+    cuts_reads,
+    empty_shares,
+    spared_products,
+)
+from workloads.density import NofM
 from workloads.einsum import Einsum
 
-__all__ = ["Fixed", "Space", "Spreads", "divisors", "map_space"]
+__all__ = ["Fixed", "Space", "Spreads", "Zeros", "divisors", "map_space"]
 
 Integers = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -75,9 +84,10 @@ class Space(NamedTuple):
     fits: Flags
     """(L, P): whether an instance of a level holds the tiles."""
     read_j: Floats
-    """(L, 3): joules per word read."""
+    """(L, 3): joules per word read, in the level's format."""
     write_j: Floats
     word_bytes: Floats
+    """(L, 3)."""
     read_width: Floats
     write_width: Floats
     one_port: Flags
@@ -102,6 +112,26 @@ class Space(NamedTuple):
     """(3,): the innermost level that holds an operand."""
     temporal: Integers
     """(L, D)."""
+    zeros: Zeros
+
+
+class Zeros(NamedTuple):
+    """What zeros spare; the first index of pairs is 0 for energy, 1 for time."""
+
+    cuts: Flags
+    """(2, L, 2): whether a level spares reads of I and W whose partners are zero."""
+    share: Floats
+    """(2,): nonzero words of I and W."""
+    along: Integers
+    """(2,): the dim of N of M, -1 where words are zero by themselves."""
+    empty: Floats
+    """(2, divisors, n, 2): by the tile's divisor in that dim, chances that a row is empty and how often they hold."""
+    products: Floats
+    """(2,): multiply-accumulates that are done."""
+    final_bytes: Floats
+    """(L,): bytes that an output saves that leaves for the last time."""
+    final_read_j: Floats
+    final_write_j: Floats
 
 
 @dataclass(frozen=True)
@@ -125,7 +155,7 @@ def map_space(device: SpatialAccelerator, layer: Einsum, fixed: Fixed) -> tuple[
     levels = len(device.levels)
     free = np.array([[dim not in layer.indexed_by(operand) for dim in dims] for operand in OPERANDS])
     words = _tile_words(layer, lattice)
-    word_bytes = np.array([device.word_bits.bytes_of(operand) for operand in OPERANDS])
+    width = np.array([device.word_bits.bytes_of(operand) for operand in OPERANDS])
     holds = np.array([[operand in memory.holds for operand in OPERANDS] for memory in device.levels])
     fits = np.ones((levels, lattice.count), np.bool_)
     for number, memory in enumerate(device.levels):
@@ -133,7 +163,7 @@ def map_space(device: SpatialAccelerator, layer: Einsum, fixed: Fixed) -> tuple[
             fits[number] = False
             fits[number, -1] = True
             continue
-        held = word_bytes[:, None] * words
+        held = _held(device, layer, number, words, lattice)
         if memory.capacity is not None:
             fits[number] = held[holds[number]].sum(axis=0) <= memory.capacity
         for operand, size in (memory.capacities or {}).items():
@@ -155,12 +185,13 @@ def map_space(device: SpatialAccelerator, layer: Einsum, fixed: Fixed) -> tuple[
         if dim in dims:
             number = [memory.name for memory in device.levels].index(level)
             temporal[number, dims.index(dim)] = count
-    energy = word_bytes[None, :]
+    moved, zeros = _zeros(device, layer, lattice)
+    word_bytes = moved * width
     space = Space(
         lattice.extent, lattice.place, lattice.stride, lattice.divisor, lattice.quotient,
         lattice.extent.prod(axis=1).astype(float), words, free, holds, fits,
-        np.array([memory.read_energy for memory in device.levels])[:, None] * energy,
-        np.array([memory.write_energy for memory in device.levels])[:, None] * energy,
+        np.array([memory.read_energy for memory in device.levels])[:, None] * word_bytes,
+        np.array([memory.write_energy for memory in device.levels])[:, None] * word_bytes,
         word_bytes,
         np.array([memory.read_width for memory in device.levels]),
         np.array([memory.write_width for memory in device.levels]),
@@ -169,7 +200,7 @@ def map_space(device: SpatialAccelerator, layer: Einsum, fixed: Fixed) -> tuple[
         np.array([item.shared.max(axis=0) for item in split]),
         np.array([lattice.extent[item.node].prod(axis=1).max() for item in split]).astype(float),
         *_best_spreads(split, lattice), free.T @ np.array([1, 2, 4]),
-        order, orders, np.array([int(np.nonzero(holds[:, o])[0][-1]) for o in range(3)]), temporal,
+        order, orders, np.array([int(np.nonzero(holds[:, o])[0][-1]) for o in range(3)]), temporal, zeros,
     )  # fmt: skip
     return space, Spreads(dims, tuple(item.axes for item in split))
 
@@ -230,6 +261,53 @@ def _tile_words(layer: Einsum, lattice: _Lattice) -> Floats:
                     along += term.step * (lattice.extent[:, lattice.dims.index(term.dim)] - 1)
             words[number] *= along
     return words
+
+
+def _held(device: SpatialAccelerator, layer: Einsum, level: int, words: Floats, lattice: _Lattice) -> Floats:
+    """Bytes that tiles take in a level, by operand."""
+    extents = {dim: np.ones(lattice.count) for dim in layer.sizes}
+    extents |= {dim: lattice.extent[:, number].astype(float) for number, dim in enumerate(lattice.dims)}
+    return np.array(
+        [
+            most_held_bytes(device, layer, level, o, words[number], extents)
+            for number, o in enumerate(OPERANDS)
+        ]
+    )
+
+
+def _zeros(device: SpatialAccelerator, layer: Einsum, lattice: _Lattice) -> tuple[Floats, Zeros]:
+    """The share of their width that words of I, W and partial sums take in each level; what zeros spare."""
+    levels = len(device.levels)
+    moved, final = np.ones((levels, 3)), np.zeros(levels)
+    cuts, share = np.zeros((2, levels, 2), np.bool_), np.ones(2)
+    along, empty = np.full(2, -1), np.zeros((2, lattice.divisor.shape[1], 1, 2))
+    products = np.ones(2)
+    if not all_dense(device, layer):
+        check_zeros(device, layer)
+        products[:] = [spared_products(device, layer, timed=timed) for timed in (False, True)]
+        for number, memory in enumerate(device.levels):
+            moved[number, :2] = [moved_share(device, layer, number, o) for o in OPERANDS[:2]]
+            final[number] = device.word_bits.bytes_of("O") * (1 - moved_share(device, layer, number, "O"))
+            for timed, place in ((False, 0), (True, 1)):
+                cuts[place, number] = [cuts_reads(memory, o, layer, timed=timed) for o in OPERANDS[:2]]
+        for number, operand in enumerate(OPERANDS[:2]):
+            density = layer.densities.get(operand)
+            share[number] = 1.0 if density is None else density.share
+            if isinstance(density, NofM) and density.along in lattice.dims:
+                along[number] = lattice.dims.index(density.along)
+                own = lattice.divisor[along[number], : lattice.lengths[along[number]]]
+                found = [empty_shares(density, int(extent), layer.sizes[density.along]) for extent in own]
+                most = max(empty.shape[2], *(len(shares) for shares in found))
+                empty = np.concatenate(
+                    [empty, np.zeros((*empty.shape[:2], most - empty.shape[2], 2))], axis=2
+                )
+                for place, shares in enumerate(found):
+                    empty[number, place, : len(shares)] = shares
+    read, write = (
+        np.array([getattr(memory, key) for memory in device.levels]) * final
+        for key in ("read_energy", "write_energy")
+    )
+    return moved, Zeros(cuts, share, along, empty, products, final, read, write)
 
 
 class _LevelSpreads(NamedTuple):

@@ -245,10 +245,10 @@ def solve_fusion(
     """
     from mapping.deadline import Budget
     from mapping.loop_nest.fusion import Pieces, best_fusion
-    from offchip.solving.mapping import spatial_device
+    from offchip.solving.mapping_input import read_accelerator
 
     chosen = from_keywords(FusionOptions, options)
-    device = spatial_device(hw)
+    device = read_accelerator(hw, {})
     if why := why_no_home(device.name, device.levels):
         raise bad_input(why, path="--fuse")
     chains, unmapped = _chains(str(model), chosen)

@@ -20,19 +20,18 @@ from hw_configs.units import format_quantity
 from hw_configs.yaml_file import read_yaml
 from offchip.keywords import from_keywords
 from offchip.progress import Reporter, silent
-from workloads.json_file import read_json
+from offchip.solving.mapping_input import YAML, plain_file, read_accelerator, read_decisions, read_layers
 from workloads.workload import WorkloadOptions
 
 if TYPE_CHECKING:
     from hw_configs.device import SpatialAccelerator
     from mapping.loop_nest.search import BestMapping, MappingAnswer
-    from mapping.loop_nest.space import Fixed
     from workloads.einsum import Einsum
 
-__all__ = ["MappedLayer", "MappingOptions", "MappingSolution", "solve_mapping", "spatial_device"]
+__all__ = ["MappedLayer", "MappingOptions", "MappingSolution", "solve_mapping"]
 
-MOST_FILE_BYTES: Final = 16 << 20
-_YAML: Final = (".yaml", ".yml")
+
+METHODS: Final = ("proof", "mip", "random")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,19 +39,28 @@ class MappingOptions:
     """What is asked of a mapping.
 
     ``objective``: energy, latency or edp. ``fix``: decisions taken already, as LEVEL.DIM=COUNT (a temporal loop),
-    AXIS.DIM=COUNT (a spatial one) or LEVEL.order=DIM,DIM,... (outer to inner). ``top``: so many mappings of a layer.
+    AXIS.DIM=COUNT (a spatial one) or LEVEL.order=DIM,DIM,... (outer to inner). ``density``: shares of nonzero words as
+    OPERAND=X or LAYER.OPERAND=X, where X is a number, N:M@DIM or band:ROWS,COLUMNS,BELOW,ABOVE. ``top``: so many
+    mappings of a layer.
     ``evaluate``: a file with a mapping (JSON, YAML, or Timeloop's YAML), whose cost is wanted instead of the best.
     ``sharing``: windows of neighbouring tiles share words (moderate layers). ``time_limit``: seconds for a layer.
-    ``out``: a file for the mappings. From ``phase`` on: which layers a model has.
+    ``method``: proof, or for comparison mip (factors by integer programming) or random (the best of ``samples``, which
+    ``seed`` decides), both with their gap to what is proven. ``out``: a file for the mappings; ``plot``: a picture of
+    loops and energy. From ``phase`` on: which layers a model has.
     """
 
     objective: str = "energy"
     fix: Sequence[str] | None = None
+    density: Sequence[str] | None = None
     top: int = 1
     evaluate: str | Path | None = None
     sharing: bool = False
     time_limit: float = 60.0
+    method: str = "proof"
+    samples: int = 100_000
+    seed: int = 0
     out: str | Path | None = None
+    plot: str | Path | None = None
     phase: str | None = None
     batch: int = 1
     prompt: int = 512
@@ -63,6 +71,15 @@ class MappingOptions:
         if not problems and not self.time_limit > 0:
             found = f"found {self.time_limit:g}; expected seconds above zero"
             problems.append(Problem(found, path="--time-limit"))
+        if not problems and self.method not in METHODS:
+            problems.append(Problem(f"found {self.method!r}; expected {', '.join(METHODS)}", path="--method"))
+        if not problems and self.method != "proof" and (self.fix or self.top != 1):
+            problems.append(
+                Problem(f"--fix and --top go with --method proof, not {self.method}", path="--method")
+            )
+        if not problems and self.plot is not None and Path(self.plot).suffix.lower() not in (".svg", ".png"):
+            found = f"found {Path(self.plot).suffix!r}; expected a file that ends in .svg or .png"
+            problems.append(Problem(found, path="--plot"))
         if problems:
             raise InputError(problems)
 
@@ -72,11 +89,16 @@ class MappingChoices(TypedDict, total=False):
 
     objective: str
     fix: Sequence[str] | None
+    density: Sequence[str] | None
     top: int
     evaluate: str | Path | None
     sharing: bool
     time_limit: float
+    method: str
+    samples: int
+    seed: int
     out: str | Path | None
+    plot: str | Path | None
     phase: str | None
     batch: int
     prompt: int
@@ -95,6 +117,8 @@ class MappedLayer:
     def to_json(self, device: SpatialAccelerator) -> dict[str, Any]:
         """Plain data."""
         own: dict[str, Any] = {"layer": self.layer.name, "dims": dict(self.layer.sizes), "count": self.count}
+        if self.layer.densities:
+            own["nonzero"] = {operand: density.text() for operand, density in self.layer.densities.items()}
         if self.answer is None:
             return own | {
                 "mappings": [{"mapping": self.best.nest.to_json(device), **self.best.evaluation.to_json()}]
@@ -121,6 +145,13 @@ class MappingSolution(Shown):
         """Seconds of all layers, one after another."""
         return sum(item.count * item.best.evaluation.latency_s for item in self.layers)
 
+    @property
+    def area_by_component_m2(self) -> dict[str, float]:
+        """Square metres estimated of each memory and of the units; empty without a process."""
+        from hw_configs.spatial_area import area_by_component
+
+        return area_by_component(self.device)
+
     def as_json(self) -> dict[str, Any]:
         """Totals, and each layer with its mappings."""
         return {
@@ -128,19 +159,30 @@ class MappingSolution(Shown):
             "objective": self.objective,
             "energy_j": self.energy_j,
             "latency_s": self.latency_s,
+            "area_m2": dict(self.area_by_component_m2),
             "layers": [item.to_json(self.device) for item in self.layers],
             "not_mapped": dict(self.unmapped),
         }
 
     def shown_tables(self) -> tuple[Table, ...]:
         """One layer: its loop nest and what each level moves. Several: a line each, and the totals."""
-        if len(self.layers) == 1:
-            return tuple(self._of_layer(self.layers[0]))
-        return tuple(self._of_model())
+        tables = self._of_layer(self.layers[0]) if len(self.layers) == 1 else self._of_model()
+        return (*tables, *self._area())
+
+    def _area(self) -> list[Table]:
+        found = self.area_by_component_m2
+        if not found:
+            return []
+        rows = [(name, format_quantity(area, "area")) for name, area in found.items()]
+        rows.append(("all", format_quantity(sum(found.values()), "area")))
+        title = "Area estimated, without networks, control and pads"
+        return [Table(title, ("", ""), tuple(rows))]
 
     def _of_layer(self, item: MappedLayer) -> list[Table]:
         found = item.best.evaluation
         sizes = " ".join(f"{dim} {size}" for dim, size in item.layer.sizes.items())
+        if item.layer.densities:
+            sizes += "; nonzero: " + ", ".join(f"{o} {d.text()}" for o, d in item.layer.densities.items())
         title = f"{item.layer.name} ({sizes}) on {self.device.name}"
         nest = tuple((line,) for line in item.best.nest.text(self.device).splitlines())
         head = [
@@ -170,12 +212,18 @@ class MappingSolution(Shown):
                 rows.append(
                     (
                         use.name, operand, use.occupancy_words[operand], moved.reads_down, moved.fills, moved.updates,
-                        moved.reads_up, f"{100 * use.energy_j / found.energy_j:.1f} %" if found.energy_j else "",
+                        moved.reads_up, *(format_quantity(b, "size") for b in use.moved_bytes[operand]),
+                        _percent(use.energy_by_operand_j[operand], found.energy_j),
                     )
                 )  # fmt: skip
-        rows.append(("units", "", "", "", "", "", "", f"{100 * found.mac_energy_j / found.energy_j:.1f} %"))
-        columns = ("level", "", "tile words", "read down", "filled", "updated", "read up", "energy of level")
-        return Table("Words moved, over all instances", columns, tuple(rows))
+        rows.append(("units", *[""] * 8, _percent(found.mac_energy_j, found.energy_j)))
+        columns = (
+            "level", "", "tile words", "read down", "filled", "updated", "read up", "read", "written", "energy",
+        )  # fmt: skip
+        title = "Words moved, over all instances" + (
+            ", before zeros are left out" if item.layer.densities else ""
+        )
+        return Table(title, columns, tuple(rows))
 
     def _of_model(self) -> list[Table]:
         rows = []
@@ -216,20 +264,38 @@ def solve_mapping(
     True
     """
     from mapping.deadline import Budget
+    from mapping.loop_nest.by_mip import mapping_by_mip
+    from mapping.loop_nest.sampled import mapping_by_sampling
     from mapping.loop_nest.search import best_mapping
 
     chosen = from_keywords(MappingOptions, options)
-    device = spatial_device(hw)
-    fixed = read_fixed(chosen.fix or (), device)
-    layers, unmapped = _layers(str(model), chosen)
+    read = read_layers(
+        str(model), chosen.density or (),
+        WorkloadOptions(phase=chosen.phase, batch=chosen.batch, prompt=chosen.prompt, dtype=chosen.dtype),
+    )  # fmt: skip
+    layers, unmapped = read.counted, read.others
+    device = read_accelerator(hw, read.bits)
+    fixed = {layer.name: read_decisions(chosen.fix or (), device, layer, read.kinds) for layer, _ in layers}
     if chosen.evaluate is not None:
         mapped = (_priced(layers, device, chosen),)
         return _written(MappingSolution(device, chosen.objective, mapped), chosen)
     solved = []
 
     def best(layer: Einsum) -> MappingAnswer:
+        if chosen.method == "mip":
+            return mapping_by_mip(device, layer, chosen.objective, time_limit_s=chosen.time_limit)
+        if chosen.method == "random":
+            return mapping_by_sampling(
+                device, layer, chosen.objective, samples=chosen.samples, seed=chosen.seed,
+                time_limit_s=chosen.time_limit,
+            )  # fmt: skip
         return best_mapping(
-            device, layer, chosen.objective, fixed=fixed, top=chosen.top, time_limit_s=chosen.time_limit
+            device,
+            layer,
+            chosen.objective,
+            fixed=fixed[layer.name],
+            top=chosen.top,
+            time_limit_s=chosen.time_limit,
         )
 
     # The kernels hold no lock. Each layer stands under one budget for all, which an interrupt ends.
@@ -250,84 +316,8 @@ def solve_mapping(
     return _written(MappingSolution(device, chosen.objective, tuple(solved), unmapped), chosen)
 
 
-def read_fixed(entries: Sequence[str], device: SpatialAccelerator) -> Fixed:
-    """Decisions as :class:`MappingOptions` describes them; what does not read is refused."""
-    from mapping.loop_nest.space import Fixed
-
-    levels = {memory.name for memory in device.levels}
-    temporal: dict[tuple[str, str], int] = {}
-    spatial: dict[tuple[str, str], int] = {}
-    order: dict[str, tuple[str, ...]] = {}
-    for entry in entries:
-        target, equals, value = entry.partition("=")
-        name, dot, what = target.partition(".")
-        if not (equals and dot and name and what and value):
-            raise bad_input(
-                f"found {entry!r:.60}; expected LEVEL.DIM=COUNT, AXIS.DIM=COUNT or LEVEL.order=DIM,DIM",
-                path="--fix",
-            )
-        if what == "order":
-            order[name] = tuple(value.split(","))
-            continue
-        if not (value.isascii() and value.isdigit() and len(value) < 12):
-            raise bad_input(f"found {value!r:.40}; expected a count", path=f"--fix {target}")
-        (temporal if name in levels else spatial)[name, what] = int(value)
-    return Fixed(temporal, spatial, order)
-
-
-def spatial_device(hw: str | Path) -> SpatialAccelerator:
-    """A spatial accelerator by name or file; a device of another kind is refused."""
-    from hw_configs.device import SpatialAccelerator
-    from hw_configs.library import load_device
-
-    device = load_device(hw)
-    if not isinstance(device, SpatialAccelerator):
-        raise bad_input(
-            f"{device.name!r} is of kind {device.kind!r}; expected one of kind 'spatial', with its memory levels "
-            "(offchip hw list)",
-            path="--hw",
-        )
-    return device
-
-
-def _layers(
-    model: str, chosen: MappingOptions
-) -> tuple[list[tuple[Einsum, int]], tuple[tuple[str, int], ...]]:
-    """The layers, each with how often it comes, and what has none by kind."""
-    from simulator.accelerator.loop_nest.layers import layers_of
-    from workloads.einsum import read_einsum
-    from workloads.importers import load_workload
-    from workloads.timeloop_problem import is_problem, read_problem
-
-    if Path(model).suffix in _YAML and is_problem(problem := read_yaml(model).data):
-        return [(read_problem(problem, model), 1)], ()
-    if Path(model).suffix == ".json" and (data := _plain_file(Path(model))).keys() >= {"dims", "tensors"}:
-        return [(read_einsum(data, model), 1)], ()
-    options = WorkloadOptions(
-        phase=chosen.phase, batch=chosen.batch, prompt=chosen.prompt, dtype=chosen.dtype
-    )
-    found: dict[tuple[Any, ...], tuple[Einsum, int]] = {}
-    unmapped: dict[str, int] = {}
-    for phase in load_workload(model, options).phases:
-        for operator in phase.graph.operators:
-            own = layers_of(operator)
-            if not own:
-                unmapped[operator.kind] = unmapped.get(operator.kind, 0) + 1
-            for layer in own:
-                key = (tuple(layer.sizes.items()), tuple(sorted(layer.operands.items())))
-                known, count = found.get(key, (layer, 0))
-                found[key] = (known, count + 1)
-    if not found:
-        raise bad_input(f"{model} has no operator that multiplies matrices", path="MODEL")
-    return list(found.values()), tuple(unmapped.items())
-
-
-def _plain_file(path: Path) -> dict[str, Any]:
-    """A JSON object; ``InputError`` for anything else."""
-    data = read_json(path, MOST_FILE_BYTES).data
-    if not isinstance(data, dict):
-        raise bad_input("expected an object", file=str(path), line=1)
-    return data
+def _percent(part: float, whole: float) -> str:
+    return f"{100 * part / whole:.1f} %" if whole else ""
 
 
 def _priced(
@@ -343,7 +333,7 @@ def _priced(
         raise bad_input(f"a mapping is of one layer; the model has {len(layers)}", path="--evaluate")
     layer, count = layers[0]
     file = str(chosen.evaluate)
-    data = read_yaml(file).data if Path(file).suffix in _YAML else _plain_file(Path(file))
+    data = read_yaml(file).data if Path(file).suffix in YAML else plain_file(Path(file))
     read = read_timeloop_mapping if is_timeloop_mapping(data) else read_nest
     nest = read(data, device, layer, file)
     price = evaluate_sharing if chosen.sharing else evaluate
@@ -351,12 +341,16 @@ def _priced(
 
 
 def _written(solution: MappingSolution, chosen: MappingOptions) -> MappingSolution:
+    if chosen.plot is not None:
+        from offchip.solving.nest_picture import draw_mapping
+
+        draw_mapping(solution, Path(chosen.plot))
     if chosen.out is not None:
         from hw_configs.output_file import replacing
 
         with replacing(Path(chosen.out)) as part:
             written = solution.as_json()
-            if Path(chosen.out).suffix in _YAML:
+            if Path(chosen.out).suffix in YAML:
                 text = yaml.safe_dump(written, sort_keys=False, default_flow_style=None)
             else:
                 text = json.dumps(written, indent=1) + "\n"

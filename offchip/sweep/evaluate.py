@@ -20,6 +20,7 @@ from offchip.sweep.expression import ExpressionError
 from offchip.sweep.figures import figures_of
 from offchip.sweep.keys import beside, code_digest, plan_key, point_key, workload_key, workload_options
 from offchip.sweep.limit import PointStopped, Stopwatch, overrun
+from offchip.sweep.loop_nests import mapping_figures
 from offchip.sweep.machine import Machines, Value, is_config
 from offchip.sweep.plans import remembering
 from offchip.sweep.services import ServicePoints
@@ -87,7 +88,9 @@ class Evaluator:
                     return "excluded", f"breaks {constraint.text}", {}
             changes = {path: value for path, value in settings.items() if is_config(path)}
             system = self.machines.system(str(settings["hw"]), changes)
-            if "requests" in settings:
+            if "mapping" in settings:
+                figures = mapping_figures(settings, system, space.beside)
+            elif "requests" in settings:
                 figures = self.services.figures(settings, system)
             else:
                 result = self._run(settings, _options(settings), system, space.stages[stage].fidelity)

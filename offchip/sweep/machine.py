@@ -23,7 +23,7 @@ from pydantic.fields import FieldInfo
 from hw_configs import library
 from hw_configs.compose import compose
 from hw_configs.config import ImpossibleError, Quantity, field_quantity, parse
-from hw_configs.device import Compute
+from hw_configs.device import Compute, SpatialAccelerator
 from hw_configs.files import document_kind, read_any
 from hw_configs.problems import InputError, Problem, bad_input, nearest
 from hw_configs.system import AnyDevice, AnyLink, Node, System, SystemFile, Wire
@@ -269,6 +269,11 @@ def _leaf_in(owner: BaseModel, parts: Iterable[str], path: str) -> Leaf:
                 message = f"{shown} has no {part!r}; known: {', '.join(fields)}"
                 raise bad_input(message, path=path, suggestion=nearest(part, fields))
             field, here = fields[part], getattr(here, part)
+        elif _is_parts(here):
+            found = {_called(entry): entry for entry in here}
+            if part not in found:
+                raise _unknown("part", part, found, path)
+            here = found[part]
         elif isinstance(here, dict) and field is not None:
             valid = _table_keys(field.annotation)
             if valid and part not in valid:
@@ -276,8 +281,11 @@ def _leaf_in(owner: BaseModel, parts: Iterable[str], path: str) -> Leaf:
             here = here.get(part)
         else:
             raise bad_input(f"leads past a figure, at {part!r}", path=path)
-    if field is None or isinstance(here, BaseModel | dict):
-        inner = list(type(here).model_fields) if isinstance(here, BaseModel) else list(here or ())
+    if field is None or isinstance(here, BaseModel | dict) or _is_parts(here):
+        entries: list[Any] = (
+            list(type(here).model_fields) if isinstance(here, BaseModel) else list(here or ())
+        )
+        inner = [_called(entry) for entry in entries] if _is_parts(here) else entries
         raise bad_input(f"names a part, not a figure; its figures: {', '.join(map(str, inner))}", path=path)
     quantity = field_quantity(field)
     if quantity is not None:
@@ -304,9 +312,12 @@ def _changed(owner: Model, values: Mapping[tuple[str, ...], Value]) -> Model:
     data = owner.model_dump(exclude_unset=True)
     _drop_derived(owner, data)
     for parts, value in values.items():
-        table = data
+        table: Any = data
         for part in parts[:-1]:
-            table = table.setdefault(part, {})
+            if isinstance(table, list | tuple):
+                table = next(entry for entry in table if part in (entry.get("name"), entry.get("axis")))
+            else:
+                table = table.setdefault(part, {})
         table[parts[-1]] = value
     name = str(getattr(owner, "name", ""))
     try:
@@ -318,8 +329,22 @@ def _changed(owner: Model, values: Mapping[tuple[str, ...], Value]) -> Model:
         ) from None
 
 
+def _called(entry: BaseModel) -> str:
+    """The name of a part in a list, such as a memory level or an axis."""
+    return str(getattr(entry, "name", None) or getattr(entry, "axis", ""))
+
+
+def _is_parts(found: Any) -> bool:
+    return isinstance(found, tuple) and bool(found) and isinstance(found[0], BaseModel)
+
+
 def _drop_derived(owner: BaseModel, data: dict[str, Any]) -> None:
-    """Energies that follow from a power must follow again; a stated one stays."""
+    """Energies that follow from a power, or from a size, must follow again; a stated one stays."""
+    if isinstance(owner, SpatialAccelerator):
+        for level in data["levels"]:
+            if level.get("energy") is not None:
+                level.pop("read_energy", None)
+                level.pop("write_energy", None)
     compute = getattr(owner, "compute", None)
     if isinstance(compute, Compute) and compute.arithmetic_power is not None:
         stated = data["compute"].get("energy_per_operation")

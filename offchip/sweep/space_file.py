@@ -22,6 +22,7 @@ from offchip.sweep.axis import Axis, AxisSpec, free_leaf, make_axis
 from offchip.sweep.expression import Expression, ExpressionError, parse_expression
 from offchip.sweep.figures import figure_names
 from offchip.sweep.keys import beside
+from offchip.sweep.loop_nests import mapping_figure_names, mapping_leaves
 from offchip.sweep.machine import Leaf, Machines, Value
 from offchip.sweep.services import check_service_option, service_figures, service_leaves
 from offchip.sweep.space import Objective, Space, Stage, Strategy, option_leaves
@@ -43,6 +44,8 @@ class SpaceFile(Config):
     hw: str | None = None
     requests: str | None = None
     """Requests to serve at every point: a description or a trace. Without it points are runs."""
+    mapping: Literal["energy", "latency", "edp"] | None = None
+    """What loop nests are best in, found at every point for the layers of the model. Without it points are runs."""
     options: dict[str, Any] = Field(default_factory=dict)
     vary: Annotated[dict[str, Any], Field(min_length=1)]
     derived: dict[str, Any] = Field(default_factory=dict)
@@ -80,8 +83,11 @@ class _Checker:
 
     def space(self) -> Space:
         file = self._file()
-        self.options = option_leaves() if file.requests is None else service_leaves()
         self.serves = file.requests is not None
+        self.maps = file.mapping is not None
+        if self.serves and self.maps:
+            self._problem("stands beside requests; points are mappings or services", ("mapping",))
+        self.options = service_leaves() if self.serves else mapping_leaves() if self.maps else option_leaves()
         raw = self.document.data
         self.specs = self._specs(file)
         self.hardware = self._hardware(file)
@@ -184,6 +190,8 @@ class _Checker:
         if file.requests is not None:
             base["requests"] = file.requests
             self._check_name("requests", file.requests, ("requests",))
+        if file.mapping is not None:
+            base["mapping"] = file.mapping
         for name, value in (raw.get("options") or {}).items():
             where = ("options", name)
             leaf = self._leaf(name, where)
@@ -265,8 +273,11 @@ class _Checker:
                     self._problem(shown, where, nearest(str(value), known))
             elif name == "model":
                 from offchip import api
+                from offchip.solving.mapping_input import holds_layers
 
-                api.load_model(beside(str(value), self.machines.beside))
+                path = beside(str(value), self.machines.beside)
+                if not (self.maps and holds_layers(path)):
+                    api.load_model(path)
         except InputError as error:
             self._adopt(error, where)
 
@@ -335,7 +346,12 @@ class _Checker:
 
     def _define(self, file: SpaceFile, known: set[str]) -> tuple[set[str], list[tuple[str, Expression]]]:
         figures: dict[str, None] = dict.fromkeys(service_figures()) if self.serves else {}
-        for hw in self.hardware if not self.serves else ():
+        for hw in self.hardware if self.maps else ():
+            try:
+                figures.update(dict.fromkeys(mapping_figure_names(self.machines.base(hw))))
+            except InputError as error:
+                self._adopt(error, ("hw",))
+        for hw in self.hardware if not (self.serves or self.maps) else ():
             for _, changes in self._variants(""):
                 try:
                     figures.update(dict.fromkeys(figure_names(self.machines.system(hw, changes))))

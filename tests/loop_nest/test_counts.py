@@ -91,11 +91,20 @@ def test_the_literal_run_notices_a_wrong_count(monkeypatch: pytest.MonkeyPatch) 
         {"name": "p", "dims": {"M": 2, "N": 3, "K": 2}, "tensors": {
             "I": [[["M", 1]], [["K", 1]]], "W": [[["K", 1]], [["N", 1]]], "O": [[["M", 1]], [["N", 1]]]}}, "test"
     )  # fmt: skip
-    nest = LoopNest((NestLevel((("M", 2), ("N", 3), ("K", 2))), NestLevel()))
-    assert not _differences(device, layer, nest)
+    exact, ragged = (LoopNest((NestLevel((("M", 2), ("N", last), ("K", 2))), NestLevel())) for last in (3, 4))
+    assert not _differences(device, layer, exact) + _differences(device, layer, ragged)
     whole = counting._in_turn
     monkeypatch.setattr(counting, "_in_turn", lambda parts, _new: whole(parts, True))
-    assert _differences(device, layer, nest)
+    assert not _differences(device, layer, exact)
+    assert _differences(device, layer, ragged)
+    monkeypatch.undo()
+    alike = counting._alike
+
+    def too_many(*given: Any) -> Any:
+        return alike(*given)._replace(taken=alike(*given).taken + 1)
+
+    monkeypatch.setattr(counting, "_alike", too_many)
+    assert _differences(device, layer, exact)
 
 
 def test_reference_evaluations_are_exact() -> None:

@@ -14,6 +14,7 @@ from simulator.accelerator.loop_nest.evaluate import evaluate
 from simulator.accelerator.loop_nest.nest import LoopNest, NestLevel, Spread, breach
 from simulator.accelerator.loop_nest.timeloop_mapping import read_timeloop_mapping
 from tests.loop_nest import strategies
+from workloads.density import NofM, Uniform
 from workloads.timeloop_problem import is_problem, read_problem
 
 PROBLEM = """
@@ -61,6 +62,27 @@ def test_a_problem_is_an_einsum() -> None:
     assert _read(older).operands == layer.operands
 
 
+def test_densities_of_a_problem_are_those_of_its_operands() -> None:
+    dense = "P: 6, Stride: 2}"
+    said = (
+        "P: 6, Stride: 2, densities: {Weights: {distribution: fixed_structured, density: 0.5}, Inputs: 0.4}}"
+    )
+    layer = _read(PROBLEM.replace(dense, said))
+    assert layer.densities == {"I": Uniform(0.4), "W": NofM(1, 2, "C")}
+    whole = PROBLEM.replace(
+        dense, dense[:-1] + ", densities: {Inputs: {distribution: hypergeometric, density: 1.0}}}"
+    )
+    assert _read(whole) == _read()
+    for wrong, says in (
+        (said.replace("Inputs", "Input"), "densities.Input: is no data space"),
+        (said.replace("fixed_structured", "banded"), "found banded"),
+        (said.replace("0.5", "0.3337"), "expected N of M"),
+        (said.replace("density: 0.5", "densty: 0.5"), "Weights.densty"),
+    ):
+        with pytest.raises(InputError, match=says):
+            _read(PROBLEM.replace(dense, wrong))
+
+
 def test_a_mapping_is_the_nest_that_it_says() -> None:
     device, layer = _machine(), _read()
     nest = read_timeloop_mapping(yaml.safe_load(MAPPING), device, layer, "m.yaml")
@@ -103,6 +125,7 @@ def test_what_is_not_understood_in_a_mapping_is_refused(old: str, new: str, says
         (", read_write: True", "", "expected two inputs and one output"),
         ("[P, Stride]", "[P, Step]", "expected \\[dimension\\]"),
         ("name: conv", "densities: {}", "shape.densities"),
+        ("Stride: 2}", "Stride: 2, densities: {Weights: 1.5}}", "share above 0"),
     ],
 )
 def test_what_is_not_understood_in_a_problem_is_refused(old: str, new: str, says: str) -> None:

@@ -19,6 +19,7 @@ from hw_configs.device import SpatialAccelerator
 from hw_configs.problems import bad_input
 from hw_configs.spatial import OPERANDS
 from simulator.accelerator.loop_nest.nest import LoopNest, axis_allows
+from simulator.accelerator.loop_nest.zeros import all_dense
 from workloads.einsum import Einsum
 
 __all__ = ["MappingTable", "Prices", "prices", "tabled"]
@@ -110,6 +111,8 @@ def prices(device: SpatialAccelerator, layer: Einsum, table: MappingTable) -> Pr
 
     Raises ``InputError`` for arrays of other shapes.
     """
+    if not all_dense(device, layer):
+        raise bad_input("many mappings at once are priced of operands without zeros", path="density")
     levels, dims = len(device.levels), len(layer.sizes)
     axes = sum(len(memory.fanout) for memory in device.levels)
     count = len(table.temporal)

@@ -194,6 +194,8 @@ def _tiles(nest: _Nest, operand: Operand, level: int, still: frozenset[int]) -> 
         nest.loops[index].count for index in spatial
         if index not in still and nest.loops[index].dim not in nest.ragged
     )  # fmt: skip
+    if not nest.ragged:
+        return _alike(nest, operand, level, outside, alike)
     ragged = sorted(nest.ragged)
     classes = [
         list(_classes(nest, [i for i in spatial if nest.loops[i].dim == dim], still)) for dim in ragged
@@ -209,6 +211,23 @@ def _tiles(nest: _Nest, operand: Operand, level: int, still: frozenset[int]) -> 
         visits = _visits(nest, outside, sides, nest.layer.indexed_by(operand), words)
         taken += weight * visits.taken
         distinct += weight * visits.distinct
+    return _Visits(taken, distinct, False, True)
+
+
+def _alike(nest: _Nest, operand: Operand, level: int, outside: Sequence[int], instances: int) -> _Visits:
+    """The same where no tile is cut short: every loop of time outside takes the tile anew, but for those innermost."""
+    indexed = nest.layer.indexed_by(operand)
+    taken = distinct = _tile_words(nest, operand, level)(frozenset()) * instances
+    stays = True
+    for index in reversed(outside):
+        loop = nest.loops[index]
+        if loop.axis:
+            continue
+        if loop.dim in indexed:
+            stays = False
+            distinct *= loop.count
+        if not stays:
+            taken *= loop.count
     return _Visits(taken, distinct, False, True)
 
 

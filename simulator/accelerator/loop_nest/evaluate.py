@@ -17,6 +17,7 @@ from hw_configs.problems import bad_input
 from hw_configs.spatial import Operand, units_below
 from simulator.accelerator.loop_nest.counts import Counts, Traffic, active_steps, count_words, instances_used
 from simulator.accelerator.loop_nest.nest import LoopNest, breach, held_bytes, inner_extents
+from simulator.accelerator.loop_nest.zeros import all_dense, check_zeros, spared_products, words_left
 from workloads.einsum import Einsum
 
 __all__ = ["Evaluation", "LevelUse", "evaluate", "units_of"]
@@ -24,7 +25,11 @@ __all__ = ["Evaluation", "LevelUse", "evaluate", "units_of"]
 
 @dataclass(frozen=True, slots=True)
 class LevelUse:
-    """A memory level under a mapping: bytes held by an instance, bytes of the busiest one, its cycles, all energy."""
+    """A memory level under a mapping: bytes held by an instance, bytes of the busiest one, its cycles, all energy.
+
+    ``traffic`` are words of a run without zeros; ``moved_bytes`` (read and written, over all instances) and what
+    follows from it are what zeros leave.
+    """
 
     name: str
     instances: int
@@ -35,6 +40,8 @@ class LevelUse:
     energy_j: float
     traffic: Mapping[Operand, Traffic]
     occupancy_words: Mapping[Operand, int]
+    moved_bytes: Mapping[Operand, tuple[float, float]]
+    energy_by_operand_j: Mapping[Operand, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +49,7 @@ class Evaluation:
     """The cost of a mapping; cycles are unrounded."""
 
     macs: int
-    compute_cycles: int
+    compute_cycles: float
     latency_cycles: float
     bound_by: tuple[str, ...]
     utilisation: float
@@ -82,6 +89,9 @@ class Evaluation:
                         }
                         for operand, moved in use.traffic.items()
                     },
+                    "read_bytes": {operand: moved[0] for operand, moved in use.moved_bytes.items()},
+                    "written_bytes": {operand: moved[1] for operand, moved in use.moved_bytes.items()},
+                    "energy_by_operand_j": dict(use.energy_by_operand_j),
                 }
                 for use in self.levels
             },
@@ -111,39 +121,62 @@ def costed(
 ) -> Evaluation:
     """The cost that follows from words, of all instances and of the busiest one of each level."""
     loops = nest.loops()
+    dense = all_dense(device, layer)
+    if not dense:
+        check_zeros(device, layer, nest)
     levels = []
     instances = instances_used(nest, device, layer)
     for number, memory in enumerate(device.levels):
         extents = inner_extents(loops, number, layer)
         occupancy = {operand: layer.words(operand, extents) for operand in memory.holds}
         width = {operand: device.word_bits.bytes_of(operand) for operand in memory.holds}
-        read = sum(busiest[number, operand].reads * width[operand] for operand in memory.holds)
-        written = sum(busiest[number, operand].writes * width[operand] for operand in memory.holds)
-        energy = sum(
-            width[operand]
-            * (everywhere[number, operand].reads * memory.read_energy
-               + everywhere[number, operand].writes * memory.write_energy)
-            for operand in memory.holds
-        )  # fmt: skip
+        held = held_bytes(loops, number, device, layer)
+        all_words, words = {}, {}
+        for operand in memory.holds:
+            kept, timed = (
+                (_all_words, _all_words)
+                if dense
+                else (
+                    words_left(nest, device, layer, (number, operand), timed=timed) for timed in (False, True)
+                )
+            )
+            all_words[operand] = kept(everywhere[number, operand])
+            words[operand] = timed(busiest[number, operand])
+        read = sum(words[operand][0] * width[operand] for operand in memory.holds)
+        written = sum(words[operand][1] * width[operand] for operand in memory.holds)
+        energy = {
+            operand: width[operand] * (out * memory.read_energy + into * memory.write_energy)
+            for operand, (out, into) in all_words.items()
+        }
         levels.append(
             LevelUse(
-                memory.name, instances[number], sum(occupancy[o] * width[o] for o in memory.holds), read, written,
-                memory.clocks(read, written), energy,
-                {operand: everywhere[number, operand] for operand in memory.holds}, occupancy,
+                memory.name, instances[number], sum(held.values()), read, written, memory.clocks(read, written),
+                sum(energy.values()), {operand: everywhere[number, operand] for operand in memory.holds}, occupancy,
+                {operand: (out * width[operand], into * width[operand]) for operand, (out, into) in all_words.items()},
+                energy,
             )
         )  # fmt: skip
-    compute = active_steps(nest, device, layer)
+    taken = 1.0 if dense else spared_products(device, layer, timed=True)
+    compute: float = active_steps(nest, device, layer)
+    if taken < 1:
+        compute *= taken
     latency = max(float(compute), *(use.cycles for use in levels))
     bound = [use.name for use in levels if use.cycles == latency]
     if compute == latency:
         bound.append("compute")
-    arithmetic = layer.macs * device.mac_energy
+    arithmetic = (
+        layer.macs * device.mac_energy * (1.0 if dense else spared_products(device, layer, timed=False))
+    )
     units = units_of(device)
     spread = prod(loop.count for loop in loops if loop.axis)
     return Evaluation(
-        layer.macs, compute, latency, tuple(bound), layer.macs / (units * latency), spread / units, arithmetic,
+        layer.macs, compute, latency, tuple(bound), layer.macs * taken / (units * latency), spread / units, arithmetic,
         arithmetic + sum(use.energy_j for use in levels), latency / device.clock, tuple(levels),
     )  # fmt: skip
+
+
+def _all_words(words: Traffic) -> tuple[float, float]:
+    return words.reads, words.writes
 
 
 def _words(broken: str, nest: LoopNest, device: SpatialAccelerator, layer: Einsum) -> str:

@@ -12,9 +12,12 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any, Final
 
+import numpy as np
+
 from hw_configs.device import SpatialAccelerator
 from hw_configs.problems import bad_input, nearest
 from hw_configs.spatial import Operand, SpatialAxis
+from simulator.accelerator.loop_nest.formats import most_held_bytes
 from workloads.einsum import Einsum
 
 __all__ = ["Loop", "LoopNest", "NestLevel", "Spread", "axis_allows", "breach", "read_nest"]
@@ -238,6 +241,16 @@ def held_bytes(
 ) -> dict[Operand, float]:
     """Bytes of the largest tiles that an instance of a level holds, by operand."""
     extents = inner_extents(loops, level, layer)
+    if layer.densities and device.levels[level].formats:
+        reach = {dim: np.array(float(extent)) for dim, extent in extents.items()}
+        return {
+            operand: float(
+                most_held_bytes(
+                    device, layer, level, operand, np.array(float(layer.words(operand, extents))), reach
+                )
+            )
+            for operand in device.levels[level].holds
+        }
     return {
         operand: layer.words(operand, extents) * device.word_bits.bytes_of(operand)
         for operand in device.levels[level].holds

@@ -20,6 +20,7 @@ from hw_configs.spatial import OPERANDS, Operand
 from simulator.accelerator.loop_nest.counts import Traffic, count_words
 from simulator.accelerator.loop_nest.evaluate import Evaluation, costed
 from simulator.accelerator.loop_nest.nest import Loop, LoopNest
+from simulator.accelerator.loop_nest.zeros import all_dense
 from workloads.einsum import Einsum
 
 __all__ = ["evaluate_sharing"]
@@ -37,6 +38,8 @@ def evaluate_sharing(nest: LoopNest, device: SpatialAccelerator, layer: Einsum) 
 
     Raises ``InputError`` for a layer with more than :data:`MOST_MACS` multiply-accumulates.
     """
+    if not all_dense(device, layer):
+        raise bad_input("shared words are counted of operands without zeros", path="density")
     if layer.macs > MOST_MACS:
         raise bad_input(
             f"{layer.name} has {layer.macs} multiply-accumulates; shared words are counted up to {MOST_MACS}",
