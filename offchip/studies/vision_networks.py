@@ -21,7 +21,9 @@ EAGER: Final = "by-device-eager"
 _TABLE: Final = "pytorch-image-models, results/benchmark-infer-amp-nchw-{}.csv"
 _ON_3090: Final = _TABLE.format("pt240-cu124-rtx3090")
 _ON_5090: Final = _TABLE.format("pt291-cu130-5090")
-_TABLE_DIFFERS: Final = "The table's batch is 1024, ours 256. Autocast's conversions of weights and changes of layout are not ours."
+_TABLE_DIFFERS: Final = (
+    "The table's batch is 1024, ours 256. Conversions of weights and changes of layout are left out."
+)
 
 
 def _claim(
