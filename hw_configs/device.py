@@ -41,6 +41,7 @@ from hw_configs.csd import AttentionEngine
 from hw_configs.dram import DramDevice
 from hw_configs.flash import FlashStore
 from hw_configs.gpu_architecture import ArchitectureReference
+from hw_configs.many_threads import ManyThreads
 from hw_configs.pim import PimDetail, compute_figures, memory_figures
 from hw_configs.scratchpad import Scratchpad
 from hw_configs.spatial import MemoryLevel, WordBits, level_faults
@@ -437,7 +438,8 @@ Device = Annotated[
     | Nic
     | Switch
     | ObjectCache
-    | SpatialAccelerator,
+    | SpatialAccelerator
+    | ManyThreads,
     Field(discriminator="kind"),
 ]
 """Any device; the key ``kind`` says which."""

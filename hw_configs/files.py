@@ -54,6 +54,7 @@ _DEVICE_KINDS: Final = (
     "switch",
     "cache",
     "spatial",
+    "threads",
 )
 
 Model = TypeVar("Model", bound=BaseModel)

@@ -232,6 +232,7 @@ STUDIES: Final[Registry[Study]] = Registry(
         "resident-window": "offchip.studies.resident_window:STUDY",
         "sequence-groups": "offchip.studies.sequence_groups:STUDY",
         "shvit": "offchip.studies.vision_networks:SHVIT",
+        "smash": "offchip.studies.sparse_products:STUDY",
         "spann": "offchip.studies.spann:STUDY",
         "sparse-weights": "offchip.studies.sparse_weights:STUDY",
         "succinct-paging": "offchip.studies.succinct_paging:STUDY",
