@@ -28,6 +28,7 @@ from hw_configs import (
     spatial,
     system,
     vector_unit,
+    window_pipeline,
 )
 from hw_configs.catalog import catalog
 from hw_configs.config import field_quantity
@@ -45,7 +46,7 @@ MODELS: tuple[type[BaseModel], ...] = (
     scratchpad.Scratchpad, vector_unit.VectorUnit, device.SpatialAccelerator,
     spatial.WordBits, spatial.MemoryLevel,
     access_energy.AccessEnergy, spatial.SpatialAxis, many_threads.ManyThreads,
-    device.Nic, device.Switch, device.ObjectCache, cache.CacheLevel,
+    window_pipeline.WindowPipeline,     device.Nic, device.Switch, device.ObjectCache, cache.CacheLevel,
     device.Memory, device.Compute,
     device.Envelope, device.Cache,
     flash.FlashStore, flash.FlashGeometry, flash.FlashTiming, flash.FlashHost, flash.FlashController,

@@ -47,6 +47,7 @@ from hw_configs.scratchpad import Scratchpad
 from hw_configs.spatial import MemoryLevel, WordBits, level_faults
 from hw_configs.units import format_quantity
 from hw_configs.vector_unit import VectorUnit
+from hw_configs.window_pipeline import WindowPipeline
 
 __all__ = [
     "Accelerator",
@@ -439,7 +440,8 @@ Device = Annotated[
     | Switch
     | ObjectCache
     | SpatialAccelerator
-    | ManyThreads,
+    | ManyThreads
+    | WindowPipeline,
     Field(discriminator="kind"),
 ]
 """Any device; the key ``kind`` says which."""

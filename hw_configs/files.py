@@ -55,6 +55,7 @@ _DEVICE_KINDS: Final = (
     "cache",
     "spatial",
     "threads",
+    "window-pipeline",
 )
 
 Model = TypeVar("Model", bound=BaseModel)

@@ -42,6 +42,7 @@ from hw_configs.link import Link, NvLink, OnChip, Pcie, Rdma
 from hw_configs.many_threads import ManyThreads
 from hw_configs.network import Network, NetworkSpec
 from hw_configs.problems import bad_input, nearest
+from hw_configs.window_pipeline import WindowPipeline
 from hw_configs.yaml_file import Provenance
 
 __all__ = [
@@ -62,6 +63,7 @@ AnyDevice = (
     | ObjectCache
     | SpatialAccelerator
     | ManyThreads
+    | WindowPipeline
 )
 AnyLink = Pcie | NvLink | Rdma | OnChip
 

@@ -194,9 +194,11 @@ STUDIES: Final[Registry[Study]] = Registry(
     {
         "attention-io": "offchip.studies.attention_io:STUDY",
         "cartridges": "offchip.studies.shorter_prompts:CARTRIDGES",
+        "codenet": "offchip.studies.deformed_windows:CODENET",
         "conv-windows": "offchip.studies.conv_windows:STUDY",
         "cosma": "offchip.studies.cosma:STUDY",
         "cut-cross-entropy": "offchip.studies.trained_parts:CUT_CROSS_ENTROPY",
+        "deformable-co-design": "offchip.studies.deformed_windows:CO_DESIGN",
         "direct-gathers": "offchip.studies.zero_copy_gathers:PYTORCH_DIRECT",
         "expertweave": "offchip.studies.expert_copies:STUDY",
         "flexgen": "offchip.studies.flexgen:STUDY",

@@ -22,6 +22,7 @@ from hw_configs import (
     spatial,
     system,
     vector_unit,
+    window_pipeline,
 )
 from hw_configs.config import Config
 from hw_configs.library import check_file
@@ -61,6 +62,7 @@ def test_every_model_of_the_schema_has_a_table():
             spatial,
             access_energy,
             vector_unit,
+            window_pipeline,
         )
         for model in vars(module).values()
         if isinstance(model, type) and issubclass(model, Config) and model.__module__ == module.__name__
