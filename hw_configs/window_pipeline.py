@@ -39,8 +39,8 @@ class WindowPipeline(Config):
     """Pixels that may wait between two stages."""
     reads_in_flight: Count
     """Scattered reads that the design has under way at a time."""
-    memory: str
-    """The memory: a device of kind dram by name."""
+    memory_device: str
+    """Its memory: a device of kind dram by name."""
 
     @property
     def bound(self) -> int:

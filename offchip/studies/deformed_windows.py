@@ -88,8 +88,8 @@ def _claim(
 
 def _codenet() -> Outcome:
     stages = (
-        f"All calls of the driver for one image, pixel by pixel through the stages of {HARDWARE}; memory at the rate of "
-        "the DRAM engine."
+        f"All calls of the driver for one image, pixel by pixel through the stages of {HARDWARE}; memory at the rate "
+        "of the DRAM engine."
     )
     starts = (
         "Clocks to start a loop over groups of channels are an assumption (6); the table shows others. What the driver "

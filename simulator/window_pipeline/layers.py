@@ -160,7 +160,9 @@ def _transaction(memory: str) -> int:
 def _dram(name: str) -> DramDevice:
     device = load_device(name)
     if not isinstance(device, DramDevice):
-        raise bad_input(f"{name!r} is a {device.kind}; expected a device of kind 'dram'", path="memory")
+        raise bad_input(
+            f"{name!r} is a {device.kind}; expected a device of kind 'dram'", path="memory_device"
+        )
     return device
 
 
@@ -171,7 +173,7 @@ def layer_time(layer: PipelineLayer, machine: WindowPipeline, *, line_buffer: bo
     """
     if layer.window not in ("", "depthwise", "full"):
         raise bad_input(f"unknown window {layer.window!r}; known: depthwise, full, or none", path="window")
-    memory = _dram(machine.memory)
+    memory = _dram(machine.memory_device)
     ahead = machine.bound + 1 if layer.window else 0
     stride = layer.stride if layer.window else 1
     clocks = float(pixel_clocks(layer.side, stride, ahead, _costs(layer, machine, memory), machine.fifo))
