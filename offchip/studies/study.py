@@ -217,6 +217,7 @@ STUDIES: Final[Registry[Study]] = Registry(
         "loop": "offchip.studies.trained_parts:LOOP",
         "loram": "offchip.studies.trained_parts:LORAM",
         "meft": "offchip.studies.trained_parts:MEFT",
+        "melt": "offchip.studies.phone_generation:STUDY",
         "mem1": "offchip.studies.turn_memory:STUDY",
         "memo": "offchip.studies.memo:STUDY",
         "memory-decoder": "offchip.studies.mlp_memory:DECODER",
