@@ -229,6 +229,7 @@ STUDIES: Final[Registry[Study]] = Registry(
         "packed-features": "offchip.studies.packed_features:STUDY",
         "peqa": "offchip.studies.trained_parts:PEQA",
         "pim-gpt": "offchip.studies.pim_gpt:STUDY",
+        "pixart-delta": "offchip.studies.few_steps:STUDY",
         "pst": "offchip.studies.trained_parts:PST",
         "rapid": "offchip.studies.long_drafts:RAPID",
         "refrag": "offchip.studies.shorter_prompts:REFRAG",

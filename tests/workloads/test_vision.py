@@ -11,6 +11,7 @@ from workloads.workload import WorkloadOptions
 
 # Parameters and 10^9 multiply-adds of convolutions and products, as published with the models: torchvision's
 # model pages, but for MobileNetV1 (Howard et al., table 4: 569 million) and U-Net (no published count). Of the
+# Stable Diffusion's decoder has 49,490,179 parameters and its post-quantisation convolution 20. Of the
 # searched networks the papers publish rounded counts (NASNet-A 88.9 M and 23.8 B, 5.3 M and 564 M; PNASNet-5
 # 86.1 M and 25.0 B; DARTS 4.7 M); the exact parameters are those of the checkpoints in timm.
 PUBLISHED = {
@@ -58,6 +59,7 @@ PUBLISHED = {
     "shvit-s4": (16_588_484, 0.986),
     "mobilevit-v2-100": (4_901_841, 1.84),
     "fastvit-sa12": (11_545_320, 1.94),
+    "sd-vae-decoder": (49_490_199, None),
 }
 IN_MILLIONS = {
     "vovnet-39": 22.60, "vovnet-57": 36.64, "inception-next-tiny": 28.06, "mobilevit-v2-100": 4.90,
@@ -81,7 +83,7 @@ def graph_of(name, **options):
 
 
 def input_of(name):
-    return "clip" if name in ("r2plus1d-18", "s3d") else "image"
+    return {"r2plus1d-18": "clip", "s3d": "clip", "sd-vae-decoder": "latent"}.get(name, "image")
 
 
 def macs(graph):

@@ -85,6 +85,9 @@ _ENTRIES: Final[dict[str, BuiltIn]] = {
         "MobileViT",
         "Mehta and Rastegari, arXiv:2206.02680, figure 3; width 1.0",
     ),
+    "sd-vae-decoder": BuiltIn(
+        "autoencoder:latent_decoder", "AutoencoderKL", "Rombach et al., CVPR 2022; Stable Diffusion's decoder"
+    ),
     "fastvit-sa12": BuiltIn(
         "fastvit:fastvit_sa12", "FastViT", "Vasu et al., ICCV 2023, table 2; branches folded into one"
     ),

@@ -23,9 +23,9 @@ def channel_norm(net: LayerBuilder, name: str, x: str) -> str:
     return _norm(net, name, x, net.shape(x)[1], "layer")
 
 
-def group_norm(net: LayerBuilder, name: str, x: str) -> str:
-    """Group norm of one group: over all channels and pixels of an image, with a weight and bias per channel."""
-    return _norm(net, name, x, prod(net.shape(x)[1:]), "group")
+def group_norm(net: LayerBuilder, name: str, x: str, groups: int = 1) -> str:
+    """Group norm: over the pixels of each group of an image's channels, with a weight and bias per channel."""
+    return _norm(net, name, x, prod(net.shape(x)[1:]) // groups, "group")
 
 
 def _norm(net: LayerBuilder, name: str, x: str, columns: int, over: str) -> str:
