@@ -168,7 +168,8 @@ def _run() -> Outcome:
 STUDY: Final = Study(
     "pixart-delta",
     "PIXART-delta: a picture in four steps",
-    "Chen et al., PIXART-delta: Fast and Controllable Image Generation with Latent Consistency Models, arXiv:2401.05252",
+    "Chen et al., PIXART-delta: Fast and Controllable Image Generation with Latent Consistency Models, "
+    "arXiv:2401.05252",
     "Text encoder, diffusion transformer and decoder on an A100, a V100 and a T4: 4 steps, and 14 or 30 guided ones.",
     _run,
 )

@@ -240,6 +240,7 @@ STUDIES: Final[Registry[Study]] = Registry(
         "spann": "offchip.studies.spann:STUDY",
         "sparse-weights": "offchip.studies.sparse_weights:STUDY",
         "succinct-paging": "offchip.studies.succinct_paging:STUDY",
+        "svdquant": "offchip.studies.low_bit_pictures:STUDY",
         "vattention": "offchip.studies.virtual_pages:STUDY",
         "vocabulary-stages": "offchip.studies.vocabulary_stages:STUDY",
         "vovnet": "offchip.studies.vision_networks:VOVNET",
