@@ -78,16 +78,12 @@ def step(form: str, device: str = LAPTOP) -> dict[str, float]:
     system = load_system(device)
     node = system.workers()[0]
     memory = system.memories[node.memory or node.name]
+    whole = forms()["16 bits"].operator_by_name
     found: dict[str, float] = {}
     for operator in forms()[form].operators:
         cost = COST_MODELS.get(DEFAULT_COST_MODEL).cost(operator, node, memory)
-        kind = (
-            "branch"
-            if operator.name.endswith((".down", ".up", ".add")) and operator.kind != "norm"
-            else operator.kind
-        )
-        if kind == "branch" and "4 bits" not in form:
-            kind = operator.kind
+        added = operator.name not in whole and operator.kind != "quantize"
+        kind = "branch" if added else operator.kind
         found[kind] = found.get(kind, 0.0) + 1e3 * (cost.seconds + cost.launch_seconds)
     return found
 
@@ -119,7 +115,8 @@ def _run() -> Outcome:
     claims = [
         _claim("memory", "memory less than the 16-bit model", 3.5, "x", _PAPER,
                sizes["16 bits"] / sizes["4 bits, branch fused"],
-               (f"Weights of the transformer. {method}", "Activations are in neither; the model card says 3.6."), "counting"),
+               (f"Weights of the transformer. {method}", "Activations are in neither; the model card says 3.6."),
+               "counting"),
         _claim("weight-only", "faster than 4-bit weights alone", 3.0, "x", _PAPER,
                whole["NF4 weights, 16-bit products"] / whole["4 bits, branch fused"],
                (method,

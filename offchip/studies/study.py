@@ -194,6 +194,7 @@ STUDIES: Final[Registry[Study]] = Registry(
     {
         "attention-io": "offchip.studies.attention_io:STUDY",
         "cartridges": "offchip.studies.shorter_prompts:CARTRIDGES",
+        "chess": "offchip.studies.thresholds:STUDY",
         "codenet": "offchip.studies.deformed_windows:CODENET",
         "conv-windows": "offchip.studies.conv_windows:STUDY",
         "cosma": "offchip.studies.cosma:STUDY",
