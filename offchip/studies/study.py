@@ -201,6 +201,7 @@ STUDIES: Final[Registry[Study]] = Registry(
         "cut-cross-entropy": "offchip.studies.trained_parts:CUT_CROSS_ENTROPY",
         "deformable-co-design": "offchip.studies.deformed_windows:CO_DESIGN",
         "direct-gathers": "offchip.studies.zero_copy_gathers:PYTORCH_DIRECT",
+        "edge-moe": "offchip.studies.lane_orders:STUDY",
         "expertweave": "offchip.studies.expert_copies:STUDY",
         "flexgen": "offchip.studies.flexgen:STUDY",
         "frozen-vivit": "offchip.studies.trained_parts:VIVIT",
