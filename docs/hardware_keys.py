@@ -21,12 +21,14 @@ from hw_configs import (
     gpu_architecture,
     gpu_memory_path,
     link,
+    many_threads,
     network,
     pim,
     scratchpad,
     spatial,
     system,
     vector_unit,
+    window_pipeline,
 )
 from hw_configs.catalog import catalog
 from hw_configs.config import field_quantity
@@ -43,7 +45,8 @@ MODELS: tuple[type[BaseModel], ...] = (
     pim.PimEnergy, device.Flash, device.ComputationalStorage, csd.AttentionEngine, device.Accelerator,
     scratchpad.Scratchpad, vector_unit.VectorUnit, device.SpatialAccelerator,
     spatial.WordBits, spatial.MemoryLevel, spatial.StoredAs,
-    access_energy.AccessEnergy, spatial.SpatialAxis, device.Nic, device.Switch, device.ObjectCache, cache.CacheLevel,
+    access_energy.AccessEnergy, spatial.SpatialAxis, many_threads.ManyThreads, window_pipeline.WindowPipeline,
+    device.Nic, device.Switch, device.ObjectCache, cache.CacheLevel,
     device.Memory, device.Compute,
     device.Envelope, device.Cache,
     flash.FlashStore, flash.FlashGeometry, flash.FlashTiming, flash.FlashHost, flash.FlashController,

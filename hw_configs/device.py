@@ -42,12 +42,14 @@ from hw_configs.csd import AttentionEngine
 from hw_configs.dram import DramDevice
 from hw_configs.flash import FlashStore
 from hw_configs.gpu_architecture import ArchitectureReference
+from hw_configs.many_threads import ManyThreads
 from hw_configs.pim import PimDetail, compute_figures, memory_figures
 from hw_configs.problems import bad_input
 from hw_configs.scratchpad import Scratchpad
 from hw_configs.spatial import MemoryLevel, WordBits, ZeroSaving, level_faults, spatial_compute
 from hw_configs.units import format_quantity
 from hw_configs.vector_unit import VectorUnit
+from hw_configs.window_pipeline import WindowPipeline
 
 __all__ = [
     "Accelerator",
@@ -490,7 +492,9 @@ Device = Annotated[
     | Nic
     | Switch
     | ObjectCache
-    | SpatialAccelerator,
+    | SpatialAccelerator
+    | ManyThreads
+    | WindowPipeline,
     Field(discriminator="kind"),
 ]
 """Any device; the key ``kind`` says which."""

@@ -54,6 +54,8 @@ _DEVICE_KINDS: Final = (
     "switch",
     "cache",
     "spatial",
+    "threads",
+    "window-pipeline",
 )
 
 Model = TypeVar("Model", bound=BaseModel)

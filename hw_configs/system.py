@@ -39,9 +39,11 @@ from hw_configs.device import (
 from hw_configs.digest import NO_RESULT, digest
 from hw_configs.dram import DramDevice
 from hw_configs.link import Link, NvLink, OnChip, Pcie, Rdma
+from hw_configs.many_threads import ManyThreads
 from hw_configs.network import Network, NetworkSpec
 from hw_configs.problems import bad_input, nearest
 from hw_configs.spatial import HOME
+from hw_configs.window_pipeline import WindowPipeline
 from hw_configs.yaml_file import Provenance
 
 __all__ = [
@@ -61,6 +63,8 @@ AnyDevice = (
     | Switch
     | ObjectCache
     | SpatialAccelerator
+    | ManyThreads
+    | WindowPipeline
 )
 AnyLink = Pcie | NvLink | Rdma | OnChip
 

@@ -27,7 +27,7 @@ Plans with proofs
 
 Traces through one device
     :func:`trace_cache`, :func:`trace_cpu_cache`, :func:`trace_pages`, :func:`trace_dram`, :func:`trace_flash`,
-    :func:`trace_pim`, :func:`trace_gpu`, :func:`trace_memory`
+    :func:`trace_pim`, :func:`trace_gpu`, :func:`trace_memory`, :func:`trace_product`
 
 Stores of knowledge
     :func:`trace_search`, :func:`trace_bank`: queries against vectors; memories beside a model
@@ -89,6 +89,7 @@ if TYPE_CHECKING:
     from offchip.tracing.memory import trace_memory as trace_memory
     from offchip.tracing.pages import trace_pages as trace_pages
     from offchip.tracing.pim import trace_pim as trace_pim
+    from offchip.tracing.product import trace_product as trace_product
     from offchip.tracing.search import trace_search as trace_search
 
 __all__ = [
@@ -123,6 +124,7 @@ __all__ = [
     "trace_memory",
     "trace_pages",
     "trace_pim",
+    "trace_product",
     "trace_search",
     "validate",
 ]
@@ -159,6 +161,7 @@ _WHERE: Final = {
     "trace_gpu": "offchip.tracing.gpu",
     "trace_memory": "offchip.tracing.memory",
     "trace_pim": "offchip.tracing.pim",
+    "trace_product": "offchip.tracing.product",
     "trace_search": "offchip.tracing.search",
     "validate": "offchip.reference_rows",
 }

@@ -72,6 +72,11 @@ CALLS: dict[str, tuple[Callable[[], Any], tuple[object, ...]]] = {
         lambda: offchip.trace_pim("gemv:256x512", "gddr6-aim", honest=True),
         ("trace", "pim", "gemv:256x512", "--hw", "gddr6-aim", "--honest"),
     ),
+    "trace_product": (
+        lambda: offchip.trace_product("rmat:64:256", "piuma-like", right="rmat:64:200:2", way="outer", load=0.7),
+        ("trace", "product", "rmat:64:256", "--hw", "piuma-like", "--right", "rmat:64:200:2", "--way", "outer",
+         "--load", 0.7),
+    ),
     "trace_search": (
         lambda: offchip.trace_search("diskann-sift1b", "nvme-pcie4-tlc", queries=9, in_flight=3, sweep=True),
         ("trace", "search", "diskann-sift1b", "--hw", "nvme-pcie4-tlc", "--queries", 9, "--in-flight", 3, "--sweep"),
@@ -226,6 +231,9 @@ def _bases(keywords: type) -> list[dict[str, Any]]:
         (lambda: offchip.trace_gather("ba:99:3", "t4-server", path="gpx"), r"--path: found 'gpx'"),
         (lambda: offchip.trace_gather("reddits", "t4-server"), "did you mean 'reddit'"),
         (lambda: offchip.trace_pim("gemv:8x8", "gddr6-aim", channels=1.5), r"--channels: found 1.5 \(float\)"),
+        (lambda: offchip.trace_product("rmat:64:99", "piuma-like", way="outre"), "did you mean 'outer'"),
+        (lambda: offchip.trace_product("rmat:64:99", "piuma-like", load="1"), r"--load: found '1' \(str\)"),
+        (lambda: offchip.trace_product("rmat:64:99", "t4"), "expected a device of kind 'threads'"),
         (lambda: offchip.trace_search("flat-1m", "desktop", querys=1), "did you mean 'queries'"),
         (lambda: offchip.trace_search("flat-1m", "desktop", in_flight="2"), r"--in-flight: found '2' \(str\)"),
         (lambda: offchip.trace_bank("hierarchical-160m", "desktop", contexts=True), r"--contexts: found True"),

@@ -97,6 +97,7 @@ _group(
         "memory": "trace_memory:trace_memory",
         "pages": "trace_pages:trace_pages",
         "pim": "trace_pim:trace_pim",
+        "product": "trace_product:trace_product",
         "search": "trace_search:trace_search",
     },
 )

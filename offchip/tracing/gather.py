@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from workloads.graph_data.presets import GraphShape
     from workloads.graph_data.sampling import LayerSampling, NeighbourSampling
 
-__all__ = ["GatherTraceOptions", "trace_gather"]
+__all__ = ["GatherTraceOptions", "graph_of", "trace_gather"]
 
 _MADE: Final = ("rmat", "ba", "power-law", "degrees")
 _FORMS: Final = {
@@ -147,7 +147,7 @@ def trace_gather(
 
     chosen = from_keywords(GatherTraceOptions, options)
     spec = _spec(str(graph), chosen.given())
-    made, shape, full = _graph(spec)
+    made, shape, full = graph_of(spec)
     setup = _setup(spec, made, full, str(hw))
     training = training_nodes(made, _training(spec, shape, made), seed=spec.seed)
     rule, batch = _rule(spec), _scaled_batch(spec)
@@ -177,7 +177,7 @@ def _numbers(text: str) -> list[int]:
     return numbers
 
 
-def _graph(spec: GatherSpec) -> tuple[Adjacency, GraphShape | None, GraphShape | None]:
+def graph_of(spec: GatherSpec) -> tuple[Adjacency, GraphShape | None, GraphShape | None]:
     """The adjacency, its shape where it is a published one (scaled), and that shape at full size."""
     from workloads.graph_data.files import load_adjacency
     from workloads.graph_data.presets import PRESETS, generate, preset

@@ -15,12 +15,14 @@ from hw_configs import (
     gpu_architecture,
     gpu_memory_path,
     link,
+    many_threads,
     network,
     pim,
     scratchpad,
     spatial,
     system,
     vector_unit,
+    window_pipeline,
 )
 from hw_configs.config import Config
 from hw_configs.library import check_file
@@ -52,6 +54,7 @@ def test_every_model_of_the_schema_has_a_table():
             gpu_architecture,
             gpu_memory_path,
             link,
+            many_threads,
             network,
             pim,
             system,
@@ -59,6 +62,7 @@ def test_every_model_of_the_schema_has_a_table():
             spatial,
             access_energy,
             vector_unit,
+            window_pipeline,
         )
         for model in vars(module).values()
         if isinstance(model, type) and issubclass(model, Config) and model.__module__ == module.__name__

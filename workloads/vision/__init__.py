@@ -19,6 +19,8 @@ _WIDE = "Zagoruyko and Komodakis, BMVC 2016, bottleneck width 2"
 _SMALL = "Zagoruyko and Komodakis, BMVC 2016"
 _META = "small networks beside frozen parts (EcoTTA, arXiv:2303.01904)"
 _NASNET = "Zoph et al., CVPR 2018, figure 4"
+_VOVNET = "Lee et al., CVPRW 2019, table 1"
+_SHVIT = "Yun and Ro, CVPR 2024, section 3"
 _RESNET = "He et al., CVPR 2016, table 1; stride on the 3x3 convolution"
 
 _ENTRIES: Final[dict[str, BuiltIn]] = {
@@ -76,6 +78,27 @@ _ENTRIES: Final[dict[str, BuiltIn]] = {
         "amoebanet:amoebanet_d", "AmoebaNet", "Real et al., AAAI 2019; 18 cells, 208 filters as in GPipe"
     ),
     "darts-v2": BuiltIn("darts:darts_v2", "DARTS", "Liu et al., ICLR 2019, figures 4 and 5; ImageNet"),
+    "vovnet-39": BuiltIn("vovnet:vovnet_39", "VoVNet", _VOVNET),
+    "vovnet-57": BuiltIn("vovnet:vovnet_57", "VoVNet", _VOVNET),
+    "convnext-tiny": BuiltIn("convnext:convnext_tiny", "ConvNeXt", "Liu et al., CVPR 2022, section 2"),
+    "inception-next-tiny": BuiltIn(
+        "convnext:inception_next_tiny", "InceptionNeXt", "Yu et al., CVPR 2024, section 3"
+    ),
+    "shvit-s1": BuiltIn("shvit:shvit_s1", "SHViT", _SHVIT),
+    "shvit-s2": BuiltIn("shvit:shvit_s2", "SHViT", _SHVIT),
+    "shvit-s3": BuiltIn("shvit:shvit_s3", "SHViT", _SHVIT),
+    "shvit-s4": BuiltIn("shvit:shvit_s4", "SHViT", _SHVIT),
+    "mobilevit-v2-100": BuiltIn(
+        "mobilevit_v2:mobilevit_v2_100",
+        "MobileViT",
+        "Mehta and Rastegari, arXiv:2206.02680, figure 3; width 1.0",
+    ),
+    "sd-vae-decoder": BuiltIn(
+        "autoencoder:latent_decoder", "AutoencoderKL", "Rombach et al., CVPR 2022; Stable Diffusion's decoder"
+    ),
+    "fastvit-sa12": BuiltIn(
+        "fastvit:fastvit_sa12", "FastViT", "Vasu et al., ICCV 2023, table 2; branches folded into one"
+    ),
 }
 
 MODELS: Final[dict[str, str]] = {name: f"{__name__}.{entry.location}" for name, entry in _ENTRIES.items()}

@@ -1,0 +1,1 @@
+"""Heat over time: a body that stores it and gives it off, and a governor that lowers a clock."""

@@ -1,0 +1,1 @@
+"""Pixel pipelines of FPGA designs: products, a line buffer, windows that may be deformed."""
