@@ -20,17 +20,19 @@ _UPDATED: Final = frozenset({Role.GRADIENT, Role.OPTIMIZER_STATE})
 
 @dataclass(frozen=True, slots=True)
 class StateBytes:
-    """Bytes of weights, of their gradients, and of the optimizer's state."""
+    """Bytes of weights, of their gradients, and of the optimizer's state; ``trained`` of the weights are updated."""
 
     weights: int = 0
     gradients: int = 0
     optimizer: int = 0
+    trained: int = 0
 
     def plus(self, other: StateBytes) -> StateBytes:
         """Both together."""
         return StateBytes(
-            self.weights + other.weights, self.gradients + other.gradients, self.optimizer + other.optimizer
-        )
+            self.weights + other.weights, self.gradients + other.gradients,
+            self.optimizer + other.optimizer, self.trained + other.trained,
+        )  # fmt: skip
 
     def held(self, stage: int, ranks: int) -> int:
         """Bytes that each of so many ranks holds under a ZeRO stage (arXiv:1910.02054)."""
@@ -63,6 +65,7 @@ def states_by_layer(graph: Graph) -> dict[int, LayerStates]:
         for name in op.inputs
         if graph.tensors[name].role is Role.WEIGHT
     }
+    trained = {name for op in graph.operators if isinstance(op.work, Optimizer) for name in op.updates}
     found: dict[int, LayerStates] = {}
     home: dict[str, int] = {}
     for op in graph.operators:
@@ -80,6 +83,7 @@ def states_by_layer(graph: Graph) -> dict[int, LayerStates]:
                 tensor.size_bytes if tensor.role is Role.WEIGHT else 0,
                 tensor.size_bytes if tensor.role is Role.GRADIENT else 0,
                 tensor.size_bytes if tensor.role is Role.OPTIMIZER_STATE else 0,
+                tensor.size_bytes if tensor.role is Role.WEIGHT and name in trained else 0,
             )
             layer = LayerStates(experts=own) if divided or name in experts else LayerStates(dense=own)
             found[here] = found.get(here, LayerStates()).plus(layer)

@@ -25,10 +25,10 @@ from mapping.training.pass_block import PassLayer, WrittenPass, as_block, layers
 from mapping.training.pricing import Prices
 from mapping.training.rank_layout import pipeline_rank
 from mapping.training.rank_step import RankStep, stage_of
-from mapping.training.recompute.skeleton import skeleton_of
 from mapping.training.schedules.action import Action, PipelineSchedule
 from mapping.training.schedules.write import SCHEDULES, write_schedule
 from mapping.training.setup import TrainingSetup
+from mapping.training.stage_messages import messages_of
 from mapping.training.stage_passes import (
     Piece,
     StagePasses,
@@ -103,7 +103,7 @@ class _Writer:
     speed_beside: float
     gradient_scale: float
     builder: ProgramBuilder = field(default_factory=ProgramBuilder)
-    blocks: dict[tuple[int, int, str], WrittenPass] = field(default_factory=dict)
+    blocks: dict[tuple[int, int, str, bool, bool], WrittenPass] = field(default_factory=dict)
     sends: dict[tuple[int, int | str], int] = field(default_factory=dict)
     summed: dict[tuple[object, ...], int] = field(default_factory=dict)
     outputs: list[tuple[int, tuple[int, str, int, int]]] = field(default_factory=list)
@@ -114,7 +114,15 @@ class _Writer:
     worked: dict[int, list[int]] = field(default_factory=dict)
     """Last tasks of the layers that an actor has worked on, in order."""
     gathered: set[tuple[int, int, int]] = field(default_factory=set)
+    begun: set[tuple[int, int]] = field(default_factory=set)
+    """Stages of actors that have made gradients."""
     reduced: dict[int, list[int]] = field(default_factory=dict)
+    reducing: dict[tuple[int, str], int] = field(default_factory=dict)
+    """The last reduction of an actor's family."""
+    owed: dict[int, list[int]] = field(default_factory=dict)
+    """Reductions that an actor's next pass waits for."""
+    parts: dict[int, int] = field(default_factory=dict)
+    """Bytes of reduced gradients that an actor holds from their reduction to the update."""
     saved: dict[int, list[int]] = field(default_factory=dict)
     """Copies of a checkpoint that have to leave before the update."""
 
@@ -157,8 +165,8 @@ class _Writer:
         self.expert_width = (
             setup.shard_width(experts=True) if setup.zero_stage else setup.shards // setup.expert
         )
-        entry = next(iter(skeleton_of(self.step.graph).inputs.values()), None)
-        self.handed = self.step.graph.tensors[entry].size_bytes if entry is not None else 0
+        self.messages = messages_of(schedule, self.step.graph, setup.state_types.messages)
+        self.handed = self.messages.size
         self._cast()
         for actor in self.exchanges.actors:
             self._order(actor)
@@ -220,6 +228,8 @@ class _Writer:
     def _held_of(self, own: StateBytes, zero: int, ranks: int) -> int:
         """Bytes of a layer's states on the device."""
         places = self.places
+        if self._gathered and zero == 3:
+            own = replace(own, weights=own.weights - own.trained)
         if places.in_backward:
             own = replace(own, gradients=0)
         if places.off_device:
@@ -237,15 +247,27 @@ class _Writer:
             for states in self.states[stage % self.schedule.stages].values():
                 for own, ranks in ((states.dense, self.width), (states.experts, self.expert_width)):
                     zero = setup.zero_stage if ranks > 1 or self.places.off_device else 0
+                    if zero >= 2 and self._late:
+                        own = replace(own, gradients=0)
                     total += self._held_of(own, zero, ranks)
-                    if zero >= 2 and not self._each:
+                    if zero >= 2 and not self._each and not self._late:
                         total += own.gradients - -(-own.gradients // ranks)
+            total += self.messages.held(stage)
         total += self.output.held(min(setup.zero_stage, 1) if self.width > 1 else 0, self.width)
         return total + 2 * self._buffer
 
     @property
     def _each(self) -> bool:
         return self.step.setup.sharding.reduces_each(self.step.setup.zero_stage)
+
+    @property
+    def _late(self) -> bool:
+        return self.step.setup.reduces_late
+
+    @property
+    def _gathered(self) -> bool:
+        """Whether weights that products read come from wider parameters, which then are the optimizer's master."""
+        return self.step.setup.state_types.copies == "gathered"
 
     @property
     def _buffer(self) -> int:
@@ -258,19 +280,21 @@ class _Writer:
 
     # Passes.
 
-    def _block(self, actor: Actor, stage: int, kind: str) -> WrittenPass:
-        place = (actor.number, stage, kind)
+    def _block(self, actor: Actor, stage: int, kind: str, *, fresh: bool, done: bool) -> WrittenPass:
+        """A pass; ``fresh``: the stage's first that makes gradients; ``done``: the last that reads its weights."""
+        place = (actor.number, stage, kind, fresh and self._late, done)
         if place not in self.blocks:
-            self.blocks[place] = self._write_block(actor, stage, kind)
+            self.blocks[place] = self._write_block(actor, stage, kind, place[3:])
         return self.blocks[place]
 
-    def _write_block(self, actor: Actor, stage: int, kind: str) -> WrittenPass:
+    def _write_block(self, actor: Actor, stage: int, kind: str, ends: tuple[bool, bool]) -> WrittenPass:
         pieces = self.vocabulary[kind] if kind in "ST" else self.passes[stage].pieces[kind]
         if self.places.in_backward and kind == "B":
             pieces = with_updates(pieces, self.states[stage], self.passes[stage].optimizer_s)
         layers = layers_of(pieces)
         rows = []
-        for piece in self._with_states(pieces, layers, stage, kind):
+        own = self._with_states(pieces, layers, stage, kind, ends)
+        for piece in own if kind in "ST" else self.messages.passed(own, stage, kind):
             moved, route, lane, seconds = 0.0, -1, 0, piece.seconds
             if piece.exchanged is not None:
                 what = piece.exchanged
@@ -285,10 +309,16 @@ class _Writer:
         return WrittenPass(block, layers, tuple(piece.exchanged for piece in pieces))
 
     def _with_states(
-        self, pieces: Sequence[Piece], layers: Sequence[PassLayer], stage: int, kind: str
+        self,
+        pieces: Sequence[Piece],
+        layers: Sequence[PassLayer],
+        stage: int,
+        kind: str,
+        ends: tuple[bool, bool],
     ) -> list[Piece]:
         """The pieces with the bytes of gathered weights that they give up, and of gradients that they make."""
         setup, found = self.step.setup, list(pieces)
+        fresh, done = ends
         for layer in layers if kind not in "ST" else ():
             first, visited = layer.first, layer.visited
             for own, _, _ in self._passing(self.states[stage].get(layer.number, LayerStates())):
@@ -298,10 +328,17 @@ class _Writer:
                         found[first] = replace(found[first], take=found[first].take + own.gradients)
                         found[last] = replace(found[last], give=found[last].give - own.gradients)
                     continue
-                if setup.zero_stage == 3 and kind != "W" and setup.sharding.reshard:
+                if setup.zero_stage == 3 and kind != "W" and (setup.sharding.reshard or done):
                     found[visited] = replace(found[visited], give=found[visited].give - own.weights)
-                if setup.zero_stage >= 2 and kind in ("B", "W") and self._each:
+                if setup.zero_stage < 2 or kind not in "BW":
+                    continue
+                if self._each or fresh:
                     found[first] = replace(found[first], take=found[first].take + own.gradients)
+                if self._gathered:
+                    # A layer's gradients are made in the type of its gathered weights, then added up in their own.
+                    last = layer.last
+                    found[first] = replace(found[first], take=found[first].take + own.trained)
+                    found[last] = replace(found[last], give=found[last].give - own.trained)
         return found
 
     def _order(self, actor: Actor) -> None:
@@ -317,17 +354,25 @@ class _Writer:
             for place, action in enumerate(order)
             if action.kind in ("B", "W", "T")
         }
+        read = {action.stage: place for place, action in enumerate(order) if action.kind in ("B", "I")}
         self.worked[actor.number] = []
         self.reduced[actor.number] = []
         for place, action in enumerate(order):
-            self._act(actor, action, final=last.get((action.stage, action.kind in "ST")) == place)
+            final = last.get((action.stage, action.kind in "ST")) == place
+            self._act(actor, action, final=final, done=read.get(action.stage) == place)
 
-    def _act(self, actor: Actor, action: Action, *, final: bool) -> None:
+    def _act(self, actor: Actor, action: Action, *, final: bool, done: bool) -> None:
         stage = action.stage % self.schedule.stages
-        written = self._block(actor, stage, action.kind)
+        makes = action.kind in ("B", "W")
+        fresh = makes and (actor.number, action.stage) not in self.begun
+        if makes:
+            self.begun.add((actor.number, action.stage))
+        written = self._block(actor, stage, action.kind, fresh=fresh, done=done)
         place = (action.stage, action.kind, action.micro_batch, actor.number)
         first = self._put(actor, action, written)
         self.began[place], self.ended[place] = first, first + len(written.block) - 1
+        for before in self.owed.pop(actor.number, []):
+            self.builder.wait(first, before)
         if action.kind in "ST":
             self._share_output(actor, action, final=final)
             return
@@ -367,10 +412,22 @@ class _Writer:
         if lane not in self.sends:
             self.sends[lane] = self.builder.stream(actor.number, f"send to {pipe}")
         exchange, route = self.exchanges.send(actor, pipe, self.handed)
+        sent = self.messages.sent_bytes
         self.arrived[target] = self.builder.add(
             self.sends[lane], TaskKind.PIPELINE, exchange.seconds, label="send", after=[self.ended[place]],
-            traffic=(exchange.bytes, route),
+            traffic=(exchange.bytes, route), memory=(0, -sent),
         )  # fmt: skip
+        if sent:
+            self._receive(target[3], actor.pipe, self.ended[place], sent)
+
+    def _receive(self, actor: int, pipe: int, made: int, size: int) -> None:
+        """The buffer into which a message comes: it is there from when it is sent to the pass that reads it."""
+        lane = (actor, f"from {pipe}")
+        if lane not in self.sends:
+            self.sends[lane] = self.builder.stream(actor, f"receive from {pipe}")
+        self.builder.add(
+            self.sends[lane], TaskKind.PIPELINE, 0.0, label="receive", after=[made], memory=(size, 0)
+        )
 
     def _wait(self) -> None:
         """Let passes wait for what comes from other stages, and for the pass before them."""
@@ -501,24 +558,35 @@ class _Writer:
         return whole, route, part.seconds * count
 
     def _gradients(self, actor: Actor, action: Action, written: WrittenPass, first: int) -> None:
-        """Reduce gradients of layers, several small ones together, when the last of them is done."""
+        """Reduce gradients of layers, several small ones together, when the last of them is done.
+
+        Where whole gradients live no longer than that, computation goes on when the reduction before has ended: that of
+        one bucket and the making of the next are all that is there at once.
+        """
         setup = self.step.setup
         stage = action.stage % self.schedule.stages
-        for prefix in ("", "expert_"):
-            waiting = StateBytes()
-            names: list[int] = []
-            in_turn = sorted(written.layers, key=lambda layer: layer.last)
-            for layer in in_turn:
-                several = self._passing if self.places.off_device else self._shared
-                for own, _, which in several(self.states[stage].get(layer.number, LayerStates())):
-                    if which == prefix:
-                        waiting = waiting.plus(own)
-                        names.append(layer.number)
+        waiting = {"": StateBytes(), "expert_": StateBytes()}
+        names: dict[str, list[int]] = {prefix: [] for prefix in waiting}
+        in_turn = sorted(written.layers, key=lambda layer: layer.last)
+        several = self._passing if self.places.off_device else self._shared
+        for layer in in_turn:
+            for own, _, prefix in several(self.states[stage].get(layer.number, LayerStates())):
+                waiting[prefix] = waiting[prefix].plus(own)
+                names[prefix].append(layer.number)
+            for prefix, own in waiting.items():
                 ends = layer is in_turn[-1]
-                if waiting.gradients and (ends or waiting.gradients >= setup.sharding.bucket_bytes):
-                    after = first + (layer.last if setup.sharding.overlap else len(written.block) - 1)
-                    self._reduce(actor, action, prefix, waiting, names, after)
-                    waiting, names = StateBytes(), []
+                if not own.gradients or not (ends or own.gradients >= setup.sharding.bucket_bytes):
+                    continue
+                place = layer.last if setup.sharding.overlap else len(written.block) - 1
+                self._reduce(actor, action, prefix, own, names[prefix], first + place)
+                waiting[prefix], names[prefix] = StateBytes(), []
+                before = self.reducing.get((actor.number, prefix))
+                self.reducing[actor.number, prefix] = self.reduced[actor.number][-1]
+                if before is not None and setup.zero_stage >= 2 and self._each and setup.sharding.overlap:
+                    if place + 1 < len(written.block):
+                        self.builder.wait(first + place + 1, before)
+                    else:
+                        self.owed.setdefault(actor.number, []).append(before)
 
     def _reduce(
         self, actor: Actor, action: Action, prefix: str, own: StateBytes, layers: list[int], after: int
@@ -537,7 +605,9 @@ class _Writer:
         mates = self._replicas(action.stage) if action.stage >= 0 else ()
         if mates:
             steps.append((f"replica {mates[0]} {mates[1]}", "all_reduce", part))
-        freed = own.gradients if setup.zero_stage >= 2 and self._each and action.stage >= 0 else 0
+        gone = setup.zero_stage >= 2 and action.stage >= 0
+        freed = own.gradients if gone and (self._each or self._late) else 0
+        stays = part if gone and self._late and not self.places.in_backward else 0
         for place, (family, kind, size) in enumerate(steps):
             key = self.exchanges.key(family, actor)
             exchange, route, seconds = self._in_buckets(key, kind, size)
@@ -546,9 +616,10 @@ class _Writer:
             micro_batch = action.micro_batch if self._each and action.stage >= 0 else -1
             after = self.builder.add(
                 actor.reduce, TaskKind.DATA, seconds, label=f"reduce, layer {layers[-1]}", after=[after],
-                traffic=(exchange.bytes, route), memory=(0, -freed if end else 0),
+                traffic=(exchange.bytes, route), memory=(stays if end else 0, -freed if end else 0),
                 meeting=self.exchanges.meeting(key, "reduce", kind, stage, tuple(layers), micro_batch),
             )  # fmt: skip
+        self.parts[actor.number] = self.parts.get(actor.number, 0) + stays
         if self.places.off_device:
             # A rank's own part leaves for the host, where it is added up.
             kept = part if freed and steps else 0
@@ -569,7 +640,7 @@ class _Writer:
 
     def _finish(self, actor: Actor) -> None:
         """The optimizer, when all gradients are there; and what an unoverlapped gathering adds."""
-        setup, kept, seconds = self.step.setup, 0, 0.0
+        setup, seconds = self.step.setup, 0.0
         own = [stage for stage, pipe in enumerate(self.schedule.rank_of_stage) if pipe == actor.pipe]
         for stage in {stage % self.schedule.stages for stage in own}:
             whole = shared = 0.0
@@ -577,22 +648,20 @@ class _Writer:
                 for part, ranks in ((states.dense, self.width), (states.experts, self.expert_width)):
                     whole += part.optimizer
                     shared += part.optimizer / (ranks if setup.zero_stage else 1)
-                    if setup.zero_stage == 3 and not setup.sharding.reshard and ranks > 1:
-                        kept += part.weights
             seconds += self.passes[stage].optimizer_s * (shared / whole if whole else 1.0)
             if stage == self.schedule.stages - 1:
                 seconds -= self.output_s * (shared / whole if whole else 1.0)
         seconds += self.output_s / self.schedule.ranks / (self.width if setup.zero_stage else 1)
-        copies = self.schedule.replicas
+        left = sum(map(self.messages.left, own))
+        if left:
+            self.builder.add(
+                actor.lanes[0], TaskKind.OPTIMIZER, 0.0, label="messages given up",
+                after=self.worked[actor.number][-1:], memory=(0, -left),
+            )  # fmt: skip
         if self.places.off_device:
             if not self.places.delayed:
                 ready = [*self.reduced[actor.number], *self.worked[actor.number][-1:]]
                 self.tiers.update(actor, list(self._own(actor)), ready)
-            if kept:
-                self.builder.add(
-                    actor.lanes[0], TaskKind.OPTIMIZER, 0.0, label="weights given up",
-                    after=self.worked[actor.number][-1:], memory=(0, -kept * copies),
-                )  # fmt: skip
             return
         if self.places.in_backward:
             return
@@ -607,7 +676,7 @@ class _Writer:
             seconds,
             label="optimizer",
             after=after,
-            memory=(0, -kept * copies),
+            memory=(0, -self.parts.get(actor.number, 0)),
         )
         if setup.zero_stage in (1, 2) and not setup.sharding.overlap:
             for stage in own:
