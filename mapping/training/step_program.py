@@ -18,9 +18,11 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hw_configs.problems import bad_input
 from mapping.training.layer_states import LayerStates, StateBytes, states_by_layer
+from mapping.training.overlapped_passes import joined
 from mapping.training.pass_block import PassLayer, WrittenPass, as_block, layers_of, piece_label, with_updates
 from mapping.training.pricing import Prices
 from mapping.training.rank_layout import pipeline_rank
@@ -39,11 +41,12 @@ from mapping.training.stage_passes import (
 from mapping.training.step_exchanges import Actor, Exchanges, Key
 from mapping.training.tier_rates import tier_rates
 from mapping.training.tier_tasks import TierTasks
-from simulator.training.program import ProgramBuilder, StepProgram, TaskKind
+from simulator.training.program import Block, ProgramBuilder, StepProgram, TaskKind
 from simulator.training.wires import Exchange
 
 __all__ = ["schedule_of", "stages_of", "write_step"]
 
+Ints = NDArray[np.int64]
 _LANES: Final = ("compute", "tensor", "ulysses", "context", "expert")
 """Streams of a pass; each has the traffic of its degree."""
 
@@ -94,6 +97,15 @@ def write_step(
     return _Writer(step, prices, chosen, folded, speed_beside, gradient_scale).run()
 
 
+@dataclass(frozen=True)
+class _Turn:
+    """An action of a rank with its pass; ``final``: the last that makes gradients of its stage."""
+
+    action: Action
+    written: WrittenPass
+    final: bool
+
+
 @dataclass
 class _Writer:
     step: RankStep
@@ -104,6 +116,8 @@ class _Writer:
     gradient_scale: float
     builder: ProgramBuilder = field(default_factory=ProgramBuilder)
     blocks: dict[tuple[int, int, str, bool, bool], WrittenPass] = field(default_factory=dict)
+    pairs: dict[tuple[int, int], tuple[Block, Ints, Ints]] = field(default_factory=dict)
+    """Overlapped passes by their blocks."""
     sends: dict[tuple[int, int | str], int] = field(default_factory=dict)
     summed: dict[tuple[object, ...], int] = field(default_factory=dict)
     outputs: list[tuple[int, tuple[int, str, int, int]]] = field(default_factory=list)
@@ -216,14 +230,22 @@ class _Writer:
         if self.expert_width > 1:
             yield states.experts, self.expert_width, "expert_"
 
+    def _holders(self, prefix: str) -> int:
+        """Ranks that have equal weights, or equal experts."""
+        return self.step.setup.shards // (self.step.setup.expert if prefix else 1)
+
+    def _all(self, states: LayerStates) -> Iterator[tuple[StateBytes, int, str]]:
+        """All states of a layer, as :meth:`_shared` has them."""
+        yield states.dense, self.width, ""
+        if states.experts.weights:
+            yield states.experts, self.expert_width, "expert_"
+
     def _passing(self, states: LayerStates) -> Iterator[tuple[StateBytes, int, str]]:
         """States of a layer that do not stay whole on the rank: shared ones, and those with a place elsewhere."""
         if not (self.places.off_device or self.places.in_backward):
             yield from self._shared(states)
-            return
-        yield states.dense, self.width, ""
-        if states.experts.weights:
-            yield states.experts, self.expert_width, "expert_"
+        else:
+            yield from self._all(states)
 
     def _held_of(self, own: StateBytes, zero: int, ranks: int) -> int:
         """Bytes of a layer's states on the device."""
@@ -281,7 +303,7 @@ class _Writer:
     # Passes.
 
     def _block(self, actor: Actor, stage: int, kind: str, *, fresh: bool, done: bool) -> WrittenPass:
-        """A pass; ``fresh``: the stage's first that makes gradients; ``done``: the last that reads its weights."""
+        """A pass; ``fresh``: the stage's first that makes gradients; ``done``: its last."""
         place = (actor.number, stage, kind, fresh and self._late, done)
         if place not in self.blocks:
             self.blocks[place] = self._write_block(actor, stage, kind, place[3:])
@@ -328,7 +350,7 @@ class _Writer:
                         found[first] = replace(found[first], take=found[first].take + own.gradients)
                         found[last] = replace(found[last], give=found[last].give - own.gradients)
                     continue
-                if setup.zero_stage == 3 and kind != "W" and (setup.sharding.reshard or done):
+                if setup.zero_stage == 3 and kind != "W" and setup.sharding.reshard:
                     found[visited] = replace(found[visited], give=found[visited].give - own.weights)
                 if setup.zero_stage < 2 or kind not in "BW":
                     continue
@@ -339,7 +361,20 @@ class _Writer:
                     last = layer.last
                     found[first] = replace(found[first], take=found[first].take + own.trained)
                     found[last] = replace(found[last], give=found[last].give - own.trained)
+        if done and setup.zero_stage == 3 and not setup.sharding.reshard:
+            found[-1] = replace(found[-1], give=found[-1].give - self._kept_weights(stage))
         return found
+
+    def _kept_weights(self, stage: int) -> int:
+        """Bytes of a stage's gathered weights, which stay until its last pass."""
+        several = self._passing if self.places.weights != "device" else self._shared
+        read = {piece.layer for kind in "FBI" for piece in self.passes[stage].pieces.get(kind, ())}
+        return sum(
+            own.weights
+            for layer, states in self.states[stage].items()
+            if layer in read
+            for own, _, _ in several(states)
+        )
 
     def _order(self, actor: Actor) -> None:
         """All actions of an actor."""
@@ -354,46 +389,82 @@ class _Writer:
             for place, action in enumerate(order)
             if action.kind in ("B", "W", "T")
         }
-        read = {action.stage: place for place, action in enumerate(order) if action.kind in ("B", "I")}
+        ends = {action.stage: place for place, action in enumerate(order) if action.kind in "BIW"}
         self.worked[actor.number] = []
         self.reduced[actor.number] = []
-        for place, action in enumerate(order):
-            final = last.get((action.stage, action.kind in "ST")) == place
-            self._act(actor, action, final=final, done=read.get(action.stage) == place)
+        place = 0
+        for group in self.schedule.groups(actor.pipe):
+            turns = []
+            for action in group:
+                final = last.get((action.stage, action.kind in "ST")) == place
+                turns.append(self._turn(actor, action, final=final, done=ends.get(action.stage) == place))
+                place += 1
+            # Gathered weights and swapped tensors come in the order of passes, which overlapped ones have not.
+            together = self.step.setup.zero_stage < 3 and not self.step.swapped
+            for some in [turns] if together else [[turn] for turn in turns]:
+                self._act(actor, some)
 
-    def _act(self, actor: Actor, action: Action, *, final: bool, done: bool) -> None:
-        stage = action.stage % self.schedule.stages
+    def _turn(self, actor: Actor, action: Action, *, final: bool, done: bool) -> _Turn:
+        """An action with its pass."""
         makes = action.kind in ("B", "W")
         fresh = makes and (actor.number, action.stage) not in self.begun
         if makes:
             self.begun.add((actor.number, action.stage))
-        written = self._block(actor, stage, action.kind, fresh=fresh, done=done)
-        place = (action.stage, action.kind, action.micro_batch, actor.number)
-        first = self._put(actor, action, written)
-        self.began[place], self.ended[place] = first, first + len(written.block) - 1
+        written = self._block(actor, action.stage % self.schedule.stages, action.kind, fresh=fresh, done=done)
+        return _Turn(action, written, final)
+
+    def _act(self, actor: Actor, turns: Sequence[_Turn]) -> None:
+        """One action, or two that overlap."""
+        passes = self._put(actor, turns)
+        first = min(tasks[0] for tasks in passes)
         for before in self.owed.pop(actor.number, []):
             self.builder.wait(first, before)
-        if action.kind in "ST":
-            self._share_output(actor, action, final=final)
-            return
-        if action.kind != "W":
-            self._weights(actor, action, written, first)
-        self._swap(actor, action, written, first)
-        self.worked[actor.number] += [first + layer.visited for layer in written.layers]
-        if action.kind in ("B", "W") and (final or self._each):
-            self._gradients(actor, action, written, first)
-        self._send(actor, action)
+        for turn, tasks in zip(turns, passes, strict=True):
+            action, written = turn.action, turn.written
+            place = (action.stage, action.kind, action.micro_batch, actor.number)
+            self.began[place], self.ended[place] = tasks[0], tasks[-1]
+            if action.kind in "ST":
+                self._share_output(actor, action, final=turn.final)
+                continue
+            if action.kind != "W":
+                self._weights(actor, action, written, tasks)
+            self._swap(actor, action, written, tasks)
+            self.worked[actor.number] += [tasks[layer.visited] for layer in written.layers]
+            if action.kind in ("B", "W") and (turn.final or self._each):
+                self._gradients(actor, turn, tasks)
+        for _, action in sorted((tasks[-1], turn.action) for turn, tasks in zip(turns, passes, strict=True)):
+            self._send(actor, action)
 
-    def _put(self, actor: Actor, action: Action, written: WrittenPass) -> int:
-        meetings = None
-        if not self.folded:
-            numbers = [
-                -1 if what is None
-                else self.exchanges.meeting(self.exchanges.key(what.family, actor), action, place)
-                for place, what in enumerate(written.exchanged)
-            ]  # fmt: skip
-            meetings = np.array(numbers, np.int64)
-        return self.builder.put(written.block, actor.lanes, action.micro_batch, meetings)
+    def _put(self, actor: Actor, turns: Sequence[_Turn]) -> list[Sequence[int]]:
+        """Put the passes of turns onto the actor's streams; the number of every task of each."""
+        met = [self._meetings(actor, turn) for turn in turns]
+        micro_batches = [turn.action.micro_batch for turn in turns]
+        if len(turns) == 1:
+            block = turns[0].written.block
+            first = self.builder.put(
+                block, actor.lanes, micro_batches[0], None if self.folded else np.array(met[0], np.int64)
+            )
+            return [range(first, first + len(block))]
+        blocks = [turn.written.block for turn in turns]
+        name = (id(blocks[0]), id(blocks[1]))
+        if name not in self.pairs:
+            self.pairs[name] = joined(blocks[0], blocks[1])
+        block, *places = self.pairs[name]
+        meetings, numbers = np.empty(len(block), np.int64), np.empty(len(block), np.int64)
+        for own, place, micro_batch in zip(met, places, micro_batches, strict=True):
+            meetings[place], numbers[place] = own, micro_batch
+        first = self.builder.put(block, actor.lanes, numbers, None if self.folded else meetings)
+        return [(place + first).tolist() for place in places]
+
+    def _meetings(self, actor: Actor, turn: _Turn) -> list[int]:
+        """The meeting of every task of a pass, -1 for those of one rank alone."""
+        if self.folded:
+            return [-1] * len(turn.written.block)
+        return [
+            -1 if what is None
+            else self.exchanges.meeting(self.exchanges.key(what.family, actor), turn.action, place)
+            for place, what in enumerate(turn.written.exchanged)
+        ]  # fmt: skip
 
     def _send(self, actor: Actor, action: Action) -> None:
         """Hand what an action made to the next stage, or its gradient to the one before."""
@@ -474,7 +545,7 @@ class _Writer:
             grad = self._meet_all(actor, action, "pass", self.handed, ("gradient", end, -1))
             self.summed[action.micro_batch, actor.number] = grad
         if final and self.width > 1:
-            self._reduce(actor, Action(-1, "T", action.micro_batch), "", self.output, [-2], end)
+            self._reduce(actor, Action(-1, "T", action.micro_batch), "", self.output, [-2], end, final)
 
     def _meet_all(
         self, actor: Actor, action: Action, kind: str, size: int, ends: tuple[str, int, int]
@@ -499,7 +570,7 @@ class _Writer:
 
     # ZeRO.
 
-    def _weights(self, actor: Actor, action: Action, written: WrittenPass, first: int) -> None:
+    def _weights(self, actor: Actor, action: Action, written: WrittenPass, tasks: Sequence[int]) -> None:
         """Gather weights before the pass that reads them: all of stage 3, once a step those of stages 1 and 2."""
         setup = self.step.setup
         if setup.zero_stage == 0 or (setup.zero_stage < 3 and not setup.sharding.overlap):
@@ -515,7 +586,7 @@ class _Writer:
             if setup.zero_stage == 3:
                 ahead = [
                     *self.worked[actor.number],
-                    *(first + earlier.visited for earlier in written.layers[:place]),
+                    *(tasks[earlier.visited] for earlier in written.layers[:place]),
                 ]
                 depth = setup.sharding.prefetch + 1
                 after = ahead[-depth : -depth + 1 or None] if len(ahead) >= depth else []
@@ -526,12 +597,12 @@ class _Writer:
                     part = -(-own.weights // ranks)
                     fetched = self.tiers.fetched(actor, part, layer.number, after)
                     if ranks == 1:
-                        self.builder.wait(first + layer.first, fetched)
+                        self.builder.wait(tasks[layer.first], fetched)
                         continue
                     after = [fetched]
                 task = self._gather(actor, own, prefix, (action, layer.number), after)
                 if task >= 0:
-                    self.builder.wait(first + layer.first, task)
+                    self.builder.wait(tasks[layer.first], task)
 
     def _gather(
         self, actor: Actor, own: StateBytes, prefix: str, instance: tuple[object, ...], after: list[int]
@@ -557,20 +628,22 @@ class _Writer:
         part, _ = self.exchanges.take(key, kind, -(-size // count)) if count > 1 else (whole, route)
         return whole, route, part.seconds * count
 
-    def _gradients(self, actor: Actor, action: Action, written: WrittenPass, first: int) -> None:
+    def _gradients(self, actor: Actor, turn: _Turn, tasks: Sequence[int]) -> None:
         """Reduce gradients of layers, several small ones together, when the last of them is done.
 
         Where whole gradients live no longer than that, computation goes on when the reduction before has ended: that of
         one bucket and the making of the next are all that is there at once.
         """
-        setup = self.step.setup
+        setup, action, written = self.step.setup, turn.action, turn.written
         stage = action.stage % self.schedule.stages
         waiting = {"": StateBytes(), "expert_": StateBytes()}
         names: dict[str, list[int]] = {prefix: [] for prefix in waiting}
         in_turn = sorted(written.layers, key=lambda layer: layer.last)
-        several = self._passing if self.places.off_device else self._shared
+        every = self.places.off_device or (turn.final and bool(self._replicas(action.stage)))
         for layer in in_turn:
-            for own, _, prefix in several(self.states[stage].get(layer.number, LayerStates())):
+            for own, _, prefix in self._all(self.states[stage].get(layer.number, LayerStates())):
+                if not every and self._holders(prefix) == 1:
+                    continue
                 waiting[prefix] = waiting[prefix].plus(own)
                 names[prefix].append(layer.number)
             for prefix, own in waiting.items():
@@ -578,48 +651,63 @@ class _Writer:
                 if not own.gradients or not (ends or own.gradients >= setup.sharding.bucket_bytes):
                     continue
                 place = layer.last if setup.sharding.overlap else len(written.block) - 1
-                self._reduce(actor, action, prefix, own, names[prefix], first + place)
-                waiting[prefix], names[prefix] = StateBytes(), []
                 before = self.reducing.get((actor.number, prefix))
-                self.reducing[actor.number, prefix] = self.reduced[actor.number][-1]
+                made = self._reduce(actor, action, prefix, own, names[prefix], tasks[place], turn.final)
+                waiting[prefix], names[prefix] = StateBytes(), []
+                self.reducing[actor.number, prefix] = made
                 if before is not None and setup.zero_stage >= 2 and self._each and setup.sharding.overlap:
                     if place + 1 < len(written.block):
-                        self.builder.wait(first + place + 1, before)
+                        self.builder.wait(tasks[place + 1], before)
                     else:
                         self.owed.setdefault(actor.number, []).append(before)
 
     def _reduce(
-        self, actor: Actor, action: Action, prefix: str, own: StateBytes, layers: list[int], after: int
-    ) -> None:
-        """One reduction: over the ranks that share a copy, then over the copies, then over replicas of the stage."""
+        self, actor: Actor, action: Action, prefix: str, own: StateBytes, layers: list[int], after: int,
+        final: bool,
+    ) -> int:  # fmt: skip
+        """One reduction: over the ranks that share a copy, over the copies, and at last over replicas of the stage.
+
+        The last task among the ranks of a stage; replicas, whose ranks come to it at other times, have a stream of
+        their own.
+        """
         setup = self.step.setup
-        width = self.expert_width if prefix else self.width
+        width, holders = self.expert_width if prefix else self.width, self._holders(prefix)
         whole = round(own.gradients * self.gradient_scale)
         steps: list[tuple[str, str, int]] = []
         part = whole if setup.zero_stage == 0 else -(-whole // width)
-        if setup.zero_stage == 0 and (width > 1 or not self.places.off_device):
+        if setup.zero_stage == 0 and holders > 1:
             steps.append((f"{prefix}shards", "all_reduce", whole))
-        elif width > 1 or not self.places.off_device:
-            steps.append((f"{prefix}within", "reduce_scatter", whole))
-            steps.append((f"{prefix}across", "all_reduce", part))
-        mates = self._replicas(action.stage) if action.stage >= 0 else ()
-        if mates:
-            steps.append((f"replica {mates[0]} {mates[1]}", "all_reduce", part))
-        gone = setup.zero_stage >= 2 and action.stage >= 0
+        elif setup.zero_stage:
+            steps += [(f"{prefix}within", "reduce_scatter", whole)] if width > 1 else []
+            steps += [(f"{prefix}across", "all_reduce", part)] if holders > width else []
+        gone = setup.zero_stage >= 2 and action.stage >= 0 and (width > 1 or self.places.off_device)
         freed = own.gradients if gone and (self._each or self._late) else 0
         stays = part if gone and self._late and not self.places.in_backward else 0
+        stage = action.stage % self.schedule.stages if action.stage >= 0 else action.stage
+        micro_batch = action.micro_batch if self._each and action.stage >= 0 else -1
         for place, (family, kind, size) in enumerate(steps):
             key = self.exchanges.key(family, actor)
             exchange, route, seconds = self._in_buckets(key, kind, size)
             end = place == len(steps) - 1
-            stage = action.stage % self.schedule.stages if action.stage >= 0 else action.stage
-            micro_batch = action.micro_batch if self._each and action.stage >= 0 else -1
             after = self.builder.add(
                 actor.reduce, TaskKind.DATA, seconds, label=f"reduce, layer {layers[-1]}", after=[after],
                 traffic=(exchange.bytes, route), memory=(stays if end else 0, -freed if end else 0),
                 meeting=self.exchanges.meeting(key, "reduce", kind, stage, tuple(layers), micro_batch),
             )  # fmt: skip
         self.parts[actor.number] = self.parts.get(actor.number, 0) + stays
+        done = after
+        mates = self._replicas(action.stage) if action.stage >= 0 and final else ()
+        if mates:
+            key = self.exchanges.key(f"replica {mates[0]} {mates[1]}", actor)
+            exchange, route, seconds = self._in_buckets(key, "all_reduce", part)
+            lane = (actor.number, f"replica {stage}")
+            if lane not in self.sends:
+                self.sends[lane] = self.builder.stream(actor.number, f"reduce over replicas of {stage}")
+            after = self.builder.add(
+                self.sends[lane], TaskKind.DATA, seconds, label=f"reduce, layer {layers[-1]}", after=[after],
+                traffic=(exchange.bytes, route),
+                meeting=self.exchanges.meeting(key, "replica", stage, prefix, tuple(layers)),
+            )  # fmt: skip
         if self.places.off_device:
             # A rank's own part leaves for the host, where it is added up.
             kept = part if freed and steps else 0
@@ -629,6 +717,7 @@ class _Writer:
                 traffic=(exchange.bytes, route), memory=(kept, -kept if steps else -freed),
             )  # fmt: skip
         self.reduced[actor.number].append(after)
+        return done
 
     def _replicas(self, stage: int) -> tuple[int, ...]:
         """The ranks of the pipeline that hold a stage, where there are two."""
@@ -696,7 +785,7 @@ class _Writer:
 
     # Swapping.
 
-    def _swap(self, actor: Actor, action: Action, written: WrittenPass, first: int) -> None:
+    def _swap(self, actor: Actor, action: Action, written: WrittenPass, tasks: Sequence[int]) -> None:
         """Let swapped tensors leave as they are made, and come back before their layer's backward pass.
 
         Of two rounding buffers each layer fills the one that the layer before the last has left.
@@ -714,14 +803,12 @@ class _Writer:
                 for place in range(bounds[layer].first, bounds[layer].last + 1):
                     size = self.passes[stage].pieces["F"][place].stores
                     if size:
-                        task = self._moved(actor, size, ("store", layer), first + place)
+                        task = self._moved(actor, size, ("store", layer), tasks[place])
                 if task >= 0:
-                    self.builder.wait(first + following.first, task)
+                    self.builder.wait(tasks[following.first], task)
             else:
-                task = self._moved(
-                    actor, self._swapped_bytes(layer), ("fetch", layer), first + following.last
-                )
-                self.builder.wait(first + bounds[layer].first, task)
+                task = self._moved(actor, self._swapped_bytes(layer), ("fetch", layer), tasks[following.last])
+                self.builder.wait(tasks[bounds[layer].first], task)
 
     def _moved(self, actor: Actor, size: int, what: tuple[str, int], after: int) -> int:
         """A copy to host memory or back."""

@@ -1,8 +1,7 @@
 """Bounds that no step can break, held against every run: a breach is a defect of Offchip and names the task or stream.
 
 No task is shorter than it takes alone, no stream does two things at once, nothing starts before what it waits for has
-ended, the tasks of a meeting start and end together, no resource carries more than its capacity allows in the time, and
-a step leaves as many bytes in memory as it found.
+ended, the tasks of a meeting start and end together, and no resource carries more than its capacity allows in the time.
 """
 
 from __future__ import annotations
@@ -51,19 +50,6 @@ def check_run(program: StepProgram, start: Floats, end: Floats) -> None:
             f"{_name(program, int(program.members.to[apart[0]]))} does not meet the others of its group"
         )
     _resources(program, makespan)
-    _memory(program)
-
-
-def _memory(program: StepProgram) -> None:
-    tasks = program.tasks
-    left = np.zeros(len(program.class_names), np.int64)
-    np.add.at(left, program.task_class(), tasks.take + tasks.give)
-    uneven = np.flatnonzero(left)
-    if len(uneven):
-        name = program.class_names[int(uneven[0])]
-        raise PhysicsError(
-            f"the step leaves {int(left[uneven[0]])} bytes more in the memory of {name} than it found"
-        )
 
 
 def _resources(program: StepProgram, makespan: float) -> None:

@@ -11,7 +11,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hw_configs.library import load_system
-from hw_configs.problems import PhysicsError
 from mapping.training.estimate import Estimator
 from mapping.training.layer_states import LayerStates, states_by_layer
 from mapping.training.pricing import Prices
@@ -20,8 +19,7 @@ from mapping.training.setup import TrainingSetup
 from mapping.training.sharding import Sharding
 from mapping.training.stage_messages import handed_bytes, output_bytes
 from mapping.training.step_program import write_step
-from simulator.training.physics import check_run
-from simulator.training.program import ProgramBuilder, StepProgram, TaskKind
+from simulator.training.program import StepProgram
 from simulator.training.run import StepRun, run_program
 from tests.training.small_models import gpt_config
 
@@ -33,9 +31,15 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
     return gpt_config(tmp_path_factory.mktemp("model"), layers=8, hidden=512, vocab=4000)
 
 
+@lru_cache(maxsize=1)
+def two_machines() -> Estimator:
+    """Thirty-two V100, made once: a failing example need not print them."""
+    return Estimator(Prices(load_system("dgx-2*2")))
+
+
 @pytest.fixture(scope="module")
 def cluster() -> Estimator:
-    return Estimator(Prices(load_system("dgx-2*2")))
+    return two_machines()
 
 
 def executed(estimator: Estimator, setup: TrainingSetup) -> StepRun:
@@ -73,9 +77,10 @@ def messages(program: StepProgram) -> list[tuple[int, int, int]]:
 )
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_a_message_is_there_from_when_it_is_made_until_it_has_left_and_is_read(
-    model: str, cluster: Estimator, pipeline: int, rounds: int, schedule: str, far: bool
+    model: str, pipeline: int, rounds: int, schedule: str, far: bool
 ) -> None:
     """Beside a program whose messages have no bytes: at every moment the difference is the messages on their way."""
+    cluster = two_machines()
     micro_batches = pipeline * max(rounds, 2 if schedule == "dualpipe" else 1)
     layout = ("pipeline", "tensor", "ulysses", "context", "data") if far else None
     setup = TrainingSetup(
@@ -215,10 +220,11 @@ def test_estimated_memory_of_experts_and_hybrid_sharding(data: st.DataObject) ->
     assert estimate == pytest.approx(max(executed(estimator, setup).peak_bytes), rel=0.05)
 
 
-def test_bytes_that_a_step_leaves_behind_are_a_defect() -> None:
-    builder = ProgramBuilder()
-    one = builder.rank_class("one")
-    builder.add(builder.stream(one, "compute"), TaskKind.FORWARD, 1.0, memory=(512, -256))
-    program = builder.build()
-    with pytest.raises(PhysicsError, match="leaves 256 bytes more in the memory of one"):
-        check_run(program, np.zeros(1), np.ones(1))
+def test_experts_that_no_other_rank_holds_keep_their_gradients() -> None:
+    """Found by the test above: they are reduced with nobody, and so are there from step to step."""
+    setup = TrainingSetup(
+        "deepseek-v2-lite", 2048, 16, data=8, pipeline=2, expert=8, zero_stage=2,
+        sharding=Sharding(each_micro_batch=False),
+    )  # fmt: skip
+    estimate = two_nodes().estimate(setup, exact=False).memory.device_bytes
+    assert estimate == pytest.approx(max(executed(two_nodes(), setup).peak_bytes), rel=0.02)
