@@ -7,6 +7,7 @@ reduce their gradients.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 from typing import Final
 
 from workloads.graph import Graph, Role
@@ -20,18 +21,22 @@ _UPDATED: Final = frozenset({Role.GRADIENT, Role.OPTIMIZER_STATE})
 
 @dataclass(frozen=True, slots=True)
 class StateBytes:
-    """Bytes of weights, of their gradients, and of the optimizer's state; ``trained`` of the weights are updated."""
+    """Bytes of weights, of their gradients, and of the optimizer's state; ``trained`` of the weights are updated, which
+    are so many ``parameters``.
+    """
 
     weights: int = 0
     gradients: int = 0
     optimizer: int = 0
     trained: int = 0
+    parameters: int = 0
 
     def plus(self, other: StateBytes) -> StateBytes:
         """Both together."""
         return StateBytes(
             self.weights + other.weights, self.gradients + other.gradients,
             self.optimizer + other.optimizer, self.trained + other.trained,
+            self.parameters + other.parameters,
         )  # fmt: skip
 
     def held(self, stage: int, ranks: int) -> int:
@@ -84,6 +89,7 @@ def states_by_layer(graph: Graph) -> dict[int, LayerStates]:
                 tensor.size_bytes if tensor.role is Role.GRADIENT else 0,
                 tensor.size_bytes if tensor.role is Role.OPTIMIZER_STATE else 0,
                 tensor.size_bytes if tensor.role is Role.WEIGHT and name in trained else 0,
+                prod(tensor.shape) if tensor.role is Role.WEIGHT and name in trained else 0,
             )
             layer = LayerStates(experts=own) if divided or name in experts else LayerStates(dense=own)
             found[here] = found.get(here, LayerStates()).plus(layer)

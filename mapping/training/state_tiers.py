@@ -24,7 +24,7 @@ from mapping.training.pricing import Prices
 from mapping.training.setup import MemoryBudget, TrainingEstimate, TrainingSetup
 from mapping.training.sharded_states import ModelStates
 from mapping.training.step_memory import model_states
-from mapping.training.tier_rates import OPTIMIZER_BYTES, UPDATE_BYTES, TierRates, tier_rates
+from mapping.training.tier_rates import UPDATE_BYTES, TierRates, tier_rates
 
 __all__ = ["StateTiers", "TierRates", "TieredEstimate", "best_tiers", "tier_rates", "tiered"]
 
@@ -75,7 +75,7 @@ def tiered(setup: TrainingSetup, tiers: StateTiers, estimator: Estimator) -> Tie
     states = model_states(step, 0)
     rates = tier_rates(estimator.prices, setup.devices)
     shards = setup.shards
-    parameters = states.optimizer_state / OPTIMIZER_BYTES / shards
+    parameters = states.trained_parameters / shards
     weights, gradients = states.weights / shards, states.gradients / shards
     budget, drive_bytes = _budget(setup, plain.memory, states, tiers, estimator.layers(setup))
     passes = plain.time.forward_s + plain.time.recompute_s + plain.time.backward_s
@@ -97,7 +97,7 @@ def tiered(setup: TrainingSetup, tiers: StateTiers, estimator: Estimator) -> Tie
         link += max(0.0, sent - plain.time.backward_s)
         update = parameters * UPDATE_BYTES / rates.host_memory
         if tiers.optimizer == "drive":
-            moved = OPTIMIZER_BYTES * parameters
+            moved = states.optimizer_state / shards
             update = max(update, moved / rates.drive_read + moved / rates.drive_write)
         # Updated 16-bit weights leave the host as they are made.
         back = weights / (rates.from_host if tiers.weights == "device" else rates.host_memory)

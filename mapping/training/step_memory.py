@@ -8,6 +8,7 @@ schedule has in flight, and the buffers of their messages; the first rank's and 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from math import prod
 from typing import Final
 
 import numpy as np
@@ -180,7 +181,9 @@ def _shared(step: RankStep, states: ModelStates, rank: int) -> tuple[ModelStates
         whole, layer_gradients, layer_narrow = 0, 0, 0
         for part, ranks in ((layer.dense, dense), (layer.experts, experts)):
             stage = zero if ranks > 1 or gathers else 0
-            lasting = part.weights - (part.trained if gathers and stage >= 3 else 0)
+            lasting = part.weights * (1 + setup.trained.copies) - (
+                part.trained if gathers and stage >= 3 else 0
+            )
             weights += -(-lasting // ranks) if stage >= 3 else lasting
             gradients += -(-part.gradients // ranks) if stage >= 2 and each else part.gradients
             optimizer += -(-part.optimizer // ranks) if stage >= 1 else part.optimizer
@@ -253,7 +256,7 @@ def model_states(step: RankStep, stage: int) -> ModelStates:
     gradients: dict[object, int] = {}
     seen: set[str] = set()
     updated = {name for op in graph.operators if op.kind == "optimizer" for name in op.updates}
-    trained = 0
+    parameters = 0
     for op in graph.operators:
         held = _HELD if op.kind == "optimizer" else _READ
         for name in (*op.inputs, *op.updates):
@@ -266,14 +269,14 @@ def model_states(step: RankStep, stage: int) -> ModelStates:
             totals[tensor.role] += tensor.size_bytes
             layer = op.place.layer
             if tensor.role is Role.WEIGHT:
-                trained += tensor.size_bytes if name in updated else 0
+                parameters += prod(tensor.shape) if name in updated else 0
                 weights[layer] = weights.get(layer, 0) + tensor.size_bytes
             if tensor.role is Role.GRADIENT:
                 gradients[layer] = gradients.get(layer, 0) + tensor.size_bytes
     copies = step.setup.trained.copies
     return ModelStates(
         totals[Role.WEIGHT] * (1 + copies), totals[Role.GRADIENT], totals[Role.OPTIMIZER_STATE],
-        max(weights.values(), default=0), max(gradients.values(), default=0), trained,
+        max(weights.values(), default=0), max(gradients.values(), default=0), parameters,
     )  # fmt: skip
 
 

@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import offchip
+from mapping.allocation.pytorch_snapshot import recording_of
 from mapping.training.recorded_requests import Request, requests_of, serve_requests
 from tests.training.caching_oracle import OutOfMemoryError, ScanningAllocator
 
@@ -311,3 +312,17 @@ def test_a_segment_from_before_serves_what_comes(tmp_path: Path) -> None:
                                 {**lost[1], "addr": base + 2**31}, {**lost[1], "addr": base + 2**31, "action": "free"},
                                 lost[1]]]}))  # fmt: skip
     assert offchip.trace_memory(path).use.driver_mallocs > 1
+
+
+def test_segments_given_back_while_recording_were_there_before() -> None:
+    recorder = Recorder()
+    recorder.malloc(0, 30 * MIB)
+    recorder.malloc(1, 12 * MIB)
+    recorder.events.clear()
+    before = recorder.bases()
+    recorder.free(0)
+    recorder.give_back()
+    recorder.malloc(2, 50 * MIB)
+    found = recording_of(recorder.snapshot()).segments
+    assert found is not None
+    assert {one.address - 2**40: one.size for one in found} == before
