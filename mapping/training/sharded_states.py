@@ -20,7 +20,7 @@ __all__ = ["ModelStates", "exposed_seconds"]
 
 @dataclass(frozen=True, slots=True)
 class ModelStates:
-    """Bytes of a rank's weights, gradients and optimizer state; the largest layer's; how many parameters are trained."""
+    """Bytes of a rank's weights, gradients, optimizer state; of the largest layer; how many parameters are trained."""
 
     weights: int
     gradients: int
