@@ -94,6 +94,9 @@ def write_step(
         )
         raise bad_input(found, path="--hw")
     chosen = schedule or schedule_of(step.setup)
+    if step.setup.sharding_stage > step.setup.zero_stage:
+        # A distributed optimizer is ZeRO's first stage, whatever else is said.
+        step = replace(step, setup=replace(step.setup, zero_stage=step.setup.sharding_stage))
     return _Writer(step, prices, chosen, folded, speed_beside, gradient_scale).run()
 
 
