@@ -17,6 +17,7 @@ __all__ = ["LayerStates", "StateBytes", "states_by_layer"]
 
 
 _UPDATED: Final = frozenset({Role.GRADIENT, Role.OPTIMIZER_STATE})
+_PLACE: Final = {Role.WEIGHT: 0, Role.GRADIENT: 1, Role.OPTIMIZER_STATE: 2}
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +53,6 @@ class LayerStates:
     dense: StateBytes = StateBytes()
     experts: StateBytes = StateBytes()
 
-    def plus(self, other: LayerStates) -> LayerStates:
-        """Both together."""
-        return LayerStates(self.dense.plus(other.dense), self.experts.plus(other.experts))
-
 
 def states_by_layer(graph: Graph) -> dict[int, LayerStates]:
     """States by the number of the layer, embedding (-1) and head (after the last) included.
@@ -71,7 +68,7 @@ def states_by_layer(graph: Graph) -> dict[int, LayerStates]:
         if graph.tensors[name].role is Role.WEIGHT
     }
     trained = {name for op in graph.operators if isinstance(op.work, Optimizer) for name in op.updates}
-    found: dict[int, LayerStates] = {}
+    found: dict[int, list[list[int]]] = {}
     home: dict[str, int] = {}
     for op in graph.operators:
         updates = isinstance(op.work, Optimizer)
@@ -84,13 +81,11 @@ def states_by_layer(graph: Graph) -> dict[int, LayerStates]:
             if name in home or not (tensor.role is Role.WEIGHT or (updates and tensor.role in _UPDATED)):
                 continue
             home[name] = here
-            own = StateBytes(
-                tensor.size_bytes if tensor.role is Role.WEIGHT else 0,
-                tensor.size_bytes if tensor.role is Role.GRADIENT else 0,
-                tensor.size_bytes if tensor.role is Role.OPTIMIZER_STATE else 0,
-                tensor.size_bytes if tensor.role is Role.WEIGHT and name in trained else 0,
-                prod(tensor.shape) if tensor.role is Role.WEIGHT and name in trained else 0,
-            )
-            layer = LayerStates(experts=own) if divided or name in experts else LayerStates(dense=own)
-            found[here] = found.get(here, LayerStates()).plus(layer)
-    return found
+            own = found.setdefault(here, [[0] * 5, [0] * 5])[divided or name in experts]
+            own[_PLACE[tensor.role]] += tensor.size_bytes
+            if tensor.role is Role.WEIGHT and name in trained:
+                own[3] += tensor.size_bytes
+                own[4] += prod(tensor.shape)
+    return {
+        layer: LayerStates(StateBytes(*dense), StateBytes(*rest)) for layer, (dense, rest) in found.items()
+    }

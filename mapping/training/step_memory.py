@@ -202,8 +202,9 @@ def _layers_of(step: RankStep, rank: int) -> tuple[list[LayerStates], int, int]:
     """States of a rank's layers in order, and over how many ranks those of experts (last) and all others are shared."""
     setup = step.setup
     number = stage_of(step.graph, setup.pipeline, setup.rank_layers)
-    own = {(-1 if op.place.layer is None else op.place.layer): number(op) for op in step.graph.operators}
-    layers = [found for layer, found in sorted(states_by_layer(step.graph).items()) if own[layer] == rank]
+    first = {(-1 if op.place.layer is None else op.place.layer): op for op in step.graph.operators}
+    states = sorted(states_by_layer(step.graph).items())
+    layers = [found for layer, found in states if number(first[layer]) == rank]
     if setup.zero_stage:
         return layers, setup.shard_width(), setup.shard_width(experts=True)
     return layers, setup.shards, setup.shards // setup.expert
