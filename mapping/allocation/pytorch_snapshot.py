@@ -15,6 +15,7 @@ Sizes are the bytes asked for (``requested_size``), which the allocator rounds u
 
 from __future__ import annotations
 
+from bisect import bisect_right, insort
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -22,7 +23,7 @@ from typing import Any, Final
 from hw_configs.problems import InputError, Problem, bad_input, nearest
 from mapping.allocation.problem import AllocationProblem, Buffer
 
-__all__ = ["Recording", "Stay", "is_snapshot", "recording_of"]
+__all__ = ["EarlierSegment", "Recording", "Stay", "is_snapshot", "recording_of"]
 
 _ENDS: Final = ("free", "free_completed")
 _ACTIONS: Final = (
@@ -47,12 +48,22 @@ class Stay:
 
 
 @dataclass(frozen=True, slots=True)
+class EarlierSegment:
+    """``size`` bytes at ``address`` that the driver had given before recording began, for blocks of one stream."""
+
+    address: int
+    size: int
+    stream: int
+
+
+@dataclass(frozen=True, slots=True)
 class Recording:
     """One device's memory while it was recorded.
 
     ``reserved_end`` is what the segments hold when the snapshot was taken, ``reserved_peak`` the most they held while
     recording, both in bytes; None where the snapshot has no segments. ``active_end`` sums the bytes of blocks in use
-    at the end as the allocator rounds them.
+    at the end as the allocator rounds them. ``segments`` are those from before recording, None where the snapshot does
+    not say: without segments or their events, and where they expand.
     """
 
     device: int
@@ -60,6 +71,7 @@ class Recording:
     reserved_end: int | None
     reserved_peak: int | None
     active_end: int | None
+    segments: tuple[EarlierSegment, ...] | None = None
 
     def problem(self, name: str = "") -> AllocationProblem:
         """The blocks as buffers; times are the indices of events."""
@@ -181,7 +193,49 @@ def _join(device: int, trace: list[Any], segments: list[Mapping[str, Any]], file
     reserved = sum(_number(s, ("total_size",), "segments", file) for s in segments) if segments else None
     peak = None if reserved is None else max(_reserved(events, reserved))
     active = sum(block.size for block in in_use.values()) if segments else None
-    return Recording(device, _numbered(stays), reserved, peak, active)
+    return Recording(
+        device, _numbered(stays), reserved, peak, active, _earlier_segments(events, segments, file)
+    )
+
+
+def _earlier_segments(
+    events: Sequence[tuple[int, str, int, int, int]], segments: Sequence[Mapping[str, Any]], file: str | None
+) -> tuple[EarlierSegment, ...] | None:
+    """The segments that there were when recording began: those of the end, walked back to it."""
+    expands = any(segment.get("is_expandable") for segment in segments) or any(
+        action in ("segment_map", "segment_unmap") for _, action, *_ in events
+    )
+    if not segments or expands:
+        return None
+    there: dict[int, EarlierSegment] = {}
+    for segment in segments:
+        address = _number(segment, ("address",), "segments", file)
+        stream = _number(segment, ("stream",), "segments", file) if "stream" in segment else 0
+        there[address] = EarlierSegment(address, _number(segment, ("total_size",), "segments", file), stream)
+    for _, action, address, size, stream in reversed(events):
+        if action == "segment_alloc":
+            there.pop(address, None)
+        elif action == "segment_free":
+            there[address] = EarlierSegment(address, size, stream)
+    found = tuple(there[address] for address in sorted(there))
+    return found if _hold(found, events) else None
+
+
+def _hold(segments: Sequence[EarlierSegment], events: Sequence[tuple[int, str, int, int, int]]) -> bool:
+    """Whether every block of the trace lies in a segment of its moment; where not, events of segments are missing."""
+    bases = [segment.address for segment in segments]
+    ends = {segment.address: segment.address + segment.size for segment in segments}
+    for _, action, address, size, _ in events:
+        if action == "segment_alloc":
+            insort(bases, address)
+            ends[address] = address + size
+        elif action == "segment_free":
+            bases.remove(address)
+        else:
+            place = bisect_right(bases, address)
+            if not place or address + size > ends[bases[place - 1]]:
+                return False
+    return True
 
 
 def _lives(

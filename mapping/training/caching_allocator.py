@@ -26,6 +26,7 @@ One stream. Settings are those of :mod:`mapping.training.allocator_conf`.
 from __future__ import annotations
 
 from bisect import bisect_left, insort
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -93,6 +94,40 @@ class CachingAllocator:
 
     def __post_init__(self) -> None:
         self.expandable = self.expandable or self.conf.expandable
+
+    def found(self, size: int, blocks: Sequence[tuple[int, int]]) -> list[int]:
+        """Begin with a segment that is there already, of fixed size; the addresses of its blocks in use.
+
+        ``blocks``: of each the offset in the segment and the bytes asked for, in order. What lies between is free; in
+        the large pool no free block is as small as a small request, so that less belongs to the block before it.
+        """
+        small = size == SMALL_SEGMENT
+        base, place, before = self._next_address, 0, None
+        taken: list[int] = []
+        ends = [*(offset for offset, _ in blocks[1:]), size][: len(blocks)]
+        rows: list[tuple[int, int, bool]] = []
+        for (offset, asked), end in zip(blocks, ends, strict=True):
+            if offset > place:
+                rows.append((place, offset, False))
+            place = offset + self.conf.rounded(asked)
+            if not small and end - place <= SMALL_REQUEST:
+                place = end
+            rows.append((offset, place, True))
+        if place < size:
+            rows.append((place, size, False))
+        for start, end, used in rows:
+            block = _Block(base + start, end - start, small, used, before=before)
+            if before is not None:
+                before.after = block
+            self._at[block.address] = before = block
+            if used:
+                taken.append(block.address)
+                self.allocated += block.size
+            else:
+                self._offer(block)
+        self._next_address += size
+        self.reserved += size
+        return taken
 
     def malloc(self, size: int) -> int:
         """The address of a block of at least ``size`` bytes; raises :class:`DeviceOutOfMemoryError`."""

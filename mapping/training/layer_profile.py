@@ -15,8 +15,8 @@ from mapping.training.layer_states import LayerStates, states_by_layer
 from mapping.training.pricing import Prices
 from mapping.training.rank_graph import decoder_of, rank_graph
 from mapping.training.rank_step import plain_step
-from mapping.training.recompute.skeleton import skeleton_of
 from mapping.training.setup import TrainingSetup
+from mapping.training.stage_messages import handed_bytes
 from mapping.training.stage_passes import Exchanged, Piece, passes_of
 from workloads.graph import Graph, Operator
 
@@ -103,7 +103,7 @@ def rank_profile(
     whole = sum(flops[kind - 1] for kind in kind_of)
     by_kind = tuple(states.get(number, LayerStates()) for number in range(-1, head + 1))
     seconds = tuple(optimizer[number] for number in range(-1, head + 1))
-    return RankProfile(setup, kind_of, passes, by_kind, seconds, _handed(graph), whole, graph)
+    return RankProfile(setup, kind_of, passes, by_kind, seconds, handed_bytes(graph), whole, graph)
 
 
 def with_recomputation(profile: RankProfile, prices: Prices) -> RankProfile:
@@ -122,12 +122,6 @@ def _passes(
     step = plain_step(graph, replace(setup, recompute=way))  # type: ignore[arg-type]
     pieces = passes_of(step, prices, _first_stage, 1, halves=True)[0].pieces
     return tuple(_layer(pieces, number) for number in range(-1, head + 1))
-
-
-def _handed(graph: Graph) -> int:
-    """Bytes that one stage hands to the next."""
-    entry = next(iter(skeleton_of(graph).inputs.values()), None)
-    return graph.tensors[entry].size_bytes if entry is not None else 0
 
 
 def _first_stage(_: Operator) -> int:

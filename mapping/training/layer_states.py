@@ -7,6 +7,7 @@ reduce their gradients.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 from typing import Final
 
 from workloads.graph import Graph, Role
@@ -16,21 +17,28 @@ __all__ = ["LayerStates", "StateBytes", "states_by_layer"]
 
 
 _UPDATED: Final = frozenset({Role.GRADIENT, Role.OPTIMIZER_STATE})
+_PLACE: Final = {Role.WEIGHT: 0, Role.GRADIENT: 1, Role.OPTIMIZER_STATE: 2}
 
 
 @dataclass(frozen=True, slots=True)
 class StateBytes:
-    """Bytes of weights, of their gradients, and of the optimizer's state."""
+    """Bytes of weights, of their gradients, and of the optimizer's state; ``trained`` of the weights are updated, which
+    are so many ``parameters``.
+    """
 
     weights: int = 0
     gradients: int = 0
     optimizer: int = 0
+    trained: int = 0
+    parameters: int = 0
 
     def plus(self, other: StateBytes) -> StateBytes:
         """Both together."""
         return StateBytes(
-            self.weights + other.weights, self.gradients + other.gradients, self.optimizer + other.optimizer
-        )
+            self.weights + other.weights, self.gradients + other.gradients,
+            self.optimizer + other.optimizer, self.trained + other.trained,
+            self.parameters + other.parameters,
+        )  # fmt: skip
 
     def held(self, stage: int, ranks: int) -> int:
         """Bytes that each of so many ranks holds under a ZeRO stage (arXiv:1910.02054)."""
@@ -44,10 +52,6 @@ class LayerStates:
 
     dense: StateBytes = StateBytes()
     experts: StateBytes = StateBytes()
-
-    def plus(self, other: LayerStates) -> LayerStates:
-        """Both together."""
-        return LayerStates(self.dense.plus(other.dense), self.experts.plus(other.experts))
 
 
 def states_by_layer(graph: Graph) -> dict[int, LayerStates]:
@@ -63,7 +67,8 @@ def states_by_layer(graph: Graph) -> dict[int, LayerStates]:
         for name in op.inputs
         if graph.tensors[name].role is Role.WEIGHT
     }
-    found: dict[int, LayerStates] = {}
+    trained = {name for op in graph.operators if isinstance(op.work, Optimizer) for name in op.updates}
+    found: dict[int, list[list[int]]] = {}
     home: dict[str, int] = {}
     for op in graph.operators:
         updates = isinstance(op.work, Optimizer)
@@ -76,11 +81,11 @@ def states_by_layer(graph: Graph) -> dict[int, LayerStates]:
             if name in home or not (tensor.role is Role.WEIGHT or (updates and tensor.role in _UPDATED)):
                 continue
             home[name] = here
-            own = StateBytes(
-                tensor.size_bytes if tensor.role is Role.WEIGHT else 0,
-                tensor.size_bytes if tensor.role is Role.GRADIENT else 0,
-                tensor.size_bytes if tensor.role is Role.OPTIMIZER_STATE else 0,
-            )
-            layer = LayerStates(experts=own) if divided or name in experts else LayerStates(dense=own)
-            found[here] = found.get(here, LayerStates()).plus(layer)
-    return found
+            own = found.setdefault(here, [[0] * 5, [0] * 5])[divided or name in experts]
+            own[_PLACE[tensor.role]] += tensor.size_bytes
+            if tensor.role is Role.WEIGHT and name in trained:
+                own[3] += tensor.size_bytes
+                own[4] += prod(tensor.shape)
+    return {
+        layer: LayerStates(StateBytes(*dense), StateBytes(*rest)) for layer, (dense, rest) in found.items()
+    }

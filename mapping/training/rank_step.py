@@ -80,7 +80,7 @@ def requests_of(step: RankStep, stage: int = 0) -> RequestSequence:
     """The malloc and free requests of one micro-batch on one pipeline stage."""
     if step.setup.pipeline == 1:
         return request_sequence(step.graph, step.elsewhere)
-    number = stage_of(step.graph, step.setup.pipeline)
+    number = stage_of(step.graph, step.setup.pipeline, step.setup.rank_layers)
     return request_sequence(step.graph, step.elsewhere, lambda op: number(op) == stage)
 
 

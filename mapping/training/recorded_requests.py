@@ -1,9 +1,10 @@
 """A recording of device memory, replayed as requests to an allocator: what would another allocator have reserved?
 
-Each block is asked for when its life begins and freed when it ends; blocks from before the recording are asked for
-first, by address. The caching allocator keeps pools of its own for every stream
-(:mod:`mapping.training.caching_allocator`); with planned addresses every block has one place, solved beforehand, and
-streams share the arena. Only the order of requests is known, not what the framework would have done otherwise.
+Each block is asked for when its life begins and freed when it ends. Segments from before the recording stand as they
+were found, with their blocks; blocks from before it whose segment is not known are asked for first, by address. The
+caching allocator keeps pools of its own for every stream (:mod:`mapping.training.caching_allocator`); with planned
+addresses every block has one place, solved beforehand, and streams share the arena. Only the order of requests is
+known, not what the framework would have done otherwise.
 """
 
 from __future__ import annotations
@@ -12,10 +13,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from mapping.allocation.pytorch_snapshot import EarlierSegment, Stay
 from mapping.training.allocator_conf import DEFAULT_CONF, AllocatorConf
 from mapping.training.caching_allocator import CachingAllocator, DeviceOutOfMemoryError
 
-__all__ = ["AllocatorUse", "Request", "requests_of", "serve_requests"]
+__all__ = ["AllocatorUse", "Found", "Request", "found_segments", "requests_of", "serve_requests"]
 
 EARLIER: Final = -1
 """Sorts before every moment of a recording."""
@@ -28,6 +30,33 @@ class Request:
     block: int
     size: int | None
     stream: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A segment that was there: its bytes, and of each block in it its number, offset and bytes."""
+
+    size: int
+    stream: int
+    blocks: tuple[tuple[int, int, int], ...]
+
+
+def found_segments(segments: Iterable[EarlierSegment], stays: Sequence[Stay]) -> list[Found]:
+    """Segments from before a recording with the blocks that lived in them, numbered as in ``stays``."""
+    earlier = sorted(
+        (stay.address, number) for number, stay in enumerate(stays) if stay.earlier and stay.size
+    )
+    found: list[Found] = []
+    place = 0
+    for segment in segments:
+        own: list[tuple[int, int, int]] = []
+        while place < len(earlier) and earlier[place][0] < segment.address + segment.size:
+            address, number = earlier[place]
+            place += 1
+            if address >= segment.address:
+                own.append((number, address - segment.address, stays[number].size))
+        found.append(Found(segment.size, segment.stream, tuple(own)))
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,13 +106,27 @@ def serve_requests(
     expandable: bool = False,
     capacity: int | None = None,
     conf: AllocatorConf = DEFAULT_CONF,
+    found: Iterable[Found] = (),
 ) -> AllocatorUse:
-    """Serve requests with the caching allocator, one for each stream; a ``capacity`` is for a single stream."""
+    """Serve requests with the caching allocator, one for each stream; a ``capacity`` is for a single stream.
+
+    ``found``: segments that are there at the beginning; their blocks' requests have been served.
+    """
     allocators: dict[int, CachingAllocator] = {}
     held: dict[int, tuple[int, int]] = {}
-    requested = requested_peak = allocated_peak = reserved_peak = 0
+    for segment in found:
+        allocator = allocators.setdefault(segment.stream, CachingAllocator(capacity, expandable, conf))
+        addresses = allocator.found(segment.size, [(offset, size) for _, offset, size in segment.blocks])
+        for (block, _, size), address in zip(segment.blocks, addresses, strict=True):
+            held[block] = address, size
+    served = frozenset(held)
+    requested = requested_peak = sum(size for _, size in held.values())
+    allocated_peak = sum(one.allocated for one in allocators.values())
+    reserved_peak = sum(one.reserved for one in allocators.values())
     failed, failed_size = None, 0
     for request in requests:
+        if request.size is not None and request.block in served:
+            continue
         allocator = allocators.setdefault(request.stream, CachingAllocator(capacity, expandable, conf))
         if request.size is None:
             address, size = held.pop(request.block)

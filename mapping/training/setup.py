@@ -139,9 +139,34 @@ class TrainingSetup:
         return max(self.zero_stage, int(self.state_types.distributed))
 
     @property
+    def exchange_stage(self) -> int:
+        """The ZeRO stage whose traffic the setup has: kept weights are gathered once a step, as in stage 2, and
+        gradients may be reduced once, as in stage 1.
+        """
+        stage, each = self.sharding_stage, self.sharding.reduces_each(self.sharding_stage)
+        if stage == ZERO_STAGES[-1] and not self.sharding.reshard:
+            stage = 2
+        return 1 if stage == 2 and not each else stage
+
+    @property
     def optimizer_shards(self) -> int:
         """Ranks over which the optimizer's state is divided."""
         return self.shards if self.sharding_stage >= 1 else 1
+
+    @property
+    def reduces_late(self) -> bool:
+        """Whether whole gradients are there from a stage's first backward pass to their one reduction of the step.
+
+        What a rank keeps of them is there from then to the update.
+        """
+        once = self.zero_stage >= 2 and not self.sharding.reduces_each(self.zero_stage)
+        return once and not self.places.off_device
+
+    @property
+    def rank_layers(self) -> tuple[int, ...] | None:
+        """How many layers each rank of the pipeline has, where that is stated and stages are ranks."""
+        own = self.stage_layers
+        return own if own is not None and len(own) == self.pipeline else None
 
     def words(self) -> str:
         """The setup in one line for people."""

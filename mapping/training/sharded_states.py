@@ -15,46 +15,24 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-__all__ = ["ModelStates", "exposed_seconds", "held_states"]
+__all__ = ["ModelStates", "exposed_seconds"]
 
 
 @dataclass(frozen=True, slots=True)
 class ModelStates:
-    """Bytes of a rank's weights, gradients and optimizer state; the largest layer's; the trained weights'."""
+    """Bytes of a rank's weights, gradients, optimizer state; of the largest layer; how many parameters are trained."""
 
     weights: int
     gradients: int
     optimizer_state: int
     layer_weights: int = 0
     layer_gradients: int = 0
-    trained_weights: int = 0
+    trained_parameters: int = 0
 
     @property
     def total(self) -> int:
         """All of them."""
         return self.weights + self.gradients + self.optimizer_state
-
-
-def held_states(states: ModelStates, stage: int, ranks: int) -> tuple[ModelStates, int]:
-    """What a rank holds under a ZeRO stage, and the bytes of its buffers.
-
-    Buffers: stage 3 holds the layer at work whole and the next one, which is being gathered; stages 2 and 3 hold
-    one layer's gradients until they are reduced.
-    """
-    part = max(ranks, 1)
-    held = ModelStates(
-        -(-states.weights // part) if stage >= 3 else states.weights,
-        -(-states.gradients // part) if stage >= 2 else states.gradients,
-        -(-states.optimizer_state // part) if stage >= 1 else states.optimizer_state,
-        states.layer_weights,
-        states.layer_gradients,
-        -(-states.trained_weights // part) if stage >= 3 else states.trained_weights,
-    )
-    if part == 1:
-        return held, 0
-    buffers = 2 * states.layer_weights if stage >= 3 else 0
-    buffers += states.layer_gradients if stage >= 2 else 0
-    return held, buffers
 
 
 def exposed_seconds(

@@ -12,7 +12,7 @@ from dataclasses import replace
 from mapping.training.setup import StepTime, TrainingSetup
 from mapping.training.sharded_states import ModelStates
 from mapping.training.state_places import StatePlaces
-from mapping.training.tier_rates import OPTIMIZER_BYTES, UPDATE_BYTES, TierRates
+from mapping.training.tier_rates import UPDATE_BYTES, TierRates
 
 __all__ = ["with_states_away"]
 
@@ -34,10 +34,10 @@ def with_states_away(
         link += m * (max(0.0, read - forward) + max(0.0, read - backward))
     if places.off_device:
         link += max(0.0, m * states.gradients / shards / rates.to_host - time.backward_s)
-        parameters = states.optimizer_state / OPTIMIZER_BYTES / shards
+        parameters = states.trained_parameters / shards
         update = parameters * UPDATE_BYTES / rates.host_memory
         if places.optimizer == "nvme":
-            moved = OPTIMIZER_BYTES * parameters
+            moved = states.optimizer_state / shards
             update = max(update, moved / rates.drive_read + moved / rates.drive_write)
         update = max(update, weights / (rates.from_host if places.weights == "device" else rates.host_memory))
         passes = time.forward_s + time.recompute_s + time.backward_s

@@ -29,6 +29,7 @@ __all__ = [
 ]  # fmt: skip
 
 Copies = Literal["resident", "gathered"]
+Buffers = Literal["message", "step"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +39,8 @@ class StateTypes:
     ``step``: types and forms that the training graph itself has. ``copies``: whether the weights that products read are
     ``resident``, or ``gathered`` layer by layer from wider parameters, which then are the master copy. ``distributed``:
     the optimizer's state is divided over the data-parallel ranks whatever the ZeRO stage. ``bucket_elements``: of each
-    of the two flat buffers in which gradients are reduced (0: none).
+    of the two flat buffers in which gradients are reduced (0: none). ``messages``: how long buffers of a pipeline's
+    messages live, each as its ``message`` or all for the whole ``step`` (:mod:`mapping.training.stage_messages`).
     """
 
     name: str
@@ -46,6 +48,7 @@ class StateTypes:
     copies: Copies = "resident"
     distributed: bool = False
     bucket_elements: int = 0
+    messages: Buffers = "message"
 
     def lines(self, dtype: str = "bf16") -> tuple[tuple[str, str], ...]:
         """What is kept and in how many bytes per parameter, for people."""
@@ -162,7 +165,7 @@ FRAMEWORKS: Final[Mapping[str, StateTypes]] = {
             for name in ("megatron-2021", "megatron-2022", "megatron-fp8", "te-delayed-fp8", "te-mxfp8", "te-nvfp4")
         ),
         *(
-            StateTypes(name, replace(_SHARDED, loss="eager", logits="fp32"), "gathered")
+            StateTypes(name, replace(_SHARDED, loss="eager", logits="fp32"), "gathered", messages="step")
             for name in (
                 "torchtitan", "torchtitan-eager", "torchtitan-async", "torchtitan-float8", "torchtitan-float8-async",
                 "fsdp2",

@@ -1,25 +1,29 @@
 """Bytes of one device in a training step: model states as ZeRO leaves them, buffers, and what the step asks for.
 
 The peak of the step's request sequence comes under the chosen allocator: addresses planned in advance, or PyTorch's
-caching allocator in what model states and buffers leave. With pipeline parallelism the first stage holds the
-activations of as many micro-batches as there are stages (1F1B), the last those of one and the head's.
+caching allocator in what model states and buffers leave. Ranks of a pipeline hold as many micro-batches as their
+schedule has in flight, and the buffers of their messages; the first rank's and the last one's bytes are counted.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from math import prod
 from typing import Final
 
 import numpy as np
 
 from hw_configs.units import format_quantity
 from mapping.training.allocator_trace import replay
-from mapping.training.layer_states import states_by_layer
+from mapping.training.in_flight import RankBytes, fullest
+from mapping.training.layer_states import LayerStates, states_by_layer
 from mapping.training.pricing import Prices
 from mapping.training.rank_step import RankStep, requests_of, stage_of
 from mapping.training.requests import RequestSequence, rounded
 from mapping.training.setup import ZERO_STAGES, MemoryBudget, TrainingSetup
-from mapping.training.sharded_states import ModelStates, held_states
+from mapping.training.sharded_states import ModelStates
+from mapping.training.stage_messages import handed_bytes, output_bytes
+from mapping.training.stage_passes import vocabulary_names
 from mapping.training.state_room import room_shortage
 from mapping.training.two_level_addresses import plan_memory
 from workloads.dtypes import dtype_bits
@@ -67,13 +71,17 @@ def _shortage(step: RankStep, budget: MemoryBudget, prices: Prices) -> str:
 def _stage_memory(step: RankStep, stage: int, prices: Prices, exact: bool) -> StepMemory:
     setup = step.setup
     held, buffers, paged = _held(step, model_states(step, stage), stage)
-    flight = min(setup.pipeline - stage, setup.micro_batches)
+    late = _late_gradients(step, stage) if setup.reduces_late else 0
     sequence = requests_of(step, stage)
     live = sequence.live_bytes()
     peak = int(live.max(initial=0))
     skeletal = _skeletal_at(sequence, int(live.argmax())) if len(live) else 0
-    more = (flight - 1) * int(rounded(sequence.size)[sequence.skeletal].sum())
+    found = fullest(setup, stage, _rank_bytes(step, stage, sequence, late))
+    held = replace(held, gradients=held.gradients - late + found.gradients)
+    more = found.others
+    flight = min(setup.pipeline - stage, setup.micro_batches)
     host, swap_buffers = _swap_bytes(step, flight)
+    buffers += found.messages + _message_buffers(step, stage)
     budget = MemoryBudget(
         held.weights, held.gradients, held.optimizer_state, skeletal + more, peak - skeletal,
         buffers + swap_buffers, 0, host, paged,
@@ -92,22 +100,41 @@ def _stage_memory(step: RankStep, stage: int, prices: Prices, exact: bool) -> St
     return _cached(step, sequence, budget, max(room, 0), peak)
 
 
+def _rank_bytes(step: RankStep, rank: int, sequence: RequestSequence, late: int) -> RankBytes:
+    """What the rank's passes keep, and what comes and goes with them."""
+    setup = step.setup
+    sizes, names = rounded(sequence.size), np.array(sequence.names, object)
+    last = rank == setup.pipeline - 1
+    own = vocabulary_names(step.graph) if last else frozenset()
+    made = {name for op in step.graph.operators if op.name in own for name in op.outputs}
+    head = np.array([name in made for name in names], np.bool_) & sequence.skeletal
+    layers = int(sizes[sequence.skeletal].sum() - sizes[head].sum())
+    if setup.state_types.messages == "message":
+        return RankBytes(layers, int(sizes[head].sum()), late)
+    return RankBytes(
+        layers,
+        int(sizes[head].sum()),
+        late,
+        handed_bytes(step.graph),
+        output_bytes(step.graph) if last else 0,
+    )
+
+
+def _message_buffers(step: RankStep, rank: int) -> int:
+    """Bytes of buffers that messages come into and leave from: one of each, or those of all micro-batches."""
+    setup, size = step.setup, handed_bytes(step.graph)
+    if setup.pipeline == 1:
+        return 0
+    if setup.state_types.messages == "message":
+        return size
+    stages = setup.stages_per_rank
+    return setup.micro_batches * size * (2 * stages - (rank == 0) - (rank == setup.pipeline - 1))
+
+
 def _held(step: RankStep, states: ModelStates, number: int) -> tuple[ModelStates, int, int]:
     """What a rank holds on the device, the bytes of its buffers, and optimizer state that is paged to the host."""
     setup, types = step.setup, step.setup.state_types
-    stage = setup.sharding_stage
-    if types.copies == "gathered" and stage == 0:
-        # Parameters are a shard, however few ranks there are, and layers are gathered from it.
-        stage = ZERO_STAGES[-1]
-    if setup.expert > 1 or setup.sharding.shard_ranks is not None or not setup.sharding.reshard:
-        held, buffers = _of_groups(step, states, number)
-    else:
-        held, buffers = held_states(states, stage, setup.shards)
-    if types.copies == "gathered":
-        # The wide parameters are the optimizer's master; of narrow weights two layers are there, and one layer's
-        # gradients in both types while they are reduced.
-        held = replace(held, weights=held.weights - held.trained_weights)
-        buffers = 3 * states.layer_weights + states.layer_gradients
+    held, buffers = _shared(step, states, number)
     if types.bucket_elements and setup.shards > 1:
         wide = dtype_bits(types.step.gradients or setup.dtype) / 8
         buffers += 2 * min(int(types.bucket_elements * wide), states.gradients)
@@ -136,36 +163,63 @@ def _off_device(
     return replace(held, optimizer_state=0, gradients=held.gradients if whole else 0), buffers, host
 
 
-def _of_groups(step: RankStep, states: ModelStates, stage: int) -> tuple[ModelStates, int]:
-    """A stage's states as its ranks share them, experts over those that hold equal ones, and what is whole meanwhile.
+def _shared(step: RankStep, states: ModelStates, rank: int) -> tuple[ModelStates, int]:
+    """A rank's states as those with equal weights share them, experts over those that hold equal ones; and buffers.
 
-    Buffers: the layers that stage 3 gathers ahead (all, where they are kept after the forward pass), and the gradients
-    of one layer, or of all where stages 2 and 3 reduce once a step.
+    Buffers: the layers that stage 3 gathers ahead (all, where they are kept after the forward pass), the gradients of
+    one layer where each micro-batch's are reduced, and, where weights are gathered from wider ones, one layer's
+    gradients in their type.
     """
     setup = step.setup
-    number = stage_of(step.graph, setup.pipeline, setup.stage_layers if setup.stages_per_rank == 1 else None)
-    own = {(-1 if op.place.layer is None else op.place.layer): number(op) for op in step.graph.operators}
-    layers = [found for layer, found in states_by_layer(step.graph).items() if own[layer] == stage]
-    dense, experts = setup.shards, setup.shards // setup.expert
-    if setup.zero_stage:
-        dense, experts = setup.shard_width(), setup.shard_width(experts=True)
-    each = setup.sharding.reduces_each(setup.zero_stage)
-    weights = gradients = optimizer = fresh = 0
+    gathers = setup.state_types.copies == "gathered"
+    # Wide parameters are a shard, however few ranks there are, and layers are gathered from it.
+    zero = setup.sharding_stage or (ZERO_STAGES[-1] if gathers else 0)
+    layers, dense, experts = _layers_of(step, rank)
+    each = setup.sharding.reduces_each(zero)
+    weights = gradients = optimizer = fresh = narrow = 0
     gathered: list[int] = []
     for layer in layers:
-        whole, layer_gradients = 0, 0
+        whole, layer_gradients, layer_narrow = 0, 0, 0
         for part, ranks in ((layer.dense, dense), (layer.experts, experts)):
-            zero = setup.zero_stage if ranks > 1 else 0
-            weights += -(-part.weights // ranks) if zero >= 3 else part.weights
-            gradients += -(-part.gradients // ranks) if zero >= 2 and each else part.gradients
-            optimizer += -(-part.optimizer // ranks) if zero >= 1 else part.optimizer
-            whole += part.weights if zero >= 3 else 0
-            layer_gradients += part.gradients if zero >= 2 and each else 0
+            stage = zero if ranks > 1 or gathers else 0
+            lasting = part.weights * (1 + setup.trained.copies) - (
+                part.trained if gathers and stage >= 3 else 0
+            )
+            weights += -(-lasting // ranks) if stage >= 3 else lasting
+            gradients += -(-part.gradients // ranks) if stage >= 2 and each else part.gradients
+            optimizer += -(-part.optimizer // ranks) if stage >= 1 else part.optimizer
+            whole += part.weights if stage >= 3 else 0
+            layer_gradients += part.gradients if stage >= 2 and each else 0
+            layer_narrow += part.trained if stage >= 2 and gathers else 0
         gathered.append(whole)
-        fresh = max(fresh, layer_gradients)
+        fresh, narrow = max(fresh, layer_gradients), max(narrow, layer_narrow)
     ahead = len(gathered) if not setup.sharding.reshard else setup.sharding.prefetch + 1
-    buffers = sum(sorted(gathered)[-ahead:]) + fresh
+    windows = [sum(gathered[first : first + ahead]) for first in range(max(len(gathered) - ahead, 0) + 1)]
+    buffers = max(windows, default=0) + fresh + narrow
     return replace(states, weights=weights, gradients=gradients, optimizer_state=optimizer), buffers
+
+
+def _layers_of(step: RankStep, rank: int) -> tuple[list[LayerStates], int, int]:
+    """States of a rank's layers in order, and over how many ranks those of experts (last) and all others are shared."""
+    setup = step.setup
+    number = stage_of(step.graph, setup.pipeline, setup.rank_layers)
+    first = {(-1 if op.place.layer is None else op.place.layer): op for op in step.graph.operators}
+    states = sorted(states_by_layer(step.graph).items())
+    layers = [found for layer, found in states if number(first[layer]) == rank]
+    if setup.zero_stage:
+        return layers, setup.shard_width(), setup.shard_width(experts=True)
+    return layers, setup.shards, setup.shards // setup.expert
+
+
+def _late_gradients(step: RankStep, rank: int) -> int:
+    """Bytes of a rank's gradients that come with a backward pass and go with their one reduction."""
+    layers, dense, experts = _layers_of(step, rank)
+    return sum(
+        part.gradients
+        for layer in layers
+        for part, ranks in ((layer.dense, dense), (layer.experts, experts))
+        if ranks > 1
+    )
 
 
 def _cached(
@@ -198,13 +252,13 @@ def model_states(step: RankStep, stage: int) -> ModelStates:
     frozen copy of the model in the job.
     """
     graph = step.graph
-    number = stage_of(graph, step.setup.pipeline)
+    number = stage_of(graph, step.setup.pipeline, step.setup.rank_layers)
     totals = dict.fromkeys(Role, 0)
     weights: dict[object, int] = {}
     gradients: dict[object, int] = {}
     seen: set[str] = set()
     updated = {name for op in graph.operators if op.kind == "optimizer" for name in op.updates}
-    trained = 0
+    parameters = 0
     for op in graph.operators:
         held = _HELD if op.kind == "optimizer" else _READ
         for name in (*op.inputs, *op.updates):
@@ -217,14 +271,14 @@ def model_states(step: RankStep, stage: int) -> ModelStates:
             totals[tensor.role] += tensor.size_bytes
             layer = op.place.layer
             if tensor.role is Role.WEIGHT:
-                trained += tensor.size_bytes if name in updated else 0
+                parameters += prod(tensor.shape) if name in updated else 0
                 weights[layer] = weights.get(layer, 0) + tensor.size_bytes
             if tensor.role is Role.GRADIENT:
                 gradients[layer] = gradients.get(layer, 0) + tensor.size_bytes
     copies = step.setup.trained.copies
     return ModelStates(
         totals[Role.WEIGHT] * (1 + copies), totals[Role.GRADIENT], totals[Role.OPTIMIZER_STATE],
-        max(weights.values(), default=0), max(gradients.values(), default=0), trained,
+        max(weights.values(), default=0), max(gradients.values(), default=0), parameters,
     )  # fmt: skip
 
 

@@ -18,18 +18,20 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hw_configs.problems import bad_input
 from mapping.training.layer_states import LayerStates, StateBytes, states_by_layer
+from mapping.training.overlapped_passes import joined
 from mapping.training.pass_block import PassLayer, WrittenPass, as_block, layers_of, piece_label, with_updates
 from mapping.training.pricing import Prices
 from mapping.training.rank_layout import pipeline_rank
 from mapping.training.rank_step import RankStep, stage_of
-from mapping.training.recompute.skeleton import skeleton_of
 from mapping.training.sample_loading import load_samples
 from mapping.training.schedules.action import Action, PipelineSchedule
 from mapping.training.schedules.write import SCHEDULES, write_schedule
 from mapping.training.setup import TrainingSetup
+from mapping.training.stage_messages import messages_of
 from mapping.training.stage_passes import (
     Piece,
     StagePasses,
@@ -40,11 +42,12 @@ from mapping.training.stage_passes import (
 from mapping.training.step_exchanges import Actor, Exchanges, Key
 from mapping.training.tier_rates import TierRates, tier_rates
 from mapping.training.tier_tasks import Taken, TierTasks
-from simulator.training.program import ProgramBuilder, StepProgram, TaskKind
+from simulator.training.program import Block, ProgramBuilder, StepProgram, TaskKind
 from simulator.training.wires import Exchange
 
 __all__ = ["schedule_of", "stages_of", "write_step"]
 
+Ints = NDArray[np.int64]
 _LANES: Final = ("compute", "tensor", "ulysses", "context", "expert")
 """Streams of a pass; each has the traffic of its degree."""
 
@@ -94,7 +97,19 @@ def write_step(
         )
         raise bad_input(found, path="--hw")
     chosen = schedule or schedule_of(step.setup)
+    if step.setup.sharding_stage > step.setup.zero_stage:
+        # A distributed optimizer is ZeRO's first stage, whatever else is said.
+        step = replace(step, setup=replace(step.setup, zero_stage=step.setup.sharding_stage))
     return _Writer(step, prices, chosen, folded, speed_beside, gradient_scale, saves).run()
+
+
+@dataclass(frozen=True)
+class _Turn:
+    """An action of a rank with its pass; ``final``: the last that makes gradients of its stage."""
+
+    action: Action
+    written: WrittenPass
+    final: bool
 
 
 @dataclass
@@ -107,7 +122,9 @@ class _Writer:
     gradient_scale: float
     saves: bool
     builder: ProgramBuilder = field(default_factory=ProgramBuilder)
-    blocks: dict[tuple[int, int, str], WrittenPass] = field(default_factory=dict)
+    blocks: dict[tuple[int, int, str, bool, bool], WrittenPass] = field(default_factory=dict)
+    pairs: dict[tuple[int, int], tuple[Block, Ints, Ints]] = field(default_factory=dict)
+    """Overlapped passes by their blocks."""
     sends: dict[tuple[int, int | str], int] = field(default_factory=dict)
     summed: dict[tuple[object, ...], int] = field(default_factory=dict)
     outputs: list[tuple[int, tuple[int, str, int, int]]] = field(default_factory=list)
@@ -118,11 +135,19 @@ class _Writer:
     worked: dict[int, list[int]] = field(default_factory=dict)
     """Last tasks of the layers that an actor has worked on, in order."""
     gathered: set[tuple[int, int, int]] = field(default_factory=set)
+    begun: set[tuple[int, int]] = field(default_factory=set)
+    """Stages of actors that have made gradients."""
     reduced: dict[int, list[int]] = field(default_factory=dict)
     updated: dict[int, list[int]] = field(default_factory=dict)
     """Last tasks of an actor's update."""
     loaded: dict[tuple[int, int], int] = field(default_factory=dict)
     """Tasks of samples that an actor's first pass of a micro-batch waits for."""
+    reducing: dict[tuple[int, str], int] = field(default_factory=dict)
+    """The last reduction of an actor's family."""
+    owed: dict[int, list[int]] = field(default_factory=dict)
+    """Reductions that an actor's next pass waits for."""
+    parts: dict[int, int] = field(default_factory=dict)
+    """Bytes of reduced gradients that an actor holds from their reduction to the update."""
     saved: dict[int, list[int]] = field(default_factory=dict)
     """Copies of a checkpoint that have to leave before the update."""
 
@@ -166,8 +191,8 @@ class _Writer:
         self.expert_width = (
             setup.shard_width(experts=True) if setup.zero_stage else setup.shards // setup.expert
         )
-        entry = next(iter(skeleton_of(self.step.graph).inputs.values()), None)
-        self.handed = self.step.graph.tensors[entry].size_bytes if entry is not None else 0
+        self.messages = messages_of(schedule, self.step.graph, setup.state_types.messages)
+        self.handed = self.messages.size
         self._cast()
         for actor in self.exchanges.actors:
             self._order(actor)
@@ -233,18 +258,28 @@ class _Writer:
         if self.expert_width > 1:
             yield states.experts, self.expert_width, "expert_"
 
-    def _passing(self, states: LayerStates) -> Iterator[tuple[StateBytes, int, str]]:
-        """States of a layer that do not stay whole on the rank: shared ones, and those with a place elsewhere."""
-        if not (self.places.off_device or self.places.in_backward):
-            yield from self._shared(states)
-            return
+    def _holders(self, prefix: str) -> int:
+        """Ranks that have equal weights, or equal experts."""
+        return self.step.setup.shards // (self.step.setup.expert if prefix else 1)
+
+    def _all(self, states: LayerStates) -> Iterator[tuple[StateBytes, int, str]]:
+        """All states of a layer, as :meth:`_shared` has them."""
         yield states.dense, self.width, ""
         if states.experts.weights:
             yield states.experts, self.expert_width, "expert_"
 
+    def _passing(self, states: LayerStates) -> Iterator[tuple[StateBytes, int, str]]:
+        """States of a layer that do not stay whole on the rank: shared ones, and those with a place elsewhere."""
+        if not (self.places.off_device or self.places.in_backward):
+            yield from self._shared(states)
+        else:
+            yield from self._all(states)
+
     def _held_of(self, own: StateBytes, zero: int, ranks: int) -> int:
         """Bytes of a layer's states on the device."""
         places = self.places
+        if self._gathered and zero == 3:
+            own = replace(own, weights=own.weights - own.trained)
         if places.in_backward:
             own = replace(own, gradients=0)
         if places.off_device:
@@ -262,9 +297,12 @@ class _Writer:
             for states in self.states[stage % self.schedule.stages].values():
                 for own, ranks in ((states.dense, self.width), (states.experts, self.expert_width)):
                     zero = setup.zero_stage if ranks > 1 or self.places.off_device else 0
+                    if zero >= 2 and self._late:
+                        own = replace(own, gradients=0)
                     total += self._held_of(own, zero, ranks)
-                    if zero >= 2 and not self._each:
+                    if zero >= 2 and not self._each and not self._late:
                         total += own.gradients - -(-own.gradients // ranks)
+            total += self.messages.held(stage)
         total += setup.loading.held_bytes(setup, len(self._begun(pipe)))
         total += self.output.held(min(setup.zero_stage, 1) if self.width > 1 else 0, self.width)
         if self._output_comes:
@@ -281,6 +319,15 @@ class _Writer:
         return self.step.setup.sharding.reduces_each(self.step.setup.zero_stage)
 
     @property
+    def _late(self) -> bool:
+        return self.step.setup.reduces_late
+
+    @property
+    def _gathered(self) -> bool:
+        """Whether weights that products read come from wider parameters, which then are the optimizer's master."""
+        return self.step.setup.state_types.copies == "gathered"
+
+    @property
     def _buffer(self) -> int:
         """Bytes of one rounding buffer of swapped activations."""
         sizes = [self._swapped_bytes(layer) for layer in self.step.swapped]
@@ -291,19 +338,21 @@ class _Writer:
 
     # Passes.
 
-    def _block(self, actor: Actor, stage: int, kind: str) -> WrittenPass:
-        place = (actor.number, stage, kind)
+    def _block(self, actor: Actor, stage: int, kind: str, *, fresh: bool, done: bool) -> WrittenPass:
+        """A pass; ``fresh``: the stage's first that makes gradients; ``done``: its last."""
+        place = (actor.number, stage, kind, fresh and self._late, done)
         if place not in self.blocks:
-            self.blocks[place] = self._write_block(actor, stage, kind)
+            self.blocks[place] = self._write_block(actor, stage, kind, place[3:])
         return self.blocks[place]
 
-    def _write_block(self, actor: Actor, stage: int, kind: str) -> WrittenPass:
+    def _write_block(self, actor: Actor, stage: int, kind: str, ends: tuple[bool, bool]) -> WrittenPass:
         pieces = self.vocabulary[kind] if kind in "ST" else self.passes[stage].pieces[kind]
         if self.places.in_backward and kind == "B":
             pieces = with_updates(pieces, self.states[stage], self.passes[stage].optimizer_s)
         layers = layers_of(pieces)
         rows = []
-        for piece in self._with_states(pieces, layers, stage, kind):
+        own = self._with_states(pieces, layers, stage, kind, ends)
+        for piece in own if kind in "ST" else self.messages.passed(own, stage, kind):
             moved, route, lane, seconds = 0.0, -1, 0, piece.seconds
             if piece.exchanged is not None:
                 what = piece.exchanged
@@ -318,12 +367,18 @@ class _Writer:
         return WrittenPass(block, layers, tuple(piece.exchanged for piece in pieces))
 
     def _with_states(
-        self, pieces: Sequence[Piece], layers: Sequence[PassLayer], stage: int, kind: str
+        self,
+        pieces: Sequence[Piece],
+        layers: Sequence[PassLayer],
+        stage: int,
+        kind: str,
+        ends: tuple[bool, bool],
     ) -> list[Piece]:
         """The pieces with the bytes of gathered weights that they give up, and of gradients that they make."""
         setup, found = self.step.setup, list(pieces)
         if kind in "ST" and self._output_comes and setup.sharding.reshard:
             found[-1] = replace(found[-1], give=found[-1].give - self.output.weights)
+        fresh, done = ends
         for layer in layers if kind not in "ST" else ():
             first, visited = layer.first, layer.visited
             for own, ranks, _ in self._passing(self.states[stage].get(layer.number, LayerStates())):
@@ -336,9 +391,29 @@ class _Writer:
                 comes = ranks > 1 or self.places.weights != "device"
                 if comes and setup.zero_stage == 3 and kind != "W" and setup.sharding.reshard:
                     found[visited] = replace(found[visited], give=found[visited].give - own.weights)
-                if setup.zero_stage >= 2 and kind in ("B", "W") and self._each:
+                if setup.zero_stage < 2 or kind not in "BW":
+                    continue
+                if self._each or fresh:
                     found[first] = replace(found[first], take=found[first].take + own.gradients)
+                if self._gathered:
+                    # A layer's gradients are made in the type of its gathered weights, then added up in their own.
+                    last = layer.last
+                    found[first] = replace(found[first], take=found[first].take + own.trained)
+                    found[last] = replace(found[last], give=found[last].give - own.trained)
+        if done and setup.zero_stage == 3 and not setup.sharding.reshard:
+            found[-1] = replace(found[-1], give=found[-1].give - self._kept_weights(stage))
         return found
+
+    def _kept_weights(self, stage: int) -> int:
+        """Bytes of a stage's gathered weights, which stay until its last pass."""
+        several = self._passing if self.places.weights != "device" else self._shared
+        read = {piece.layer for kind in "FBI" for piece in self.passes[stage].pieces.get(kind, ())}
+        return sum(
+            own.weights
+            for layer, states in self.states[stage].items()
+            if layer in read
+            for own, _, _ in several(states)
+        )
 
     def _order(self, actor: Actor) -> None:
         """All actions of an actor."""
@@ -358,42 +433,86 @@ class _Writer:
             for place, action in enumerate(order)
             if action.kind in ("B", "W", "T")
         }
+        ends = {action.stage: place for place, action in enumerate(order) if action.kind in "BIW"}
         self.worked[actor.number] = []
         self.reduced[actor.number] = []
-        for place, action in enumerate(order):
-            self._act(actor, action, final=last.get((action.stage, action.kind in "ST")) == place)
+        place = 0
+        for group in self.schedule.groups(actor.pipe):
+            turns = []
+            for action in group:
+                final = last.get((action.stage, action.kind in "ST")) == place
+                turns.append(self._turn(actor, action, final=final, done=ends.get(action.stage) == place))
+                place += 1
+            # Gathered weights and swapped tensors come in the order of passes, which overlapped ones have not.
+            together = self.step.setup.zero_stage < 3 and not self.step.swapped
+            for some in [turns] if together else [[turn] for turn in turns]:
+                self._act(actor, some)
 
     def _checkpoint(self, actor: Actor, taken: Taken, after: list[int]) -> list[int]:
         """What of a checkpoint falls into this step; its copy to the host."""
         return self.tiers.checkpoint(actor, list(self._own(actor)), max(self.width, 1), taken, after)
 
-    def _act(self, actor: Actor, action: Action, *, final: bool) -> None:
-        stage = action.stage % self.schedule.stages
-        written = self._block(actor, stage, action.kind)
-        place = (action.stage, action.kind, action.micro_batch, actor.number)
-        first = self._put(actor, action, written)
-        self.began[place], self.ended[place] = first, first + len(written.block) - 1
-        if action.kind in "ST":
-            self._share_output(actor, action, final=final)
-            return
-        if action.kind != "W":
-            self._weights(actor, action, written, first)
-        self._swap(actor, action, written, first)
-        self.worked[actor.number] += [first + layer.visited for layer in written.layers]
-        if action.kind in ("B", "W") and (final or self._each):
-            self._gradients(actor, action, written, first)
-        self._send(actor, action)
+    def _turn(self, actor: Actor, action: Action, *, final: bool, done: bool) -> _Turn:
+        """An action with its pass."""
+        makes = action.kind in ("B", "W")
+        fresh = makes and (actor.number, action.stage) not in self.begun
+        if makes:
+            self.begun.add((actor.number, action.stage))
+        written = self._block(actor, action.stage % self.schedule.stages, action.kind, fresh=fresh, done=done)
+        return _Turn(action, written, final)
 
-    def _put(self, actor: Actor, action: Action, written: WrittenPass) -> int:
-        meetings = None
-        if not self.folded:
-            numbers = [
-                -1 if what is None
-                else self.exchanges.meeting(self.exchanges.key(what.family, actor), action, place)
-                for place, what in enumerate(written.exchanged)
-            ]  # fmt: skip
-            meetings = np.array(numbers, np.int64)
-        return self.builder.put(written.block, actor.lanes, action.micro_batch, meetings)
+    def _act(self, actor: Actor, turns: Sequence[_Turn]) -> None:
+        """One action, or two that overlap."""
+        passes = self._put(actor, turns)
+        first = min(tasks[0] for tasks in passes)
+        for before in self.owed.pop(actor.number, []):
+            self.builder.wait(first, before)
+        for turn, tasks in zip(turns, passes, strict=True):
+            action, written = turn.action, turn.written
+            place = (action.stage, action.kind, action.micro_batch, actor.number)
+            self.began[place], self.ended[place] = tasks[0], tasks[-1]
+            if action.kind in "ST":
+                self._share_output(actor, action, final=turn.final)
+                continue
+            if action.kind != "W":
+                self._weights(actor, action, written, tasks)
+            self._swap(actor, action, written, tasks)
+            self.worked[actor.number] += [tasks[layer.visited] for layer in written.layers]
+            if action.kind in ("B", "W") and (turn.final or self._each):
+                self._gradients(actor, turn, tasks)
+        for _, action in sorted((tasks[-1], turn.action) for turn, tasks in zip(turns, passes, strict=True)):
+            self._send(actor, action)
+
+    def _put(self, actor: Actor, turns: Sequence[_Turn]) -> list[Sequence[int]]:
+        """Put the passes of turns onto the actor's streams; the number of every task of each."""
+        met = [self._meetings(actor, turn) for turn in turns]
+        micro_batches = [turn.action.micro_batch for turn in turns]
+        if len(turns) == 1:
+            block = turns[0].written.block
+            first = self.builder.put(
+                block, actor.lanes, micro_batches[0], None if self.folded else np.array(met[0], np.int64)
+            )
+            return [range(first, first + len(block))]
+        blocks = [turn.written.block for turn in turns]
+        name = (id(blocks[0]), id(blocks[1]))
+        if name not in self.pairs:
+            self.pairs[name] = joined(blocks[0], blocks[1])
+        block, *places = self.pairs[name]
+        meetings, numbers = np.empty(len(block), np.int64), np.empty(len(block), np.int64)
+        for own, place, micro_batch in zip(met, places, micro_batches, strict=True):
+            meetings[place], numbers[place] = own, micro_batch
+        first = self.builder.put(block, actor.lanes, numbers, None if self.folded else meetings)
+        return [(place + first).tolist() for place in places]
+
+    def _meetings(self, actor: Actor, turn: _Turn) -> list[int]:
+        """The meeting of every task of a pass, -1 for those of one rank alone."""
+        if self.folded:
+            return [-1] * len(turn.written.block)
+        return [
+            -1 if what is None
+            else self.exchanges.meeting(self.exchanges.key(what.family, actor), turn.action, place)
+            for place, what in enumerate(turn.written.exchanged)
+        ]  # fmt: skip
 
     def _send(self, actor: Actor, action: Action) -> None:
         """Hand what an action made to the next stage, or its gradient to the one before."""
@@ -412,10 +531,22 @@ class _Writer:
         if lane not in self.sends:
             self.sends[lane] = self.builder.stream(actor.number, f"send to {pipe}")
         exchange, route = self.exchanges.send(actor, pipe, self.handed)
+        sent = self.messages.sent_bytes
         self.arrived[target] = self.builder.add(
             self.sends[lane], TaskKind.PIPELINE, exchange.seconds, label="send", after=[self.ended[place]],
-            traffic=(exchange.bytes, route),
+            traffic=(exchange.bytes, route), memory=(0, -sent),
         )  # fmt: skip
+        if sent:
+            self._receive(target[3], actor.pipe, self.ended[place], sent)
+
+    def _receive(self, actor: int, pipe: int, made: int, size: int) -> None:
+        """The buffer into which a message comes: it is there from when it is sent to the pass that reads it."""
+        lane = (actor, f"from {pipe}")
+        if lane not in self.sends:
+            self.sends[lane] = self.builder.stream(actor, f"receive from {pipe}")
+        self.builder.add(
+            self.sends[lane], TaskKind.PIPELINE, 0.0, label="receive", after=[made], memory=(size, 0)
+        )
 
     def _wait(self) -> None:
         """Let passes wait for what comes from other stages, and for the pass before them."""
@@ -466,7 +597,7 @@ class _Writer:
             grad = self._meet_all(actor, action, "pass", self.handed, ("gradient", end, -1))
             self.summed[action.micro_batch, actor.number] = grad
         if final and self.width > 1:
-            self._reduce(actor, Action(-1, "T", action.micro_batch), "", self.output, [-2], end)
+            self._reduce(actor, Action(-1, "T", action.micro_batch), "", self.output, [-2], end, final)
         if final and self._output_comes and not self.step.setup.sharding.reshard:
             self.builder.add(
                 actor.lanes[0], TaskKind.OPTIMIZER, 0.0, label="output layer given up", after=[end],
@@ -506,7 +637,7 @@ class _Writer:
 
     # ZeRO.
 
-    def _weights(self, actor: Actor, action: Action, written: WrittenPass, first: int) -> None:
+    def _weights(self, actor: Actor, action: Action, written: WrittenPass, tasks: Sequence[int]) -> None:
         """Gather weights before the pass that reads them: all of stage 3, once a step those of stages 1 and 2."""
         setup = self.step.setup
         if setup.zero_stage == 0 or (setup.zero_stage < 3 and not setup.sharding.overlap):
@@ -522,7 +653,7 @@ class _Writer:
             if setup.zero_stage == 3:
                 ahead = [
                     *self.worked[actor.number],
-                    *(first + earlier.visited for earlier in written.layers[:place]),
+                    *(tasks[earlier.visited] for earlier in written.layers[:place]),
                 ]
                 depth = setup.sharding.prefetch + 1
                 after = ahead[-depth : -depth + 1 or None] if len(ahead) >= depth else []
@@ -533,12 +664,12 @@ class _Writer:
                     part = -(-own.weights // ranks)
                     fetched = self.tiers.fetched(actor, part, layer.number, after)
                     if ranks == 1:
-                        self.builder.wait(first + layer.first, fetched)
+                        self.builder.wait(tasks[layer.first], fetched)
                         continue
                     after = [fetched]
                 task = self._gather(actor, own, prefix, (action, layer.number), after)
                 if task >= 0:
-                    self.builder.wait(first + layer.first, task)
+                    self.builder.wait(tasks[layer.first], task)
 
     def _gather(
         self, actor: Actor, own: StateBytes, prefix: str, instance: tuple[object, ...], after: list[int]
@@ -564,54 +695,85 @@ class _Writer:
         part, _ = self.exchanges.take(key, kind, -(-size // count)) if count > 1 else (whole, route)
         return whole, route, part.seconds * count
 
-    def _gradients(self, actor: Actor, action: Action, written: WrittenPass, first: int) -> None:
-        """Reduce gradients of layers, several small ones together, when the last of them is done."""
-        setup = self.step.setup
+    def _gradients(self, actor: Actor, turn: _Turn, tasks: Sequence[int]) -> None:
+        """Reduce gradients of layers, several small ones together, when the last of them is done.
+
+        Where whole gradients live no longer than that, computation goes on when the reduction before has ended: that of
+        one bucket and the making of the next are all that is there at once.
+        """
+        setup, action, written = self.step.setup, turn.action, turn.written
         stage = action.stage % self.schedule.stages
-        for prefix in ("", "expert_"):
-            waiting = StateBytes()
-            names: list[int] = []
-            in_turn = sorted(written.layers, key=lambda layer: layer.last)
-            for layer in in_turn:
-                several = self._passing if self.places.off_device else self._shared
-                for own, _, which in several(self.states[stage].get(layer.number, LayerStates())):
-                    if which == prefix:
-                        waiting = waiting.plus(own)
-                        names.append(layer.number)
+        waiting = {"": StateBytes(), "expert_": StateBytes()}
+        names: dict[str, list[int]] = {prefix: [] for prefix in waiting}
+        in_turn = sorted(written.layers, key=lambda layer: layer.last)
+        every = self.places.off_device or (turn.final and bool(self._replicas(action.stage)))
+        for layer in in_turn:
+            for own, _, prefix in self._all(self.states[stage].get(layer.number, LayerStates())):
+                if not every and self._holders(prefix) == 1:
+                    continue
+                waiting[prefix] = waiting[prefix].plus(own)
+                names[prefix].append(layer.number)
+            for prefix, own in waiting.items():
                 ends = layer is in_turn[-1]
-                if waiting.gradients and (ends or waiting.gradients >= setup.sharding.bucket_bytes):
-                    after = first + (layer.last if setup.sharding.overlap else len(written.block) - 1)
-                    self._reduce(actor, action, prefix, waiting, names, after)
-                    waiting, names = StateBytes(), []
+                if not own.gradients or not (ends or own.gradients >= setup.sharding.bucket_bytes):
+                    continue
+                place = layer.last if setup.sharding.overlap else len(written.block) - 1
+                before = self.reducing.get((actor.number, prefix))
+                made = self._reduce(actor, action, prefix, own, names[prefix], tasks[place], turn.final)
+                waiting[prefix], names[prefix] = StateBytes(), []
+                self.reducing[actor.number, prefix] = made
+                if before is not None and setup.zero_stage >= 2 and self._each and setup.sharding.overlap:
+                    if place + 1 < len(written.block):
+                        self.builder.wait(tasks[place + 1], before)
+                    else:
+                        self.owed.setdefault(actor.number, []).append(before)
 
     def _reduce(
-        self, actor: Actor, action: Action, prefix: str, own: StateBytes, layers: list[int], after: int
-    ) -> None:
-        """One reduction: over the ranks that share a copy, then over the copies, then over replicas of the stage."""
+        self, actor: Actor, action: Action, prefix: str, own: StateBytes, layers: list[int], after: int,
+        final: bool,
+    ) -> int:  # fmt: skip
+        """One reduction: over the ranks that share a copy, over the copies, and at last over replicas of the stage.
+
+        The last task among the ranks of a stage; replicas, whose ranks come to it at other times, have a stream of
+        their own.
+        """
         setup = self.step.setup
-        width = self.expert_width if prefix else self.width
+        width, holders = self.expert_width if prefix else self.width, self._holders(prefix)
         whole = round(own.gradients * self.gradient_scale)
         steps: list[tuple[str, str, int]] = []
         part = whole if setup.zero_stage == 0 else -(-whole // width)
-        if setup.zero_stage == 0 and (width > 1 or not self.places.off_device):
+        if setup.zero_stage == 0 and holders > 1:
             steps.append((f"{prefix}shards", "all_reduce", whole))
-        elif width > 1 or not self.places.off_device:
-            steps.append((f"{prefix}within", "reduce_scatter", whole))
-            steps.append((f"{prefix}across", "all_reduce", part))
-        mates = self._replicas(action.stage) if action.stage >= 0 else ()
-        if mates:
-            steps.append((f"replica {mates[0]} {mates[1]}", "all_reduce", part))
-        freed = own.gradients if setup.zero_stage >= 2 and self._each and action.stage >= 0 else 0
+        elif setup.zero_stage:
+            steps += [(f"{prefix}within", "reduce_scatter", whole)] if width > 1 else []
+            steps += [(f"{prefix}across", "all_reduce", part)] if holders > width else []
+        gone = setup.zero_stage >= 2 and action.stage >= 0 and (width > 1 or self.places.off_device)
+        freed = own.gradients if gone and (self._each or self._late) else 0
+        stays = part if gone and self._late and not self.places.in_backward else 0
+        stage = action.stage % self.schedule.stages if action.stage >= 0 else action.stage
+        micro_batch = action.micro_batch if self._each and action.stage >= 0 else -1
         for place, (family, kind, size) in enumerate(steps):
             key = self.exchanges.key(family, actor)
             exchange, route, seconds = self._in_buckets(key, kind, size)
             end = place == len(steps) - 1
-            stage = action.stage % self.schedule.stages if action.stage >= 0 else action.stage
-            micro_batch = action.micro_batch if self._each and action.stage >= 0 else -1
             after = self.builder.add(
                 actor.reduce, TaskKind.DATA, seconds, label=f"reduce, layer {layers[-1]}", after=[after],
-                traffic=(exchange.bytes, route), memory=(0, -freed if end else 0),
+                traffic=(exchange.bytes, route), memory=(stays if end else 0, -freed if end else 0),
                 meeting=self.exchanges.meeting(key, "reduce", kind, stage, tuple(layers), micro_batch),
+            )  # fmt: skip
+        self.parts[actor.number] = self.parts.get(actor.number, 0) + stays
+        done = after
+        mates = self._replicas(action.stage) if action.stage >= 0 and final else ()
+        if mates:
+            key = self.exchanges.key(f"replica {mates[0]} {mates[1]}", actor)
+            exchange, route, seconds = self._in_buckets(key, "all_reduce", part)
+            lane = (actor.number, f"replica {stage}")
+            if lane not in self.sends:
+                self.sends[lane] = self.builder.stream(actor.number, f"reduce over replicas of {stage}")
+            after = self.builder.add(
+                self.sends[lane], TaskKind.DATA, seconds, label=f"reduce, layer {layers[-1]}", after=[after],
+                traffic=(exchange.bytes, route),
+                meeting=self.exchanges.meeting(key, "replica", stage, prefix, tuple(layers)),
             )  # fmt: skip
         if self.places.off_device:
             # A rank's own part leaves for the host, where it is added up.
@@ -622,6 +784,7 @@ class _Writer:
                 traffic=(exchange.bytes, route), memory=(kept, -kept if steps else -freed),
             )  # fmt: skip
         self.reduced[actor.number].append(after)
+        return done
 
     def _replicas(self, stage: int) -> tuple[int, ...]:
         """The ranks of the pipeline that hold a stage, where there are two."""
@@ -633,7 +796,7 @@ class _Writer:
 
     def _finish(self, actor: Actor) -> None:
         """The optimizer, when all gradients are there; and what an unoverlapped gathering adds."""
-        setup, kept, seconds = self.step.setup, 0, 0.0
+        setup, seconds = self.step.setup, 0.0
         own = [stage for stage, pipe in enumerate(self.schedule.rank_of_stage) if pipe == actor.pipe]
         for stage in {stage % self.schedule.stages for stage in own}:
             whole = shared = 0.0
@@ -641,22 +804,20 @@ class _Writer:
                 for part, ranks in ((states.dense, self.width), (states.experts, self.expert_width)):
                     whole += part.optimizer
                     shared += part.optimizer / (ranks if setup.zero_stage else 1)
-                    if setup.zero_stage == 3 and not setup.sharding.reshard and ranks > 1:
-                        kept += part.weights
             seconds += self.passes[stage].optimizer_s * (shared / whole if whole else 1.0)
             if stage == self.schedule.stages - 1:
                 seconds -= self.output_s * (shared / whole if whole else 1.0)
         seconds += self.output_s / self.schedule.ranks / (self.width if setup.zero_stage else 1)
-        copies = self.schedule.replicas
+        left = sum(map(self.messages.left, own))
+        if left:
+            self.builder.add(
+                actor.lanes[0], TaskKind.OPTIMIZER, 0.0, label="messages given up",
+                after=self.worked[actor.number][-1:], memory=(0, -left),
+            )  # fmt: skip
         if self.places.off_device:
             if not self.places.delayed:
                 ready = [*self.reduced[actor.number], *self.worked[actor.number][-1:]]
                 self.updated[actor.number] = self.tiers.update(actor, list(self._own(actor)), ready)
-            if kept:
-                self.builder.add(
-                    actor.lanes[0], TaskKind.OPTIMIZER, 0.0, label="weights given up",
-                    after=self.worked[actor.number][-1:], memory=(0, -kept * copies),
-                )  # fmt: skip
             return
         if self.places.in_backward:
             return
@@ -671,7 +832,7 @@ class _Writer:
             seconds,
             label="optimizer",
             after=after,
-            memory=(0, -kept * copies),
+            memory=(0, -self.parts.get(actor.number, 0)),
         )
         self.updated[actor.number] = [task]
         if setup.zero_stage in (1, 2) and not setup.sharding.overlap:
@@ -692,7 +853,7 @@ class _Writer:
 
     # Swapping.
 
-    def _swap(self, actor: Actor, action: Action, written: WrittenPass, first: int) -> None:
+    def _swap(self, actor: Actor, action: Action, written: WrittenPass, tasks: Sequence[int]) -> None:
         """Let swapped tensors leave as they are made, and come back before their layer's backward pass.
 
         Of two rounding buffers each layer fills the one that the layer before the last has left.
@@ -710,14 +871,12 @@ class _Writer:
                 for place in range(bounds[layer].first, bounds[layer].last + 1):
                     size = self.passes[stage].pieces["F"][place].stores
                     if size:
-                        task = self._moved(actor, size, ("store", layer), first + place)
+                        task = self._moved(actor, size, ("store", layer), tasks[place])
                 if task >= 0:
-                    self.builder.wait(first + following.first, task)
+                    self.builder.wait(tasks[following.first], task)
             else:
-                task = self._moved(
-                    actor, self._swapped_bytes(layer), ("fetch", layer), first + following.last
-                )
-                self.builder.wait(first + bounds[layer].first, task)
+                task = self._moved(actor, self._swapped_bytes(layer), ("fetch", layer), tasks[following.last])
+                self.builder.wait(tasks[bounds[layer].first], task)
 
     def _moved(self, actor: Actor, size: int, what: tuple[str, int], after: int) -> int:
         """A copy to host memory or back."""

@@ -18,6 +18,7 @@ from mapping.training.recompute.chain import ChainStage
 from mapping.training.recompute.skeleton import skeleton_of
 from mapping.training.setup import StepTime, TrainingSetup
 from mapping.training.sharded_states import ModelStates, exposed_seconds
+from mapping.training.stage_messages import handed_bytes
 from mapping.training.step_memory import model_states
 from workloads.graph import Graph, Operator
 from workloads.operators import Attention, CollectiveWork
@@ -51,7 +52,7 @@ class _Passes:
 def step_time(step: RankStep, prices: Prices) -> StepTime:
     """Seconds of a step by part; see the module's first lines."""
     setup, graph = step.setup, step.graph
-    number = stage_of(graph, setup.pipeline)
+    number = stage_of(graph, setup.pipeline, setup.rank_layers)
     stages = [_Passes() for _ in range(setup.pipeline)]
     for op in graph.operators:
         _add(stages[number(op)], op, setup, prices)
@@ -90,11 +91,11 @@ def _data_parallel(step: RankStep, states: ModelStates, slowest: _Passes, prices
     backward = slowest.backward + slowest.recompute
     if style.ideal:
         return exposed_seconds(
-            states, setup.sharding_stage, setup.micro_batches, slowest.forward, backward, seconds
+            states, setup.exchange_stage, setup.micro_batches, slowest.forward, backward, seconds
         )
     layers = len(skeleton_of(step.graph).layers) // setup.pipeline
     moved = states.gradients * reduced_width(setup)
-    sharing = Sharing(setup.sharding_stage, layers, states.weights, moved, setup.micro_batches)
+    sharing = Sharing(setup.exchange_stage, layers, states.weights, moved, setup.micro_batches)
     return shown_seconds(sharing, slowest.forward, backward, seconds)
 
 
@@ -122,11 +123,8 @@ def _hand_over(graph: Graph, setup: TrainingSetup, prices: Prices) -> float:
     """Activations and their gradients between neighbouring stages, on the critical path."""
     if setup.pipeline == 1:
         return 0.0
-    skeleton = skeleton_of(graph)
-    entry = next(iter(skeleton.inputs.values()), None)
-    size = graph.tensors[entry].size_bytes if entry is not None else 0
     group = prices.group(setup, "pipeline")[:2]
-    return 2 * (setup.pipeline - 1) * prices.collective("send", size, group)
+    return 2 * (setup.pipeline - 1) * prices.collective("send", handed_bytes(graph), group)
 
 
 def _exposed_swap(step: RankStep, prices: Prices) -> float:

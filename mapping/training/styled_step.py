@@ -1,9 +1,9 @@
 """A rank's step as a framework's kernels run it: what stands beside the graph's own operators, as operators.
 
-What is added moves bytes of no named tensor, so that no price is hidden in a constant and no address changes: unfused
-passes, casts and transposes of narrow formats, dropout, copies beside sharded collectives, sums of gradients. The
-graph's own operators keep their tensors; a linear layer takes its recipe's element type, and attention its library or,
-unfused, the first of its products.
+What is added moves bytes of no named tensor, so that no price is hidden in a constant and no address changes, but for
+the scores of unfused attention, which are kept: unfused passes, casts and transposes of narrow formats, dropout, copies
+beside sharded collectives, sums of gradients. The graph's own operators keep their tensors; a linear layer takes its
+recipe's element type, and attention its library or, unfused, the first of its products.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Final
 
 from mapping.training.kernel_style import KernelStyle, style_of
 from mapping.training.setup import TrainingSetup
-from workloads.graph import Graph, Operator, Place, Role
+from workloads.graph import Graph, Operator, Place, Role, Tensor
 from workloads.operators import (
     Activation,
     AllGather,
@@ -64,11 +64,16 @@ class _Writer:
     setup: TrainingSetup
     style: KernelStyle
     operators: list[Operator] = field(default_factory=list)
+    scores: dict[str, Tensor] = field(default_factory=dict)
+    """What unfused attention makes of scores, by name."""
 
     def run(self) -> Graph:
         for op in self.graph.operators:
             self._write(op)
-        return replace(self.graph, operators=tuple(self.operators))
+        if not self.scores:
+            return replace(self.graph, operators=tuple(self.operators))
+        tensors = {**self.graph.tensors, **self.scores}
+        return replace(self.graph, operators=tuple(self.operators), tensors=tensors)
 
     def _write(self, op: Operator) -> None:
         work = op.work
@@ -230,16 +235,43 @@ class _Writer:
     def _unfused(self, op: Operator, work: Attention) -> None:
         """Scores, softmax, dropout and weighted sum as kernels of their own, scores in memory in 16 bits."""
         backward = op.place.training_pass == "backward"
-        if backward and self.setup.recompute == "selective":
+        again = self.setup.recompute == "selective"
+        if backward and again:
             self._core(op, work, replace(op.place, training_pass="recompute"), forward=True)
         self._core(op, work, op.place, forward=not backward)
-        # The operator stays for its tensors; its work is done.
+        # The operator stays for its tensors, with those of the scores; its work is done.
+        inputs, outputs = op.inputs, op.outputs
+        mask = int(self.style.dropout)
+        if not backward:
+            outputs += (
+                self._scores(op, work, "kept", 0 if again else 2 + 3 * mask),
+                self._scores(op, work, "raw", 2),
+            )
+        else:
+            made = (self.graph.producer.get(name, "") for name in op.inputs)
+            source = next((name for name in made if f"{name}.kept" in self.scores), "")
+            inputs += (f"{source}.kept",) if source else ()
+            outputs += (self._scores(op, work, "grad", 2 + 2 * mask + again * (4 + 3 * mask)),)
+        inputs, outputs = (tuple(filter(None, names)) for names in (inputs, outputs))
         self.operators.append(
             replace(
-                op, work=Custom(), reads=(0,) * len(op.reads),
-                writes=(0,) * len(op.writes), beside_read=0, beside_written=0,
+                op, work=Custom(), inputs=inputs, outputs=outputs, reads=(0,) * (len(inputs) + len(op.updates)),
+                writes=(0,) * len(outputs), beside_read=0, beside_written=0,
             )
         )  # fmt: skip
+
+    def _scores(self, op: Operator, work: Attention, label: str, wide: int) -> str:
+        """A tensor of so many bytes a score; "" for none.
+
+        Kept are the softmax's result in 16 bits and, with dropout, its mask and what it leaves: 5 bytes a score
+        (arXiv:2205.05198, section 4.1); the products' results and their gradients live while the core runs.
+        """
+        if not wide:
+            return ""
+        count = work.batch * work.heads * work.q_len * work.kv_len
+        name = f"{op.name}.{label}"
+        self.scores[name] = Tensor(name, (count, wide), "uint8", Role.ACTIVATION)
+        return name
 
     def _core(self, op: Operator, work: Attention, place: Place, *, forward: bool) -> None:
         scores = float(work.batch) * work.heads * work.q_len * work.kv_len

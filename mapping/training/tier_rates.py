@@ -9,13 +9,11 @@ from hw_configs.device import ComputationalStorage, Flash
 from mapping.training.pricing import Prices
 from simulator.flash.patterns import DrivePattern, drive_rate
 
-__all__ = ["OPTIMIZER_BYTES", "UPDATE_BYTES", "TierRates", "tier_rates"]
+__all__ = ["UPDATE_BYTES", "TierRates", "tier_rates"]
 
 UPDATE_BYTES: Final = 30
 """Host memory traffic of one parameter's Adam update: weight, two moments and gradient read (16 bytes), weight
 and moments written (12), and the 16-bit weight (2)."""
-OPTIMIZER_BYTES: Final = 12
-"""FP32 weight and two moments of a parameter, which a drive reads and writes in every step."""
 _DRIVE_REQUEST: Final = 1 << 20
 _IN_FLIGHT: Final = 32
 

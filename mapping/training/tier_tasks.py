@@ -13,7 +13,7 @@ from typing import Final
 from mapping.training.layer_states import StateBytes
 from mapping.training.state_places import StatePlaces
 from mapping.training.step_exchanges import Actor, Exchanges
-from mapping.training.tier_rates import OPTIMIZER_BYTES, UPDATE_BYTES, TierRates
+from mapping.training.tier_rates import UPDATE_BYTES, TierRates
 from simulator.training.program import ProgramBuilder, TaskKind
 
 __all__ = ["OwnStates", "Taken", "TierTasks"]
@@ -75,7 +75,7 @@ class TierTasks:
         """
         optimizer = sum(states.optimizer / ranks for states, ranks in own)
         weights = sum(states.weights / ranks for states, ranks in own)
-        parameters = optimizer / OPTIMIZER_BYTES
+        parameters = sum(states.parameters / ranks for states, ranks in own)
         ends: list[int] = []
         for turn in range(UPDATE_PIECES):
             last = after

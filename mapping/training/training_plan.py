@@ -78,7 +78,10 @@ class TrainingPlan:
                 "rank_of_stage": list(schedule.rank_of_stage),
                 "replicas": schedule.replicas,
                 "vocabulary_barriers": schedule.vocabulary_barriers,
-                "orders": [" ".join(map(str, order)) for order in schedule.orders],
+                "orders": [
+                    " ".join("+".join(map(str, group)) for group in schedule.groups(rank))
+                    for rank in range(schedule.ranks)
+                ],
             },
         }
 
@@ -246,11 +249,12 @@ class _Reader:
         read = [
             tuple(_actions(order, f"schedule.orders.{rank}", problems)) for rank, order in enumerate(orders)
         ]
+        joined = [_joined(order, f"schedule.orders.{rank}", problems) for rank, order in enumerate(orders)]
         if problems:
             raise InputError(problems)
         schedule = PipelineSchedule(
             data["name"], data["micro_batches"], tuple(data["rank_of_stage"]), tuple(read), data["replicas"],
-            data["vocabulary_barriers"],
+            data["vocabulary_barriers"], tuple(joined) if any(joined) else (),
         )  # fmt: skip
         wrong = violations(schedule)
         if wrong:
@@ -259,7 +263,7 @@ class _Reader:
 
 
 def _actions(order: str, path: str, problems: list[Problem]) -> Iterator[Action]:
-    for word in order.split():
+    for word in order.replace("+", " ").split():
         found = _ACTION.fullmatch(word)
         if found is None:
             problems.append(
@@ -267,6 +271,26 @@ def _actions(order: str, path: str, problems: list[Problem]) -> Iterator[Action]
             )
             return
         yield Action(int(found[1]), found[2], int(found[3]))  # type: ignore[arg-type]
+
+
+def _joined(order: str, path: str, problems: list[Problem]) -> frozenset[int]:
+    """Places of actions that overlap with the one behind them, as ``0F3+7B0`` has them."""
+    found, place = set(), 0
+    for word in order.split():
+        parts = word.split("+")
+        if len(parts) > 1:
+            kinds = "".join(part.lstrip("0123456789")[:1] for part in parts)
+            if kinds != "FB":
+                problems.append(
+                    Problem(
+                        f"found {word!r:.40}; expected a forward and a whole backward pass, as 0F3+7B0",
+                        path=path,
+                    )
+                )
+                break
+            found.add(place)
+        place += len(parts)
+    return frozenset(found)
 
 
 def _unknown(data: Mapping[str, Any], known: Any, prefix: str) -> Iterator[Problem]:

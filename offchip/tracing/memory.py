@@ -189,7 +189,7 @@ def trace_memory(snapshot: str | Path, **options: Unpack[MemoryTraceChoices]) ->
     """
     from mapping.allocation.importers import Part, read_problem, read_recording
     from mapping.training.allocator_conf import read_allocator_conf
-    from mapping.training.recorded_requests import requests_of, serve_requests
+    from mapping.training.recorded_requests import found_segments, requests_of, serve_requests
 
     chosen = from_keywords(MemoryTraceOptions, options)
     capacity = None if chosen.capacity is None else _bytes(chosen.capacity)
@@ -217,7 +217,9 @@ def trace_memory(snapshot: str | Path, **options: Unpack[MemoryTraceChoices]) ->
         found = f"the recording has {several} streams, whose pools share a capacity in an order that is not modelled"
         raise bad_input(found, path="--capacity")
     requests = requests_of(lives, streams, earlier)
-    use = serve_requests(requests, expandable=chosen.allocator == "expandable", capacity=capacity, conf=conf)
+    expandable = chosen.allocator == "expandable" or conf.expandable
+    begun = found_segments(recorded.segments or (), stays) if recorded is not None and not expandable else []
+    use = serve_requests(requests, expandable=expandable, capacity=capacity, conf=conf, found=begun)
     return MemoryReplay(*told, use, recorded, None, None if use.failed is None else names[use.failed])
 
 

@@ -26,6 +26,7 @@ from mapping.allocation.csv_format import read_text
 from mapping.training.estimate import Estimator
 from mapping.training.pricing import Prices
 from mapping.training.setup import TrainingSetup
+from mapping.training.sharding import Sharding
 from mapping.training.step_time import step_time
 from mapping.training.training_plan import execute, plan_of
 from offchip.validation.registry import Options, RowResult, find_file
@@ -112,6 +113,7 @@ def setup_of(row: Mapping[str, str], folder: Path) -> TrainingSetup:
     """A row's training setup; models with a file lie beside the table."""
     model = str(folder / row["model"]) if row["model"].endswith(".json") else row["model"]
     chunks = int(row["interleave"])
+    sharding, stage_layers = _options(row.get("options") or "")
     return TrainingSetup(
         model, int(row["sequence"]), int(row["global_batch"]), int(row["micro_batch"]),
         row["precision"] if row["precision"] in ("bf16", "fp16") else "bf16",
@@ -119,7 +121,20 @@ def setup_of(row: Mapping[str, str], folder: Path) -> TrainingSetup:
         pipeline=int(row["pp"]), data=int(row["dp"]), zero_stage=int(row["zero"]),
         recompute=RECOMPUTE.get(row["recompute"], row["recompute"]),  # type: ignore[arg-type]
         schedule="interleaved-1f1b" if chunks > 1 else "1f1b", stages_per_rank=chunks, framework=row["framework"],
+        sharding=sharding, stage_layers=stage_layers,
     )  # fmt: skip
+
+
+def _options(text: str) -> tuple[Sharding, tuple[int, ...] | None]:
+    """A row's choices of sharding and layers of each stage: words ``key=value``."""
+    given = dict(word.partition("=")[::2] for word in text.split())
+    stages = given.pop("stages", "")
+    kept, once = given.pop("reshard", "yes") == "no", given.pop("reduce", "each") == "once"
+    if given:
+        found = ", ".join(given)
+        raise bad_input(f"found {found}; expected reshard, reduce or stages", path="options")
+    sharding = Sharding(reshard=not kept, each_micro_batch=False if once else None)
+    return sharding, tuple(map(int, stages.split("+"))) if stages else None
 
 
 @lru_cache(maxsize=64)

@@ -244,10 +244,11 @@ class ProgramBuilder:
         return number
 
     def put(
-        self, block: Block, streams: Sequence[int], micro_batch: int, meetings: Ints | None = None
+        self, block: Block, streams: Sequence[int], micro_batch: int | Ints, meetings: Ints | None = None
     ) -> int:
         """A block's tasks on these streams; the number of its first task.
 
+        ``micro_batch`` is one for all tasks or one for each.
         ``meetings``: the meeting of each of its tasks, -1 for what its class does alone; None: all of them.
         """
         self._close()
@@ -255,7 +256,7 @@ class ProgramBuilder:
         met = np.full(count, -1, np.int64) if meetings is None else meetings
         whole = np.stack([
             np.asarray(streams, np.int64)[block.stream], block.kind, block.route, met, block.take, block.give,
-            block.slows, block.label, np.full(count, micro_batch, np.int64),
+            block.slows, block.label, np.broadcast_to(np.asarray(micro_batch, np.int64), count),
         ])  # fmt: skip
         self._chunks.append((whole, np.stack([block.seconds, block.bytes])))
         first = self._count

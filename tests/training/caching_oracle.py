@@ -62,19 +62,18 @@ class ScanningAllocator:
         whole = (
             2 * MIB if small else 20 * MIB if size < 10 * MIB else (size + 2 * MIB - 1) // (2 * MIB) * 2 * MIB
         )
-        for attempt in range(3):
+        for attempt in range(2):
             if self.capacity is None or self.reserved + whole <= self.capacity:
                 self.segments.append((self.base, small, [[whole, None, self.searches[small]]]))
                 self.base += whole
                 # A segment made for a request is its own, whatever limits there are.
                 return self._take(self.segments[-1], 0, holder, size)
-            if attempt == 0:
-                if not self._drop_oversize(size, small):
-                    continue
-            elif attempt == 1:
-                kept = [s for s in self.segments if not self._idle(s)]
-                self.reorganisations += len(kept) < len(self.segments)
-                self.segments = kept
+            # Where what is above the limit does not add up, the driver is not asked before all that is free goes back.
+            if attempt == 0 and self._drop_oversize(size, small):
+                continue
+            kept = [s for s in self.segments if not self._idle(s)]
+            self.reorganisations += len(kept) < len(self.segments)
+            self.segments = kept
         if self.capacity is None or self.reserved + whole <= self.capacity:
             self.segments.append((self.base, small, [[whole, None, self.searches[small]]]))
             self.base += whole

@@ -71,6 +71,19 @@ def test_settings_do_what_a_scanning_allocator_does(
         assert fast.reorganisations == slow.reorganisations
 
 
+def test_blocks_above_the_limit_that_do_not_add_up_take_all_with_them() -> None:
+    """Found by the test above: 22 MiB go back, 22 MiB and a bit are asked for, so the small segment goes back too."""
+    fast = CachingAllocator(26 * MIB, conf=AllocatorConf(21 * MIB))
+    slow = ScanningAllocator(26 * MIB, 21 * MIB)
+    for block, size in enumerate((512, 4 * 5243392, 4 * 5767680)):
+        address = fast.malloc(size)
+        assert slow.malloc(block, size) == address
+        if block < 2:
+            fast.free(address)
+            slow.free(block)
+    assert fast.reserved == slow.reserved == 24 * MIB
+
+
 def test_a_guard_sees_garbage_that_is_not_collected(monkeypatch: pytest.MonkeyPatch) -> None:
     """Guard: without its collection the allocator keeps what the scanning one gives back."""
     monkeypatch.setattr(CachingAllocator, "_collect_garbage", lambda self: None)

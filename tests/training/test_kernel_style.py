@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -14,11 +15,13 @@ from mapping.training.estimate import Estimator
 from mapping.training.kernel_style import STYLES, style_of
 from mapping.training.overlap import SLOWED, Sharing, shown_seconds
 from mapping.training.pricing import Prices
-from mapping.training.rank_step import RankStep
+from mapping.training.rank_graph import rank_graph
+from mapping.training.rank_step import RankStep, plain_step, requests_of
 from mapping.training.setup import TrainingSetup
 from mapping.training.state_types import FRAMEWORKS, framework_types
 from mapping.training.step_time import step_time
 from simulator.system.gpu_library import wires_between
+from tests.training.small_models import gpt_config
 from workloads.operators import Attention, CollectiveWork, Norm, Product
 
 LLAMA = TrainingSetup("llama-2-7b", 4096, batch=8, data=8, zero_stage=3)
@@ -50,11 +53,18 @@ def test_a_style_only_adds_bytes_beside_tensors(estimator: Estimator, framework:
     types = framework_types(framework)
     bare = step(estimator, "plain", types=types)
     plain, styled = bare.graph, step(estimator, framework).graph
-    assert styled.tensors == plain.tensors
+    # Scores of unfused attention are tensors of their own.
+    known = plain.tensors
+    more = set(styled.tensors) - set(known)
+    assert {name: styled.tensors[name] for name in known} == known
+    assert bool(more) == (style_of(framework).attention == "unfused")
     own = [op for op in styled.operators if "#" not in op.name]
     assert [op.name for op in own] == [op.name for op in plain.operators]
     for mine, theirs in zip(own, plain.operators, strict=True):
-        assert (mine.inputs, mine.outputs, mine.updates, mine.place) == (
+        inputs, outputs = (
+            tuple(name for name in names if name not in more) for names in (mine.inputs, mine.outputs)
+        )
+        assert (inputs, outputs, mine.updates, mine.place) == (
             theirs.inputs, theirs.outputs, theirs.updates, theirs.place,
         )  # fmt: skip
     added = [op for op in styled.operators if "#" in op.name]
@@ -216,3 +226,35 @@ def test_every_rank_has_its_rail() -> None:
     few = prices.collective("all_gather", size, (prices.devices[0], prices.devices[8]))
     # Sixteen ranks over eight rails move nearly twice the bytes of a pair over one, four times as fast or more.
     assert many < few / 4
+
+
+@pytest.mark.parametrize(("tensor", "micro_batch"), [(1, 1), (4, 2)])
+def test_unfused_attention_keeps_its_scores(tmp_path: Path, tensor: int, micro_batch: int) -> None:
+    """5 a s^2 b / t bytes a layer beside what one kernel leaves (arXiv:2205.05198, equation 2), none if run again."""
+    layers, heads, sequence = 3, 8, 512
+    model = gpt_config(tmp_path, layers=layers, hidden=256, heads=heads)
+
+    def kept(framework: str, recompute: str = "none") -> int:
+        setup = TrainingSetup(
+            model, sequence, micro_batch, micro_batch, tensor=tensor, framework=framework,
+            recompute=recompute,  # type: ignore[arg-type]
+        )  # fmt: skip
+        requests = requests_of(plain_step(rank_graph(setup), setup))
+        return int(requests.size[requests.skeletal].sum())
+
+    scores = 5 * heads * sequence**2 * micro_batch // tensor
+    assert kept("megatron-2022") - kept("megatron") == layers * scores
+    assert kept("megatron-2022", "selective") == kept("megatron", "selective")
+    assert kept("megatron-2022", "full") == kept("megatron", "full")
+
+
+def test_scores_are_there_while_they_are_worked_on(tmp_path: Path) -> None:
+    """With everything run again a layer's scores live in its backward pass alone, as do their gradients."""
+    model = gpt_config(tmp_path, layers=2, hidden=256, heads=8)
+    peaks = []
+    for framework in ("megatron-2022", "megatron"):
+        setup = TrainingSetup(model, 2048, framework=framework, recompute="full")
+        peaks.append(int(requests_of(plain_step(rank_graph(setup), setup)).live_bytes().max()))
+    scores = 8 * 2048**2
+    assert peaks[0] - peaks[1] > 0.9 * (5 + 4) * scores - peaks[1]
+    assert peaks[0] < (5 + 4) * scores + peaks[1]

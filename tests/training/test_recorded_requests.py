@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import offchip
+from mapping.allocation.pytorch_snapshot import recording_of
 from mapping.training.recorded_requests import Request, requests_of, serve_requests
 from tests.training.caching_oracle import OutOfMemoryError, ScanningAllocator
 
@@ -180,3 +181,148 @@ def test_several_streams_have_pools_of_their_own(cli: Callable[..., Any], tmp_pa
     outcome = cli("trace", "memory", path, "--capacity", "1GiB")
     assert (outcome.code, len(outcome.err.splitlines())) == (2, 1)
     assert outcome.err.startswith("--capacity: the recording has 2 streams")
+
+
+class Recorder:
+    """A scanning allocator whose events, and segments at the end, are written as PyTorch writes them."""
+
+    def __init__(self) -> None:
+        self.allocator = ScanningAllocator(None)
+        self.events: list[dict[str, Any]] = []
+        self.asked: dict[int, int] = {}
+
+    def bases(self) -> dict[int, int]:
+        return {base: sum(b[0] or 0 for b in blocks) for base, _, blocks in self.allocator.segments}
+
+    def malloc(self, block: int, size: int) -> None:
+        before = self.bases()
+        address = self.allocator.malloc(block, size)
+        for base, whole in self.bases().items():
+            if base not in before:
+                self.note("segment_alloc", base, whole)
+        self.asked[block] = size
+        self.note("alloc", address, size)
+
+    def free(self, block: int) -> None:
+        address = self.address_of(block)
+        self.allocator.free(block)
+        self.note("free_requested", address, self.asked[block])
+        self.note("free_completed", address, self.asked.pop(block))
+
+    def address_of(self, block: int) -> int:
+        for base, _, blocks in self.allocator.segments:
+            for length, holder, _ in blocks:
+                if holder == block:
+                    return base
+                base += length or 0
+        raise AssertionError("not there")
+
+    def give_back(self) -> None:
+        """As ``torch.cuda.empty_cache`` does."""
+        for base, whole in self.bases().items():
+            if any(s[0] == base and ScanningAllocator._idle(s) for s in self.allocator.segments):
+                self.note("segment_free", base, whole)
+        self.allocator.segments = [s for s in self.allocator.segments if not ScanningAllocator._idle(s)]
+
+    def note(self, action: str, address: int, size: int) -> None:
+        self.events.append({"action": action, "addr": 2**40 + address, "size": size, "stream": 0})
+
+    def snapshot(self) -> dict[str, Any]:
+        segments = []
+        for base, _, blocks in self.allocator.segments:
+            rows, address = [], base
+            for length, holder, _ in blocks:
+                row = {"address": 2**40 + address, "size": length, "state": "inactive"}
+                if holder is not None:
+                    row |= {"state": "active_allocated", "requested_size": self.asked[holder]}
+                rows.append(row)
+                address += length or 0
+            segments.append({
+                "address": 2**40 + base, "total_size": address - base, "stream": 0, "device": 0, "blocks": rows,
+            })  # fmt: skip
+        return {"segments": segments, "device_traces": [self.events]}
+
+
+@given(
+    steps=st.lists(st.tuples(st.booleans(), st.integers(0, 30), st.integers(1, 24 * MIB)), min_size=4, max_size=40),
+    cut=st.floats(0, 0.9), emptied=st.booleans(),
+)  # fmt: skip
+@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_recording_that_begins_late_goes_on_from_the_segments_that_were_there(
+    tmp_path: Path, steps: list[tuple[bool, int, int]], cut: float, emptied: bool
+) -> None:
+    """What a second allocator held while it was recorded, from any moment on, is what the replay says."""
+    recorder, alive, begin = Recorder(), [], int(cut * len(steps))
+    reserved, allocated = [], []
+    for number, (frees, which, size) in enumerate(steps):
+        if number == begin:
+            recorder.events.clear()
+            if emptied:
+                recorder.give_back()
+                recorder.events.clear()
+            reserved, allocated = [recorder.allocator.reserved], [recorder.allocator.allocated]
+        if frees and alive:
+            recorder.free(alive.pop(which % len(alive)))
+        else:
+            recorder.malloc(number, size)
+            alive.append(number)
+        reserved.append(recorder.allocator.reserved)
+        allocated.append(recorder.allocator.allocated)
+    if not recorder.events or not (alive or any(e["action"] == "free_completed" for e in recorder.events)):
+        return
+    path = tmp_path / "late.json"
+    path.write_text(json.dumps(recorder.snapshot()))
+    replay = offchip.trace_memory(path)
+    assert replay.use.reserved_peak == max(reserved) == replay.recorded_peak
+    assert replay.use.reserved_end == reserved[-1]
+    assert replay.use.allocated_peak == max(allocated)
+    assert replay.use.driver_mallocs == sum(e["action"] == "segment_alloc" for e in recorder.events)
+
+
+def test_a_segment_from_before_serves_what_comes(tmp_path: Path) -> None:
+    """By hand: 40 MiB with 10 in use at 8; 12 MiB fit behind it, 30 do not; the segment stays, and 30 MiB come."""
+    blocks = [
+        (0, 8, "inactive"),
+        (8, 10, "active_allocated"),
+        (18, 12, "active_allocated"),
+        (30, 10, "inactive"),
+    ]
+    base = 2**40
+    segments = [
+        {"address": base, "total_size": 40 * MIB, "blocks": [
+            {"address": base + at * MIB, "size": size * MIB, "state": state} for at, size, state in blocks
+        ]},
+        {"address": base + 2**30, "total_size": 30 * MIB, "blocks": [{"size": 30 * MIB, "state": "active_allocated"}]},
+    ]  # fmt: skip
+    events = [
+        {"action": "alloc", "addr": base + 18 * MIB, "size": 12 * MIB},
+        {"action": "segment_alloc", "addr": base + 2**30, "size": 30 * MIB},
+        {"action": "alloc", "addr": base + 2**30, "size": 30 * MIB},
+    ]
+    path = tmp_path / "hand.json"
+    path.write_text(json.dumps({"segments": segments, "device_traces": [events]}))
+    replay = offchip.trace_memory(path)
+    assert (replay.use.reserved_peak, replay.use.allocated_peak) == (70 * MIB, 52 * MIB)
+    assert (replay.use.driver_mallocs, replay.earlier) == (1, 1)
+    # Without the segment's events nobody can say which were there: blocks are asked for anew.
+    path.write_text(json.dumps({"segments": segments[:1], "device_traces": [events[:1]]}))
+    assert offchip.trace_memory(path).use.reserved_peak == 40 * MIB
+    lost = [event for event in events if event["action"] == "alloc"]
+    path.write_text(json.dumps({"segments": segments, "device_traces": [[*lost, {**lost[1], "action": "free"},
+                                {**lost[1], "addr": base + 2**31}, {**lost[1], "addr": base + 2**31, "action": "free"},
+                                lost[1]]]}))  # fmt: skip
+    assert offchip.trace_memory(path).use.driver_mallocs > 1
+
+
+def test_segments_given_back_while_recording_were_there_before() -> None:
+    recorder = Recorder()
+    recorder.malloc(0, 30 * MIB)
+    recorder.malloc(1, 12 * MIB)
+    recorder.events.clear()
+    before = recorder.bases()
+    recorder.free(0)
+    recorder.give_back()
+    recorder.malloc(2, 50 * MIB)
+    found = recording_of(recorder.snapshot()).segments
+    assert found is not None
+    assert {one.address - 2**40: one.size for one in found} == before

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from mapping.training.sharded_states import ModelStates, exposed_seconds, held_states
+from mapping.training.layer_states import StateBytes
+from mapping.training.sharded_states import ModelStates, exposed_seconds
 
 PARAMETERS = 7_500_000_000
 STATES = ModelStates(2 * PARAMETERS, 2 * PARAMETERS, 12 * PARAMETERS, 10, 10)
@@ -12,8 +13,9 @@ STATES = ModelStates(2 * PARAMETERS, 2 * PARAMETERS, 12 * PARAMETERS, 10, 10)
 
 @pytest.mark.parametrize(("stage", "gigabytes"), [(0, 120.0), (1, 31.4), (2, 16.6), (3, 1.9)])
 def test_sixteen_bytes_per_parameter_over_sixty_four_ranks(stage: int, gigabytes: float) -> None:
-    held, _ = held_states(STATES, stage, 64)
-    assert held.total / 1e9 == pytest.approx(gigabytes, abs=0.05)
+    states = StateBytes(2 * PARAMETERS, 2 * PARAMETERS, 12 * PARAMETERS)
+    assert states.held(stage, 64) / 1e9 == pytest.approx(gigabytes, abs=0.05)
+    assert states.held(stage, 1) == 16 * PARAMETERS
 
 
 def test_traffic_in_units_of_the_weights() -> None:
@@ -29,11 +31,6 @@ def test_traffic_in_units_of_the_weights() -> None:
 
     assert [sent(stage, 1) for stage in (0, 1, 2, 3)] == [2, 2, 2, 3]
     assert sent(3, 4) == 4 * 3
-
-
-def test_one_rank_divides_nothing_and_buffers_nothing() -> None:
-    assert held_states(STATES, 3, 1) == (STATES, 0)
-    assert held_states(STATES, 3, 2)[1] == 30
 
 
 def test_only_what_passes_do_not_hide_counts() -> None:

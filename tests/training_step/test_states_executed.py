@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from math import prod
 
 import pytest
 
@@ -20,6 +21,7 @@ from mapping.training.tier_rates import tier_rates
 from mapping.training.training_plan import execute, plan_of
 from offchip import solve_offload
 from simulator.training.run import run_program
+from workloads.graph import Role
 
 ONE = TrainingSetup("opt-1.3b", 1024, 8, 8, dtype="fp16", recompute="full", zero_stage=2)
 MANY = TrainingSetup("opt-1.3b", 1024, 64, 4, dtype="fp16", recompute="full", zero_stage=3, data=16)
@@ -175,3 +177,27 @@ def test_the_command_runs_the_plan_with_its_states() -> None:
     assert found.simulated is not None
     assert found.simulated["setup"]["states"] == "host"
     assert found.simulated["peak_bytes"] <= found.simulated["usable_bytes"]
+
+
+@pytest.mark.parametrize("framework", ["plain", "hf-trainer", "hf-trainer-bf16"])
+def test_the_host_updates_the_models_parameters(estimator: Estimator, framework: str) -> None:
+    """However many bytes the optimizer keeps of each: 30 bytes of host memory traffic a parameter."""
+    setup = replace(ONE, states="host", framework=framework)
+    step = estimator.rank_step(setup)
+    parameters = sum(
+        prod(step.graph.tensors[name].shape)
+        for op in step.graph.operators
+        if op.kind == "optimizer"
+        for name in op.updates
+        if step.graph.tensors[name].role is Role.WEIGHT
+    )
+    assert parameters == model_states(step, 0).trained_parameters
+    program = write_step(step, estimator.prices)
+    updates = [label.startswith("host update") for label in program.labels]
+    seconds = sum(
+        float(s)
+        for s, label in zip(program.tasks.seconds, program.tasks.label, strict=True)
+        if updates[label]
+    )
+    rates = tier_rates(estimator.prices, setup.devices)
+    assert seconds == pytest.approx(30 * parameters / rates.host_memory)

@@ -408,3 +408,15 @@ def test_too_few_devices_are_one_line(model: str, node: Estimator) -> None:
     wider = replace(step, setup=replace(step.setup, data=16, batch=16))
     with pytest.raises(InputError, match="the setup needs 16 devices; 'a800-node' has 8"):
         write_step(wider, node.prices)
+
+
+def test_a_distributed_optimizer_is_the_first_stage_of_zero(model: str, node: Estimator) -> None:
+    setup = TrainingSetup(model, TOKENS, 8, data=8, framework="megatron")
+    types = replace(setup.state_types, distributed=True)
+    distributed, first = replace(setup, types=types), replace(setup, zero_stage=1)
+    mine, theirs = run(node, distributed), run(node, first)
+    assert (mine.makespan_s, mine.peak_bytes.tolist()) == (theirs.makespan_s, theirs.peak_bytes.tolist())
+    assert max(mine.peak_bytes) < max(run(node, setup).peak_bytes)
+    assert max(mine.peak_bytes) == pytest.approx(
+        node.estimate(distributed, exact=False).memory.device_bytes, rel=0.05
+    )

@@ -10,6 +10,7 @@ its logits, and ``T`` the one to its gradients (Vocabulary Parallelism, arXiv:24
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final, Literal, NamedTuple
 
@@ -45,6 +46,9 @@ class PipelineSchedule:
     ``vocabulary_barriers``: 0 where the last stage holds the output layer. Else every rank has S and T of every
     micro-batch, S waits for the last stage's F, T for all S, and the last stage's B or I for all T (2 barriers,
     Algorithm 1) or for all S (1 barrier, Algorithm 2).
+
+    ``pairs``: of each rank the places of actions that overlap with the one behind them, a forward and a backward pass
+    whose exchanges pass beside each other's computation (DualPipe); empty where there are none.
     """
 
     name: str
@@ -53,6 +57,7 @@ class PipelineSchedule:
     orders: Orders
     replicas: int = 1
     vocabulary_barriers: int = 0
+    pairs: tuple[frozenset[int], ...] = ()
 
     @property
     def ranks(self) -> int:
@@ -63,6 +68,15 @@ class PipelineSchedule:
     def stages(self) -> int:
         """Stages of one replica."""
         return len(self.rank_of_stage) // self.replicas
+
+    def groups(self, rank: int) -> Iterator[tuple[Action, ...]]:
+        """A rank's actions in turn, those that overlap together."""
+        order, joined = self.orders[rank], self.pairs[rank] if self.pairs else frozenset()
+        place = 0
+        while place < len(order):
+            count = 2 if place in joined else 1
+            yield order[place : place + count]
+            place += count
 
     def text(self) -> str:
         """One line per rank: ``R: `` and its actions."""

@@ -15,12 +15,13 @@ from mapping.training.schedules.two_ways import two_ways_order
 __all__ = ["DUALPIPE"]
 
 
-def _order(ranks: int, rank: int, micro_batches: int) -> tuple[Action, ...]:
+def _order(ranks: int, rank: int, micro_batches: int) -> tuple[tuple[Action, ...], frozenset[int]]:
     down, up = rank, ranks + (ranks - 1 - rank)
     near, far = (down, up) if rank < ranks // 2 else (up, down)
     each = micro_batches // 2
-    order = two_ways_order(ranks // 2, min(rank, ranks - 1 - rank), each, near, far)
-    return tuple(a if a.stage < ranks else Action(a.stage, a.kind, a.micro_batch + each) for a in order)
+    order, pairs = two_ways_order(ranks // 2, min(rank, ranks - 1 - rank), each, near, far)
+    own = tuple(a if a.stage < ranks else Action(a.stage, a.kind, a.micro_batch + each) for a in order)
+    return own, pairs
 
 
 def _write(ranks: int, micro_batches: int, _stages: int) -> PipelineSchedule:
@@ -28,8 +29,8 @@ def _write(ranks: int, micro_batches: int, _stages: int) -> PipelineSchedule:
     insist(micro_batches % 2 == 0 and micro_batches >= 2 * ranks, "dualpipe",
            f"an even number of at least {2 * ranks} micro-batches, twice the ranks", str(micro_batches))  # fmt: skip
     layout = (*range(ranks), *reversed(range(ranks)))
-    orders = tuple(_order(ranks, rank, micro_batches) for rank in range(ranks))
-    return PipelineSchedule("dualpipe", micro_batches, layout, orders, replicas=2)
+    orders, pairs = zip(*(_order(ranks, rank, micro_batches) for rank in range(ranks)), strict=True)
+    return PipelineSchedule("dualpipe", micro_batches, layout, orders, replicas=2, pairs=pairs)
 
 
 DUALPIPE: Final = ScheduleKind(_write, "DualPipe, arXiv:2412.19437")

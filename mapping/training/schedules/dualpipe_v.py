@@ -18,10 +18,9 @@ def _write(ranks: int, micro_batches: int, _stages: int) -> PipelineSchedule:
     stages = 2 * ranks
     insist(micro_batches >= stages, "dualpipe-v", f"at least {stages} micro-batches, as many as stages",
            str(micro_batches))  # fmt: skip
-    orders = tuple(
-        two_ways_order(ranks, rank, micro_batches, rank, stages - 1 - rank) for rank in range(ranks)
-    )
-    return PipelineSchedule("dualpipe-v", micro_batches, v_shaped(ranks), orders)
+    found = (two_ways_order(ranks, rank, micro_batches, rank, stages - 1 - rank) for rank in range(ranks))
+    orders, pairs = zip(*found, strict=True)
+    return PipelineSchedule("dualpipe-v", micro_batches, v_shaped(ranks), orders, pairs=pairs)
 
 
 DUALPIPE_V: Final = ScheduleKind(_write, "DualPipeV, arXiv:2412.19437", 2)

@@ -12,10 +12,13 @@ __all__ = ["Passes"]
 
 @dataclass(slots=True)
 class Passes:
-    """The order so far; ``owed``: weight halves of input halves that went before, oldest first."""
+    """The order so far; ``owed``: weight halves of input halves that went before, oldest first; ``pairs``: places of
+    passes that overlap with the one behind them.
+    """
 
     order: list[Action] = field(default_factory=list)
     owed: deque[Action] = field(default_factory=deque)
+    pairs: set[int] = field(default_factory=set)
     _counts: Counter[tuple[int, Kind]] = field(default_factory=Counter)
 
     def count(self, stage: int, kind: Kind) -> int:
@@ -29,6 +32,12 @@ class Passes:
         self.order.append(Action(stage, kind, number))
         for half in halves:
             self._counts[stage, half] += 1
+
+    def add_pair(self, forward: int, backward: int) -> None:
+        """The next forward pass of one stage beside the next backward pass of another."""
+        self.pairs.add(len(self.order))
+        self.add(forward, "F")
+        self.add(backward, "B")
 
     def add_input_half(self, stage: int) -> None:
         """The stage's next input half, whose weight half is owed."""
