@@ -10,7 +10,7 @@ Counting rules on it: :mod:`simulator.accelerator.loop_nest.counts`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from math import prod
 from typing import Annotated, Any, Final, Literal
 
@@ -30,6 +30,7 @@ __all__ = [
     "WordBits",
     "ZeroSaving",
     "level_faults",
+    "run_cycles",
     "spatial_compute",
     "units_below",
     "why_no_home",
@@ -113,6 +114,10 @@ class MemoryLevel(Config):
     """Bytes that an instance takes in a clock."""
     one_port: bool = False
     """Whether reads and writes take turns, as over the pins of a DRAM, instead of having a port each."""
+    buffering: Literal["free", "double", "single"] = "free"
+    """How its next tiles come while the children work on those that it holds. ``free``: meanwhile, into no room of
+    their own (as evaluators of loop nests count). ``double``: meanwhile, into as much room again. ``single``: not
+    meanwhile; what crosses the levels outside it takes its time beside that of all inside."""
     banks: Count = 1
     cells: Literal["sram", "registers"] | None = None
     """What it is made of, for its area; left out, registers up to 256 B a file."""
@@ -141,6 +146,11 @@ class MemoryLevel(Config):
         """Whether it can be full."""
         return self.capacity is not None or self.capacities is not None
 
+    @property
+    def tile_copies(self) -> int:
+        """How often its tiles are held."""
+        return 2 if self.buffering == "double" else 1
+
     def clocks(self, read: float, written: float) -> float:
         """Clocks that an instance takes to hand out and take in so many bytes."""
         out, into = read / self.read_width, written / self.write_width
@@ -148,6 +158,7 @@ class MemoryLevel(Config):
 
     def overflow(self, held: Mapping[Operand, float]) -> str:
         """What does not fit of tiles of so many bytes by operand, in words; "" when all does."""
+        held = {operand: size * self.tile_copies for operand, size in held.items()}
         if self.capacity is not None and sum(held.values()) > self.capacity:
             told = ", ".join(f"{operand} {size:.0f} B" for operand, size in held.items())
             return f"the tiles in {self.name!r} do not fit its {self.capacity:.0f} B: {told}"
@@ -167,6 +178,19 @@ class MemoryLevel(Config):
 
 def _size(found: Any) -> float:
     return found if isinstance(found, float) else parse_quantity(found, "size")
+
+
+def run_cycles(levels: Sequence[MemoryLevel], ports: Sequence[float], inside: float) -> float:
+    """Clocks of a run whose units take ``inside`` and each level's ports their own, by how levels are buffered.
+
+    Everything overlaps, but for what lies outside and inside a level that is filled between runs of its children.
+    """
+    total = longest = 0.0
+    for number, (memory, clocks) in enumerate(zip(levels, ports, strict=True)):
+        if number and memory.buffering == "single":
+            total, longest = total + longest, 0.0
+        longest = max(longest, clocks)
+    return total + max(longest, inside)
 
 
 def level_faults(levels: tuple[MemoryLevel, ...]) -> Iterator[Fault | None]:

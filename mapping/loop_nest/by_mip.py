@@ -136,6 +136,7 @@ class _Program:
         """Words of an operand that a level's share holds, at least one."""
         memory = self.device.levels[level]
         size = (memory.capacities or {}).get(operand) or (memory.capacity or 0.0) / len(memory.holds)
+        size /= memory.tile_copies
         return max(1.0, size / self.device.word_bits.bytes_of(operand))
 
     def _traffic(self) -> Any:

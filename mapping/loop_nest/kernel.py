@@ -125,7 +125,7 @@ def _finish(
         if not spread_loops(space, state, level, 0, spread, loops):
             continue
         tried += 1
-        energy, cycles = state.energy[level], compute
+        energy = state.energy[level]
         for busy in range(levels):
             read[busy] = state.read[level, busy]
             written[busy] = state.written[level, busy]
@@ -144,8 +144,12 @@ def _finish(
             else:
                 energy += accesses * space.read_j[holder, operand]
                 read[holder] += timed * own
+        outside = longest = 0.0
         for busy in range(levels):
-            cycles = max(cycles, port_clocks(space, busy, read[busy], written[busy]))
+            if space.single[busy]:
+                outside, longest = outside + longest, 0.0
+            longest = max(longest, port_clocks(space, busy, read[busy], written[busy]))
+        cycles = outside + max(longest, compute)
         picks[level, 0], picks[level, 1], picks[level, 2] = 0, spread, 0
         _keep(objective(metric, energy, cycles), picks, value, choice)
     return tried

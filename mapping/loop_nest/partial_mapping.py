@@ -33,6 +33,7 @@ from mapping.loop_nest.shares import (
     node_between,
     objective,
     port_clocks,
+    run_floor,
 )
 from mapping.loop_nest.space import Space
 
@@ -119,8 +120,7 @@ def candidate_floor(
     if metric != ENERGY:
         cycles = least.cycles[level + 1, inner] * space.size[last] / (state.instances[level] * most)
         _crossing_loads(space, least, state, level, inner)
-        for busy in range(level + 1):
-            cycles = max(cycles, port_clocks(space, busy, state.load[busy, 0], state.load[busy, 1]))
+        cycles = run_floor(space, state.load, cycles, level + 1)
     value: float = objective(metric, energy, cycles)
     if value >= limit * SLACK:
         return value
@@ -255,8 +255,7 @@ def _entry_between(
     cycles = 0.0
     if metric != ENERGY:
         cycles = least.cycles[below, inner] * space.size[last] / instances
-        for busy in range(below + 1):
-            cycles = max(cycles, port_clocks(space, busy, state.load[busy, 0], state.load[busy, 1]))
+        cycles = run_floor(space, state.load, cycles, below + 1)
     return float(objective(metric, energy, cycles))
 
 
@@ -396,6 +395,7 @@ def state_floor(space: Space, least: Floors, state: Partial, level: int, metric:
     if metric != ENERGY:
         cycles = least.cycles[level, tile] * space.size[last] / state.instances[level]
         executions = space.size[last] / space.size[tile] / state.instances[level]
+        outside = 0.0
         for busy in range(levels):
             read, written = state.read[level, busy], state.written[level, busy]
             for operand in range(3):
@@ -413,6 +413,11 @@ def state_floor(space: Space, least: Floors, state: Partial, level: int, metric:
                 if space.innermost[OUTPUTS] == busy and goes_up_whole(space, busy):
                     first = begun(space, 1, bound_share(space, OUTPUTS, last, 0) * state.sums[level])
                     read -= first / state.instances[level] * space.word_bytes[busy, OUTPUTS]
-            cycles = max(cycles, port_clocks(space, busy, read, written))
+            clocks = port_clocks(space, busy, read, written)
+            cycles = max(cycles, clocks)
+            if busy < space.first_single:
+                outside = max(outside, clocks)
+        if space.first_single < levels:
+            cycles = max(cycles, outside + space.least_clocks)
     value: float = objective(metric, energy, cycles)
     return value

@@ -33,6 +33,7 @@ __all__ = [
     "node_between",
     "objective",
     "port_clocks",
+    "run_floor",
 ]
 
 Floats = NDArray[np.float64]
@@ -63,6 +64,22 @@ def port_clocks(space: Space, level: int, read: float, written: float) -> float:
     out: float = read / space.read_width[level]
     into: float = written / space.write_width[level]
     return out + into if space.one_port[level] else max(out, into)
+
+
+@inlined
+def run_floor(space: Space, ports: Floats, inside: float, upto: int) -> float:
+    """No fewer clocks take the ports of the levels before ``upto``, and what is inside them.
+
+    ``ports``: (L, 2) bytes handed out and taken in. What lies outside a level that is filled between runs takes its
+    time beside that of the units.
+    """
+    outside, longest = 0.0, inside
+    for busy in range(upto):
+        clocks = port_clocks(space, busy, ports[busy, 0], ports[busy, 1])
+        longest = max(longest, clocks)
+        if busy < space.first_single:
+            outside = max(outside, clocks)
+    return max(longest, outside + space.least_clocks) if space.first_single < len(space.single) else longest
 
 
 @inlined

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from hw_configs.device import SpatialAccelerator
 from hw_configs.problems import InfeasibleError, bad_input, nearest
-from hw_configs.spatial import OPERANDS, SpatialAxis
+from hw_configs.spatial import OPERANDS, SpatialAxis, units_below
 from simulator.accelerator.loop_nest.formats import most_held_bytes, moved_share
 from simulator.accelerator.loop_nest.nest import axis_allows
 from simulator.accelerator.loop_nest.zeros import (
@@ -92,6 +92,12 @@ class Space(NamedTuple):
     write_width: Floats
     one_port: Flags
     """(L,): whether reads and writes take turns."""
+    single: Flags
+    """(L,): whether a level is filled between runs of its children."""
+    first_single: int
+    """The outermost such level; the number of levels without one."""
+    least_clocks: float
+    """Of all units at work."""
     spread: Integers
     """(L, S): the node that a level's axes cover, largest first."""
     shared: Floats
@@ -165,9 +171,9 @@ def map_space(device: SpatialAccelerator, layer: Einsum, fixed: Fixed) -> tuple[
             continue
         held = _held(device, layer, number, words, lattice)
         if memory.capacity is not None:
-            fits[number] = held[holds[number]].sum(axis=0) <= memory.capacity
+            fits[number] = held[holds[number]].sum(axis=0) * memory.tile_copies <= memory.capacity
         for operand, size in (memory.capacities or {}).items():
-            fits[number] &= held[OPERANDS.index(operand)] <= size
+            fits[number] &= held[OPERANDS.index(operand)] * memory.tile_copies <= size
         if not fits[number, 0]:
             least = ", ".join(f"{o} {device.word_bits.bytes_of(o):g} B" for o in memory.holds)
             raise InfeasibleError(
@@ -186,6 +192,7 @@ def map_space(device: SpatialAccelerator, layer: Einsum, fixed: Fixed) -> tuple[
             number = [memory.name for memory in device.levels].index(level)
             temporal[number, dims.index(dim)] = count
     moved, zeros = _zeros(device, layer, lattice)
+    single = np.array([bool(n) and memory.buffering == "single" for n, memory in enumerate(device.levels)])
     word_bytes = moved * width
     space = Space(
         lattice.extent, lattice.place, lattice.stride, lattice.divisor, lattice.quotient,
@@ -196,6 +203,8 @@ def map_space(device: SpatialAccelerator, layer: Einsum, fixed: Fixed) -> tuple[
         np.array([memory.read_width for memory in device.levels]),
         np.array([memory.write_width for memory in device.levels]),
         np.array([memory.one_port for memory in device.levels]),
+        single, int(single.argmax()) if single.any() else levels,
+        layer.macs / units_below(device.levels) * float(zeros.products[1]),
         spread, shared, np.array([len(item.node) for item in split]),
         np.array([item.shared.max(axis=0) for item in split]),
         np.array([lattice.extent[item.node].prod(axis=1).max() for item in split]).astype(float),

@@ -26,6 +26,7 @@ def accelerator(levels: list[dict[str, Any]]) -> SpatialAccelerator:
             read_width=float(level.get("read_width", 4)),
             write_width=float(level.get("write_width", 4)),
             one_port=level.get("one_port", False),
+            buffering=level.get("buffering", "free"),
             fanout=tuple(
                 SpatialAxis(axis=name, size=size, dims=dims, multicast=multicast, reduce=reduce)
                 for name, size, dims, multicast, reduce in level.get("axes", ())
@@ -60,6 +61,7 @@ def accelerators(draw: Any) -> SpatialAccelerator:
                 "axes": axes,
                 "capacity": draw(st.sampled_from((8, 24, 64, 4096))),
                 "one_port": draw(st.booleans()),
+                "buffering": draw(st.sampled_from(("free", "double", "single"))),
             }
         )
     return accelerator(levels)

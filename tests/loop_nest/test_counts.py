@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hw_configs.device import SpatialAccelerator
 from hw_configs.problems import InputError
-from hw_configs.spatial import SpatialAxis
+from hw_configs.spatial import SpatialAxis, run_cycles
 from offchip.reference_rows import validate
 from simulator.accelerator.loop_nest import counts as counting
 from simulator.accelerator.loop_nest.counts import active_steps, count_words
@@ -211,6 +212,34 @@ def test_reads_and_writes_of_one_port_take_turns() -> None:
     assert use.cycles == max(use.busiest_read_bytes / 2, use.busiest_write_bytes / 4)
     assert turns.levels[0].cycles == use.busiest_read_bytes / 2 + use.busiest_write_bytes / 4
     assert turns.latency_cycles > apart.latency_cycles
+
+
+def test_buffers_hold_two_tiles_or_are_filled_between_runs() -> None:
+    product = {"I": [[["M", 1]], [["K", 1]]], "W": [[["K", 1]], [["N", 1]]], "O": [[["M", 1]], [["N", 1]]]}
+    layer = read_einsum({"name": "p", "dims": {"M": 2, "N": 2, "K": 2}, "tensors": product}, "test")
+    # 4 words of I and of W in a byte each, 4 of O in two.
+    nest = LoopNest((NestLevel(), NestLevel((("M", 2), ("N", 2), ("K", 2)))))
+
+    def machine(buffering: str, capacity: int = 32) -> SpatialAccelerator:
+        inside = {"holds": ("I", "W", "O"), "capacity": capacity, "buffering": buffering}
+        return strategies.accelerator([{"holds": ("I", "W", "O"), "read_width": 1}, inside])
+
+    free, double, single = (evaluate(nest, machine(how), layer) for how in ("free", "double", "single"))
+    assert (free.levels[1].occupancy_bytes, double.levels[1].occupancy_bytes) == (16, 32)
+    assert [breach(nest, machine(how, 31), layer) for how in ("free", "double", "single")] == [
+        "",
+        "capacity:L1",
+        "",
+    ]
+    outside, ports = (use.cycles for use in free.levels)
+    assert free.latency_cycles == double.latency_cycles == max(outside, ports, 8)
+    assert single.latency_cycles == outside + max(ports, 8)
+    levels = [
+        machine("single").levels[1].model_copy(update={"buffering": how})
+        for how in ("single", "free", "single", "double")
+    ]
+    # The outermost one is filled by nobody; two stretches are timed apart.
+    assert run_cycles(levels, [5.0, 9.0, 4.0, 7.0], 3.0) == 9 + 7
 
 
 def test_only_channels_run_along_a_channel_axis() -> None:

@@ -79,6 +79,8 @@ class _Machine(NamedTuple):
     """(L, 2): bytes per clock read and written."""
     one_port: Flags
     """(L,): whether reads and writes take turns."""
+    single: Flags
+    """(L,): whether a level is filled between runs of its children."""
     word_bytes: Floats
     level: Integers
     """(A,): above whose children an axis lies."""
@@ -167,9 +169,9 @@ def _machine(device: SpatialAccelerator, layer: Einsum) -> _Machine:
     capacity = np.full((len(device.levels), 4), _UNBOUNDED)
     for number, memory in enumerate(device.levels):
         for operand, size in (memory.capacities or {}).items():
-            capacity[number, OPERANDS.index(operand)] = size
+            capacity[number, OPERANDS.index(operand)] = size / memory.tile_copies
         if memory.capacity is not None:
-            capacity[number, 3] = memory.capacity
+            capacity[number, 3] = memory.capacity / memory.tile_copies
     axes = [(number, axis) for number, memory in enumerate(device.levels) for axis in memory.fanout]
     indexed = [layer.indexed_by(operand) for operand in OPERANDS]
     return _Machine(
@@ -181,6 +183,7 @@ def _machine(device: SpatialAccelerator, layer: Einsum) -> _Machine:
         np.array([[[m.read_energy * w, m.write_energy * w] for w in width] for m in device.levels]),
         np.array([[memory.read_width, memory.write_width] for memory in device.levels]),
         np.array([memory.one_port for memory in device.levels]),
+        np.array([bool(n) and memory.buffering == "single" for n, memory in enumerate(device.levels)]),
         width,
         np.array([number for number, _ in axes], np.int64), np.array([axis.size for _, axis in axes], np.int64),
         np.array([[axis_allows(axis, dim, layer) for dim in dims] for _, axis in axes]).reshape(len(axes), len(dims)),
@@ -203,15 +206,18 @@ def _price(
         if not _spread_out(machine, spatial[row], room) or not _fits(machine, temporal[row], room):
             continue
         energy[row] = machine.arithmetic_j + _moved(machine, temporal[row], order[row], room)
-        longest = 1.0
+        compute = 1.0
         for d in range(dims):
             for level in range(levels):
-                longest *= temporal[row, level, d]
+                compute *= temporal[row, level, d]
+        total = longest = 0.0
         for level in range(levels):
             out = room.port[level, 0] / room.instances[level] / machine.width[level, 0]
             into = room.port[level, 1] / room.instances[level] / machine.width[level, 1]
+            if machine.single[level]:
+                total, longest = total + longest, 0.0
             longest = max(longest, out + into if machine.one_port[level] else max(out, into))
-        cycles[row] = longest
+        cycles[row] = total + max(longest, compute)
 
 
 @inlined

@@ -1,8 +1,8 @@
 """What a mapping costs: cycles and what bounds them, energy by level, how much of the array works.
 
-Everything overlaps: a run lasts as long as its units work, or as the busiest instance of a memory level takes to hand
-out and take in its bytes, through ports of their own or in turns. Filling and draining the array cost no time, networks
-and leakage no energy.
+A run lasts as long as its units work, or as the busiest instance of a memory level takes to hand out and take in its
+bytes, through ports of their own or in turns. These overlap, but across a level that is filled between runs
+(:func:`hw_configs.spatial.run_cycles`). Filling and draining the array cost no time, networks and leakage no energy.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 from hw_configs.device import SpatialAccelerator
 from hw_configs.problems import bad_input
-from hw_configs.spatial import Operand, units_below
+from hw_configs.spatial import Operand, run_cycles, units_below
 from simulator.accelerator.loop_nest.counts import Counts, Traffic, active_steps, count_words, instances_used
 from simulator.accelerator.loop_nest.nest import LoopNest, breach, held_bytes, inner_extents
 from simulator.accelerator.loop_nest.zeros import all_dense, check_zeros, spared_products, words_left
@@ -150,7 +150,8 @@ def costed(
         }
         levels.append(
             LevelUse(
-                memory.name, instances[number], sum(held.values()), read, written, memory.clocks(read, written),
+                memory.name, instances[number], sum(held.values()) * memory.tile_copies, read, written,
+                memory.clocks(read, written),
                 sum(energy.values()), {operand: everywhere[number, operand] for operand in memory.holds}, occupancy,
                 {operand: (out * width[operand], into * width[operand]) for operand, (out, into) in all_words.items()},
                 energy,
@@ -160,9 +161,10 @@ def costed(
     compute: float = active_steps(nest, device, layer)
     if taken < 1:
         compute *= taken
-    latency = max(float(compute), *(use.cycles for use in levels))
-    bound = [use.name for use in levels if use.cycles == latency]
-    if compute == latency:
+    latency = run_cycles(device.levels, [use.cycles for use in levels], float(compute))
+    longest = max(float(compute), *(use.cycles for use in levels))
+    bound = [use.name for use in levels if use.cycles == longest]
+    if compute == longest:
         bound.append("compute")
     arithmetic = (
         layer.macs * device.mac_energy * (1.0 if dense else spared_products(device, layer, timed=False))

@@ -360,5 +360,7 @@ def fused_cost(
             cycles += times * cost.latency_cycles
             read += times * cost.levels[0].busiest_read_bytes
             written += times * cost.levels[0].busiest_write_bytes
-    ports = device.levels[HOME].clocks(read, written)
-    return FusedCost(energy, max(cycles, moved.latency_cycles, ports), moved.outside_bytes)
+    ports = max(cycles, device.levels[HOME].clocks(read, written))
+    if device.levels[HOME].buffering == "single":
+        return FusedCost(energy, moved.latency_cycles + ports, moved.outside_bytes)
+    return FusedCost(energy, max(moved.latency_cycles, ports), moved.outside_bytes)
