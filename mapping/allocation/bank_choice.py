@@ -31,6 +31,8 @@ class BankChoice:
     together: tuple[tuple[int, int], ...]
     apart: tuple[tuple[int, int], ...]
     shared: frozenset[tuple[int, int]]
+    count: int
+    """How many banks there are."""
 
     @classmethod
     def of(cls, problem: AllocationProblem, banks: Sequence[Bank], pinned: Mapping[int, int]) -> BankChoice:
@@ -70,14 +72,14 @@ class BankChoice:
             together,
             rules.apart,
             frozenset(may_share(n, rules)) if rules else frozenset(),
+            len(banks),
         )
 
     @property
     def is_tied(self) -> bool:
         """Whether the choice of one buffer hangs on that of others, or is neither free nor made."""
-        most = max(map(len, self.allowed), default=1)
         return bool(self.together or self.apart or self.shared) or any(
-            1 < len(some) < most for some in self.allowed
+            1 < len(some) < self.count for some in self.allowed
         )
 
     def disjoint(self, rows: Sequence[int], heights: Sequence[int]) -> list[tuple[int, int]]:

@@ -25,6 +25,7 @@ from hw_configs.problems import bad_input
 from hw_configs.units import UnitError, parse_quantity
 from hw_configs.whole_number import decimal, is_whole
 from mapping.allocation.bank_choice import BankChoice
+from mapping.allocation.bank_proofs import why_no_assignment
 from mapping.allocation.check import peak_of
 from mapping.allocation.instance import build_components
 from mapping.allocation.problem import AllocationProblem
@@ -32,7 +33,7 @@ from mapping.allocation.result import AllocationResult, Status
 from mapping.allocation.solving import solve
 from mapping.allocation.spill import suggest_spills
 
-__all__ = ["NO_CAPACITY", "Bank", "BankPlan", "parse_arena", "parse_bank", "solve_banks"]
+__all__ = ["NO_CAPACITY", "Bank", "BankPlan", "parse_arena", "parse_bank", "solve_banks", "why_infeasible"]
 
 _MOST_BINARIES = 5000
 _MOST_ROUNDS = 50
@@ -167,6 +168,30 @@ def solve_banks(
     bound = min(bound, best.cost)
     status: Status = "optimal" if best.cost - bound <= 1e-9 * max(1.0, best.cost) else "feasible"
     return replace(best, status=status, bound=bound)
+
+
+def why_infeasible(
+    problem: AllocationProblem,
+    banks: Sequence[Bank],
+    *,
+    time_limit_s: float | None = None,
+    max_nodes: int | None = None,
+    seed: int = 0,
+) -> str | None:
+    """Why no plan exists, in words; None where that was not proved. To ask where :func:`solve_banks` found none.
+
+    The cheap proofs run in any case, the search over assignments within the limits. Raises as :func:`solve_banks`.
+    """
+    choice = BankChoice.of(problem, banks, {})
+    nodes = max_nodes if max_nodes is not None else 100_000
+
+    def place(assignment: Sequence[int]) -> tuple[bool, list[tuple[int, list[int]]], bool]:
+        plan, cuts, exact = _place(choice.problem, banks, assignment, nodes, seed)
+        return plan is not None, cuts, exact
+
+    return why_no_assignment(
+        choice, banks, place, nodes, 60.0 if time_limit_s is None else time_limit_s, seed
+    )
 
 
 class _Master:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import accumulate
 from typing import TYPE_CHECKING, Any, Final
 
 from hw_configs.shown import Shown, Table
@@ -12,7 +11,7 @@ if TYPE_CHECKING:
     from mapping.allocation import AllocationProblem
     from mapping.allocation.banks import Bank, BankPlan
 
-__all__ = ["BankAllocation", "most_live_bytes"]
+__all__ = ["BankAllocation"]
 
 SHOWN_ROWS: Final = 30
 _NO_CAPACITY: Final = 2**60
@@ -71,14 +70,3 @@ class BankAllocation(Shown):
 
     def insist(self) -> None:
         """There is a plan, or there would be no answer."""
-
-
-def most_live_bytes(problem: AllocationProblem) -> int:
-    """Most bytes in use at once, whatever their addresses."""
-    change: dict[int, int] = {}
-    for i in range(len(problem)):
-        for span in problem.spans(i):
-            height = span.window_upper - span.window_lower
-            change[span.lower] = change.get(span.lower, 0) + height
-            change[span.upper] = change.get(span.upper, 0) - height
-    return max(accumulate(change[time] for time in sorted(change)), default=0)
