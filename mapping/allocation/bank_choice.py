@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from hw_configs.problems import InputError, Problem, bad_input, nearest
+from hw_configs.problems import InputError, Problem, nearest
 from mapping.allocation.problem import AllocationProblem
 from mapping.allocation.rules import may_share, storages
 
@@ -36,12 +36,8 @@ class BankChoice:
 
     @classmethod
     def of(cls, problem: AllocationProblem, banks: Sequence[Bank], pinned: Mapping[int, int]) -> BankChoice:
-        """The choice that rules and pins leave. Raises ``InputError`` for a bank that is not there, and for moves."""
+        """The choice that rules and pins leave. Raises ``InputError`` for a bank that is not there."""
         rules, n = problem.rules, len(problem)
-        if rules.moves:
-            raise bad_input(
-                "buffers that move are planned in one arena; found --bank or --arena", path="moves"
-            )
         index = {bank.name: b for b, bank in enumerate(banks)}
         unknown = [
             Problem(

@@ -262,7 +262,7 @@ class _Search:
             self._descend(left.reshape(count, len(self.banks)), load)
         except _EndedError:
             return None
-        told = f"no assignment of the {len(self.choice.problem)} buffers to the banks has a plan"
+        told = "no assignment of the buffers to the banks has a plan"
         return f"{told}; all were searched ({self.nodes} nodes, {self.tried} assignments placed)"
 
     def _forbid_pairs(self) -> None:

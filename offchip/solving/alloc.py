@@ -39,7 +39,8 @@ class AllocOptions:
     ``pack_index`` a pack of IREE's text, ``model`` the model that a profile of ONNX Runtime is of. ``no_pins`` plans
     afresh where the file gives offsets. ``alignment`` and ``boundary`` (bytes, or a size with its unit) hold for every
     buffer. ``arena``: NAME[@COST], memories whose size is a decision; ``objective``: what the cost of a ``bank``
-    counts, ``bytes`` placed there or its ``size``. ``move_cost``: what a moved byte costs in bytes of peak.
+    counts, ``bytes`` placed there or its ``size``. ``move_cost``: what a moved byte costs in bytes of peak, and
+    in the units of the costs of banks where there are any.
     ``out_format``: the form of ``out`` where its ending does not tell. ``out``: a file for the plan as CSV; ``plot``:
     a picture of the packing.
     """
@@ -340,8 +341,9 @@ def _in_banks(problem: AllocationProblem, chosen: AllocOptions, source: Path) ->
         raise bad_input("an earlier plan is kept in one arena only; found --bank or --arena", path="--near")
     start = time.perf_counter()
     plan = solve_banks(
-        problem, banks, time_limit_s=chosen.seconds, max_nodes=chosen.max_nodes, seed=chosen.seed
-    )
+        problem, banks, time_limit_s=chosen.seconds, max_nodes=chosen.max_nodes, seed=chosen.seed,
+        move_cost=chosen.move_cost,
+    )  # fmt: skip
     if plan is None:
         limit = chosen.seconds
         left = None if limit is None else max(limit - (time.perf_counter() - start), _PROOF_S)
@@ -352,9 +354,8 @@ def _in_banks(problem: AllocationProblem, chosen: AllocOptions, source: Path) ->
         from mapping.allocation.plan_forms import Plan, write_plan
 
         names = tuple(banks[b].name for b in plan.bank)
-        write_plan(
-            Path(chosen.out), chosen.out_format, Plan(problem, tuple(plan.offsets.tolist()), names), source
-        )
+        whole = Plan(problem, tuple(plan.offsets.tolist()), names, plan.moves)
+        write_plan(Path(chosen.out), chosen.out_format, whole, source)
     return found
 
 
