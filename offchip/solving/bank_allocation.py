@@ -43,7 +43,7 @@ class BankAllocation(Shown):
     def as_json(self) -> dict[str, Any]:
         """The answer as plain data."""
         peaks = self.plan.peaks(list(self.banks))
-        answer = {
+        answer: dict[str, Any] = {
             "status": self.plan.status,
             "cost": self.plan.cost,
             "bound": self.plan.bound,
