@@ -42,6 +42,12 @@ def cheapest_with_moves(
 
     def clash(p: int, place: Place, q: int) -> bool:
         (i, begin, end), (k, other_begin, other_end) = parts[p], parts[q]
+        if (k, i) in rules.alias:
+            return place != chosen[q]
+        if (k, i) in rules.inside or (i, k) in rules.inside:
+            (out, low), (into, high) = ((i, place), (k, chosen[q]))[:: 1 if (i, k) in rules.inside else -1]
+            reach = int(problem.size[into] - problem.size[out])
+            return not (low[0] == high[0] and high[1] <= low[1] <= high[1] + reach)
         if i == k or place[0] != chosen[q][0]:
             return i != k and place[0] == chosen[q][0] and (i, k) in rules.apart
         if (k, i) in rules.apart:
@@ -122,7 +128,17 @@ def movers(draw: st.DrawFn) -> tuple[AllocationProblem, list[Bank], float]:
     }
     apart = draw(pair) if draw(st.integers(0, 3)) == 0 else []
     boundary = {i: draw(st.integers(3, 4)) for i in range(count) if draw(st.integers(0, 5)) == 0}
-    rules = Rules((), (), tuple(separate), tuple(shared), banks, tuple(apart), boundary, moves)
+    alias, inside = [], []
+    still = [i for i in range(count) if i not in moves]
+    if len(still) > 1 and draw(st.booleans()):
+        small, large = sorted(still[:2], key=lambda i: listed[i].size)
+        if draw(st.booleans()):
+            alias = [tuple(still[:2])]
+        else:
+            inside = [(small, large)]
+    rules = Rules(
+        tuple(alias), tuple(inside), tuple(separate), tuple(shared), banks, tuple(apart), boundary, moves
+    )
     memories = [
         Bank(
             "x",
@@ -136,7 +152,11 @@ def movers(draw: st.DrawFn) -> tuple[AllocationProblem, list[Bank], float]:
             )
         ),
     ]
-    return AllocationProblem.of(listed, rules=rules), memories, draw(st.sampled_from([0.0, 0.25, 0.5]))
+    try:
+        return AllocationProblem.of(listed, rules=rules), memories, draw(st.sampled_from([0.0, 0.25, 0.5]))
+    except InputError:
+        assume(False)
+        raise
 
 
 @given(movers())
