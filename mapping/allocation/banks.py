@@ -43,6 +43,8 @@ __all__ = ["NO_CAPACITY", "Bank", "BankPlan", "parse_arena", "parse_bank", "solv
 
 _MOST_BINARIES = 5000
 _MOST_ROUNDS = 50
+_ROOMS = (0.97, 0.95, 0.9)
+"""Parts of the banks that the live bytes may fill where a first assignment that fills them found no places."""
 _SHARE = 3
 """A plan without moves, to start from, gets this part of the time: a third."""
 
@@ -136,8 +138,8 @@ class _Moving:
     end: float
 
     def seconds(self) -> float:
-        """The time that one solve may take: half of what is left."""
-        return max((self.end - time.perf_counter()) / 2, 0.05)
+        """The time that one solve may take: a quarter of what is left."""
+        return max((self.end - time.perf_counter()) / 4, 0.05)
 
 
 def solve_banks(
@@ -239,12 +241,30 @@ def _rounds(
                 master.learn_costs(assignment, plan.cost_bounds)
         for bank, members in cuts:
             master.forbid(bank, members)
+        if moving is not None and master.exact and not exact:
+            best = _with_room(banks, choice, best, nodes, seed, moving)
         master.exact = master.exact and exact
     if best is None:
         return None
     bound = min(bound, best.cost)
     status: Status = "optimal" if best.cost - bound <= within * max(1.0, best.cost) else "feasible"
     return replace(best, status=status, bound=best.cost if status == "optimal" and moving else bound)
+
+
+def _with_room(
+    banks: Sequence[Bank], choice: BankChoice, best: BankPlan | None, nodes: int, seed: int, moving: _Moving
+) -> BankPlan | None:
+    """The best of a plan and of those whose assignments leave a part of each bank free, which holes then may take."""
+    for share in _ROOMS:
+        smaller = [replace(bank, capacity=int(bank.capacity * share)) for bank in banks]
+        master = _Master(choice.problem, smaller, choice, moving.parts, moving.move_cost)
+        assignment, _ = master.solve(moving.seconds() / 2, seed)
+        if assignment is None:
+            continue
+        plan, _, _ = _place(choice.problem, banks, assignment, nodes, seed, moving)
+        if plan is not None and (best is None or plan.cost < best.cost):
+            best = plan
+    return best
 
 
 def why_infeasible(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -12,8 +13,10 @@ from hypothesis import strategies as st
 from hw_configs.problems import InputError, PhysicsError
 from mapping.allocation import AllocationProblem, Buffer, Gap, solve
 from mapping.allocation import banks as banks_module
+from mapping.allocation.bank_choice import BankChoice
 from mapping.allocation.banks import NO_CAPACITY, Bank, solve_banks, why_infeasible
 from mapping.allocation.check_banks import check_banks, cost_in_banks
+from mapping.allocation.parts import Parts
 from mapping.allocation.result import Move
 from mapping.allocation.rules import Rules
 from tests.allocation.test_rules import moving, pairs_of
@@ -264,6 +267,32 @@ def test_the_master_learns_what_copies_inside_a_bank_cost() -> None:
         pytest.approx(0.4 + 0.4 + 0.2 * 2 / 3 + 0.2),
         6,
     )
+
+
+def many(count: int) -> AllocationProblem:
+    """Buffers of many sizes of which every third may move once."""
+    listed = [Buffer(f"b{i}", i, i + 4 + i * 7 % 13, 5 + i * 37 % 61) for i in range(count)]
+    return AllocationProblem.of(listed, rules=Rules(moves={i: (i + 2,) for i in range(0, count, 3)}))
+
+
+def test_a_plan_without_moves_is_packed_by_the_portfolio() -> None:
+    """Three per cent above the most live bytes of 80 buffers; orders of pairs alone end 18 % above them."""
+    found = solve(many(80), 430, time_limit_s=8, max_nodes=50_000)
+    assert (found.bound_bytes, found.status, found.moved_bytes) == (418, "optimal", 0)
+
+
+def test_assignments_with_room_left_have_places() -> None:
+    problem = many(40)
+    banks = [Bank("near", 200), Bank("far", 4096, 1.0)]
+    parts = Parts.of(problem)
+    choice = BankChoice.of(parts.problem, banks, {})
+    moving_parts = banks_module._Moving(parts, 0.1, time.perf_counter() + 60)
+    plan = banks_module._with_room(banks, choice, None, 20_000, 0, moving_parts)
+    assert plan is not None
+    banks_module._insist(problem, banks, plan, 0.1)
+    assert (
+        banks_module._with_room(banks, choice, replace(plan, cost=0.0), 20_000, 0, moving_parts).cost == 0.0
+    )  # type: ignore[union-attr]
 
 
 def test_gaps_with_moves_are_refused() -> None:
