@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from hw_configs.problems import InputError, Problem, bad_input, nearest
+from hw_configs.problems import InputError, Problem, nearest
 from mapping.allocation.problem import AllocationProblem
 from mapping.allocation.rules import may_share, storages
 
@@ -31,15 +31,13 @@ class BankChoice:
     together: tuple[tuple[int, int], ...]
     apart: tuple[tuple[int, int], ...]
     shared: frozenset[tuple[int, int]]
+    count: int
+    """How many banks there are."""
 
     @classmethod
     def of(cls, problem: AllocationProblem, banks: Sequence[Bank], pinned: Mapping[int, int]) -> BankChoice:
-        """The choice that rules and pins leave. Raises ``InputError`` for a bank that is not there, and for moves."""
+        """The choice that rules and pins leave. Raises ``InputError`` for a bank that is not there."""
         rules, n = problem.rules, len(problem)
-        if rules.moves:
-            raise bad_input(
-                "buffers that move are planned in one arena; found --bank or --arena", path="moves"
-            )
         index = {bank.name: b for b, bank in enumerate(banks)}
         unknown = [
             Problem(
@@ -70,14 +68,14 @@ class BankChoice:
             together,
             rules.apart,
             frozenset(may_share(n, rules)) if rules else frozenset(),
+            len(banks),
         )
 
     @property
     def is_tied(self) -> bool:
         """Whether the choice of one buffer hangs on that of others, or is neither free nor made."""
-        most = max(map(len, self.allowed), default=1)
         return bool(self.together or self.apart or self.shared) or any(
-            1 < len(some) < most for some in self.allowed
+            1 < len(some) < self.count for some in self.allowed
         )
 
     def disjoint(self, rows: Sequence[int], heights: Sequence[int]) -> list[tuple[int, int]]:

@@ -8,7 +8,9 @@ is solved again. The master's bound is a bound for the whole. Where the master i
 buffers spill from the cheapest bank to the next.
 
 Rules that name banks, keep buffers in different banks, or tie them to one storage stand in the master; rules of places
-go with each bank's problem. Buffers cannot move from bank to bank, so moves are refused.
+go with each bank's problem. A buffer that may move is one part for each stretch between moves
+(:mod:`mapping.allocation.parts`): the master chooses a bank for each, and each bank's problem which of the moves inside
+it are made.
 """
 
 from __future__ import annotations
@@ -17,25 +19,34 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hw_configs.problems import bad_input
+from hw_configs.problems import PhysicsError, bad_input
 from hw_configs.units import UnitError, parse_quantity
 from hw_configs.whole_number import decimal, is_whole
 from mapping.allocation.bank_choice import BankChoice
+from mapping.allocation.bank_master import Master as _Master
+from mapping.allocation.bank_proofs import why_no_assignment
 from mapping.allocation.check import peak_of
-from mapping.allocation.instance import build_components
+from mapping.allocation.check_banks import check_banks, cost_in_banks
+from mapping.allocation.parts import Parts
 from mapping.allocation.problem import AllocationProblem
-from mapping.allocation.result import AllocationResult, Status
+from mapping.allocation.result import AllocationResult, Move, Status
 from mapping.allocation.solving import solve
 from mapping.allocation.spill import suggest_spills
+from mapping.solver import MEET_WITHIN
 
-__all__ = ["NO_CAPACITY", "Bank", "BankPlan", "parse_arena", "parse_bank", "solve_banks"]
+__all__ = ["NO_CAPACITY", "Bank", "BankPlan", "parse_arena", "parse_bank", "solve_banks", "why_infeasible"]
 
 _MOST_BINARIES = 5000
 _MOST_ROUNDS = 50
+_ROOMS = (0.97, 0.95, 0.9)
+"""Parts of the banks that the live bytes may fill where a first assignment that fills them found no places."""
+_SHARE = 3
+"""A plan without moves, to start from, gets this part of the time: a third."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +67,9 @@ NO_CAPACITY = 2**60
 class BankPlan:
     """Bank number and offset per buffer. "optimal" when ``cost`` meets ``bound``.
 
-    ``size_bounds``: proven least sizes of the banks for this assignment.
+    ``size_bounds``: proven least sizes of the banks for this assignment; ``cost_bounds``: least costs of their sizes
+    and of the copies inside them, where buffers may move. Bank and offset are a buffer's first ones, ``moves`` the
+    others.
     """
 
     status: Status
@@ -66,6 +79,9 @@ class BankPlan:
     bound: float
     peak_bytes: tuple[int, ...]
     size_bounds: tuple[int, ...] = ()
+    cost_bounds: tuple[float, ...] = ()
+    moves: tuple[Move, ...] = ()
+    moved_bytes: int = 0
 
     def peaks(self, banks: Sequence[Bank]) -> list[tuple[Bank, int]]:
         """Each bank with its peak in bytes."""
@@ -113,6 +129,19 @@ def parse_arena(text: str) -> Bank:
     return Bank(name.strip(), NO_CAPACITY, 0.0, price)
 
 
+@dataclass(frozen=True)
+class _Moving:
+    """What the places of parts need beside the problem: the parts, what a moved byte costs, and when to end."""
+
+    parts: Parts
+    move_cost: float
+    end: float
+
+    def seconds(self) -> float:
+        """The time that one solve may take: a quarter of what is left."""
+        return max((self.end - time.perf_counter()) / 4, 0.05)
+
+
 def solve_banks(
     problem: AllocationProblem,
     banks: Sequence[Bank],
@@ -121,24 +150,72 @@ def solve_banks(
     time_limit_s: float | None = None,
     max_nodes: int | None = None,
     seed: int = 0,
+    move_cost: float = 0.0,
 ) -> BankPlan | None:
     """The cheapest assignment found; None when none was found. ``pinned`` maps buffers to bank numbers.
 
+    Costs count bytes placed (of a buffer that moves, by the share of its life in each bank), the sizes of arenas, and
+    ``move_cost`` for each byte moved, inside a bank or to another one.
     Raises ``InputError`` when there is no bank or two have one name, or a rule names another bank.
     """
     if not banks or len({bank.name for bank in banks}) < len(banks):
         raise bad_input("expected at least one bank, each with a name of its own", path="--bank")
-    choice = BankChoice.of(problem, banks, pinned or {})
-    problem = choice.problem
     limit = 60.0 if time_limit_s is None else time_limit_s
     end = time.perf_counter() + limit
     nodes = max_nodes if max_nodes is not None else 100_000
-    held = choice.pinned
-    # Spilling fills one bank after the other by bytes placed; it knows neither groups nor other choices.
-    best = None if choice.is_tied else _spill_down(problem, banks, held, nodes, seed)
+    if not problem.rules.moves:
+        choice = BankChoice.of(problem, banks, pinned or {})
+        # Spilling fills one bank after the other by bytes placed; it knows neither groups nor other choices.
+        best = None if choice.is_tied else _spill_down(choice.problem, banks, choice.pinned, nodes, seed)
+        return _rounds(banks, choice, best, end, nodes, seed)
+    moving = _Moving(Parts.of(problem), move_cost, end)
+    choice = _choice_of_parts(banks, moving.parts, pinned or {})
+    still = replace(problem, rules=replace(problem.rules, moves={}))
+    unmoved = solve_banks(
+        still, banks, pinned=pinned, time_limit_s=limit / _SHARE, max_nodes=max_nodes, seed=seed
+    )
+    plan = _rounds(banks, choice, unmoved, end, nodes, seed, moving)
+    if plan is not None:
+        _insist(problem, banks, plan, move_cost)
+    return plan
+
+
+def _choice_of_parts(banks: Sequence[Bank], parts: Parts, pinned: Mapping[int, int]) -> BankChoice:
+    held = {p: pinned[i] for p, i in enumerate(parts.owner) if i in pinned}
+    return BankChoice.of(parts.problem, banks, held)
+
+
+def _insist(problem: AllocationProblem, banks: Sequence[Bank], plan: BankPlan, move_cost: float) -> None:
+    """Raise ``PhysicsError`` where a plan with moves breaks a promise or costs something else."""
+    capacity = {bank.name: bank.capacity for bank in banks}
+    names = [banks[b].name for b in plan.bank]
+    offsets = plan.offsets.tolist()
+    wrong = check_banks(problem, capacity, names, offsets, plan.moves)
+    if wrong:
+        raise PhysicsError(f"a plan in banks does not hold: {wrong[0]}")
+    cost = cost_in_banks(problem, banks, names, offsets, plan.moves, move_cost)
+    if abs(cost - plan.cost) > 1e-6 * max(1.0, cost):
+        raise PhysicsError(f"a plan in banks costs {cost:g}, not {plan.cost:g}")
+
+
+def _rounds(
+    banks: Sequence[Bank],
+    choice: BankChoice,
+    best: BankPlan | None,
+    end: float,
+    nodes: int,
+    seed: int,
+    moving: _Moving | None = None,
+) -> BankPlan | None:
+    """The master and the places in turn, from a first plan on, until their costs meet or the time ends."""
+    problem = choice.problem
     if len(problem) * len(banks) > _MOST_BINARIES:
         return best
-    master = _Master(problem, banks, choice)
+    # Shares of lives and prices of moves are no whole numbers.
+    within = 1e-9 if moving is None else MEET_WITHIN
+    more = () if moving is None else (moving.parts, moving.move_cost)
+    priced = any(bank.cost_per_size_byte for bank in banks) or (moving is not None and moving.move_cost > 0)
+    master = _Master(problem, banks, choice, *more)
     bound = 0.0
     seen: list[list[int]] = []
     for _ in range(_MOST_ROUNDS):
@@ -147,160 +224,160 @@ def solve_banks(
             break
         assignment, lower = master.solve(left, seed)
         bound = max(bound, lower) if master.exact else bound
-        if best is not None and bound >= best.cost * (1 - 1e-9):
+        if best is not None and bound >= best.cost * (1 - within):
             break
         if assignment is None:
             break
-        plan, cuts, exact = _place(problem, banks, assignment, nodes, seed)
+        placed = () if moving is None else (moving,)
+        plan, cuts, exact = _place(problem, banks, assignment, nodes, seed, *placed)
         if plan is not None and (best is None or plan.cost < best.cost):
             best = plan
-        if plan is not None and (not any(bank.cost_per_size_byte for bank in banks) or assignment in seen):
+        if plan is not None and (not priced or assignment in seen):
             break
         if plan is not None:
             seen.append(assignment)
             master.learn_sizes(assignment, plan.size_bounds)
+            if moving is not None:
+                master.learn_costs(assignment, plan.cost_bounds)
         for bank, members in cuts:
             master.forbid(bank, members)
+        if moving is not None and master.exact and not exact:
+            best = _with_room(banks, choice, best, nodes, seed, moving)
         master.exact = master.exact and exact
     if best is None:
         return None
     bound = min(bound, best.cost)
-    status: Status = "optimal" if best.cost - bound <= 1e-9 * max(1.0, best.cost) else "feasible"
-    return replace(best, status=status, bound=bound)
+    status: Status = "optimal" if best.cost - bound <= within * max(1.0, best.cost) else "feasible"
+    return replace(best, status=status, bound=best.cost if status == "optimal" and moving else bound)
 
 
-class _Master:
-    """Assignment of buffers to banks under live bytes only."""
-
-    def __init__(self, problem: AllocationProblem, banks: Sequence[Bank], choice: BankChoice) -> None:
-        import pulp
-
-        self.exact = True
-        n = len(problem)
-        self._model = pulp.LpProblem("banks", pulp.LpMinimize)
-        self._x = [
-            [self._model.add_variable(f"x{i}_{b}", 0, 1, pulp.LpInteger) for b in range(len(banks))]
-            for i in range(n)
-        ]
-        most = int(problem.size.sum())
-        self._size = [
-            self._model.add_variable(f"s{b}", 0, min(bank.capacity, most))
-            if bank.cost_per_size_byte
-            else None
-            for b, bank in enumerate(banks)
-        ]
-        self._model.setObjective(
-            pulp.lpSum(
-                bank.cost_per_byte * int(problem.size[i]) * self._x[i][b]
-                for i in range(n)
-                for b, bank in enumerate(banks)
-            )
-            + pulp.lpSum(
-                bank.cost_per_size_byte * size
-                for bank, size in zip(banks, self._size, strict=True)
-                if size is not None
-            )
-        )
-        for i in range(n):
-            self._model += pulp.lpSum(self._x[i]) == 1
-            for b, bank in enumerate(banks):
-                fits = int(problem.size[i]) <= bank.capacity or not problem.spans(i)
-                if not fits or b not in choice.allowed[i]:
-                    self._model += self._x[i][b] == 0
-                elif (size := self._size[b]) is not None and problem.spans(i):
-                    self._model += int(problem.size[i]) * self._x[i][b] <= size
-        for i, k in choice.together:
-            for b in range(len(banks)):
-                self._model += self._x[i][b] == self._x[k][b]
-        for i, k in choice.apart:
-            for b in range(len(banks)):
-                self._model += self._x[i][b] + self._x[k][b] <= 1
-        for component in build_components(problem):
-            inst = component.instance
-            for s in range(len(inst.member_ptr) - 1):
-                rows = [
-                    int(component.index[k]) for k in inst.member[inst.member_ptr[s] : inst.member_ptr[s + 1]]
-                ]
-                heights = _heights(component.instance, s, component.unit)
-                kept = choice.disjoint(rows, heights)
-                for b, bank in enumerate(banks):
-                    # True sizes where a unit was rounded: the topmost buffer may be shorter.
-                    total = pulp.lpSum(
-                        min(height, int(problem.size[i])) * self._x[i][b] for i, height in kept
-                    )
-                    size = self._size[b]
-                    self._model += total <= (bank.capacity if size is None else size)
-
-    def solve(self, seconds: float, seed: int) -> tuple[list[int] | None, float]:
-        from mapping.solver import SolverOptions, solve_model
-
-        report = solve_model(self._model, SolverOptions(time_limit_s=max(seconds, 0.01), seed=seed))
-        lower = 0.0 if report.bound is None else report.bound
-        if not report.has_solution:
-            return None, lower
-        return [max(range(len(row)), key=lambda b: row[b].value() or 0.0) for row in self._x], lower
-
-    def forbid(self, bank: int, members: Sequence[int]) -> None:
-        """The members never lie together in the bank."""
-        import pulp
-
-        self._model += pulp.lpSum(self._x[i][bank] for i in members) <= len(members) - 1
-
-    def learn_sizes(self, assignment: Sequence[int], bounds: Sequence[int]) -> None:
-        """A bank that holds what it holds in an assignment has at least its proven size."""
-        import pulp
-
-        for b, (size, bound) in enumerate(zip(self._size, bounds, strict=True)):
-            members = [i for i, where in enumerate(assignment) if where == b]
-            if size is not None and members:
-                missing = len(members) - pulp.lpSum(self._x[i][b] for i in members)
-                self._model += size >= bound * (1 - missing)
+def _with_room(
+    banks: Sequence[Bank], choice: BankChoice, best: BankPlan | None, nodes: int, seed: int, moving: _Moving
+) -> BankPlan | None:
+    """The best of a plan and of those whose assignments leave a part of each bank free, which holes then may take."""
+    for share in _ROOMS:
+        smaller = [replace(bank, capacity=int(bank.capacity * share)) for bank in banks]
+        master = _Master(choice.problem, smaller, choice, moving.parts, moving.move_cost)
+        assignment, _ = master.solve(moving.seconds() / 2, seed)
+        if assignment is None:
+            continue
+        plan, _, _ = _place(choice.problem, banks, assignment, nodes, seed, moving)
+        if plan is not None and (best is None or plan.cost < best.cost):
+            best = plan
+    return best
 
 
-def _heights(inst, section: int, unit: int) -> list[int]:  # type: ignore[no-untyped-def]
-    heights = []
-    for position in range(int(inst.member_ptr[section]), int(inst.member_ptr[section + 1])):
-        i = int(inst.member[position])
-        for p in range(int(inst.span_ptr[i]), int(inst.span_ptr[i + 1])):
-            if inst.span_lo[p] <= section < inst.span_hi[p]:
-                heights.append(int(inst.window_hi[p] - inst.window_lo[p]) * unit)
-    return heights
+def why_infeasible(
+    problem: AllocationProblem,
+    banks: Sequence[Bank],
+    *,
+    time_limit_s: float | None = None,
+    max_nodes: int | None = None,
+    seed: int = 0,
+) -> str | None:
+    """Why no plan exists, in words; None where that was not proved. To ask where :func:`solve_banks` found none.
+
+    The cheap proofs run in any case, the search over assignments within the limits. Raises as :func:`solve_banks`.
+    """
+    nodes = max_nodes if max_nodes is not None else 100_000
+    seconds = 60.0 if time_limit_s is None else time_limit_s
+    moving = _Moving(Parts.of(problem), 0.0, time.perf_counter() + seconds) if problem.rules.moves else None
+    parts = None if moving is None else moving.parts
+    choice = BankChoice.of(problem, banks, {}) if parts is None else _choice_of_parts(banks, parts, {})
+
+    def place(assignment: Sequence[int]) -> tuple[bool, list[tuple[int, list[int]]], bool]:
+        plan, cuts, exact = _place(choice.problem, banks, assignment, nodes, seed, moving)
+        return plan is not None, cuts, exact
+
+    # Copies need more room than lives that touch: what is infeasible without them is so with them.
+    looser = choice if parts is None else replace(choice, problem=parts.without_copies(choice.problem))
+    return why_no_assignment(looser, banks, place, nodes, seconds, seed)
 
 
 def _place(
-    problem: AllocationProblem, banks: Sequence[Bank], assignment: Sequence[int], nodes: int, seed: int
+    problem: AllocationProblem,
+    banks: Sequence[Bank],
+    assignment: Sequence[int],
+    nodes: int,
+    seed: int,
+    moving: _Moving | None = None,
 ) -> tuple[BankPlan | None, list[tuple[int, list[int]]], bool]:
     """Addresses for an assignment, or cuts; the flag says whether all cuts are proved."""
     offsets = np.zeros(len(problem), np.int64)
     cuts: list[tuple[int, list[int]]] = []
-    peaks, bounds = [], []
+    peaks, bounds, cost_bounds = [], [], []
     exact = True
+    limits: dict[str, Any] = {"max_nodes": nodes, "seed": seed}
     for b, bank in enumerate(banks):
         members = [i for i in range(len(problem)) if assignment[i] == b]
-        part = problem.subset(members)
-        result = solve(part, bank.capacity, max_nodes=nodes, seed=seed)
+        if moving is None:
+            part, runs = problem.subset(members), [[i] for i in members]
+        else:
+            part, runs = moving.parts.runs(problem, members)
+            limits["time_limit_s"] = moving.seconds()
+        result = solve(part, bank.capacity, **limits)
         if result.status in ("optimal", "feasible") and result.offsets is not None:
-            if bank.cost_per_size_byte:
-                result = _lower(result, solve(part, max_nodes=nodes, seed=seed))
+            if moving is not None:
+                result, least = _with_moves(part, bank, result, moving, limits)
+                cost_bounds.append(least)
+                moving.parts.spread(runs, result, offsets)
+            elif bank.cost_per_size_byte:
+                result = _lower(result, solve(part, **limits))
             assert result.offsets is not None
-            offsets[members] = result.offsets
-            peaks.append(peak_of(part, result.offsets.tolist()))
+            if moving is None:
+                offsets[members] = result.offsets
+            peaks.append(peak_of(part, result.offsets.tolist(), result.moves))
             bounds.append(result.bound_bytes)
             continue
         if result.status == "infeasible" and result.explanation is not None and result.explanation.buffers:
-            cuts.append((b, [members[i] for i in result.explanation.buffers]))
+            cuts.append((b, [i for k in result.explanation.buffers for i in runs[k]]))
         else:
             cuts.append((b, members))
             exact = exact and result.status == "infeasible"
     if cuts:
         return None, cuts, exact
-    cost = sum(banks[b].cost_per_byte * int(problem.size[i]) for i, b in enumerate(assignment))
+    share = (1,) * len(problem) if moving is None else moving.parts.share
+    cost = sum(banks[b].cost_per_byte * int(problem.size[i]) * share[i] for i, b in enumerate(assignment))
     cost += sum(bank.cost_per_size_byte * peak for bank, peak in zip(banks, peaks, strict=True))
-    return (
-        BankPlan("feasible", tuple(assignment), offsets, float(cost), 0.0, tuple(peaks), tuple(bounds)),
-        [],
-        True,
+    plan = BankPlan(
+        "feasible",
+        tuple(assignment),
+        offsets,
+        float(cost),
+        0.0,
+        tuple(peaks),
+        tuple(bounds),
+        tuple(cost_bounds),
     )
+    return plan if moving is None else _folded(problem, banks, plan, moving), [], True
+
+
+def _folded(problem: AllocationProblem, banks: Sequence[Bank], plan: BankPlan, moving: _Moving) -> BankPlan:
+    """A plan of parts as one of their buffers, with its moves and what they cost."""
+    bank, offsets, moves = moving.parts.folded([one.name for one in banks], plan.bank, plan.offsets)
+    first = moving.parts.owner.index
+    moved = sum(int(problem.size[first(move.buffer)]) for move in moves)
+    cost = plan.cost + moving.move_cost * moved
+    return replace(plan, bank=bank, offsets=offsets, cost=cost, moves=moves, moved_bytes=moved)
+
+
+def _with_moves(
+    part: AllocationProblem, bank: Bank, below: AllocationResult, moving: _Moving, limits: Mapping[str, Any]
+) -> tuple[AllocationResult, float]:
+    """The cheaper of a plan with the fewest bytes moved and one with the least size and moves; a bound on the cost."""
+    price, size_price = moving.move_cost, bank.cost_per_size_byte
+    least = size_price * below.bound_bytes
+    if not size_price:
+        return below, price * (below.cost_bound or 0.0)
+    small = solve(part, **limits, move_cost=price / size_price if part.rules.moves else 0.0)
+    least = max(least, size_price * (small.bound_bytes if small.cost_bound is None else small.cost_bound))
+    found = [
+        (size_price * (one.peak_bytes or 0) + price * one.moved_bytes, k, one)
+        for k, one in enumerate((below, small))
+        if one.offsets is not None and (one.peak_bytes or 0) <= bank.capacity
+    ]
+    cost, _, best = min(found)
+    return best, min(least, cost)
 
 
 def _lower(one: AllocationResult, other: AllocationResult) -> AllocationResult:

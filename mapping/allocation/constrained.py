@@ -261,7 +261,7 @@ def _moving(
     fits; then the MIP.
     """
     still = model_of(problem, root, moving=False, stop=budget.stop)
-    unmoved = search(still, capacity, engine, budget, share=_SHARE)
+    unmoved = _unmoved(problem, root, still, capacity, engine, budget, seed)
     if (
         capacity is not None
         and unmoved.offsets is not None
@@ -278,6 +278,35 @@ def _moving(
     found = min(starts, key=lambda one: model.cost(one.offsets, capacity, move_cost))
     found = refined(model, found, capacity, move_cost, budget, seed)
     return plan_of(problem, model, found, capacity, budget, seed, move_cost)
+
+
+def _unmoved(
+    problem: AllocationProblem,
+    root: list[int],
+    still: StorageModel,
+    capacity: int | None,
+    engine: Engine,
+    budget: Budget,
+    seed: int,
+) -> Found:
+    """A plan without moves: by the portfolio where no other rule stands in its way; it packs closer than orders do."""
+    from mapping.allocation.solving import solve
+
+    bare = replace(problem, rules=replace(problem.rules, moves={}))
+    if _is_plain(bare, root) and engine != "mip":
+        left, nodes = budget.seconds_left(), budget.max_nodes
+        found = solve(
+            bare, capacity, engine=engine, seed=seed, explain=False,
+            time_limit_s=None if left is None else max(left / _SHARE, 0.01),
+            max_nodes=None if nodes is None else max((nodes - budget.nodes) // _SHARE, 1),
+        )  # fmt: skip
+        budget.nodes += found.nodes
+        if found.offsets is not None:
+            places = found.offsets[[group[0] for group in still.members]]
+            # The bound is that of live bytes: what was proved of places without moves says nothing of those with.
+            if not (places % still.unit).any():
+                return Found(places // still.unit, -(-still.bound // still.unit), found.engine)
+    return search(still, capacity, engine, budget, share=_SHARE)
 
 
 def _spread(still: StorageModel, model: StorageModel, offsets: Ints) -> Ints:

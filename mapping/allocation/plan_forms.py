@@ -1,6 +1,6 @@
 """Writes a plan in the form that a tool or a firmware takes: chosen by the file's ending or by name.
 
-* ``csv``: the problem with offsets, which Offchip reads again (with banks: id, bank, offset, size).
+* ``csv``: the problem with offsets, which Offchip reads again (with banks: id, bank, offset, size; with moves: from).
 * ``c``: a header with an offset for each buffer and the bytes of each arena.
 * ``tflite``: the model with ``OfflineMemoryAllocation`` metadata, which TensorFlow Lite Micro obeys; ``tflite-json``:
   that metadata's integers (:mod:`mapping.allocation.tflite_plan`).
@@ -54,7 +54,10 @@ class Plan:
         for name in dict.fromkeys(names):
             members = [i for i, own in enumerate(names) if own == name]
             part = self.problem.subset(members)
-            found[name] = peak_of(part, [self.offsets[i] for i in members], () if self.banks else self.moves)
+            found[name] = peak_of(part, [self.offsets[i] for i in members])
+        for move in self.moves:
+            top = move.offset + int(self.problem.size[move.buffer])
+            found[move.bank] = max(found.get(move.bank, 0), top)
         return found or {"": 0}
 
 
@@ -92,7 +95,7 @@ def write_plan(path: Path, name: str | None, plan: Plan, source: Path) -> None:
     form = form_of(path, name, source)
     if plan.banks and form in ("tflite", "tflite-json", "iree"):
         raise bad_input(f"the form {form!r} knows one arena; found a plan in banks", path="--out-format")
-    if plan.moves and form != "c":
+    if plan.moves and form != "c" and not (plan.banks and form == "csv"):
         raise bad_input(
             f"the form {form!r} knows one offset per buffer; found a plan with moves", path="--out-format"
         )
@@ -116,9 +119,15 @@ def write_plan(path: Path, name: str | None, plan: Plan, source: Path) -> None:
 
 
 def _bank_csv(plan: Plan) -> str:
+    """A row for each buffer; where some move, a column says from when on, and a row follows for each move."""
     size = plan.problem.size.tolist()
-    rows = zip(plan.problem.ids, plan.banks, plan.offsets, size, strict=True)
-    return "id,bank,offset,size\n" + "".join(f"{a},{b},{c},{d}\n" for a, b, c, d in rows)
+    rows = [*zip(plan.problem.ids, plan.banks, plan.offsets, size, strict=True)]
+    if not plan.moves:
+        return "id,bank,offset,size\n" + "".join(f"{a},{b},{c},{d}\n" for a, b, c, d in rows)
+    places = [(*row, int(plan.problem.lower[i])) for i, row in enumerate(rows)]
+    places += [(rows[m.buffer][0], m.bank, m.offset, size[m.buffer], m.time) for m in plan.moves]
+    text = "".join(f"{a},{b},{c},{d},{e}\n" for a, b, c, d, e in places)
+    return f"id,bank,offset,size,from\n{text}"
 
 
 def _tvm(plan: Plan) -> str:
@@ -155,7 +164,8 @@ def c_header(plan: Plan, stem: str) -> str:
         lines.append(f"#define {prefix}_OFFSET_{macro} {plan.offsets[i]}u {told}")
     for move in plan.moves:
         time = str(move.time).replace("-", "MINUS_")
-        lines.append(f"#define {prefix}_OFFSET_{names[move.buffer]}_FROM_{time} {move.offset}u")
+        where = f" /* in {_plain(move.bank)} */" if move.bank else ""
+        lines.append(f"#define {prefix}_OFFSET_{names[move.buffer]}_FROM_{time} {move.offset}u{where}")
     return "\n".join([*lines, "", "#endif", ""])
 
 

@@ -15,11 +15,15 @@ Status = Literal["optimal", "feasible", "infeasible", "unknown"]
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """A copy of a buffer (its index) at a time to another offset; at that moment both places are in use."""
+    """A copy of a buffer (its index) at a time to another offset; at that moment both places are in use.
+
+    ``bank``: the name of the memory it goes to, empty where there is one arena.
+    """
 
     buffer: int
     time: int
     offset: int
+    bank: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,7 +52,10 @@ def alloc(
         str | None, typer.Option(metavar="BYTES", help="No buffer crosses a multiple of this.")
     ] = None,
     move_cost: Annotated[
-        float, typer.Option(help="Cost of a moved byte (column 'moves'), in bytes of peak.")
+        float,
+        typer.Option(
+            help="Cost of a moved byte (column 'moves'): in bytes of peak, or with --bank as its costs."
+        ),
     ] = 0.0,
     no_pins: Annotated[
         bool, typer.Option("--no-pins", help="Plan afresh; forget the file's offsets.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypedDict, Unpack
@@ -11,7 +12,7 @@ from hw_configs.shown import Shown, Table
 from hw_configs.typed_fields import wrong_types
 from hw_configs.units import format_quantity
 from offchip.keywords import from_keywords
-from offchip.solving.bank_allocation import BankAllocation, most_live_bytes
+from offchip.solving.bank_allocation import BankAllocation
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 __all__ = ["AllocOptions", "Allocation", "BankAllocation", "solve_alloc"]
 
 SHOWN_ROWS: Final = 30
+_PROOF_S: Final = 0.1
+"""Where the search for a plan took all the time, a proof that there is none still gets so much."""
 USUAL_SECONDS: Final = 60.0
 """The limit when neither seconds nor nodes are given."""
 
@@ -36,7 +39,8 @@ class AllocOptions:
     ``pack_index`` a pack of IREE's text, ``model`` the model that a profile of ONNX Runtime is of. ``no_pins`` plans
     afresh where the file gives offsets. ``alignment`` and ``boundary`` (bytes, or a size with its unit) hold for every
     buffer. ``arena``: NAME[@COST], memories whose size is a decision; ``objective``: what the cost of a ``bank``
-    counts, ``bytes`` placed there or its ``size``. ``move_cost``: what a moved byte costs in bytes of peak.
+    counts, ``bytes`` placed there or its ``size``. ``move_cost``: what a moved byte costs in bytes of peak, and
+    in the units of the costs of banks where there are any.
     ``out_format``: the form of ``out`` where its ending does not tell. ``out``: a file for the plan as CSV; ``plot``:
     a picture of the packing.
     """
@@ -335,20 +339,23 @@ def _in_banks(problem: AllocationProblem, chosen: AllocOptions, source: Path) ->
     banks += [parse_arena(text) for text in chosen.arena or ()]
     if chosen.near is not None:
         raise bad_input("an earlier plan is kept in one arena only; found --bank or --arena", path="--near")
+    start = time.perf_counter()
     plan = solve_banks(
-        problem, banks, time_limit_s=chosen.seconds, max_nodes=chosen.max_nodes, seed=chosen.seed
-    )
+        problem, banks, time_limit_s=chosen.seconds, max_nodes=chosen.max_nodes, seed=chosen.seed,
+        move_cost=chosen.move_cost,
+    )  # fmt: skip
     if plan is None:
-        _insist_on_room(problem, banks, chosen)
+        limit = chosen.seconds
+        left = None if limit is None else max(limit - (time.perf_counter() - start), _PROOF_S)
+        _insist_on_room(problem, banks, chosen, left)
         raise NoAnswerError("no assignment of the buffers to the banks was found; none was excluded")
     found = BankAllocation(problem, tuple(banks), plan)
     if chosen.out is not None:
         from mapping.allocation.plan_forms import Plan, write_plan
 
         names = tuple(banks[b].name for b in plan.bank)
-        write_plan(
-            Path(chosen.out), chosen.out_format, Plan(problem, tuple(plan.offsets.tolist()), names), source
-        )
+        whole = Plan(problem, tuple(plan.offsets.tolist()), names, plan.moves)
+        write_plan(Path(chosen.out), chosen.out_format, whole, source)
     return found
 
 
@@ -357,33 +364,21 @@ def _below(capacity: int | None) -> str:
     return "" if capacity is None else f" below {capacity} bytes"
 
 
-def _insist_on_room(problem: AllocationProblem, banks: Sequence[Bank], chosen: AllocOptions) -> None:
-    """Raise ``InfeasibleError`` where it is proved that the banks are too small.
-
-    One bank is an allocation below its capacity. Of several no proof is tried but two: a buffer that is larger than
-    every bank, and more live bytes at once than all banks together.
-    """
+def _insist_on_room(
+    problem: AllocationProblem, banks: Sequence[Bank], chosen: AllocOptions, seconds: float | None
+) -> None:
+    """Raise ``InfeasibleError`` where it is proved that no plan exists. One bank is an allocation below a capacity."""
     from mapping.allocation import solve
+    from mapping.allocation.banks import why_infeasible
 
-    if len(banks) == 1:
-        capacity = banks[0].capacity
-        result = solve(
-            problem, capacity, time_limit_s=chosen.seconds, max_nodes=chosen.max_nodes, seed=chosen.seed
-        )
+    limits = {"time_limit_s": seconds, "max_nodes": chosen.max_nodes, "seed": chosen.seed}
+    if len(banks) == 1 and not (problem.rules.banks or problem.rules.apart):
+        result = solve(problem, banks[0].capacity, **limits)  # type: ignore[arg-type]
         Allocation(banks[0].name, problem, result, tuple(_spills(problem, result))).insist()
         return
-    largest = max(bank.capacity for bank in banks)
-    for i in range(len(problem)):
-        if int(problem.size[i]) > largest and problem.spans(i):
-            needs = f"buffer {problem.ids[i]!r} has {int(problem.size[i])} bytes"
-            raise InfeasibleError(f"infeasible (proved): {needs}, the largest bank {largest}")
-    if problem.rules.alias or problem.rules.inside or problem.rules.shared:
-        return  # what shares bytes does not count once each
-    most, together = most_live_bytes(problem), sum(bank.capacity for bank in banks)
-    if most > together:
-        raise InfeasibleError(
-            f"infeasible (proved): {most} bytes are live at once, all banks together have {together}"
-        )
+    told = why_infeasible(problem, banks, **limits)  # type: ignore[arg-type]
+    if told is not None:
+        raise InfeasibleError(f"infeasible (proved): {told}")
 
 
 def _limit(text: str, option: str = "--capacity", least: int = 0) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import accumulate
 from typing import TYPE_CHECKING, Any, Final
 
 from hw_configs.shown import Shown, Table
@@ -12,7 +11,7 @@ if TYPE_CHECKING:
     from mapping.allocation import AllocationProblem
     from mapping.allocation.banks import Bank, BankPlan
 
-__all__ = ["BankAllocation", "most_live_bytes"]
+__all__ = ["BankAllocation"]
 
 SHOWN_ROWS: Final = 30
 _NO_CAPACITY: Final = 2**60
@@ -34,10 +33,17 @@ class BankAllocation(Shown):
             for i in range(len(p))
         )
 
+    def moves(self) -> tuple[tuple[str, int, str, int], ...]:
+        """Buffer, time, and the bank and offset that it moves to."""
+        return tuple(
+            (str(self.problem.ids[move.buffer]), move.time, move.bank, move.offset)
+            for move in self.plan.moves
+        )
+
     def as_json(self) -> dict[str, Any]:
         """The answer as plain data."""
         peaks = self.plan.peaks(list(self.banks))
-        return {
+        answer: dict[str, Any] = {
             "status": self.plan.status,
             "cost": self.plan.cost,
             "bound": self.plan.bound,
@@ -47,6 +53,11 @@ class BankAllocation(Shown):
             },
             "placement": {name: {"bank": bank, "offset": offset} for name, bank, offset, _ in self.rows()},
         }
+        if self.problem.rules.moves:
+            rows = ("id", "time", "bank", "offset")
+            answer["moves"] = [dict(zip(rows, move, strict=True)) for move in self.moves()]
+            answer["moved_bytes"] = self.plan.moved_bytes
+        return answer
 
     def shown_tables(self) -> tuple[Table, ...]:
         """The banks, and the plan's first rows."""
@@ -62,23 +73,18 @@ class BankAllocation(Shown):
             )
             for b, peak in plan.peaks(list(self.banks))
         )
+        banks = Table(
+            title, ("bank", "capacity", "peak", "cost per byte placed", "cost per byte of size"), peaks
+        )
+        places = Table("plan", ("id", "bank", "offset", "size"), self.rows()[:SHOWN_ROWS])
+        if not plan.moves:
+            return (banks, places)
+        told = f"{len(plan.moves)} moves of {plan.moved_bytes} bytes"
         return (
-            Table(
-                title, ("bank", "capacity", "peak", "cost per byte placed", "cost per byte of size"), peaks
-            ),
-            Table("plan", ("id", "bank", "offset", "size"), self.rows()[:SHOWN_ROWS]),
+            banks,
+            places,
+            Table(told, ("id", "at time", "to bank", "to offset"), self.moves()[:SHOWN_ROWS]),
         )
 
     def insist(self) -> None:
         """There is a plan, or there would be no answer."""
-
-
-def most_live_bytes(problem: AllocationProblem) -> int:
-    """Most bytes in use at once, whatever their addresses."""
-    change: dict[int, int] = {}
-    for i in range(len(problem)):
-        for span in problem.spans(i):
-            height = span.window_upper - span.window_lower
-            change[span.lower] = change.get(span.lower, 0) + height
-            change[span.upper] = change.get(span.upper, 0) - height
-    return max(accumulate(change[time] for time in sorted(change)), default=0)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from hw_configs.problems import InputError
+from hw_configs.problems import InfeasibleError, InputError
 from mapping.allocation import AllocationProblem, Buffer, check, solve
 from mapping.allocation.importers import read_problem
 from mapping.allocation.plan_forms import FORMS, Plan, form_of, write_plan
@@ -135,6 +135,36 @@ def test_a_c_header_compiles_and_says_the_plan(tmp_path: Path) -> None:
     header = _written(tmp_path / "p.h", "c", banked, tmp_path)
     assert "#define P_FAST_ARENA_BYTES 14u" in header
     assert "#define P_SLOW_ARENA_BYTES 6u" in header
+
+
+def test_moves_between_banks_are_written_or_refused(tmp_path: Path) -> None:
+    path = tmp_path / "m.csv"
+    path.write_text("id,lower,upper,size,bank,moves\nlong,0,9,4,,3 6\nwide,4,6,8,near,\n")
+    banks = ["near=8", "far=64@1"]
+    answer = solve_alloc(path, bank=banks, out=tmp_path / "plan.csv").as_json()
+    assert answer["placement"]["long"]["bank"] == "near"
+    assert [(move["id"], move["time"], move["bank"]) for move in answer["moves"]] == [
+        ("long", 3, "far"), ("long", 6, "near"),
+    ]  # fmt: skip
+    assert answer["moved_bytes"] == 8
+    back = answer["moves"][1]["offset"]
+    assert (tmp_path / "plan.csv").read_text() == (
+        "id,bank,offset,size,from\n"
+        f"long,near,{answer['placement']['long']['offset']},4,0\nwide,near,0,8,4\n"
+        f"long,far,0,4,3\nlong,near,{back},4,6\n"
+    )
+    shown = solve_alloc(path, bank=banks, out=tmp_path / "p.h").shown_tables()
+    assert shown[2].title == "2 moves of 8 bytes"
+    header = (tmp_path / "p.h").read_text()
+    for line in ("P_NEAR_ARENA_BYTES 8u", "P_FAR_ARENA_BYTES 4u", "P_OFFSET_LONG_FROM_3 0u /* in far */"):
+        assert f"#define {line}" in header
+    with pytest.raises(InputError, match="one offset per buffer"):
+        solve_alloc(path, bank=banks, out=tmp_path / "p", out_format="tvm")
+    dear = solve_alloc(path, bank=banks, move_cost=0.5).as_json()
+    assert (dear["cost"], dear["moves"], dear["placement"]["long"]["bank"]) == (4.0, [], "far")
+    path.write_text("id,lower,upper,size,bank,moves\nlong,0,9,9,near,3 6\nwide,4,6,8,near,\n")
+    with pytest.raises(InfeasibleError, match="9 bytes, of the banks it may go to"):
+        solve_alloc(path, bank=banks)
 
 
 def test_a_csv_with_rules_is_read_again(tmp_path: Path) -> None:

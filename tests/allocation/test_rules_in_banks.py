@@ -111,9 +111,7 @@ def test_a_wrong_arena_is_told(text: str) -> None:
         parse_arena(text)
 
 
-def test_a_bank_that_is_not_there_and_moves_are_refused() -> None:
+def test_a_bank_that_is_not_there_is_refused() -> None:
     listed = [Buffer("a", 0, 4, 2)]
     with pytest.raises(InputError, match="names the bank 'z'"):
         solve_banks(AllocationProblem.of(listed, rules=Rules(banks={0: ("z",)})), [Bank("x", 9)])
-    with pytest.raises(InputError, match="buffers that move"):
-        solve_banks(AllocationProblem.of(listed, rules=Rules(moves={0: (1,)})), [Bank("x", 9)])
