@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from hw_configs.problems import bad_input
 from mapping.allocation.constrained_mip import refined
 from mapping.allocation.instance import MOST_WINDOWED
+from mapping.allocation.parts import refuse_gaps_and_moves
 from mapping.allocation.problem import AllocationProblem, Gap
 from mapping.allocation.result import AllocationResult, Status
 from mapping.allocation.rules import NO_RULES
@@ -77,8 +78,10 @@ def solve_with_rules(
 ) -> AllocationResult:
     """The plan of a problem with rules; options as :func:`mapping.allocation.solving.solve`.
 
-    Where all buffers go to one bank of a known size, no plan exceeds it.
+    Where all buffers go to one bank of a known size, no plan exceeds it. Raises ``InputError`` for a buffer with gaps
+    and moves.
     """
+    refuse_gaps_and_moves(problem)
     room = one_arena(problem)
     if room is not None and capacity is None and problem.rules.pools:
         bare = replace(problem, rules=replace(problem.rules, pools={}))

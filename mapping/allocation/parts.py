@@ -18,7 +18,7 @@ from mapping.allocation.problem import AllocationProblem
 from mapping.allocation.result import AllocationResult, Move
 from mapping.allocation.rules import Rules
 
-__all__ = ["Parts"]
+__all__ = ["Parts", "refuse_gaps_and_moves"]
 
 Ints = NDArray[np.int64]
 
@@ -39,6 +39,7 @@ class Parts:
     @classmethod
     def of(cls, problem: AllocationProblem) -> Parts:
         """The parts of a problem. Raises ``InputError`` for a buffer with both gaps and moves."""
+        refuse_gaps_and_moves(problem)
         rules = problem.rules
         owner: list[int] = []
         begin: list[int | None] = []
@@ -46,9 +47,6 @@ class Parts:
         lives: list[tuple[int, int]] = []
         for i in range(len(problem)):
             times = rules.moves.get(i, ()) if problem.fixed[i] < 0 and problem.size[i] > 0 else ()
-            if times and i in problem.gaps:
-                told = f"buffer {problem.ids[i]!r} has gaps and moves; expected one of the two with --bank or --arena"
-                raise bad_input(told, path="moves")
             low, high = int(problem.lower[i]), int(problem.upper[i])
             starts, ends = [low, *times], [*times, high]
             for k, (start, end) in enumerate(zip(starts, ends, strict=True)):
@@ -141,3 +139,12 @@ def _lifted(rules: Rules, owner: Sequence[int]) -> Rules:
         {},
         rules.pools,
     )
+
+
+def refuse_gaps_and_moves(problem: AllocationProblem) -> None:
+    """Raise ``InputError`` for a buffer that has both: whether its copy is in use in a gap, nothing says."""
+    for i in problem.rules.moves:
+        if i in problem.gaps:
+            raise bad_input(
+                f"buffer {problem.ids[i]!r} has gaps and moves; expected one of the two", path="moves"
+            )

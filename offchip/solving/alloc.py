@@ -91,6 +91,8 @@ class AllocOptions:
         if self.plot is not None and Path(self.plot).suffix.lower() not in (".svg", ".png"):
             found = f"found {Path(self.plot).suffix!r}; expected a file that ends in .svg or .png"
             raise bad_input(found, path="--plot")
+        if self.plot is not None and (self.bank or self.arena):
+            raise bad_input("a picture shows one arena; leave out --bank and --arena", path="--plot")
 
     @property
     def seconds(self) -> float | None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -367,3 +370,14 @@ def test_a_wrong_plan_with_moves_trips_the_guard(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(banks_module, "_rounds", lambda *given: replace(good, cost=7.0))
     with pytest.raises(PhysicsError, match="costs 0, not 7"):
         solve_banks(problem, banks)
+
+
+def test_gaps_and_moves_of_one_buffer_are_refused(cli: Callable[..., Any], tmp_path: Path) -> None:
+    path = tmp_path / "b.csv"
+    path.write_text("id,lower,upper,size,gaps,moves\na,0,9,4,2-4,5\nb,0,9,4,,\n", encoding="utf-8")
+    for options in (["--minimize"], ["--bank", "x=9", "--bank", "y=9"]):
+        result = cli("solve", "alloc", path, *options)
+        assert (result.code, "'a' has gaps and moves; expected one of the two" in result.err) == (2, True)
+    path.write_text("id,lower,upper,size\na,0,9,4\n", encoding="utf-8")
+    result = cli("solve", "alloc", path, "--bank", "x=9", "--plot", tmp_path / "a.svg")
+    assert (result.code, "--plot" in result.err) == (2, True)
