@@ -86,13 +86,13 @@ CASES = {
         "kind: gpu",
         "kind: gpuu",
         "FILE:1: kind: found 'gpuu'; known: system, cluster, gpu, cpu, cpu-cache, dram, pim, flash, csd, accelerator, "
-        "nic, switch, cache, spatial, pcie, nvlink, rdma, onchip, gpu_architecture (did you mean 'gpu'?)",
+        "nic, switch, cache, spatial, threads, window-pipeline, pcie, nvlink, rdma, onchip, gpu_architecture (did you mean 'gpu'?)",
     ),
     "no kind": (
         "kind: gpu\n",
         "",
         "FILE:1: missing key 'kind'; known: system, cluster, gpu, cpu, cpu-cache, dram, pim, flash, csd, accelerator, "
-        "nic, switch, cache, spatial, pcie, nvlink, rdma, onchip, gpu_architecture",
+        "nic, switch, cache, spatial, threads, window-pipeline, pcie, nvlink, rdma, onchip, gpu_architecture",
     ),
     "duplicate key": (
         "  latency: 500 ns",
