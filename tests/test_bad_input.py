@@ -86,7 +86,8 @@ CASES = {
         "kind: gpu",
         "kind: gpuu",
         "FILE:1: kind: found 'gpuu'; known: system, cluster, gpu, cpu, cpu-cache, dram, pim, flash, csd, accelerator, "
-        "nic, switch, cache, spatial, threads, window-pipeline, pcie, nvlink, rdma, onchip, gpu_architecture (did you mean 'gpu'?)",
+        "nic, switch, cache, spatial, threads, window-pipeline, pcie, nvlink, rdma, onchip, gpu_architecture "
+        "(did you mean 'gpu'?)",
     ),
     "no kind": (
         "kind: gpu\n",
