@@ -40,6 +40,26 @@ class SpikingMesh:
     event_clocks: float
     link_packets_per_s: float
 
+    def __post_init__(self) -> None:
+        least = {"neuron_clocks": 0, "packet_clocks": 0, "event_clocks": 0}
+        whole = ("columns", "rows", "cores", "neurons_per_core")
+        above = ("tick_s", "clock_hz", "link_packets_per_s")
+        told = {
+            name: getattr(self, name) >= bound for name, bound in (least | dict.fromkeys(whole, 1)).items()
+        }
+        told |= {name: getattr(self, name) > 0 for name in above}
+        found = [
+            Problem(
+                f"found {getattr(self, name)}; expected "
+                + ("1 or more" if name in whole else "more than 0" if name in above else "0 or more"),
+                path=name,
+            )
+            for name, holds in told.items()
+            if not holds
+        ]
+        if found:
+            raise InputError(found)
+
 
 SPINNAKER: Final = SpikingMesh(
     columns=2, rows=2, cores=16, neurons_per_core=256, tick_s=1e-3, clock_hz=200e6, neuron_clocks=400,

@@ -50,7 +50,7 @@ def networks(draw: st.DrawFn) -> tuple[Network, dict[str, list[list[int]]], int]
     return Network(tuple(populations), tuple(wires)), {"given": shown}, ticks
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(networks())
 def test_every_spike_and_every_count_is_that_of_the_plain_way(
     case: tuple[Network, dict[str, list[list[int]]], int],
@@ -122,3 +122,7 @@ def test_too_few_cores_and_spikes_outside_the_run_are_refused() -> None:
         run_network(network, {"given": [[3]] + [[]] * 19}, 3)
     with pytest.raises(InputError, match="expected more than 0"):
         replace(CELL, leak=0.0)
+    for field, words in (("columns", "1 or more"), ("tick_s", "more than 0"), ("event_clocks", "0 or more")):
+        wrong: Any = {field: -1}
+        with pytest.raises(InputError, match=f"found -1; expected {words}"):
+            replace(SMALL, **wrong)
