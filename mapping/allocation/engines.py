@@ -74,6 +74,7 @@ class Prober:
         self._seed = seed
         self._ranks: dict[str, Ints] = {}
         self._by_size: Ints | None = None
+        self._called: set[str] = set()
         inst = component.instance
         self._valley_ok = not component.windowed and bool((inst.align == 1).all())
 
@@ -135,12 +136,16 @@ class Prober:
         abreast = min(_ABREAST, _processors()) if by_clock and nodes > _LONG_CALL_NODES else 1
         waiting = list(tries)
         while waiting and not budget.spent:
-            now, waiting = waiting[:abreast], waiting[abreast:]
+            # An engine's first call may have to load or compile it, which two threads must not do at once.
+            together = all(item.engine in self._called for item in waiting[:abreast])
+            now, waiting = (waiting[:abreast], waiting[abreast:]) if together else (waiting[:1], waiting[1:])
             limit = budget.allow(now[0].nodes)
             if limit == 0:
                 return
-            if abreast == 1:
-                yield (now[0], *run(now[0], limit, budget.stop))
+            if len(now) == 1:
+                found_alone = run(now[0], limit, budget.stop)
+                self._called.add(now[0].engine)
+                yield (now[0], *found_alone)
                 continue
             for item in now:
                 self._rank(item.rank)
