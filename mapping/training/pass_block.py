@@ -8,10 +8,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from mapping.training.layer_states import LayerStates
+from mapping.training.schedules.action import Action
 from mapping.training.stage_passes import Exchanged, Piece
 from simulator.training.program import Block, TaskKind
 
-__all__ = ["PassLayer", "WrittenPass", "as_block", "layers_of", "piece_label", "with_updates"]
+__all__ = ["PassLayer", "Turn", "WrittenPass", "as_block", "layers_of", "piece_label", "with_updates"]
 
 BlockRow = tuple[int, int, float, float, int, int, int, int, int]
 """Stream, kind, seconds, bytes, route, bytes taken and given, whether it slows computation, and label of a task."""
@@ -88,3 +89,12 @@ def with_updates(
             found.append(Piece(TaskKind.OPTIMIZER, seconds, None, piece.layer, (len(found) - 1,)))
         moved.append(len(found) - 1)
     return tuple(found)
+
+
+@dataclass(frozen=True)
+class Turn:
+    """An action of a rank with its pass; ``final``: the last that makes gradients of its stage."""
+
+    action: Action
+    written: WrittenPass
+    final: bool

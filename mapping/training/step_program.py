@@ -13,7 +13,7 @@ same lines: an **actor** is one rank of the pipeline or one rank of all.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -21,9 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hw_configs.problems import bad_input
-from mapping.training.layer_states import LayerStates, StateBytes, states_by_layer
+from mapping.training.layer_states import StateBytes, states_by_layer
 from mapping.training.overlapped_passes import joined
-from mapping.training.pass_block import PassLayer, WrittenPass, as_block, layers_of, piece_label, with_updates
+from mapping.training.pass_block import Turn, WrittenPass, as_block, layers_of, piece_label, with_updates
 from mapping.training.pricing import Prices
 from mapping.training.rank_layout import pipeline_rank
 from mapping.training.rank_step import RankStep, stage_of
@@ -31,19 +31,18 @@ from mapping.training.sample_loading import load_samples
 from mapping.training.schedules.action import Action, PipelineSchedule
 from mapping.training.schedules.write import SCHEDULES, write_schedule
 from mapping.training.setup import TrainingSetup
+from mapping.training.shared_states import SharedStates
 from mapping.training.stage_messages import messages_of
 from mapping.training.stage_passes import (
     Piece,
-    StagePasses,
     passes_of,
     vocabulary_names,
     vocabulary_passes,
 )
-from mapping.training.step_exchanges import Actor, Exchanges, Key
+from mapping.training.step_exchanges import Actor, Exchanges
 from mapping.training.tier_rates import TierRates, tier_rates
 from mapping.training.tier_tasks import Taken, TierTasks
-from simulator.training.program import Block, ProgramBuilder, StepProgram, TaskKind
-from simulator.training.wires import Exchange
+from simulator.training.program import Block, StepProgram, TaskKind
 
 __all__ = ["schedule_of", "stages_of", "write_step"]
 
@@ -100,28 +99,15 @@ def write_step(
     if step.setup.sharding_stage > step.setup.zero_stage:
         # A distributed optimizer is ZeRO's first stage, whatever else is said.
         step = replace(step, setup=replace(step.setup, zero_stage=step.setup.sharding_stage))
-    return _Writer(step, prices, chosen, folded, speed_beside, gradient_scale, saves).run()
-
-
-@dataclass(frozen=True)
-class _Turn:
-    """An action of a rank with its pass; ``final``: the last that makes gradients of its stage."""
-
-    action: Action
-    written: WrittenPass
-    final: bool
+    return _Writer(step, prices, chosen, speed_beside, gradient_scale, folded=folded, saves=saves).run()
 
 
 @dataclass
-class _Writer:
-    step: RankStep
-    prices: Prices
-    schedule: PipelineSchedule
-    folded: bool
-    speed_beside: float
-    gradient_scale: float
-    saves: bool
-    builder: ProgramBuilder = field(default_factory=ProgramBuilder)
+class _Writer(SharedStates):
+    """Writes a program: who acts, which passes in which order, what crosses between stages."""
+
+    folded: bool = True
+    saves: bool = True
     blocks: dict[tuple[int, int, str, bool, bool], WrittenPass] = field(default_factory=dict)
     pairs: dict[tuple[int, int], tuple[Block, Ints, Ints]] = field(default_factory=dict)
     """Overlapped passes by their blocks."""
@@ -132,24 +118,10 @@ class _Writer:
     began: dict[tuple[int, str, int, int], int] = field(default_factory=dict)
     ended: dict[tuple[int, str, int, int], int] = field(default_factory=dict)
     arrived: dict[tuple[int, str, int, int], int] = field(default_factory=dict)
-    worked: dict[int, list[int]] = field(default_factory=dict)
-    """Last tasks of the layers that an actor has worked on, in order."""
-    gathered: set[tuple[int, int, int]] = field(default_factory=set)
     begun: set[tuple[int, int]] = field(default_factory=set)
     """Stages of actors that have made gradients."""
-    reduced: dict[int, list[int]] = field(default_factory=dict)
-    updated: dict[int, list[int]] = field(default_factory=dict)
-    """Last tasks of an actor's update."""
     loaded: dict[tuple[int, int], int] = field(default_factory=dict)
     """Tasks of samples that an actor's first pass of a micro-batch waits for."""
-    reducing: dict[tuple[int, str], int] = field(default_factory=dict)
-    """The last reduction of an actor's family."""
-    owed: dict[int, list[int]] = field(default_factory=dict)
-    """Reductions that an actor's next pass waits for."""
-    parts: dict[int, int] = field(default_factory=dict)
-    """Bytes of reduced gradients that an actor holds from their reduction to the update."""
-    saved: dict[int, list[int]] = field(default_factory=dict)
-    """Copies of a checkpoint that have to leave before the update."""
 
     def run(self) -> StepProgram:
         setup, schedule = self.step.setup, self.schedule
@@ -157,7 +129,7 @@ class _Writer:
         self.halves = any(action.kind == "I" for order in schedule.orders for action in order)
         number = stage_of(self.step.graph, schedule.stages, setup.stage_layers)
         shared = bool(schedule.vocabulary_barriers)
-        self.passes: list[StagePasses] = passes_of(
+        self.passes = passes_of(
             self.step, self.prices, number, schedule.stages, halves=self.halves,
             without=vocabulary_names(self.step.graph) if shared else frozenset(),
         )  # fmt: skip
@@ -169,7 +141,7 @@ class _Writer:
                     path="states",
                 )
             self.vocabulary = vocabulary_passes(self.step, self.prices, schedule.ranks)
-        self.states: list[dict[int, LayerStates]] = [{} for _ in range(schedule.stages)]
+        self.states = [{} for _ in range(schedule.stages)]
         stage_of_layer = {
             -1 if op.place.layer is None else op.place.layer: number(op) for op in self.step.graph.operators
         }
@@ -198,7 +170,7 @@ class _Writer:
             self._order(actor)
         self._wait()
         for actor in self.exchanges.actors:
-            self._finish(actor)
+            self.finish(actor)
             if self.places.synchronous and self.saves:
                 ready = [*self.updated.get(actor.number, ()), *self.worked[actor.number][-1:]]
                 self._checkpoint(actor, Taken(), ready)
@@ -222,7 +194,7 @@ class _Writer:
         for pipe, ranks in casts:
             name = f"stage rank {pipe}" if self.folded else f"rank {ranks[0]}"
             own = [stage for stage, rank in enumerate(self.schedule.rank_of_stage) if rank == pipe]
-            number = self.builder.rank_class(name, len(ranks), self._held(pipe, own), self.speed_beside)
+            number = self.builder.rank_class(name, len(ranks), self.held_bytes(pipe, own), self.speed_beside)
             lanes = tuple(self.builder.stream(number, lane) for lane in _LANES)
             more = [
                 self.builder.stream(number, lane) for lane in ("gather", "reduce", "to host", "from host")
@@ -236,12 +208,6 @@ class _Writer:
                 raise bad_input(f"{self.prices.system.name!r} has no drives to hold states", path="states")
             self.tiers = TierTasks(self.builder, self.exchanges, self.places, rates)
 
-    def _begun(self, pipe: int) -> list[int]:
-        """Micro-batches whose first stage a rank of the pipeline runs, in its order."""
-        stages = self.schedule.stages
-        order = self.schedule.orders[pipe]
-        return [one.micro_batch for one in order if one.kind == "F" and one.stage % stages == 0]
-
     def _sample_rates(self) -> TierRates:
         """What the ranks that begin the step get of drives and links."""
         devices = self.step.setup.devices
@@ -249,98 +215,9 @@ class _Writer:
             devices //= self.step.setup.pipeline
         return tier_rates(self.prices, devices)
 
-    # Bytes.
-
-    def _shared(self, states: LayerStates) -> Iterator[tuple[StateBytes, int, str]]:
-        """States of a layer that several ranks share: how many, and the family's prefix."""
-        if self.width > 1:
-            yield states.dense, self.width, ""
-        if self.expert_width > 1:
-            yield states.experts, self.expert_width, "expert_"
-
-    def _holders(self, prefix: str) -> int:
-        """Ranks that have equal weights, or equal experts."""
-        return self.step.setup.shards // (self.step.setup.expert if prefix else 1)
-
-    def _all(self, states: LayerStates) -> Iterator[tuple[StateBytes, int, str]]:
-        """All states of a layer, as :meth:`_shared` has them."""
-        yield states.dense, self.width, ""
-        if states.experts.weights:
-            yield states.experts, self.expert_width, "expert_"
-
-    def _passing(self, states: LayerStates) -> Iterator[tuple[StateBytes, int, str]]:
-        """States of a layer that do not stay whole on the rank: shared ones, and those with a place elsewhere."""
-        if not (self.places.off_device or self.places.in_backward):
-            yield from self._shared(states)
-        else:
-            yield from self._all(states)
-
-    def _held_of(self, own: StateBytes, zero: int, ranks: int) -> int:
-        """Bytes of a layer's states on the device."""
-        places = self.places
-        if self._gathered and zero == 3:
-            own = replace(own, weights=own.weights - own.trained)
-        if places.in_backward:
-            own = replace(own, gradients=0)
-        if places.off_device:
-            gone = zero >= 2 and self._each
-            own = StateBytes(
-                0 if places.weights != "device" else own.weights, 0 if gone else own.gradients, 0
-            )
-        return own.held(zero, ranks)
-
-    def _held(self, pipe: int, stages: Sequence[int]) -> int:
-        """Bytes that a rank holds from step to step."""
-        setup = self.step.setup
-        total = 0
-        for stage in stages:
-            for states in self.states[stage % self.schedule.stages].values():
-                for own, ranks in ((states.dense, self.width), (states.experts, self.expert_width)):
-                    zero = setup.zero_stage if ranks > 1 or self.places.off_device else 0
-                    if zero >= 2 and self._late:
-                        own = replace(own, gradients=0)
-                    total += self._held_of(own, zero, ranks)
-                    if zero >= 2 and not self._each and not self._late:
-                        total += own.gradients - -(-own.gradients // ranks)
-            total += self.messages.held(stage)
-        total += setup.loading.held_bytes(setup, len(self._begun(pipe)))
-        total += self.output.held(min(setup.zero_stage, 1) if self.width > 1 else 0, self.width)
-        if self._output_comes:
-            total -= self.output.weights - -(-self.output.weights // self.width)
-        return total + 2 * self._buffer
-
-    @property
-    def _output_comes(self) -> bool:
-        """Whether a rank's share of a shared output layer is gathered before each of its passes."""
-        return self.step.setup.zero_stage == 3 and self.width > 1 and self.output.weights > 0
-
-    @property
-    def _each(self) -> bool:
-        return self.step.setup.sharding.reduces_each(self.step.setup.zero_stage)
-
-    @property
-    def _late(self) -> bool:
-        return self.step.setup.reduces_late
-
-    @property
-    def _gathered(self) -> bool:
-        """Whether weights that products read come from wider parameters, which then are the optimizer's master."""
-        return self.step.setup.state_types.copies == "gathered"
-
-    @property
-    def _buffer(self) -> int:
-        """Bytes of one rounding buffer of swapped activations."""
-        sizes = [self._swapped_bytes(layer) for layer in self.step.swapped]
-        return max(sizes, default=0)
-
-    def _swapped_bytes(self, layer: int) -> int:
-        return sum(self.step.graph.tensors[name].size_bytes for name in self.step.swapped[layer])
-
-    # Passes.
-
     def _block(self, actor: Actor, stage: int, kind: str, *, fresh: bool, done: bool) -> WrittenPass:
         """A pass; ``fresh``: the stage's first that makes gradients; ``done``: its last."""
-        place = (actor.number, stage, kind, fresh and self._late, done)
+        place = (actor.number, stage, kind, fresh and self.reduces_late, done)
         if place not in self.blocks:
             self.blocks[place] = self._write_block(actor, stage, kind, place[3:])
         return self.blocks[place]
@@ -351,7 +228,7 @@ class _Writer:
             pieces = with_updates(pieces, self.states[stage], self.passes[stage].optimizer_s)
         layers = layers_of(pieces)
         rows = []
-        own = self._with_states(pieces, layers, stage, kind, ends)
+        own = self.with_states(pieces, layers, stage, kind, ends)
         for piece in own if kind in "ST" else self.messages.passed(own, stage, kind):
             moved, route, lane, seconds = 0.0, -1, 0, piece.seconds
             if piece.exchanged is not None:
@@ -366,64 +243,15 @@ class _Writer:
         block = as_block(rows, pieces)
         return WrittenPass(block, layers, tuple(piece.exchanged for piece in pieces))
 
-    def _with_states(
-        self,
-        pieces: Sequence[Piece],
-        layers: Sequence[PassLayer],
-        stage: int,
-        kind: str,
-        ends: tuple[bool, bool],
-    ) -> list[Piece]:
-        """The pieces with the bytes of gathered weights that they give up, and of gradients that they make."""
-        setup, found = self.step.setup, list(pieces)
-        if kind in "ST" and self._output_comes and setup.sharding.reshard:
-            found[-1] = replace(found[-1], give=found[-1].give - self.output.weights)
-        fresh, done = ends
-        for layer in layers if kind not in "ST" else ():
-            first, visited = layer.first, layer.visited
-            for own, ranks, _ in self._passing(self.states[stage].get(layer.number, LayerStates())):
-                if self.places.in_backward:
-                    if kind == "B":
-                        last = layer.last
-                        found[first] = replace(found[first], take=found[first].take + own.gradients)
-                        found[last] = replace(found[last], give=found[last].give - own.gradients)
-                    continue
-                comes = ranks > 1 or self.places.weights != "device"
-                if comes and setup.zero_stage == 3 and kind != "W" and setup.sharding.reshard:
-                    found[visited] = replace(found[visited], give=found[visited].give - own.weights)
-                if setup.zero_stage < 2 or kind not in "BW":
-                    continue
-                if self._each or fresh:
-                    found[first] = replace(found[first], take=found[first].take + own.gradients)
-                if self._gathered:
-                    # A layer's gradients are made in the type of its gathered weights, then added up in their own.
-                    last = layer.last
-                    found[first] = replace(found[first], take=found[first].take + own.trained)
-                    found[last] = replace(found[last], give=found[last].give - own.trained)
-        if done and setup.zero_stage == 3 and not setup.sharding.reshard:
-            found[-1] = replace(found[-1], give=found[-1].give - self._kept_weights(stage))
-        return found
-
-    def _kept_weights(self, stage: int) -> int:
-        """Bytes of a stage's gathered weights, which stay until its last pass."""
-        several = self._passing if self.places.weights != "device" else self._shared
-        read = {piece.layer for kind in "FBI" for piece in self.passes[stage].pieces.get(kind, ())}
-        return sum(
-            own.weights
-            for layer, states in self.states[stage].items()
-            if layer in read
-            for own, _, _ in several(states)
-        )
-
     def _order(self, actor: Actor) -> None:
         """All actions of an actor."""
         if self.places.delayed:
-            self.updated[actor.number] = self.tiers.update(actor, list(self._own(actor)), [])
+            self.updated[actor.number] = self.tiers.update(actor, list(self.own_states(actor)), [])
         if self.places.checkpoint:
             self.saved[actor.number] = self._checkpoint(
                 actor, Taken(self.saves, 1 / self.step.setup.checkpoint_every), []
             )
-        begun = self._begun(actor.pipe)
+        begun = self.first_micro_batches(actor.pipe)
         if begun and not self.step.setup.loading.nothing:
             loaded = load_samples(self.builder, self.exchanges, actor, self._sample_rates(), begun)
             self.loaded |= {(actor.number, micro_batch): task for micro_batch, task in loaded.items()}
@@ -450,18 +278,18 @@ class _Writer:
 
     def _checkpoint(self, actor: Actor, taken: Taken, after: list[int]) -> list[int]:
         """What of a checkpoint falls into this step; its copy to the host."""
-        return self.tiers.checkpoint(actor, list(self._own(actor)), max(self.width, 1), taken, after)
+        return self.tiers.checkpoint(actor, list(self.own_states(actor)), max(self.width, 1), taken, after)
 
-    def _turn(self, actor: Actor, action: Action, *, final: bool, done: bool) -> _Turn:
+    def _turn(self, actor: Actor, action: Action, *, final: bool, done: bool) -> Turn:
         """An action with its pass."""
         makes = action.kind in ("B", "W")
         fresh = makes and (actor.number, action.stage) not in self.begun
         if makes:
             self.begun.add((actor.number, action.stage))
         written = self._block(actor, action.stage % self.schedule.stages, action.kind, fresh=fresh, done=done)
-        return _Turn(action, written, final)
+        return Turn(action, written, final)
 
-    def _act(self, actor: Actor, turns: Sequence[_Turn]) -> None:
+    def _act(self, actor: Actor, turns: Sequence[Turn]) -> None:
         """One action, or two that overlap."""
         passes = self._put(actor, turns)
         first = min(tasks[0] for tasks in passes)
@@ -475,15 +303,15 @@ class _Writer:
                 self._share_output(actor, action, final=turn.final)
                 continue
             if action.kind != "W":
-                self._weights(actor, action, written, tasks)
+                self.gather_weights(actor, action, written, tasks)
             self._swap(actor, action, written, tasks)
             self.worked[actor.number] += [tasks[layer.visited] for layer in written.layers]
-            if action.kind in ("B", "W") and (turn.final or self._each):
-                self._gradients(actor, turn, tasks)
+            if action.kind in ("B", "W") and (turn.final or self.reduces_each):
+                self.reduce_gradients(actor, turn, tasks)
         for _, action in sorted((tasks[-1], turn.action) for turn, tasks in zip(turns, passes, strict=True)):
             self._send(actor, action)
 
-    def _put(self, actor: Actor, turns: Sequence[_Turn]) -> list[Sequence[int]]:
+    def _put(self, actor: Actor, turns: Sequence[Turn]) -> list[Sequence[int]]:
         """Put the passes of turns onto the actor's streams; the number of every task of each."""
         met = [self._meetings(actor, turn) for turn in turns]
         micro_batches = [turn.action.micro_batch for turn in turns]
@@ -504,7 +332,7 @@ class _Writer:
         first = self.builder.put(block, actor.lanes, numbers, None if self.folded else meetings)
         return [(place + first).tolist() for place in places]
 
-    def _meetings(self, actor: Actor, turn: _Turn) -> list[int]:
+    def _meetings(self, actor: Actor, turn: Turn) -> list[int]:
         """The meeting of every task of a pass, -1 for those of one rank alone."""
         if self.folded:
             return [-1] * len(turn.written.block)
@@ -581,7 +409,7 @@ class _Writer:
         place = (action.stage, action.kind, action.micro_batch, actor.number)
         first, end = self.began[place], self.ended[place]
         tokens = self.step.setup.sequence * self.step.setup.micro_batch
-        if self._output_comes:
+        if self.output_comes:
             self._gather_output(actor, action, first)
         if action.kind == "S":
             self._meet_all(actor, action, "pass", self.handed, ("input", -1, first))
@@ -597,8 +425,8 @@ class _Writer:
             grad = self._meet_all(actor, action, "pass", self.handed, ("gradient", end, -1))
             self.summed[action.micro_batch, actor.number] = grad
         if final and self.width > 1:
-            self._reduce(actor, Action(-1, "T", action.micro_batch), "", self.output, [-2], end, final)
-        if final and self._output_comes and not self.step.setup.sharding.reshard:
+            self.reduce(actor, Action(-1, "T", action.micro_batch), "", self.output, [-2], end, final)
+        if final and self.output_comes and not self.step.setup.sharding.reshard:
             self.builder.add(
                 actor.lanes[0], TaskKind.OPTIMIZER, 0.0, label="output layer given up", after=[end],
                 memory=(0, -self.output.weights),
@@ -612,7 +440,7 @@ class _Writer:
         self.gathered.add(name)
         worked, depth = self.worked[actor.number], sharding.prefetch + 1
         after = worked[-depth:][:1] if len(worked) >= depth else []
-        self.builder.wait(first, self._gather(actor, self.output, "", (action, "shared output"), after))
+        self.builder.wait(first, self.gather(actor, self.output, "", (action, "shared output"), after))
 
     def _meet_all(
         self, actor: Actor, action: Action, kind: str, size: int, ends: tuple[str, int, int]
@@ -634,222 +462,6 @@ class _Writer:
             if self.schedule.rank_of_stage[self.schedule.stages - 1] == actor.pipe:
                 self.outputs.append((task, (self.schedule.stages - 1, "F", action.micro_batch, actor.number)))
         return task
-
-    # ZeRO.
-
-    def _weights(self, actor: Actor, action: Action, written: WrittenPass, tasks: Sequence[int]) -> None:
-        """Gather weights before the pass that reads them: all of stage 3, once a step those of stages 1 and 2."""
-        setup = self.step.setup
-        if setup.zero_stage == 0 or (setup.zero_stage < 3 and not setup.sharding.overlap):
-            return
-        again = setup.zero_stage == 3 and setup.sharding.reshard
-        stage = action.stage % self.schedule.stages
-        for place, layer in enumerate(written.layers):
-            name = (actor.number, action.stage, layer.number)
-            if not again and name in self.gathered:
-                continue
-            self.gathered.add(name)
-            after: list[int] = []
-            if setup.zero_stage == 3:
-                ahead = [
-                    *self.worked[actor.number],
-                    *(tasks[earlier.visited] for earlier in written.layers[:place]),
-                ]
-                depth = setup.sharding.prefetch + 1
-                after = ahead[-depth : -depth + 1 or None] if len(ahead) >= depth else []
-            away = self.places.weights != "device"
-            several = self._passing if away else self._shared
-            for own, ranks, prefix in several(self.states[stage].get(layer.number, LayerStates())):
-                if away and own.weights:
-                    part = -(-own.weights // ranks)
-                    fetched = self.tiers.fetched(actor, part, layer.number, after)
-                    if ranks == 1:
-                        self.builder.wait(tasks[layer.first], fetched)
-                        continue
-                    after = [fetched]
-                task = self._gather(actor, own, prefix, (action, layer.number), after)
-                if task >= 0:
-                    self.builder.wait(tasks[layer.first], task)
-
-    def _gather(
-        self, actor: Actor, own: StateBytes, prefix: str, instance: tuple[object, ...], after: list[int]
-    ) -> int:
-        """An all-gather of a layer's weights; -1 where there are none."""
-        if not own.weights:
-            return -1
-        key = self.exchanges.key(f"{prefix}within", actor)
-        exchange, route, seconds = self._in_buckets(key, "all_gather", own.weights)
-        take = own.weights if self.step.setup.zero_stage == 3 else 0
-        width = self.expert_width if prefix else self.width
-        part = -(-own.weights // width) if self.places.weights != "device" else 0
-        return self.builder.add(
-            actor.gather, TaskKind.DATA, seconds, label=f"gather, layer {instance[-1]}", after=after,
-            traffic=(exchange.bytes, route), memory=(take, -part),
-            meeting=self.exchanges.meeting(key, "gather", prefix, *instance),
-        )  # fmt: skip
-
-    def _in_buckets(self, key: Key, kind: str, size: int) -> tuple[Exchange, int, float]:
-        """A collective bucket by bucket, as one task: stage 3 takes a layer at once."""
-        count = max(size // self.step.setup.sharding.bucket_bytes, 1) if self.step.setup.zero_stage < 3 else 1
-        whole, route = self.exchanges.take(key, kind, size)
-        part, _ = self.exchanges.take(key, kind, -(-size // count)) if count > 1 else (whole, route)
-        return whole, route, part.seconds * count
-
-    def _gradients(self, actor: Actor, turn: _Turn, tasks: Sequence[int]) -> None:
-        """Reduce gradients of layers, several small ones together, when the last of them is done.
-
-        Where whole gradients live no longer than that, computation goes on when the reduction before has ended: that of
-        one bucket and the making of the next are all that is there at once.
-        """
-        setup, action, written = self.step.setup, turn.action, turn.written
-        stage = action.stage % self.schedule.stages
-        waiting = {"": StateBytes(), "expert_": StateBytes()}
-        names: dict[str, list[int]] = {prefix: [] for prefix in waiting}
-        in_turn = sorted(written.layers, key=lambda layer: layer.last)
-        every = self.places.off_device or (turn.final and bool(self._replicas(action.stage)))
-        for layer in in_turn:
-            for own, _, prefix in self._all(self.states[stage].get(layer.number, LayerStates())):
-                if not every and self._holders(prefix) == 1:
-                    continue
-                waiting[prefix] = waiting[prefix].plus(own)
-                names[prefix].append(layer.number)
-            for prefix, own in waiting.items():
-                ends = layer is in_turn[-1]
-                if not own.gradients or not (ends or own.gradients >= setup.sharding.bucket_bytes):
-                    continue
-                place = layer.last if setup.sharding.overlap else len(written.block) - 1
-                before = self.reducing.get((actor.number, prefix))
-                made = self._reduce(actor, action, prefix, own, names[prefix], tasks[place], turn.final)
-                waiting[prefix], names[prefix] = StateBytes(), []
-                self.reducing[actor.number, prefix] = made
-                if before is not None and setup.zero_stage >= 2 and self._each and setup.sharding.overlap:
-                    if place + 1 < len(written.block):
-                        self.builder.wait(tasks[place + 1], before)
-                    else:
-                        self.owed.setdefault(actor.number, []).append(before)
-
-    def _reduce(
-        self, actor: Actor, action: Action, prefix: str, own: StateBytes, layers: list[int], after: int,
-        final: bool,
-    ) -> int:  # fmt: skip
-        """One reduction: over the ranks that share a copy, over the copies, and at last over replicas of the stage.
-
-        The last task among the ranks of a stage; replicas, whose ranks come to it at other times, have a stream of
-        their own.
-        """
-        setup = self.step.setup
-        width, holders = self.expert_width if prefix else self.width, self._holders(prefix)
-        whole = round(own.gradients * self.gradient_scale)
-        steps: list[tuple[str, str, int]] = []
-        part = whole if setup.zero_stage == 0 else -(-whole // width)
-        if setup.zero_stage == 0 and holders > 1:
-            steps.append((f"{prefix}shards", "all_reduce", whole))
-        elif setup.zero_stage:
-            steps += [(f"{prefix}within", "reduce_scatter", whole)] if width > 1 else []
-            steps += [(f"{prefix}across", "all_reduce", part)] if holders > width else []
-        gone = setup.zero_stage >= 2 and action.stage >= 0 and (width > 1 or self.places.off_device)
-        freed = own.gradients if gone and (self._each or self._late) else 0
-        stays = part if gone and self._late and not self.places.in_backward else 0
-        stage = action.stage % self.schedule.stages if action.stage >= 0 else action.stage
-        micro_batch = action.micro_batch if self._each and action.stage >= 0 else -1
-        for place, (family, kind, size) in enumerate(steps):
-            key = self.exchanges.key(family, actor)
-            exchange, route, seconds = self._in_buckets(key, kind, size)
-            end = place == len(steps) - 1
-            after = self.builder.add(
-                actor.reduce, TaskKind.DATA, seconds, label=f"reduce, layer {layers[-1]}", after=[after],
-                traffic=(exchange.bytes, route), memory=(stays if end else 0, -freed if end else 0),
-                meeting=self.exchanges.meeting(key, "reduce", kind, stage, tuple(layers), micro_batch),
-            )  # fmt: skip
-        self.parts[actor.number] = self.parts.get(actor.number, 0) + stays
-        done = after
-        mates = self._replicas(action.stage) if action.stage >= 0 and final else ()
-        if mates:
-            key = self.exchanges.key(f"replica {mates[0]} {mates[1]}", actor)
-            exchange, route, seconds = self._in_buckets(key, "all_reduce", part)
-            lane = (actor.number, f"replica {stage}")
-            if lane not in self.sends:
-                self.sends[lane] = self.builder.stream(actor.number, f"reduce over replicas of {stage}")
-            after = self.builder.add(
-                self.sends[lane], TaskKind.DATA, seconds, label=f"reduce, layer {layers[-1]}", after=[after],
-                traffic=(exchange.bytes, route),
-                meeting=self.exchanges.meeting(key, "replica", stage, prefix, tuple(layers)),
-            )  # fmt: skip
-        if self.places.off_device:
-            # A rank's own part leaves for the host, where it is added up.
-            kept = part if freed and steps else 0
-            exchange, route = self.exchanges.copy(actor, part, to_host=True)
-            after = self.builder.add(
-                actor.to_host, TaskKind.SWAP, exchange.seconds, label=f"gradients, layer {layers[-1]}", after=[after],
-                traffic=(exchange.bytes, route), memory=(kept, -kept if steps else -freed),
-            )  # fmt: skip
-        self.reduced[actor.number].append(after)
-        return done
-
-    def _replicas(self, stage: int) -> tuple[int, ...]:
-        """The ranks of the pipeline that hold a stage, where there are two."""
-        count = self.schedule.stages
-        pipes = sorted(
-            {self.schedule.rank_of_stage[stage % count + r * count] for r in range(self.schedule.replicas)}
-        )
-        return tuple(pipes) if len(pipes) > 1 else ()
-
-    def _finish(self, actor: Actor) -> None:
-        """The optimizer, when all gradients are there; and what an unoverlapped gathering adds."""
-        setup, seconds = self.step.setup, 0.0
-        own = [stage for stage, pipe in enumerate(self.schedule.rank_of_stage) if pipe == actor.pipe]
-        for stage in {stage % self.schedule.stages for stage in own}:
-            whole = shared = 0.0
-            for states in self.states[stage].values():
-                for part, ranks in ((states.dense, self.width), (states.experts, self.expert_width)):
-                    whole += part.optimizer
-                    shared += part.optimizer / (ranks if setup.zero_stage else 1)
-            seconds += self.passes[stage].optimizer_s * (shared / whole if whole else 1.0)
-            if stage == self.schedule.stages - 1:
-                seconds -= self.output_s * (shared / whole if whole else 1.0)
-        seconds += self.output_s / self.schedule.ranks / (self.width if setup.zero_stage else 1)
-        left = sum(map(self.messages.left, own))
-        if left:
-            self.builder.add(
-                actor.lanes[0], TaskKind.OPTIMIZER, 0.0, label="messages given up",
-                after=self.worked[actor.number][-1:], memory=(0, -left),
-            )  # fmt: skip
-        if self.places.off_device:
-            if not self.places.delayed:
-                ready = [*self.reduced[actor.number], *self.worked[actor.number][-1:]]
-                self.updated[actor.number] = self.tiers.update(actor, list(self._own(actor)), ready)
-            return
-        if self.places.in_backward:
-            return
-        after = [
-            *self.reduced[actor.number],
-            *self.worked[actor.number][-1:],
-            *self.saved.get(actor.number, ()),
-        ]
-        task = self.builder.add(
-            actor.lanes[0],
-            TaskKind.OPTIMIZER,
-            seconds,
-            label="optimizer",
-            after=after,
-            memory=(0, -self.parts.get(actor.number, 0)),
-        )
-        self.updated[actor.number] = [task]
-        if setup.zero_stage in (1, 2) and not setup.sharding.overlap:
-            for stage in own:
-                for layer, states in self.states[stage % self.schedule.stages].items():
-                    for part, _, prefix in self._shared(states):
-                        self._gather(actor, part, prefix, ("after", stage, layer), [task])
-
-    def _own(self, actor: Actor) -> Iterator[tuple[StateBytes, int]]:
-        """States of an actor's stages, and over how many ranks each is divided."""
-        zero = self.step.setup.zero_stage
-        for stage, pipe in enumerate(self.schedule.rank_of_stage):
-            if pipe != actor.pipe:
-                continue
-            for states in self.states[stage % self.schedule.stages].values():
-                yield states.dense, self.width if zero else 1
-                yield states.experts, self.expert_width if zero else 1
 
     # Swapping.
 
@@ -875,7 +487,7 @@ class _Writer:
                 if task >= 0:
                     self.builder.wait(tasks[following.first], task)
             else:
-                task = self._moved(actor, self._swapped_bytes(layer), ("fetch", layer), tasks[following.last])
+                task = self._moved(actor, self.swapped_bytes(layer), ("fetch", layer), tasks[following.last])
                 self.builder.wait(tasks[bounds[layer].first], task)
 
     def _moved(self, actor: Actor, size: int, what: tuple[str, int], after: int) -> int:
