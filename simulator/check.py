@@ -108,7 +108,11 @@ def _below_zero(task: Task) -> Iterator[Violation]:
         if address < 0:
             yield Violation(task.name, f"places {tensor!r} at byte {address}, which is below zero")
     if isinstance(task, Transfer):
-        for name, value in (("chunk_bytes", task.chunk_bytes), ("readers", task.readers)):
+        for name, value in (
+            ("chunk_bytes", task.chunk_bytes),
+            ("readers", task.readers),
+            ("touched_bytes", task.touched_bytes),
+        ):
             if value < 0:
                 yield Violation(task.name, f"has {name} {value}, which is below zero")
         if task.faults and task.chunk_bytes:
@@ -254,6 +258,8 @@ class _Paper:
     def __init__(self, plan: Plan, graph: Graph, system: System) -> None:
         self.plan, self.graph, self.system = plan, graph, system
         self.held: dict[tuple[str, str], int] = {}
+        self.part: dict[tuple[str, str], int] = {}
+        """Bytes of a copy that is a part of its tensor."""
         self.newest: dict[str, int] = {}
         self.read_at: dict[str, dict[str, int]] = {}
         for tensor, homes in plan.homes.items():
@@ -264,7 +270,7 @@ class _Paper:
     def play(self, task: Task) -> Iterator[Violation]:
         if task.kind == "transfer":
             yield from self._read(task, task.tensor, task.source)
-            self.held[task.tensor, task.target] = self.newest.get(task.tensor, 0)
+            yield from self._bring(task)
         else:
             operator = self.graph.operator_by_name[task.operator]
             memory = self.system.nodes[task.device].memory or task.device
@@ -273,11 +279,45 @@ class _Paper:
             if (tensor, memory) not in self.held:
                 yield Violation(task.name, f"frees {tensor!r} in {memory!r}, where it is not")
             self.held.pop((tensor, memory), None)
+            self.part.pop((tensor, memory), None)
+
+    def _bring(self, task: Transfer) -> Iterator[Violation]:
+        """A transfer of a whole tensor, or of a part that comes beside the parts that are there."""
+        here, size = (task.tensor, task.target), self.graph.tensors[task.tensor].size_bytes
+        part = task.touched_bytes
+        if part > size:
+            yield Violation(task.name, f"brings {part} bytes of {task.tensor!r}, which has {size}")
+        there = self.part.get((task.tensor, task.source), size)
+        if (part or size) > there:
+            yield Violation(
+                task.name,
+                f"brings {part or size} bytes of {task.tensor!r}; {task.source!r} holds {there} of them",
+            )
+        if here in self.held:
+            yield from self._beside(task, here, size)
+        self.held[here] = self.newest.get(task.tensor, 0)
+        if part:
+            self.part[here] = min(size, self.part.get(here, 0) + part)
+
+    def _beside(self, task: Transfer, here: _Cell, size: int) -> Iterator[Violation]:
+        """What comes to a memory that holds some of it: a part beside parts, or all over all."""
+        what = f"of {task.tensor!r} to {task.target!r}"
+        if here not in self.part:
+            if task.touched_bytes:
+                yield Violation(task.name, f"brings a part {what}, where all of it is")
+        elif not task.touched_bytes:
+            yield Violation(task.name, f"brings all {what}, where a part of it is")
+        elif self.part[here] >= size:
+            yield Violation(task.name, f"brings a part {what}, where every byte of it has come")
+        elif task.addresses:
+            yield Violation(task.name, f"places a part {what} beside another; only the first has an address")
 
     def _compute(self, task: Compute | Collective, operator: Operator, memory: str) -> Iterator[Violation]:
         inputs, outputs = _of_rank(task, operator.inputs), _of_rank(task, operator.outputs)
         for tensor in (*inputs, *operator.updates):
-            yield from self._read(task, tensor, _taken_from(task, tensor, memory))
+            place = _taken_from(task, tensor, memory)
+            yield from self._read(task, tensor, place)
+            yield from self._enough(task, operator, tensor, place)
         yield from self._again(task, operator, inputs)
         for tensor in operator.updates:
             self.newest[tensor] = self.newest.get(tensor, 0) + 1
@@ -309,6 +349,21 @@ class _Paper:
         elif version != self.newest.get(tensor, 0):
             yield Violation(task.name, f"reads a stale copy of {tensor!r} in {memory!r}")
 
+    def _enough(self, task: Task, operator: Operator, tensor: str, memory: str) -> Iterator[Violation]:
+        """Of a tensor that came in part an operator reads no more than came, and it writes none of it."""
+        part = self.part.get((tensor, memory))
+        if part is None:
+            return
+        if tensor in operator.updates:
+            yield Violation(task.name, f"updates {tensor!r} in {memory!r}, where only a part of it is")
+        named = (*operator.inputs, *operator.updates)
+        size = self.graph.tensors[tensor].size_bytes
+        reads = size
+        if len(operator.reads) == len(named):
+            reads = min(size, sum(n for name, n in zip(named, operator.reads, strict=True) if name == tensor))
+        if reads > part:
+            yield Violation(task.name, f"reads {reads} bytes of {tensor!r}, of which {memory!r} holds {part}")
+
     def leave(self) -> Iterator[Violation]:
         """Persistent tensors are at home and up to date; what was asked for exists."""
         for tensor, homes in self.plan.homes.items():
@@ -316,7 +371,7 @@ class _Paper:
                 continue
             for home in homes:
                 version = self.held.get((tensor, home.memory))
-                if version is None:
+                if version is None or (tensor, home.memory) in self.part:
                     yield Violation(tensor, f"is not back in its home {home.memory!r} at the end")
                 elif version != self.newest[tensor]:
                     yield Violation(tensor, f"was updated elsewhere and is stale in its home {home.memory!r}")
@@ -389,8 +444,8 @@ def _planned_lives(plan: Plan, graph: Graph, system: System) -> Iterator[_Life |
     last = len(plan.tasks)
     outputs = set(graph.outputs)
 
-    def born(tensor: str, memory: str, begin: int, end: int, address: int | None) -> None:
-        size = graph.tensors[tensor].size_bytes
+    def born(tensor: str, memory: str, begin: int, end: int, address: int | None, part: int = 0) -> None:
+        size = part or graph.tensors[tensor].size_bytes
         if address is None:
             here[tensor, memory] = None
         else:
@@ -404,7 +459,8 @@ def _planned_lives(plan: Plan, graph: Graph, system: System) -> Iterator[_Life |
         for tensor, memory in made:
             stated = task.addresses.get(tensor)
             if (tensor, memory) not in here:
-                born(tensor, memory, moment, moment, stated)
+                part = task.touched_bytes if isinstance(task, Transfer) else 0
+                born(tensor, memory, moment, moment, stated, part)
                 under = task.in_place.get(tensor) if isinstance(task, Compute) else None
                 life = here[tensor, memory]
                 if under is not None and life is not None:

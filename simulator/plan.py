@@ -31,6 +31,7 @@ __all__ = [
     "Collective",
     "Compute",
     "Division",
+    "ExpertGroups",
     "Home",
     "NotesOfFile",
     "Pieces",
@@ -99,6 +100,10 @@ class Transfer:
     """Reads of such chunks in flight; 0: as many as :data:`simulator.system.costs.CHUNK_READERS`."""
     faults: bool = field(default=False, kw_only=True)
     """Whether a GPU's page faults bring it (unified memory), instead of a copy engine."""
+    touched_bytes: int = field(default=0, kw_only=True)
+    """Bytes of the tensor that come: those that its readers touch (the weights of experts that some token reaches,
+    rows of a table). The copy holds so many. Into a memory that has such a part already they come beside it. 0: all
+    of the tensor."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +165,19 @@ class Pieces:
 
     axis: PieceAxis
     counts: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ExpertGroups:
+    """The experts of a block cut into groups, those wanted most first; see :mod:`simulator.rewrite.expert_groups`.
+
+    ``counts``: experts in each group. ``shares``: share of the routed rows that goes to each. ``touched``: experts of
+    each that some token of a step reaches, on average; empty: as of groups within which all are wanted alike.
+    """
+
+    counts: tuple[int, ...]
+    shares: tuple[float, ...]
+    touched: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,6 +253,8 @@ class Plan:
     """Decode attention that leaves out channels and tokens."""
     kernels: Mapping[str, Mapping[str, Attribute]] = field(default_factory=dict)
     """How operators are laid out on a PIM memory; see :mod:`simulator.pim.recipes`."""
+    experts: Mapping[str, ExpertGroups] = field(default_factory=dict)
+    """Blocks of experts, by their first product, that run in groups."""
 
     def to_json(self) -> dict[str, Any]:
         """The plan as plain data, defaults left out."""
@@ -272,6 +292,8 @@ class Plan:
                 name: {"axis": t.axis, "parts": t.parts, "operators": list(t.operators)}
                 for name, t in self.tiles.items()
             }
+        if self.experts:
+            found["experts"] = {name: _groups_json(groups) for name, groups in self.experts.items()}
         if self.kernels:
             found["kernels"] = {name: dict(kernel) for name, kernel in self.kernels.items()}
         return found
@@ -280,7 +302,7 @@ class Plan:
 TASK_FIELDS: Final[dict[str, type]] = {
     "name": str, "kind": str, "stream": str, "operator": str, "device": str, "tensor": str, "source": str,
     "target": str, "group": list, "after": list, "frees": list, "addresses": dict, "streamed": list, "chunk_bytes": int,
-    "readers": int, "faults": bool, "measured": bool, "in_place": dict,
+    "readers": int, "faults": bool, "touched_bytes": int, "measured": bool, "in_place": dict,
 }  # fmt: skip
 """The keys of tasks in a file, in the order in which they are written, and the type of each."""
 
@@ -294,6 +316,11 @@ def _task_json(task: Task) -> dict[str, Any]:
             if isinstance(value, tuple) and key != "frees":
                 data[key] = list(value)
     return data
+
+
+def _groups_json(groups: ExpertGroups) -> dict[str, Any]:
+    data: dict[str, Any] = {"counts": list(groups.counts), "shares": list(groups.shares)}
+    return data | {"touched": list(groups.touched)} if groups.touched else data
 
 
 def _home_json(home: Home) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from simulator.plan import (
     TASK_CLASSES,
     TASK_FIELDS,
     Division,
+    ExpertGroups,
     Home,
     NotesOfFile,
     Pieces,
@@ -36,6 +37,8 @@ from workloads.json_file import JsonDocument, JsonPath, read_json
 __all__ = ["plan_from_json", "read_plan", "write_plan"]
 
 MAX_FILE_BYTES: Final = 2**30
+MAX_BYTES: Final = 2**60
+"""More of anything than a task can move."""
 
 
 def write_plan(plan: Plan, path: str | Path) -> None:
@@ -84,6 +87,7 @@ _PLAN_FIELDS: Final = (
     "precision",
     "divisions",
     "pieces",
+    "experts",
     "kernels",
     "appends",
     "sparsity",
@@ -110,6 +114,7 @@ def plan_from_json(data: Any, file: str) -> Plan:
         ("notes", dict),
         ("divisions", dict),
         ("pieces", dict),
+        ("experts", dict),
         ("kernels", dict),
         ("appends", list),
         ("sparsity", dict),
@@ -125,6 +130,7 @@ def plan_from_json(data: Any, file: str) -> Plan:
     splits = _splits_from(data.get("splits", {}), file, problems)
     divisions = _divisions_from(data.get("divisions", {}), file, problems)
     pieces = _pieces_from(data.get("pieces", {}), file, problems)
+    experts = _experts_from(data.get("experts", {}), file, problems)
     kernels = _kernels_from(data.get("kernels", {}), file, problems)
     sparsity = _sparsity_from(data.get("sparsity", {}), file, problems)
     tiles = _tiles_from(data.get("tiles", {}), file, problems)
@@ -146,6 +152,7 @@ def plan_from_json(data: Any, file: str) -> Plan:
         tiles,
         sparsity,
         kernels=kernels,
+        experts=experts,
     )
 
 
@@ -203,7 +210,7 @@ def _wrong_values(entry: dict[str, Any]) -> Iterator[Problem]:
     for key, value in entry.items():
         kind = TASK_FIELDS.get(key)
         if kind is int:
-            if not _is_address(value) or value > MAX_FILE_BYTES:
+            if not _is_address(value) or value > MAX_BYTES:
                 yield Problem("expected a whole number of at least 0", path=key)
         elif kind is not None and not isinstance(value, kind):
             yield Problem(f"found {value!r}; expected {kind.__name__}", path=key)
@@ -271,6 +278,41 @@ def _pieces_from(data: dict[str, Any], file: str, problems: list[Problem]) -> di
         else:
             pieces[operator] = Pieces(entry["axis"], counts)
     return pieces
+
+
+def _experts_from(data: dict[str, Any], file: str, problems: list[Problem]) -> dict[str, ExpertGroups]:
+    experts: dict[str, ExpertGroups] = {}
+    for block, entry in data.items():
+        where = f"experts.{block}"
+        counts = _counts(entry)
+        if not counts:
+            message = (
+                f"found {entry!r}; expected {{counts, shares, touched}}: whole numbers of 1 or more, shares"
+            )
+            problems.append(Problem(message, file, None, where))
+            continue
+        shares, touched = _figures(entry.get("shares")), _figures(entry.get("touched", []))
+        stray = [key for key in entry if key not in ("counts", "shares", "touched")]
+        problems.extend(
+            Problem(f"unknown key {key!r}", file, None, where, nearest(key, ("counts", "shares", "touched")))
+            for key in stray
+        )
+        if shares is None or touched is None or len(shares) != len(counts):
+            message = "expected as many shares as counts, and touched as finite figures of at least 0"
+            problems.append(Problem(message, file, None, where))
+        elif not stray:
+            experts[block] = ExpertGroups(counts, shares, touched)
+    return experts
+
+
+def _figures(values: Any) -> tuple[float, ...] | None:
+    """A list of finite figures of at least 0; None for anything else."""
+    if not isinstance(values, list):
+        return None
+    good = all(
+        isinstance(v, int | float) and not isinstance(v, bool) and 0 <= v < float("inf") for v in values
+    )
+    return tuple(float(value) for value in values) if good else None
 
 
 def _tiles_from(data: dict[str, Any], file: str, problems: list[Problem]) -> dict[str, Tiling]:

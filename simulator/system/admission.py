@@ -44,7 +44,7 @@ class Admission:
         """Bytes that a task allocates."""
         copies, tensors = self.bound.copies, self.ledger.tensors
         fresh = [number for number in self.bound.makes[index] if not copies[number].over]
-        return sum(tensors[copies[number].tensor].size_bytes for number in fresh)
+        return sum(copies[number].size(tensors) for number in fresh)
 
     def may(self, index: int, memory: str) -> bool:
         """Whether a task may allocate now: there is room, and nobody before it is starved."""
@@ -73,7 +73,7 @@ class Admission:
         copy = self.bound.copies[number]
         used = self.used.get(copy.memory)
         if used is not None:
-            size = self.ledger.tensors[copy.tensor].size_bytes
+            size = copy.size(self.ledger.tensors)
             used[self.frontier[copy.memory] : self.until[number] + 1] -= size
 
     def inherit(self, number: int) -> None:
@@ -81,7 +81,7 @@ class Admission:
         copy = self.bound.copies[number]
         used = self.used.get(copy.memory)
         if used is not None:
-            size = self.ledger.tensors[copy.tensor].size_bytes
+            size = copy.size(self.ledger.tensors)
             used[self.frontier[copy.memory] : self.begins[number]] += size
 
     def _contended(self) -> set[str]:
@@ -90,7 +90,7 @@ class Admission:
         total = dict.fromkeys(self.order, 0)
         for copy in bound.copies:
             if copy.memory in total:
-                total[copy.memory] += tensors[copy.tensor].size_bytes
+                total[copy.memory] += copy.size(tensors)
         return {
             memory
             for memory, order in self.order.items()
@@ -107,7 +107,7 @@ class Admission:
         for number, copy in enumerate(self.bound.copies):
             if copy.memory != memory:
                 continue
-            size = self.ledger.tensors[copy.tensor].size_bytes
+            size = copy.size(self.ledger.tensors)
             begin = 0 if copy.home else self.place[maker[number]] + copy.over
             self.begins[number] = begin
             stays = copy.kept or number not in last

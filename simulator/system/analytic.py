@@ -16,7 +16,7 @@ from simulator.cost.model import OperatorCost
 from simulator.link.flows import Load
 from simulator.plan import Collective
 from simulator.system.admission import last_moments
-from simulator.system.bound_plan import BoundPlan, shared_memories, streamed_bytes
+from simulator.system.bound_plan import BoundPlan, moved_bytes, shared_memories, streamed_bytes
 from simulator.system.costs import CostTable, measured_cost
 from simulator.system.engine import LEVERS, PhaseRun, TaskRecord
 from simulator.system.memory import MemoryLedger, out_of_memory
@@ -78,7 +78,7 @@ class _Closed:
             self.device_free[task.device] = end
             self._record(index, TaskRecord(task, ready, end, cost, streamed))
         else:
-            size = float(self.graph.tensors[task.tensor].size_bytes)
+            size = float(moved_bytes(task, self.graph))
             path = self.costs.path_of(task)
             began = ready + path.latency_s
             end = began + self._carry(path.load, size, began)
@@ -167,7 +167,7 @@ class _Closed:
         ledger = MemoryLedger(self.system, self.graph)
         for copy in self.bound.copies:
             if copy.home:
-                ledger.allocate(copy.tensor, copy.memory, self.start)
+                ledger.allocate(copy.tensor, copy.memory, self.start, copy.size(self.graph.tensors))
         for memory in ledger.used:
             self._insist(ledger, memory, "the start")
         if self._fits(self._by_time(phase_end)):
@@ -240,10 +240,10 @@ class _Closed:
         tensors, copies = self.graph.tensors, self.bound.copies
         for copy in copies:
             if copy.home:
-                used[copy.memory] += tensors[copy.tensor].size_bytes
+                used[copy.memory] += copy.size(tensors)
         for _, _, release, number in moments:
             copy = copies[number]
-            used[copy.memory] += tensors[copy.tensor].size_bytes * (-1 if release else 1)
+            used[copy.memory] += copy.size(tensors) * (-1 if release else 1)
             if not release and used[copy.memory] > self.system.memories[copy.memory].usable_bytes:
                 return False
         return True
@@ -251,10 +251,11 @@ class _Closed:
     def _book(self, ledger: MemoryLedger, moments: list[Moment]) -> None:
         for time_s, index, release, number in moments:
             copy = self.bound.copies[number]
+            size = copy.size(self.graph.tensors)
             if release:
-                ledger.release(copy.tensor, copy.memory, time_s)
+                ledger.release(copy.tensor, copy.memory, time_s, size)
             else:
-                ledger.allocate(copy.tensor, copy.memory, time_s)
+                ledger.allocate(copy.tensor, copy.memory, time_s, size)
                 self._insist(ledger, copy.memory, self.bound.tasks[index].name)
 
     def _insist(self, ledger: MemoryLedger, memory: str, at: str) -> None:

@@ -14,9 +14,9 @@ from typing import Final
 
 from hw_configs.system import System
 from simulator.plan import Collective, Compute, Plan, Task, Transfer
-from workloads.graph import PERSISTENT_ROLES, Graph
+from workloads.graph import PERSISTENT_ROLES, Graph, Operator, Tensor
 
-__all__ = ["BoundPlan", "Copy", "bind", "shared_memories", "streamed_bytes"]
+__all__ = ["BoundPlan", "Copy", "bind", "moved_bytes", "read_bytes", "shared_memories", "streamed_bytes"]
 
 
 _COPIES: Final = "transfers and collectives"
@@ -41,6 +41,12 @@ class Copy:
     """The copy that is written over this one by its last user; it holds its bytes from the end of that task on."""
     over: bool = False
     """Whether this copy is such an heir."""
+    part_bytes: int = 0
+    """Bytes of the tensor that it holds, where a transfer brought a part; 0: all of them."""
+
+    def size(self, tensors: Mapping[str, Tensor]) -> int:
+        """Bytes that it holds."""
+        return min(self.part_bytes or tensors[self.tensor].size_bytes, tensors[self.tensor].size_bytes)
 
 
 @dataclass(frozen=True)
@@ -64,8 +70,25 @@ def bind(plan: Plan, graph: Graph, system: System) -> BoundPlan:
 
 
 def streamed_bytes(task: Compute, graph: Graph) -> float:
-    """Bytes that a compute task takes past its own memory."""
-    return float(sum(graph.tensors[name].size_bytes for name in task.streamed))
+    """Bytes that a compute task takes past its own memory: of each streamed input those that it touches."""
+    if not task.streamed:
+        return 0.0
+    operator = graph.operator_by_name[task.operator]
+    return float(sum(read_bytes(operator, name, graph.tensors[name].size_bytes) for name in task.streamed))
+
+
+def read_bytes(operator: Operator, tensor: str, size_bytes: int) -> int:
+    """Bytes of one tensor that an operator reads, at most all of them; all where it states totals alone."""
+    named = (*operator.inputs, *operator.updates)
+    if len(operator.reads) != len(named):
+        return size_bytes
+    return min(size_bytes, sum(n for name, n in zip(named, operator.reads, strict=True) if name == tensor))
+
+
+def moved_bytes(task: Transfer, graph: Graph) -> int:
+    """Bytes that a transfer brings: all of its tensor, or those that its readers touch."""
+    size = graph.tensors[task.tensor].size_bytes
+    return min(task.touched_bytes or size, size)
 
 
 def shared_memories(bound: BoundPlan, system: System) -> set[str]:
@@ -93,6 +116,8 @@ class _Replay:
         self.index_of = {task.name: index for index, task in enumerate(plan.tasks)}
         self.copies: list[Copy] = []
         self.here: dict[tuple[str, str], int] = {}
+        self.beside: dict[tuple[str, str], list[int]] = {}
+        """Parts of a tensor that came to a memory before the one that is ``here``."""
         self.waits: list[dict[int, None]] = []
         self.makes: list[list[int]] = []
         self.uses: list[list[int]] = []
@@ -116,7 +141,7 @@ class _Replay:
         self.uses.append([])
         if task.kind == "transfer":
             self._read(index, task.tensor, task.source)
-            self._make(index, task, task.tensor, task.target)
+            self._bring(index, task)
         else:
             operator = self.graph.operator_by_name[task.operator]
             memory = self.memory_of[task.device]
@@ -126,16 +151,32 @@ class _Replay:
                 self._overwrite(index, self.here[tensor, memory])
             for tensor in _of_rank(task, operator.outputs):
                 self._make(index, task, tensor, memory)
-        for tensor, memory in task.frees:
-            copy = self.here.pop((tensor, memory))
-            self._use(index, copy)
-            self.copies[copy].kept = self.copies[copy].lasting = False
+        for key in task.frees:
+            for copy in (*self.beside.pop(key, ()), self.here.pop(key)):
+                self._use(index, copy)
+                self.copies[copy].kept = self.copies[copy].lasting = False
 
     def _read(self, index: int, tensor: str, memory: str) -> None:
-        copy = self.here[tensor, memory]
-        if self.copies[copy].maker >= 0:
-            self.waits[index][self.copies[copy].maker] = None
-        self._use(index, copy)
+        for copy in (*self.beside.get((tensor, memory), ()), self.here[tensor, memory]):
+            if self.copies[copy].maker >= 0:
+                self.waits[index][self.copies[copy].maker] = None
+            self._use(index, copy)
+
+    def _bring(self, index: int, task: Transfer) -> None:
+        """A transfer's copy; a part comes beside those that are there, up to the whole tensor."""
+        key = (task.tensor, task.target)
+        before = (*self.beside.get(key, ()), self.here[key]) if key in self.here else ()
+        if not task.touched_bytes or not all(self.copies[copy].part_bytes for copy in before):
+            self._make(index, task, task.tensor, task.target)
+            return
+        room = self.graph.tensors[task.tensor].size_bytes - sum(self.copies[n].part_bytes for n in before)
+        if before and room <= 0:
+            self._make(index, task, task.tensor, task.target)
+            return
+        self.beside[key] = list(before)
+        self.here.pop(key, None)
+        self._make(index, task, task.tensor, task.target)
+        self.copies[self.here[key]].part_bytes = min(task.touched_bytes, room)
 
     def _use(self, index: int, copy: int) -> None:
         users = self.copies[copy].users
@@ -174,7 +215,7 @@ class _Replay:
         for number, copy in enumerate(self.copies):
             if copy.address is None:
                 continue
-            size = self.graph.tensors[copy.tensor].size_bytes
+            size = copy.size(self.graph.tensors)
             memory = held.setdefault(copy.memory, _Bytes())
             for holder in memory.take(copy.address, copy.address + size, number):
                 made = made_at.get(number, -1)

@@ -24,7 +24,7 @@ from simulator.cost.model import OperatorCost
 from simulator.link.flows import Flow, FlowNetwork
 from simulator.plan import Collective, Compute, Task, Transfer
 from simulator.system.admission import Admission
-from simulator.system.bound_plan import BoundPlan, shared_memories, streamed_bytes
+from simulator.system.bound_plan import BoundPlan, Copy, moved_bytes, shared_memories, streamed_bytes
 from simulator.system.costs import CostTable, measured_cost
 from simulator.system.memory import MemoryLedger, out_of_memory
 from workloads.graph import Graph
@@ -114,7 +114,7 @@ class _Run:
     def _allocate_homes(self) -> None:
         for copy in self.bound.copies:
             if copy.home:
-                self.ledger.allocate(copy.tensor, copy.memory, self.start)
+                self._book_copy(copy, self.start)
         over = {m: ("the start", 0) for m in self.ledger.used if self.ledger.room(m) < 0}
         if over:
             raise out_of_memory(self.ledger, self.system, over, LEVERS)
@@ -131,7 +131,7 @@ class _Run:
         for copy, users in zip(self.bound.copies, self.users_ever, strict=True):
             # What the phase was asked for leaves with it, and so do inputs that nobody read.
             if (copy.kept and not copy.lasting) or (copy.home and not copy.kept and users == 0):
-                self.ledger.release(copy.tensor, copy.memory, end)
+                self._drop_copy(copy, end)
         records = [record for record in self.records if record is not None]
         return PhaseRun(records, self.start, end, self.network.carried, self.network.busy, self.ledger)
 
@@ -208,7 +208,7 @@ class _Run:
 
     def _transfer(self, index: int, task: Transfer) -> Steps:
         start = self.env.now
-        size = self.graph.tensors[task.tensor].size_bytes
+        size = moved_bytes(task, self.graph)
         path = self.costs.path_of(task)
         yield self.env.timeout(path.latency_s)
         yield self.network.start(path.load, size)
@@ -263,8 +263,14 @@ class _Run:
     def _book(self, index: int, memory: str) -> None:
         for number in self.bound.makes[index]:
             if not self.bound.copies[number].over:
-                self.ledger.allocate(self.bound.copies[number].tensor, memory, self.env.now)
+                self._book_copy(self.bound.copies[number], self.env.now)
         self.admission.grant(index, memory)
+
+    def _book_copy(self, copy: Copy, time_s: float) -> None:
+        self.ledger.allocate(copy.tensor, copy.memory, time_s, copy.size(self.graph.tensors))
+
+    def _drop_copy(self, copy: Copy, time_s: float) -> None:
+        self.ledger.release(copy.tensor, copy.memory, time_s, copy.size(self.graph.tensors))
 
     def _let_go(self, index: int) -> None:
         freed: dict[str, None] = {}
@@ -272,11 +278,10 @@ class _Run:
             self.users_left[number] -= 1
             copy = self.bound.copies[number]
             if self.users_left[number] == 0 and not copy.kept:
-                self.ledger.release(copy.tensor, copy.memory, self.env.now)
+                self._drop_copy(copy, self.env.now)
                 self.admission.release(number)
                 if copy.heir >= 0:
-                    heir = self.bound.copies[copy.heir]
-                    self.ledger.allocate(heir.tensor, heir.memory, self.env.now)
+                    self._book_copy(self.bound.copies[copy.heir], self.env.now)
                     self.admission.inherit(copy.heir)
                 freed[copy.memory] = None
         for memory in freed:

@@ -37,13 +37,13 @@ class MemoryLedger:
         """Bytes that are free now."""
         return self.usable[memory] - self.used[memory]
 
-    def allocate(self, tensor: str, memory: str, time_s: float) -> None:
-        """Book a copy; the caller has seen to it that there is room."""
-        self._book(tensor, memory, time_s, self.tensors[tensor].size_bytes)
+    def allocate(self, tensor: str, memory: str, time_s: float, size: int | None = None) -> None:
+        """Book a copy of all of a tensor, or of ``size`` bytes of it; the caller has seen to it that there is room."""
+        self._book(tensor, memory, time_s, self.tensors[tensor].size_bytes if size is None else size)
 
-    def release(self, tensor: str, memory: str, time_s: float) -> None:
-        """Drop a copy."""
-        self._book(tensor, memory, time_s, -self.tensors[tensor].size_bytes)
+    def release(self, tensor: str, memory: str, time_s: float, size: int | None = None) -> None:
+        """Drop such a copy."""
+        self._book(tensor, memory, time_s, -(self.tensors[tensor].size_bytes if size is None else size))
 
     def _book(self, tensor: str, memory: str, time_s: float, change: int) -> None:
         entries = self.entries[memory]

@@ -10,6 +10,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from simulator.system.admission import Admission, last_moments
+from simulator.system.bound_plan import Copy
 
 USABLE = 14
 
@@ -17,9 +18,7 @@ USABLE = 14
 def admission(third: int, streams: str = "xxyy", room: int = USABLE) -> Admission:
     """Four tasks that make 6, 4, ``third`` and 3 bytes; the first is used by the second, the others by the last."""
     sizes = (6, 4, third, 3)
-    copies = [
-        SimpleNamespace(memory="m", tensor=f"t{i}", home=False, kept=False, over=False) for i in range(4)
-    ]
+    copies = [Copy(f"t{i}", "m", i) for i in range(4)]
     bound = SimpleNamespace(
         tasks=[SimpleNamespace(kind="compute", device="d", stream=stream) for stream in streams],
         makes=[(0,), (1,), (2,), (3,)],
@@ -72,9 +71,10 @@ def queues(draw: st.DrawFn) -> tuple[Any, Any, int]:
     count, homes = draw(st.integers(2, 7)), draw(st.integers(0, 2))
     sizes = draw(st.lists(st.integers(1, 6), min_size=count + homes, max_size=count + homes))
     last = [draw(st.integers(max(n - homes, 0), count - 1)) for n in range(count + homes)]
-    copies = [SimpleNamespace(memory="m", tensor=f"t{n}", home=n < homes, over=False,
-                              kept=draw(st.booleans()) and n == 0)
-              for n in range(count + homes)]  # fmt: skip
+    copies = [
+        Copy(f"t{n}", "m", n - homes, home=n < homes, kept=draw(st.booleans()) and n == 0)
+        for n in range(count + homes)
+    ]
     bound = SimpleNamespace(
         tasks=[SimpleNamespace(kind="compute", device="d", stream=str(n % 2)) for n in range(count)],
         makes=[(n + homes,) for n in range(count)],

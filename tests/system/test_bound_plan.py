@@ -132,7 +132,11 @@ def test_memories_that_several_draw_on(tasks: list[object], shared: set[str]) ->
     assert shared_memories(bound, machine) == shared
 
 
-def test_streamed_bytes_are_those_of_the_tensors_named() -> None:
-    graph = Graph("g", tensors({"x": 3, "y": 4, "z": 5}), ())
-    assert streamed_bytes(run_task("a", "gpu0", source="host", streamed=("x", "z")), graph) == 8.0  # type: ignore[arg-type]
-    assert streamed_bytes(run_task("a", "gpu0"), graph) == 0.0  # type: ignore[arg-type]
+def test_streamed_bytes_are_those_that_the_operator_touches_of_the_tensors_named() -> None:
+    sizes = tensors({"x": 3, "y": 4, "z": 5})
+    totals = Graph("g", sizes, (op("a", ["x", "y", "z"]),))
+    itemised = Graph("g", sizes, (replace(op("a", ["x", "y", "z"]), reads=(2, 4, 9)),))
+    task = run_task("a", "gpu0", source="host", streamed=("x", "z"))
+    assert streamed_bytes(task, totals) == 8.0  # type: ignore[arg-type]
+    assert streamed_bytes(task, itemised) == 7.0  # type: ignore[arg-type]
+    assert streamed_bytes(run_task("a", "gpu0"), totals) == 0.0  # type: ignore[arg-type]
