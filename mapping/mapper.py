@@ -173,6 +173,7 @@ MAPPERS: Final[Registry[Mapper]] = Registry(
     "offchip.mappers",
     {
         "single-device": "mapping.placement.single_device:MAPPER",
+        "co-place": "mapping.placement.co_place:MAPPER",
         "replay": "mapping.placement.replay:MAPPER",
         "tensor-pipeline": "mapping.partition.tensor_pipeline:MAPPER",
         "stream-weights": "mapping.offload.stream_weights:MAPPER",

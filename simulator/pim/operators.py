@@ -111,6 +111,12 @@ class PimCosts:
             Usage(steps.figures, varying),
         )
 
+    def restart(self) -> None:
+        """Begin another run at time zero, with what was priced so far."""
+        for site in self._sites.values():
+            site.memory_free = site.host_free = 0.0
+            site.due = float(site.pricer.interval)
+
     def provenance(self) -> dict[str, object]:
         """Which memories' operators were laid out, and how their programs were priced."""
         names = sorted({name for name, _ in self._sites})

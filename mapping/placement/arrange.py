@@ -1,0 +1,101 @@
+"""Which segment takes which column, and which of alike devices serves it.
+
+Segments of a class are equal, so the program only counts them. Two orders are written: *spread*, in which every column
+recurs as evenly as its count allows, so that fetches find work to hide behind; and *grouped*, in which segments of one
+kind of device stand together, so that activations cross from device to device as seldom as possible.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+from mapping.placement.columns import Column
+from mapping.placement.draft import Draft
+from mapping.placement.machine import Machine
+from mapping.placement.placement_plan import Placement
+from mapping.placement.segments import Segment, SegmentClass
+from workloads.graph import Graph
+
+__all__ = ["ORDERS", "Order", "arranged"]
+
+Order = Literal["spread", "grouped"]
+ORDERS: tuple[Order, ...] = ("spread", "grouped")
+
+
+def arranged(
+    graph: Graph,
+    machine: Machine,
+    classes: Sequence[SegmentClass],
+    columns: Sequence[Sequence[Column]],
+    taken: Sequence[Mapping[int, int]],
+    order: Order,
+    ahead: int,
+    hand_over_s: float,
+) -> Placement:
+    """The placement of all segments."""
+    given: list[tuple[int, Segment, Column]] = []
+    place = {op.name: index for index, op in enumerate(graph.operators)}
+    for found, own, counts in zip(classes, columns, taken, strict=True):
+        chosen = _sequence({index: count for index, count in counts.items()}, own, order)
+        for segment, index in zip(found.members, chosen, strict=True):
+            given.append((place[next(segment.operators).name], segment, own[index]))
+    given.sort(key=lambda entry: entry[0])
+    draft = Draft(graph, machine)
+    members = _Members(machine, [column for _, _, column in given])
+    for _, segment, column in given:
+        draft.add(segment, column.choices, members.serve(column))
+    return draft.placement(ahead, hand_over_s)
+
+
+def _sequence(counts: dict[int, int], columns: Sequence[Column], order: Order) -> list[int]:
+    total = sum(counts.values())
+    if order == "grouped":
+        ranked = sorted(counts, key=lambda i: (columns[i].fetches, columns[i].choices[-1].device, i))
+        return [index for index in ranked for _ in range(counts[index])]
+    done = dict.fromkeys(counts, 0)
+    found = []
+    # What is fetched comes late among equals: at the start nothing hides it.
+    ranked = sorted(counts, key=lambda i: (columns[i].fetches, i))
+    for position in range(total):
+        due = {i: counts[i] * (position + 1) / total - done[i] for i in ranked if done[i] < counts[i]}
+        index = max(due, key=lambda i: (due[i] - (0.5 if columns[i].fetches else 0.0), -ranked.index(i)))
+        done[index] += 1
+        found.append(index)
+    return found
+
+
+class _Members:
+    """Deals segments over alike devices, in order, each up to its share of the bytes."""
+
+    def __init__(self, machine: Machine, columns: Sequence[Column]) -> None:
+        self.machine = machine
+        self.total: dict[str, float] = {}
+        for column in columns:
+            for memory, size in column.held.items():
+                self.total[memory] = self.total.get(memory, 0.0) + size
+        self.given: dict[str, float] = {}
+        self.turn: dict[str, int] = {}
+
+    def serve(self, column: Column) -> dict[str, str]:
+        """Devices and memories that stand in for those of the column's choices."""
+        found: dict[str, str] = {}
+        for place in {choice.place for choice in column.choices if not choice.members}:
+            count = len(place.devices)
+            if count == 1:
+                continue
+            memory = place.memory
+            before = self.given.get(memory, 0.0)
+            share = self.total.get(memory, 0.0) / count
+            index = min(int((before + 0.5 * column.held.get(memory, 0)) / share), count - 1) if share else 0
+            found[place.device] = place.devices[index]
+            found[memory] = place.memories[index]
+        for memory in {choice.weights for choice in column.choices if choice.weights != choice.place.memory}:
+            # Stores that are alike take turns, so that fetches come from all of them.
+            stores = self.machine.alike(memory)
+            if len(stores) > 1 and memory not in found:
+                self.turn[memory] = self.turn.get(memory, -1) + 1
+                found[memory] = stores[self.turn[memory] % len(stores)]
+        for memory, size in column.held.items():
+            self.given[memory] = self.given.get(memory, 0.0) + size
+        return found

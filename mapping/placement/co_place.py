@@ -1,0 +1,383 @@
+"""The mapper ``co-place``: who computes what and what lives where, over all devices and memories of a machine.
+
+A graph is cut into segments that repeat (:mod:`mapping.placement.segments`); each may be placed in the ways of
+:mod:`mapping.placement.columns`; an integer program counts how many take which
+(:mod:`mapping.placement.column_program`) and proves a bound; the counts are written as plans in several orders, each is
+checked and run event by event, and so are the plans of the mappers that decide a part of the same question. The best
+that ran is the answer, with the time it took, the time the program predicted, and the gap to the bound.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
+
+from hw_configs.problems import InfeasibleError, InputError, NoAnswerError, bad_input, nearest
+from hw_configs.settings import Settings, count, flag, name_of, seconds, word
+from hw_configs.system import System
+from mapping.deadline import is_late
+from mapping.liveness import footprint
+from mapping.mapper import MAPPERS, MapperOptions, writes_plans
+from mapping.placement.arrange import ORDERS, arranged
+from mapping.placement.column_program import Capacity, Program, Solution, solve_columns
+from mapping.placement.columns import Column, Scope, columns_of
+from mapping.placement.machine import Machine
+from mapping.placement.placement_plan import write_placement
+from mapping.placement.segments import SegmentClass, segment_classes
+from mapping.placement.single_device import refuse_communication
+from mapping.placement.trial import Trial, try_plan
+from mapping.solver import SolverOptions
+from simulator.plan import Plan, PlanNotes
+from workloads.expert_frequency import frequency_of
+from workloads.graph import Graph
+
+__all__ = ["MAPPER", "CoPlace", "CoPlaceSettings", "CoPlacement", "co_place"]
+
+PROGRAM_SHARE: Final = 0.5
+"""Of the time limit, what the integer program may take."""
+GAP: Final = 1e-3
+"""The program stops this near its optimum; what a placement loses to hand-overs is more."""
+AHEADS: Final = (2, 8, 24)
+"""Depths of fetching that are tried where none is asked for."""
+ROOMS: Final = 4
+"""Times that a plan which did not fit is tried again with more room kept free."""
+OTHERS: Final = ("single-device", "stream-weights", "offload-kv", "pim-attention", "pim")
+"""Mappers that decide a part of the question, whose plans are tried beside."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CoPlaceSettings(Settings):
+    """Settings of ``co-place``."""
+
+    objective: str = word("time", "what is least", ("time", "energy"))
+    latency: float | None = seconds(None, "a step may take no longer", absent="no bound")
+    devices: str | None = name_of("groups that may compute, joined by +", absent="all")
+    weights: str | None = name_of("groups that may hold weights, joined by +", absent="all")
+    caches: str | None = name_of("groups that may hold caches, joined by +", absent="all")
+    ahead: int = count(0, "fetches in flight or waiting; 0: the best of a few", most=64, unit="operators")
+    experts: str | None = name_of("how often experts are wanted: zipf:EXPONENT or a CSV file", absent="alike")
+    hand_over: float = seconds(0.0, "software at each hand-over of an activation between devices", zero=True)
+    compare: bool = flag(True, "also try the plans of the mappers that decide a part of this")
+    limit: float = seconds(60.0, "how long the integer program and the tries may take")
+
+
+@dataclass(frozen=True, slots=True)
+class Considered:
+    """A plan that was tried: by whom, what it took, and why it cannot be; an empty obstacle when it can."""
+
+    plan: str
+    step_s: float
+    obstacle: str
+
+
+@dataclass(frozen=True)
+class CoPlaceNotes(PlanNotes):
+    """What was decided, and how good it is.
+
+    ``bound`` is proven for every placement of the units as they were cut: no such plan is better.
+    ``gap`` is the share by which the tried plan is above the bound.
+    """
+
+    status: str
+    objective: str
+    predicted_s: float | None
+    """By the program, where the plan is its own."""
+    simulated_s: float
+    bound: float
+    gap: float
+    solve_s: float
+    engine: str
+    bottleneck: str
+    order: str
+    placed: Mapping[str, Mapping[str, int]]
+    """By kind of work: how many units each device runs."""
+    held_bytes: Mapping[str, int]
+    """Bytes of weights and caches in each memory."""
+    considered: tuple[Considered, ...] = ()
+
+
+@dataclass(frozen=True)
+class CoPlacement:
+    """A decision: the plan with its notes, and what a report about it needs."""
+
+    plan: Plan
+    trial: Trial
+    notes: CoPlaceNotes
+    question: Question
+    solution: Solution | None = None
+
+
+@dataclass(frozen=True)
+class Question:
+    """A graph on a machine, cut and priced: what the integer program is asked."""
+
+    graph: Graph
+    machine: Machine
+    classes: tuple[SegmentClass, ...]
+    program: Program
+    capacity: Capacity
+    settings: CoPlaceSettings = field(default_factory=CoPlaceSettings)
+
+
+class CoPlace:
+    """The mapper ``co-place``; see the module's first lines."""
+
+    DESCRIPTION = "who computes what and what lives where, over GPU, CPU, PIM and drives, with a bound"
+    SETTINGS = CoPlaceSettings
+
+    def plan(self, graph: Graph, system: System, options: MapperOptions) -> Plan:
+        """The best plan found; ``InfeasibleError`` with demand and supply when nothing fits."""
+        return co_place(graph, Machine(system), options.of(CoPlaceSettings)).plan
+
+
+MAPPER: Final = CoPlace()
+
+
+def co_place(graph: Graph, machine: Machine, settings: CoPlaceSettings) -> CoPlacement:
+    """Place a graph on a machine."""
+    refuse_communication(graph)
+    start = time.perf_counter()
+    question = ask(graph, machine, settings)
+    best: _Best = _Best(settings.objective)
+    solution = _placed(question, best)
+    if settings.compare and not _limited(settings):
+        for name, plan in _others(graph, machine, start, settings):
+            best.offer(name, plan, try_plan(graph, machine, plan))
+    if best.plan is None:
+        told = "; ".join(f"{entry.plan}: {entry.obstacle}" for entry in best.considered)
+        raise InfeasibleError(f"{graph.name} does not fit {machine.system.name!r}: {told}")
+    return _answer(question, solution, best, time.perf_counter() - start)
+
+
+def ask(graph: Graph, machine: Machine, settings: CoPlaceSettings) -> Question:
+    """Cut a graph and price its segments; ``InfeasibleError`` for an operator that no device can run."""
+    classes = segment_classes(graph)
+    scope = _scope(machine, settings)
+    columns = []
+    for found in classes:
+        own = columns_of(graph, machine, found, scope)
+        if not own:
+            first = next(found.example.operators)
+            raise InfeasibleError(
+                f"no device of {machine.system.name!r} that may compute can run {first.name!r} and what belongs to it"
+            )
+        columns.append(own)
+    counts = tuple(found.count for found in classes)
+    program = Program(
+        counts, tuple(columns), 1, "energy" if settings.objective == "energy" else "time", settings.latency
+    )
+    return Question(graph, machine, classes, program, _capacity(graph, machine, scope, columns), settings)
+
+
+def _capacity(
+    graph: Graph, machine: Machine, scope: Scope, columns: Sequence[Sequence[Column]]
+) -> Capacity:
+    usable = {memory: float(machine.usable(memory)) for memory in machine.stores}
+    live = float(footprint(graph).transient_peak_bytes)
+    reserved = {p.memory: live * p.count for p in machine.general if scope.computes(p)}
+    resources = {name for own in columns for column in own for name in column.loads}
+    members = {
+        name: place.count
+        for place in machine.general
+        for name in resources
+        if place.count > 1 and machine.own_to_place(name, place)
+    }
+    return Capacity(usable, reserved, members, machine.pim_rows, idle_w=machine.idle_w)
+
+
+def _scope(machine: Machine, settings: CoPlaceSettings) -> Scope:
+    def named(text: str | None, setting: str) -> frozenset[str] | None:
+        if text is None:
+            return None
+        found: set[str] = set()
+        groups = {node.group for node in machine.system.nodes.values()}
+        for name in text.split("+"):
+            members = [node.name for node in machine.system.nodes.values() if name in (node.group, node.name)]
+            if not members:
+                raise bad_input(
+                    f"found {name!r}; expected groups of {machine.system.name!r}: {', '.join(sorted(groups))}",
+                    path=f"--set {setting}", suggestion=nearest(name, groups),
+                )  # fmt: skip
+            found.update(members)
+        return frozenset(found)
+
+    return Scope(
+        named(settings.devices, "devices"), named(settings.weights, "weights"), named(settings.caches, "caches"),
+        frequency_of(settings.experts or "uniform"),
+    )  # fmt: skip
+
+
+def _limited(settings: CoPlaceSettings) -> bool:
+    return any(value is not None for value in (settings.devices, settings.weights, settings.caches))
+
+
+@dataclass
+class _Best:
+    """The best plan so far, and everything that was tried."""
+
+    objective: str
+    plan: Plan | None = None
+    trial: Trial = field(default_factory=lambda: Trial(float("inf"), float("inf")))
+    name: str = ""
+    predicted_s: float | None = None
+    considered: list[Considered] = field(default_factory=list)
+
+    def value(self, trial: Trial) -> float:
+        """What is to be least."""
+        return trial.joules if self.objective == "energy" else trial.seconds
+
+    def offer(self, name: str, plan: Plan, trial: Trial, predicted_s: float | None = None) -> bool:
+        """Take a plan if it is better; True when it ran."""
+        self.considered.append(Considered(name, trial.seconds, trial.obstacle))
+        if trial.obstacle:
+            return False
+        if self.plan is None or self.value(trial) < self.value(self.trial) * (1 - 1e-9):
+            self.plan, self.trial, self.name, self.predicted_s = plan, trial, name, predicted_s
+        return True
+
+
+def _placed(question: Question, best: _Best) -> Solution | None:
+    """Solve for a few depths of fetching ahead, write and try; the solution of the least depth, whose bound holds for all.
+
+    More in flight hides fetches better and takes room from what could stay.
+    """
+    settings, start = question.settings, time.perf_counter()
+    options = SolverOptions(time_limit_s=PROGRAM_SHARE * settings.limit, relative_gap=GAP)
+    first = solve_columns(question.program, question.capacity, options)
+    if not any(column.fetches for column in _in_use(question.program, first)):
+        _try(question, first, question.capacity, settings.ahead or AHEADS[0], best)
+    for ahead in (settings.ahead,) if settings.ahead else AHEADS:
+        if is_late() or time.perf_counter() - start > settings.limit:
+            break
+        if best.plan is not None and _gap(best, _bound(question, first)) <= GAP:
+            break
+        _with_room(question, ahead, options, best)
+    return first
+
+
+def _in_use(program: Program, solution: Solution) -> Iterator[Column]:
+    for columns, own in zip(program.columns, solution.taken, strict=True):
+        yield from (columns[index] for index in own)
+
+
+def _with_room(question: Question, ahead: int, options: SolverOptions, best: _Best) -> None:
+    """Solve and try at a depth of fetching; with more room kept free as long as what was written does not fit."""
+    program = replace(question.program, ahead=ahead)
+    for attempt in range(ROOMS):
+        wider = {m: size * 1.5**attempt for m, size in question.capacity.reserved.items()}
+        tighter = replace(question.capacity, reserved=wider)
+        try:
+            found = solve_columns(program, tighter, options)
+            tidied = _tidy(program, tighter, found, options)
+        except (InfeasibleError, NoAnswerError):
+            return
+        if _try(question, tidied, tighter, ahead, best) or is_late():
+            return
+
+
+def _try(question: Question, solution: Solution, capacity: Capacity, ahead: int, best: _Best) -> bool:
+    """Write counts as plans in several orders and run them; whether one ran."""
+    ran = False
+    for order in ORDERS:
+        placement = arranged(
+            question.graph, question.machine, question.classes, question.program.columns, solution.taken,
+            order, ahead, question.settings.hand_over,
+        )  # fmt: skip
+        plan = write_placement(question.graph, question.machine.system, placement, "co-place", PlanNotes())
+        trial = try_plan(question.graph, question.machine, plan)
+        ran |= best.offer(f"co-place, {order}, {ahead} ahead", plan, trial, solution.seconds)
+    return ran
+
+
+def _tidy(program: Program, capacity: Capacity, found: Solution, options: SolverOptions) -> Solution:
+    """Counts as good as those found that move and load least; many are equally fast."""
+    within = replace(program, latency_s=found.seconds * (1 + GAP), tidy=True)
+    limit = min(options.time_limit_s or 10.0, 10.0)
+    try:
+        return solve_columns(within, capacity, replace(options, time_limit_s=limit, relative_gap=0.01))
+    except (InfeasibleError, NoAnswerError):
+        return found
+
+
+def _others(
+    graph: Graph, machine: Machine, start: float, settings: CoPlaceSettings
+) -> Iterator[tuple[str, Plan]]:
+    """Plans of mappers that decide a part of the question, as long as there is time."""
+    for name in OTHERS:
+        if is_late() or time.perf_counter() - start > settings.limit:
+            return
+        mapper = MAPPERS.get(name)
+        if not writes_plans(mapper):
+            continue
+        try:
+            plan = mapper.plan(graph, machine.system, MapperOptions())
+        except (InfeasibleError, InputError, NoAnswerError):
+            continue
+        yield name, plan
+
+
+def _answer(question: Question, solution: Solution | None, best: _Best, took: float) -> CoPlacement:
+    assert best.plan is not None
+    bound = _bound(question, solution)
+    gap = _gap(best, bound)
+    notes = CoPlaceNotes(
+        status="optimal" if gap <= GAP else "feasible",
+        objective=question.settings.objective,
+        predicted_s=best.predicted_s,
+        simulated_s=best.trial.seconds,
+        bound=bound,
+        gap=gap,
+        solve_s=took,
+        engine=f"{solution.report.backend} {solution.report.version}" if solution is not None else "",
+        bottleneck=solution.bottleneck if solution is not None else "",
+        order=best.name,
+        placed=_who(question, best.plan),
+        held_bytes=_held(question, best.plan),
+        considered=tuple(best.considered),
+    )
+    plan = replace(best.plan, mapper="co-place", notes=notes)
+    return CoPlacement(plan, best.trial, notes, question, solution)
+
+
+def _gap(best: _Best, bound: float) -> float:
+    value = best.value(best.trial)
+    return max(0.0, (value - bound) / value) if value > 0 else 0.0
+
+
+def _bound(question: Question, solution: Solution | None) -> float:
+    """What no placement beats: the program's dual bound, in seconds or joules."""
+    if solution is None or solution.report.bound is None:
+        return 0.0
+    scale = 1e-3 if question.program.objective == "time" else 1.0
+    return max(0.0, solution.report.bound * scale)
+
+
+def _who(question: Question, plan: Plan) -> dict[str, dict[str, int]]:
+    """How many units of each kind every group of devices runs."""
+    device = {task.operator: task.device for task in plan.tasks if task.kind == "compute"}
+    found: dict[str, dict[str, int]] = {}
+    nodes = question.machine.system.nodes
+    for segments in question.classes:
+        for segment in segments.members:
+            for unit in segment.units:
+                last = unit.operators[-1].name
+                at = device.get(last) or device.get(f"{last}/0")
+                if at is not None:
+                    group = nodes[at].group
+                    found.setdefault(unit.role, {})[group] = found.get(unit.role, {}).get(group, 0) + 1
+    return found
+
+
+def _held(question: Question, plan: Plan) -> dict[str, int]:
+    from simulator.rewrite.apply import rewrite
+    from workloads.graph import PERSISTENT_ROLES
+
+    written = rewrite(question.graph, plan)
+    found: dict[str, int] = {}
+    for name, homes in plan.homes.items():
+        if written.tensors[name].role in PERSISTENT_ROLES:
+            for home in homes:
+                found[home.memory] = found.get(home.memory, 0) + written.tensors[name].size_bytes
+    return found

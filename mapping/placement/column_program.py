@@ -1,0 +1,211 @@
+"""How many segments of each class take which column: an integer program, and what its bound proves.
+
+Counts are integers; the step's seconds are at least the sum of all segments' own and at least what every device, wire
+and port has to carry; memories hold what lives in them, what is live at once, and the fetches in flight. Everything
+that is left out (hand-overs between segments, fetches that come late, contention) only makes a step longer, so the
+dual bound holds for every placement of these columns. The same program with one capacity changed says what it is worth.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from hw_configs.problems import InfeasibleError, NoAnswerError
+from hw_configs.units import format_quantity
+from mapping.placement.columns import Column
+from mapping.solver import SolveReport, SolverOptions, solve_model
+
+if TYPE_CHECKING:
+    import pulp
+
+__all__ = ["Capacity", "Objective", "Program", "Solution", "solve_columns"]
+
+Objective = Literal["time", "energy"]
+NEGLIGIBLE: Final = 1e-7
+"""A load below this share of a segment's own time bounds nothing and is left out."""
+
+
+@dataclass(frozen=True)
+class Capacity:
+    """What a machine gives: bytes of each memory group, members of each, and rows of each PIM memory."""
+
+    usable: Mapping[str, float]
+    reserved: Mapping[str, float] = field(default_factory=dict)
+    """Bytes of each memory that activations take at once."""
+    members: Mapping[str, int] = field(default_factory=dict)
+    """How many alike devices or wires stand behind one resource."""
+    pim_rows: int = 0
+    faster: Mapping[str, float] = field(default_factory=dict)
+    """Resources that are so many times as fast as the columns' loads say."""
+    idle_w: float = 0.0
+
+
+@dataclass(frozen=True)
+class Program:
+    """Classes with how many segments each has and the columns these may take."""
+
+    counts: tuple[int, ...]
+    columns: tuple[Sequence[Column], ...]
+    ahead: int
+    objective: Objective = "time"
+    latency_s: float | None = None
+    """The step's seconds may not be more."""
+    tidy: bool = False
+    """Whether, within ``latency_s``, the least work of all resources together is wanted, and not the least time."""
+
+
+@dataclass(frozen=True)
+class Solution:
+    """How many segments of each class take each column, with the program's seconds, and what the solver proved."""
+
+    taken: tuple[Mapping[int, int], ...]
+    seconds: float
+    report: SolveReport
+    bottleneck: str = ""
+    """What the seconds are made of: ``the chain of operators``, or the resource that is busy all the time."""
+
+
+def solve_columns(
+    program: Program, capacity: Capacity, options: SolverOptions = SolverOptions(), *, relaxed: bool = False
+) -> Solution:
+    """The best counts; ``InfeasibleError`` with demand and supply where no counts fit.
+
+    ``relaxed``: counts need not be whole, which gives a bound fast.
+    """
+    model, taken, seconds = _state(program, capacity, relaxed)
+    report = solve_model(model, options)
+    if report.status == "infeasible":
+        raise InfeasibleError(_why_not(program, capacity))
+    if not report.has_solution:
+        raise NoAnswerError("no placement was found within the limit")
+    counts = tuple(
+        {index: round(value) for index, variable in own.items() if (value := variable.value() or 0.0) > 0.5}
+        for own in taken
+    )
+    step = float(seconds.value() or 0.0)
+    return Solution(counts, step, report, "" if relaxed else _bottleneck(program, counts, capacity))
+
+
+def _state(
+    program: Program, capacity: Capacity, relaxed: bool
+) -> tuple[pulp.LpProblem, list[dict[int, Any]], Any]:
+    import pulp
+
+    kind = "Continuous" if relaxed else "Integer"
+    model = pulp.LpProblem("placement", pulp.LpMinimize)
+    # In milliseconds and megabytes, so that coefficients are near one.
+    step = pulp.LpVariable("step", 0)
+    taken: list[dict[int, Any]] = []
+    chain: list[tuple[Any, float]] = []
+    loads: dict[str, list[tuple[Any, float]]] = {}
+    held: dict[str, list[tuple[Any, float]]] = {}
+    fetched: dict[tuple[str, int], list[Any]] = {}
+    rows: list[tuple[Any, float]] = []
+    joules: list[tuple[Any, float]] = []
+    busy: list[tuple[Any, float]] = []
+    for place, (count, columns) in enumerate(zip(program.counts, program.columns, strict=True)):
+        own = {i: pulp.LpVariable(f"n_{place}_{i}", 0, count, kind) for i in range(len(columns))}
+        taken.append(own)
+        model += pulp.LpAffineExpression([(variable, 1.0) for variable in own.values()]) == count
+        for index, variable in own.items():
+            column = columns[index]
+            chain.append((variable, column.seconds * 1e3))
+            joules.append((variable, column.joules))
+            busy.append((variable, sum(column.loads.values())))
+            for name, load in column.loads.items():
+                if load > NEGLIGIBLE * column.seconds:
+                    share = capacity.members.get(name, 1) * capacity.faster.get(name, 1.0)
+                    loads.setdefault(name, []).append((variable, load * 1e3 / share))
+            for memory, size in column.held.items():
+                held.setdefault(memory, []).append((variable, size / 1e6))
+            for memory, size in column.fetched.items():
+                fetched.setdefault((memory, size), []).append(variable)
+            if column.pim_rows:
+                rows.append((variable, column.pim_rows))
+    model += pulp.LpAffineExpression(chain) <= step
+    for terms in loads.values():
+        model += pulp.LpAffineExpression(terms) <= step
+    buffers = _buffers(model, program, fetched, relaxed)
+    for memory in {*held, *buffers}:
+        used = pulp.LpAffineExpression(held.get(memory, []))
+        free = capacity.usable[memory] - capacity.reserved.get(memory, 0.0)
+        model += used + buffers.get(memory, 0.0) <= free / 1e6
+    if rows:
+        model += pulp.LpAffineExpression(rows) <= capacity.pim_rows
+    if program.latency_s is not None:
+        model += step <= program.latency_s * 1e3
+    if program.tidy:
+        work = [(variable, load * 1e3) for variable, load in busy]
+        model.setObjective(pulp.LpAffineExpression(work))
+    elif program.objective == "energy":
+        model.setObjective(pulp.LpAffineExpression(joules) + capacity.idle_w * 1e-3 * step)
+    else:
+        model.setObjective(1.0 * step)
+    return model, taken, _Scaled(step)
+
+
+@dataclass(frozen=True)
+class _Scaled:
+    """A variable in milliseconds, read in seconds."""
+
+    variable: Any
+
+    def value(self) -> float:
+        return float(self.variable.value() or 0.0) * 1e-3
+
+
+def _buffers(
+    model: pulp.LpProblem, program: Program, fetched: Mapping[tuple[str, int], list[Any]], relaxed: bool
+) -> dict[str, Any]:
+    """Room for fetches in flight into each memory: the largest that any column in use brings, so many at once."""
+    import pulp
+
+    found: dict[str, Any] = {}
+    most = sum(program.counts)
+    for number, ((memory, size), variables) in enumerate(fetched.items()):
+        room = found.setdefault(memory, pulp.LpVariable(f"room_{memory}", 0))
+        used = pulp.LpVariable(f"used_{number}", 0, 1, "Continuous" if relaxed else "Binary")
+        model += pulp.LpAffineExpression([(variable, 1.0) for variable in variables]) <= most * used
+        model += room >= program.ahead * size / 1e6 * used
+    return found
+
+
+def _bottleneck(program: Program, taken: Sequence[Mapping[int, int]], capacity: Capacity) -> str:
+    chain, loads = 0.0, dict[str, float]()
+    for columns, own in zip(program.columns, taken, strict=True):
+        for index, count in own.items():
+            chain += columns[index].seconds * count
+            for name, load in columns[index].loads.items():
+                share = capacity.members.get(name, 1) * capacity.faster.get(name, 1.0)
+                loads[name] = loads.get(name, 0.0) + load * count / share
+    fullest = max(loads, key=loads.__getitem__, default="")
+    devices = {name: load for name, load in loads.items() if name.startswith("run ")}
+    if not fullest or chain >= loads[fullest] * (1 - 1e-6):
+        slowest = max(devices, key=devices.__getitem__, default="")
+        return f"operators one after another, most of it on {slowest.removeprefix('run ')}" if slowest else ""
+    return fullest
+
+
+def _why_not(program: Program, capacity: Capacity) -> str:
+    """Constraint, demand and supply: the least bytes that everything together needs, or the bound on latency."""
+    if program.latency_s is not None:
+        try:
+            free = solve_columns(replace(program, latency_s=None), capacity, relaxed=True)
+        except InfeasibleError as error:
+            return str(error)
+        fastest = format_quantity(free.seconds, "time")
+        bound = format_quantity(program.latency_s, "time")
+        return f"a step takes {fastest} at least, and the bound on its latency is {bound}"
+    need = sum(
+        count * min(sum(column.held.values()) for column in columns)
+        for count, columns in zip(program.counts, program.columns, strict=True)
+    )
+    memories = {m for columns in program.columns for column in columns for m in column.held}
+    supply = sum(capacity.usable[m] - capacity.reserved.get(m, 0.0) for m in memories)
+    parts = ", ".join(f"{m} {format_quantity(capacity.usable[m], 'size')}" for m in sorted(memories))
+    return (
+        f"weights and caches of {format_quantity(float(need), 'size')} do not fit the {format_quantity(supply, 'size')} "
+        f"that places of this machine hold ({parts})"
+    )

@@ -1,0 +1,363 @@
+"""Ways to place one segment: who runs each unit and what lives where, with what that takes.
+
+A *column* is a choice for every unit of a segment. Its seconds are those of the segment alone with everything that can
+be fetched ahead already there; its loads are seconds of every device, wire and memory port, those of fetching included.
+A step can be no shorter than the sum of the segments' own seconds, since each waits for the one before, nor than what
+any resource has to carry.
+
+Of columns that no other beats in every respect only those are kept that differ; which are beaten is proved by
+comparing seconds, loads and bytes one by one.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
+
+import numpy as np
+
+from hw_configs.problems import InfeasibleError, InputError
+from mapping.placement.draft import Draft, ExpertPart, UnitChoice, pim_layout
+from mapping.placement.machine import Machine, Place
+from mapping.placement.placement_plan import touched_bytes, write_placement
+from mapping.placement.segments import Segment, SegmentClass, Unit
+from simulator.plan import Compute, PlanNotes, Transfer
+from simulator.rewrite.apply import rewrite
+from simulator.system.analytic import run_analytic
+from simulator.system.bound_plan import bind
+from workloads.expert_frequency import ExpertFrequency
+from workloads.graph import PERSISTENT_ROLES, Graph
+from workloads.operators import Attention, GroupedProduct
+
+__all__ = ["Column", "Scope", "columns_of", "unit_choices"]
+
+MOST_COLUMNS: Final = 4_000
+"""Of one class; where units have more ways together, all units of products but the largest share theirs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """What may be chosen: devices that compute, memories that hold weights and caches; None: any."""
+
+    devices: frozenset[str] | None = None
+    weights: frozenset[str] | None = None
+    caches: frozenset[str] | None = None
+    """Memories; where weights or caches may live."""
+    frequency: ExpertFrequency = ExpertFrequency()
+    """How often experts are wanted."""
+
+    def computes(self, place: Place) -> bool:
+        """Whether a place may compute."""
+        return self.devices is None or place.device in self.devices
+
+    def holds(self, memory: str, *, cache: bool) -> bool:
+        """Whether a memory may hold weights, or caches."""
+        among = self.caches if cache else self.weights
+        return among is None or memory in among
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A choice for each unit, and what one segment of it takes."""
+
+    choices: tuple[UnitChoice, ...]
+    seconds: float
+    loads: Mapping[str, float] = field(default_factory=dict)
+    """Seconds of each device (``run NAME``), wire and port."""
+    held: Mapping[str, int] = field(default_factory=dict)
+    """Bytes of weights and caches in each memory."""
+    joules: float = 0.0
+    fetched: Mapping[str, int] = field(default_factory=dict)
+    """Bytes that the largest fetch into each memory brings at once."""
+    pim_rows: int = 0
+
+    @property
+    def fetches(self) -> bool:
+        """Whether something is fetched each time."""
+        return any(choice.fetches for choice in self.choices)
+
+
+def columns_of(graph: Graph, machine: Machine, found: SegmentClass, scope: Scope) -> list[Column]:
+    """The columns of a class that are worth having; empty where no choice of devices can run it."""
+    segment = found.example
+    ways = [unit_choices(graph, machine, unit, scope) for unit in segment.units]
+    prices: dict[tuple[UnitChoice, ...], _Price | None] = {}
+    columns: list[Column] = []
+    for choices in _combined(graph, segment, ways):
+        settled = tuple(choice.settled for choice in choices)
+        if settled not in prices:
+            prices[settled] = _price(graph, machine, segment, settled)
+        price = prices[settled]
+        if price is not None:
+            columns.append(_column(graph, machine, segment, choices, price))
+    return _worth_having(columns)
+
+
+def unit_choices(graph: Graph, machine: Machine, unit: Unit, scope: Scope) -> list[UnitChoice]:
+    """Everything that one unit may do on a machine: any device that can run it, weights in any memory it reaches."""
+    found: list[UnitChoice] = []
+    has_weights = bool(unit.weights(graph)) or (unit.role != "attend" and bool(unit.caches(graph)))
+    for place in machine.general:
+        if not scope.computes(place) or any(machine.cost(op, place.device) is None for op in unit.operators):
+            continue
+        weights = _homes(machine, place, scope, cache=False) if has_weights else [place.memory]
+        if unit.role != "attend":
+            found += [UnitChoice(place, home) for home in weights]
+            continue
+        caches = _homes(machine, place, scope, cache=True)
+        found += [UnitChoice(place, home, cache) for home in weights for cache in caches]
+    if unit.role == "attend":
+        found += _inside(machine, unit, scope)
+    if unit.role == "experts":
+        found += _in_groups(machine, unit, scope, sorted({choice.place for choice in found}, key=_by_device))
+    return found
+
+
+def _by_device(place: Place) -> str:
+    return place.device
+
+
+def _in_groups(machine: Machine, unit: Unit, scope: Scope, places: Sequence[Place]) -> Iterator[UnitChoice]:
+    """Experts in two groups: the most wanted where they are run at once, the others elsewhere or fetched when wanted.
+
+    Also all experts fetched when wanted. The cut runs over eighths of the experts.
+    """
+    products = [op for op in unit.operators if isinstance(op.work, GroupedProduct)]
+    work = products[0].work
+    assert isinstance(work, GroupedProduct)
+    layer = products[0].place.layer
+    if len({op.work.groups for op in products if isinstance(op.work, GroupedProduct)}) > 1:
+        return
+    shares = scope.frequency.shares(work.groups, max(1, min(work.active, work.groups)), layer)
+    ways = [(place, home) for place in places for home in _homes(machine, place, scope, cache=False)]
+    at_hand = [(place, home) for place, home in ways if home == place.memory]
+    for place, home in ways:
+        if home != place.memory:
+            yield UnitChoice(place, place.memory, parts=(ExpertPart(work.groups, 1.0, place, home),))
+    cuts = sorted({work.groups * eighth // 8 for eighth in range(1, 8)} - {0})
+    for (first, own), (second, other) in itertools.product(at_hand, ways):
+        if (first, own) == (second, other):
+            continue
+        for hot in cuts:
+            rows = math.fsum(shares[:hot])
+            if 0 < rows < 1:
+                hottest = ExpertPart(hot, rows, first, own)
+                yield UnitChoice(
+                    first, first.memory, parts=(hottest, ExpertPart(work.groups - hot, 1.0 - rows, second, other))
+                )
+
+
+def _homes(machine: Machine, place: Place, scope: Scope, *, cache: bool) -> list[str]:
+    """Memories from which a place can be fed, its own first; not those of another place that computes on its own."""
+    own = [place.memory] if scope.holds(place.memory, cache=cache) else []
+    for memory in machine.stores:
+        kind = machine.system.nodes[memory].device.kind
+        if memory == place.memory or kind in ("gpu", "pim", "accelerator", "spatial"):
+            continue
+        if scope.holds(memory, cache=cache) and machine.move(memory, place.memory) is not None:
+            own.append(memory)
+    return own
+
+
+def _inside(machine: Machine, unit: Unit, scope: Scope) -> Iterator[UnitChoice]:
+    """Attention in drives or PIM memories, over caches that lie in them."""
+    from simulator.csd.model import engine_serves
+    from simulator.pim.operators import host_of
+
+    (op, *others) = unit.operators
+    work = op.work
+    if others or not isinstance(work, Attention) or work.q_len != 1:
+        return
+    for place in machine.places:
+        node = machine.system.nodes[place.device]
+        if not scope.computes(place) or not scope.holds(place.memory, cache=True):
+            continue
+        if place.kind == "csd" and engine_serves(op, node):
+            yield UnitChoice(place, place.memory, place.memory, members=True)
+        if place.kind == "pim" and host_of(machine.system, node) is not None and _fits_pim(work):
+            yield UnitChoice(place, place.memory, place.memory, members=True)
+
+
+def _fits_pim(work: Attention) -> bool:
+    """Whether the layouts of PIM memories know such attention: whole contexts, keys and values apart."""
+    return not (work.latent or work.window or work.chunk or work.top_k or work.sink_logits)
+
+
+def _combined(graph: Graph, segment: Segment, ways: Sequence[list[UnitChoice]]) -> Iterator[tuple[UnitChoice, ...]]:
+    """Choices of all units together; where those are too many, all units of products but the largest share theirs."""
+    total = math.prod(len(choices) for choices in ways)
+    if total <= MOST_COLUMNS:
+        yield from itertools.product(*ways)
+        return
+    sizes = [sum(graph.tensors[name].size_bytes for name in unit.weights(graph)) for unit in segment.units]
+    largest = max(range(len(sizes)), key=sizes.__getitem__)
+    plain = [i for i, unit in enumerate(segment.units) if unit.role == "products" and i != largest]
+    others = [i for i in range(len(ways)) if i not in plain]
+    shared = [choice for choice in ways[plain[0]] if all(choice in ways[i] for i in plain)] if plain else [None]
+    for together in shared:
+        for combination in itertools.product(*(ways[i] for i in others)):
+            chosen = dict(zip(others, combination, strict=True))
+            yield tuple(chosen.get(i, together) for i in range(len(ways)))  # type: ignore[misc]
+
+
+@dataclass(frozen=True, slots=True)
+class _Price:
+    """What a segment takes with everything at hand."""
+
+    seconds: float
+    loads: Mapping[str, float]
+    joules: float
+    pim_rows: int
+
+
+def _price(
+    graph: Graph, machine: Machine, segment: Segment, choices: tuple[UnitChoice, ...]
+) -> _Price | None:
+    """Run a segment alone, without contention; None where it cannot run so."""
+    part = _cut_out(graph, segment)
+    try:
+        draft = Draft(part, machine)
+        draft.add(segment, choices)
+        last = choices[-1].place.memory
+        for name in part.tensors:
+            if name not in part.producer and part.tensors[name].role not in PERSISTENT_ROLES:
+                draft.homes[name] = last
+        placement = draft.placement()
+        plan = write_placement(part, machine.system, placement, "co-place", PlanNotes())
+        written = rewrite(part, plan)
+        machine.lay_out(plan.kernels)
+        run = run_analytic(written, bind(plan, written, machine.system), machine.system, machine.costs)
+    except (InfeasibleError, InputError):
+        return None
+    finally:
+        machine.lay_out({})
+    loads = machine.seconds_on(run.carried_bytes)
+    seconds = joules = 0.0
+    for record in run.records:
+        if isinstance(record.task, Compute):
+            seconds = max(seconds, record.end)
+            assert record.cost is not None
+            busy = record.cost.seconds + record.cost.launch_seconds
+            device = f"run {record.task.device}"
+            loads[device] = loads.get(device, 0.0) + busy
+            joules += record.cost.compute_energy_j + record.cost.memory_energy_j
+            drawn = machine.costs.traffic(record.task.device, record.cost)
+            if drawn is not None:
+                for name, weight in drawn.load.items():
+                    loads[name] = loads.get(name, 0.0) + drawn.bytes * weight / machine.costs.capacity[name]
+        elif isinstance(record.task, Transfer):
+            joules += machine.transfer_joules(record.task.source, record.task.target, record.moved_bytes)
+    return _Price(seconds, loads, joules, _pim_rows(graph, machine, segment, choices))
+
+
+def _pim_rows(graph: Graph, machine: Machine, segment: Segment, choices: tuple[UnitChoice, ...]) -> int:
+    rows = 0
+    for unit, choice in zip(segment.units, choices, strict=True):
+        if choice.members and choice.place.kind == "pim":
+            rows += sum(
+                pim_layout(graph, machine, op, choice.place, 1 / choice.place.count)[1]
+                for op in unit.operators
+            )
+    return rows
+
+
+def _cut_out(graph: Graph, segment: Segment) -> Graph:
+    """A segment as a graph of its own."""
+    operators = tuple(segment.operators)
+    names: dict[str, None] = {}
+    for op in operators:
+        names.update(dict.fromkeys((*op.inputs, *op.outputs, *op.updates)))
+    return Graph("segment", {name: graph.tensors[name] for name in names}, operators)
+
+
+def _column(
+    graph: Graph, machine: Machine, segment: Segment, choices: tuple[UnitChoice, ...], price: _Price
+) -> Column:
+    loads, held = dict(price.loads), dict[str, int]()
+    fetched: dict[str, int] = {}
+    joules = price.joules
+    for unit, choice in zip(segment.units, choices, strict=True):
+        for what in _lives(graph, unit, choice):
+            held[what.home] = held.get(what.home, 0) + what.size
+            if not what.moved:
+                continue
+            fetched[what.at] = max(fetched.get(what.at, 0), what.moved)
+            if what.late:
+                continue  # It is part of the segment's own run.
+            move = machine.need_move(what.home, what.at)
+            members = len(machine.alike(what.home))
+            for name, weight in move.load.items():
+                # Members of a group share what comes from all of them, each on wires of its own.
+                share = members if machine.own_to_member(name, what.home) else 1
+                loads[name] = loads.get(name, 0.0) + what.moved * weight / machine.costs.capacity[name] / share
+            joules += machine.transfer_joules(what.home, what.at, what.moved)
+    return Column(choices, price.seconds, loads, held, joules, fetched, price.pim_rows)
+
+
+class _Lives(NamedTuple):
+    """Bytes with a home, and how many of them are moved to where they are used each time."""
+
+    home: str
+    size: int
+    at: str
+    moved: int
+    late: bool = False
+
+
+def _lives(graph: Graph, unit: Unit, choice: UnitChoice) -> Iterator[_Lives]:
+    """Where a unit's weights and caches live, and what of them moves."""
+    at = choice.place.memory
+    weights = unit.weights(graph)
+    experts = {name for name in weights if choice.parts and _of_experts(graph, unit, name)}
+    plain = sum(graph.tensors[name].size_bytes for name in weights if name not in experts)
+    whole = sum(graph.tensors[name].size_bytes for name in experts)
+    moved = sum(
+        touched_bytes(graph, op, name, late=False)
+        for op in unit.operators
+        for name in dict.fromkeys(op.inputs)
+        if name in weights and name not in experts
+    )
+    if plain:
+        yield _Lives(choice.weights, plain, at, moved if choice.weights != at else 0)
+    cache = sum(graph.tensors[name].size_bytes for name in unit.caches(graph))
+    if cache:
+        home = choice.cache or choice.weights
+        yield _Lives(home, cache, at, cache if home != at and not choice.members else 0)
+    total = sum(part.experts for part in choice.parts)
+    for part in choice.parts:
+        size = whole * part.experts // total
+        yield _Lives(part.weights, size, part.place.memory, _wanted(graph, unit, part) if part.fetches else 0, True)
+
+
+def _of_experts(graph: Graph, unit: Unit, name: str) -> bool:
+    groups = next(op.work.groups for op in unit.operators if isinstance(op.work, GroupedProduct))
+    return graph.tensors[name].shape[:1] == (groups,)
+
+
+def _wanted(graph: Graph, unit: Unit, part: ExpertPart) -> int:
+    """Bytes of a part's largest weight that a step brings at most."""
+    largest = 0
+    for op in unit.operators:
+        if isinstance(op.work, GroupedProduct):
+            bytes_each = max(graph.tensors[name].size_bytes for name in op.inputs) / op.work.groups
+            largest = max(largest, round(bytes_each * min(part.experts, op.work.touched)))
+    return largest
+
+
+def _worth_having(columns: list[Column]) -> list[Column]:
+    """Columns that no other one beats or equals in seconds, joules, every load and all bytes held."""
+    ranked = sorted(columns, key=lambda c: (c.seconds, sum(c.loads.values()), sum(c.held.values())))
+    names = sorted({("load", n) for c in columns for n in c.loads} | {("held", n) for c in columns for n in c.held}
+                   | {("fetched", n) for c in columns for n in c.fetched})  # fmt: skip
+    figures = np.array([
+        [c.seconds, c.joules, c.pim_rows, *(getattr(c, "loads" if kind == "load" else kind).get(n, 0.0) for kind, n in names)]
+        for c in ranked
+    ], dtype=float)  # fmt: skip
+    kept: list[int] = []
+    for index in range(len(ranked)):
+        if not kept or not np.any(np.all(figures[kept] <= figures[index], axis=1)):
+            kept.append(index)
+    return [ranked[index] for index in kept]
