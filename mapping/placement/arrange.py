@@ -8,11 +8,11 @@ kind of device stand together, so that activations cross from device to device a
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Final, Literal
 
 from mapping.placement.columns import Column
 from mapping.placement.draft import Draft
-from mapping.placement.machine import Machine
+from mapping.placement.machine import Machine, Place
 from mapping.placement.placement_plan import Placement
 from mapping.placement.segments import Segment, SegmentClass
 from workloads.graph import Graph
@@ -20,7 +20,9 @@ from workloads.graph import Graph
 __all__ = ["ORDERS", "Order", "arranged"]
 
 Order = Literal["spread", "grouped"]
-ORDERS: tuple[Order, ...] = ("spread", "grouped")
+ORDERS: Final[tuple[Order, ...]] = ("spread", "grouped")
+FULL: Final = 0.97
+"""Share of a memory that is given away before another member is asked; the rest is for activations."""
 
 
 def arranged(
@@ -75,6 +77,7 @@ class _Members:
             for memory, size in column.held.items():
                 self.total[memory] = self.total.get(memory, 0.0) + size
         self.given: dict[str, float] = {}
+        self.used: dict[str, float] = {}
         self.turn: dict[str, int] = {}
 
     def serve(self, column: Column) -> dict[str, str]:
@@ -84,18 +87,25 @@ class _Members:
             count = len(place.devices)
             if count == 1:
                 continue
-            memory = place.memory
-            before = self.given.get(memory, 0.0)
-            share = self.total.get(memory, 0.0) / count
-            index = min(int((before + 0.5 * column.held.get(memory, 0)) / share), count - 1) if share else 0
+            index = self._member(place, column.held.get(place.memory, 0))
             found[place.device] = place.devices[index]
-            found[memory] = place.memories[index]
+            found[place.memory] = place.memories[index]
         for memory in {choice.weights for choice in column.choices if choice.weights != choice.place.memory}:
             # Stores that are alike take turns, so that fetches come from all of them.
             stores = self.machine.alike(memory)
             if len(stores) > 1 and memory not in found:
                 self.turn[memory] = self.turn.get(memory, -1) + 1
                 found[memory] = stores[self.turn[memory] % len(stores)]
-        for memory, size in column.held.items():
-            self.given[memory] = self.given.get(memory, 0.0) + size
         return found
+
+    def _member(self, place: Place, size: int) -> int:
+        """The one whose turn it is, each up to an even share; where that has no room, the emptiest."""
+        done, total = self.given.get(place.memory, 0.0), self.total.get(place.memory, 0.0)
+        count = len(place.devices)
+        index = min(int((done + size / 2) / total * count), count - 1) if total else 0
+        used = [self.used.get(memory, 0.0) for memory in place.memories]
+        if used[index] + size > self.machine.space(place.memories[index]).usable_bytes * FULL:
+            index = min(range(count), key=used.__getitem__)
+        self.given[place.memory] = done + size
+        self.used[place.memories[index]] = used[index] + size
+        return index

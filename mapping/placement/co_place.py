@@ -21,11 +21,11 @@ from mapping.deadline import is_late
 from mapping.liveness import footprint
 from mapping.mapper import MAPPERS, MapperOptions, writes_plans
 from mapping.placement.arrange import ORDERS, arranged
-from mapping.placement.column_program import Capacity, Program, Solution, solve_columns
+from mapping.placement.column_program import Capacity, Crossing, Objective, Program, Solution, solve_columns
 from mapping.placement.columns import Column, Scope, columns_of
 from mapping.placement.machine import Machine
 from mapping.placement.placement_plan import write_placement
-from mapping.placement.segments import SegmentClass, segment_classes
+from mapping.placement.segments import SegmentClass, apart, one_after_another, segment_classes, waits
 from mapping.placement.single_device import refuse_communication
 from mapping.placement.trial import Trial, try_plan
 from mapping.solver import SolverOptions
@@ -35,12 +35,18 @@ from workloads.graph import Graph
 
 __all__ = ["MAPPER", "CoPlace", "CoPlaceSettings", "CoPlacement", "co_place"]
 
-PROGRAM_SHARE: Final = 0.5
-"""Of the time limit, what the integer program may take."""
+PROGRAM_SHARE: Final = 0.15
+"""Of the time limit, what one integer program may take."""
+TIDY_SHARE: Final = 0.05
+"""Of the time limit, what the choice among equally fast counts may take."""
 GAP: Final = 1e-3
+"""A plan so near the bound is called optimal."""
+NEAR: Final = 3e-3
 """The program stops this near its optimum; what a placement loses to hand-overs is more."""
-AHEADS: Final = (2, 8, 24)
+AHEADS: Final = (2, 6, 12, 24)
 """Depths of fetching that are tried where none is asked for."""
+KEPT_FREE: Final = 0.06
+"""Share of a memory by which more is kept free each time."""
 ROOMS: Final = 4
 """Times that a plan which did not fit is tried again with more room kept free."""
 OTHERS: Final = ("single-device", "stream-weights", "offload-kv", "pim-attention", "pim")
@@ -154,6 +160,7 @@ def co_place(graph: Graph, machine: Machine, settings: CoPlaceSettings) -> CoPla
 def ask(graph: Graph, machine: Machine, settings: CoPlaceSettings) -> Question:
     """Cut a graph and price its segments; ``InfeasibleError`` for an operator that no device can run."""
     classes = segment_classes(graph)
+    chain = one_after_another(graph, classes)
     scope = _scope(machine, settings)
     columns = []
     for found in classes:
@@ -164,11 +171,34 @@ def ask(graph: Graph, machine: Machine, settings: CoPlaceSettings) -> Question:
                 f"no device of {machine.system.name!r} that may compute can run {first.name!r} and what belongs to it"
             )
         columns.append(own)
+    if not chain:
+        columns = [own for own, found in zip(columns, classes, strict=True) for _ in found.members]
+        classes = apart(classes)
     counts = tuple(found.count for found in classes)
-    program = Program(
-        counts, tuple(columns), 1, "energy" if settings.objective == "energy" else "time", settings.latency
-    )
+    objective: Objective = "energy" if settings.objective == "energy" else "time"
+    program = Program(counts, tuple(columns), 1, objective, settings.latency)
+    if not chain:
+        before = waits(graph, classes)
+        program = replace(program, waits=before, crossing=_crossings(graph, machine, classes, before))
     return Question(graph, machine, classes, program, _capacity(graph, machine, scope, columns), settings)
+
+
+def _crossings(
+    graph: Graph, machine: Machine, classes: Sequence[SegmentClass], before: Sequence[Sequence[int]]
+) -> dict[tuple[int, int], Crossing]:
+    """What activations between segments take from any memory of a place to any other."""
+    memories = [place.memory for place in machine.general]
+    pairs = [(one, other) for one in memories for other in memories if one != other]
+    moves = {pair: move for pair in pairs if (move := machine.move(*pair)) is not None}
+    found = {}
+    for index, others in enumerate(before):
+        read = {name for op in classes[index].example.operators for name in op.inputs}
+        for other in others:
+            made = {name for op in classes[other].example.operators for name in op.outputs}
+            size = sum(graph.tensors[name].size_bytes for name in made & read)
+            if size:
+                found[other, index] = Crossing({pair: move.seconds(size) for pair, move in moves.items()})
+    return found
 
 
 def _capacity(
@@ -244,16 +274,15 @@ def _placed(question: Question, best: _Best) -> Solution | None:
     More in flight hides fetches better and takes room from what could stay.
     """
     settings, start = question.settings, time.perf_counter()
-    options = SolverOptions(time_limit_s=PROGRAM_SHARE * settings.limit, relative_gap=GAP)
+    options = SolverOptions(time_limit_s=PROGRAM_SHARE * settings.limit, relative_gap=NEAR)
     first = solve_columns(question.program, question.capacity, options)
-    if not any(column.fetches for column in _in_use(question.program, first)):
-        _try(question, first, question.capacity, settings.ahead or AHEADS[0], best)
     for ahead in (settings.ahead,) if settings.ahead else AHEADS:
         if is_late() or time.perf_counter() - start > settings.limit:
             break
         if best.plan is not None and _gap(best, _bound(question, first)) <= GAP:
             break
-        _with_room(question, ahead, options, best)
+        if not _with_room(question, ahead, options, best):
+            break
     return first
 
 
@@ -262,22 +291,32 @@ def _in_use(program: Program, solution: Solution) -> Iterator[Column]:
         yield from (columns[index] for index in own)
 
 
-def _with_room(question: Question, ahead: int, options: SolverOptions, best: _Best) -> None:
-    """Solve and try at a depth of fetching; with more room kept free as long as what was written does not fit."""
+def _with_room(question: Question, ahead: int, options: SolverOptions, best: _Best) -> bool:
+    """Solve and try at a depth of fetching; with more room kept free as long as what was written does not fit.
+
+    True where another depth may be better: something is fetched.
+    """
     program = replace(question.program, ahead=ahead)
     for attempt in range(ROOMS):
-        wider = {m: size * 1.5**attempt for m, size in question.capacity.reserved.items()}
-        tighter = replace(question.capacity, reserved=wider)
+        tighter = _with_more_free(question.capacity, attempt)
         try:
             found = solve_columns(program, tighter, options)
             tidied = _tidy(program, tighter, found, options)
         except (InfeasibleError, NoAnswerError):
-            return
-        if _try(question, tidied, tighter, ahead, best) or is_late():
-            return
+            return True
+        if _try(question, tidied, ahead, best) or is_late():
+            return any(column.fetches for column in _in_use(question.program, tidied))
+    return True
 
 
-def _try(question: Question, solution: Solution, capacity: Capacity, ahead: int, best: _Best) -> bool:
+def _with_more_free(capacity: Capacity, attempt: int) -> Capacity:
+    """Less to give away: what is live at once was underrated, or segments do not pack into alike memories."""
+    usable, reserved = capacity.usable, capacity.reserved
+    wider = {m: reserved.get(m, 0.0) * 1.5**attempt + KEPT_FREE * attempt * usable[m] for m in usable}
+    return replace(capacity, reserved=wider)
+
+
+def _try(question: Question, solution: Solution, ahead: int, best: _Best) -> bool:
     """Write counts as plans in several orders and run them; whether one ran."""
     ran = False
     for order in ORDERS:
@@ -293,8 +332,8 @@ def _try(question: Question, solution: Solution, capacity: Capacity, ahead: int,
 
 def _tidy(program: Program, capacity: Capacity, found: Solution, options: SolverOptions) -> Solution:
     """Counts as good as those found that move and load least; many are equally fast."""
-    within = replace(program, latency_s=found.seconds * (1 + GAP), tidy=True)
-    limit = min(options.time_limit_s or 10.0, 10.0)
+    within = replace(program, latency_s=found.seconds * (1 + NEAR), tidy=True)
+    limit = (options.time_limit_s or 9.0) * TIDY_SHARE / PROGRAM_SHARE
     try:
         return solve_columns(within, capacity, replace(options, time_limit_s=limit, relative_gap=0.01))
     except (InfeasibleError, NoAnswerError):

@@ -20,7 +20,7 @@ from mapping.solver import SolveReport, SolverOptions, solve_model
 if TYPE_CHECKING:
     import pulp
 
-__all__ = ["Capacity", "Objective", "Program", "Solution", "solve_columns"]
+__all__ = ["Capacity", "Crossing", "Objective", "Program", "Solution", "solve_columns"]
 
 Objective = Literal["time", "energy"]
 NEGLIGIBLE: Final = 1e-7
@@ -43,6 +43,13 @@ class Capacity:
 
 
 @dataclass(frozen=True)
+class Crossing:
+    """Seconds between two classes by the memory in which the first ends and that in which the second begins."""
+
+    seconds: Mapping[tuple[str, str], float]
+
+
+@dataclass(frozen=True)
 class Program:
     """Classes with how many segments each has and the columns these may take."""
 
@@ -52,6 +59,10 @@ class Program:
     objective: Objective = "time"
     latency_s: float | None = None
     """The step's seconds may not be more."""
+    waits: tuple[tuple[int, ...], ...] = ()
+    """Where segments do not run one after another: the classes, of one segment each, that each waits for."""
+    crossing: Mapping[tuple[int, int], Crossing] = field(default_factory=dict)
+    """What goes from one class to another that waits for it, where they do not run one after another."""
     tidy: bool = False
     """Whether, within ``latency_s``, the least work of all resources together is wanted, and not the least time."""
 
@@ -102,6 +113,7 @@ def _state(
     loads: dict[str, list[tuple[Any, float]]] = {}
     held: dict[str, list[tuple[Any, float]]] = {}
     fetched: dict[tuple[str, int], list[Any]] = {}
+    wanted: dict[tuple[str, int], list[Any]] = {}
     rows: list[tuple[Any, float]] = []
     joules: list[tuple[Any, float]] = []
     busy: list[tuple[Any, float]] = []
@@ -122,16 +134,22 @@ def _state(
                 held.setdefault(memory, []).append((variable, size / 1e6))
             for memory, size in column.fetched.items():
                 fetched.setdefault((memory, size), []).append(variable)
+            for memory, size in column.wanted.items():
+                wanted.setdefault((memory, size), []).append(variable)
             if column.pim_rows:
                 rows.append((variable, column.pim_rows))
-    model += pulp.LpAffineExpression(chain) <= step
+    if program.waits:
+        _along_paths(model, program, taken, step)
+    else:
+        model += pulp.LpAffineExpression(chain) <= step
     for terms in loads.values():
         model += pulp.LpAffineExpression(terms) <= step
-    buffers = _buffers(model, program, fetched, relaxed)
-    for memory in {*held, *buffers}:
+    buffers = _buffers(model, "ahead", sum(program.counts), program.ahead, fetched, relaxed)
+    at_once = _buffers(model, "wanted", sum(program.counts), 1, wanted, relaxed)
+    for memory in sorted({*held, *buffers, *at_once}):
         used = pulp.LpAffineExpression(held.get(memory, []))
         free = capacity.usable[memory] - capacity.reserved.get(memory, 0.0)
-        model += used + buffers.get(memory, 0.0) <= free / 1e6
+        model += used + buffers.get(memory, 0.0) + at_once.get(memory, 0.0) <= free / 1e6
     if rows:
         model += pulp.LpAffineExpression(rows) <= capacity.pim_rows
     if program.latency_s is not None:
@@ -156,24 +174,63 @@ class _Scaled:
         return float(self.variable.value() or 0.0) * 1e-3
 
 
+def _along_paths(model: pulp.LpProblem, program: Program, taken: Sequence[Mapping[int, Any]], step: Any) -> None:
+    """No path of segments that wait for each other is longer than the step."""
+    import pulp
+
+    ends = []
+    for index, (own, columns) in enumerate(zip(taken, program.columns, strict=True)):
+        end = pulp.LpVariable(f"end_{index}", 0)
+        took = pulp.LpAffineExpression([(variable, columns[i].seconds * 1e3) for i, variable in own.items()])
+        ends.append((end, took))
+        model += step >= end
+    for index, before in enumerate(program.waits):
+        end, took = ends[index]
+        model += end >= took
+        for other in before:
+            model += end >= ends[other][0] + took + _crossed(model, program, taken, other, index)
+
+
+def _crossed(
+    model: pulp.LpProblem, program: Program, taken: Sequence[Mapping[int, Any]], before: int, after: int
+) -> Any:
+    """Time that an activation takes between two classes, if they stand in different memories."""
+    import pulp
+
+    crossing = program.crossing.get((before, after))
+    if crossing is None:
+        return 0.0
+    ends, begins = (dict[str, list[tuple[Any, float]]]() for _ in range(2))
+    for index, variable in taken[before].items():
+        ends.setdefault(program.columns[before][index].ends_in, []).append((variable, 1.0))
+    for index, variable in taken[after].items():
+        begins.setdefault(program.columns[after][index].begins_in, []).append((variable, 1.0))
+    late = pulp.LpVariable(f"cross_{before}_{after}", 0)
+    for (source, target), seconds in crossing.seconds.items():
+        if source in ends and target in begins:
+            both = pulp.LpAffineExpression([*ends[source], *begins[target]])
+            model += late >= seconds * 1e3 * (both - 1)
+    return late
+
+
 def _buffers(
-    model: pulp.LpProblem, program: Program, fetched: Mapping[tuple[str, int], list[Any]], relaxed: bool
+    model: pulp.LpProblem, name: str, most: int, times: int, fetched: Mapping[tuple[str, int], list[Any]], relaxed: bool
 ) -> dict[str, Any]:
-    """Room for fetches in flight into each memory: the largest that any column in use brings, so many at once."""
+    """Room for what is under way into each memory: the largest that any column in use brings, so many times."""
     import pulp
 
     found: dict[str, Any] = {}
-    most = sum(program.counts)
-    for number, ((memory, size), variables) in enumerate(fetched.items()):
-        room = found.setdefault(memory, pulp.LpVariable(f"room_{memory}", 0))
-        used = pulp.LpVariable(f"used_{number}", 0, 1, "Continuous" if relaxed else "Binary")
+    for number, ((memory, size), variables) in enumerate(sorted(fetched.items())):
+        room = found.setdefault(memory, pulp.LpVariable(f"{name}_{memory}", 0))
+        used = pulp.LpVariable(f"{name}_used_{number}", 0, 1, "Continuous" if relaxed else "Binary")
         model += pulp.LpAffineExpression([(variable, 1.0) for variable in variables]) <= most * used
-        model += room >= program.ahead * size / 1e6 * used
+        model += room >= times * size / 1e6 * used
     return found
 
 
 def _bottleneck(program: Program, taken: Sequence[Mapping[int, int]], capacity: Capacity) -> str:
     chain, loads = 0.0, dict[str, float]()
+    paths = bool(program.waits)
     for columns, own in zip(program.columns, taken, strict=True):
         for index, count in own.items():
             chain += columns[index].seconds * count
@@ -182,7 +239,7 @@ def _bottleneck(program: Program, taken: Sequence[Mapping[int, int]], capacity: 
                 loads[name] = loads.get(name, 0.0) + load * count / share
     fullest = max(loads, key=loads.__getitem__, default="")
     devices = {name: load for name, load in loads.items() if name.startswith("run ")}
-    if not fullest or chain >= loads[fullest] * (1 - 1e-6):
+    if not fullest or (not paths and chain >= loads[fullest] * (1 - 1e-6)) or (paths and fullest in devices):
         slowest = max(devices, key=devices.__getitem__, default="")
         return f"operators one after another, most of it on {slowest.removeprefix('run ')}" if slowest else ""
     return fullest

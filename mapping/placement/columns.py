@@ -71,13 +71,25 @@ class Column:
     """Bytes of weights and caches in each memory."""
     joules: float = 0.0
     fetched: Mapping[str, int] = field(default_factory=dict)
-    """Bytes that the largest fetch into each memory brings at once."""
+    """Bytes that the largest fetch ahead into each memory brings at once."""
+    wanted: Mapping[str, int] = field(default_factory=dict)
+    """Bytes of experts that come into each memory once their router has run."""
     pim_rows: int = 0
 
     @property
     def fetches(self) -> bool:
         """Whether something is fetched each time."""
         return any(choice.fetches for choice in self.choices)
+
+    @property
+    def begins_in(self) -> str:
+        """The memory in which its first unit works."""
+        return self.choices[0].place.memory
+
+    @property
+    def ends_in(self) -> str:
+        """The memory in which its last unit works."""
+        return self.choices[-1].place.memory
 
 
 def columns_of(graph: Graph, machine: Machine, found: SegmentClass, scope: Scope) -> list[Column]:
@@ -277,16 +289,18 @@ def _column(
     graph: Graph, machine: Machine, segment: Segment, choices: tuple[UnitChoice, ...], price: _Price
 ) -> Column:
     loads, held = dict(price.loads), dict[str, int]()
-    fetched: dict[str, int] = {}
+    fetched, wanted = dict[str, int](), dict[str, int]()
     joules = price.joules
     for unit, choice in zip(segment.units, choices, strict=True):
         for what in _lives(graph, unit, choice):
             held[what.home] = held.get(what.home, 0) + what.size
             if not what.moved:
                 continue
-            fetched[what.at] = max(fetched.get(what.at, 0), what.moved)
             if what.late:
-                continue  # It is part of the segment's own run.
+                # Its way is part of the segment's own run.
+                wanted[what.at] = wanted.get(what.at, 0) + what.moved
+                continue
+            fetched[what.at] = max(fetched.get(what.at, 0), what.moved)
             move = machine.need_move(what.home, what.at)
             members = len(machine.alike(what.home))
             for name, weight in move.load.items():
@@ -294,7 +308,11 @@ def _column(
                 share = members if machine.own_to_member(name, what.home) else 1
                 loads[name] = loads.get(name, 0.0) + what.moved * weight / machine.costs.capacity[name] / share
             joules += machine.transfer_joules(what.home, what.at, what.moved)
-    return Column(choices, price.seconds, loads, held, joules, fetched, price.pim_rows)
+            if what.back:
+                for name, weight in machine.need_move(what.at, what.home).load.items():
+                    loads[name] = loads.get(name, 0.0) + what.back * weight / machine.costs.capacity[name]
+                joules += machine.transfer_joules(what.at, what.home, what.back)
+    return Column(choices, price.seconds, loads, held, joules, fetched, wanted, price.pim_rows)
 
 
 class _Lives(NamedTuple):
@@ -305,6 +323,8 @@ class _Lives(NamedTuple):
     at: str
     moved: int
     late: bool = False
+    back: int = 0
+    """Bytes that operators changed and that go home again."""
 
 
 def _lives(graph: Graph, unit: Unit, choice: UnitChoice) -> Iterator[_Lives]:
@@ -317,11 +337,14 @@ def _lives(graph: Graph, unit: Unit, choice: UnitChoice) -> Iterator[_Lives]:
     moved = sum(
         touched_bytes(graph, op, name, late=False)
         for op in unit.operators
-        for name in dict.fromkeys(op.inputs)
+        for name in dict.fromkeys((*op.inputs, *op.updates))
         if name in weights and name not in experts
     )
+    changed = {name for op in unit.operators for name in op.updates}
+    back = sum(graph.tensors[name].size_bytes for name in weights if name in changed)
     if plain:
-        yield _Lives(choice.weights, plain, at, moved if choice.weights != at else 0)
+        away = choice.weights != at
+        yield _Lives(choice.weights, plain, at, moved if away else 0, False, back if away else 0)
     cache = sum(graph.tensors[name].size_bytes for name in unit.caches(graph))
     if cache:
         home = choice.cache or choice.weights
@@ -338,20 +361,21 @@ def _of_experts(graph: Graph, unit: Unit, name: str) -> bool:
 
 
 def _wanted(graph: Graph, unit: Unit, part: ExpertPart) -> int:
-    """Bytes of a part's largest weight that a step brings at most."""
-    largest = 0
+    """Bytes of a part's weights that a step brings at most."""
+    total = 0.0
     for op in unit.operators:
         if isinstance(op.work, GroupedProduct):
             bytes_each = max(graph.tensors[name].size_bytes for name in op.inputs) / op.work.groups
-            largest = max(largest, round(bytes_each * min(part.experts, op.work.touched)))
-    return largest
+            total += bytes_each * min(part.experts, op.work.touched)
+    return round(total)
 
 
 def _worth_having(columns: list[Column]) -> list[Column]:
     """Columns that no other one beats or equals in seconds, joules, every load and all bytes held."""
     ranked = sorted(columns, key=lambda c: (c.seconds, sum(c.loads.values()), sum(c.held.values())))
     names = sorted({("load", n) for c in columns for n in c.loads} | {("held", n) for c in columns for n in c.held}
-                   | {("fetched", n) for c in columns for n in c.fetched})  # fmt: skip
+                   | {("fetched", n) for c in columns for n in c.fetched}
+                   | {("wanted", n) for c in columns for n in c.wanted})  # fmt: skip
     figures = np.array([
         [c.seconds, c.joules, c.pim_rows, *(getattr(c, "loads" if kind == "load" else kind).get(n, 0.0) for kind, n in names)]
         for c in ranked

@@ -111,15 +111,21 @@ class _Writer:
             name for name in dict.fromkeys((*op.inputs, *op.updates)) if memory not in self.here[name]
         ]
         persistent = [name for name in fetched if self.graph.tensors[name].role in PERSISTENT_ROLES]
-        slot = self._slot(memory) if persistent else ()
+        ahead = [name for name in persistent if name not in self.placement.late]
+        slot = self._slot(memory) if ahead else ()
         for name in fetched:
             self._bring(name, memory, slot, op)
-        frees = tuple((name, memory) for name in persistent if self._wanted_again(name, op))
+        changed = [name for name in persistent if name in op.updates]
+        frees = tuple(
+            (name, memory) for name in persistent if name not in changed and self._wanted_again(name, op)
+        )
         self.tasks.append(
             Compute(op.name, f"{device}.compute", operator=op.name, device=device, frees=frees)
         )
-        if persistent:
+        if ahead:
             self.users.setdefault(memory, []).append(op.name)
+        for name in changed:
+            self._give_back(name, memory)
         for name in persistent:
             self.here[name].remove(memory)
         for name in op.outputs:
@@ -135,13 +141,14 @@ class _Writer:
         tensor = self.graph.tensors[name]
         source = self.here[name][0]
         persistent = tensor.role in PERSISTENT_ROLES
-        lane = "fetch " if persistent else ""
+        late = self.placement.late.get(name, "")
+        # What is wanted at once does not queue behind what is fetched ahead.
+        lane = ("want " if late else "fetch ") if persistent else ""
         task = f"{'fetch' if persistent else 'send'} {name} to {memory}"
         while task in self.made:
             task += " again"
         self.made.add(task)
-        late = self.placement.late.get(name, "")
-        after = (*slot, late) if late and late not in slot else slot
+        after = (late,) if late else slot
         self.tasks.append(
             Transfer(
                 task, f"{lane}{source}->{memory}", tensor=name, source=source, target=memory,
@@ -160,6 +167,16 @@ class _Writer:
         if not persistent and self.placement.hand_over_s:
             extra["wait_s"] = self.placement.hand_over_s
         return extra
+
+    def _give_back(self, name: str, memory: str) -> None:
+        """A tensor that was changed away from home goes back there."""
+        home = self.here[name][0]
+        task = f"store {name} of {self.tasks[-1].name}"
+        self.tasks.append(
+            Transfer(
+                task, f"store {memory}->{home}", tensor=name, source=memory, target=home, frees=((name, memory),)
+            )
+        )
 
     def _wanted_again(self, name: str, op: Operator) -> bool:
         readers = self.graph.consumers[name]

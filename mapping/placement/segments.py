@@ -9,6 +9,7 @@ activation, down).
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,7 +17,7 @@ from functools import cached_property
 from workloads.graph import PERSISTENT_ROLES, Graph, Operator
 from workloads.operators import Attention, GroupedProduct
 
-__all__ = ["Segment", "SegmentClass", "Unit", "segment_classes"]
+__all__ = ["Segment", "SegmentClass", "Unit", "apart", "one_after_another", "segment_classes", "waits"]
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,49 @@ def segment_classes(graph: Graph) -> tuple[SegmentClass, ...]:
         segment = Segment(tuple(_joined(graph, list(_units(graph, operators)))))
         found.setdefault(_signature(graph, operators), []).append(segment)
     return tuple(SegmentClass(tuple(members)) for members in found.values())
+
+
+def one_after_another(graph: Graph, classes: tuple[SegmentClass, ...]) -> bool:
+    """Whether every segment can only begin once the one before it has ended.
+
+    So it is where a segment has one last operator on which everything in the next one depends.
+    """
+    segments = _in_order(graph, classes)
+    for before, after in itertools.pairwise(segments):
+        inside = {op.name for op in before.operators}
+        last = [
+            op.name for op in before.operators
+            if not any(reader in inside for name in op.outputs for reader in graph.consumers[name])
+        ]  # fmt: skip
+        if len(last) != 1:
+            return False
+        depends = {last[0]}
+        for op in after.operators:
+            if any(name in depends for name in graph.dependencies[op.name]):
+                depends.add(op.name)
+            else:
+                return False
+    return True
+
+
+def apart(classes: tuple[SegmentClass, ...]) -> tuple[SegmentClass, ...]:
+    """Every segment as a class of its own, in the order of their classes."""
+    return tuple(SegmentClass((member,)) for found in classes for member in found.members)
+
+
+def waits(graph: Graph, classes: tuple[SegmentClass, ...]) -> tuple[tuple[int, ...], ...]:
+    """Of classes of one segment each: the classes whose segments each one waits for."""
+    owner = {op.name: index for index, found in enumerate(classes) for op in found.example.operators}
+    return tuple(
+        tuple(sorted({owner[name] for op in found.example.operators for name in graph.dependencies[op.name]} - {index}))
+        for index, found in enumerate(classes)
+    )
+
+
+def _in_order(graph: Graph, classes: tuple[SegmentClass, ...]) -> list[Segment]:
+    place = {op.name: index for index, op in enumerate(graph.operators)}
+    members = [member for found in classes for member in found.members]
+    return sorted(members, key=lambda segment: place[segment.units[0].operators[0].name])
 
 
 def _runs(graph: Graph) -> Iterator[list[Operator]]:
