@@ -1,7 +1,8 @@
 """Which segment takes which column, and which of alike devices serves it.
 
-Segments of a class are equal, so the program only counts them. Two orders are written: *spread*, in which every column
-recurs as evenly as its count allows, so that fetches find work to hide behind; and *grouped*, in which segments of one
+Segments of a class are equal, so the program only counts them. Three orders are written: *spread*, in which every column
+recurs as evenly as its count allows, so that fetches find work to hide behind; *late*, the same with those that fetch
+held back, so that the first fetches have more time; and *grouped*, in which segments of one
 kind of device stand together, so that activations cross from device to device as seldom as possible.
 """
 
@@ -19,8 +20,10 @@ from workloads.graph import Graph
 
 __all__ = ["ORDERS", "Order", "arranged"]
 
-Order = Literal["spread", "grouped"]
-ORDERS: Final[tuple[Order, ...]] = ("spread", "grouped")
+Order = Literal["spread", "late", "grouped"]
+ORDERS: Final[tuple[Order, ...]] = ("spread", "late", "grouped")
+HELD_BACK: Final = {"spread": 0.5, "late": 2.0}
+"""Segments by which those that fetch are held back: what is fetched at the start hides behind nothing."""
 FULL: Final = 0.97
 """Share of a memory that is given away before another member is asked; the rest is for activations."""
 
@@ -61,7 +64,8 @@ def _sequence(counts: dict[int, int], columns: Sequence[Column], order: Order) -
     ranked = sorted(counts, key=lambda i: (columns[i].fetches, i))
     for position in range(total):
         due = {i: counts[i] * (position + 1) / total - done[i] for i in ranked if done[i] < counts[i]}
-        index = max(due, key=lambda i: (due[i] - (0.5 if columns[i].fetches else 0.0), -ranked.index(i)))
+        late = {i: HELD_BACK[order] * columns[i].fetches for i in due}
+        index = max(due, key=lambda i: (due[i] - late[i], -ranked.index(i)))
         done[index] += 1
         found.append(index)
     return found

@@ -20,9 +20,11 @@ from hw_configs.system import System
 from mapping.deadline import is_late
 from mapping.liveness import footprint
 from mapping.mapper import MAPPERS, MapperOptions, writes_plans
+from mapping.offload.policy import OffloadAnswer, OffloadRequest
 from mapping.placement.arrange import ORDERS, arranged
 from mapping.placement.column_program import Capacity, Crossing, Objective, Program, Solution, solve_columns
 from mapping.placement.columns import Column, Scope, columns_of
+from mapping.placement.exact import MOST_OPERATORS, place_exactly
 from mapping.placement.machine import Machine
 from mapping.placement.placement_plan import write_placement
 from mapping.placement.segments import SegmentClass, apart, one_after_another, segment_classes, waits
@@ -33,7 +35,7 @@ from simulator.plan import Plan, PlanNotes
 from workloads.expert_frequency import frequency_of
 from workloads.graph import Graph
 
-__all__ = ["MAPPER", "CoPlace", "CoPlaceSettings", "CoPlacement", "co_place"]
+__all__ = ["MAPPER", "CoPlace", "CoPlaceSettings", "CoPlacement", "Question", "ask", "co_place"]
 
 PROGRAM_SHARE: Final = 0.15
 """Of the time limit, what one integer program may take."""
@@ -49,6 +51,7 @@ KEPT_FREE: Final = 0.06
 """Share of a memory by which more is kept free each time."""
 ROOMS: Final = 4
 """Times that a plan which did not fit is tried again with more room kept free."""
+OBJECTIVES: Final = ("time", "energy", "throughput", "dollars")
 OTHERS: Final = ("single-device", "stream-weights", "offload-kv", "pim-attention", "pim")
 """Mappers that decide a part of the question, whose plans are tried beside."""
 
@@ -57,7 +60,7 @@ OTHERS: Final = ("single-device", "stream-weights", "offload-kv", "pim-attention
 class CoPlaceSettings(Settings):
     """Settings of ``co-place``."""
 
-    objective: str = word("time", "what is least", ("time", "energy"))
+    objective: str = word("time", "what is best", OBJECTIVES)
     latency: float | None = seconds(None, "a step may take no longer", absent="no bound")
     devices: str | None = name_of("groups that may compute, joined by +", absent="all")
     weights: str | None = name_of("groups that may hold weights, joined by +", absent="all")
@@ -124,6 +127,7 @@ class Question:
     classes: tuple[SegmentClass, ...]
     program: Program
     capacity: Capacity
+    scope: Scope
     settings: CoPlaceSettings = field(default_factory=CoPlaceSettings)
 
 
@@ -132,22 +136,43 @@ class CoPlace:
 
     DESCRIPTION = "who computes what and what lives where, over GPU, CPU, PIM and drives, with a bound"
     SETTINGS = CoPlaceSettings
+    PHASES: tuple[str, ...] = ("decode", "prefill", "train")
 
     def plan(self, graph: Graph, system: System, options: MapperOptions) -> Plan:
         """The best plan found; ``InfeasibleError`` with demand and supply when nothing fits."""
-        return co_place(graph, Machine(system), options.of(CoPlaceSettings)).plan
+        settings = options.of(CoPlaceSettings)
+        if settings.objective not in ("time", "energy"):
+            message = f"{settings.objective} is of a batch or machine yet to be chosen; see 'offchip solve offload'"
+            raise bad_input(message, path="--set objective")
+        return co_place(graph, Machine(system), settings).plan
+
+    def solve(self, request: OffloadRequest) -> OffloadAnswer:
+        """The plan, who has what, the bottleneck and what to buy next; see :mod:`mapping.placement.co_place_answer`."""
+        from mapping.placement.co_place_answer import answer
+
+        return answer(request)
 
 
 MAPPER: Final = CoPlace()
 
 
-def co_place(graph: Graph, machine: Machine, settings: CoPlaceSettings) -> CoPlacement:
-    """Place a graph on a machine."""
+def co_place(
+    graph: Graph, machine: Machine, settings: CoPlaceSettings, question: Question | None = None
+) -> CoPlacement:
+    """Place a graph on a machine; ``question`` where it is cut and priced already."""
     refuse_communication(graph)
     start = time.perf_counter()
-    question = ask(graph, machine, settings)
+    question = question or ask(graph, machine, settings)
     best: _Best = _Best(settings.objective)
     solution = _placed(question, best)
+    if len(graph.operators) <= MOST_OPERATORS and settings.latency is None:
+        exact = place_exactly(
+            graph, machine, question.scope, settings.ahead or AHEADS[0], settings.hand_over, settings.objective,
+            best.trial,
+        )  # fmt: skip
+        best.proved = exact.finished
+        if exact.plan is not None:
+            best.offer(f"exact, {exact.runs} run", exact.plan, exact.trial)
     if settings.compare and not _limited(settings):
         for name, plan in _others(graph, machine, start, settings):
             best.offer(name, plan, try_plan(graph, machine, plan))
@@ -180,7 +205,7 @@ def ask(graph: Graph, machine: Machine, settings: CoPlaceSettings) -> Question:
     if not chain:
         before = waits(graph, classes)
         program = replace(program, waits=before, crossing=_crossings(graph, machine, classes, before))
-    return Question(graph, machine, classes, program, _capacity(graph, machine, scope, columns), settings)
+    return Question(graph, machine, classes, program, _capacity(graph, machine, scope, columns), scope, settings)
 
 
 def _crossings(
@@ -252,6 +277,8 @@ class _Best:
     trial: Trial = field(default_factory=lambda: Trial(float("inf"), float("inf")))
     name: str = ""
     predicted_s: float | None = None
+    proved: bool = False
+    """Whether every placement was tried or shown to be worse."""
     considered: list[Considered] = field(default_factory=list)
 
     def value(self, trial: Trial) -> float:
@@ -359,10 +386,10 @@ def _others(
 
 def _answer(question: Question, solution: Solution | None, best: _Best, took: float) -> CoPlacement:
     assert best.plan is not None
-    bound = _bound(question, solution)
+    bound = best.value(best.trial) if best.proved else _bound(question, solution)
     gap = _gap(best, bound)
     notes = CoPlaceNotes(
-        status="optimal" if gap <= GAP else "feasible",
+        status="optimal" if gap <= GAP or best.proved else "feasible",
         objective=question.settings.objective,
         predicted_s=best.predicted_s,
         simulated_s=best.trial.seconds,

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 __all__ = ["Capacity", "Crossing", "Objective", "Program", "Solution", "solve_columns"]
 
 Objective = Literal["time", "energy"]
+NEAR_COLUMNS: Final = 150
+"""Columns of a class among which whole counts are looked for."""
 NEGLIGIBLE: Final = 1e-7
 """A load below this share of a segment's own time bounds nothing and is left out."""
 
@@ -83,20 +85,44 @@ def solve_columns(
 ) -> Solution:
     """The best counts; ``InfeasibleError`` with demand and supply where no counts fit.
 
-    ``relaxed``: counts need not be whole, which gives a bound fast.
+    First with counts that need not be whole: its optimum bounds every placement, and its reduced costs say which
+    columns are near being taken. Whole counts are then looked for among those. ``relaxed``: the first alone.
     """
-    model, taken, seconds = _state(program, capacity, relaxed)
-    report = solve_model(model, options)
-    if report.status == "infeasible":
+    model, taken, seconds = _state(program, capacity, relaxed=True)
+    root = solve_model(model, options)
+    if root.status == "infeasible":
         raise InfeasibleError(_why_not(program, capacity))
+    if not root.has_solution:
+        raise NoAnswerError("no placement was found within the limit")
+    if relaxed:
+        return Solution(_counts(taken), seconds.value(), root)
+    near = [_nearest(own) for own in taken]
+    few = replace(
+        program, columns=tuple([c[i] for i in own] for c, own in zip(program.columns, near, strict=True))
+    )
+    model, taken, seconds = _state(few, capacity, relaxed=False)
+    report = solve_model(model, options)
     if not report.has_solution:
         raise NoAnswerError("no placement was found within the limit")
     counts = tuple(
+        {own[index]: count for index, count in found.items()}
+        for own, found in zip(near, _counts(taken), strict=True)
+    )
+    proved = replace(report, bound=root.objective, status="feasible", seconds=root.seconds + report.seconds)
+    return Solution(counts, seconds.value(), proved, _bottleneck(program, counts, capacity))
+
+
+def _nearest(taken: Mapping[int, Any]) -> list[int]:
+    """Columns of a class that would cost least to take."""
+    ranked = sorted(taken, key=lambda i: (-(taken[i].value() or 0.0) > -1e-9, taken[i].dj or 0.0, i))
+    return ranked[:NEAR_COLUMNS]
+
+
+def _counts(taken: Sequence[Mapping[int, Any]]) -> tuple[dict[int, int], ...]:
+    return tuple(
         {index: round(value) for index, variable in own.items() if (value := variable.value() or 0.0) > 0.5}
         for own in taken
     )
-    step = float(seconds.value() or 0.0)
-    return Solution(counts, step, report, "" if relaxed else _bottleneck(program, counts, capacity))
 
 
 def _state(
@@ -112,8 +138,8 @@ def _state(
     chain: list[tuple[Any, float]] = []
     loads: dict[str, list[tuple[Any, float]]] = {}
     held: dict[str, list[tuple[Any, float]]] = {}
-    fetched: dict[tuple[str, int], list[Any]] = {}
-    wanted: dict[tuple[str, int], list[Any]] = {}
+    fetched: dict[tuple[tuple[str, str], int], list[Any]] = {}
+    wanted: dict[tuple[tuple[str, str], int], list[Any]] = {}
     rows: list[tuple[Any, float]] = []
     joules: list[tuple[Any, float]] = []
     busy: list[tuple[Any, float]] = []
@@ -132,10 +158,10 @@ def _state(
                     loads.setdefault(name, []).append((variable, load * 1e3 / share))
             for memory, size in column.held.items():
                 held.setdefault(memory, []).append((variable, size / 1e6))
-            for memory, size in column.fetched.items():
-                fetched.setdefault((memory, size), []).append(variable)
+            for way, size in column.fetched.items():
+                fetched.setdefault((way, size), []).append(variable)
             for memory, size in column.wanted.items():
-                wanted.setdefault((memory, size), []).append(variable)
+                wanted.setdefault((("", memory), size), []).append(variable)
             if column.pim_rows:
                 rows.append((variable, column.pim_rows))
     if program.waits:
@@ -149,7 +175,8 @@ def _state(
     for memory in sorted({*held, *buffers, *at_once}):
         used = pulp.LpAffineExpression(held.get(memory, []))
         free = capacity.usable[memory] - capacity.reserved.get(memory, 0.0)
-        model += used + buffers.get(memory, 0.0) + at_once.get(memory, 0.0) <= free / 1e6
+        under_way = [(room, 1.0) for room in (*buffers.get(memory, ()), *at_once.get(memory, ()))]
+        model += used + pulp.LpAffineExpression(under_way) <= free / 1e6
     if rows:
         model += pulp.LpAffineExpression(rows) <= capacity.pim_rows
     if program.latency_s is not None:
@@ -214,17 +241,21 @@ def _crossed(
 
 
 def _buffers(
-    model: pulp.LpProblem, name: str, most: int, times: int, fetched: Mapping[tuple[str, int], list[Any]], relaxed: bool
-) -> dict[str, Any]:
-    """Room for what is under way into each memory: the largest that any column in use brings, so many times."""
+    model: pulp.LpProblem, name: str, most: int, times: int,
+    fetched: Mapping[tuple[tuple[str, str], int], list[Any]], relaxed: bool,
+) -> dict[str, list[Any]]:  # fmt: skip
+    """Room for what is under way into each memory: on every way the largest that a column in use brings, so many times."""
     import pulp
 
-    found: dict[str, Any] = {}
-    for number, ((memory, size), variables) in enumerate(sorted(fetched.items())):
-        room = found.setdefault(memory, pulp.LpVariable(f"{name}_{memory}", 0))
+    rooms: dict[tuple[str, str], Any] = {}
+    found: dict[str, list[Any]] = {}
+    for number, ((way, size), variables) in enumerate(sorted(fetched.items(), key=lambda item: item[0])):
+        if way not in rooms:
+            rooms[way] = pulp.LpVariable(f"{name}_{len(rooms)}", 0)
+            found.setdefault(way[1], []).append(rooms[way])
         used = pulp.LpVariable(f"{name}_used_{number}", 0, 1, "Continuous" if relaxed else "Binary")
         model += pulp.LpAffineExpression([(variable, 1.0) for variable in variables]) <= most * used
-        model += room >= times * size / 1e6 * used
+        model += rooms[way] >= times * size / 1e6 * used
     return found
 
 

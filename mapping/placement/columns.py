@@ -70,8 +70,8 @@ class Column:
     held: Mapping[str, int] = field(default_factory=dict)
     """Bytes of weights and caches in each memory."""
     joules: float = 0.0
-    fetched: Mapping[str, int] = field(default_factory=dict)
-    """Bytes that the largest fetch ahead into each memory brings at once."""
+    fetched: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    """Bytes that the largest fetch ahead brings at once, by its way from memory to memory."""
     wanted: Mapping[str, int] = field(default_factory=dict)
     """Bytes of experts that come into each memory once their router has run."""
     pim_rows: int = 0
@@ -289,7 +289,7 @@ def _column(
     graph: Graph, machine: Machine, segment: Segment, choices: tuple[UnitChoice, ...], price: _Price
 ) -> Column:
     loads, held = dict(price.loads), dict[str, int]()
-    fetched, wanted = dict[str, int](), dict[str, int]()
+    fetched, wanted = dict[tuple[str, str], int](), dict[str, int]()
     joules = price.joules
     for unit, choice in zip(segment.units, choices, strict=True):
         for what in _lives(graph, unit, choice):
@@ -300,7 +300,8 @@ def _column(
                 # Its way is part of the segment's own run.
                 wanted[what.at] = wanted.get(what.at, 0) + what.moved
                 continue
-            fetched[what.at] = max(fetched.get(what.at, 0), what.moved)
+            way = (what.home, what.at)
+            fetched[way] = max(fetched.get(way, 0), what.moved)
             move = machine.need_move(what.home, what.at)
             members = len(machine.alike(what.home))
             for name, weight in move.load.items():

@@ -3,7 +3,7 @@
 A placement says for every operator its device and for every tensor without a producer its home. The plan follows:
 operators run in program order on one stream a device; what an operator reads and its memory lacks is brought there
 from where it is; a persistent tensor that lives elsewhere is fetched ahead of use by a copy engine of its own, at most
-``ahead`` operators' worth at a time, and dropped after it; what a cache gained goes back to its home.
+``ahead`` operators' worth at a time on each way, and dropped after it; what a cache gained goes back to its home.
 """
 
 from __future__ import annotations
@@ -68,8 +68,8 @@ class _Writer:
     tasks: list[Task] = field(default_factory=list)
     here: dict[str, list[str]] = field(default_factory=dict)
     """Memories that hold a copy of each tensor at this point of the list, the first of them first."""
-    users: dict[str, list[str]] = field(default_factory=dict)
-    """Operators that used fetched tensors, by the memory those came into."""
+    users: dict[tuple[str, str], list[str]] = field(default_factory=dict)
+    """Operators that used fetched tensors, by the way those came."""
     made: set[str] = field(default_factory=set)
 
     def write(self, mapper: str, notes: PlanNotes) -> Plan:
@@ -111,10 +111,10 @@ class _Writer:
             name for name in dict.fromkeys((*op.inputs, *op.updates)) if memory not in self.here[name]
         ]
         persistent = [name for name in fetched if self.graph.tensors[name].role in PERSISTENT_ROLES]
-        ahead = [name for name in persistent if name not in self.placement.late]
-        slot = self._slot(memory) if ahead else ()
+        ways = {(self.here[name][0], memory) for name in persistent if name not in self.placement.late}
+        slots = {way: self._slot(way) for way in ways}
         for name in fetched:
-            self._bring(name, memory, slot, op)
+            self._bring(name, memory, slots.get((self.here[name][0], memory), ()), op)
         changed = [name for name in persistent if name in op.updates]
         frees = tuple(
             (name, memory) for name in persistent if name not in changed and self._wanted_again(name, op)
@@ -122,8 +122,8 @@ class _Writer:
         self.tasks.append(
             Compute(op.name, f"{device}.compute", operator=op.name, device=device, frees=frees)
         )
-        if ahead:
-            self.users.setdefault(memory, []).append(op.name)
+        for way in sorted(ways):
+            self.users.setdefault(way, []).append(op.name)
         for name in changed:
             self._give_back(name, memory)
         for name in persistent:
@@ -132,9 +132,9 @@ class _Writer:
             self.here[name] = [memory]
             self._store(name, memory)
 
-    def _slot(self, memory: str) -> tuple[str, ...]:
-        """The operator whose end frees the room for what is fetched next."""
-        users, ahead = self.users.get(memory, []), self.placement.ahead
+    def _slot(self, way: tuple[str, str]) -> tuple[str, ...]:
+        """The operator whose end frees the room for what is fetched next that way."""
+        users, ahead = self.users.get(way, []), self.placement.ahead
         return (users[-ahead],) if len(users) >= ahead else ()
 
     def _bring(self, name: str, memory: str, slot: tuple[str, ...], op: Operator) -> None:
