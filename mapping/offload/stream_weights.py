@@ -53,10 +53,11 @@ class StreamWeightsSettings(Settings):
     access: str = word("copy", "how a GPU gets at weights elsewhere", ("copy", "zero-copy", "unified"))
     expert_slots: int | None = count(
         None, "experts of each layer that stay on the device", most=1 << 16, unit="experts",
-        absent="as many as fit where expert-frequency is set, else layers stay whole",
+        absent="as many as fit where expert-frequency is set",
     )  # fmt: skip
     expert_frequency: str | None = name_of(
-        "how often experts are wanted: uniform, zipf:EXPONENT, or a CSV file", absent="uniform"
+        "how often experts are wanted, by which the hottest stay: uniform, zipf:EXPONENT, or a CSV file",
+        absent="uniform where expert-slots is set, else layers stay whole",
     )
     expert_policy: str = word("static", "which experts stay: the most wanted, or the last", ("static", "lru"))
     prefetch: float = share(
