@@ -31,6 +31,7 @@ from hw_configs.problems import InputError, Problem, bad_input
 __all__ = [
     "ExpertFrequency",
     "Fetches",
+    "Policy",
     "chances_of",
     "expected_touched",
     "fetches",

@@ -95,7 +95,7 @@ def test_experts_come_once_the_router_has_chosen() -> None:
 
 def draw(weights: np.ndarray, active: int, rng: np.random.Generator) -> list[int]:
     """A token's experts: the first of exponential moments, which is a draw by weight without return."""
-    return np.argsort(rng.exponential(size=len(weights)) / weights)[:active].tolist()
+    return [int(e) for e in np.argsort(rng.exponential(size=len(weights)) / weights)[:active]]
 
 
 @pytest.mark.parametrize("policy", ["static", "lru"])
@@ -201,12 +201,13 @@ def test_a_file_says_which_layers_repeat_themselves(tmp_path: Path) -> None:
 )  # fmt: skip
 def test_settings_that_cannot_be_are_told(model: str, settings: dict[str, object], found: str) -> None:
     with pytest.raises(InputError, match=found):
-        planned(graph_of(model), **settings)  # type: ignore[arg-type]
+        planned(graph_of(model), None, **settings)
 
 
 def test_all_experts_stay_where_they_fit() -> None:
     graph = graph_of("mixtral-8x7b")
-    for settings in ({}, {"expert_slots": 8}, {"expert_frequency": "uniform"}):
-        plan, notes = planned(graph, **settings)  # type: ignore[arg-type]
+    every: list[dict[str, object]] = [{}, {"expert_slots": 8}, {"expert_frequency": "uniform"}]
+    for settings in every:
+        plan, notes = planned(graph, None, **settings)
         assert notes.streamed_bytes == 0
         assert all(isinstance(task, Compute) for task in plan.tasks)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,8 @@ from hypothesis import strategies as st
 
 import offchip
 from hw_configs.problems import InputError
-from simulator.plan import Compute, ExpertGroups, Home, Plan, Task, Transfer
+from hw_configs.system import System
+from simulator.plan import ExpertGroups, Plan
 from simulator.plan_file import plan_from_json, read_plan, write_plan
 from simulator.rewrite.expert_groups import expert_blocks, group_experts
 from workloads.graph import Graph, Role
@@ -157,27 +159,14 @@ def test_touched_experts_can_be_said() -> None:
         )
 
 
-def hot_and_cold(graph: Graph, groups: dict[str, ExpertGroups]) -> Plan:
-    """Group 0 on the GPU, group 1 on the CPU; what one makes and the other reads is copied."""
-    cut = group_experts(graph, groups)
-    members = {f"{member}/1" for block in expert_blocks(graph).values() for member in block.members}
-    homes = {}
-    for name in cut.tensors:
-        if name not in cut.producer:
-            readers = set(cut.consumers[name])
-            homes[name] = (Home("host" if readers and readers <= members else "gpu"),)
-    tasks: list[Task] = []
-    there: set[tuple[str, str]] = set()
-    for op in cut.operators:
-        device, memory = ("cpu", "host") if op.name in members else ("gpu", "gpu")
-        for name in op.inputs:
-            made = cut.producer.get(name)
-            if made is not None and (made in members) != (op.name in members) and (name, memory) not in there:
-                source = "gpu" if memory == "host" else "host"
-                tasks.append(Transfer(f"{name}>{memory}", f"{source}->{memory}", name, source, memory))
-                there.add((name, memory))
-        tasks.append(Compute(op.name, device, op.name, device))
-    return Plan(graph.name, "workstation", "by hand", tuple(tasks), homes, experts=groups)
+def documented(graph: Graph, system: System) -> Plan:
+    """The plan that the documentation writes: group 0 on the GPU, group 1 on the CPU."""
+    text = (Path(__file__).parents[2] / "docs" / "plan-format.md").read_text(encoding="utf-8")
+    code = text.split("## Experts in groups")[1].split("```python\n")[1].split("```")[0]
+    names: dict[str, Any] = {"graph": graph, "system": system}
+    exec(code, names)
+    plan: Plan = names["plan"]
+    return plan
 
 
 def one(graph: Graph) -> Workload:
@@ -188,8 +177,7 @@ def one(graph: Graph) -> Workload:
 def test_the_hot_run_on_the_gpu_beside_the_cold_on_the_cpu(fidelity: str, tmp_path: Path) -> None:
     graph = graph_of("mixtral-8x7b")
     system = offchip.load_system("workstation")
-    groups = {name: ExpertGroups((2, 6), (0.4, 0.6)) for name in expert_blocks(graph)}
-    plan = hot_and_cold(graph, groups)
+    plan = documented(graph, system)
     write_plan(plan, tmp_path / "plan.json")
     again = read_plan(tmp_path / "plan.json")
     assert again.experts == plan.experts

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from hw_configs.problems import InputError
 from workloads.expert_frequency import (
     ExpertFrequency,
+    Policy,
     chances_of,
     expected_touched,
     fetches,
@@ -147,8 +148,9 @@ def test_the_last_used_stay(experts: int, active: int, slots: int, exponent: flo
 def test_a_larger_cache_finds_more(experts: int, exponent: float, data: st.DataObject) -> None:
     active = data.draw(st.integers(1, min(experts, 8)))
     shares = ExpertFrequency(exponent).shares(experts, active)
-    for policy in ("static", "lru"):
-        rates = [hit_rate(shares, active, slots, policy) for slots in range(experts + 1)]  # type: ignore[arg-type]
+    policies: tuple[Policy, ...] = ("static", "lru")
+    for policy in policies:
+        rates = [hit_rate(shares, active, slots, policy) for slots in range(experts + 1)]
         assert rates[0] == 0
         assert rates[-1] == pytest.approx(1, rel=1e-6)
         assert all(a <= b + 1e-9 for a, b in pairwise(rates))
