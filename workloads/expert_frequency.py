@@ -307,7 +307,8 @@ def lru_hit_rate(shares: Sequence[float], active: int, slots: int, tokens: float
     An expert stays as long as it is wanted again within a time T, in steps, that is the same for all; T is such that
     as many experts stay as there are slots (Che et al., IEEE JSAC 20(7), 2002). A step looks for all of its experts
     before it drops any. Caches that were played, token by token, differ by at most 0.02 where a token wants at most a
-    quarter of the slots; where a step wants more experts than there are slots the figure means nothing.
+    quarter of the slots. A step finds no more experts than there are slots; where it wants as many or more, caches
+    that are walked through in turn find less than is said.
     """
     chances = np.array([_reached(min(1.0, active * share), tokens) for share in shares])
     wanted = float(chances.sum())
@@ -323,7 +324,7 @@ def lru_hit_rate(shares: Sequence[float], active: int, slots: int, tokens: float
     for _ in range(200):
         middle = (low + high) / 2
         low, high = (middle, high) if _inside(missed, middle).sum() < slots else (low, middle)
-    return float((chances * _inside(missed, high)).sum() / wanted)
+    return min(float((chances * _inside(missed, high)).sum()), float(slots)) / wanted
 
 
 def _inside(missed: Array, steps: float) -> Array:

@@ -10,10 +10,10 @@ all of them.
 Figures are expectations over the tokens of a step. A group has its share of the rows, of the arithmetic and of the
 bytes of rows, so that each adds up to what the whole block has; rows need not be whole, and ``share`` and
 ``extra_flops`` of the work hold what whole rows cannot say. Of its weights a group reads what some token reaches. A
-token that goes to k experts reaches one of c even experts, to which a share s of the rows goes, with the chance k s / c,
-and t tokens, each on its own, reach c (1 - (1 - k s / c)^t) of them: exact for any way of drawing k different experts,
-for only that chance counts. t follows from the experts that the whole block reaches, so that even groups read together
-what it reads.
+token that goes to k experts reaches one of c even experts, to which a share s of the rows goes, with the chance k s /
+c, and t tokens, each on its own, reach c (1 - (1 - k s / c)^t) of them: exact for any way of drawing k different
+experts, for only that chance counts. t follows from the experts that the whole block reaches, so that even groups
+read together what it reads.
 """
 
 from __future__ import annotations

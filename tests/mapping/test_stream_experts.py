@@ -211,3 +211,18 @@ def test_all_experts_stay_where_they_fit() -> None:
         plan, notes = planned(graph, None, **settings)
         assert notes.streamed_bytes == 0
         assert all(isinstance(task, Compute) for task in plan.tasks)
+
+
+@pytest.mark.parametrize("policy", ["static", "lru"])
+@pytest.mark.parametrize("batch", [3, 40, 5000])
+def test_steps_that_want_more_experts_than_stay(policy: str, batch: int) -> None:
+    """A cache holds no more than its slots, and what is not found is wanted of the others alone."""
+    graph = graph_of("qwen3-30b-a3b", batch)
+    plan, notes = planned(graph, expert_slots=20, expert_frequency="zipf:1", expert_policy=policy)
+    for groups in plan.experts.values():
+        assert groups.touched[0] <= 20 * (1 + 1e-9)
+        assert groups.touched[1] <= 108 * (1 + 1e-9)
+    whole = experts_bytes(graph)
+    assert notes.streamed_bytes <= whole * 108 / 128 * (1 + 1e-6)
+    if batch == 5000:
+        assert notes.streamed_bytes == pytest.approx(whole * 108 / 128, rel=1e-3)
