@@ -31,6 +31,7 @@ from hw_configs.problems import InputError, Problem, bad_input
 __all__ = [
     "ExpertFrequency",
     "Fetches",
+    "Policy",
     "chances_of",
     "expected_touched",
     "fetches",
@@ -47,7 +48,8 @@ Policy = Literal["static", "lfu", "lru"]
 MAX_ROWS: Final = 1 << 20
 MAX_FILE_BYTES: Final = 1 << 26
 MAX_EXPERTS: Final = 1 << 16
-MAX_EXPONENT: Final = 20.0
+MAX_EXPONENT: Final = 5.0
+"""Weights beyond any router that was measured, and as far as the integral below is exact to a billionth."""
 _NODES: Final = 200
 """Points of the integral over the moment of a draw."""
 _ALL_LAYERS: Final = -1
@@ -76,7 +78,7 @@ class ExpertFrequency:
         known = self.counted.get(_ALL_LAYERS if layer is None else layer, self.counted.get(_ALL_LAYERS))
         if known is None:
             raise bad_input(
-                f"found no experts of layer {layer}; the file has {_some(self.counted)}",
+                f"found no experts of layer {layer}; expected {_some(self.counted)}",
                 path="expert-frequency",
             )
         if len(known) > experts:
@@ -303,8 +305,10 @@ def lru_hit_rate(shares: Sequence[float], active: int, slots: int, tokens: float
     """The hit rate of a cache that drops the expert longest unused, in Che's approximation.
 
     An expert stays as long as it is wanted again within a time T, in steps, that is the same for all; T is such that
-    as many experts stay as there are slots (Che et al., IEEE JSAC 20(7), 2002). A step that wants more experts than
-    there are slots finds less than this says.
+    as many experts stay as there are slots (Che et al., IEEE JSAC 20(7), 2002). A step looks for all of its experts
+    before it drops any. Caches that were played, token by token, differ by at most 0.02 where a token wants at most a
+    quarter of the slots. A step finds no more experts than there are slots; where it wants as many or more, caches
+    that are walked through in turn find less than is said.
     """
     chances = np.array([_reached(min(1.0, active * share), tokens) for share in shares])
     wanted = float(chances.sum())
@@ -320,7 +324,7 @@ def lru_hit_rate(shares: Sequence[float], active: int, slots: int, tokens: float
     for _ in range(200):
         middle = (low + high) / 2
         low, high = (middle, high) if _inside(missed, middle).sum() < slots else (low, middle)
-    return float((chances * _inside(missed, high)).sum() / wanted)
+    return min(float((chances * _inside(missed, high)).sum()), float(slots)) / wanted
 
 
 def _inside(missed: Array, steps: float) -> Array:

@@ -22,6 +22,7 @@ from mapping.mapper import MapperOptions
 from mapping.offload.mapper_policy import answer_by_plan
 from mapping.offload.policy import OffloadAnswer, OffloadRequest
 from mapping.offload.stream_weights import choose_streamed
+from mapping.offload.touched_weights import brought_bytes, chosen_by, touched_bytes
 from mapping.placement.kv_store import (
     ATTENDERS,
     STORES,
@@ -257,7 +258,12 @@ class _Writer:
                 self._attend_away(op, memory)
         if outside:
             notes = replace(
-                notes, streamed_weight_bytes=sum(self.graph.tensors[w].size_bytes for w in outside)
+                notes,
+                streamed_weight_bytes=sum(
+                    brought_bytes(self.graph, self.graph.operator_by_name[name], weight)
+                    for name, weights in self.streamed.items()
+                    for weight in weights
+                ),
             )
         return Plan(
             self.graph.name, self.system.name, "offload-kv", tuple(self.tasks), self.homes, notes=notes,
@@ -288,8 +294,10 @@ class _Writer:
 
     def _stream(self, op: Operator, memory: str) -> None:
         for weight in self.streamed.get(op.name, ()):
-            after = (self.streamers[-2],) if len(self.streamers) >= 2 else ()
-            self._move(f"stream {weight}", weight, self._weight_store(), memory, after)
+            touched = touched_bytes(self.graph, op, weight)
+            after = dict.fromkeys(self.streamers[-2:-1] if len(self.streamers) >= 2 else ())
+            after |= dict.fromkeys(chosen_by(self.graph, op) if touched else ())
+            self._move(f"stream {weight}", weight, self._weight_store(), memory, after, touched=touched)
         if op.name in self.streamed:
             self.streamers.append(op.name)
 
@@ -297,7 +305,14 @@ class _Writer:
         self.tasks.append(Compute(operator, f"{node.name}.compute", operator=operator, device=node.name))
 
     def _move(
-        self, name: str, tensor: str, source: str, target: str, after: Iterable[str] = (), chunk: int = 0
+        self,
+        name: str,
+        tensor: str,
+        source: str,
+        target: str,
+        after: Iterable[str] = (),
+        chunk: int = 0,
+        touched: int = 0,
     ) -> None:
         stream = f"{source}->{target}"
         self.tasks.append(
@@ -310,6 +325,7 @@ class _Writer:
                 after=tuple(after),
                 chunk_bytes=chunk,
                 readers=self.request.readers if chunk else 0,
+                touched_bytes=touched,
             )
         )
 

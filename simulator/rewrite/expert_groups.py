@@ -8,11 +8,12 @@ of rows as ``t/0``, ``t/1``, ..., a weight ``w`` over the experts as ``w/0``, ``
 all of them.
 
 Figures are expectations over the tokens of a step. A group has its share of the rows, of the arithmetic and of the
-bytes of rows, so that each adds up to what the whole block has; rows need not be whole, and ``share`` of the work
-holds what whole rows cannot say. Of its weights a group reads what some token reaches. A token that goes to k experts
-reaches one of c even experts, to which a share s of the rows goes, with the chance k s / c, and t tokens, each on its
-own, reach c (1 - (1 - k s / c)^t) of them: exact for any way of drawing k different experts, for only that chance
-counts. t follows from the experts that the whole block reaches, so that even groups read together what it reads.
+bytes of rows, so that each adds up to what the whole block has; rows need not be whole, and ``share`` and
+``extra_flops`` of the work hold what whole rows cannot say. Of its weights a group reads what some token reaches. A
+token that goes to k experts reaches one of c even experts, to which a share s of the rows goes, with the chance k s /
+c, and t tokens, each on its own, reach c (1 - (1 - k s / c)^t) of them: exact for any way of drawing k different
+experts, for only that chance counts. t follows from the experts that the whole block reaches, so that even groups
+read together what it reads.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from typing import Any, Final
 from hw_configs.problems import InputError, Problem, nearest
 from simulator.plan import ExpertGroups
 from simulator.rewrite.divide import part_name
-from simulator.rewrite.operands import itemised, of_arithmetic, spread
+from simulator.rewrite.operands import itemised, spread
 from workloads.graph import Graph, Operator, Tensor
 from workloads.operators import Activation, Elementwise, GroupedProduct, Norm, Quantize, Work
 
@@ -345,14 +346,21 @@ def _within(dealt: tuple[int, ...], sizes: list[int]) -> tuple[int, ...]:
 
 
 def _work_of_group(work: Work, cut: _Cut, index: int) -> Work:
-    """The work of one group: whole rows, at least one, and in ``share`` what they are more or less than expected."""
-    share = cut.share(index)
-    sizes: dict[str, Any] = {"m": max(1, math.ceil(getattr(work, "m", 1) * share - _ROUNDING))}
+    """The work of one group, as a kernel meets it.
+
+    A group of which less than one expert is reached runs in that share of the steps (``share``), with all of its rows
+    then. Rows are whole; what they are more or less than expected is taken off the arithmetic.
+    """
+    share, at_times = cut.share(index), min(1.0, max(cut.reached[index], 1e-12))
+    sizes: dict[str, Any] = {"share": work.share * at_times}
+    rows = getattr(work, "m", 0)
+    if rows:
+        sizes["m"] = max(1, round(rows * share / at_times))
     if isinstance(work, GroupedProduct):
         count = cut.counts[index]
-        sizes["groups"] = count
         # A token goes to so many of this group's experts; what tells how many tokens the rows are.
         sizes["active"] = work.active and min(count, max(1, round(work.active * share)))
         # A figure of 0 would mean all of them.
-        sizes["expected_groups"] = min(max(cut.reached[index], 1e-12), float(count))
-    return of_arithmetic(work.with_fields(sizes), work, share)
+        sizes |= {"groups": count, "expected_groups": min(max(cut.reached[index], 1e-12), float(count))}
+    changed = work.with_fields(sizes | {"extra_flops": 0.0})
+    return changed.with_fields({"extra_flops": work.flops * share - changed.flops})
