@@ -99,6 +99,13 @@ class Transfer:
     """Reads of such chunks in flight; 0: as many as :data:`simulator.system.costs.CHUNK_READERS`."""
     faults: bool = field(default=False, kw_only=True)
     """Whether a GPU's page faults bring it (unified memory), instead of a copy engine."""
+    wait_s: float = field(default=0.0, kw_only=True)
+    """Seconds of software before the first byte: a hand-over between CPU and GPU that a host thread waits for."""
+    pageable: bool = field(default=False, kw_only=True)
+    """Whether the host's end is not pinned, so that a core copies it through the driver's buffer."""
+    mapped: bool = field(default=False, kw_only=True)
+    """Whether cores touch it in a file that is mapped from the drive ``source``: page faults bring what is not in the
+    page cache, ``readers`` at a time (0: one)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,7 +287,8 @@ class Plan:
 TASK_FIELDS: Final[dict[str, type]] = {
     "name": str, "kind": str, "stream": str, "operator": str, "device": str, "tensor": str, "source": str,
     "target": str, "group": list, "after": list, "frees": list, "addresses": dict, "streamed": list, "chunk_bytes": int,
-    "readers": int, "faults": bool, "measured": bool, "in_place": dict,
+    "readers": int, "faults": bool, "wait_s": float, "pageable": bool, "mapped": bool, "measured": bool,
+    "in_place": dict,
 }  # fmt: skip
 """The keys of tasks in a file, in the order in which they are written, and the type of each."""
 
