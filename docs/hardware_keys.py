@@ -24,6 +24,7 @@ from hw_configs import (
     many_threads,
     network,
     pim,
+    processor,
     scratchpad,
     spatial,
     system,
@@ -40,7 +41,7 @@ START, END = "<!-- keys: written by hardware_keys.py -->\n", "<!-- end of keys -
 CHIPS, CHIPS_END = "<!-- chips: written by hardware_keys.py -->\n", "<!-- end of chips -->\n"
 MODELS: tuple[type[BaseModel], ...] = (
     device.Gpu, gpu_architecture.GpuArchitecture, gpu_architecture.AttentionKernel,
-    gpu_memory_path.GpuMemoryPath, device.Cpu,
+    gpu_memory_path.GpuMemoryPath, device.Cpu, processor.Dies,
     device.Pim, pim.PimUnits, pim.PimBuffers, pim.PimRules, pim.PimRuleChoice,
     pim.PimEnergy, device.Flash, device.ComputationalStorage, csd.AttentionEngine, device.Accelerator,
     scratchpad.Scratchpad, vector_unit.VectorUnit, device.SpatialAccelerator,

@@ -9,13 +9,16 @@ import re
 from pathlib import Path
 from typing import Any, Final
 
+from pydantic import ValidationError
+
 from hw_configs.board import why_no_scratchpad
 from hw_configs.cluster import read_network
-from hw_configs.device import Accelerator, SpatialAccelerator
+from hw_configs.device import Accelerator, Cpu, SpatialAccelerator
 from hw_configs.files import expect_kind, load_device, load_link, parse_device, read_any, sources_of
 from hw_configs.network import Network
 from hw_configs.problems import InputError, Problem, nearest
-from hw_configs.system import AnyDevice, Node, System, SystemFile, Wire, WireSpec
+from hw_configs.processor import processor_settings
+from hw_configs.system import AnyDevice, DeviceGroup, Node, System, SystemFile, Wire, WireSpec
 from hw_configs.yaml_file import Document, Provenance
 
 __all__ = ["broken_references", "compose", "has_memory"]
@@ -136,7 +139,30 @@ def _resolve_devices(
                 provenance.update(sources_of(referred, f"{name}."))
             except InputError as error:
                 problems += _as_reference(error, document, "devices", name, "use")
+        if name in devices:
+            devices[name] = _set_up(devices[name], group, name, document, problems)
     return devices
+
+
+def _set_up(
+    device: AnyDevice, group: DeviceGroup, name: str, document: Document, problems: list[Problem]
+) -> AnyDevice:
+    """A CPU with the threads and sockets that its group says; any other device as it is."""
+    said = [key for key in ("threads", "sockets", "placement") if getattr(group, key) is not None]
+    if not said:
+        return device
+    where = _at(document, "devices", name, said[0])
+    if not isinstance(device, Cpu):
+        problems.append(Problem(f"{device.kind} {device.name!r} has no {said[0]!r}; a CPU has", **where))
+        return device
+    try:
+        settings = group.sockets or 1, group.placement or device.placement, group.threads
+        data = device.model_dump(exclude_none=True)
+        return Cpu.model_validate(processor_settings(data, *settings))
+    except ValueError as error:
+        message = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
+        problems.append(Problem(message.removeprefix("Value error, "), **where))
+        return device
 
 
 def _as_reference(error: InputError, document: Document, *path: str | int) -> list[Problem]:

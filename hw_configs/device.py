@@ -45,6 +45,7 @@ from hw_configs.gpu_architecture import ArchitectureReference
 from hw_configs.many_threads import ManyThreads
 from hw_configs.pim import PimDetail, compute_figures, memory_figures
 from hw_configs.problems import bad_input
+from hw_configs.processor import Dies, InstructionSet, Placement
 from hw_configs.scratchpad import Scratchpad
 from hw_configs.spatial import MemoryLevel, WordBits, ZeroSaving, level_faults, spatial_compute
 from hw_configs.units import format_quantity
@@ -237,12 +238,38 @@ class Cpu(DeviceBase):
     compute: Compute
     last_level_cache: Cache
     memory: Memory | None = None
+    isa: InstructionSet = "avx2"
+    """Widest vector and matrix instructions that kernels use."""
+    threads: Count | None = None
+    """That work on an operator; left out, one per core. More than cores add none."""
+    core_bandwidth: Bandwidth | None = None
+    """What one core sustains of a stream from DRAM (its misses in flight over the latency); left out, that of its
+    instruction set's class."""
+    dies: Dies | None = None
+    """Chiplets with a path each; left out, cores reach the memory directly."""
+    sockets: Annotated[int, Field(ge=1, le=16)] = 1
+    """That the figures above are of, working as one; a system says so of a socket's file."""
+    socket_link: Bandwidth | None = None
+    """Between two sockets, each way, all links together."""
+    placement: Placement = "interleaved"
+    """Where the bytes lie that several sockets read."""
+
+    @property
+    def busy_cores(self) -> int:
+        """Cores that work on an operator."""
+        return min(self.threads or self.cores, self.cores)
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
         refuse(
             *_cache_before_memory("last_level_cache", self.last_level_cache, self.memory),
             *possible.clock_order(self.clock, self.base_clock),
+            (("cores",), f"{self.cores} cores do not divide into {self.sockets} sockets")
+            if self.cores % self.sockets
+            else None,
+            (("sockets",), "several sockets need a 'socket_link'")
+            if self.sockets > 1 and self.socket_link is None
+            else None,
             *possible.rates(*_tables(self.compute), self.cores, self.clock, "cores", possible.ANY_CORE),
             *_within_power(self),
         )

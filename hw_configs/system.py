@@ -20,7 +20,7 @@ from typing import Annotated
 from pydantic import Field
 
 from hw_configs.cluster_routes import Cluster, Route
-from hw_configs.config import Config, PriceRate
+from hw_configs.config import Config, Count, PriceRate
 from hw_configs.cpu_cache import CpuCache
 from hw_configs.device import (
     Accelerator,
@@ -42,6 +42,7 @@ from hw_configs.link import Link, NvLink, OnChip, Pcie, Rdma
 from hw_configs.many_threads import ManyThreads
 from hw_configs.network import Network, NetworkSpec
 from hw_configs.problems import bad_input, nearest
+from hw_configs.processor import Placement
 from hw_configs.spatial import HOME
 from hw_configs.window_pipeline import WindowPipeline
 from hw_configs.yaml_file import Provenance
@@ -78,6 +79,12 @@ class DeviceGroup(Config):
     memory: str | None = None
     """The group whose memory these members work in, for devices without their own (CPU, unified GPU).
     ``scratchpad`` for accelerators that work in their own scratchpad; their DRAM is then a group beside them."""
+    threads: Count | None = None
+    """Of each CPU: threads that work on an operator; left out, as its file says (one per core)."""
+    sockets: Annotated[int, Field(ge=1, le=16)] | None = None
+    """Of a CPU's file: so many sockets work as one device."""
+    placement: Placement | None = None
+    """In whose memory several sockets find their bytes; left out, interleaved."""
 
 
 class WireSpec(Config):

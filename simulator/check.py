@@ -117,6 +117,8 @@ def _below_zero(task: Task) -> Iterator[Violation]:
                 yield Violation(task.name, f"has {name} {value}, which is below zero")
         if task.faults and task.chunk_bytes:
             yield Violation(task.name, "comes on faults, which know no chunk_bytes")
+        if not 0 <= task.wait_s < math.inf:
+            yield Violation(task.name, f"waits {task.wait_s} s, which is no time")
 
 
 def _unknown_in_task(task: Task, graph: Graph, system: System) -> Iterator[Violation]:
@@ -132,6 +134,7 @@ def _unknown_in_task(task: Task, graph: Graph, system: System) -> Iterator[Viola
             yield from _unreachable(task, system, task.source, task.target)
             if task.faults and system.nodes[task.target].device.kind != "gpu":
                 yield Violation(task.name, f"comes on faults into {task.target!r}, which is no GPU's memory")
+            yield from _by_host_software(task, system)
         made: tuple[str, ...] = (task.tensor,)
     else:
         if isinstance(task, Compute) and task.source and not task.streamed:
@@ -157,6 +160,27 @@ def _unknown_in_task(task: Task, graph: Graph, system: System) -> Iterator[Viola
     for tensor, memory in task.frees:
         if tensor not in graph.tensors or memory not in system.memories:
             yield Violation(task.name, f"frees ({tensor!r}, {memory!r}), which is not a tensor and a memory")
+
+
+def _by_host_software(task: Transfer, system: System) -> Iterator[Violation]:
+    """Pageable copies have a CPU's memory at one end and a GPU's at the other; mapped files lie on a drive."""
+    hosts = {node.memory for node in system.nodes.values() if node.device.kind == "cpu"}
+    boards = {node.memory for node in system.nodes.values() if node.device.kind == "gpu"}
+    ends = (task.source, task.target)
+    if task.pageable and not any(
+        one in hosts and other in boards - hosts for one, other in (ends, ends[::-1])
+    ):
+        yield Violation(task.name, "is pageable, but not between a CPU's memory and a GPU's")
+    if not task.mapped:
+        return
+    if system.nodes[task.source].device.kind not in ("flash", "csd"):
+        yield Violation(task.name, f"is mapped from {task.source!r}, which is no drive")
+    if task.target not in hosts:
+        yield Violation(task.name, f"is mapped into {task.target!r}, which is no CPU's memory")
+    if task.chunk_bytes or task.faults or task.pageable:
+        yield Violation(
+            task.name, "is mapped; it cannot come in chunks, on a GPU's faults or pageable as well"
+        )
 
 
 def _measured(task: Compute | Collective, operator: Operator | None) -> Iterator[Violation]:

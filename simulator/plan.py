@@ -104,6 +104,13 @@ class Transfer:
     """Bytes of the tensor that come: those that its readers touch (the weights of experts that some token reaches,
     rows of a table). The copy holds so many. Into a memory that has such a part already they come beside it. 0: all
     of the tensor."""
+    wait_s: float = field(default=0.0, kw_only=True)
+    """Seconds of software before the first byte: a hand-over between CPU and GPU that a host thread waits for."""
+    pageable: bool = field(default=False, kw_only=True)
+    """Whether the host's end is not pinned, so that a core copies it through the driver's buffer."""
+    mapped: bool = field(default=False, kw_only=True)
+    """Whether cores touch it in a file that is mapped from the drive ``source``: page faults bring what is not in the
+    page cache, ``readers`` at a time (0: one)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -302,7 +309,8 @@ class Plan:
 TASK_FIELDS: Final[dict[str, type]] = {
     "name": str, "kind": str, "stream": str, "operator": str, "device": str, "tensor": str, "source": str,
     "target": str, "group": list, "after": list, "frees": list, "addresses": dict, "streamed": list, "chunk_bytes": int,
-    "readers": int, "faults": bool, "touched_bytes": int, "measured": bool, "in_place": dict,
+    "readers": int, "faults": bool, "touched_bytes": int, "wait_s": float, "pageable": bool, "mapped": bool,
+    "measured": bool, "in_place": dict,
 }  # fmt: skip
 """The keys of tasks in a file, in the order in which they are written, and the type of each."""
 

@@ -39,6 +39,8 @@ __all__ = ["plan_from_json", "read_plan", "write_plan"]
 MAX_FILE_BYTES: Final = 2**30
 MAX_BYTES: Final = 2**60
 """More of anything than a task can move."""
+MOST_SECONDS: Final = 1e6
+"""That software may take before a transfer."""
 
 
 def write_plan(plan: Plan, path: str | Path) -> None:
@@ -180,6 +182,8 @@ def _task_from(entry: Any, index: int, file: str, problems: list[Problem]) -> Ta
             values[key] = tuple(str(item) for item in values[key])
     if "frees" in values:
         values["frees"] = tuple((str(tensor), str(memory)) for tensor, memory in values["frees"])
+    if "wait_s" in values:
+        values["wait_s"] = float(values["wait_s"])
     return cls(**values)
 
 
@@ -212,6 +216,9 @@ def _wrong_values(entry: dict[str, Any]) -> Iterator[Problem]:
         if kind is int:
             if not _is_address(value) or value > MAX_BYTES:
                 yield Problem("expected a whole number of at least 0", path=key)
+        elif kind is float:
+            if not _is_seconds(value):
+                yield Problem(f"found {value!r}; expected seconds, 0 to {MOST_SECONDS:g}", path=key)
         elif kind is not None and not isinstance(value, kind):
             yield Problem(f"found {value!r}; expected {kind.__name__}", path=key)
     frees = entry.get("frees", [])
@@ -366,6 +373,10 @@ def _counts(entry: Any) -> tuple[int, ...]:
     if not isinstance(counts, list) or not all(_is_address(count) and count >= 1 for count in counts):
         return ()
     return tuple(counts)
+
+
+def _is_seconds(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= MOST_SECONDS
 
 
 def _is_address(value: Any) -> bool:

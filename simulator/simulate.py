@@ -41,6 +41,7 @@ from simulator.system.bound_plan import BoundPlan, bind
 from simulator.system.costs import MEASURED, CostTable
 from simulator.system.engine import PhaseRun, TaskRecord
 from simulator.system.gpu_library import GpuLibrary, library_of
+from simulator.system.host_path import bounced_memory
 from simulator.system.memory import Peak
 from simulator.system.physics import check_phase
 from workloads.graph import PERSISTENT_ROLES, Graph, Operator
@@ -123,6 +124,9 @@ def simulate(
         if plan.kernels:
             laid_out = laid_out or _laid_out(system, fidelity)
         costs.lay_out(plan.kernels, laid_out)
+        costs.map_files(
+            plan.tasks, ((t, home.memory) for t, homes in plan.homes.items() for home in homes), graph
+        )
         outcome = run(graph, bound, system, costs, books.now)
         check_phase(outcome, graph, system, costs)
         books.add(phase, graph, outcome, _host_seconds(host, phase, workload))
@@ -378,10 +382,11 @@ class _Books:
             source, target = task.source, task.target
         else:
             source = target = self.system.nodes[task.device].memory or task.device
-        for memory, size, totals in (
-            (source, record.moved_bytes, self.read),
-            (target, record.received_bytes, self.written),
-        ):
+        moves = [(source, record.moved_bytes, self.read), (target, record.received_bytes, self.written)]
+        bounced = bounced_memory(self.system, task) if isinstance(task, Transfer) else None
+        if bounced is not None:
+            moves += [(bounced, record.moved_bytes, self.read), (bounced, record.moved_bytes, self.written)]
+        for memory, size, totals in moves:
             per_byte = self.costs.joules_per_byte(memory, written=totals is not self.read)
             totals[memory] += size
             self.memory_energy[memory] = self.memory_energy.get(memory, 0.0) + size * per_byte

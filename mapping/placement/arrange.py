@@ -1,8 +1,8 @@
 """Which segment takes which column, and which of alike devices serves it.
 
-Segments of a class are equal, so the program only counts them. Three orders are written: *spread*, in which every column
-recurs as evenly as its count allows, so that fetches find work to hide behind; *late*, the same with those that fetch
-held back, so that the first fetches have more time; and *grouped*, in which segments of one
+Segments of a class are equal, so the program only counts them. Three orders are written: *spread*, in which every
+column recurs as evenly as its count allows, so that fetches find work to hide behind; *late*, the same with those that
+fetch held back, so that the first fetches have more time; and *grouped*, in which segments of one
 kind of device stand together, so that activations cross from device to device as seldom as possible.
 """
 
@@ -42,7 +42,7 @@ def arranged(
     given: list[tuple[int, Segment, Column]] = []
     place = {op.name: index for index, op in enumerate(graph.operators)}
     for found, own, counts in zip(classes, columns, taken, strict=True):
-        chosen = _sequence({index: count for index, count in counts.items()}, own, order)
+        chosen = _sequence(counts, own, order)
         for segment, index in zip(found.members, chosen, strict=True):
             given.append((place[next(segment.operators).name], segment, own[index]))
     given.sort(key=lambda entry: entry[0])
@@ -53,7 +53,7 @@ def arranged(
     return draft.placement(ahead, hand_over_s)
 
 
-def _sequence(counts: dict[int, int], columns: Sequence[Column], order: Order) -> list[int]:
+def _sequence(counts: Mapping[int, int], columns: Sequence[Column], order: Order) -> list[int]:
     total = sum(counts.values())
     if order == "grouped":
         ranked = sorted(counts, key=lambda i: (columns[i].fetches, columns[i].choices[-1].device, i))

@@ -10,9 +10,9 @@ that ran is the answer, with the time it took, the time the program predicted, a
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Final
+from typing import Final
 
 from hw_configs.problems import InfeasibleError, InputError, NoAnswerError, bad_input, nearest
 from hw_configs.settings import Settings, count, flag, name_of, seconds, word
@@ -142,7 +142,9 @@ class CoPlace:
         """The best plan found; ``InfeasibleError`` with demand and supply when nothing fits."""
         settings = options.of(CoPlaceSettings)
         if settings.objective not in ("time", "energy"):
-            message = f"{settings.objective} is of a batch or machine yet to be chosen; see 'offchip solve offload'"
+            message = (
+                f"{settings.objective} is of a batch or machine yet to be chosen; see 'offchip solve offload'"
+            )
             raise bad_input(message, path="--set objective")
         return co_place(graph, Machine(system), settings).plan
 
@@ -205,7 +207,9 @@ def ask(graph: Graph, machine: Machine, settings: CoPlaceSettings) -> Question:
     if not chain:
         before = waits(graph, classes)
         program = replace(program, waits=before, crossing=_crossings(graph, machine, classes, before))
-    return Question(graph, machine, classes, program, _capacity(graph, machine, scope, columns), scope, settings)
+    return Question(
+        graph, machine, classes, program, _capacity(graph, machine, scope, columns), scope, settings
+    )
 
 
 def _crossings(
@@ -226,9 +230,7 @@ def _crossings(
     return found
 
 
-def _capacity(
-    graph: Graph, machine: Machine, scope: Scope, columns: Sequence[Sequence[Column]]
-) -> Capacity:
+def _capacity(graph: Graph, machine: Machine, scope: Scope, columns: Sequence[Sequence[Column]]) -> Capacity:
     usable = {memory: float(machine.usable(memory)) for memory in machine.stores}
     live = float(footprint(graph).transient_peak_bytes)
     reserved = {p.memory: live * p.count for p in machine.general if scope.computes(p)}
@@ -296,7 +298,7 @@ class _Best:
 
 
 def _placed(question: Question, best: _Best) -> Solution | None:
-    """Solve for a few depths of fetching ahead, write and try; the solution of the least depth, whose bound holds for all.
+    """Solve for a few depths of fetching ahead, write and try; the bound of the least depth holds for all.
 
     More in flight hides fetches better and takes room from what could stay.
     """

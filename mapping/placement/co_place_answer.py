@@ -78,7 +78,9 @@ def _throughput(request: OffloadRequest, settings: CoPlaceSettings) -> OffloadAn
             seconds = _screen(ask(_graph(request, batch), machine, by_time))
             seen[batch] = _Screened(f"{batch} sequences", batch, seconds, batch / seconds)
         except (InfeasibleError, NoAnswerError) as error:
-            seen[batch] = _Screened(f"{batch} sequences", batch, float("inf"), 0.0, str(error).splitlines()[0])
+            seen[batch] = _Screened(
+                f"{batch} sequences", batch, float("inf"), 0.0, str(error).splitlines()[0]
+            )
     ranked = sorted((s for s in seen.values() if not s.obstacle), key=lambda s: -s.value)
     last: InfeasibleError | None = None
     for screened in ranked[:3]:
@@ -119,14 +121,18 @@ def _dollars(request: OffloadRequest, settings: CoPlaceSettings) -> OffloadAnswe
     screened: list[tuple[_Screened, CoPlaceSettings]] = []
     for groups in _machines(request.system):
         joined = "+".join(groups)
-        scope = replace(settings, objective="time", devices=joined, weights=joined, caches=joined, compare=False)
+        scope = replace(
+            settings, objective="time", devices=joined, weights=joined, caches=joined, compare=False
+        )
         try:
             question = ask(graph, machine, scope)
             seconds = _screen(question)
         except (InfeasibleError, NoAnswerError) as error:
             entry = _Screened(joined, request.batch, float("inf"), 0.0, str(error).splitlines()[0])
         else:
-            entry = _Screened(joined, request.batch, seconds, 1 / (seconds * _usd_per_s(request.system, groups)))
+            entry = _Screened(
+                joined, request.batch, seconds, 1 / (seconds * _usd_per_s(request.system, groups))
+            )
         screened.append((entry, scope))
         if is_late(0.7):
             break
@@ -135,10 +141,10 @@ def _dollars(request: OffloadRequest, settings: CoPlaceSettings) -> OffloadAnswe
         raise InfeasibleError(screened[0][0].obstacle)
     entry, scope = able[0]
     found = co_place(graph, machine, scope)
-    groups = entry.name.split("+")
-    usd = found.trial.seconds * _usd_per_s(request.system, groups) + found.trial.joules / 3.6e6 * USD_PER_KWH
+    kept = tuple(entry.name.split("+"))
+    usd = found.trial.seconds * _usd_per_s(request.system, kept) + found.trial.joules / 3.6e6 * USD_PER_KWH
     why = [
-        f"{usd * 1e6 / request.batch:.4g} USD for a million steps of a sequence, with {', '.join(groups)} and no more: "
+        f"{usd * 1e6 / request.batch:.4g} USD for a million steps of a sequence, with {', '.join(kept)} and no more: "
         f"list prices over three years and {USD_PER_KWH:g} USD/kWh (assumptions)"
     ]
     return _answer(request, found, settings, why, [_screened_table([pair[0] for pair in screened])])
@@ -148,7 +154,9 @@ def _machines(system: System) -> Iterator[tuple[str, ...]]:
     """Sets of groups: the host with its memory always, every set of what computes or stores beside it."""
     groups = list(dict.fromkeys(node.group for node in system.nodes.values()))
     members = {g: [n for n in system.nodes.values() if n.group == g] for g in groups}
-    counted = [g for g in groups if any(n.compute is not None or n.name in system.memories for n in members[g])]
+    counted = [
+        g for g in groups if any(n.compute is not None or n.name in system.memories for n in members[g])
+    ]
     host = {g for g in counted for n in members[g] if n.device.kind in ("cpu", "dram")}
     optional = [g for g in counted if g not in host]
     for size in range(len(optional), -1, -1):
@@ -158,7 +166,7 @@ def _machines(system: System) -> Iterator[tuple[str, ...]]:
                 yield kept
 
 
-def _usd_per_s(system: System, groups: tuple[str, ...] | list[str]) -> float:
+def _usd_per_s(system: System, groups: tuple[str, ...]) -> float:
     """Rent of groups; what states no price costs nothing here."""
     rents = [rent(node.device) for node in system.nodes.values() if node.group in groups]
     return sum(found.usd_per_s for found in rents if found is not None) or 1e-12
@@ -202,7 +210,9 @@ def _lines(found: CoPlacement) -> Iterator[str]:
 
 def _devices(found: CoPlacement) -> Table:
     rows = tuple(
-        (role, group, str(count)) for role, own in found.notes.placed.items() for group, count in sorted(own.items())
+        (role, group, str(count))
+        for role, own in found.notes.placed.items()
+        for group, count in sorted(own.items())
     )
     return Table("Who computes", ("work", "device", "layers or units"), rows)
 
@@ -236,7 +246,11 @@ def _screened_table(entries: list[_Screened]) -> Table:
 
 def _considered(found: CoPlacement) -> Table:
     rows = tuple(
-        (entry.plan, format_quantity(entry.step_s, "time") if not entry.obstacle else "", entry.obstacle or "ran")
+        (
+            entry.plan,
+            format_quantity(entry.step_s, "time") if not entry.obstacle else "",
+            entry.obstacle or "ran",
+        )
         for entry in found.notes.considered
     )
     return Table("Plans that were tried", ("plan", "a step", ""), rows)

@@ -25,6 +25,7 @@ __all__ = ["Capacity", "Crossing", "Objective", "Program", "Solution", "solve_co
 Objective = Literal["time", "energy"]
 NEAR_COLUMNS: Final = 150
 """Columns of a class among which whole counts are looked for."""
+DEFAULT_OPTIONS: Final = SolverOptions()
 NEGLIGIBLE: Final = 1e-7
 """A load below this share of a segment's own time bounds nothing and is left out."""
 
@@ -81,7 +82,7 @@ class Solution:
 
 
 def solve_columns(
-    program: Program, capacity: Capacity, options: SolverOptions = SolverOptions(), *, relaxed: bool = False
+    program: Program, capacity: Capacity, options: SolverOptions = DEFAULT_OPTIONS, *, relaxed: bool = False
 ) -> Solution:
     """The best counts; ``InfeasibleError`` with demand and supply where no counts fit.
 
@@ -201,7 +202,9 @@ class _Scaled:
         return float(self.variable.value() or 0.0) * 1e-3
 
 
-def _along_paths(model: pulp.LpProblem, program: Program, taken: Sequence[Mapping[int, Any]], step: Any) -> None:
+def _along_paths(
+    model: pulp.LpProblem, program: Program, taken: Sequence[Mapping[int, Any]], step: Any
+) -> None:
     """No path of segments that wait for each other is longer than the step."""
     import pulp
 
@@ -244,7 +247,7 @@ def _buffers(
     model: pulp.LpProblem, name: str, most: int, times: int,
     fetched: Mapping[tuple[tuple[str, str], int], list[Any]], relaxed: bool,
 ) -> dict[str, list[Any]]:  # fmt: skip
-    """Room for what is under way into each memory: on every way the largest that a column in use brings, so many times."""
+    """Room for what is under way into each memory: the largest that a column in use brings each way, so many times."""
     import pulp
 
     rooms: dict[tuple[str, str], Any] = {}
@@ -294,6 +297,6 @@ def _why_not(program: Program, capacity: Capacity) -> str:
     supply = sum(capacity.usable[m] - capacity.reserved.get(m, 0.0) for m in memories)
     parts = ", ".join(f"{m} {format_quantity(capacity.usable[m], 'size')}" for m in sorted(memories))
     return (
-        f"weights and caches of {format_quantity(float(need), 'size')} do not fit the {format_quantity(supply, 'size')} "
-        f"that places of this machine hold ({parts})"
+        f"weights and caches of {format_quantity(float(need), 'size')} do not fit the "
+        f"{format_quantity(supply, 'size')} that places of this machine hold ({parts})"
     )

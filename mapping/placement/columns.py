@@ -46,7 +46,7 @@ class Scope:
     weights: frozenset[str] | None = None
     caches: frozenset[str] | None = None
     """Memories; where weights or caches may live."""
-    frequency: ExpertFrequency = ExpertFrequency()
+    frequency: ExpertFrequency = field(default_factory=ExpertFrequency)
     """How often experts are wanted."""
 
     def computes(self, place: Place) -> bool:
@@ -158,7 +158,9 @@ def _in_groups(machine: Machine, unit: Unit, scope: Scope, places: Sequence[Plac
             if 0 < rows < 1:
                 hottest = ExpertPart(hot, rows, first, own)
                 yield UnitChoice(
-                    first, first.memory, parts=(hottest, ExpertPart(work.groups - hot, 1.0 - rows, second, other))
+                    first,
+                    first.memory,
+                    parts=(hottest, ExpertPart(work.groups - hot, 1.0 - rows, second, other)),
                 )
 
 
@@ -198,7 +200,9 @@ def _fits_pim(work: Attention) -> bool:
     return not (work.latent or work.window or work.chunk or work.top_k or work.sink_logits)
 
 
-def _combined(graph: Graph, segment: Segment, ways: Sequence[list[UnitChoice]]) -> Iterator[tuple[UnitChoice, ...]]:
+def _combined(
+    graph: Graph, segment: Segment, ways: Sequence[list[UnitChoice]]
+) -> Iterator[tuple[UnitChoice, ...]]:
     """Choices of all units together; where those are too many, all units of products but the largest share theirs."""
     total = math.prod(len(choices) for choices in ways)
     if total <= MOST_COLUMNS:
@@ -208,7 +212,9 @@ def _combined(graph: Graph, segment: Segment, ways: Sequence[list[UnitChoice]]) 
     largest = max(range(len(sizes)), key=sizes.__getitem__)
     plain = [i for i, unit in enumerate(segment.units) if unit.role == "products" and i != largest]
     others = [i for i in range(len(ways)) if i not in plain]
-    shared = [choice for choice in ways[plain[0]] if all(choice in ways[i] for i in plain)] if plain else [None]
+    shared = (
+        [choice for choice in ways[plain[0]] if all(choice in ways[i] for i in plain)] if plain else [None]
+    )
     for together in shared:
         for combination in itertools.product(*(ways[i] for i in others)):
             chosen = dict(zip(others, combination, strict=True))
@@ -307,7 +313,9 @@ def _column(
             for name, weight in move.load.items():
                 # Members of a group share what comes from all of them, each on wires of its own.
                 share = members if machine.own_to_member(name, what.home) else 1
-                loads[name] = loads.get(name, 0.0) + what.moved * weight / machine.costs.capacity[name] / share
+                loads[name] = (
+                    loads.get(name, 0.0) + what.moved * weight / machine.costs.capacity[name] / share
+                )
             joules += machine.transfer_joules(what.home, what.at, what.moved)
             if what.back:
                 for name, weight in machine.need_move(what.at, what.home).load.items():
@@ -353,7 +361,9 @@ def _lives(graph: Graph, unit: Unit, choice: UnitChoice) -> Iterator[_Lives]:
     total = sum(part.experts for part in choice.parts)
     for part in choice.parts:
         size = whole * part.experts // total
-        yield _Lives(part.weights, size, part.place.memory, _wanted(graph, unit, part) if part.fetches else 0, True)
+        yield _Lives(
+            part.weights, size, part.place.memory, _wanted(graph, unit, part) if part.fetches else 0, True
+        )
 
 
 def _of_experts(graph: Graph, unit: Unit, name: str) -> bool:
@@ -374,13 +384,15 @@ def _wanted(graph: Graph, unit: Unit, part: ExpertPart) -> int:
 def _worth_having(columns: list[Column]) -> list[Column]:
     """Columns that no other one beats or equals in seconds, joules, every load and all bytes held."""
     ranked = sorted(columns, key=lambda c: (c.seconds, sum(c.loads.values()), sum(c.held.values())))
-    names = sorted({("load", n) for c in columns for n in c.loads} | {("held", n) for c in columns for n in c.held}
-                   | {("fetched", n) for c in columns for n in c.fetched}
-                   | {("wanted", n) for c in columns for n in c.wanted})  # fmt: skip
-    figures = np.array([
-        [c.seconds, c.joules, c.pim_rows, *(getattr(c, "loads" if kind == "load" else kind).get(n, 0.0) for kind, n in names)]
-        for c in ranked
-    ], dtype=float)  # fmt: skip
+    kinds = ("loads", "held", "fetched", "wanted")
+    names = sorted({(kind, str(name), name) for c in columns for kind in kinds for name in getattr(c, kind)})
+    figures = np.array(
+        [
+            [c.seconds, c.joules, c.pim_rows, *(getattr(c, kind).get(name, 0.0) for kind, _, name in names)]
+            for c in ranked
+        ],
+        dtype=float,
+    )
     kept: list[int] = []
     for index in range(len(ranked)):
         if not kept or not np.any(np.all(figures[kept] <= figures[index], axis=1)):

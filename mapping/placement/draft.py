@@ -138,7 +138,9 @@ class Draft:
         self._plain(unit, choice, own)
         counts, shares = (part.experts for part in choice.parts), (part.rows for part in choice.parts)
         self.experts[first] = ExpertGroups(tuple(counts), tuple(shares))
-        router = next((self.graph.producer[name] for name in block.chosen_by if name in self.graph.producer), "")
+        router = next(
+            (self.graph.producer[name] for name in block.chosen_by if name in self.graph.producer), ""
+        )
         for name in block.members:
             self.devices.pop(name, None)
         for name in block.weights:
@@ -207,7 +209,9 @@ class Draft:
             for name in op.updates:
                 self.homes[part_name(name, index) if count > 1 else name] = memory
             if place.kind == "pim":
-                self.kernels[piece] = pim_layout(self.graph, self.machine, op, place, counts[index] / length)[0]
+                self.kernels[piece] = pim_layout(self.graph, self.machine, op, place, counts[index] / length)[
+                    0
+                ]
 
     def _cut(self, op: Operator, tensors: tuple[str, ...], axis: int, counts: tuple[int, ...]) -> None:
         for name in dict.fromkeys(tensors):

@@ -55,7 +55,9 @@ def operator_choices(graph: Graph, machine: Machine, op: Operator, scope: Scope)
     return found
 
 
-def placed_so(graph: Graph, machine: Machine, choices: Sequence[UnitChoice], ahead: int, hand_over_s: float) -> Plan:
+def placed_so(
+    graph: Graph, machine: Machine, choices: Sequence[UnitChoice], ahead: int, hand_over_s: float
+) -> Plan:
     """The plan of one choice per operator; what operators share lives where the first of them has it."""
     devices, homes = dict[str, str](), dict[str, str]()
     for op, choice in zip(graph.operators, choices, strict=True):
@@ -72,7 +74,7 @@ def place_exactly(
     graph: Graph, machine: Machine, scope: Scope, ahead: int, hand_over_s: float, objective: str = "time",
     known: Trial | None = None,
 ) -> Exact:  # fmt: skip
-    """The best of all placements of a small graph, by what their plans take when run; no plan if ``known`` is as good."""
+    """The best of all placements of a small graph, by their runs; no plan if ``known`` is as good."""
     search = _Search(graph, machine, scope, ahead, hand_over_s, objective)
     if known is not None:
         search.found.trial = known
@@ -88,10 +90,11 @@ class _Search:
         self.by_time = objective == "time"
         self.ways = [operator_choices(graph, machine, op, scope) for op in graph.operators]
         self.seconds = [
-            [self._alone(op, choice) for choice in ways] for op, ways in zip(graph.operators, self.ways, strict=True)
+            [self._alone(op, choice) for choice in ways]
+            for op, ways in zip(graph.operators, self.ways, strict=True)
         ]
         for ways, seconds in zip(self.ways, self.seconds, strict=True):
-            order = sorted(range(len(ways)), key=lambda i: (seconds[i], ways[i].fetches))  # noqa: B023
+            order = sorted(range(len(ways)), key=lambda i: (seconds[i], ways[i].fetches))
             ways[:], seconds[:] = [ways[i] for i in order], [seconds[i] for i in order]
         self.tail = self._tails()
         self.chosen: list[UnitChoice] = []
@@ -151,14 +154,15 @@ class _Search:
                     return float("inf")
                 arrived += move.seconds(self.graph.tensors[name].size_bytes) + self.hand_over_s
             start = max(start, arrived)
-        for before in self.graph.dependencies[op.name]:
-            start = max(start, self.ends[names.index(before)])
+        for waited in self.graph.dependencies[op.name]:
+            start = max(start, self.ends[names.index(waited)])
         return start
 
     def _run(self) -> None:
         plan = placed_so(self.graph, self.machine, self.chosen, self.ahead, self.hand_over_s)
         trial = try_plan(self.graph, self.machine, plan)
         self.found.runs += 1
-        mine, best = (trial.seconds, self.found.trial.seconds) if self.by_time else (trial.joules, self.found.trial.joules)
-        if not trial.obstacle and mine < best:
+        best = self.found.trial
+        better = trial.seconds < best.seconds if self.by_time else trial.joules < best.joules
+        if not trial.obstacle and better:
             self.found.plan, self.found.trial = plan, trial

@@ -88,16 +88,16 @@ class Machine:
             key = (node.group, node.device.kind)
             groups.setdefault(key, []).append(node)
         return tuple(
-            Place(
-                kind, tuple(node.name for node in nodes), tuple(node.memory or node.name for node in nodes)
-            )
+            Place(kind, tuple(node.name for node in nodes), tuple(node.memory or node.name for node in nodes))
             for (_, kind), nodes in groups.items()
         )
 
     @cached_property
     def general(self) -> tuple[Place, ...]:
         """Places that any operator may be given to."""
-        found = tuple(place for place in self.places if place.kind not in ATTEND_ONLY and not self.in_pim(place))
+        found = tuple(
+            place for place in self.places if place.kind not in ATTEND_ONLY and not self.in_pim(place)
+        )
         return found or self.places
 
     def in_pim(self, place: Place) -> bool:
@@ -175,7 +175,9 @@ class Machine:
 
     def transfer_joules(self, source: str, target: str, size_bytes: float) -> float:
         """Energy of a copy: read, carried over every wire, written."""
-        joules = self.costs.joules_per_byte(source, written=False) + self.costs.joules_per_byte(target, written=True)
+        joules = self.costs.joules_per_byte(source, written=False) + self.costs.joules_per_byte(
+            target, written=True
+        )
         for wire, _ in self.system.route(source, target):
             joules += getattr(self.system.wires[wire].link, "energy_per_byte", 0.0) or 0.0
         return joules * size_bytes
@@ -219,4 +221,3 @@ class Machine:
     def seconds_on(self, load: Mapping[str, float]) -> dict[str, float]:
         """What bytes on resources take of each resource's time."""
         return {name: size / self.costs.capacity[name] for name, size in load.items()}
-

@@ -41,7 +41,9 @@ class Placement:
     """Tensors of which nobody knows what is wanted before an operator has run: experts' weights and their router."""
 
 
-def write_placement(graph: Graph, system: System, placement: Placement, mapper: str, notes: PlanNotes) -> Plan:
+def write_placement(
+    graph: Graph, system: System, placement: Placement, mapper: str, notes: PlanNotes
+) -> Plan:
     """The plan of a placement of a graph that is not rewritten yet."""
     return _Writer(graph, system, placement).write(mapper, notes)
 
@@ -107,9 +109,7 @@ class _Writer:
     def _run(self, op: Operator) -> None:
         device = self.placement.devices[op.name]
         memory = self._memory(device)
-        fetched = [
-            name for name in dict.fromkeys((*op.inputs, *op.updates)) if memory not in self.here[name]
-        ]
+        fetched = [name for name in dict.fromkeys((*op.inputs, *op.updates)) if memory not in self.here[name]]
         persistent = [name for name in fetched if self.graph.tensors[name].role in PERSISTENT_ROLES]
         ways = {(self.here[name][0], memory) for name in persistent if name not in self.placement.late}
         slots = {way: self._slot(way) for way in ways}
@@ -119,9 +119,7 @@ class _Writer:
         frees = tuple(
             (name, memory) for name in persistent if name not in changed and self._wanted_again(name, op)
         )
-        self.tasks.append(
-            Compute(op.name, f"{device}.compute", operator=op.name, device=device, frees=frees)
-        )
+        self.tasks.append(Compute(op.name, f"{device}.compute", operator=op.name, device=device, frees=frees))
         for way in sorted(ways):
             self.users.setdefault(way, []).append(op.name)
         for name in changed:
@@ -174,7 +172,12 @@ class _Writer:
         task = f"store {name} of {self.tasks[-1].name}"
         self.tasks.append(
             Transfer(
-                task, f"store {memory}->{home}", tensor=name, source=memory, target=home, frees=((name, memory),)
+                task,
+                f"store {memory}->{home}",
+                tensor=name,
+                source=memory,
+                target=home,
+                frees=((name, memory),),
             )
         )
 

@@ -10,7 +10,7 @@ activation, down).
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -122,7 +122,12 @@ def waits(graph: Graph, classes: tuple[SegmentClass, ...]) -> tuple[tuple[int, .
     """Of classes of one segment each: the classes whose segments each one waits for."""
     owner = {op.name: index for index, found in enumerate(classes) for op in found.example.operators}
     return tuple(
-        tuple(sorted({owner[name] for op in found.example.operators for name in graph.dependencies[op.name]} - {index}))
+        tuple(
+            sorted(
+                {owner[name] for op in found.example.operators for name in graph.dependencies[op.name]}
+                - {index}
+            )
+        )
         for index, found in enumerate(classes)
     )
 
@@ -139,9 +144,14 @@ def _runs(graph: Graph) -> Iterator[list[Operator]]:
     for op in graph.operators:
         layer = op.place.layer
         inside = layer is not None and layer >= 0
-        same = run and inside and (run[-1].place.layer, run[-1].place.training_pass) == (
-            layer,
-            op.place.training_pass,
+        same = (
+            run
+            and inside
+            and (run[-1].place.layer, run[-1].place.training_pass)
+            == (
+                layer,
+                op.place.training_pass,
+            )
         )
         if run and not same:
             yield run
@@ -196,11 +206,15 @@ def _joined(graph: Graph, units: list[Unit]) -> Iterator[Unit]:
     found: list[Unit] = []
     for unit in units:
         before = found[-1] if found else None
-        if before is not None and before.role == unit.role == "products":
-            if not _heavy(graph, list(unit.operators)) or not _heavy(graph, list(before.operators)):
-                found[-1] = Unit("products", (*before.operators, *unit.operators))
-                continue
-        found.append(unit)
+        plain = before is not None and before.role == unit.role == "products"
+        if (
+            before is not None
+            and plain
+            and not (_heavy(graph, unit.operators) and _heavy(graph, before.operators))
+        ):
+            found[-1] = Unit("products", (*before.operators, *unit.operators))
+        else:
+            found.append(unit)
     yield from found
 
 
@@ -210,7 +224,7 @@ def _role(op: Operator) -> str:
     return "experts" if isinstance(op.work, GroupedProduct) else "products"
 
 
-def _heavy(graph: Graph, run: list[Operator]) -> bool:
+def _heavy(graph: Graph, run: Sequence[Operator]) -> bool:
     """Whether a run has an operator with a matrix; small ones before it belong to it."""
     return any(
         graph.tensors[name].is_weight and len(graph.tensors[name].shape) > 1
@@ -232,4 +246,6 @@ def _leaves_experts(graph: Graph, op: Operator, run: list[Operator]) -> bool:
     """Whether an operator after experts takes nothing of them: the next block has begun."""
     made = {name for before in run[:-1] for name in before.outputs}
     own = [name for name in op.inputs if name in made]
-    return not own or any(graph.tensors[name].is_weight and len(graph.tensors[name].shape) > 1 for name in op.inputs)
+    return not own or any(
+        graph.tensors[name].is_weight and len(graph.tensors[name].shape) > 1 for name in op.inputs
+    )

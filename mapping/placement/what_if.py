@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from hw_configs.problems import InfeasibleError, NoAnswerError
-from hw_configs.system import System
+from hw_configs.system import AnyLink, System
 from mapping.deadline import is_late
 from mapping.placement.co_place import CoPlaceSettings, Question, ask
 from mapping.placement.column_program import solve_columns
@@ -95,17 +95,21 @@ def _faster(system: System) -> Iterator[tuple[str, System]]:
 def _bare(system: System, group: str) -> bool:
     """Whether a group is memory and nothing else."""
     nodes = [node for node in system.nodes.values() if node.group == group]
-    return all(node.compute is None and node.name in system.memories and node.device.kind == "dram" for node in nodes)
+    return all(
+        node.compute is None and node.name in system.memories and node.device.kind == "dram" for node in nodes
+    )
 
 
-def _twice(link: object) -> object:
-    return link.model_copy(update={"bandwidth": link.bandwidth * FASTER})  # type: ignore[attr-defined]
+def _twice(link: AnyLink) -> AnyLink:
+    return link.model_copy(update={"bandwidth": link.bandwidth * FASTER})
 
 
 def _with_faster_memory(system: System, group: str) -> System:
     spaces = {
         name: replace(
-            space, read_bandwidth=space.read_bandwidth * FASTER, write_bandwidth=space.write_bandwidth * FASTER
+            space,
+            read_bandwidth=space.read_bandwidth * FASTER,
+            write_bandwidth=space.write_bandwidth * FASTER,
         )
         if system.nodes[name].group == group
         else space

@@ -19,7 +19,7 @@ from hw_configs.problems import bad_input
 from hw_configs.registry import Registry
 from hw_configs.system import MemorySpace, Node
 from simulator.counters import Usage
-from workloads.dtypes import BITS
+from workloads.dtypes import BITS, GGUF
 from workloads.graph import Operator
 from workloads.operators import KINDS, Attention
 
@@ -181,9 +181,12 @@ def peak_rate(compute: Compute, kind: str, dtype: str) -> float:
 def operator_rate(compute: Compute, operator: Operator) -> float:
     """Dense peak operations per second of an operator, in the quickest type that its arithmetic may take.
 
-    Attention over a narrower cache may compute in the cache's type.
+    Attention over a narrower cache may compute in the cache's type, a product with weights in the blocks of a GGUF file
+    in 8 bits, to which kernels bring both operands.
     """
     rate = peak_rate(compute, operator.kind, operator.dtype)
+    if getattr(operator.work, "weight_dtype", "") in GGUF:
+        rate = max(rate, peak_rate(compute, operator.kind, "int8"))
     cache = operator.work.kv_dtype if isinstance(operator.work, Attention) else ""
     if cache and BITS[cache] < BITS[operator.dtype]:
         rate = max(rate, peak_rate(compute, operator.kind, cache))

@@ -80,9 +80,10 @@ class _Closed:
         else:
             size = float(moved_bytes(task, self.graph))
             path = self.costs.path_of(task)
-            began = ready + path.latency_s
-            end = began + self._carry(path.load, size, began)
-            self._record(index, TaskRecord(task, ready, end, None, size, size))
+            began = ready + path.startup_s(size, task.wait_s)
+            moved = size * path.share
+            end = began + self._carry(path.load, moved, began)
+            self._record(index, TaskRecord(task, ready, end, None, moved, moved))
 
     def _draw(self, device: str, cost: OperatorCost, streamed: float) -> None:
         traffic = self.costs.traffic(device, cost, streamed)

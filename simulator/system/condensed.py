@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hw_configs.system import Node, System
-from simulator.cost.model import CostModel, OperatorCost, peak_rate
+from simulator.cost.model import CostModel, OperatorCost, operator_rate
 from simulator.cost.roofline import COMMUNICATION_KINDS
 from simulator.result import DeviceUse, MemoryUse, PhaseResult, Result, Timeline
 from workloads.graph import PERSISTENT_ROLES, Graph, Operator, Place
@@ -245,9 +245,7 @@ def estimate(
     if compute is None or any(phase.peak_bytes > memory.usable_bytes for phase in condensed.phases):
         return None
     costs = [model.cost(operator, node, memory) for operator in condensed.operators]
-    peaks = [
-        op.flops / peak_rate(compute, op.kind, op.dtype) if op.flops else 0.0 for op in condensed.operators
-    ]
+    peaks = [op.flops / operator_rate(compute, op) if op.flops else 0.0 for op in condensed.operators]
     if not _possible(condensed.operators, costs, peaks, memory.read_bandwidth, memory.write_bandwidth):
         return None
     order = condensed.order

@@ -6,7 +6,7 @@ memories (:mod:`simulator.system.ports`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Final, Literal
@@ -18,11 +18,12 @@ from simulator.cost.collective import ALGORITHMS, AUTO, BARE_WIRES, CHOICES, sch
 from simulator.cost.model import CostModel, OperatorCost
 from simulator.flash.patterns import DrivePattern, drive_rate
 from simulator.link.flows import Load
-from simulator.plan import Transfer
+from simulator.plan import Task, Transfer
 from simulator.system.drives import MeasuredRates, drive_ports, engine_drives, flash_bandwidth
 from simulator.system.far_memory import faulted_bytes_per_s, zero_copy_bytes_per_s
+from simulator.system.host_path import bounce_bytes_per_s, bounced_memory, mapped_scan
 from simulator.system.ports import MemoryPorts, together
-from workloads.graph import Operator
+from workloads.graph import Graph, Operator
 from workloads.operators import CollectiveWork, Message
 
 if TYPE_CHECKING:
@@ -54,6 +55,14 @@ class Path:
     latency_s: float
     narrowest: str
     """The wire or memory port that bounds a flow with the path to itself."""
+    share: float = 1.0
+    """Of the bytes that are asked for, those that flow: what a page cache holds does not."""
+    software_s_per_byte: float = 0.0
+    """Of software before the flow, per byte that is asked for."""
+
+    def startup_s(self, size: float, wait_s: float) -> float:
+        """From the start of a transfer to its first byte."""
+        return wait_s + self.latency_s + size * self.software_s_per_byte
 
     @property
     def resources(self) -> tuple[str, ...]:
@@ -134,6 +143,8 @@ class CostTable:
         self._paths: dict[tuple[str, str, int, int], Path] = {}
         self._stream_paths: dict[tuple[str, str], Path] = {}
         self._faulted_paths: dict[tuple[str, str], Path] = {}
+        self._host_paths: dict[tuple[str, str, bool, int], Path] = {}
+        self._files: dict[tuple[str, str], tuple[int, int]] = {}
         self._device_ways: dict[str, tuple[Load, Load]] = {}
         self._rounds: dict[tuple[str, int, tuple[str, ...]], tuple[Round, ...]] = {}
         self._kernels: Mapping[str, Kernel] = {}
@@ -142,6 +153,27 @@ class CostTable:
     def lay_out(self, kernels: Mapping[str, Kernel], costs: PimCosts | None) -> None:
         """Take the costs of these operators from their layout on a PIM memory from here on."""
         self._kernels, self._kernel_costs = kernels, costs
+
+    def map_files(self, tasks: Iterable[Task], homes: Iterable[tuple[str, str]], graph: Graph) -> None:
+        """Note what a plan maps from drives into memories, and the room that its homes (tensor, memory) leave there.
+
+        All that is mapped from a drive is one file that every run of the plan scans once.
+        """
+        mapped = {
+            (task.source, task.target, task.tensor)
+            for task in tasks
+            if isinstance(task, Transfer) and task.mapped
+        }
+        files: dict[tuple[str, str], tuple[int, int]] = {}
+        held: dict[str, int] = {}
+        for tensor, memory in homes if mapped else ():
+            held[memory] = held.get(memory, 0) + graph.tensors[tensor].size_bytes
+        for source, target, tensor in mapped:
+            size, _ = files.get((source, target), (0, 0))
+            room = self.system.memories[target].usable_bytes - held.get(target, 0)
+            files[source, target] = (size + graph.tensors[tensor].size_bytes, max(room, 0))
+        if files != self._files:
+            self._files, self._host_paths = files, {}
 
     def operator(self, operator: Operator, device: str, start_s: float = 0.0) -> OperatorCost:
         """Cost of an operator on a node, working in the node's memory.
@@ -175,6 +207,11 @@ class CostTable:
         """The path of a transfer, as it says that it moves."""
         if task.faults:
             return self.faulted_path(task.source, task.target)
+        if task.mapped or task.pageable:
+            key = (task.source, task.target, task.mapped, task.readers)
+            if key not in self._host_paths:
+                self._host_paths[key] = self._mapped(task) if task.mapped else self._bounced(task)
+            return self._host_paths[key]
         return self.path(task.source, task.target, task.chunk_bytes, task.readers)
 
     def path(self, source: str, target: str, chunk_bytes: int = 0, readers: int = 0) -> Path:
@@ -324,6 +361,32 @@ class CostTable:
             return path
         self.capacity[name] = rate
         return self._with_narrowest({**path.load, name: 1.0}, path.latency_s)
+
+    def _mapped(self, task: Transfer) -> Path:
+        """What page faults bring of a mapped file; a file that nobody told of is larger than its cache."""
+        device = self.system.nodes[task.source].device
+        assert isinstance(device, Flash | ComputationalStorage)
+        found = mapped_scan(device, *self._files.get((task.source, task.target), (1, 0)))
+        readers = max(task.readers, 1)
+        name = f"{task.source}:mapped x {readers}"
+        path = self._at_most(self._path(task.source, task.target), name, readers * found.bytes_per_s)
+        touches = found.touch_s_per_byte / readers
+        return replace(path, share=found.miss_share, software_s_per_byte=touches)
+
+    def _bounced(self, task: Transfer) -> Path:
+        """A copy whose host end is not pinned: one core copies it through a buffer in the same memory."""
+        path = self._path(task.source, task.target)
+        host = bounced_memory(self.system, task)
+        if host is None:
+            return path
+        load = dict(path.load)
+        ways: tuple[Literal["read", "write"], ...] = ("read", "write")
+        for way in ways:
+            for name, weight in self._ports[host].crossed(way, self.capacity).items():
+                load[name] = load.get(name, 0.0) + weight
+        board = task.target if host == task.source else task.source
+        rate = bounce_bytes_per_s(self.system, host)
+        return self._at_most(replace(path, load=load), f"{board}:bounce", rate)
 
     def _find_rounds(self, kind: str, size: int, devices: tuple[str, ...]) -> tuple[Round, ...]:
         algorithms = ALGORITHMS if self.collective in (AUTO, BARE_WIRES) else (self.collective,)

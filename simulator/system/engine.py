@@ -208,11 +208,13 @@ class _Run:
 
     def _transfer(self, index: int, task: Transfer) -> Steps:
         start = self.env.now
-        size = moved_bytes(task, self.graph)
+        size = float(moved_bytes(task, self.graph))
         path = self.costs.path_of(task)
-        yield self.env.timeout(path.latency_s)
-        yield self.network.start(path.load, size)
-        self.records[index] = TaskRecord(task, start, self.env.now, None, float(size), float(size))
+        yield self.env.timeout(path.startup_s(size, task.wait_s))
+        moved = size * path.share
+        if moved > 0 or size == 0:
+            yield self.network.start(path.load, moved)
+        self.records[index] = TaskRecord(task, start, self.env.now, None, moved, moved)
 
     def _meet(self, index: int, task: Collective) -> Steps:
         """One rank of a collective: the last to arrive starts it, all leave together."""

@@ -25,6 +25,7 @@ from simulator.plan import Compute, Transfer
 from simulator.system.costs import CostTable
 from simulator.system.drives import flash_bandwidth
 from simulator.system.engine import PhaseRun, TaskRecord
+from simulator.system.host_path import bounced_memory
 from workloads.graph import Graph
 
 __all__ = ["check_phase"]
@@ -222,6 +223,10 @@ def _passed(run: PhaseRun, system: System) -> dict[str, _Passed]:
         if isinstance(task, Transfer):
             found[task.source].read += record.moved_bytes
             found[task.target].written += record.received_bytes
+            host = bounced_memory(system, task)
+            if host is not None:
+                found[host].read += record.moved_bytes
+                found[host].written += record.moved_bytes
             continue
         here = system.nodes[task.device].memory or task.device
         if cost is None:
