@@ -44,8 +44,7 @@ Form = BitPlanes | str
 
 
 def _in_layers(operator: Operator) -> bool:
-    layer = operator.place.layer
-    return layer is not None and layer >= 0
+    return operator.name.startswith("layers.")
 
 
 def _formed(graph: Graph, form: Form, everywhere: bool = False) -> Graph:

@@ -227,6 +227,7 @@ STUDIES: Final[Registry[Study]] = Registry(
         "memo": "offchip.studies.memo:STUDY",
         "memory-decoder": "offchip.studies.mlp_memory:DECODER",
         "mesa": "offchip.studies.smaller_states:MESA",
+        "mixed-columns": "offchip.studies.mixed_columns:STUDY",
         "mixed-networks": "offchip.studies.mixed_networks:STUDY",
         "mlp-memory": "offchip.studies.mlp_memory:STUDY",
         "natural-galore": "offchip.studies.trained_parts:NATURAL_GALORE",
