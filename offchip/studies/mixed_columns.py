@@ -108,8 +108,9 @@ def _claims() -> list[ClaimResult]:
                 f"Bytes of a layer of {MODEL} with scales and zero points, groups of 128; a tenth of the columns wide.",
                 "Scales and zero points are in both."),
         compare(claim("efficiency", "system efficiency", "state of the art, no figure", _TWO, "mechanism"), None,
-                f"Products of a layer of {MODEL} over 1 to 4096 tokens on {DEVICE}. Times of others over those of {OURS}, "
-                f"most to least: {spans}.", "The abstract says whom it is compared with as little as by how much."),
+                f"Products of a layer of {MODEL} over 1 to 4096 tokens on {DEVICE}. Times of others over those of "
+                f"{OURS}, most to least: {spans}.",
+                "The abstract says whom it is compared with as little as by how much."),
         compare(claim("perplexity", "rise of perplexity, Llama 3.1 70B (0.5 before)", 0.2, _ONE, "mechanism"), None,
                 *accuracy),
         compare(claim("mmlu-pro", "MMLU-Pro better than before", 0.93, _ONE, "mechanism"), None, *accuracy),

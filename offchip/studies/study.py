@@ -212,6 +212,7 @@ STUDIES: Final[Registry[Study]] = Registry(
         "gemm-tiles": "offchip.studies.gemm_tiles:STUDY",
         "generative-adapter": "offchip.studies.shorter_prompts:GENERATIVE_ADAPTER",
         "hierarchical-memories": "offchip.studies.hierarchical_memories:STUDY",
+        "iir-snn": "offchip.studies.single_steps:STUDY",
         "inception-next": "offchip.studies.vision_networks:INCEPTION_NEXT",
         "instinfer": "offchip.studies.instinfer:STUDY",
         "lamina": "offchip.studies.attention_workers:STUDY",

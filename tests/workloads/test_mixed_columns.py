@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from hw_configs.problems import InputError
 from tests.workloads.test_low_rank import moved, two_products
-from workloads.graph import Role, check_graph
+from workloads.graph import Graph, Role, check_graph
 from workloads.mixed_columns import GroupedWeights, MixedColumns, two_step_product, with_mixed_columns
 from workloads.operators import Product
 
@@ -83,7 +83,7 @@ def test_bytes_and_shapes_by_hand(
     )
 
 
-def moved_kernels(graph):  # type: ignore[no-untyped-def]
+def moved_kernels(graph: Graph) -> int:
     """Bytes of all but views, which are no kernels."""
     views = [o for o in graph.operators if o.kind == "view"]
     return moved(graph) - sum(o.read_bytes + o.write_bytes for o in views)
