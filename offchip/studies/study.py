@@ -202,6 +202,7 @@ STUDIES: Final[Registry[Study]] = Registry(
         "cosma": "offchip.studies.cosma:STUDY",
         "cut-cross-entropy": "offchip.studies.trained_parts:CUT_CROSS_ENTROPY",
         "deformable-co-design": "offchip.studies.deformed_windows:CO_DESIGN",
+        "digital-twin-brain": "offchip.studies.brain_cluster:STUDY",
         "direct-gathers": "offchip.studies.zero_copy_gathers:PYTORCH_DIRECT",
         "ecotta": "offchip.studies.frozen_networks:ECOTTA",
         "edge-moe": "offchip.studies.lane_orders:STUDY",
