@@ -246,6 +246,7 @@ STUDIES: Final[Registry[Study]] = Registry(
         "shvit": "offchip.studies.vision_networks:SHVIT",
         "smash": "offchip.studies.sparse_products:STUDY",
         "spann": "offchip.studies.spann:STUDY",
+        "sparsey": "offchip.studies.sparse_codes:STUDY",
         "spiking-memory": "offchip.studies.spiking_memory:STUDY",
         "sparse-weights": "offchip.studies.sparse_weights:STUDY",
         "succinct-paging": "offchip.studies.succinct_paging:STUDY",

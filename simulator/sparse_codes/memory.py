@@ -37,7 +37,7 @@ MOST_WEIGHTS: Final = 100_000_000
 GAIN: Final = 1000.0
 """Of the likeliest unit over the others for an item that is known: an assumption, as is the steepness below."""
 STEEP: Final = 20.0
-"""Slope of the curve from a unit's share of weights to its likelihood, whose middle is at half of the largest."""
+"""Slope of the curve from a unit's share of set weights to its likelihood, whose middle is at a half."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,8 +109,7 @@ class CodeMemory:
         if familiar == 1.0:
             code = _winners(shares)
         else:
-            known = shares / max(float(shares.max()), 1e-300)
-            likely = 1 + GAIN * familiar**2 / (1 + np.exp(-STEEP * (known - 0.5)))
+            likely = 1 + GAIN * familiar**2 / (1 + np.exp(-STEEP * (shares - 0.5)))
             passed = np.cumsum(likely, axis=1)
             below = (passed <= draws[:, None] * passed[:, -1:]).sum(axis=1)
             code = np.minimum(below, self.shape.units - 1).astype(np.int64)

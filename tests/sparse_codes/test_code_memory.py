@@ -48,7 +48,6 @@ class Plain:
         shares = self.shares(active)
         draws = self.draws.random(self.sides[1]).tolist()
         familiar = sum(max(row) for row in shares) / len(shares)
-        largest = max(max(row) for row in shares)
         code = []
         for row, drawn in zip(shares, draws, strict=True):
             if familiar == 1:
@@ -56,8 +55,7 @@ class Plain:
                 continue
             likely = []
             for share in row:
-                known = share / largest if largest else 0.0
-                likely.append(1 + 1000 * familiar**2 / (1 + exp(-20 * (known - 0.5))))
+                likely.append(1 + 1000 * familiar**2 / (1 + exp(-20 * (share - 0.5))))
             unit, left = 0, drawn * sum(likely)
             while unit < len(likely) - 1 and left >= likely[unit]:
                 left -= likely[unit]
