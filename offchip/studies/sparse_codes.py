@@ -141,7 +141,7 @@ def _claims() -> list[ClaimResult]:
                 f"An exhaustive list apart brings {apart / 8e6:.1f} MB, the inputs' and winners' numbers are "
                 f"{code_accesses(SHAPE, ACTIVE, learns=False).bus_bits / 8:.0f} B.",
                 f"In place {reads / 8:.0f} B are read without the bus; below {crossing:.0f} items the list reads less. "
-                "A memory of this size no longer tells as many apart (table), and an index over the list would bring less "
+                "A memory of this size no longer tells as many apart (table), and an index over the list brings less "
                 "than all of it."),
     ]  # fmt: skip
 
