@@ -1,8 +1,8 @@
 """Items learnt at once as sparse codes in one memory: accesses, time on one core, and a memory that stands apart.
 
-Rinkus, Sparsey (Frontiers in Computational Neuroscience 8:160, 2014, and later abstracts). One field of the model is
-run item by item (:mod:`simulator.sparse_codes.memory`); images and hierarchy are not public in readable form, so items
-are drawn at random and sizes are swept.
+Rinkus and Leveille, Superposed Episodic and Semantic Memory (Sparsey), arXiv:1710.07829. One field of the model is run
+item by item (:mod:`simulator.sparse_codes.memory`). The published sizes were not read, so items are drawn at random and
+sizes are swept.
 """
 
 from __future__ import annotations
@@ -41,8 +41,7 @@ WEIZMANN: Final = 90 * 60
 NANOMETRES: Final = 45
 HOST: Final = "desktop"
 _FIXED: Final = "arXiv:1806.04704, abstract"
-_LIKE: Final = "Sparsey, NIPS Continual Learning Workshop 2018, abstract"
-_REVIEW: Final = "a review of the author's papers"
+_PAPER: Final = "arXiv:1710.07829, abstract"
 
 
 def _items(count: int, seed: int) -> list[list[int]]:
@@ -119,7 +118,7 @@ def _claims() -> list[ClaimResult]:
     minutes = 600.0
     most = minutes / seconds_to_learn(MNIST, 1.0)
     return [
-        compare(Claim("minutes", "time to learn MNIST or Weizmann on one CPU", "minutes", "", _REVIEW, "second-hand",
+        compare(Claim("minutes", "time to learn MNIST or Weizmann on one CPU", "minutes", "", _PAPER, "published",
                       "construction"), None,
                 f"{MNIST} items on one core of {HOST}, two loads a clock. Ten minutes allow {most / 1e6:.0f} million "
                 f"weights an item; the memory that is run has {reads:,} and takes "
@@ -131,12 +130,12 @@ def _claims() -> list[ClaimResult]:
                 last[1] / first[1], run,
                 f"As above. {STORED[0]} items have {first[3]} codes, {100 * first[2]:.0f} % of them recalled whole; "
                 f"{STORED[-1]} have {last[3]} and {100 * last[2]:.0f} %: the time stays, the memory fills."),
-        compare(claim("likeness", "overlap of codes as items share more inputs", "rises", _LIKE, "construction"),
+        compare(claim("likeness", "overlap of codes as items share more inputs", "rises", _PAPER, "construction"),
                 "rises" if all(a < b for a, b in pairwise(likes)) else "does not rise", run,
                 "Overlaps for 0, 25, 50, 75 and 100 shared of 100: " + ", ".join(f"{x:.2f}" for x in likes)
                 + ". The curve from familiarity to choice is an assumption."),
         compare(Claim("movement", f"bits over the bus to recall one of {MNIST}, memory apart against in place", "more",
-                      "", _REVIEW, "second-hand", "counting"),
+                      "", _PAPER, "published", "counting"),
                 "more" if apart > code_accesses(SHAPE, ACTIVE, learns=False).bus_bits else "less",
                 f"An exhaustive list apart brings {apart / 8e6:.1f} MB, the inputs' and winners' numbers are "
                 f"{code_accesses(SHAPE, ACTIVE, learns=False).bus_bits / 8:.0f} B.",
@@ -193,8 +192,7 @@ def _run() -> Outcome:
 STUDY: Final = Study(
     "sparsey",
     "Sparsey: items learnt at once as sparse codes",
-    "Rinkus, Sparsey: event recognition via deep hierarchical sparse distributed codes, Frontiers in Computational "
-    "Neuroscience 8:160, 2014",
+    "Rinkus, Leveille, Superposed Episodic and Semantic Memory via Sparse Distributed Representation, arXiv:1710.07829",
     "One memory of sparse codes run item by item, up to 1,000 random items: accesses, likeness of codes, recall; "
     "beside a list in a memory apart, and learning times on one core by size.",
     _run,

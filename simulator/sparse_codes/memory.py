@@ -3,8 +3,8 @@
 A code has one winner in each of ``modules`` groups of ``units`` binary units. Every unit has a binary weight from every
 input. To choose a code, each unit adds up its weights from the active inputs; how familiar the item is follows from the
 largest sums. A new item gets winners nearly at random, a familiar one those with the largest sums, so that like items
-get like codes (Rinkus, Frontiers in Computational Neuroscience 4:11, 2010, as its later abstracts describe it; the form
-of the curve between both is an assumption). Learning sets the weights from the active inputs to the winners; recall
+get like codes (Rinkus and Leveille, arXiv:1710.07829, abstract, and what is recalled of the algorithm; the form of the
+curve between both is an assumption). Learning sets the weights from the active inputs to the winners; recall
 takes the largest sums. Both look at the same weights however many items there are.
 
 Beside it stands a memory apart: items lie in a list, a recall brings all of them over the bus and takes the one that
