@@ -21,7 +21,15 @@ from typing import Annotated, Any, Final
 import numpy as np
 from pydantic import BeforeValidator, Field
 
-__all__ = ["ARITHMETIC_TYPES", "Nanometres", "mac_area", "mac_energy", "register_area", "sram_area"]
+__all__ = [
+    "ARITHMETIC_TYPES",
+    "Nanometres",
+    "add_energy",
+    "mac_area",
+    "mac_energy",
+    "register_area",
+    "sram_area",
+]
 
 
 def plain_nanometres(found: Any) -> Any:
@@ -31,11 +39,13 @@ def plain_nanometres(found: Any) -> Any:
 
 Nanometres = Annotated[float, BeforeValidator(plain_nanometres), Field(ge=7, le=65)]
 
-_PJ: Final[Mapping[str, tuple[float, float]]] = {
-    "int8": (0.2 + 0.03, 0.07 + 0.007), "int32": (3.1 + 0.1, 1.48 + 0.03),
-    "fp16": (1.1 + 0.4, 0.34 + 0.16), "fp32": (3.7 + 0.9, 1.31 + 0.38),
+_MULTIPLY_PJ: Final[Mapping[str, tuple[float, float]]] = {
+    "int8": (0.2, 0.07), "int32": (3.1, 1.48), "fp16": (1.1, 0.34), "fp32": (3.7, 1.31),
 }  # fmt: skip
-"""Of a multiplication and an addition at 45 and 7 nm."""
+_ADD_PJ: Final[Mapping[str, tuple[float, float]]] = {
+    "int8": (0.03, 0.007), "int32": (0.1, 0.03), "fp16": (0.4, 0.16), "fp32": (0.9, 0.38),
+}  # fmt: skip
+"""At 45 and 7 nm."""
 _UM2: Final[Mapping[str, float]] = {
     "int8": 282 + 36, "int32": 3495 + 137, "fp16": 1640 + 1360, "fp32": 7700 + 4184,
 }  # fmt: skip
@@ -54,7 +64,19 @@ def mac_energy(kind: str, nanometres: float) -> float:
     """
     if kind == "int16":
         return float(np.sqrt(mac_energy("int8", nanometres) * mac_energy("int32", nanometres)))
-    old, new = _PJ[kind]
+    (old, new), (add_old, add_new) = _MULTIPLY_PJ[kind], _ADD_PJ[kind]
+    return _between(nanometres, {7.0: new + add_new, 45.0: old + add_old}) * 1e-12
+
+
+def add_energy(kind: str, nanometres: float) -> float:
+    """Joules of an addition alone.
+
+    >>> round(add_energy("fp32", 45) * 1e12, 3)
+    0.9
+    """
+    if kind == "int16":
+        return float(np.sqrt(add_energy("int8", nanometres) * add_energy("int32", nanometres)))
+    old, new = _ADD_PJ[kind]
     return _between(nanometres, {7.0: new, 45.0: old}) * 1e-12
 
 

@@ -17,7 +17,8 @@ from typing import Final
 from hw_configs.problems import bad_input
 from workloads.dtypes import size_bytes
 from workloads.graph import Graph, Operator, Role, Tensor, make_operator
-from workloads.operators import Elementwise, Product, Quantize, Work
+from workloads.operators import Elementwise, Product, Quantize
+from workloads.rewritten import add_tensor, in_place_of, product_weight, takers_of
 from workloads.transformer.writer import QUANTIZE_FLOPS
 
 __all__ = ["LowRank", "narrow_weights", "with_low_rank"]
@@ -53,11 +54,12 @@ def with_low_rank(graph: Graph, form: LowRank, chosen: Callable[[Operator], bool
     if form.rank < 0:
         raise bad_input(f"found {form.rank}; expected 0 or more", path="rank")
     tensors, operators = dict(graph.tensors), []
-    formed = {o.name: _weight(o, tensors) for o in graph.operators if _weight(o, tensors) and chosen(o)}
-    takers: dict[str, list[Operator]] = {}
-    for operator in graph.operators:
-        if operator.name in formed:
-            takers.setdefault(operator.inputs[0], []).append(operator)
+    formed = {
+        o.name: product_weight(o, tensors)
+        for o in graph.operators
+        if product_weight(o, tensors) and chosen(o)
+    }
+    takers = takers_of(graph.operators, formed)
     done: set[str] = set()
     for operator in graph.operators:
         if operator.name not in formed:
@@ -77,7 +79,7 @@ def narrow_weights(graph: Graph, dtype: str, chosen: Callable[[Operator], bool])
     """The graph with the weights of ``chosen`` products stored in a narrow type, arithmetic as it was."""
     tensors, operators = dict(graph.tensors), []
     for operator in graph.operators:
-        weight = _weight(operator, tensors)
+        weight = product_weight(operator, tensors)
         if weight and chosen(operator):
             whole = tensors[weight]
             tensors[weight] = Tensor(whole.name, whole.shape, dtype, whole.role)
@@ -90,26 +92,14 @@ def narrow_weights(graph: Graph, dtype: str, chosen: Callable[[Operator], bool])
     return replace(graph, tensors=tensors, operators=tuple(operators))
 
 
-def _weight(operator: Operator, tensors: dict[str, Tensor]) -> str:
-    """The one two-dimensional weight of a product over activations; empty: it has none."""
-    if not isinstance(operator.work, Product) or operator.work.batch != 1:
-        return ""
-    found = [n for n in operator.inputs if tensors[n].role is Role.WEIGHT and len(tensors[n].shape) == 2]
-    return found[0] if len(found) == 1 and tensors[operator.inputs[0]].role is not Role.WEIGHT else ""
-
-
-def _add(tensors: dict[str, Tensor], name: str, shape: tuple[int, ...], dtype: str, stored: int = -1,
-         role: Role = Role.ACTIVATION) -> str:  # fmt: skip
-    tensors[name] = Tensor(name, shape, dtype, role, stored)
-    return name
-
-
 def _thin(operator: Operator, form: LowRank, tensors: dict[str, Tensor]) -> tuple[str, str]:
     """The weight of a branch's way down, and what comes of it."""
     assert isinstance(operator.work, Product)
     m, k = operator.work.m, operator.work.k
-    down = _add(tensors, f"{operator.name}.down.weight", (form.rank, k), operator.dtype, role=Role.WEIGHT)
-    return down, _add(tensors, f"{operator.name}.thin", (m, form.rank), operator.dtype)
+    down = add_tensor(
+        tensors, f"{operator.name}.down.weight", (form.rank, k), operator.dtype, role=Role.WEIGHT
+    )
+    return down, add_tensor(tensors, f"{operator.name}.thin", (m, form.rank), operator.dtype)
 
 
 def _quantise(source: str, takers: list[Operator], form: LowRank, tensors: dict[str, Tensor]) -> Operator:
@@ -117,14 +107,14 @@ def _quantise(source: str, takers: list[Operator], form: LowRank, tensors: dict[
     first = takers[0].work
     assert isinstance(first, Product)
     m, k = first.m, first.k
-    narrow = _add(tensors, f"{source}.narrow", (m, k), form.dtype, form.stored(m * k))
+    narrow = add_tensor(tensors, f"{source}.narrow", (m, k), form.dtype, form.stored(m * k))
     branches = [_thin(operator, form, tensors) for operator in takers] if form.fused and form.rank else []
     work = Quantize(
         m=m, n=k, to_dtype=form.dtype, block=form.group, flops_per_element=QUANTIZE_FLOPS,
         extra_flops=2.0 * m * k * form.rank * len(branches),
     )  # fmt: skip
     ends = (source, *(down for down, _ in branches)), (narrow, *(thin for _, thin in branches))
-    return _made(takers[0], f"{source}.quantise", work, ends, tensors, takers[0].dtype)
+    return in_place_of(takers[0], f"{source}.quantise", work, ends, tensors, takers[0].dtype)
 
 
 def _product(operator: Operator, weight: str, form: LowRank, tensors: dict[str, Tensor]) -> list[Operator]:
@@ -132,31 +122,24 @@ def _product(operator: Operator, weight: str, form: LowRank, tensors: dict[str, 
     work, source, name, wide = operator.work, operator.inputs[0], operator.name, operator.dtype
     assert isinstance(work, Product)
     m, n, k, rank = work.m, work.n, work.k, form.rank
-    narrow = _add(tensors, f"{weight}.narrow", (n, k), form.dtype, form.stored(n * k), Role.WEIGHT)
+    narrow = add_tensor(tensors, f"{weight}.narrow", (n, k), form.dtype, form.stored(n * k), Role.WEIGHT)
     inputs = (f"{source}.narrow", narrow, *(x for x in operator.inputs[1:] if x != weight))
     residual = replace(work, weight_dtype="")
     if not rank:
-        return [_made(operator, name, residual, (inputs, operator.outputs), tensors, form.dtype)]
-    up = _add(tensors, f"{name}.up.weight", (n, rank), wide, role=Role.WEIGHT)
+        return [in_place_of(operator, name, residual, (inputs, operator.outputs), tensors, form.dtype)]
+    up = add_tensor(tensors, f"{name}.up.weight", (n, rank), wide, role=Role.WEIGHT)
     if form.fused:
         longer = replace(residual, k=k + round(rank * form.wide_cost))
         ends = (*inputs, f"{name}.thin", up), operator.outputs
-        return [_made(operator, name, longer, ends, tensors, form.dtype)]
+        return [in_place_of(operator, name, longer, ends, tensors, form.dtype)]
     down, thin = _thin(operator, form, tensors)
-    half, full = (_add(tensors, f"{name}.{label}", (m, n), wide) for label in ("residual", "branch"))
+    half, full = (add_tensor(tensors, f"{name}.{label}", (m, n), wide) for label in ("residual", "branch"))
     add = Elementwise(m=m, n=n, flops_per_element=1.0, function="add")
     return [
-        _made(operator, f"{name}.down", Product(m=m, n=rank, k=k), ((source, down), (thin,)), tensors, wide),
-        _made(operator, name, residual, (inputs, (half,)), tensors, form.dtype),
-        _made(operator, f"{name}.up", Product(m=m, n=n, k=rank), ((thin, up), (full,)), tensors, wide),
-        _made(operator, f"{name}.add", add, ((half, full), operator.outputs), tensors, wide),
+        in_place_of(
+            operator, f"{name}.down", Product(m=m, n=rank, k=k), ((source, down), (thin,)), tensors, wide
+        ),
+        in_place_of(operator, name, residual, (inputs, (half,)), tensors, form.dtype),
+        in_place_of(operator, f"{name}.up", Product(m=m, n=n, k=rank), ((thin, up), (full,)), tensors, wide),
+        in_place_of(operator, f"{name}.add", add, ((half, full), operator.outputs), tensors, wide),
     ]
-
-
-def _made(
-    operator: Operator, name: str, work: Work, ends: tuple[tuple[str, ...], tuple[str, ...]],
-    tensors: dict[str, Tensor], dtype: str,
-) -> Operator:  # fmt: skip
-    """An operator where ``operator`` stood; ``ends``: what it reads and what it makes."""
-    inputs, outputs = ends
-    return make_operator(name, work, inputs, outputs, tensors, dtype=dtype, place=operator.place)

@@ -22,7 +22,7 @@ from mapping.liveness import footprint
 from mapping.mapper import MAPPERS, MapperOptions, writes_plans
 from mapping.offload.policy import OffloadAnswer, OffloadRequest
 from mapping.placement.arrange import ORDERS, arranged
-from mapping.placement.column_program import Capacity, Crossing, Objective, Program, Solution, solve_columns
+from mapping.placement.column_program import Beside, Capacity, Crossing, Objective, Program, Solution, solve_columns
 from mapping.placement.columns import Column, Scope, columns_of
 from mapping.placement.exact import MOST_OPERATORS, place_exactly
 from mapping.placement.machine import Machine
@@ -241,7 +241,22 @@ def _capacity(graph: Graph, machine: Machine, scope: Scope, columns: Sequence[Se
         for name in resources
         if place.count > 1 and machine.own_to_place(name, place)
     }
-    return Capacity(usable, reserved, members, machine.pim_rows, idle_w=machine.idle_w)
+    return Capacity(usable, reserved, members, machine.pim_rows, idle_w=machine.idle_w, beside=_beside(machine))
+
+
+def _beside(machine: Machine) -> dict[str, Beside]:
+    """Memories in which one device works: what the wires into them can carry beside it."""
+    found = {}
+    for place in machine.general:
+        space = machine.space(place.memory)
+        others = [other for other in machine.general if other.memory == place.memory]
+        if len(place.devices) > 1 or len(others) > 1:
+            continue
+        moves = (machine.move(place.memory, memory) for memory in machine.system.memories if memory != place.memory)
+        rate = sum(move.bytes_per_s for move in moves if move is not None)
+        if rate < space.read_bandwidth:
+            found[place.memory] = Beside(place.device, rate / space.read_bandwidth)
+    return found
 
 
 def _scope(machine: Machine, settings: CoPlaceSettings) -> Scope:

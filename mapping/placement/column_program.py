@@ -8,7 +8,7 @@ dual bound holds for every placement of these columns. The same program with one
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -43,6 +43,16 @@ class Capacity:
     faster: Mapping[str, float] = field(default_factory=dict)
     """Resources that are so many times as fast as the columns' loads say."""
     idle_w: float = 0.0
+    beside: Mapping[str, Beside] = field(default_factory=dict)
+    """By memory port: who works on it, and what else can use it while nobody does."""
+
+
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """A device whose kernels fill a memory's port, and the share of the port that wires can fill without it."""
+
+    device: str
+    share: float
 
 
 @dataclass(frozen=True)
@@ -169,8 +179,8 @@ def _state(
         _along_paths(model, program, taken, step)
     else:
         model += pulp.LpAffineExpression(chain) <= step
-    for terms in loads.values():
-        model += pulp.LpAffineExpression(terms) <= step
+    for name, terms in loads.items():
+        model += _added(terms) + _added(_unused(name, program, capacity, taken)) <= step
     buffers = _buffers(model, "ahead", sum(program.counts), program.ahead, fetched, relaxed)
     at_once = _buffers(model, "wanted", sum(program.counts), 1, wanted, relaxed)
     for memory in sorted({*held, *buffers, *at_once}):
@@ -200,6 +210,27 @@ class _Scaled:
 
     def value(self) -> float:
         return float(self.variable.value() or 0.0) * 1e-3
+
+
+def _added(terms: Iterable[tuple[Any, float]]) -> Any:
+    """A sum of variables with their factors."""
+    import pulp
+
+    return pulp.LpAffineExpression(list(terms))
+
+
+def _unused(
+    port: str, program: Program, capacity: Capacity, taken: Sequence[Mapping[int, Any]]
+) -> Iterator[tuple[Any, float]]:
+    """Time of a port that nothing can use: while operators run elsewhere, wires fill only their share of it."""
+    beside = capacity.beside.get(port)
+    if beside is None or program.waits:
+        return
+    for own, columns in zip(taken, program.columns, strict=True):
+        for index, variable in own.items():
+            elsewhere = columns[index].seconds - columns[index].loads.get(f"run {beside.device}", 0.0)
+            if elsewhere > 0:
+                yield variable, elsewhere * 1e3 * (1.0 - beside.share)
 
 
 def _along_paths(

@@ -42,7 +42,7 @@ COLUMNS: Final = (
     "shared", "sharing", "rotation", "library", "splits", "tdp", "idle", "j_flop", "j_byte", "k_padding",
     "resident", "reread_bytes", "tile_sms", "accumulators", "l2_bytes_per_clock",
     "scale_block", "converted", "vector_rate", "asynchronous",
-    "least_rows", "narrow_pins", "few_rows",
+    "least_rows", "narrow_pins", "few_rows", "folds", "shared_bytes_per_clock",
 )  # fmt: skip
 """Inputs of a row. ``rotation``: weight tensors that a benchmark cycles through one activation (0: cold). ``library``:
 share of the arithmetic rate that the library generation reaches. ``splits``: whether the reduction may be split.
@@ -56,8 +56,10 @@ of the vector units. ``asynchronous``: 1 where a kernel's loads, products and st
 (warp-specialised kernels of clusters), 0 where a thread block stores its tile before the next begins. ``least_rows``:
 1 where the library takes its tile by the rows alone: as many as there are, to 128. ``narrow_pins``: 1 for GDDR, whose
 few fast pins turn round between reads and writes, which a kernel that stores in bursts waits for. ``few_rows``: most
-rows that the library takes to its vector units (:mod:`simulator.gpu.few_rows`); 0: none."""
-M, N, K, B, EA, EW, EO, SMS, CLK, RATE, BW, L2, SHARED, SHARING, ROT, LIB, MAXS, TDP, IDLE, JF, JB, KPAD, RES, REREAD, TILESMS, ACC, L2CLK, SCALE, CONV, VRATE, ASYNC, LEASTROWS, PINS, FEWROWS = range(34)  # fmt: skip  # noqa: E501
+rows that the library takes to its vector units (:mod:`simulator.gpu.few_rows`); 0: none. ``folds``: sums that are one
+element of the output: each is put into shared memory, taken out, scaled and added on the vector units, before the tile
+is written; 1: none. ``shared_bytes_per_clock``: what a multiprocessor puts into or takes out of its shared memory."""
+M, N, K, B, EA, EW, EO, SMS, CLK, RATE, BW, L2, SHARED, SHARING, ROT, LIB, MAXS, TDP, IDLE, JF, JB, KPAD, RES, REREAD, TILESMS, ACC, L2CLK, SCALE, CONV, VRATE, ASYNC, LEASTROWS, PINS, FEWROWS, FOLDS, SHAREDCLK = range(36)  # fmt: skip  # noqa: E501
 CONSTANTS: Final = (
     "e0", "feed", "feed_exponent", "overlap", "wave_cycles", "latency_us", "l2_share", "reduce_cycles",
     "quantisation", "epilogue", "memory_overlap", "access", "l2_rate", "store",
@@ -72,6 +74,8 @@ TILES: Final = np.array(
 SPLITS: Final = np.array([1, 2, 3, 4, 6, 8, 12, 16, 32], dtype=np.float64)
 LEAST_DEPTH: Final = 256.0
 """Steps of the reduction that a part of a split takes at least."""
+SUM_BYTES: Final = 4
+"""Of a sum in an accumulator."""
 RESULTS: Final = 4
 """Columns of the result: seconds, bound (index), DRAM bytes, tile x 100 + split."""
 
@@ -174,6 +178,8 @@ def gemm_rows(rows: Array, constants: Array, tiles: Array, splits: Array, out: A
                 beside = f[CONV] * x[CONVERT] * live_n * depth
                 if f[SCALE] > 0:
                     beside += x[PROMOTE] * live_m * live_n * np.ceil(depth / f[SCALE])
+                if f[FOLDS] > 1:
+                    beside += x[PROMOTE] * live_m * live_n
                 if beside > 0:
                     p = x[VOVER]
                     compute = (compute**p + (share * beside * 2.0 / (f[VRATE] * clk)) ** p) ** (1 / p)
@@ -189,8 +195,12 @@ def gemm_rows(rows: Array, constants: Array, tiles: Array, splits: Array, out: A
                 fixed = waves * wave_cycles / clk + epilogue * output / occupancy
                 # The last tile's store has no further arithmetic to hide behind.
                 fixed += live_m * live_n * f[EO] / (store * clk) * (1.0 + 0.5 * (waves - 1.0)) / s
+                if f[FOLDS] > 1:
+                    # What thread blocks beside it have to multiply hides a tile's way through shared memory.
+                    passed = share * live_m * live_n * 2 * SUM_BYTES / (f[SHAREDCLK] * clk)
+                    fixed += passed / occupancy
                 if s > 1:
-                    fixed += x[REDUCE] / clk + 2 * s * m * n * 4 * b / l2_rate
+                    fixed += x[REDUCE] / clk + 2 * s * m * n * SUM_BYTES / f[FOLDS] * b / l2_rate
                 # Soft maxima are never less than what they join, so that most candidates are known to be dearer here.
                 if max(compute, feed, (a_dram + w_dram) / dram_rate + output) + fixed >= best:
                     continue

@@ -28,6 +28,7 @@ __all__ = [
     "size",
     "stored_width",
     "trains",
+    "width_share",
 ]  # fmt: skip
 
 TRAINING_PASSES: Final = frozenset({"forward", "backward", "recompute", "optimizer"})
@@ -164,6 +165,14 @@ def flop_joules(family: str, sheet: GpuSheet, constants: Constants) -> float:
     )
     constants.joules[family, id(sheet)] = (sheet, joules)
     return joules
+
+
+def width_share(operator: Operator, sheet: GpuSheet) -> float:
+    """Energy of a product's operation relative to that of its family: 4-bit integers are half of 8-bit ones.
+
+    No public row has their power; that energy goes with the bits of an operand is an assumption.
+    """
+    return 0.5 if sheet.serves(operator.dtype) == "int4" else 1.0
 
 
 def board_limits(request: Request, constants: Constants) -> tuple[float, float]:

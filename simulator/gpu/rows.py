@@ -43,6 +43,7 @@ from simulator.gpu.request import (
     flop_joules,
     size,
     stored_width,
+    width_share,
 )
 from simulator.gpu.sheet import GpuSheet, contiguous
 from workloads.graph import Operator
@@ -93,18 +94,18 @@ def gemm_line(request: Request, constants: Constants) -> list[float]:
     m, n, k = max(1.0, float(work.m)), max(1.0, float(work.n)), max(1.0, float(work.k))
     element = size(dtype)
     weight = size(work.weight_dtype or dtype)
-    speed, left_bytes, generation = 1.0, 0, ""
+    speed, left_bytes, generation, folds = 1.0, 0, "", 1.0
     if isinstance(work, GroupedProduct):
         batch = max(1.0, work.touched)
         m = max(1.0, m / batch)
     else:
         batch, speed, left_bytes = float(work.batch), work.rate, work.left_bytes
-        generation = work.library
+        generation, folds = work.library, float(work.folds)
         if work.weight_bytes:
             weight = work.weight_bytes / (n * k)
-    joule = flop_joules(family, sheet, constants)
+    joule = flop_joules(family, sheet, constants) * width_share(operator, sheet)
     return [
-        m, n, k, batch, element, weight, max(element, 2.0), sheet.sms, sheet.clock,
+        m, n, k, batch, element, weight, max(element, 2.0) / folds, sheet.sms, sheet.clock,
         sheet.rate(dtype) * speed, sheet.bandwidth * constants.memory_share(sheet.memory),
         sheet.l2_visible_bytes, sheet.shared_bytes, float(sheet.architecture.operand_sharing),
         rotation_of(operator, setup), constants.library_share(setup, family, generation),
@@ -118,7 +119,8 @@ def gemm_line(request: Request, constants: Constants) -> list[float]:
         setup.conversions if stored_width(operator) < size(sheet.serves(dtype)) - 0.1 else 0.0,
         sheet.rate("fp32", matrix=False), float(sheet.architecture.operand_sharing > 1),
         float(family in setup.by_rows), float(sheet.memory.startswith("GDDR")),
-        setup.few_rows.get(family, few_rows.LIMIT),
+        setup.few_rows.get(family, few_rows.LIMIT) if folds == 1.0 else 0.0,
+        folds, float(sheet.architecture.shared_bytes_per_clock),
     ]  # fmt: skip
 
 
@@ -295,6 +297,7 @@ def _family(family: str, requests: list[Request], constants: Constants) -> list[
         if family == "grouped":
             launch = launches[index] * 1e3 / sheet.clock
         joule = flop_joules(family_of(operator, sheet) if family == "grouped" else family, sheet, constants)
+        joule *= width_share(operator, sheet) if product else 1.0
         # Work that is done in part, or more than once, takes so much of the kernel's time.
         part = operator.work.share if family != "memory_bound" else 1.0
         if family == "training_attention" and operator.place.training_pass == "backward":

@@ -105,6 +105,8 @@ def price(g: SimpleNamespace, c: SimpleNamespace, bm: int, bn: int, split: int) 
     lanes = g.converted * c.convert * live_n * depth
     if g.scale_block:
         lanes += c.promote * live_m * live_n * math.ceil(depth / g.scale_block)
+    if g.folds > 1:
+        lanes += c.promote * live_m * live_n
     if lanes:
         # One instruction per lane and cycle: vector_rate / 2 of them.
         compute = p_norm(compute, rounds * lanes / (g.vector_rate / 2) / g.clock, c.vector_overlap)
@@ -128,8 +130,11 @@ def price(g: SimpleNamespace, c: SimpleNamespace, bm: int, bn: int, split: int) 
         wave_cycles, epilogue, store = c.wave_cycles_async, c.epilogue_async, c.store_async
     fixed = waves * wave_cycles / g.clock + epilogue * output / rate / occupancy
     fixed += live_m * live_n * g.o_bytes / (store * g.clock) * (1 + 0.5 * (waves - 1)) / split
+    if g.folds > 1:
+        # Four bytes of each sum in and out again; blocks that share the multiprocessor hide their part.
+        fixed += rounds * 8 * live_m * live_n / g.shared_bytes_per_clock / g.clock / occupancy
     if split > 1:
-        fixed += c.reduce_cycles / g.clock + 8 * split * g.m * g.n * g.batch / l2_rate
+        fixed += c.reduce_cycles / g.clock + 8 * split * g.m * g.n * g.batch / g.folds / l2_rate
     joules = 2 * g.m * g.n * g.k * g.batch * g.j_flop + (left + right + output) * g.j_byte
     return max(p_norm(compute, memory, c.overlap) + fixed, joules / (g.tdp - g.idle))
 

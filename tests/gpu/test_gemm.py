@@ -33,13 +33,14 @@ def seconds(operator: Operator, on: GpuSheet, timing: str = "default") -> float:
 
 
 @settings(max_examples=150, deadline=None)
-@given(sides, sides, sides, st.integers(1, 8), gpus, dtypes, timings)
+@given(sides, sides, sides, st.integers(1, 8), gpus, dtypes, timings, st.sampled_from([1, 1, 2, 12]))
 def test_kernel_is_the_plain_search(
-    m: int, n: int, k: int, batch: int, gpu: str, dtype: str, timing: str
+    m: int, n: int, k: int, batch: int, gpu: str, dtype: str, timing: str, folds: int
 ) -> None:
     constants = shipped_constants()
     on = sheet(gpu)
     operator = product(m, n, k, dtype, batch)
+    operator = replace(operator, work=replace(operator.work, folds=folds))
     line = gemm_line(Request(operator, on, constants.setup(timing)), constants)
     family = family_of(operator, on)
     out = np.zeros((1, gemm.RESULTS))
@@ -133,6 +134,30 @@ def test_a_step_over_a_tile_s_edge_is_never_a_gain(gpu: str, axis: int) -> None:
         found = predict([Request(product(*shape), sheet(gpu), setup) for shape in shapes], constants)
         times = [p.kernel_s for p in found]
         assert all(b >= a * (1 - 1e-9) for a, b in pairwise(times))
+
+
+@settings(max_examples=100, deadline=None)
+@given(sides, sides, sides, every_gpu, st.integers(2, 16))
+def test_sums_that_fold_are_not_free_and_are_written_once(
+    m: int, n: int, k: int, gpu: str, folds: int
+) -> None:
+    """The same product with as small a result is quicker by the sums' way through shared memory at least."""
+    plain = product(m, n, k)
+    folded = replace(plain, work=replace(plain.work, folds=folds))
+    constants, on = shipped_constants(), replace(sheet(gpu), tdp=float("inf"))
+    line = gemm_line(Request(folded, on, constants.setup("default")), constants)
+    assert (
+        line[gemm.EO] * folds == gemm_line(Request(plain, on, constants.setup("default")), constants)[gemm.EO]
+    )
+    lines = np.array([line, line])
+    lines[1, gemm.FOLDS], lines[:, gemm.MAXS] = 1.0, 1.0
+    out = np.zeros((2, gemm.RESULTS))
+    own = constants.array(family_of(plain, on), gemm.CONSTANTS)
+    gemm.gemm_rows(lines, own, gemm.TILES, gemm.SPLITS, out)
+    way = min(m, 16) * min(n, 32) * 8 / (on.architecture.shared_bytes_per_clock * on.clock)
+    assert out[0, 0] >= out[1, 0] + way / 6 * (1 - 1e-9), (
+        "the smallest tile's, on a multiprocessor of six blocks"
+    )
 
 
 def test_cold_weights_cost_more_than_hot_ones() -> None:

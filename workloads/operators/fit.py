@@ -186,7 +186,7 @@ def _shared(need: int, one: int, times: int, tensor: Tensor) -> bool:
 
 
 def _product(work: Product, operands: _Operands) -> Iterator[FieldProblem]:
-    made, left, right = work.m * work.n, work.m * work.k, work.n * work.k
+    made, left, right = work.m * work.n // work.folds, work.m * work.k, work.n * work.k
     if operands.backward:
         shared = max(1, work.heads // work.kv_heads) if work.kv_heads else 1
         most = max(operands.sizes()) * shared

@@ -47,6 +47,10 @@ class Product(Work):
         "B", "bytes of the left operand that stand in memory, where it is gathered from something smaller (an "
         "image); 0: all of m x k", 0, least=0,
     )  # fmt: skip
+    folds: int = count(
+        "sums", "of the m x n sums, those that the kernel scales and adds up into one element of its result, before "
+        "it writes it (planes of bits); 1: none", 1,
+    )  # fmt: skip
     rate: float = number(
         "times",
         "dense multiply-adds per one that the matrix unit does, skipping zeros (2 for 2:4 sparse weights)",
