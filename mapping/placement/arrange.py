@@ -18,7 +18,7 @@ from mapping.placement.placement_plan import Placement
 from mapping.placement.segments import Segment, SegmentClass
 from workloads.graph import Graph
 
-__all__ = ["ORDERS", "Order", "arranged"]
+__all__ = ["ORDERS", "Order", "arranged", "sequences_of"]
 
 Order = Literal["spread", "late", "grouped"]
 ORDERS: Final[tuple[Order, ...]] = ("spread", "late", "grouped")
@@ -33,16 +33,14 @@ def arranged(
     machine: Machine,
     classes: Sequence[SegmentClass],
     columns: Sequence[Sequence[Column]],
-    taken: Sequence[Mapping[int, int]],
-    order: Order,
+    sequences: Sequence[Sequence[int]],
     ahead: int,
     hand_over_s: float,
 ) -> Placement:
-    """The placement of all segments."""
+    """The placement of all segments: of each class, the column of every member in turn."""
     given: list[tuple[int, Segment, Column]] = []
     place = {op.name: index for index, op in enumerate(graph.operators)}
-    for found, own, counts in zip(classes, columns, taken, strict=True):
-        chosen = _sequence(counts, own, order)
+    for found, own, chosen in zip(classes, columns, sequences, strict=True):
         for segment, index in zip(found.members, chosen, strict=True):
             given.append((place[next(segment.operators).name], segment, own[index]))
     given.sort(key=lambda entry: entry[0])
@@ -51,6 +49,13 @@ def arranged(
     for _, segment, column in given:
         draft.add(segment, column.choices, members.serve(column))
     return draft.placement(ahead, hand_over_s)
+
+
+def sequences_of(
+    taken: Sequence[Mapping[int, int]], columns: Sequence[Sequence[Column]], order: Order
+) -> list[list[int]]:
+    """Counts as an order of the members of each class."""
+    return [_sequence(counts, own, order) for counts, own in zip(taken, columns, strict=True)]
 
 
 def _sequence(counts: Mapping[int, int], columns: Sequence[Column], order: Order) -> list[int]:

@@ -9,8 +9,9 @@ that ran is the answer, with the time it took, the time the program predicted, a
 
 from __future__ import annotations
 
+import random
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -21,8 +22,16 @@ from mapping.deadline import is_late
 from mapping.liveness import footprint
 from mapping.mapper import MAPPERS, MapperOptions, writes_plans
 from mapping.offload.policy import OffloadAnswer, OffloadRequest
-from mapping.placement.arrange import ORDERS, arranged
-from mapping.placement.column_program import Beside, Capacity, Crossing, Objective, Program, Solution, solve_columns
+from mapping.placement.arrange import ORDERS, arranged, sequences_of
+from mapping.placement.column_program import (
+    Beside,
+    Capacity,
+    Crossing,
+    Objective,
+    Program,
+    Solution,
+    solve_columns,
+)
 from mapping.placement.columns import Column, Scope, columns_of
 from mapping.placement.exact import MOST_OPERATORS, place_exactly
 from mapping.placement.machine import Machine
@@ -33,7 +42,7 @@ from mapping.placement.trial import Trial, try_plan
 from mapping.solver import SolverOptions
 from simulator.plan import Plan, PlanNotes
 from workloads.expert_frequency import frequency_of
-from workloads.graph import Graph
+from workloads.graph import Graph, Operator
 
 __all__ = ["MAPPER", "CoPlace", "CoPlaceSettings", "CoPlacement", "Question", "ask", "co_place"]
 
@@ -47,6 +56,13 @@ NEAR: Final = 3e-3
 """The program stops this near its optimum; what a placement loses to hand-overs is more."""
 AHEADS: Final = (2, 6, 12, 24)
 """Depths of fetching that are tried where none is asked for."""
+FILLED: Final = (1.0, 0.8)
+"""Shares of the time that resources may be busy in the placements that are tried; some rest makes up for bad timing."""
+MOST_FAILS: Final = 60
+"""Swaps in a row that do not help, after which no more are tried."""
+TRY_SHARE: Final = 0.6
+"""Of the time limit, when swaps end."""
+SWAPPED: Final = ", swapped"
 KEPT_FREE: Final = 0.06
 """Share of a memory by which more is kept free each time."""
 ROOMS: Final = 4
@@ -241,7 +257,9 @@ def _capacity(graph: Graph, machine: Machine, scope: Scope, columns: Sequence[Se
         for name in resources
         if place.count > 1 and machine.own_to_place(name, place)
     }
-    return Capacity(usable, reserved, members, machine.pim_rows, idle_w=machine.idle_w, beside=_beside(machine))
+    return Capacity(
+        usable, reserved, members, machine.pim_rows, idle_w=machine.idle_w, beside=_beside(machine)
+    )
 
 
 def _beside(machine: Machine) -> dict[str, Beside]:
@@ -252,7 +270,9 @@ def _beside(machine: Machine) -> dict[str, Beside]:
         others = [other for other in machine.general if other.memory == place.memory]
         if len(place.devices) > 1 or len(others) > 1:
             continue
-        moves = (machine.move(place.memory, memory) for memory in machine.system.memories if memory != place.memory)
+        moves = (
+            machine.move(place.memory, memory) for memory in machine.system.memories if memory != place.memory
+        )
         rate = sum(move.bytes_per_s for move in moves if move is not None)
         if rate < space.read_bandwidth:
             found[place.memory] = Beside(place.device, rate / space.read_bandwidth)
@@ -293,7 +313,8 @@ class _Best:
     plan: Plan | None = None
     trial: Trial = field(default_factory=lambda: Trial(float("inf"), float("inf")))
     name: str = ""
-    predicted_s: float | None = None
+    arranging: _Arranging | None = None
+    """The columns of a plan that the program chose."""
     proved: bool = False
     """Whether every placement was tried or shown to be worse."""
     considered: list[Considered] = field(default_factory=list)
@@ -302,13 +323,17 @@ class _Best:
         """What is to be least."""
         return trial.joules if self.objective == "energy" else trial.seconds
 
-    def offer(self, name: str, plan: Plan, trial: Trial, predicted_s: float | None = None) -> bool:
+    def take(self, name: str, plan: Plan, trial: Trial, arranging: _Arranging | None) -> None:
+        """Make a plan the best one."""
+        self.plan, self.trial, self.name, self.arranging = plan, trial, name, arranging
+
+    def offer(self, name: str, plan: Plan, trial: Trial, arranging: _Arranging | None = None) -> bool:
         """Take a plan if it is better; True when it ran."""
         self.considered.append(Considered(name, trial.seconds, trial.obstacle))
         if trial.obstacle:
             return False
         if self.plan is None or self.value(trial) < self.value(self.trial) * (1 - 1e-9):
-            self.plan, self.trial, self.name, self.predicted_s = plan, trial, name, predicted_s
+            self.take(name, plan, trial, arranging)
         return True
 
 
@@ -327,6 +352,7 @@ def _placed(question: Question, best: _Best) -> Solution | None:
             break
         if not _with_room(question, ahead, options, best):
             break
+    _improve(question, best, _bound(question, first), start)
     return first
 
 
@@ -341,14 +367,26 @@ def _with_room(question: Question, ahead: int, options: SolverOptions, best: _Be
     True where another depth may be better: something is fetched.
     """
     program = replace(question.program, ahead=ahead)
+    again = False
+    for filled in FILLED:
+        again |= _filled_so(question, program, filled, options, best)
+        if not again or is_late():
+            break
+    return again
+
+
+def _filled_so(
+    question: Question, program: Program, filled: float, options: SolverOptions, best: _Best
+) -> bool:
+    """The same with wires, ports and devices busy for a share of the time at most."""
     for attempt in range(ROOMS):
-        tighter = _with_more_free(question.capacity, attempt)
+        tighter = replace(_with_more_free(question.capacity, attempt), filled=filled)
         try:
             found = solve_columns(program, tighter, options)
             tidied = _tidy(program, tighter, found, options)
         except (InfeasibleError, NoAnswerError):
             return True
-        if _try(question, tidied, ahead, best) or is_late():
+        if _try(question, tidied, program.ahead, best) or is_late():
             return any(column.fetches for column in _in_use(question.program, tidied))
     return True
 
@@ -364,14 +402,79 @@ def _try(question: Question, solution: Solution, ahead: int, best: _Best) -> boo
     """Write counts as plans in several orders and run them; whether one ran."""
     ran = False
     for order in ORDERS:
+        sequences = sequences_of(solution.taken, question.program.columns, order)
+        arranging = _Arranging(sequences, ahead, solution.seconds)
+        plan, trial = arranging.run(question)
+        ran |= best.offer(f"co-place, {order}, {ahead} ahead", plan, trial, arranging)
+    return ran
+
+
+@dataclass(frozen=True)
+class _Arranging:
+    """Columns of the members of each class in turn, the depth of fetching, and what the program predicts."""
+
+    sequences: Sequence[Sequence[int]]
+    ahead: int
+    predicted_s: float
+
+    def run(self, question: Question) -> tuple[Plan, Trial]:
+        """Write it as a plan and run that."""
         placement = arranged(
-            question.graph, question.machine, question.classes, question.program.columns, solution.taken,
-            order, ahead, question.settings.hand_over,
+            question.graph, question.machine, question.classes, question.program.columns, self.sequences,
+            self.ahead, question.settings.hand_over,
         )  # fmt: skip
         plan = write_placement(question.graph, question.machine.system, placement, "co-place", PlanNotes())
-        trial = try_plan(question.graph, question.machine, plan)
-        ran |= best.offer(f"co-place, {order}, {ahead} ahead", plan, trial, solution.seconds)
-    return ran
+        return plan, try_plan(question.graph, question.machine, plan)
+
+    def swapped(self, which: int, one: int, other: int) -> _Arranging:
+        """Two members of a class with each other's columns."""
+        sequence = list(self.sequences[which])
+        sequence[one], sequence[other] = sequence[other], sequence[one]
+        changed = [sequence if place == which else own for place, own in enumerate(self.sequences)]
+        return replace(self, sequences=changed)
+
+
+def _improve(question: Question, best: _Best, bound: float, start: float) -> None:
+    """Swap columns of segments that wait with those of others, as long as there is time and it helps."""
+    draw = random.Random(0)
+    fails, tried = 0, 0
+    while fails < MOST_FAILS and best.arranging is not None and _gap(best, bound) > GAP:
+        if is_late() or time.perf_counter() - start > question.settings.limit * TRY_SHARE:
+            break
+        swap = _swap(question, best.arranging, best.trial, draw)
+        if swap is None:
+            break
+        plan, trial = swap.run(question)
+        tried += 1
+        better = not trial.obstacle and best.value(trial) < best.value(best.trial) * (1 - 1e-6)
+        fails = 0 if better else fails + 1
+        if better:
+            best.take(f"{best.name.removesuffix(SWAPPED)}{SWAPPED}", plan, trial, swap)
+    if tried:
+        best.considered.append(Considered(f"co-place, {tried} swaps tried", best.trial.seconds, ""))
+
+
+def _swap(question: Question, now: _Arranging, trial: Trial, draw: random.Random) -> _Arranging | None:
+    """A segment that takes longer than its column says, or any one in four times, changes places with another."""
+    able = [place for place, own in enumerate(now.sequences) if len(set(own)) > 1]
+    if not able:
+        return None
+    which = draw.choices(able, [len(now.sequences[place]) for place in able])[0]
+    own, columns = now.sequences[which], question.program.columns[which]
+    waits = [
+        max(0.0, _took(segment.operators, trial) - columns[index].seconds)
+        for segment, index in zip(question.classes[which].members, own, strict=True)
+    ]
+    even = draw.random() < 0.25 or not any(waits)
+    one = draw.choices(range(len(own)), None if even else waits)[0]
+    others = [place for place in range(len(own)) if own[place] != own[one]]
+    return now.swapped(which, one, draw.choice(others))
+
+
+def _took(operators: Iterable[Operator], trial: Trial) -> float:
+    """From the end of a segment's first operator to that of its last."""
+    ends = [trial.ends[op.name] for op in operators if op.name in trial.ends]
+    return max(ends) - min(ends) if ends else 0.0
 
 
 def _tidy(program: Program, capacity: Capacity, found: Solution, options: SolverOptions) -> Solution:
@@ -408,7 +511,7 @@ def _answer(question: Question, solution: Solution | None, best: _Best, took: fl
     notes = CoPlaceNotes(
         status="optimal" if gap <= GAP or best.proved else "feasible",
         objective=question.settings.objective,
-        predicted_s=best.predicted_s,
+        predicted_s=best.arranging.predicted_s if best.arranging is not None else None,
         simulated_s=best.trial.seconds,
         bound=bound,
         gap=gap,

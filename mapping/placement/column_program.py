@@ -40,9 +40,9 @@ class Capacity:
     members: Mapping[str, int] = field(default_factory=dict)
     """How many alike devices or wires stand behind one resource."""
     pim_rows: int = 0
-    faster: Mapping[str, float] = field(default_factory=dict)
-    """Resources that are so many times as fast as the columns' loads say."""
     idle_w: float = 0.0
+    filled: float = 1.0
+    """Share of the time that wires, ports and devices can be busy; below one in placements with some rest."""
     beside: Mapping[str, Beside] = field(default_factory=dict)
     """By memory port: who works on it, and what else can use it while nobody does."""
 
@@ -165,7 +165,7 @@ def _state(
             busy.append((variable, sum(column.loads.values())))
             for name, load in column.loads.items():
                 if load > NEGLIGIBLE * column.seconds:
-                    share = capacity.members.get(name, 1) * capacity.faster.get(name, 1.0)
+                    share = capacity.members.get(name, 1) * capacity.filled
                     loads.setdefault(name, []).append((variable, load * 1e3 / share))
             for memory, size in column.held.items():
                 held.setdefault(memory, []).append((variable, size / 1e6))
@@ -300,7 +300,7 @@ def _bottleneck(program: Program, taken: Sequence[Mapping[int, int]], capacity: 
         for index, count in own.items():
             chain += columns[index].seconds * count
             for name, load in columns[index].loads.items():
-                share = capacity.members.get(name, 1) * capacity.faster.get(name, 1.0)
+                share = capacity.members.get(name, 1)
                 loads[name] = loads.get(name, 0.0) + load * count / share
     fullest = max(loads, key=loads.__getitem__, default="")
     devices = {name: load for name, load in loads.items() if name.startswith("run ")}

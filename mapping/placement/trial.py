@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from hw_configs.problems import InfeasibleError, InputError
 from mapping.placement.machine import Machine
@@ -23,6 +24,8 @@ class Trial:
     seconds: float
     joules: float
     obstacle: str = ""
+    ends: Mapping[str, float] = field(default_factory=dict)
+    """When each operator ended."""
 
 
 def try_plan(graph: Graph, machine: Machine, plan: Plan) -> Trial:
@@ -38,11 +41,12 @@ def try_plan(graph: Graph, machine: Machine, plan: Plan) -> Trial:
         return Trial(float("inf"), float("inf"), str(error).splitlines()[0])
     finally:
         machine.lay_out({})
-    joules = 0.0
+    joules, ends = 0.0, dict[str, float]()
     for record in run.records:
         if isinstance(record.task, Compute) and record.cost is not None:
             joules += record.cost.compute_energy_j + record.cost.memory_energy_j
+            ends[record.task.operator] = record.end - run.start
         elif isinstance(record.task, Transfer):
             joules += machine.transfer_joules(record.task.source, record.task.target, record.moved_bytes)
     seconds = run.end - run.start
-    return Trial(seconds, joules + machine.idle_w * seconds)
+    return Trial(seconds, joules + machine.idle_w * seconds, "", ends)
