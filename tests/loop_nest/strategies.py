@@ -40,10 +40,10 @@ def accelerator(levels: list[dict[str, Any]]) -> SpatialAccelerator:
 
 
 @st.composite
-def accelerators(draw: Any) -> SpatialAccelerator:
-    """Two or three levels with any bypass, and axes with any sharing."""
+def accelerators(draw: Any, least: int = 2, most: int = 3) -> SpatialAccelerator:
+    """From ``least`` to ``most`` levels with any bypass, and axes with any sharing."""
     levels = []
-    for number in range(draw(st.integers(2, 3))):
+    for number in range(draw(st.integers(least, most))):
         axes = []
         for name in draw(st.sampled_from(((), ("X",), ("X", "Y")))):
             axes.append(
