@@ -328,7 +328,7 @@ def moved_cost(
         home.read_energy + outside.write_energy
     )
     read, written = out, into
-    if home.capacities is not None:
+    if home.capacity is None:
         # From the file of outputs into that of inputs.
         read += sum(program.between) * width.bytes_of("O")
         written += sum(program.between) * width.bytes_of("I")
