@@ -307,6 +307,10 @@ class FusedCost:
     latency_cycles: float
     outside_bytes: float
 
+    def times(self, count: int) -> FusedCost:
+        """So often."""
+        return FusedCost(count * self.energy_j, count * self.latency_cycles, count * self.outside_bytes)
+
     def plus(self, other: FusedCost) -> FusedCost:
         """One after the other."""
         return FusedCost(
