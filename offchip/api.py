@@ -37,7 +37,7 @@ from workloads.microbatch import microbatched
 from workloads.workload import Phase, Workload, WorkloadOptions
 
 __all__ = [
-    "check", "load_model", "load_system", "planner_of", "run_workload", "simulate", "solve", "workload_of",
+    "check", "load_model", "load_system", "machine_of", "planner_of", "run_workload", "simulate", "solve", "workload_of",
 ]  # fmt: skip
 
 MAX_MICROBATCHES: Final = 65536
@@ -85,7 +85,7 @@ def simulate(
     True
     """
     what, how = split_options(options)
-    target = _machine(system, how, plan)
+    target = machine_of(system, how, plan)
     planner = planner_of(how, target, plan)
     if save_plan is not None:
         planner = _saving(planner, Path(save_plan))
@@ -172,7 +172,7 @@ def solve(
     """
     how = RunOptions(mapper, settings or {}, tp, pp, microbatches)
     what = workload_options(options)
-    target = _machine(system, how, None)
+    target = machine_of(system, how, None)
     writer, chosen = how.writer(target)
     workload = _behind_arrays(workload_of(model, what, how), target)
     return writer.plan(workload.phases[0].graph, target, chosen)
@@ -208,7 +208,7 @@ def _system(system: str | Path | System) -> System:
     return system if isinstance(system, System) else load_system(system)
 
 
-def _machine(system: str | Path | System, how: RunOptions, plan: str | Path | Plan | None) -> System:
+def machine_of(system: str | Path | System, how: RunOptions, plan: str | Path | Plan | None = None) -> System:
     """The system; a spatial device alone as a board where a plan fills its scratchpad."""
     found = _system(system)
     if plan is None:
