@@ -37,7 +37,8 @@ from workloads.microbatch import microbatched
 from workloads.workload import Phase, Workload, WorkloadOptions
 
 __all__ = [
-    "check", "load_model", "load_system", "machine_of", "planner_of", "run_workload", "simulate", "solve", "workload_of",
+    "check", "load_model", "load_system", "machine_of", "planner_of", "run_workload", "simulate", "solve",
+    "workload_of",
 ]  # fmt: skip
 
 MAX_MICROBATCHES: Final = 65536
