@@ -2,7 +2,8 @@
 
 A layer keeps the smaller of its inputs and its weights in the buffer while the other streams by; what is kept and does
 not fit is taken in parts, and the other streams once for each of them. Beside weights lie the lines that a window
-covers; beside inputs the weights of so many kernels, or half the buffer where they need more. Outputs leave once.
+covers; beside inputs the weights of so many kernels. Where those are no smaller than the buffer, they take half of it.
+Outputs leave once.
 
 Adder trees sum ``rows`` channels for ``columns`` kernels a clock, one tap of the window after another: nothing is
 skewed, and what is left of a multiple of either idles. Windows of 3 x 3 at stride one may be worked out by
@@ -112,8 +113,13 @@ def _crossing(whole: tuple[float, float], least: tuple[float, float], size: floa
     inputs, weights = whole
     lines, group = least
     if inputs < weights:
-        return inputs + weights * max(1, ceil(inputs / (size - min(group, size / 2))))
-    return weights + inputs * max(1, ceil(weights / (size - min(lines, size / 2))))
+        return inputs + weights * max(1, ceil(inputs / _room(size, group)))
+    return weights + inputs * max(1, ceil(weights / _room(size, lines)))
+
+
+def _room(size: float, beside: float) -> float:
+    """Bytes for what is kept; what has to be beside it takes half where it is no smaller than the buffer."""
+    return size - (beside if beside < size else size / 2)
 
 
 def _layer(operator: Operator) -> _Layer | None:

@@ -51,7 +51,8 @@ def filled_step_by_step(inputs, weights, beside, size):
     stays, streams = min(inputs, weights), max(inputs, weights)
     if inputs == weights:
         stays, streams = weights, inputs
-    room = size - min(beside[0] if inputs < weights else beside[1], size / 2)
+    needed = beside[0] if inputs < weights else beside[1]
+    room = size - needed if needed < size else size / 2
     moved = 0.0
     while stays > 0:
         part = min(stays, room)
