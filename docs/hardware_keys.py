@@ -44,7 +44,7 @@ MODELS: tuple[type[BaseModel], ...] = (
     gpu_memory_path.GpuMemoryPath, device.Cpu, processor.Dies,
     device.Pim, pim.PimUnits, pim.PimBuffers, pim.PimRules, pim.PimRuleChoice,
     pim.PimEnergy, device.Flash, device.ComputationalStorage, csd.AttentionEngine, device.Accelerator,
-    scratchpad.Scratchpad, vector_unit.VectorUnit, device.SpatialAccelerator,
+    scratchpad.Scratchpad, scratchpad.OperandBuffer, vector_unit.VectorUnit, device.SpatialAccelerator,
     spatial.WordBits, spatial.MemoryLevel, spatial.StoredAs,
     access_energy.AccessEnergy, spatial.SpatialAxis, many_threads.ManyThreads, window_pipeline.WindowPipeline,
     device.Nic, device.Switch, device.ObjectCache, cache.CacheLevel,

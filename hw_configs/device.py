@@ -46,7 +46,7 @@ from hw_configs.many_threads import ManyThreads
 from hw_configs.pim import PimDetail, compute_figures, memory_figures
 from hw_configs.problems import bad_input
 from hw_configs.processor import Dies, InstructionSet, Placement
-from hw_configs.scratchpad import Scratchpad
+from hw_configs.scratchpad import OperandBuffer, Scratchpad
 from hw_configs.spatial import MemoryLevel, WordBits, ZeroSaving, level_faults, spatial_compute
 from hw_configs.units import format_quantity
 from hw_configs.vector_unit import VectorUnit
@@ -384,6 +384,8 @@ class Accelerator(DeviceBase):
     vector_unit: VectorUnit | None = None
     """Adders and multipliers that also work out functions; None: vector work runs at the stated rates."""
     scratchpad: Scratchpad
+    operand_buffer: OperandBuffer | None = None
+    """Rules by which the scratchpad keeps inputs and weights where no plan fills it; None: each tensor crosses once."""
     memory: Memory | None = None
     """Left out in a system whose group works in the scratchpad (``memory: scratchpad``)."""
 

@@ -6,9 +6,11 @@ bandwidth is what the banks move together in one clock, unless a published figur
 
 from __future__ import annotations
 
+from typing import Literal
+
 from hw_configs.config import Bandwidth, Config, Count, EnergyPerByte, Latency, Ports, Size
 
-__all__ = ["Scratchpad"]
+__all__ = ["OperandBuffer", "Scratchpad"]
 
 
 class Scratchpad(Config):
@@ -34,3 +36,18 @@ class Scratchpad(Config):
         if self.banks is None or self.bank_width is None:
             return None
         return self.banks * self.bank_width * clock
+
+
+class OperandBuffer(Config):
+    """How a device that works in its DRAM uses its scratchpad: inputs and weights share it, adder trees read it."""
+
+    kernels: Count = 1
+    """Output channels whose weights are there at once at least."""
+    granule: Count = 1
+    """Channels are stored in multiples of so many."""
+    winograd: bool = False
+    """Whether windows of 3 x 3 at stride one are worked out by F(2 x 2, 3 x 3)."""
+    folds_strides: bool = False
+    """Whether a stride is folded into channels, weights filled up with zeros."""
+    epilogues: tuple[Literal["elementwise", "pool"], ...] = ()
+    """Operators that run behind the arrays on what leaves them, if nothing else reads it."""

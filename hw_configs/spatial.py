@@ -101,7 +101,7 @@ class MemoryLevel(Config):
     """Of one instance; left out for the outermost level, which is unbounded."""
     capacities: dict[Operand, Size] | None = None
     """Instead of one capacity: those of separate files or buffers by operand, for a level that has several side by
-    side."""
+    side. Beside one: the most that single operands may take of it."""
     holds: tuple[Operand, ...]
     """Operands that it stores; others pass by."""
     energy: AccessEnergy | None = None
@@ -171,9 +171,10 @@ class MemoryLevel(Config):
 
     def text_capacity(self) -> str:
         """Its capacity for people."""
-        if self.capacities is not None:
-            return " ".join(f"{operand} {size:.0f} B" for operand, size in self.capacities.items())
-        return "unbounded" if self.capacity is None else f"{self.capacity:.0f} B"
+        own = " ".join(f"{operand} {size:.0f} B" for operand, size in (self.capacities or {}).items())
+        if self.capacity is None:
+            return own or "unbounded"
+        return f"{self.capacity:.0f} B" + (f" (of which {own})" if own else "")
 
 
 def _size(found: Any) -> float:
@@ -212,11 +213,12 @@ def level_faults(levels: tuple[MemoryLevel, ...]) -> Iterator[Fault | None]:
     axes_seen: set[str] = set()
     for index, level in enumerate(levels):
         if level.capacities is not None and (
-            level.capacity is not None or set(level.capacities) != set(level.holds)
+            not set(level.capacities) <= set(level.holds)
+            or (level.capacity is None and set(level.capacities) != set(level.holds))
         ):
             yield (
                 ("levels", index, "capacities"),
-                "expected one per operand that it holds, and no capacity beside them",
+                "expected one per operand that it holds, or beside a capacity some of them",
             )
         if index and not level.bounded:
             yield (

@@ -27,7 +27,9 @@ def area_by_component(device: SpatialAccelerator) -> dict[str, float]:
     instances = 1
     for number, memory in enumerate(device.levels):
         if number:
-            files = list((memory.capacities or {}).values()) or [memory.capacity or 0.0]
+            files = (
+                [memory.capacity] if memory.capacity is not None else list((memory.capacities or {}).values())
+            )
             total = 0.0
             for size in files:
                 small = memory.cells == "registers" or (memory.cells is None and size <= _MOST_REGISTER_BYTES)

@@ -18,6 +18,7 @@ from hw_configs.system import System
 from mapping.mapper import MapperOptions, plan_writer
 from mapping.scheduling.execution import is_schedule_file, schedule_planner
 from offchip.run_options import Options, RunOptions, WorkloadChoices, split_options, workload_options
+from simulator.accelerator.operand_buffer import epilogues_of
 from simulator.check import Violation
 from simulator.check import check as check_plan
 from simulator.plan import Plan
@@ -29,13 +30,15 @@ from simulator.simulate import Planner, Watcher
 from simulator.simulate import simulate as run
 from simulator.system.bound_plan import BoundPlan
 from simulator.system.engine import PhaseRun
+from workloads.fusion import behind_arrays
 from workloads.graph import Graph
 from workloads.importers import load_workload
 from workloads.microbatch import microbatched
 from workloads.workload import Phase, Workload, WorkloadOptions
 
 __all__ = [
-    "check", "load_model", "load_system", "planner_of", "run_workload", "simulate", "solve", "workload_of",
+    "check", "load_model", "load_system", "machine_of", "planner_of", "run_workload", "simulate", "solve",
+    "workload_of",
 ]  # fmt: skip
 
 MAX_MICROBATCHES: Final = 65536
@@ -83,7 +86,7 @@ def simulate(
     True
     """
     what, how = split_options(options)
-    target = _machine(system, how, plan)
+    target = machine_of(system, how, plan)
     planner = planner_of(how, target, plan)
     if save_plan is not None:
         planner = _saving(planner, Path(save_plan))
@@ -126,9 +129,9 @@ def run_workload(
     advance: Callable[[int], None] | None = None,
     watch: Watcher | None = None,
 ) -> Result:
-    """Run a workload with the plans of a planner."""
+    """Run a workload with the plans of a planner, as the machine runs it (:func:`_behind_arrays`)."""
     return run(
-        workload,
+        _behind_arrays(workload, system),
         system,
         planner,
         fidelity=how.fidelity,
@@ -170,15 +173,17 @@ def solve(
     """
     how = RunOptions(mapper, settings or {}, tp, pp, microbatches)
     what = workload_options(options)
-    target = _machine(system, how, None)
+    target = machine_of(system, how, None)
     writer, chosen = how.writer(target)
-    return writer.plan(workload_of(model, what, how).phases[0].graph, target, chosen)
+    workload = _behind_arrays(workload_of(model, what, how), target)
+    return writer.plan(workload.phases[0].graph, target, chosen)
 
 
 def check(plan: str | Path | Plan, graph: Graph, system: str | Path | System) -> list[Violation]:
     """Everything that is wrong with a plan for a graph on a system; empty when it can run."""
-    chosen = plan if isinstance(plan, Plan) else read_plan(plan)
-    return check_plan(chosen, rewrite(graph, chosen), _system(system))
+    chosen, target = plan if isinstance(plan, Plan) else read_plan(plan), _system(system)
+    run = _behind_arrays(_as_workload(graph), target).phases[0].graph
+    return check_plan(chosen, rewrite(run, chosen), target)
 
 
 def planner_of(how: RunOptions, system: System, plan: str | Path | Plan | None = None) -> Planner:
@@ -204,7 +209,7 @@ def _system(system: str | Path | System) -> System:
     return system if isinstance(system, System) else load_system(system)
 
 
-def _machine(system: str | Path | System, how: RunOptions, plan: str | Path | Plan | None) -> System:
+def machine_of(system: str | Path | System, how: RunOptions, plan: str | Path | Plan | None = None) -> System:
     """The system; a spatial device alone as a board where a plan fills its scratchpad."""
     found = _system(system)
     if plan is None:
@@ -215,6 +220,12 @@ def _machine(system: str | Path | System, how: RunOptions, plan: str | Path | Pl
     else:
         fills = True
     return as_board(found) if fills else found
+
+
+def _behind_arrays(workload: Workload, system: System) -> Workload:
+    """The workload with what all devices of a system run behind their arrays inside the operator before it."""
+    kinds = epilogues_of(system)
+    return replace(workload, phases=_Fused(workload.phases, kinds)) if kinds else workload
 
 
 def _part_of(batch: int, microbatches: int) -> int:
@@ -264,6 +275,27 @@ def _saving(planner: Planner, path: Path) -> Planner:
         return chosen
 
     return plan
+
+
+@dataclass(frozen=True)
+class _Fused(Sequence[Phase]):
+    """Phases with operators of these kinds inside the ones before them, each when it is asked for."""
+
+    phases: Sequence[Phase]
+    kinds: frozenset[str]
+
+    def __len__(self) -> int:
+        return len(self.phases)
+
+    @overload
+    def __getitem__(self, index: int) -> Phase: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Phase]: ...
+    def __getitem__(self, index: int | slice) -> Phase | Sequence[Phase]:
+        if isinstance(index, slice):
+            return _Fused(self.phases[index], self.kinds)
+        phase = self.phases[index]
+        return replace(phase, graph=behind_arrays(phase.graph, self.kinds))
 
 
 @dataclass(frozen=True)

@@ -5,22 +5,50 @@ engine runs a chain of pointwise operators as one kernel, and as the epilogue of
 before it where that is their only input (TensorRT developer guide, section on layer fusion). A tensor that
 something else reads too, or that the graph must give out, stays. FLOPs of an epilogue are not counted, as in
 the built-in models; those of a pointwise chain are.
+
+Some machines also run a sum of two results, or a pool, behind their arrays on what leaves them (:func:`behind_arrays`).
 """
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import replace
 
 from workloads.graph import PERSISTENT_ROLES, Graph, Operator
 from workloads.operators import Activation, Convolution, Elementwise, Norm, Product, Rows
 
-__all__ = ["fuse_pointwise"]
+__all__ = ["behind_arrays", "fuse_pointwise"]
 
 
 def fuse_pointwise(graph: Graph) -> Graph:
     """The graph with pointwise chains as one operator each, and epilogues inside their products."""
-    operators = _epilogues(graph, _chains(graph, list(graph.operators)))
+    return _with_operators(graph, _epilogues(graph, _chains(graph, list(graph.operators))))
+
+
+def behind_arrays(graph: Graph, kinds: Collection[str]) -> Graph:
+    """The graph with operators of these kinds inside the product or convolution that last makes one of their operands.
+
+    Nothing else may read that operand, and the others must be there before; they are read as the product runs.
+    """
+    readers = _readers(graph, list(graph.operators))
+    made_at: dict[str, int] = {}
+    result: list[Operator] = []
+    for op in graph.operators:
+        moving = [name for name in op.inputs if graph.tensors[name].role not in PERSISTENT_ROLES]
+        last = max(moving, key=lambda name: made_at.get(name, -1), default="")
+        index = made_at.get(last, -1)
+        inside = op.kind in kinds and len(op.outputs) == 1 and not op.updates and index >= 0
+        if inside and readers[last] == 1 and isinstance(result[index].work, Convolution | Product):
+            result[index] = _with_epilogue(result[index], op, last)
+        else:
+            index = len(result)
+            result.append(op)
+        made_at.update(dict.fromkeys((*op.outputs, *op.updates), index))
+    return _with_operators(graph, result)
+
+
+def _with_operators(graph: Graph, operators: list[Operator]) -> Graph:
     used = {name for op in operators for name in (*op.inputs, *op.outputs, *op.updates)} | set(graph.outputs)
     inputs = set(graph.tensors) - set(graph.producer)
     tensors = {name: t for name, t in graph.tensors.items() if name in used or name in inputs}

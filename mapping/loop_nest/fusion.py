@@ -102,16 +102,18 @@ class Group:
 
 @dataclass(frozen=True)
 class FusedChain:
-    """A chain cut into groups. ``alone`` is its cost when every layer runs by itself; ``bound``: no cut is better."""
+    """A chain cut into groups. ``bound``: no cut is better. ``alone``: its cost when every layer runs by itself, which
+    is not known of groups that were ``given``.
+    """
 
     chain: Chain
     metric: str
     groups: tuple[Group, ...]
     cost: FusedCost
-    alone: FusedCost
+    alone: FusedCost | None
     value: float
     bound: float
-    status: Literal["optimal", "feasible"]
+    status: Literal["optimal", "feasible", "given"]
     seconds: float
 
     @property

@@ -1,7 +1,8 @@
 """Branch and bound over mappings, from the outermost memory level inwards.
 
 A partial mapping (:mod:`mapping.loop_nest.partial_mapping`) whose floor is no better than the best mapping found is
-left; what remains in the end is optimal.
+left, and so is one that a sibling equals or beats whatever follows (where one mapping is asked for); what remains in
+the end is optimal.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ from numpy.typing import NDArray
 from hw_configs.compiled import compiled, inlined
 from mapping.loop_nest.floors import Floors
 from mapping.loop_nest.partial_mapping import (
+    MOST_RIVALS,
     Partial,
+    beaten_by_sibling,
     candidate_floor,
     enter,
     spread_floor,
@@ -201,6 +204,9 @@ def search(space: Space, least: Floors, arithmetic_j: float, metric: int, kept: 
     count = np.zeros(levels, np.int64)
     at = np.zeros((levels, 3), np.int64)
     worth = np.zeros(levels, np.int64)
+    rivals = np.zeros((levels, MOST_RIVALS, 12 + 2 * levels))
+    of_tile = np.full(levels, -1)
+    siblings = np.zeros(levels, np.int64)
     nodes, level, opened = 0, 0, 0.0
     if stop[0]:
         return Found(value, choice, 0.0, nodes)
@@ -212,6 +218,7 @@ def search(space: Space, least: Floors, arithmetic_j: float, metric: int, kept: 
         proves = most == len(_PROBES)
         allowance, total = _PROBES[most] if not proves else (0, 0)
         begun, level = nodes, 0
+        of_tile[0] = -1
         spent, all_seen = nodes, True
         at[0, :] = 0
         while level >= 0:
@@ -256,8 +263,14 @@ def search(space: Space, least: Floors, arithmetic_j: float, metric: int, kept: 
             if level == levels - 2:
                 nodes += _finish(space, state, metric, loops, picks, value, choice)
                 continue
+            if kept == 1:
+                if of_tile[level] != tile:
+                    of_tile[level], siblings[level] = tile, 0
+                if beaten_by_sibling(state, level + 1, metric, rivals[level], siblings[level]):
+                    continue
+                siblings[level] = min(siblings[level] + 1, MOST_RIVALS)
             level += 1
-            at[level, :] = 0
+            at[level, :], of_tile[level] = 0, -1
             count[level] = _expand(space, least, state, level, metric, value[-1], inner[level], floor[level])
         if all_seen:
             break

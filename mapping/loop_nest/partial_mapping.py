@@ -8,7 +8,7 @@ rest (:mod:`mapping.loop_nest.floors`). The rules of counting are those of
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,7 +38,9 @@ from mapping.loop_nest.shares import (
 from mapping.loop_nest.space import Space
 
 __all__ = [
+    "MOST_RIVALS",
     "Partial",
+    "beaten_by_sibling",
     "candidate_floor",
     "enter",
     "spread_floor",
@@ -49,6 +51,10 @@ __all__ = [
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
+
+
+MOST_RIVALS: Final = 512
+"""Siblings that a decision is compared with; more are looked into as they are."""
 
 
 class Partial(NamedTuple):
@@ -374,6 +380,40 @@ def enter(
             state.read[below, parent] += taken * up * left(space, 1, parent, operand, inner, stays * shared)
         state.shared[below, operand] = 1.0
         state.holders[below, operand] = state.instances[below]
+
+
+@inlined
+def beaten_by_sibling(state: Partial, level: int, metric: int, rivals: Floats, count: int) -> bool:
+    """Whether another spread or order of the same tile in the same outer loops is at least as good whatever follows.
+
+    What follows costs less the longer tiles stay, the more children share, the more instances work, and, since the
+    words of partial sums count apart, only among spreads that sum over as many. One that is not beaten is put at
+    ``rivals[count]``, if there is room.
+    """
+    levels = state.read.shape[1]
+    places = 12 + 2 * levels if metric != ENERGY else 8
+    if count == len(rivals):
+        return False
+    row = rivals[count]
+    row[0] = state.sums[level]
+    row[1] = state.energy[level] if metric != LATENCY else 0.0
+    for operand in range(3):
+        row[2 + operand] = -state.stays[level, operand]
+        row[5 + operand] = -state.shared[level, operand]
+        row[9 + operand] = -state.holders[level, operand]
+    row[8] = -state.instances[level]
+    for busy in range(levels):
+        row[12 + busy] = state.read[level, busy]
+        row[12 + levels + busy] = state.written[level, busy]
+    for other in range(count):
+        beaten = rivals[other, 0] == row[0]
+        place = 1
+        while beaten and place < places:
+            beaten = rivals[other, place] <= row[place]
+            place += 1
+        if beaten:
+            return True
+    return False
 
 
 @inlined

@@ -40,7 +40,8 @@ def mapping(
     evaluate: Annotated[
         Path | None,
         typer.Option(
-            metavar="MAPPING", help="Price this mapping (JSON, YAML, Timeloop's YAML) instead of searching."
+            metavar="MAPPING",
+            help="Price this mapping (JSON, YAML, Timeloop's YAML; with --fuse its file) instead of searching.",
         ),
     ] = None,
     sharing: Annotated[
@@ -77,14 +78,14 @@ def mapping(
     from offchip.solving.mapping import MappingSolution, solve_mapping
 
     insist_on_fusion(
-        fuse, fix=fix, top=top != 1, evaluate=evaluate, sharing=sharing, density=density, plot=plot,
+        fuse, fix=fix, top=top != 1, sharing=sharing, density=density, plot=plot,
         method=method != "proof",
     )  # fmt: skip
     found: MappingSolution | FusionSolution
     if fuse == "chains":
         found = solve_fusion(
             model, hw, progress=progress, objective=objective, depth=fuse_depth, time_limit=time_limit, out=out,
-            phase=phase, batch=batch, prompt=prompt, dtype=dtype,
+            evaluate=evaluate, phase=phase, batch=batch, prompt=prompt, dtype=dtype,
         )  # fmt: skip
     else:
         found = solve_mapping(

@@ -35,13 +35,15 @@ class FusionOptions:
     """What is asked of a fusion.
 
     ``objective``: energy, latency or edp. ``depth``: the most layers of a group. ``time_limit``: seconds for the groups
-    of a chain. ``out``: a file for the answer. From ``phase`` on: which layers a model has.
+    of a chain. ``out``: a file for the answer. ``evaluate``: such a file, priced in place of a search. From ``phase``
+    on: which layers a model has.
     """
 
     objective: str = "energy"
     depth: int = 4
     time_limit: float = 60.0
     out: str | Path | None = None
+    evaluate: str | Path | None = None
     phase: str | None = None
     batch: int = 1
     prompt: int = 512
@@ -66,6 +68,7 @@ class FusionChoices(TypedDict, total=False):
     depth: int
     time_limit: float
     out: str | Path | None
+    evaluate: str | Path | None
     phase: str | None
     batch: int
     prompt: int
@@ -93,12 +96,17 @@ class FusionSolution(Shown):
         """All chains one after another; ``alone``: every layer by itself."""
         from simulator.accelerator.loop_nest.fused import FusedCost
 
-        found = [(item.count, item.answer.alone if alone else item.answer.cost) for item in self.chains]
-        return FusedCost(
-            sum(count * cost.energy_j for count, cost in found),
-            sum(count * cost.latency_cycles for count, cost in found),
-            sum(count * cost.outside_bytes for count, cost in found),
-        )
+        total = FusedCost(0.0, 0.0, 0.0)
+        for item in self.chains:
+            cost = item.answer.alone if alone else item.answer.cost
+            if cost is not None:
+                total = total.plus(cost.times(item.count))
+        return total
+
+    @property
+    def given(self) -> bool:
+        """Whether the groups came from a file."""
+        return any(item.answer.status == "given" for item in self.chains)
 
     @property
     def least_bytes(self) -> float:
@@ -109,9 +117,9 @@ class FusionSolution(Shown):
 
     def as_json(self) -> dict[str, Any]:
         """Totals fused and layer by layer, and each chain with its groups."""
-        totals = {}
-        for name, cost in (("fused", self.total()), ("alone", self.total(alone=True))):
-            totals[name] = self._plain(cost)
+        totals = {"fused": self._plain(self.total())}
+        if not self.given:
+            totals["alone"] = self._plain(self.total(alone=True))
         return {
             "accelerator": self.device.name,
             "objective": self.objective,
@@ -125,7 +133,7 @@ class FusionSolution(Shown):
                     "gap": item.answer.gap,
                     "seconds": item.answer.seconds,
                     "fused": self._plain(item.answer.cost),
-                    "alone": self._plain(item.answer.alone),
+                    **({"alone": self._plain(item.answer.alone)} if item.answer.alone is not None else {}),
                     "groups": [group.to_json(item.answer.chain, self.device) for group in item.answer.groups],
                 }
                 for item in self.chains
@@ -160,9 +168,12 @@ class FusionSolution(Shown):
             (name, format_quantity(before, unit), format_quantity(after, unit), _change(after, before))
             for name, unit, before, after in both
         ]
-        tables = [
-            Table(f"Groups on {self.device.name}, least {self.objective} of each chain", columns, tuple(rows))
-        ] if rows else []  # fmt: skip
+        title = "as given" if self.given else f"least {self.objective} of each chain"
+        tables = [Table(f"Groups on {self.device.name}, {title}", columns, tuple(rows))] if rows else []
+        if self.given:
+            own = tuple((name, after) for name, _, after, _ in totals)
+            tables.append(Table("All layers", ("", "as given"), own))
+            return tuple(tables)
         tables.append(Table("All layers", ("", "by themselves", "fused", "change"), tuple(totals)))
         proven = sum(item.count for item in self.chains if item.answer.status == "optimal")
         told: list[tuple[str, str]] = [
@@ -252,6 +263,12 @@ def solve_fusion(
     if why := why_no_home(device.name, device.levels):
         raise bad_input(why, path="--fuse")
     chains, unmapped = _chains(str(model), chosen)
+    if chosen.evaluate is not None:
+        from offchip.solving.fusion_file import read_groups
+
+        given = read_groups(chosen.evaluate, chains, device, chosen.objective)
+        counted = (MappedChain(count, found) for (_, count), found in zip(chains, given, strict=True))
+        return _written(FusionSolution(device, chosen.objective, tuple(counted), unmapped), chosen)
     store, solved = Pieces(device), []
 
     def best(chain: Chain) -> FusedChain:
@@ -277,10 +294,7 @@ def solve_fusion(
         finally:
             for future in running:
                 future.cancel()
-    found = FusionSolution(device, chosen.objective, tuple(solved), unmapped)
-    if chosen.out is not None:
-        _write(found, Path(chosen.out))
-    return found
+    return _written(FusionSolution(device, chosen.objective, tuple(solved), unmapped), chosen)
 
 
 def _chains(model: str, chosen: FusionOptions) -> tuple[list[tuple[Chain, int]], tuple[tuple[str, int], ...]]:
@@ -312,12 +326,15 @@ def _shape(chain: Chain) -> Iterator[tuple[Any, ...]]:
         yield (tuple(link.layer.sizes.items()), tuple(sorted(link.layer.operands.items())), link.sides)
 
 
-def _write(solution: FusionSolution, out: Path) -> None:
+def _written(solution: FusionSolution, chosen: FusionOptions) -> FusionSolution:
+    if chosen.out is None:
+        return solution
     from hw_configs.output_file import replacing
 
-    with replacing(out) as part:
+    with replacing(Path(chosen.out)) as part:
         written = solution.as_json()
         text = json.dumps(written, indent=1) + "\n"
-        if out.suffix in (".yaml", ".yml"):
+        if Path(chosen.out).suffix in (".yaml", ".yml"):
             text = yaml.safe_dump(written, sort_keys=False, default_flow_style=None)
         part.write_text(text, encoding="utf-8")
+    return solution

@@ -127,6 +127,7 @@ class Evaluator:
             settings=options["settings"],
             fidelity=fidelity,
         )
+        system = api.machine_of(system, how)
         key = workload_key(model, options, self.code)
         planner = remembering(self.cache, partial(plan_key, key, options))(api.planner_of(how, system))
         if how.microbatches > 1:

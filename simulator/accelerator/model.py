@@ -7,7 +7,9 @@ scratchpad, whose banks move so many bytes per clock; what streams past the arra
 than once. Arithmetic and traffic overlap, so an operator takes the longest of them, and the launch before it.
 
 On a device that works in its DRAM instead, the arrays cost the same, and the traffic takes the roofline's share of
-the memory's bandwidth. Devices without a dataflow are the roofline's altogether.
+the memory's bandwidth. One that says how its buffer keeps inputs and weights takes the clocks and the bytes of
+:mod:`simulator.accelerator.operand_buffer`, all of the bandwidth, and for what runs behind its arrays nothing. Devices
+without a dataflow are the roofline's altogether.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from hw_configs.device import Accelerator
 from hw_configs.system import MemorySpace, Node
 from simulator.accelerator.array import ArrayShape, Product, array_clocks, streamed_elements
 from simulator.accelerator.lowering import Lowered, lowered
+from simulator.accelerator.operand_buffer import buffered, products_share
 from simulator.cost.model import FREE_KINDS, OperatorCost, arithmetic_joules, energy_per_operation, peak_rate
 from simulator.cost.roofline import COMMUNICATION_KINDS, ROOFLINE
 from workloads.dtypes import dtype_bits
@@ -56,7 +59,10 @@ class ScratchpadModel:
         assert isinstance(node.device, Accelerator)
         device = node.device
         work = lowered(operator)
-        if work is None:
+        kept = None if node.scratchpad else buffered(operator, device)
+        if kept is not None:
+            arithmetic, on_arrays = _slowed(kept.clocks, operator, device), True
+        elif work is None:
             arithmetic, on_arrays = (
                 operator.flops / peak_rate(device.compute, operator.kind, operator.dtype),
                 False,
@@ -67,6 +73,9 @@ class ScratchpadModel:
             crossed = _crossing_bytes(operator, work if on_arrays else None, device)
             traffic, read = crossed / memory.read_bandwidth + memory.latency_s, crossed - operator.write_bytes
             bound = "scratchpad"
+        elif kept is not None:
+            traffic, read = memory.traffic_seconds(kept.read_bytes, operator.write_bytes), kept.read_bytes
+            bound = "memory"
         else:
             share, read = ROOFLINE.efficiency("other", node).memory, operator.read_bytes
             traffic = memory.traffic_seconds(read, operator.write_bytes) / share
@@ -78,7 +87,8 @@ class ScratchpadModel:
         moving = (
             read * memory.energy_per_byte_read_j + operator.write_bytes * memory.energy_per_byte_written_j
         )
-        joules = arithmetic_joules(operator.flops * per_flop, moving, seconds + launch, node, memory)
+        done = operator.flops * (products_share(operator, device) if kept is not None else 1.0)
+        joules = arithmetic_joules(done * per_flop, moving, seconds + launch, node, memory)
         return OperatorCost(seconds, launch, bound, read, operator.write_bytes, joules, moving)
 
 
@@ -102,12 +112,16 @@ def _arithmetic(operator: Operator, work: Lowered, device: Accelerator) -> tuple
 
 
 def _array_seconds(product: Product, operator: Operator, device: Accelerator) -> float:
-    rate = peak_rate(device.compute, operator.kind, operator.dtype)
     shape = array_shape(device)
     if shape is None:
-        return 2 * product.multiply_adds / rate
+        return 2 * product.multiply_adds / peak_rate(device.compute, operator.kind, operator.dtype)
+    return _slowed(array_clocks(product, shape), operator, device)
+
+
+def _slowed(clocks: float, operator: Operator, device: Accelerator) -> float:
+    """Seconds of so many clocks at two operations per cell, at the element type's own rate."""
+    rate = peak_rate(device.compute, operator.kind, operator.dtype)
     full = 2 * device.arrays * device.array_rows * device.array_columns * device.clock
-    clocks = array_clocks(product, shape)
     # A cell that takes two narrow operands works down twice the depth in a clock. A rate stated to three digits may lie
     # above the cells' own; the cells decide then.
     packed = max(1.0, float(round(rate / full)))

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hw_configs.system import Node, System
+from simulator.accelerator.operand_buffer import epilogues_of
 from simulator.cost.model import CostModel, OperatorCost, operator_rate
 from simulator.cost.roofline import COMMUNICATION_KINDS
 from simulator.result import DeviceUse, MemoryUse, PhaseResult, Result, Timeline
@@ -242,7 +243,9 @@ def estimate(
     """
     name = node.memory or node.name
     memory, compute = system.memories[name], node.compute
-    if compute is None or any(phase.peak_bytes > memory.usable_bytes for phase in condensed.phases):
+    too_large = any(phase.peak_bytes > memory.usable_bytes for phase in condensed.phases)
+    # What runs behind the arrays is part of another operator: the graph is needed.
+    if compute is None or too_large or epilogues_of(system):
         return None
     costs = [model.cost(operator, node, memory) for operator in condensed.operators]
     peaks = [op.flops / operator_rate(compute, op) if op.flops else 0.0 for op in condensed.operators]

@@ -16,9 +16,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
-from hw_configs.device import ComputationalStorage
+from hw_configs.device import Accelerator, ComputationalStorage
 from hw_configs.problems import PhysicsError
 from hw_configs.system import MemorySpace, Node, System
+from simulator.accelerator.operand_buffer import products_share
 from simulator.cost.model import operator_rate
 from simulator.link.flows import Load
 from simulator.plan import Compute, Transfer
@@ -74,7 +75,10 @@ def _operators_below_roof(run: PhaseRun, graph: Graph, system: System) -> Iterat
             key = (record.task.device, operator.kind, operator.dtype, getattr(operator.work, "kv_dtype", ""))
             if key not in rates:
                 rates[key] = operator_rate(node.compute, operator)
-            roof = operator.flops / rates[key]
+            done = operator.flops
+            if isinstance(node.device, Accelerator) and not node.scratchpad:
+                done *= products_share(operator, node.device)
+            roof = done / rates[key]
         memory = system.memories[node.memory or node.name]
         roof = max(roof, _seen_from(node, memory).traffic_seconds(cost.read_bytes, cost.write_bytes))
         took = record.end - record.start

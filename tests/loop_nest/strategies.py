@@ -20,6 +20,7 @@ def accelerator(levels: list[dict[str, Any]]) -> SpatialAccelerator:
         MemoryLevel(
             name=f"L{number}",
             capacity=None if number == 0 else float(level.get("capacity", 1 << 20)),
+            capacities=level.get("capacities") if number else None,
             holds=level["holds"],
             read_energy=level.get("read", 10.0 / (number + 1)) * 1e-12,
             write_energy=level.get("write", 12.0 / (number + 1)) * 1e-12,
@@ -40,10 +41,10 @@ def accelerator(levels: list[dict[str, Any]]) -> SpatialAccelerator:
 
 
 @st.composite
-def accelerators(draw: Any) -> SpatialAccelerator:
-    """Two or three levels with any bypass, and axes with any sharing."""
+def accelerators(draw: Any, least: int = 2, most: int = 3) -> SpatialAccelerator:
+    """From ``least`` to ``most`` levels with any bypass, and axes with any sharing."""
     levels = []
-    for number in range(draw(st.integers(2, 3))):
+    for number in range(draw(st.integers(least, most))):
         axes = []
         for name in draw(st.sampled_from(((), ("X",), ("X", "Y")))):
             axes.append(
@@ -60,6 +61,7 @@ def accelerators(draw: Any) -> SpatialAccelerator:
                 "holds": holds,
                 "axes": axes,
                 "capacity": draw(st.sampled_from((8, 24, 64, 4096))),
+                "capacities": draw(st.sampled_from((None, None, {holds[0]: 6.0}))),
                 "one_port": draw(st.booleans()),
                 "buffering": draw(st.sampled_from(("free", "double", "single"))),
             }

@@ -18,10 +18,14 @@ from mapping.loop_nest.search import METRICS, best_mapping
 from mapping.loop_nest.space import Fixed
 from offchip import solve_mapping
 from offchip.reference_rows import validate
+from offchip.solving.mapping_input import read_accelerator
 from simulator.accelerator.loop_nest.evaluate import evaluate
+from simulator.accelerator.loop_nest.layers import layers_of
 from simulator.accelerator.loop_nest.nest import LoopNest, NestLevel, Spread, axis_allows, breach
 from tests.loop_nest import strategies
 from workloads.einsum import Einsum, read_einsum
+from workloads.models import build
+from workloads.workload import WorkloadOptions
 
 REFERENCE = Path(__file__).parent.parent / "reference" / "loopnest"
 PRODUCT = {"I": [[["M", 1]], [["K", 1]]], "W": [[["K", 1]], [["N", 1]]], "O": [[["M", 1]], [["N", 1]]]}
@@ -113,6 +117,43 @@ def insist_on_best(device: SpatialAccelerator, layer: Einsum, metric: str) -> No
 @given(strategies.accelerators(), small_layers(), st.sampled_from(METRICS))
 def test_no_mapping_is_better(device: SpatialAccelerator, layer: Einsum, metric: str) -> None:
     insist_on_best(device, layer, metric)
+
+
+@st.composite
+def larger_layers(draw: Any) -> Einsum:
+    size = st.sampled_from((2, 4, 6, 8, 12))
+    if draw(st.booleans()):
+        return read_einsum({"name": "p", "dims": {d: draw(size) for d in "MNK"}, "tensors": PRODUCT}, "test")
+    tensors = {
+        "I": [[["C", 1]], [["P", 1], ["R", 1]]], "W": [[["K", 1]], [["C", 1]], [["R", 1]]],
+        "O": [[["K", 1]], [["P", 1]]],
+    }  # fmt: skip
+    sizes = {"C": draw(size), "K": draw(size), "P": draw(size), "R": draw(st.sampled_from((1, 3)))}
+    return read_einsum({"name": "d", "dims": sizes, "tensors": tensors}, "test")
+
+
+@settings(max_examples=300, deadline=None)
+@given(strategies.accelerators(3, 4), larger_layers(), st.sampled_from(METRICS))
+def test_leaving_beaten_siblings_out_loses_nothing(
+    device: SpatialAccelerator, layer: Einsum, metric: str
+) -> None:
+    """Two mappings are kept only where every sibling is looked into."""
+    try:
+        both = best_mapping(device, layer, metric, top=2)
+    except InfeasibleError:
+        return
+    assert best_mapping(device, layer, metric).value == pytest.approx(both.value, rel=1e-9)
+
+
+@pytest.mark.parametrize("machine", ["eyeriss-v2-array", "nvdla-small-array", "mtia-v1-array"])
+@pytest.mark.parametrize("metric", METRICS)
+def test_leaving_beaten_siblings_out_loses_nothing_of_real_layers(machine: str, metric: str) -> None:
+    device = read_accelerator(machine, {})
+    graph = build("resnet-50", WorkloadOptions(dtype="int8")).phases[0].graph
+    for name in ("stage4.0.conv3", "stage4.1.conv2", "classifier"):
+        (layer,) = layers_of(graph.operator_by_name[name])
+        both = best_mapping(device, layer, metric, top=2)
+        assert best_mapping(device, layer, metric).value == pytest.approx(both.value, rel=1e-9)
 
 
 def test_comparing_with_every_mapping_notices_a_floor_that_is_too_high(

@@ -54,7 +54,7 @@ def assert_equal(workload: Workload, system: System, cost_model: str = "roofline
         ("llama-3-8b", "h100-sxm", "by-device", {"phase": "prefill", "batch": 2, "prompt": 512}),
         ("llama-3-8b", "dgx-a100", "roofline-peak", {"phase": "decode"}),
         ("llama-3-8b", "a100-80gb", "roofline", {"prompt": 100, "generate": 16}),
-        ("resnet-50", "nvdla-large", "roofline", {"dtype": "int8"}),
+        ("resnet-50", "edge-tpu", "roofline", {"dtype": "int8"}),
         ("resnet-50", "a100-80gb", "roofline", {"batch": 8, "phase": "train"}),
         ("bert-base-uncased", "desktop", "roofline", {}),
     ],
@@ -268,3 +268,9 @@ def test_nothing_to_do_takes_nothing():
     }  # fmt: skip
     (use,) = found.memories.values()
     assert (use.resident_bytes, use.peak_bytes, use.peak_time_s, use.read_bytes) == (0, 0, 0.0, 0.0)
+
+
+def test_a_device_that_runs_sums_behind_its_arrays_is_simulated():
+    condensed = condense(api.load_model("resnet-50", dtype="int8"))
+    system = api.load_system("nvdla-large")
+    assert estimate(condensed, system, system.nodes["nvdla-large"], COST_MODELS.get("by-device")) is None

@@ -9,7 +9,7 @@ import pytest
 from hw_configs.access_energy import AccessEnergy, energy_per_byte
 from hw_configs.problems import InputError
 from hw_configs.spatial_area import area_by_component
-from offchip import solve_mapping
+from offchip import simulate, solve_mapping
 from offchip.sweep.loop_nests import mapping_figures
 from offchip.sweep.machine import Machines
 from offchip.sweep.space_file import load_space
@@ -96,3 +96,37 @@ def test_what_a_space_of_mappings_cannot_say(tmp_path: Path, old: str, new: str,
     assert old in SPACE
     with pytest.raises(InputError, match=says):
         load_space(_space(tmp_path, SPACE.replace(old, new)))
+
+
+PADS = """
+name: pads
+model: alexnet
+hw: HW
+options: {dtype: int8, mapper: scratchpad, settings.time-limit: 2}
+vary:
+  PATH: [16 MiB, 1 MiB]
+objectives: {makespan_s: minimise}
+"""
+
+
+def test_a_scratchpad_mapper_fills_the_level_on_chip_of_a_device_alone(tmp_path: Path) -> None:
+    path = "spatial.levels.buffer.capacity"
+    file = tmp_path / "pads.yaml"
+    file.write_text(PADS.replace("HW", "eyeriss").replace("PATH", path))
+    rows = {row.parameters[path]: row for row in serial_rows(load_space(file))}
+    assert [row.status for row in rows.values()] == ["ok", "ok"]
+    wide = Machines(tmp_path).system("eyeriss", {path: 16 * 2.0**20})
+    own = simulate(
+        "alexnet", wide, dtype="int8", mapper="scratchpad", fidelity="analytic", settings={"time-limit": 2}
+    )
+    assert rows[16 * 2.0**20].figures["makespan_s"] == pytest.approx(own.makespan_s)
+
+
+def test_a_device_without_a_home_for_tensors_is_refused_in_one_line(tmp_path: Path) -> None:
+    file = tmp_path / "pads.yaml"
+    file.write_text(
+        PADS.replace("HW", "simba-chiplet").replace("PATH", "spatial.levels.global-buffer.capacity")
+    )
+    for row in serial_rows(load_space(file)):
+        assert row.status == "invalid"
+        assert "'global-buffer' of simba-chiplet does not hold W" in row.reason

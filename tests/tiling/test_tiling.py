@@ -154,14 +154,19 @@ def test_strips_of_fused_chains_run_on_a_spatial_device(fidelity):
         for n, work in enumerate(works)
     ]  # fmt: skip
     graph = Graph("chain", tensors, tuple(made), ("t4",))
-    node = as_board(load_system("eyeriss")).nodes["eyeriss"]
+    system = load_system("eyeriss")
+    device = system.nodes["eyeriss"].device
+    # All of the buffer for any operand: the chip's own share of filters takes no three layers.
+    levels = tuple(level.model_copy(update={"capacities": None}) if level.name == "buffer" else level
+                   for level in device.levels)  # fmt: skip
+    node = dataclasses.replace(system.nodes["eyeriss"], device=device.model_copy(update={"levels": levels}))
+    system = dataclasses.replace(system, nodes={"eyeriss": node})
+    node = as_board(system).nodes["eyeriss"]
     cuts = fused_cuts(graph, node)
     assert {"op0", "op1", "op2"} <= set(cuts)  # the activation is cut with its neighbours
     assert len({cuts[name] for name in ("op0", "op1", "op2")}) == 1
     settings = {"cuts": "fusion", "rounds": 0, "time-limit": 5}
-    result = offchip.simulate(
-        graph, "eyeriss", mapper="scratchpad-tiled", settings=settings, fidelity=fidelity
-    )
+    result = offchip.simulate(graph, system, mapper="scratchpad-tiled", settings=settings, fidelity=fidelity)
     outside = result.memories["eyeriss-DRAM"]
     ends = tensors["t0"].size_bytes + tensors["t4"].size_bytes
     assert outside.written_bytes == tensors["t4"].size_bytes  # nothing between is spilled

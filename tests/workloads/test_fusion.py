@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workloads.fusion import fuse_pointwise
+from workloads.fusion import behind_arrays, fuse_pointwise
 from workloads.graph import Graph, Role, Tensor, check_graph, make_operator
 from workloads.operators import Activation, Convolution, Elementwise, Norm, Pool, Product
 
@@ -112,6 +112,20 @@ def test_fusion_keeps_the_outputs_and_all_they_come_from_and_never_moves_more(gr
     for kind in ("conv", "matmul", "pool", "norm"):
         count = [sum(op.kind == kind for op in g.operators) for g in (graph, fused)]
         assert count[0] == count[1]
+
+
+@given(pointwise_graphs(), st.sampled_from([("elementwise",), ("pool",), ("elementwise", "pool")]))
+def test_what_runs_behind_arrays_keeps_outputs_and_roots_and_moves_less(graph, kinds):
+    fused = behind_arrays(graph, kinds)
+    assert check_graph(fused) is fused
+    assert fused.outputs == graph.outputs
+    for output in graph.outputs:
+        assert roots(fused, output) == roots(graph, output)
+    gone = {op.name for op in graph.operators} - {op.name for op in fused.operators}
+    assert all(graph.operator_by_name[name].kind in kinds for name in gone)
+    # Each that ran inside spares one write and one read of what it took, of 8 x 4 elements of two bytes, at least.
+    moved = [sum(op.read_bytes + op.write_bytes for op in g.operators) for g in (graph, fused)]
+    assert moved[1] <= moved[0] - 2 * 64 * len(gone)
 
 
 @given(pointwise_graphs())

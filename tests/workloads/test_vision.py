@@ -17,6 +17,7 @@ from workloads.workload import WorkloadOptions
 # 86.1 M and 25.0 B; DARTS 4.7 M); the exact parameters are those of the checkpoints in timm.
 PUBLISHED = {
     "alexnet": (61_100_840, 0.714),
+    "alexnet-two-towers": (60_965_224, 0.724),  # BVLC's model zoo: 60,965,224 floats
     "vgg-11": (132_863_336, 7.609),
     "vgg-13": (133_047_848, 11.308),
     "vgg-19": (143_667_240, 19.632),

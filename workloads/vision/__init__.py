@@ -25,6 +25,9 @@ _RESNET = "He et al., CVPR 2016, table 1; stride on the 3x3 convolution"
 
 _ENTRIES: Final[dict[str, BuiltIn]] = {
     "alexnet": BuiltIn("alexnet:alexnet", "AlexNet", "Krizhevsky, arXiv:1404.5997; one tower"),
+    "alexnet-two-towers": BuiltIn(
+        "alexnet:alexnet_two_towers", "AlexNet", "Krizhevsky et al., NIPS 2012; groups"
+    ),
     "vgg-11": BuiltIn("vgg:vgg_11", "VGG", f"{_VGG}, configuration A"),
     "vgg-13": BuiltIn("vgg:vgg_13", "VGG", f"{_VGG}, configuration B"),
     "vgg-16": BuiltIn("vgg:vgg_16", "VGG", f"{_VGG}, configuration D"),

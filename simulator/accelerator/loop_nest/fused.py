@@ -307,6 +307,10 @@ class FusedCost:
     latency_cycles: float
     outside_bytes: float
 
+    def times(self, count: int) -> FusedCost:
+        """So often."""
+        return FusedCost(count * self.energy_j, count * self.latency_cycles, count * self.outside_bytes)
+
     def plus(self, other: FusedCost) -> FusedCost:
         """One after the other."""
         return FusedCost(
@@ -328,7 +332,7 @@ def moved_cost(
         home.read_energy + outside.write_energy
     )
     read, written = out, into
-    if home.capacities is not None:
+    if home.capacity is None:
         # From the file of outputs into that of inputs.
         read += sum(program.between) * width.bytes_of("O")
         written += sum(program.between) * width.bytes_of("I")
