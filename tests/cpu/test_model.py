@@ -249,14 +249,18 @@ def rate(phase: str, row: dict[str, str]) -> float:
     memory = memory_of(float(row["bandwidth_gbs"]) * 1e9, row["technology"])
     model = str(REFERENCE / row["model"]) if row["model"].endswith(".json") else row["model"]
     tokens = int(row["context"])
-    graph = load_workload(model, WorkloadOptions(phase=phase, prompt=tokens, dtype=row["dtype"])).phases[0].graph
+    graph = (
+        load_workload(model, WorkloadOptions(phase=phase, prompt=tokens, dtype=row["dtype"])).phases[0].graph
+    )
     costs = [price(cpu, operator, memory) for operator in graph.operators]
     seconds = sum(cost.seconds + cost.launch_seconds for cost in costs)
     return (1 if phase == "decode" else tokens) / seconds
 
 
 @pytest.mark.parametrize(
-    ("phase", "row"), ROWS, ids=lambda x: x if isinstance(x, str) else f"{x['cpu']}-{x['threads']}-{x['dtype']}"
+    ("phase", "row"),
+    ROWS,
+    ids=lambda x: x if isinstance(x, str) else f"{x['cpu']}-{x['threads']}-{x['dtype']}",
 )
 def test_a_model_comes_as_near_to_what_was_measured_as_the_page_says(phase: str, row: dict[str, str]) -> None:
     """The page's ratios are this model's; which of them are far off stands there too."""
