@@ -150,6 +150,15 @@ def test_two_sockets_gain_by_local_weights_and_lose_by_one_memory() -> None:
     assert 1.6 < one / both["local"] < 2.01
 
 
+def test_threads_meet_one_after_another_and_farther_across_sockets() -> None:
+    """A line goes to 32 cores at 5 us / 32 each; to 64 of two sockets, every second time twice as far."""
+    one, both = cpu_of("xeon-6454s"), cpu_of("xeon-6454s", 2, "local")
+    ways = [1.0 if thread % 2 else 2.0 for thread in range(64)]
+    assert barrier_seconds(one) == pytest.approx(5e-6)
+    assert barrier_seconds(both) == pytest.approx(sum(ways) * 5e-6 / 32)
+    assert barrier_seconds(cpu_of("xeon-6454s", threads=8)) == pytest.approx(8 * 5e-6 / 32)
+
+
 def test_small_activations_stay_in_the_cache_and_large_ones_do_not() -> None:
     cpu = cpu_of("ryzen-7950x")
     small = Operator(
