@@ -334,11 +334,26 @@ SYSTEM_CASES = {
         "  gpu0: {use: t4}\n  cpu:",
         ["FILE:4: devices.gpu0: its member 'gpu0' bears the name of a member of group 'gpu'"],
     ),
+    "threads of a GPU": (
+        "use: rtx-4090, count: 2",
+        "use: rtx-4090, count: 2, threads: 8",
+        ["FILE:3: devices.gpu.threads: gpu 'rtx-4090' has no 'threads'; a CPU has"],
+    ),
+    "more threads than a CPU has": (
+        "memory: host",
+        "memory: host, threads: 33",
+        ["FILE:4: devices.cpu.threads: 33 threads are more than two on each of 16 cores"],
+    ),
+    "sockets without a link": (
+        "memory: host",
+        "memory: host, sockets: 2",
+        ["FILE:4: devices.cpu.sockets: ryzen-7950x states no 'socket_link', by which sockets would work as one"],
+    ),
     "schema and reference at once": (
         "use: rtx-4090, count: 2",
         "use: rtx-4091, cuont: 2",
-        ["FILE:3: devices.gpu.cuont: unknown key 'cuont'; known: count, device, memory, use "
-         "(did you mean 'count'?)",
+        ["FILE:3: devices.gpu.cuont: unknown key 'cuont'; known: count, device, memory, placement, "
+         "sockets, threads, use (did you mean 'count'?)",
          "FILE:3: devices.gpu.use: unknown hardware 'rtx-4091': neither a shipped config (see "
          "'offchip hw list') nor a file (did you mean 'rtx-4090'?)"],
     ),

@@ -24,7 +24,8 @@ OVERLAP: Final = 4.0
 """Exponent that joins arithmetic and traffic: two threads of a Ryzen 9 7950X decode q6_k at 8.93 tokens/s, where one
 does 5.38 and four 9.97 (ik_llama.cpp, pull request 130), which is an exponent of 4 to 4.5."""
 FAR_BARRIER: Final = 1.0
-"""What each further socket adds to a line's way, in ways inside one socket (assumption: it crosses the link)."""
+"""What a line's way to another socket takes beyond one inside a socket, in such ways (assumption). Threads come in any
+order, so that of S sockets all but 1/S of the ways lead to another."""
 
 
 def barrier_seconds(cpu: Cpu) -> float:
@@ -36,7 +37,7 @@ def barrier_seconds(cpu: Cpu) -> float:
     (5.0, 1.25)
     """
     share = (cpu.threads or cpu.cores) / cpu.cores
-    return cpu.compute.launch * share * cpu.sockets * (1 + FAR_BARRIER * (cpu.sockets - 1))
+    return cpu.compute.launch * share * cpu.sockets * (1 + FAR_BARRIER * (1 - 1 / cpu.sockets))
 
 
 def cpu_cost(operator: Operator, node: Node, memory: MemorySpace) -> OperatorCost:
