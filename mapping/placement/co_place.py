@@ -9,6 +9,7 @@ that ran is the answer, with the time it took, the time the program predicted, a
 
 from __future__ import annotations
 
+import contextlib
 import random
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -29,7 +30,9 @@ from mapping.placement.column_program import (
     Crossing,
     Objective,
     Program,
+    Root,
     Solution,
+    bound_columns,
     solve_columns,
 )
 from mapping.placement.columns import Column, Scope, columns_of
@@ -46,21 +49,23 @@ from workloads.graph import Graph, Operator
 
 __all__ = ["MAPPER", "CoPlace", "CoPlaceSettings", "CoPlacement", "Question", "ask", "co_place"]
 
-PROGRAM_SHARE: Final = 0.15
+PROGRAM_SHARE: Final = 0.04
 """Of the time limit, what one integer program may take."""
-TIDY_SHARE: Final = 0.05
+TIDY_SHARE: Final = 0.02
 """Of the time limit, what the choice among equally fast counts may take."""
 GAP: Final = 1e-3
 """A plan so near the bound is called optimal."""
-NEAR: Final = 3e-3
+NEAR: Final = 5e-3
 """The program stops this near its optimum; what a placement loses to hand-overs is more."""
-AHEADS: Final = (2, 6, 12, 24)
+AHEADS: Final = (6, 16, 2)
 """Depths of fetching that are tried where none is asked for."""
-FILLED: Final = (1.0, 0.8)
+FILLED: Final = (1.0, 0.82, 0.65)
 """Shares of the time that resources may be busy in the placements that are tried; some rest makes up for bad timing."""
 MOST_FAILS: Final = 60
 """Swaps in a row that do not help, after which no more are tried."""
-TRY_SHARE: Final = 0.6
+SOLVE_SHARE: Final = 0.4
+"""Of the time limit, when no more programs are solved."""
+TRY_SHARE: Final = 0.75
 """Of the time limit, when swaps end."""
 SWAPPED: Final = ", swapped"
 KEPT_FREE: Final = 0.06
@@ -131,7 +136,6 @@ class CoPlacement:
     trial: Trial
     notes: CoPlaceNotes
     question: Question
-    solution: Solution | None = None
 
 
 @dataclass(frozen=True)
@@ -182,7 +186,7 @@ def co_place(
     start = time.perf_counter()
     question = question or ask(graph, machine, settings)
     best: _Best = _Best(settings.objective)
-    solution = _placed(question, best)
+    root = _placed(question, best)
     if len(graph.operators) <= MOST_OPERATORS and settings.latency is None:
         exact = place_exactly(
             graph, machine, question.scope, settings.ahead or AHEADS[0], settings.hand_over, settings.objective,
@@ -197,7 +201,7 @@ def co_place(
     if best.plan is None:
         told = "; ".join(f"{entry.plan}: {entry.obstacle}" for entry in best.considered)
         raise InfeasibleError(f"{graph.name} does not fit {machine.system.name!r}: {told}")
-    return _answer(question, solution, best, time.perf_counter() - start)
+    return _answer(question, root, best, time.perf_counter() - start)
 
 
 def ask(graph: Graph, machine: Machine, settings: CoPlaceSettings) -> Question:
@@ -337,23 +341,32 @@ class _Best:
         return True
 
 
-def _placed(question: Question, best: _Best) -> Solution | None:
-    """Solve for a few depths of fetching ahead, write and try; the bound of the least depth holds for all.
+def _placed(question: Question, best: _Best) -> Root:
+    """Bound, then solve for a few depths of fetching ahead and loads, write and try; the bound holds for all of them.
 
     More in flight hides fetches better and takes room from what could stay.
     """
     settings, start = question.settings, time.perf_counter()
     options = SolverOptions(time_limit_s=PROGRAM_SHARE * settings.limit, relative_gap=NEAR)
-    first = solve_columns(question.program, question.capacity, options)
+    root = bound_columns(question.program, question.capacity)
+    near = [list(own) for own in root.near]
+    for filled in FILLED[1:]:
+        with contextlib.suppress(InfeasibleError, NoAnswerError):
+            other = bound_columns(question.program, replace(question.capacity, filled=filled))
+            near = [sorted({*one, *two}) for one, two in zip(near, other.near, strict=True)]
     for ahead in (settings.ahead,) if settings.ahead else AHEADS:
-        if is_late() or time.perf_counter() - start > settings.limit:
+        again = False
+        for filled in FILLED:
+            done = time.perf_counter() - start > settings.limit * SOLVE_SHARE and best.plan is not None
+            if done or is_late() or (best.plan is not None and _gap(best, _bound(question, root)) <= NEAR):
+                break
+            again |= _filled_so(question, ahead, filled, near, options, best)
+            if not again:
+                break
+        if not again:
             break
-        if best.plan is not None and _gap(best, _bound(question, first)) <= GAP:
-            break
-        if not _with_room(question, ahead, options, best):
-            break
-    _improve(question, best, _bound(question, first), start)
-    return first
+    _improve(question, best, _bound(question, root), start)
+    return root
 
 
 def _in_use(program: Program, solution: Solution) -> Iterator[Column]:
@@ -361,32 +374,27 @@ def _in_use(program: Program, solution: Solution) -> Iterator[Column]:
         yield from (columns[index] for index in own)
 
 
-def _with_room(question: Question, ahead: int, options: SolverOptions, best: _Best) -> bool:
-    """Solve and try at a depth of fetching; with more room kept free as long as what was written does not fit.
+def _filled_so(
+    question: Question,
+    ahead: int,
+    filled: float,
+    near: Sequence[Sequence[int]],
+    options: SolverOptions,
+    best: _Best,
+) -> bool:
+    """Solve and try at a depth of fetching, with wires, ports and devices busy for a share of the time at most.
 
-    True where another depth may be better: something is fetched.
+    With more room kept free as long as what was written does not fit. True where another depth may be better.
     """
     program = replace(question.program, ahead=ahead)
-    again = False
-    for filled in FILLED:
-        again |= _filled_so(question, program, filled, options, best)
-        if not again or is_late():
-            break
-    return again
-
-
-def _filled_so(
-    question: Question, program: Program, filled: float, options: SolverOptions, best: _Best
-) -> bool:
-    """The same with wires, ports and devices busy for a share of the time at most."""
     for attempt in range(ROOMS):
         tighter = replace(_with_more_free(question.capacity, attempt), filled=filled)
         try:
-            found = solve_columns(program, tighter, options)
-            tidied = _tidy(program, tighter, found, options)
+            found = solve_columns(program, tighter, near, options)
+            tidied = _tidy(program, tighter, found, near, options)
         except (InfeasibleError, NoAnswerError):
             return True
-        if _try(question, tidied, program.ahead, best) or is_late():
+        if _try(question, tidied, ahead, best) or is_late():
             return any(column.fetches for column in _in_use(question.program, tidied))
     return True
 
@@ -403,7 +411,7 @@ def _try(question: Question, solution: Solution, ahead: int, best: _Best) -> boo
     ran = False
     for order in ORDERS:
         sequences = sequences_of(solution.taken, question.program.columns, order)
-        arranging = _Arranging(sequences, ahead, solution.seconds)
+        arranging = _Arranging(sequences, ahead, solution.seconds, solution.bottleneck)
         plan, trial = arranging.run(question)
         ran |= best.offer(f"co-place, {order}, {ahead} ahead", plan, trial, arranging)
     return ran
@@ -416,6 +424,7 @@ class _Arranging:
     sequences: Sequence[Sequence[int]]
     ahead: int
     predicted_s: float
+    bottleneck: str
 
     def run(self, question: Question) -> tuple[Plan, Trial]:
         """Write it as a plan and run that."""
@@ -438,7 +447,7 @@ def _improve(question: Question, best: _Best, bound: float, start: float) -> Non
     """Swap columns of segments that wait with those of others, as long as there is time and it helps."""
     draw = random.Random(0)
     fails, tried = 0, 0
-    while fails < MOST_FAILS and best.arranging is not None and _gap(best, bound) > GAP:
+    while fails < MOST_FAILS and best.arranging is not None and _gap(best, bound) > NEAR:
         if is_late() or time.perf_counter() - start > question.settings.limit * TRY_SHARE:
             break
         swap = _swap(question, best.arranging, best.trial, draw)
@@ -477,14 +486,23 @@ def _took(operators: Iterable[Operator], trial: Trial) -> float:
     return max(ends) - min(ends) if ends else 0.0
 
 
-def _tidy(program: Program, capacity: Capacity, found: Solution, options: SolverOptions) -> Solution:
+def _tidy(
+    program: Program,
+    capacity: Capacity,
+    found: Solution,
+    near: Sequence[Sequence[int]],
+    options: SolverOptions,
+) -> Solution:
     """Counts as good as those found that move and load least; many are equally fast."""
     within = replace(program, latency_s=found.seconds * (1 + NEAR), tidy=True)
-    limit = (options.time_limit_s or 9.0) * TIDY_SHARE / PROGRAM_SHARE
+    limit = (options.time_limit_s or 2.0) * TIDY_SHARE / PROGRAM_SHARE
     try:
-        return solve_columns(within, capacity, replace(options, time_limit_s=limit, relative_gap=0.01))
+        tidied = solve_columns(
+            within, capacity, near, replace(options, time_limit_s=limit, relative_gap=0.02)
+        )
     except (InfeasibleError, NoAnswerError):
         return found
+    return replace(tidied, bottleneck=tidied.bottleneck or found.bottleneck)
 
 
 def _others(
@@ -504,9 +522,9 @@ def _others(
         yield name, plan
 
 
-def _answer(question: Question, solution: Solution | None, best: _Best, took: float) -> CoPlacement:
+def _answer(question: Question, root: Root, best: _Best, took: float) -> CoPlacement:
     assert best.plan is not None
-    bound = best.value(best.trial) if best.proved else _bound(question, solution)
+    bound = best.value(best.trial) if best.proved else _bound(question, root)
     gap = _gap(best, bound)
     notes = CoPlaceNotes(
         status="optimal" if gap <= GAP or best.proved else "feasible",
@@ -516,15 +534,15 @@ def _answer(question: Question, solution: Solution | None, best: _Best, took: fl
         bound=bound,
         gap=gap,
         solve_s=took,
-        engine=f"{solution.report.backend} {solution.report.version}" if solution is not None else "",
-        bottleneck=solution.bottleneck if solution is not None else "",
+        engine=f"{root.report.backend} {root.report.version}",
+        bottleneck=best.arranging.bottleneck if best.arranging is not None else "",
         order=best.name,
         placed=_who(question, best.plan),
         held_bytes=_held(question, best.plan),
         considered=tuple(best.considered),
     )
     plan = replace(best.plan, mapper="co-place", notes=notes)
-    return CoPlacement(plan, best.trial, notes, question, solution)
+    return CoPlacement(plan, best.trial, notes, question)
 
 
 def _gap(best: _Best, bound: float) -> float:
@@ -532,12 +550,10 @@ def _gap(best: _Best, bound: float) -> float:
     return max(0.0, (value - bound) / value) if value > 0 else 0.0
 
 
-def _bound(question: Question, solution: Solution | None) -> float:
-    """What no placement beats: the program's dual bound, in seconds or joules."""
-    if solution is None or solution.report.bound is None:
-        return 0.0
+def _bound(question: Question, root: Root) -> float:
+    """What no placement beats, in seconds or joules."""
     scale = 1e-3 if question.program.objective == "time" else 1.0
-    return max(0.0, solution.report.bound * scale)
+    return max(0.0, root.bound * scale)
 
 
 def _who(question: Question, plan: Plan) -> dict[str, dict[str, int]]:

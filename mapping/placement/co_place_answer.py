@@ -19,7 +19,7 @@ from hw_configs.units import format_quantity
 from mapping.deadline import is_late
 from mapping.offload.policy import OffloadAnswer, OffloadRequest, Table
 from mapping.placement.co_place import CoPlacement, CoPlaceSettings, Question, ask, co_place
-from mapping.placement.column_program import solve_columns
+from mapping.placement.column_program import bound_columns
 from mapping.placement.machine import Machine
 from mapping.placement.what_if import Lever, levers
 from mapping.solver import SolverOptions
@@ -63,8 +63,7 @@ class _Screened:
 
 
 def _screen(question: Question) -> float:
-    options = SolverOptions(time_limit_s=SCREEN_S)
-    return solve_columns(question.program, question.capacity, options, relaxed=True).seconds
+    return bound_columns(question.program, question.capacity, SolverOptions(time_limit_s=SCREEN_S)).seconds
 
 
 def _throughput(request: OffloadRequest, settings: CoPlaceSettings) -> OffloadAnswer:

@@ -20,10 +20,12 @@ from mapping.solver import SolveReport, SolverOptions, solve_model
 if TYPE_CHECKING:
     import pulp
 
-__all__ = ["Capacity", "Crossing", "Objective", "Program", "Solution", "solve_columns"]
+__all__ = [
+    "Beside", "Capacity", "Crossing", "Objective", "Program", "Root", "Solution", "bound_columns", "solve_columns",
+]  # fmt: skip
 
 Objective = Literal["time", "energy"]
-NEAR_COLUMNS: Final = 150
+NEAR_COLUMNS: Final = 40
 """Columns of a class among which whole counts are looked for."""
 DEFAULT_OPTIONS: Final = SolverOptions()
 NEGLIGIBLE: Final = 1e-7
@@ -91,36 +93,52 @@ class Solution:
     """What the seconds are made of: ``the chain of operators``, or the resource that is busy all the time."""
 
 
-def solve_columns(
-    program: Program, capacity: Capacity, options: SolverOptions = DEFAULT_OPTIONS, *, relaxed: bool = False
-) -> Solution:
-    """The best counts; ``InfeasibleError`` with demand and supply where no counts fit.
+@dataclass(frozen=True)
+class Root:
+    """What counts that need not be whole say: seconds, the objective that bounds every placement, columns near it."""
 
-    First with counts that need not be whole: its optimum bounds every placement, and its reduced costs say which
-    columns are near being taken. Whole counts are then looked for among those. ``relaxed``: the first alone.
+    seconds: float
+    bound: float
+    near: tuple[tuple[int, ...], ...]
+    report: SolveReport
+
+
+def bound_columns(program: Program, capacity: Capacity, options: SolverOptions = DEFAULT_OPTIONS) -> Root:
+    """The linear program; ``InfeasibleError`` with demand and supply where nothing fits.
+
+    Its reduced costs say which columns are near being taken: whole counts are looked for among those.
     """
     model, taken, seconds = _state(program, capacity, relaxed=True)
-    root = solve_model(model, options)
-    if root.status == "infeasible":
+    report = solve_model(model, options)
+    if report.status == "infeasible":
         raise InfeasibleError(_why_not(program, capacity))
-    if not root.has_solution:
-        raise NoAnswerError("no placement was found within the limit")
-    if relaxed:
-        return Solution(_counts(taken), seconds.value(), root)
-    near = [_nearest(own) for own in taken]
+    if not report.has_solution or report.objective is None:
+        raise NoAnswerError("no bound was found within the limit")
+    near = tuple(tuple(_nearest(own)) for own in taken)
+    return Root(seconds.value(), report.objective, near, report)
+
+
+def solve_columns(
+    program: Program,
+    capacity: Capacity,
+    near: Sequence[Sequence[int]],
+    options: SolverOptions = DEFAULT_OPTIONS,
+) -> Solution:
+    """The best whole counts among near columns; ``InfeasibleError`` or ``NoAnswerError`` where there are none."""
     few = replace(
         program, columns=tuple([c[i] for i in own] for c, own in zip(program.columns, near, strict=True))
     )
     model, taken, seconds = _state(few, capacity, relaxed=False)
     report = solve_model(model, options)
+    if report.status == "infeasible":
+        raise InfeasibleError("no whole counts of the columns fit")
     if not report.has_solution:
         raise NoAnswerError("no placement was found within the limit")
     counts = tuple(
         {own[index]: count for index, count in found.items()}
         for own, found in zip(near, _counts(taken), strict=True)
     )
-    proved = replace(report, bound=root.objective, status="feasible", seconds=root.seconds + report.seconds)
-    return Solution(counts, seconds.value(), proved, _bottleneck(program, counts, capacity))
+    return Solution(counts, seconds.value(), report, _bottleneck(program, counts, capacity))
 
 
 def _nearest(taken: Mapping[int, Any]) -> list[int]:
@@ -144,7 +162,7 @@ def _state(
     kind = "Continuous" if relaxed else "Integer"
     model = pulp.LpProblem("placement", pulp.LpMinimize)
     # In milliseconds and megabytes, so that coefficients are near one.
-    step = pulp.LpVariable("step", 0)
+    step = model.add_variable("step", 0)
     taken: list[dict[int, Any]] = []
     chain: list[tuple[Any, float]] = []
     loads: dict[str, list[tuple[Any, float]]] = {}
@@ -155,7 +173,7 @@ def _state(
     joules: list[tuple[Any, float]] = []
     busy: list[tuple[Any, float]] = []
     for place, (count, columns) in enumerate(zip(program.counts, program.columns, strict=True)):
-        own = {i: pulp.LpVariable(f"n_{place}_{i}", 0, count, kind) for i in range(len(columns))}
+        own = {i: model.add_variable(f"n_{place}_{i}", 0, count, kind) for i in range(len(columns))}
         taken.append(own)
         model += pulp.LpAffineExpression([(variable, 1.0) for variable in own.values()]) == count
         for index, variable in own.items():
@@ -241,7 +259,7 @@ def _along_paths(
 
     ends = []
     for index, (own, columns) in enumerate(zip(taken, program.columns, strict=True)):
-        end = pulp.LpVariable(f"end_{index}", 0)
+        end = model.add_variable(f"end_{index}", 0)
         took = pulp.LpAffineExpression([(variable, columns[i].seconds * 1e3) for i, variable in own.items()])
         ends.append((end, took))
         model += step >= end
@@ -266,7 +284,7 @@ def _crossed(
         ends.setdefault(program.columns[before][index].ends_in, []).append((variable, 1.0))
     for index, variable in taken[after].items():
         begins.setdefault(program.columns[after][index].begins_in, []).append((variable, 1.0))
-    late = pulp.LpVariable(f"cross_{before}_{after}", 0)
+    late = model.add_variable(f"cross_{before}_{after}", 0)
     for (source, target), seconds in crossing.seconds.items():
         if source in ends and target in begins:
             both = pulp.LpAffineExpression([*ends[source], *begins[target]])
@@ -285,9 +303,9 @@ def _buffers(
     found: dict[str, list[Any]] = {}
     for number, ((way, size), variables) in enumerate(sorted(fetched.items(), key=lambda item: item[0])):
         if way not in rooms:
-            rooms[way] = pulp.LpVariable(f"{name}_{len(rooms)}", 0)
+            rooms[way] = model.add_variable(f"{name}_{len(rooms)}", 0)
             found.setdefault(way[1], []).append(rooms[way])
-        used = pulp.LpVariable(f"{name}_used_{number}", 0, 1, "Continuous" if relaxed else "Binary")
+        used = model.add_variable(f"{name}_used_{number}", 0, 1, "Continuous" if relaxed else "Binary")
         model += pulp.LpAffineExpression([(variable, 1.0) for variable in variables]) <= most * used
         model += rooms[way] >= times * size / 1e6 * used
     return found
@@ -314,7 +332,7 @@ def _why_not(program: Program, capacity: Capacity) -> str:
     """Constraint, demand and supply: the least bytes that everything together needs, or the bound on latency."""
     if program.latency_s is not None:
         try:
-            free = solve_columns(replace(program, latency_s=None), capacity, relaxed=True)
+            free = bound_columns(replace(program, latency_s=None), capacity)
         except InfeasibleError as error:
             return str(error)
         fastest = format_quantity(free.seconds, "time")

@@ -36,11 +36,17 @@ class Unit:
         return tuple(seen)
 
     def weights(self, graph: Graph) -> tuple[str, ...]:
-        """Persistent tensors that its operators read, caches left out."""
+        """Persistent tensors whose place is this unit's to say, caches left out.
+
+        One that several units read (a table for embedding and head) belongs to the unit that reads most of it.
+        """
+        names = {op.name for op in self.operators}
         return tuple(
             name
             for name in self.read
-            if graph.tensors[name].role in PERSISTENT_ROLES and not graph.tensors[name].is_cache
+            if graph.tensors[name].role in PERSISTENT_ROLES
+            and not graph.tensors[name].is_cache
+            and (set(graph.consumers[name]) <= names or _reads_most(graph, name) in names)
         )
 
     def caches(self, graph: Graph) -> tuple[str, ...]:
@@ -90,25 +96,36 @@ def segment_classes(graph: Graph) -> tuple[SegmentClass, ...]:
     return tuple(SegmentClass(tuple(members)) for members in found.values())
 
 
+def _reads_most(graph: Graph, name: str) -> str:
+    """The operator that reads or changes most of a tensor, the last of equals."""
+
+    def read(consumer: str) -> int:
+        op = graph.operator_by_name[consumer]
+        names = (*op.inputs, *op.updates)
+        return sum(size for own, size in zip(names, op.reads, strict=False) if own == name)
+
+    return max(reversed(graph.consumers[name]), key=read)
+
+
 def one_after_another(graph: Graph, classes: tuple[SegmentClass, ...]) -> bool:
     """Whether every segment can only begin once the one before it has ended.
 
-    So it is where a segment has one last operator on which everything in the next one depends.
+    So it is where everything in the next one depends on every operator that is the last of its kin in this one.
     """
     segments = _in_order(graph, classes)
     for before, after in itertools.pairwise(segments):
         inside = {op.name for op in before.operators}
-        last = [
-            op.name for op in before.operators
+        last = {
+            op.name
+            for op in before.operators
             if not any(reader in inside for name in op.outputs for reader in graph.consumers[name])
-        ]  # fmt: skip
-        if len(last) != 1:
-            return False
-        depends = {last[0]}
+        }
+        depends = {name: {name} for name in last}
         for op in after.operators:
-            if any(name in depends for name in graph.dependencies[op.name]):
-                depends.add(op.name)
-            else:
+            depends[op.name] = set[str]().union(
+                *(depends.get(name, set()) for name in graph.dependencies[op.name])
+            )
+            if depends[op.name] != last:
                 return False
     return True
 
@@ -139,8 +156,9 @@ def _in_order(graph: Graph, classes: tuple[SegmentClass, ...]) -> list[Segment]:
 
 
 def _runs(graph: Graph) -> Iterator[list[Operator]]:
-    """Operators of one layer together, others one by one."""
+    """Operators of one layer together; others one by one, those before the layers that wait for no other together."""
     run: list[Operator] = []
+    layered = any(op.place.layer is not None and op.place.layer >= 0 for op in graph.operators)
     for op in graph.operators:
         layer = op.place.layer
         inside = layer is not None and layer >= 0
@@ -153,15 +171,23 @@ def _runs(graph: Graph) -> Iterator[list[Operator]]:
                 op.place.training_pass,
             )
         )
-        if run and not same:
+        beside = run and layered and not inside and not _follows(graph, op, run)
+        if run and not same and not beside:
             yield run
             run = []
         run.append(op)
-        if not inside:
+        if not inside and not layered:
             yield run
             run = []
     if run:
         yield run
+
+
+def _follows(graph: Graph, op: Operator, run: list[Operator]) -> bool:
+    """Whether an operator waits for one of a run, or the run is of a layer."""
+    inside = {before.name for before in run}
+    layer = run[-1].place.layer
+    return (layer is not None and layer >= 0) or any(name in inside for name in graph.dependencies[op.name])
 
 
 def _signature(graph: Graph, operators: list[Operator]) -> object:

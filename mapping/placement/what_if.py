@@ -14,7 +14,7 @@ from hw_configs.problems import InfeasibleError, NoAnswerError
 from hw_configs.system import AnyLink, System
 from mapping.deadline import is_late
 from mapping.placement.co_place import CoPlaceSettings, Question, ask
-from mapping.placement.column_program import solve_columns
+from mapping.placement.column_program import bound_columns
 from mapping.placement.machine import Machine
 from mapping.solver import SolverOptions
 
@@ -50,8 +50,7 @@ def levers(question: Question, settings: CoPlaceSettings) -> list[Lever]:
 
 def _value(question: Question) -> float | None:
     try:
-        options = SolverOptions(time_limit_s=SOLVE_S)
-        return solve_columns(question.program, question.capacity, options, relaxed=True).report.objective
+        return bound_columns(question.program, question.capacity, SolverOptions(time_limit_s=SOLVE_S)).bound
     except (InfeasibleError, NoAnswerError):
         return None
 

@@ -25,6 +25,12 @@ def offload(
     batch: Annotated[int, typer.Option(help="sequences: per step over all devices, or at once")] = 1,
     generate: Annotated[int, typer.Option(help="tokens to generate (decode)")] = 0,
     dtype: Annotated[str | None, typer.Option(help="element type of weights and activations")] = None,
+    objective: Annotated[
+        str | None, typer.Option(help="what is best: time, energy, throughput or dollars (co-place)")
+    ] = None,
+    bound: Annotated[
+        list[str] | None, typer.Option("--bound", help="a limit that the plan keeps: latency=20ms (co-place)")
+    ] = None,
     setting: Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE for the policy")] = None,
     cost_model: Annotated[str, typer.Option(help="what predicts operator times")] = "by-device",
     seed: Annotated[int, typer.Option(help="seed of every random choice")] = 0,
@@ -53,7 +59,7 @@ def offload(
     with live_bound("seconds of a step", quiet):
         found = solve_offload(
             model, hw, policy, phase=phase, seq=seq, batch=batch, generate=generate, dtype=dtype,
-            settings=_settings(setting), cost_model=cost_model, seed=seed, simulate=simulate, out=out,
+            settings=_asked(objective, bound, setting), cost_model=cost_model, seed=seed, simulate=simulate, out=out,
             time_limit=time_limit,
         )  # fmt: skip
     if as_json:
@@ -62,6 +68,21 @@ def offload(
     print_tables(found.shown_tables())
     for path in found.written:
         typer.echo(f"wrote {path}")
+
+
+def _asked(objective: str | None, bounds: list[str] | None, entries: list[str] | None) -> dict[str, str]:
+    """Settings from ``--set``, and those that have an option of their own."""
+    found = _settings(entries)
+    for text in bounds or ():
+        key, equals, value = text.partition("=")
+        if key != "latency" or not (equals and value):
+            raise bad_input(f"found {text!r}; expected latency=TIME, such as latency=20ms", path="--bound")
+    own = {} if objective is None else {"objective": objective}
+    own |= {key: value for key, _, value in (text.partition("=") for text in bounds or ())}
+    twice = sorted(set(own) & set(found))
+    if twice:
+        raise bad_input(f"{twice[0]!r} is given twice", path="--set")
+    return found | own
 
 
 def _settings(entries: list[str] | None) -> dict[str, str]:
