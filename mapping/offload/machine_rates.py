@@ -16,9 +16,9 @@ from hw_configs.problems import InputError, bad_input
 from hw_configs.system import Node, System
 from mapping.offload.block_policy import BlockRates, Capacities
 from mapping.placement.single_device import candidates
-from simulator.cost.model import COST_MODELS, DEFAULT_COST_MODEL
+from mapping.placement.machine import Machine
+from simulator.cost.model import DEFAULT_COST_MODEL
 from simulator.flash.patterns import DrivePattern, drive_rate
-from simulator.system.costs import CostTable
 from workloads.graph import Graph, Operator
 from workloads.importers import load_workload
 from workloads.workload import WorkloadOptions
@@ -51,14 +51,14 @@ def graph_rates(decode: Graph, system: System, cost_model: str = DEFAULT_COST_MO
 def _rates(system: System, prefill: Graph, decode: Graph, cost_model: str) -> BlockRates:
     gpu, cpu = block_machine(system)
     assert cpu.memory is not None
-    costs = CostTable(system, COST_MODELS.get(cost_model))
-    down = _narrowest(costs, cpu.memory, gpu.memory or gpu.name)
-    up = _narrowest(costs, gpu.memory or gpu.name, cpu.memory)
-    read, written = _disk(system, costs, cpu.memory)
+    machine = Machine(system, cost_model)
+    down = machine.need_move(cpu.memory, gpu.memory or gpu.name).bytes_per_s
+    up = machine.need_move(gpu.memory or gpu.name, cpu.memory).bytes_per_s
+    read, written = _disk(machine, cpu.memory)
 
     def rate(graph: Graph, chosen: Callable[[Operator], bool], device: str) -> float:
         operators = [op for op in graph.operators if chosen(op)]
-        priced = [costs.operator(op, device) for op in operators]
+        priced = [machine.costs.operator(op, device) for op in operators]
         return sum(op.flops for op in operators) / sum(c.seconds + c.launch_seconds for c in priced)
 
     return BlockRates(
@@ -101,22 +101,18 @@ def block_machine(system: System) -> tuple[Node, Node]:
     raise bad_input(f"system {system.name!r} has no host memory beside that of {gpu.name!r}")
 
 
-def _narrowest(costs: CostTable, source: str, target: str) -> float:
-    return min(costs.capacity[r] for r in costs.path(source, target).resources)
-
-
-def _disk(system: System, costs: CostTable, host: str) -> tuple[float, float]:
+def _disk(machine: Machine, host: str) -> tuple[float, float]:
     """Read and write rate of all drives together, each behind its own link."""
     read = written = 0.0
-    for node in system.of_kind("flash", "csd"):
+    for node in machine.system.of_kind("flash", "csd"):
         assert isinstance(node.device, Flash | ComputationalStorage)
         for operation in _OPERATIONS:
             pattern = DrivePattern(operation, "sequential", _SEQUENTIAL, _IN_FLIGHT)
             drive = drive_rate(node.device, pattern).bandwidth_bytes_per_s
             if operation == "read":
-                read += min(drive, _narrowest(costs, node.name, host))
+                read += min(drive, machine.need_move(node.name, host).bytes_per_s)
             else:
-                written += min(drive, _narrowest(costs, host, node.name))
+                written += min(drive, machine.need_move(host, node.name).bytes_per_s)
     return read or 1.0, written or 1.0
 
 

@@ -394,7 +394,7 @@ def _filled_so(
             tidied = _tidy(program, tighter, found, near, options)
         except (InfeasibleError, NoAnswerError):
             return True
-        if _try(question, tidied, ahead, best) or is_late():
+        if _try(question, tidied, ahead, filled, best) or is_late():
             return any(column.fetches for column in _in_use(question.program, tidied))
     return True
 
@@ -406,14 +406,15 @@ def _with_more_free(capacity: Capacity, attempt: int) -> Capacity:
     return replace(capacity, reserved=wider)
 
 
-def _try(question: Question, solution: Solution, ahead: int, best: _Best) -> bool:
+def _try(question: Question, solution: Solution, ahead: int, filled: float, best: _Best) -> bool:
     """Write counts as plans in several orders and run them; whether one ran."""
     ran = False
     for order in ORDERS:
         sequences = sequences_of(solution.taken, question.program.columns, order)
         arranging = _Arranging(sequences, ahead, solution.seconds, solution.bottleneck)
         plan, trial = arranging.run(question)
-        ran |= best.offer(f"co-place, {order}, {ahead} ahead", plan, trial, arranging)
+        name = f"co-place, {order}, {ahead} ahead" + (f", {filled:.0%} full" if filled < 1 else "")
+        ran |= best.offer(name, plan, trial, arranging)
     return ran
 
 

@@ -14,8 +14,9 @@ from hw_configs.problems import InfeasibleError, NoAnswerError
 from hw_configs.system import AnyLink, System
 from mapping.deadline import is_late
 from mapping.placement.co_place import CoPlaceSettings, Question, ask
-from mapping.placement.column_program import bound_columns
-from mapping.placement.machine import Machine
+from mapping.placement.column_program import Program, bound_columns
+from mapping.placement.columns import Column
+from mapping.placement.machine import Machine, Place
 from mapping.solver import SolverOptions
 
 __all__ = ["Lever", "levers"]
@@ -61,6 +62,12 @@ def _variants(question: Question, settings: CoPlaceSettings) -> Iterator[tuple[s
         group = machine.system.nodes[memory].group
         wider = replace(capacity, usable={**capacity.usable, memory: capacity.usable[memory] + MORE_BYTES})
         yield f"10 GB more in {group}", replace(question, capacity=wider)
+    for place in machine.general:
+        group = machine.system.nodes[place.device].group
+        yield (
+            f"{group} twice as fast, its memory too",
+            replace(question, program=_quicker(question.program, place)),
+        )
     for change, system in _faster(machine.system):
         if is_late():
             return
@@ -68,6 +75,21 @@ def _variants(question: Question, settings: CoPlaceSettings) -> Iterator[tuple[s
             yield change, ask(question.graph, Machine(system), settings)
         except InfeasibleError:
             continue
+
+
+def _quicker(program: Program, place: Place) -> Program:
+    """The program where a device takes half the time for everything."""
+    run, ports = f"run {place.device}", (place.memory, f"{place.memory}:read", f"{place.memory}:write")
+
+    def changed(column: Column) -> Column:
+        saved = column.loads.get(run, 0.0) * (1 - 1 / FASTER)
+        loads = {
+            name: load / FASTER if name == run or name in ports else load
+            for name, load in column.loads.items()
+        }
+        return replace(column, seconds=max(column.seconds - saved, 0.0), loads=loads)
+
+    return replace(program, columns=tuple([changed(column) for column in own] for own in program.columns))
 
 
 def _faster(system: System) -> Iterator[tuple[str, System]]:
