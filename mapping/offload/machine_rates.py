@@ -15,8 +15,8 @@ from hw_configs.device import ComputationalStorage, Flash
 from hw_configs.problems import InputError, bad_input
 from hw_configs.system import Node, System
 from mapping.offload.block_policy import BlockRates, Capacities
-from mapping.placement.single_device import candidates
 from mapping.placement.machine import Machine
+from mapping.placement.single_device import candidates
 from simulator.cost.model import DEFAULT_COST_MODEL
 from simulator.flash.patterns import DrivePattern, drive_rate
 from workloads.graph import Graph, Operator
