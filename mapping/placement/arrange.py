@@ -47,7 +47,7 @@ def arranged(
     draft = Draft(graph, machine)
     members = _Members(machine, [column for _, _, column in given])
     for _, segment, column in given:
-        draft.add(segment, column.choices, members.serve(column))
+        draft.add(segment, column.choices, members.serve(column), column.parked)
     return draft.placement(ahead, hand_over_s)
 
 

@@ -39,7 +39,14 @@ from mapping.placement.columns import Column, Scope, columns_of
 from mapping.placement.exact import MOST_OPERATORS, place_exactly
 from mapping.placement.machine import Machine
 from mapping.placement.placement_plan import write_placement
-from mapping.placement.segments import SegmentClass, apart, one_after_another, segment_classes, waits
+from mapping.placement.segments import (
+    SegmentClass,
+    apart,
+    one_after_another,
+    saved_activations,
+    segment_classes,
+    waits,
+)
 from mapping.placement.single_device import refuse_communication
 from mapping.placement.trial import Trial, try_plan
 from mapping.solver import SolverOptions
@@ -252,7 +259,12 @@ def _crossings(
 
 def _capacity(graph: Graph, machine: Machine, scope: Scope, columns: Sequence[Sequence[Column]]) -> Capacity:
     usable = {memory: float(machine.usable(memory)) for memory in machine.stores}
-    live = float(footprint(graph).transient_peak_bytes)
+    # What waits for the backward pass is held by the segments that made it.
+    saved = {
+        n for found in segment_classes(graph) for s in found.members for n in saved_activations(graph, s)
+    }
+    waiting = sum(graph.tensors[name].size_bytes for name in saved)
+    live = max(0.0, float(footprint(graph).transient_peak_bytes - waiting))
     reserved = {p.memory: live * p.count for p in machine.general if scope.computes(p)}
     resources = {name for own in columns for column in own for name in column.loads}
     members = {

@@ -14,7 +14,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -23,7 +23,7 @@ from hw_configs.problems import InfeasibleError, InputError
 from mapping.placement.draft import Draft, ExpertPart, UnitChoice, pim_layout
 from mapping.placement.machine import Machine, Place
 from mapping.placement.placement_plan import touched_bytes, write_placement
-from mapping.placement.segments import Segment, SegmentClass, Unit
+from mapping.placement.segments import Segment, SegmentClass, Unit, saved_activations
 from simulator.plan import Compute, PlanNotes, Transfer
 from simulator.rewrite.apply import rewrite
 from simulator.system.analytic import run_analytic
@@ -75,6 +75,8 @@ class Column:
     wanted: Mapping[str, int] = field(default_factory=dict)
     """Bytes of experts that come into each memory once their router has run."""
     pim_rows: int = 0
+    parked: str = ""
+    """The memory in which activations wait for the backward pass; empty where they stay."""
 
     @property
     def fetches(self) -> bool:
@@ -104,7 +106,8 @@ def columns_of(graph: Graph, machine: Machine, found: SegmentClass, scope: Scope
             prices[settled] = _price(graph, machine, segment, settled)
         price = prices[settled]
         if price is not None:
-            columns.append(_column(graph, machine, segment, choices, price))
+            column = _column(graph, machine, segment, choices, price)
+            columns += _with_activations(graph, machine, segment, column)
     return _worth_having(columns)
 
 
@@ -322,6 +325,33 @@ def _column(
                     loads[name] = loads.get(name, 0.0) + what.back * weight / machine.costs.capacity[name]
                 joules += machine.transfer_joules(what.at, what.home, what.back)
     return Column(choices, price.seconds, loads, held, joules, fetched, wanted, price.pim_rows)
+
+
+def _with_activations(graph: Graph, machine: Machine, segment: Segment, column: Column) -> Iterator[Column]:
+    """A segment of the forward pass with what it saves for the backward pass where it is made, or parked elsewhere."""
+    size = sum(graph.tensors[name].size_bytes for name in saved_activations(graph, segment))
+    at = column.ends_in
+    if not size:
+        yield column
+        return
+    yield replace(column, held={**column.held, at: column.held.get(at, 0) + size})
+    for memory in machine.stores:
+        away, back = machine.move(at, memory), machine.move(memory, at)
+        bare = machine.system.nodes[memory].compute is None
+        if memory == at or away is None or back is None or not bare:
+            continue
+        loads = dict(column.loads)
+        for move in (away, back):
+            for name, weight in move.load.items():
+                loads[name] = loads.get(name, 0.0) + size * weight / machine.costs.capacity[name]
+        way = (memory, at)
+        yield replace(
+            column,
+            loads=loads,
+            held={**column.held, memory: column.held.get(memory, 0) + size},
+            fetched={**column.fetched, way: max(column.fetched.get(way, 0), size)},
+            parked=memory,
+        )
 
 
 class _Lives(NamedTuple):

@@ -19,7 +19,7 @@ from mapping.layout.choose import cache_choices
 from mapping.layout.pim import LayoutSettings, bench_of
 from mapping.placement.machine import Machine, Place
 from mapping.placement.placement_plan import Placement
-from mapping.placement.segments import Segment, Unit
+from mapping.placement.segments import Segment, Unit, saved_activations
 from simulator.pim.operators import host_of
 from simulator.pim.pricing import Pricer
 from simulator.pim.recipes import Kernel
@@ -102,11 +102,18 @@ class Draft:
     kernels: dict[str, Kernel] = field(default_factory=dict)
     experts: dict[str, ExpertGroups] = field(default_factory=dict)
     late: dict[str, str] = field(default_factory=dict)
+    parked: dict[str, str] = field(default_factory=dict)
 
     def add(
-        self, segment: Segment, choices: tuple[UnitChoice, ...], member: Mapping[str, str] | None = None
-    ) -> None:
-        """Place a segment; ``member`` gives devices and memories that stand in for those of the choices."""
+        self, segment: Segment, choices: tuple[UnitChoice, ...], member: Mapping[str, str] | None = None,
+        parked: str = "",
+    ) -> None:  # fmt: skip
+        """Place a segment; ``member`` gives devices and memories that stand in for those of the choices.
+
+        ``parked``: the memory in which its activations wait for the backward pass.
+        """
+        if parked:
+            self.parked.update(dict.fromkeys(saved_activations(self.graph, segment), parked))
         own = member or {}
         for unit, choice in zip(segment.units, choices, strict=True):
             if unit.role == "attend":
@@ -122,7 +129,9 @@ class Draft:
             self.graph.name, self.machine.system.name, "", (), {}, divisions=self.divisions, pieces=self.pieces,
             appends=tuple(self.appends), kernels=self.kernels, experts=self.experts,
         )  # fmt: skip
-        return Placement(self.devices, self.homes, rewrites, ahead, hand_over_s, self.late)
+        return Placement(
+            self.devices, self.homes, rewrites, ahead, hand_over_s, parked=self.parked, late=self.late
+        )
 
     def _plain(self, unit: Unit, choice: UnitChoice, own: Mapping[str, str]) -> None:
         for op in unit.operators:

@@ -18,7 +18,7 @@ from simulator.rewrite.apply import rewrite
 from workloads.graph import PERSISTENT_ROLES, Graph, Operator
 from workloads.operators import GroupedProduct
 
-__all__ = ["Placement", "touched_bytes", "write_placement"]
+__all__ = ["Placement", "last_of_forward", "touched_bytes", "write_placement"]
 
 NEW: Final = "/new"
 """How the name of what an appending operator adds to a cache ends (:mod:`simulator.rewrite.divide`)."""
@@ -37,6 +37,8 @@ class Placement:
     rewrites: Plan
     ahead: int = 2
     hand_over_s: float = 0.0
+    parked: Mapping[str, str] = field(default_factory=dict)
+    """Activations that wait in another memory from their last reader of the forward pass to the backward pass."""
     late: Mapping[str, str] = field(default_factory=dict)
     """Tensors of which nobody knows what is wanted before an operator has run: experts' weights and their router."""
 
@@ -46,6 +48,12 @@ def write_placement(
 ) -> Plan:
     """The plan of a placement of a graph that is not rewritten yet."""
     return _Writer(graph, system, placement).write(mapper, notes)
+
+
+def last_of_forward(graph: Graph, name: str) -> str:
+    """The last operator of the forward pass that makes or reads an activation."""
+    readers = [r for r in graph.consumers[name] if graph.operator_by_name[r].place.training_pass == "forward"]
+    return readers[-1] if readers else graph.producer[name]
 
 
 def touched_bytes(graph: Graph, op: Operator, name: str, *, late: bool) -> int:
@@ -73,13 +81,19 @@ class _Writer:
     users: dict[tuple[str, str], list[str]] = field(default_factory=dict)
     """Operators that used fetched tensors, by the way those came."""
     made: set[str] = field(default_factory=set)
+    leave: dict[str, list[str]] = field(default_factory=dict)
+    """Parked activations by the operator after which they leave."""
 
     def write(self, mapper: str, notes: PlanNotes) -> Plan:
         self.graph = rewrite(self.source, self.placement.rewrites)
         homes = self._homes()
         self.here = {name: [home.memory for home in where] for name, where in homes.items()}
+        for name in self.placement.parked:
+            self.leave.setdefault(last_of_forward(self.graph, name), []).append(name)
         for op in self.graph.operators:
             self._run(op)
+            for name in self.leave.get(op.name, ()):
+                self._park(name)
         return replace(
             self.placement.rewrites,
             graph=self.source.name,
@@ -111,7 +125,8 @@ class _Writer:
         memory = self._memory(device)
         fetched = [name for name in dict.fromkeys((*op.inputs, *op.updates)) if memory not in self.here[name]]
         persistent = [name for name in fetched if self.graph.tensors[name].role in PERSISTENT_ROLES]
-        ways = {(self.here[name][0], memory) for name in persistent if name not in self.placement.late}
+        early = [name for name in fetched if name in persistent or name in self.placement.parked]
+        ways = {(self.here[name][0], memory) for name in early if name not in self.placement.late}
         slots = {way: self._slot(way) for way in ways}
         for name in fetched:
             self._bring(name, memory, slots.get((self.here[name][0], memory), ()), op)
@@ -138,7 +153,7 @@ class _Writer:
     def _bring(self, name: str, memory: str, slot: tuple[str, ...], op: Operator) -> None:
         tensor = self.graph.tensors[name]
         source = self.here[name][0]
-        persistent = tensor.role in PERSISTENT_ROLES
+        persistent = tensor.role in PERSISTENT_ROLES or name in self.placement.parked
         late = self.placement.late.get(name, "")
         # What is wanted at once does not queue behind what is fetched ahead.
         lane = ("want " if late else "fetch ") if persistent else ""
@@ -165,6 +180,17 @@ class _Writer:
         if not persistent and self.placement.hand_over_s:
             extra["wait_s"] = self.placement.hand_over_s
         return extra
+
+    def _park(self, name: str) -> None:
+        """An activation leaves for the memory in which it waits."""
+        memory, target = self.here[name][0], self.placement.parked[name]
+        self.tasks.append(
+            Transfer(
+                f"park {name}", f"park {memory}->{target}", tensor=name, source=memory, target=target,
+                frees=tuple((name, there) for there in self.here[name]),
+            )
+        )  # fmt: skip
+        self.here[name] = [target]
 
     def _give_back(self, name: str, memory: str) -> None:
         """A tensor that was changed away from home goes back there."""

@@ -17,7 +17,16 @@ from functools import cached_property
 from workloads.graph import PERSISTENT_ROLES, Graph, Operator
 from workloads.operators import Attention, GroupedProduct
 
-__all__ = ["Segment", "SegmentClass", "Unit", "apart", "one_after_another", "segment_classes", "waits"]
+__all__ = [
+    "Segment",
+    "SegmentClass",
+    "Unit",
+    "apart",
+    "one_after_another",
+    "saved_activations",
+    "segment_classes",
+    "waits",
+]
 
 
 @dataclass(frozen=True)
@@ -105,6 +114,17 @@ def _reads_most(graph: Graph, name: str) -> str:
         return sum(size for own, size in zip(names, op.reads, strict=False) if own == name)
 
     return max(reversed(graph.consumers[name]), key=read)
+
+
+def saved_activations(graph: Graph, segment: Segment) -> tuple[str, ...]:
+    """What a segment of the forward pass makes and the backward pass reads."""
+    return tuple(
+        name
+        for op in segment.operators
+        if op.place.training_pass == "forward"
+        for name in op.outputs
+        if any(graph.operator_by_name[r].place.training_pass == "backward" for r in graph.consumers[name])
+    )
 
 
 def one_after_another(graph: Graph, classes: tuple[SegmentClass, ...]) -> bool:

@@ -16,10 +16,12 @@ from mapping.mapper import MAPPERS, MapperOptions, writes_plans
 from mapping.placement.co_place import OTHERS, CoPlaceSettings, co_place
 from mapping.placement.machine import Machine
 from mapping.placement.trial import try_plan
-from simulator.plan import Compute
+from simulator.plan import Compute, Transfer
 from simulator.plan_file import read_plan, write_plan
 from tests.conftest import Outcome
 from tests.placement.machines import decode
+from workloads.importers import load_workload
+from workloads.workload import WorkloadOptions
 
 QUICK = CoPlaceSettings(limit=2.5, compare=False)
 CASES = (
@@ -150,3 +152,14 @@ def test_the_command_prints_who_has_what_and_what_to_buy(cli: Callable[..., Outc
     assert {"bottleneck", "levers", "placed", "held_bytes"} <= set(report)
     assert cli(*command.split(), "--bound", "speed=1s").code == 2
     assert cli(*command.split(), "--bound", "latency=1ns").code == 3
+
+
+def test_activations_of_a_training_step_wait_elsewhere_where_they_do_not_fit() -> None:
+    options = WorkloadOptions(phase="train", batch=4, prompt=512)
+    graph = load_workload("gpt2", options).phases[0].graph
+    machine = Machine(with_vram(load_system("desktop"), 1.1e9))
+    found = co_place(graph, machine, replace(QUICK, limit=6.0))
+    parked = [task for task in found.plan.tasks if task.name.startswith("park ")]
+    assert parked
+    assert {task.target for task in parked if isinstance(task, Transfer)} <= {"host", "ssd"}
+    assert found.notes.bound <= found.notes.simulated_s
