@@ -203,7 +203,7 @@ def co_place(
         if exact.plan is not None:
             best.offer(f"exact, {exact.runs} run", exact.plan, exact.trial)
     if settings.compare and not _limited(settings):
-        for name, plan in _others(graph, machine, start, settings):
+        for name, plan in _others(graph, machine):
             best.offer(name, plan, try_plan(graph, machine, plan))
     if best.plan is None:
         told = "; ".join(f"{entry.plan}: {entry.obstacle}" for entry in best.considered)
@@ -518,12 +518,10 @@ def _tidy(
     return replace(tidied, bottleneck=tidied.bottleneck or found.bottleneck)
 
 
-def _others(
-    graph: Graph, machine: Machine, start: float, settings: CoPlaceSettings
-) -> Iterator[tuple[str, Plan]]:
-    """Plans of mappers that decide a part of the question, as long as there is time."""
+def _others(graph: Graph, machine: Machine) -> Iterator[tuple[str, Plan]]:
+    """Plans of mappers that decide a part of the question."""
     for name in OTHERS:
-        if is_late() or time.perf_counter() - start > settings.limit:
+        if is_late():
             return
         mapper = MAPPERS.get(name)
         if not writes_plans(mapper):

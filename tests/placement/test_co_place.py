@@ -64,7 +64,7 @@ def test_never_worse_than_a_mapper_that_decides_a_part(
 @pytest.mark.slow
 @pytest.mark.parametrize(("model", "name", "batch", "prompt"), MORE_CASES)
 def test_never_worse_on_a_grid(model: str, name: str, batch: int, prompt: int) -> None:
-    _never_worse(model, name, batch, prompt, CoPlaceSettings())
+    _never_worse(model, name, batch, prompt, CoPlaceSettings(limit=4.0))
 
 
 def _never_worse(model: str, name: str, batch: int, prompt: int, settings: CoPlaceSettings) -> None:
