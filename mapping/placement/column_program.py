@@ -134,7 +134,7 @@ def _state(
     kind = "Continuous" if relaxed else "Integer"
     model = pulp.LpProblem("placement", pulp.LpMinimize)
     # In milliseconds and megabytes, so that coefficients are near one.
-    step = pulp.LpVariable("step", 0)
+    step = model.add_variable("step", 0)
     taken: list[dict[int, Any]] = []
     chain: list[tuple[Any, float]] = []
     loads: dict[str, list[tuple[Any, float]]] = {}
@@ -145,7 +145,7 @@ def _state(
     joules: list[tuple[Any, float]] = []
     busy: list[tuple[Any, float]] = []
     for place, (count, columns) in enumerate(zip(program.counts, program.columns, strict=True)):
-        own = {i: pulp.LpVariable(f"n_{place}_{i}", 0, count, kind) for i in range(len(columns))}
+        own = {i: model.add_variable(f"n_{place}_{i}", 0, count, kind) for i in range(len(columns))}
         taken.append(own)
         model += pulp.LpAffineExpression([(variable, 1.0) for variable in own.values()]) == count
         for index, variable in own.items():
@@ -210,7 +210,7 @@ def _along_paths(
 
     ends = []
     for index, (own, columns) in enumerate(zip(taken, program.columns, strict=True)):
-        end = pulp.LpVariable(f"end_{index}", 0)
+        end = model.add_variable(f"end_{index}", 0)
         took = pulp.LpAffineExpression([(variable, columns[i].seconds * 1e3) for i, variable in own.items()])
         ends.append((end, took))
         model += step >= end
@@ -235,7 +235,7 @@ def _crossed(
         ends.setdefault(program.columns[before][index].ends_in, []).append((variable, 1.0))
     for index, variable in taken[after].items():
         begins.setdefault(program.columns[after][index].begins_in, []).append((variable, 1.0))
-    late = pulp.LpVariable(f"cross_{before}_{after}", 0)
+    late = model.add_variable(f"cross_{before}_{after}", 0)
     for (source, target), seconds in crossing.seconds.items():
         if source in ends and target in begins:
             both = pulp.LpAffineExpression([*ends[source], *begins[target]])
@@ -254,9 +254,9 @@ def _buffers(
     found: dict[str, list[Any]] = {}
     for number, ((way, size), variables) in enumerate(sorted(fetched.items(), key=lambda item: item[0])):
         if way not in rooms:
-            rooms[way] = pulp.LpVariable(f"{name}_{len(rooms)}", 0)
+            rooms[way] = model.add_variable(f"{name}_{len(rooms)}", 0)
             found.setdefault(way[1], []).append(rooms[way])
-        used = pulp.LpVariable(f"{name}_used_{number}", 0, 1, "Continuous" if relaxed else "Binary")
+        used = model.add_variable(f"{name}_used_{number}", 0, 1, "Continuous" if relaxed else "Binary")
         model += pulp.LpAffineExpression([(variable, 1.0) for variable in variables]) <= most * used
         model += rooms[way] >= times * size / 1e6 * used
     return found
