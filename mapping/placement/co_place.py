@@ -63,6 +63,9 @@ class CoPlaceSettings(Settings):
     objective: str = word("time", "what is best", OBJECTIVES)
     latency: float | None = seconds(None, "a step may take no longer", absent="no bound")
     devices: str | None = name_of("groups that may compute, joined by +", absent="all")
+    products: str | None = name_of("of those, groups that may compute products", absent="all")
+    attention: str | None = name_of("of those, groups that may attend over a cache", absent="all")
+    experts_on: str | None = name_of("of those, groups that may compute routed experts", absent="all")
     weights: str | None = name_of("groups that may hold weights, joined by +", absent="all")
     caches: str | None = name_of("groups that may hold caches, joined by +", absent="all")
     ahead: int = count(0, "fetches in flight or waiting; 0: the best of a few", most=64, unit="operators")
@@ -167,7 +170,7 @@ def co_place(
     question = question or ask(graph, machine, settings)
     best: _Best = _Best(settings.objective)
     solution = _placed(question, best)
-    if len(graph.operators) <= MOST_OPERATORS and settings.latency is None:
+    if len(graph.operators) <= MOST_OPERATORS and settings.latency is None and not question.scope.by_role:
         exact = place_exactly(
             graph, machine, question.scope, settings.ahead or AHEADS[0], settings.hand_over, settings.objective,
             best.trial,
@@ -260,14 +263,22 @@ def _scope(machine: Machine, settings: CoPlaceSettings) -> Scope:
             found.update(members)
         return frozenset(found)
 
+    roles = {
+        "products": named(settings.products, "products"),
+        "attend": named(settings.attention, "attention"),
+        "experts": named(settings.experts_on, "experts-on"),
+    }
     return Scope(
         named(settings.devices, "devices"), named(settings.weights, "weights"), named(settings.caches, "caches"),
         frequency_of(settings.experts or "uniform"),
+        {role: members for role, members in roles.items() if members is not None},
     )  # fmt: skip
 
 
 def _limited(settings: CoPlaceSettings) -> bool:
-    return any(value is not None for value in (settings.devices, settings.weights, settings.caches))
+    asked = (settings.devices, settings.weights, settings.caches)
+    by_role = (settings.products, settings.attention, settings.experts_on)
+    return any(value is not None for value in (*asked, *by_role))
 
 
 @dataclass

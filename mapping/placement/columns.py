@@ -48,10 +48,13 @@ class Scope:
     """Memories; where weights or caches may live."""
     frequency: ExpertFrequency = field(default_factory=ExpertFrequency)
     """How often experts are wanted."""
+    by_role: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    """Devices that may run units of a role; a role that is not there: any."""
 
-    def computes(self, place: Place) -> bool:
-        """Whether a place may compute."""
-        return self.devices is None or place.device in self.devices
+    def computes(self, place: Place, role: str = "") -> bool:
+        """Whether a place may compute, or run units of a role."""
+        allowed = self.devices is None or place.device in self.devices
+        return allowed and (role not in self.by_role or place.device in self.by_role[role])
 
     def holds(self, memory: str, *, cache: bool) -> bool:
         """Whether a memory may hold weights, or caches."""
@@ -113,7 +116,9 @@ def unit_choices(graph: Graph, machine: Machine, unit: Unit, scope: Scope) -> li
     found: list[UnitChoice] = []
     has_weights = bool(unit.weights(graph)) or (unit.role != "attend" and bool(unit.caches(graph)))
     for place in machine.general:
-        if not scope.computes(place) or any(machine.cost(op, place.device) is None for op in unit.operators):
+        if not scope.computes(place, unit.role) or any(
+            machine.cost(op, place.device) is None for op in unit.operators
+        ):
             continue
         weights = _homes(machine, place, scope, cache=False) if has_weights else [place.memory]
         if unit.role != "attend":
@@ -187,7 +192,7 @@ def _inside(machine: Machine, unit: Unit, scope: Scope) -> Iterator[UnitChoice]:
         return
     for place in machine.places:
         node = machine.system.nodes[place.device]
-        if not scope.computes(place) or not scope.holds(place.memory, cache=True):
+        if not scope.computes(place, "attend") or not scope.holds(place.memory, cache=True):
             continue
         if place.kind == "csd" and engine_serves(op, node):
             yield UnitChoice(place, place.memory, place.memory, members=True)
