@@ -19,7 +19,7 @@ from hw_configs.settings import Settings, count, flag, name_of, seconds, word
 from hw_configs.system import System
 from mapping.deadline import is_late
 from mapping.liveness import footprint
-from mapping.mapper import MAPPERS, MapperOptions, writes_plans
+from mapping.mapper import MAPPERS, MapperOptions, mapper_settings, plan_writer, writes_plans
 from mapping.offload.policy import OffloadAnswer, OffloadRequest
 from mapping.placement.arrange import ORDERS, arranged
 from mapping.placement.column_program import Capacity, Crossing, Objective, Program, Solution, solve_columns
@@ -53,6 +53,8 @@ ROOMS: Final = 4
 """Times that a plan which did not fit is tried again with more room kept free."""
 OBJECTIVES: Final = ("time", "energy", "throughput", "dollars")
 OTHERS: Final = ("single-device", "stream-weights", "offload-kv", "pim-attention", "pim")
+RULES: Final = ("llama.cpp", "ktransformers")
+"""Engines whose rule is tried beside, at the same hand-over."""
 """Mappers that decide a part of the question, whose plans are tried beside."""
 
 
@@ -271,7 +273,7 @@ def _scope(machine: Machine, settings: CoPlaceSettings) -> Scope:
     return Scope(
         named(settings.devices, "devices"), named(settings.weights, "weights"), named(settings.caches, "caches"),
         frequency_of(settings.experts or "uniform"),
-        {role: members for role, members in roles.items() if members is not None},
+        {role: members for role, members in roles.items() if members is not None}, settings.hand_over,
     )  # fmt: skip
 
 
@@ -395,6 +397,15 @@ def _others(
         except (InfeasibleError, InputError, NoAnswerError):
             continue
         yield name, plan
+    for engine in RULES:
+        if is_late() or time.perf_counter() - start > settings.limit:
+            return
+        values = {"engine": engine, "hand-over": settings.hand_over}
+        try:
+            options = MapperOptions(settings=mapper_settings("like-engine", values, "plan"))
+            yield engine, plan_writer("like-engine").plan(graph, machine.system, options)
+        except (InfeasibleError, InputError, NoAnswerError):
+            continue
 
 
 def _answer(question: Question, solution: Solution | None, best: _Best, took: float) -> CoPlacement:

@@ -50,6 +50,8 @@ class Scope:
     """How often experts are wanted."""
     by_role: Mapping[str, frozenset[str]] = field(default_factory=dict)
     """Devices that may run units of a role; a role that is not there: any."""
+    hand_over_s: float = 0.0
+    """Seconds of software whenever the work goes on at another device."""
 
     def computes(self, place: Place, role: str = "") -> bool:
         """Whether a place may compute, or run units of a role."""
@@ -104,7 +106,7 @@ def columns_of(graph: Graph, machine: Machine, found: SegmentClass, scope: Scope
     for choices in _combined(graph, segment, ways):
         settled = tuple(choice.settled for choice in choices)
         if settled not in prices:
-            prices[settled] = _price(graph, machine, segment, settled)
+            prices[settled] = _price(graph, machine, segment, settled, scope.hand_over_s)
         price = prices[settled]
         if price is not None:
             columns.append(_column(graph, machine, segment, choices, price))
@@ -237,9 +239,12 @@ class _Price:
 
 
 def _price(
-    graph: Graph, machine: Machine, segment: Segment, choices: tuple[UnitChoice, ...]
+    graph: Graph, machine: Machine, segment: Segment, choices: tuple[UnitChoice, ...], hand_over_s: float
 ) -> _Price | None:
-    """Run a segment alone, without contention; None where it cannot run so."""
+    """Run a segment alone, without contention; None where it cannot run so.
+
+    What it takes in comes from where it ends itself, as if segments like it came before.
+    """
     part = _cut_out(graph, segment)
     try:
         draft = Draft(part, machine)
@@ -248,7 +253,7 @@ def _price(
         for name in part.tensors:
             if name not in part.producer and part.tensors[name].role not in PERSISTENT_ROLES:
                 draft.homes[name] = last
-        placement = draft.placement()
+        placement = draft.placement(hand_over_s=hand_over_s)
         plan = write_placement(part, machine.system, placement, "co-place", PlanNotes())
         written = rewrite(part, plan)
         machine.lay_out(plan.kernels)

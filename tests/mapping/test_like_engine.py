@@ -13,7 +13,10 @@ import offchip
 from hw_configs.problems import InfeasibleError, InputError
 from hw_configs.system import System
 from mapping.mapper import MapperOptions, mapper_settings, plan_writer
-from mapping.placement.engine_rule import LikeEngineNotes
+from mapping.notes import typed_notes
+from mapping.offload.policy import OffloadRequest
+from mapping.placement.co_place import CoPlaceNotes
+from mapping.placement.engine_rule import MAPPER, LikeEngineNotes, LikeEngineSettings
 from mapping.placement.machine import Machine
 from mapping.placement.trial import try_plan
 from simulator.check import check
@@ -142,14 +145,26 @@ def test_a_hand_over_is_paid_once_however_much_goes_along() -> None:
     assert 6.0e-4 < more <= 7.01e-4
 
 
+def test_a_search_that_pays_for_hand_overs_is_no_slower_than_the_rule_and_near_its_bound() -> None:
+    graph, system = graph_of("deepseek-v3", 8), "rtx-4090-xeon-6454s"
+    rule = planned(graph, system, engine="ktransformers", hand_over="200 us")
+    options = MapperOptions(settings=mapper_settings("co-place", {"hand-over": "200 us"}, "plan"))
+    free = typed_notes(plan_writer("co-place").plan(graph, machine(system), options), CoPlaceNotes)
+    assert free.simulated_s <= try_plan(graph, Machine(machine(system)), rule).seconds
+    own = [
+        entry.step_s for entry in free.considered if entry.plan.startswith("co-place") and not entry.obstacle
+    ]
+    assert min(own) <= 1.15 * free.simulated_s
+    assert free.gap < 0.1
+
+
 def test_it_answers_what_lives_where() -> None:
-    answer = offchip.solve_offload(
-        "qwen3-8b", "desktop", "like-engine", phase="decode", seq=64, dtype="q4_k", settings={"layers": "30"}
-    )
-    (decision,) = answer.tables
-    told = dict(decision.rows)
+    asked = LikeEngineSettings(layers=30)
+    request = OffloadRequest("qwen3-8b", machine("desktop"), "decode", 64, dtype="q4_k", settings=asked)
+    (decision,) = MAPPER.solve(request).tables
+    told = {what: value for what, value in decision.rows}
     assert told["layers"] == 30
-    assert re.fullmatch(r"host [\d.]+ GiB, gpu [\d.]+ GiB", str(told["held bytes"]))
+    assert re.fullmatch(r"host [\d.]+ [GM]iB, gpu [\d.]+ GiB", str(told["held bytes"]))
 
 
 @pytest.mark.parametrize(
