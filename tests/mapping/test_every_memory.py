@@ -62,6 +62,13 @@ def test_a_cache_that_may_live_in_one_memory_is_attended_from_there(caches: str,
     assert devices <= set(attends.split())
 
 
+@pytest.mark.parametrize(("batch", "prompt"), [(1, 64), (8, 2047)])
+def test_grouped_queries_are_laid_out_in_banks_that_share_a_unit(batch: int, prompt: int) -> None:
+    graph, system = graph_of(batch=batch, prompt=prompt), offchip.load_system("gpu-pim")
+    plan = plan_writer("pim").plan(graph, system, MapperOptions())
+    assert try_plan(graph, Machine(system), plan).obstacle == ""
+
+
 def test_work_stays_on_the_devices_of_its_role() -> None:
     plan, _ = planned(graph_of(), "desktop", products="gpu", attention="cpu", caches="host")
     at = {task.operator: task.device for task in plan.tasks if isinstance(task, Compute)}

@@ -146,7 +146,7 @@ def test_a_hand_over_is_paid_once_however_much_goes_along() -> None:
 
 
 def test_a_search_that_pays_for_hand_overs_is_no_slower_than_the_rule_and_near_its_bound() -> None:
-    graph, system = graph_of("deepseek-v3", 8), "rtx-4090-xeon-6454s"
+    graph, system = graph_of("deepseek-v3", 6), "rtx-4090-xeon-6454s"
     rule = planned(graph, system, engine="ktransformers", hand_over="200 us")
     options = MapperOptions(settings=mapper_settings("co-place", {"hand-over": "200 us"}, "plan"))
     free = typed_notes(plan_writer("co-place").plan(graph, machine(system), options), CoPlaceNotes)
@@ -162,9 +162,9 @@ def test_it_answers_what_lives_where() -> None:
     asked = LikeEngineSettings(layers=30)
     request = OffloadRequest("qwen3-8b", machine("desktop"), "decode", 64, dtype="q4_k", settings=asked)
     (decision,) = MAPPER.solve(request).tables
-    told = {what: value for what, value in decision.rows}
-    assert told["layers"] == 30
-    assert re.fullmatch(r"host [\d.]+ [GM]iB, gpu [\d.]+ GiB", str(told["held bytes"]))
+    assert ("layers", 30) in decision.rows
+    (held,) = (value for what, value in decision.rows if what == "held bytes")
+    assert re.fullmatch(r"host [\d.]+ [GM]iB, gpu [\d.]+ GiB", str(held))
 
 
 @pytest.mark.parametrize(
