@@ -137,10 +137,10 @@ class Pricer:
 def _insist(counts: ProductCounts, work: Work, key: tuple[object, ...], banks: int) -> None:
     """Hold what a layout expects against what the engine issued; ``PhysicsError`` where they differ.
 
-    Between two chunks all rows are closed: those of the other banks of a unit (``banks``) may have to be opened again.
+    Between two chunks all rows are closed: where a unit has several ``banks``, those still in use are opened again.
     """
     accesses, rows = (int(work.figures[FIGURES.index(name)]) for name in ("column_accesses", "row_misses"))
-    most = counts.rows + (len(work.chunks) - 1) * (banks - 1)
+    most = counts.rows + (len(work.chunks) - 1) * (banks if banks > 1 else 0)
     if accesses != counts.column_accesses or not counts.rows <= rows <= most:
         raise PhysicsError(
             f"a layout expects {counts.column_accesses} column accesses and {counts.rows} rows opened, the engine "

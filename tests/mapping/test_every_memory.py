@@ -62,7 +62,7 @@ def test_a_cache_that_may_live_in_one_memory_is_attended_from_there(caches: str,
     assert devices <= set(attends.split())
 
 
-@pytest.mark.parametrize(("batch", "prompt"), [(1, 64), (8, 2047)])
+@pytest.mark.parametrize(("batch", "prompt"), [(1, 64), (8, 2047), (1, 16383)])
 def test_grouped_queries_are_laid_out_in_banks_that_share_a_unit(batch: int, prompt: int) -> None:
     graph, system = graph_of(batch=batch, prompt=prompt), offchip.load_system("gpu-pim")
     plan = plan_writer("pim").plan(graph, system, MapperOptions())
