@@ -199,6 +199,7 @@ STUDIES: Final[Registry[Study]] = Registry(
         "codenet": "offchip.studies.deformed_windows:CODENET",
         "conv-windows": "offchip.studies.conv_windows:STUDY",
         "cosma": "offchip.studies.cosma:STUDY",
+        "cpu-gpu-inference": "offchip.studies.cpu_gpu_inference:STUDY",
         "cut-cross-entropy": "offchip.studies.trained_parts:CUT_CROSS_ENTROPY",
         "deformable-co-design": "offchip.studies.deformed_windows:CO_DESIGN",
         "direct-gathers": "offchip.studies.zero_copy_gathers:PYTORCH_DIRECT",
