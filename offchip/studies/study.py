@@ -205,6 +205,7 @@ STUDIES: Final[Registry[Study]] = Registry(
         "direct-gathers": "offchip.studies.zero_copy_gathers:PYTORCH_DIRECT",
         "ecotta": "offchip.studies.frozen_networks:ECOTTA",
         "edge-moe": "offchip.studies.lane_orders:STUDY",
+        "every-memory": "offchip.studies.every_memory:STUDY",
         "expertweave": "offchip.studies.expert_copies:STUDY",
         "flexgen": "offchip.studies.flexgen:STUDY",
         "frozen-vivit": "offchip.studies.trained_parts:VIVIT",
