@@ -11,7 +11,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from hw_configs.config import Bandwidth, Config, Count, OperationRate
+from hw_configs.config import Bandwidth, Config, Count, Latency, OperationRate
 
 __all__ = ["AttentionEngine"]
 
@@ -31,3 +31,5 @@ class AttentionEngine(Config):
     """Channels (elements of the head dimension) whose keys share a page of the channel-indexed copy."""
     overlap: bool = True
     """Pages of the next heads are loaded while the engines compute; off: load, then compute."""
+    page_time: Latency = 0.0
+    """Firmware of the drive per page that is read for attention, one page after another."""

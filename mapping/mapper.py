@@ -174,6 +174,7 @@ MAPPERS: Final[Registry[Mapper]] = Registry(
     {
         "single-device": "mapping.placement.single_device:MAPPER",
         "co-place": "mapping.placement.co_place:MAPPER",
+        "like-engine": "mapping.placement.engine_rule:MAPPER",
         "replay": "mapping.placement.replay:MAPPER",
         "tensor-pipeline": "mapping.partition.tensor_pipeline:MAPPER",
         "stream-weights": "mapping.offload.stream_weights:MAPPER",

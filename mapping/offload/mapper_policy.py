@@ -39,7 +39,11 @@ def _facts(notes: Mapping[str, Any]) -> dict[str, object]:
         if key == "considered":
             continue
         words = key.replace("_", " ")
-        if "bandwidth" in key:
+        if isinstance(value, Mapping):
+            value = ", ".join(
+                f"{name} {format_quantity(float(size), 'size')}" for name, size in value.items()
+            )
+        elif "bandwidth" in key:
             value = format_quantity(float(value), "bandwidth")
         elif key.endswith("_bytes") or "bytes_per_token" in key:
             value = format_quantity(float(value), "size")

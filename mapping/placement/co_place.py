@@ -21,7 +21,7 @@ from hw_configs.settings import Settings, count, flag, name_of, seconds, word
 from hw_configs.system import System
 from mapping.deadline import is_late
 from mapping.liveness import footprint
-from mapping.mapper import MAPPERS, MapperOptions, writes_plans
+from mapping.mapper import MAPPERS, MapperOptions, mapper_settings, plan_writer, writes_plans
 from mapping.offload.policy import OffloadAnswer, OffloadRequest
 from mapping.placement.arrange import ORDERS, arranged, sequences_of
 from mapping.placement.column_program import (
@@ -81,6 +81,8 @@ ROOMS: Final = 4
 """Times that a plan which did not fit is tried again with more room kept free."""
 OBJECTIVES: Final = ("time", "energy", "throughput", "dollars")
 OTHERS: Final = ("single-device", "stream-weights", "offload-kv", "pim-attention", "pim")
+RULES: Final = ("llama.cpp", "ktransformers")
+"""Engines whose rule is tried beside, at the same hand-over."""
 """Mappers that decide a part of the question, whose plans are tried beside."""
 
 
@@ -91,6 +93,9 @@ class CoPlaceSettings(Settings):
     objective: str = word("time", "what is best", OBJECTIVES)
     latency: float | None = seconds(None, "a step may take no longer", absent="no bound")
     devices: str | None = name_of("groups that may compute, joined by +", absent="all")
+    products: str | None = name_of("of those, groups that may compute products", absent="all")
+    attention: str | None = name_of("of those, groups that may attend over a cache", absent="all")
+    experts_on: str | None = name_of("of those, groups that may compute routed experts", absent="all")
     weights: str | None = name_of("groups that may hold weights, joined by +", absent="all")
     caches: str | None = name_of("groups that may hold caches, joined by +", absent="all")
     ahead: int = count(0, "fetches in flight or waiting; 0: the best of a few", most=64, unit="operators")
@@ -194,7 +199,7 @@ def co_place(
     question = question or ask(graph, machine, settings)
     best: _Best = _Best(settings.objective)
     root = _placed(question, best)
-    if len(graph.operators) <= MOST_OPERATORS and settings.latency is None:
+    if len(graph.operators) <= MOST_OPERATORS and settings.latency is None and not question.scope.by_role:
         exact = place_exactly(
             graph, machine, question.scope, settings.ahead or AHEADS[0], settings.hand_over, settings.objective,
             best.trial,
@@ -203,7 +208,7 @@ def co_place(
         if exact.plan is not None:
             best.offer(f"exact, {exact.runs} run", exact.plan, exact.trial)
     if settings.compare and not _limited(settings):
-        for name, plan in _others(graph, machine):
+        for name, plan in _others(graph, machine, settings):
             best.offer(name, plan, try_plan(graph, machine, plan))
     if best.plan is None:
         told = "; ".join(f"{entry.plan}: {entry.obstacle}" for entry in best.considered)
@@ -311,14 +316,22 @@ def _scope(machine: Machine, settings: CoPlaceSettings) -> Scope:
             found.update(members)
         return frozenset(found)
 
+    roles = {
+        "products": named(settings.products, "products"),
+        "attend": named(settings.attention, "attention"),
+        "experts": named(settings.experts_on, "experts-on"),
+    }
     return Scope(
         named(settings.devices, "devices"), named(settings.weights, "weights"), named(settings.caches, "caches"),
         frequency_of(settings.experts or "uniform"),
+        {role: members for role, members in roles.items() if members is not None}, settings.hand_over,
     )  # fmt: skip
 
 
 def _limited(settings: CoPlaceSettings) -> bool:
-    return any(value is not None for value in (settings.devices, settings.weights, settings.caches))
+    asked = (settings.devices, settings.weights, settings.caches)
+    by_role = (settings.products, settings.attention, settings.experts_on)
+    return any(value is not None for value in (*asked, *by_role))
 
 
 @dataclass
@@ -518,7 +531,7 @@ def _tidy(
     return replace(tidied, bottleneck=tidied.bottleneck or found.bottleneck)
 
 
-def _others(graph: Graph, machine: Machine) -> Iterator[tuple[str, Plan]]:
+def _others(graph: Graph, machine: Machine, settings: CoPlaceSettings) -> Iterator[tuple[str, Plan]]:
     """Plans of mappers that decide a part of the question."""
     for name in OTHERS:
         if is_late():
@@ -531,11 +544,23 @@ def _others(graph: Graph, machine: Machine) -> Iterator[tuple[str, Plan]]:
         except (InfeasibleError, InputError, NoAnswerError):
             continue
         yield name, plan
+    for engine in RULES:
+        if is_late():
+            return
+        values = {"engine": engine, "hand-over": settings.hand_over}
+        try:
+            options = MapperOptions(settings=mapper_settings("like-engine", values, "plan"))
+            yield engine, plan_writer("like-engine").plan(graph, machine.system, options)
+        except (InfeasibleError, InputError, NoAnswerError):
+            continue
 
 
 def _answer(question: Question, root: Root, best: _Best, took: float) -> CoPlacement:
     assert best.plan is not None
     bound = best.value(best.trial) if best.proved else _bound(question, root)
+    if best.value(best.trial) < bound * (1 - 1e-6):
+        # Another mapper's plan uses what no column does (matrices in the banks of a PIM memory): nothing is proved of it.
+        bound = 0.0
     gap = _gap(best, bound)
     notes = CoPlaceNotes(
         status="optimal" if gap <= GAP or best.proved else "feasible",

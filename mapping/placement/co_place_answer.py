@@ -189,10 +189,13 @@ def _lines(found: CoPlacement) -> Iterator[str]:
     notes = found.notes
     unit = "energy" if notes.objective == "energy" else "time"
     best = found.trial.joules if unit == "energy" else found.trial.seconds
-    yield (
-        f"{format_quantity(best, unit)} a step, event by event; no placement of these units takes less than "
-        f"{format_quantity(notes.bound, unit)} (gap {100 * notes.gap:.1f} %, {notes.status}, {notes.solve_s:.1f} s)"
+    proved = (
+        f"no placement of these units takes less than {format_quantity(notes.bound, unit)} (gap "
+        f"{100 * notes.gap:.1f} %, {notes.status}, {notes.solve_s:.1f} s)"
+        if notes.bound
+        else f"the plan uses what the program has no columns for, so that nothing is proved of it ({notes.solve_s:.1f} s)"
     )
+    yield f"{format_quantity(best, unit)} a step, event by event; {proved}"
     if notes.bottleneck:
         yield f"the bottleneck: {notes.bottleneck}"
     if notes.predicted_s is None:

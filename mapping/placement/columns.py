@@ -48,10 +48,15 @@ class Scope:
     """Memories; where weights or caches may live."""
     frequency: ExpertFrequency = field(default_factory=ExpertFrequency)
     """How often experts are wanted."""
+    by_role: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    """Devices that may run units of a role; a role that is not there: any."""
+    hand_over_s: float = 0.0
+    """Seconds of software whenever the work goes on at another device."""
 
-    def computes(self, place: Place) -> bool:
-        """Whether a place may compute."""
-        return self.devices is None or place.device in self.devices
+    def computes(self, place: Place, role: str = "") -> bool:
+        """Whether a place may compute, or run units of a role."""
+        allowed = self.devices is None or place.device in self.devices
+        return allowed and (role not in self.by_role or place.device in self.by_role[role])
 
     def holds(self, memory: str, *, cache: bool) -> bool:
         """Whether a memory may hold weights, or caches."""
@@ -103,7 +108,7 @@ def columns_of(graph: Graph, machine: Machine, found: SegmentClass, scope: Scope
     for choices in _combined(graph, segment, ways):
         settled = tuple(choice.settled for choice in choices)
         if settled not in prices:
-            prices[settled] = _price(graph, machine, segment, settled)
+            prices[settled] = _price(graph, machine, segment, settled, scope.hand_over_s)
         price = prices[settled]
         if price is not None:
             column = _column(graph, machine, segment, choices, price)
@@ -116,7 +121,9 @@ def unit_choices(graph: Graph, machine: Machine, unit: Unit, scope: Scope) -> li
     found: list[UnitChoice] = []
     has_weights = bool(unit.weights(graph)) or (unit.role != "attend" and bool(unit.caches(graph)))
     for place in machine.general:
-        if not scope.computes(place) or any(machine.cost(op, place.device) is None for op in unit.operators):
+        if not scope.computes(place, unit.role) or any(
+            machine.cost(op, place.device) is None for op in unit.operators
+        ):
             continue
         weights = _homes(machine, place, scope, cache=False) if has_weights else [place.memory]
         if unit.role != "attend":
@@ -190,7 +197,7 @@ def _inside(machine: Machine, unit: Unit, scope: Scope) -> Iterator[UnitChoice]:
         return
     for place in machine.places:
         node = machine.system.nodes[place.device]
-        if not scope.computes(place) or not scope.holds(place.memory, cache=True):
+        if not scope.computes(place, "attend") or not scope.holds(place.memory, cache=True):
             continue
         if place.kind == "csd" and engine_serves(op, node):
             yield UnitChoice(place, place.memory, place.memory, members=True)
@@ -235,9 +242,12 @@ class _Price:
 
 
 def _price(
-    graph: Graph, machine: Machine, segment: Segment, choices: tuple[UnitChoice, ...]
+    graph: Graph, machine: Machine, segment: Segment, choices: tuple[UnitChoice, ...], hand_over_s: float
 ) -> _Price | None:
-    """Run a segment alone, without contention; None where it cannot run so."""
+    """Run a segment alone, without contention; None where it cannot run so.
+
+    What it takes in comes from where it ends itself, as if segments like it came before.
+    """
     part = _cut_out(graph, segment)
     try:
         draft = Draft(part, machine)
@@ -246,7 +256,7 @@ def _price(
         for name in part.tensors:
             if name not in part.producer and part.tensors[name].role not in PERSISTENT_ROLES:
                 draft.homes[name] = last
-        placement = draft.placement()
+        placement = draft.placement(hand_over_s=hand_over_s)
         plan = write_placement(part, machine.system, placement, "co-place", PlanNotes())
         written = rewrite(part, plan)
         machine.lay_out(plan.kernels)

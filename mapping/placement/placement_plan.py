@@ -29,7 +29,7 @@ class Placement:
     """Devices of operators and homes of tensors, by their names in the graph that ``rewrites`` makes.
 
     ``homes`` may leave out what no operator reads. ``ahead``: operators whose fetched tensors are in flight or waiting.
-    ``hand_over_s``: seconds of software whenever an activation goes to another device.
+    ``hand_over_s``: seconds of software whenever the work goes on at another device, however many activations go along.
     """
 
     devices: Mapping[str, str]
@@ -83,6 +83,10 @@ class _Writer:
     made: set[str] = field(default_factory=set)
     leave: dict[str, list[str]] = field(default_factory=dict)
     """Parked activations by the operator after which they leave."""
+    running: str = ""
+    """The device of the operator before."""
+    handed: set[tuple[str, str]] = field(default_factory=set)
+    """Ways on which the hand-over to that device is paid for."""
 
     def write(self, mapper: str, notes: PlanNotes) -> Plan:
         self.graph = rewrite(self.source, self.placement.rewrites)
@@ -123,6 +127,9 @@ class _Writer:
     def _run(self, op: Operator) -> None:
         device = self.placement.devices[op.name]
         memory = self._memory(device)
+        if device != self.running:
+            self.running = device
+            self.handed.clear()
         fetched = [name for name in dict.fromkeys((*op.inputs, *op.updates)) if memory not in self.here[name]]
         persistent = [name for name in fetched if self.graph.tensors[name].role in PERSISTENT_ROLES]
         early = [name for name in fetched if name in persistent or name in self.placement.parked]
@@ -177,8 +184,10 @@ class _Writer:
             touched = touched_bytes(self.graph, op, name, late=name in self.placement.late)
             if touched < self.graph.tensors[name].size_bytes:
                 extra["touched_bytes"] = touched
-        if not persistent and self.placement.hand_over_s:
+        way = (self.here[name][0], self._memory(self.running))
+        if not persistent and self.placement.hand_over_s and way not in self.handed:
             extra["wait_s"] = self.placement.hand_over_s
+            self.handed.add(way)
         return extra
 
     def _park(self, name: str) -> None:

@@ -36,22 +36,38 @@ class Generation:
         return self.tokens / (self.prefill_s + self.decode_s)
 
 
-def decode_step(model: str, system: System, batch: int, context: int, settings: Mapping[str, str]) -> Result:
-    """One decode step at a context, planned by ``offload-kv``."""
-    return _run(model, system, WorkloadOptions(phase="decode", batch=batch, prompt=context), settings)
+def decode_step(
+    model: str,
+    system: System,
+    batch: int,
+    context: int,
+    settings: Mapping[str, str],
+    mapper: str = "offload-kv",
+) -> Result:
+    """One decode step at a context."""
+    return _run(model, system, WorkloadOptions(phase="decode", batch=batch, prompt=context), settings, mapper)
 
 
-def prefill(model: str, system: System, batch: int, prompt: int, settings: Mapping[str, str]) -> Result:
+def prefill(
+    model: str,
+    system: System,
+    batch: int,
+    prompt: int,
+    settings: Mapping[str, str],
+    mapper: str = "offload-kv",
+) -> Result:
     """The prompt's pass, in which the cache is written where it will live."""
-    return _run(model, system, WorkloadOptions(phase="prefill", batch=batch, prompt=prompt), settings)
+    return _run(model, system, WorkloadOptions(phase="prefill", batch=batch, prompt=prompt), settings, mapper)
 
 
-def _run(model: str, system: System, options: WorkloadOptions, settings: Mapping[str, str]) -> Result:
-    mapper = plan_writer("offload-kv")
-    chosen = MapperOptions(settings=mapper_settings("offload-kv", settings, "plan"))
+def _run(
+    model: str, system: System, options: WorkloadOptions, settings: Mapping[str, str], mapper: str
+) -> Result:
+    writer = plan_writer(mapper)
+    chosen = MapperOptions(settings=mapper_settings(mapper, settings, "plan"))
 
     def plan(graph: Graph, machine: System) -> Plan:
-        return mapper.plan(graph, machine, chosen)
+        return writer.plan(graph, machine, chosen)
 
     return simulate(load_workload(model, options), system, plan)
 
@@ -64,15 +80,16 @@ def generation(
     generate: int,
     settings: Mapping[str, str],
     prompt_batch: int = 8,
+    mapper: str = "offload-kv",
 ) -> Generation:
     """Times of a generation of ``generate`` tokens per sequence.
 
     The prompt is taken in by ``prompt_batch`` sequences at a time, which bounds its activations.
     """
     at_once = min(batch, prompt_batch)
-    first = prefill(model, system, at_once, prompt, settings).makespan_s * (batch / at_once)
+    first = prefill(model, system, at_once, prompt, settings, mapper).makespan_s * (batch / at_once)
     low, middle, high = (
-        decode_step(model, system, batch, context, settings).makespan_s
+        decode_step(model, system, batch, context, settings, mapper).makespan_s
         for context in (prompt + 1, prompt + generate // 2, prompt + generate)
     )
     steps = generate - 1

@@ -124,7 +124,8 @@ def _stages(
     chunk = layout.page_bytes if sparse else layout.page_bytes * 64
     in_flight = PAGES_IN_FLIGHT if sparse else PAGES_IN_FLIGHT // 64
     reads = _inside(device, "read", order, chunk, in_flight)
-    load = pages * layout.page_bytes / reads
+    # The array delivers, and firmware sends a command for each page: the slower of both sets the pace.
+    load = pages * max(layout.page_bytes / reads, engine.page_time)
     channels = device.store.geometry.channels if device.store.geometry is not None else 1
     filtering = 0.0
     if sparse and engine.filter_bandwidth is not None:
@@ -177,7 +178,10 @@ def _together(engine: AttentionEngine, stages: StageTimes, items: int) -> tuple[
     bound_by = max(("flash", "filter", "engines"), key=lambda name: lanes[name])
     if bound_by == "engines":
         bound_by = "softmax" if stages.softmax_s > stages.product_s else "products"
-    serial = sum(getattr(stages, field.name) for field in fields(stages))
+    # Filters look at pages as the channels deliver them, so that of the two only the slower counts.
+    serial = sum(getattr(stages, field.name) for field in fields(stages)) - min(
+        stages.load_s, stages.filter_s
+    )
     if not engine.overlap:
         return serial, bound_by
     slowest = max(lanes["flash"], lanes["filter"], lanes["engines"])

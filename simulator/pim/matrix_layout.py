@@ -42,7 +42,9 @@ class Geometry:
     buffer_elements: int
     """Elements of the vector that a channel's buffer holds."""
     rows: int
-    """Rows of one bank."""
+    """Rows of one bank, those of all banks that share a unit counted on."""
+    open_rows: int = 1
+    """Banks that share a unit. Rows go to them in turn, so that so many rows in a run stay open together."""
 
     @property
     def accesses(self) -> int:

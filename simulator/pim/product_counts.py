@@ -48,6 +48,16 @@ def _ceil(a: int, b: int) -> int:
     return -(-a // b)
 
 
+def _openings(rows: int, walks: int, open_rows: int) -> int:
+    """Times that rows are opened by so many walks over a run of them, of which a bank keeps its last one open.
+
+    >>> _openings(1, 4, 1), _openings(2, 4, 1), _openings(2, 4, 4), _openings(5, 4, 4)
+    (1, 8, 2, 11)
+    """
+    alone = max(0, min(rows, 2 * open_rows - rows))
+    return alone + (rows - alone) * walks
+
+
 def weight_counts(layout: WeightLayout, g: Geometry, part_m: int, part_k: int) -> ProductCounts:
     """Of the channel with these parts, for one vector."""
     groups, total, row_open = layout.part_groups(g, part_m), ProductCounts(), -1
@@ -75,13 +85,10 @@ def key_counts(
     rows = _ceil(groups, fit)
     for start in range(0, heads, layout.heads_per_row):
         here = min(layout.heads_per_row, heads - start)
-        again = rows
-        if rows == 1:
-            # The one row of a tile stays open from query to query.
-            total = total.plus(ProductCounts(0, 0, 1, 0))
-            again = 0
-        product = ProductCounts(here * each, groups * here * each, again, groups * here)
-        total = total.plus(product, queries)
+        # A row that has its bank to itself stays open from query to query.
+        opened = _openings(rows, queries, g.open_rows)
+        product = ProductCounts(here * each, groups * here * each, 0, groups * here)
+        total = total.plus(product, queries).plus(ProductCounts(0, 0, opened, 0))
     return total
 
 
@@ -99,7 +106,7 @@ def value_counts(
             last = min(groups.stop, (head + 1) * each) - 1 - groups.start
             rows = range(first // fit, last // fit + 1)
             # Queries of a head walk over the same rows; a row that is still open is not opened again.
-            opened = len(rows) * queries - (queries - 1 if len(rows) == 1 else 0)
+            opened = _openings(len(rows), queries, g.open_rows)
             opened -= int(rows.start == row)
             row = rows.stop - 1
             count = last - first + 1
