@@ -559,7 +559,7 @@ def _answer(question: Question, root: Root, best: _Best, took: float) -> CoPlace
     assert best.plan is not None
     bound = best.value(best.trial) if best.proved else _bound(question, root)
     if best.value(best.trial) < bound * (1 - 1e-6):
-        # Another mapper's plan uses what no column does (matrices in the banks of a PIM memory): nothing is proved of it.
+        # Another mapper's plan uses what no column does (matrices in the banks of a PIM memory): nothing is proved.
         bound = 0.0
     gap = _gap(best, bound)
     notes = CoPlaceNotes(

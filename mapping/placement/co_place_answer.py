@@ -193,7 +193,7 @@ def _lines(found: CoPlacement) -> Iterator[str]:
         f"no placement of these units takes less than {format_quantity(notes.bound, unit)} (gap "
         f"{100 * notes.gap:.1f} %, {notes.status}, {notes.solve_s:.1f} s)"
         if notes.bound
-        else f"the plan uses what the program has no columns for, so that nothing is proved of it ({notes.solve_s:.1f} s)"
+        else f"the plan uses what the program has no columns for, so nothing is proved ({notes.solve_s:.1f} s)"
     )
     yield f"{format_quantity(best, unit)} a step, event by event; {proved}"
     if notes.bottleneck:
