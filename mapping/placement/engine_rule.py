@@ -179,7 +179,7 @@ def _by_layers(job: _Job, layers: int, cpu_experts: int) -> Rule:
 
     def rule(segment: Segment, unit: Unit) -> UnitChoice:
         if not _is_layer(job.graph, segment):
-            on_gpu = id(segment) in output or not tables.isdisjoint(unit.weights(job.graph))
+            on_gpu = id(segment) in output or not tables.isdisjoint(unit.read)
             return _at(job.gpu if layers and on_gpu else job.cpu, unit)
         layer = _layer(segment)
         on_cpu = layer < first or (unit.role == "experts" and layer < cpu_experts)
