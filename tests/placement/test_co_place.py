@@ -104,6 +104,12 @@ def test_more_memory_on_the_gpu_lowers_the_bound() -> None:
     assert bounds == sorted(bounds, reverse=True)
 
 
+def test_another_device_lowers_the_bound() -> None:
+    graph, machine = decode("llama-3-8b", 1, 256), Machine(with_vram(load_system("desktop"), 6e9))
+    alone = co_place(graph, machine, replace(QUICK, devices="gpu"))
+    assert co_place(graph, machine, QUICK).notes.bound <= alone.notes.bound
+
+
 def test_experts_that_are_wanted_unevenly_are_cheaper() -> None:
     graph, machine = decode("qwen3-30b-a3b", 1, 256), Machine(load_system("desktop"))
     even = co_place(graph, machine, QUICK)
