@@ -18,9 +18,10 @@ from hw_configs.system import System
 from hw_configs.units import format_quantity
 from mapping.deadline import is_late
 from mapping.offload.policy import OffloadAnswer, OffloadRequest, Table
-from mapping.placement.co_place import CoPlacement, CoPlaceSettings, Question, ask, co_place
+from mapping.placement.co_place import CoPlacement, co_place
 from mapping.placement.column_program import bound_columns
 from mapping.placement.machine import Machine
+from mapping.placement.question import CoPlaceSettings, Question, ask
 from mapping.placement.what_if import Lever, levers
 from mapping.solver import SolverOptions
 from workloads.graph import Graph

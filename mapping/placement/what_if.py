@@ -13,10 +13,10 @@ from typing import Final
 from hw_configs.problems import InfeasibleError, NoAnswerError
 from hw_configs.system import AnyLink, System
 from mapping.deadline import is_late
-from mapping.placement.co_place import CoPlaceSettings, Question, ask
 from mapping.placement.column_program import Program, bound_columns
 from mapping.placement.columns import Column
 from mapping.placement.machine import Machine, Place
+from mapping.placement.question import CoPlaceSettings, Question, ask
 from mapping.solver import SolverOptions
 
 __all__ = ["Lever", "levers"]
