@@ -52,6 +52,7 @@ class Lowering:
             lanes,
             buffer,
             device.rows * self._shared,
+            self._shared,
         )
         self.multiply = device.commands.lockstep
         self.vector = self._carrying("vector")

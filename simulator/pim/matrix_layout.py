@@ -43,6 +43,8 @@ class Geometry:
     """Elements of the vector that a channel's buffer holds."""
     rows: int
     """Rows of one bank."""
+    open_rows: int = 1
+    """Rows that may be open at once: banks that share a unit appear as one, neighbouring rows in different ones."""
 
     @property
     def accesses(self) -> int:

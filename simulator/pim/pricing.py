@@ -97,10 +97,13 @@ class Pricer:
         """The work of one channel of a share."""
         known = self._known.get(share.key)
         if known is None:
-            by_engine = self.exact or share.counts is None
-            known = self.run(share.write()) if by_engine else self.pace.work(share.counts)  # type: ignore[arg-type]
-            if by_engine and share.counts is not None:
-                _insist(share.counts, known, share.key)
+            if share.counts is not None and not self.exact:
+                known = self.pace.work(share.counts)
+            else:
+                program = share.write()
+                known = self.run(program)
+                if share.counts is not None:
+                    _insist(share.counts, known, self.reopened(program), share.key)
             self._known[share.key] = known
         return known
 
@@ -112,6 +115,19 @@ class Pricer:
             chunks.append(int(result.cycles))
             total = [a + b for a, b in zip(total, _figures(result), strict=True)]
         return Work(tuple(chunks), tuple(total))
+
+    def reopened(self, program: Program) -> int:
+        """Rows that are opened once more because chunks end with all rows closed."""
+        undivided: dict[int, int] = {}
+        more = 0
+        for chunk in self.chunks(program):
+            open_rows: dict[int, int] = {}
+            for entry in chunk.body:
+                if isinstance(entry, Instruction) and entry.op == self.lowering.multiply:
+                    hit = undivided.get(entry.bank) == entry.row
+                    more += hit and open_rows.get(entry.bank) != entry.row
+                    undivided[entry.bank] = open_rows[entry.bank] = entry.row
+        return more
 
     def chunks(self, program: Program) -> Iterator[Program]:
         """The program cut where a row has been used up, into chunks of some intervals of column accesses."""
@@ -134,12 +150,16 @@ class Pricer:
         yield Program((*body, close), program.name)
 
 
-def _insist(counts: ProductCounts, work: Work, key: tuple[object, ...]) -> None:
-    """Hold what a layout expects against what the engine issued; ``PhysicsError`` where they differ."""
+def _insist(counts: ProductCounts, work: Work, reopened: int, key: tuple[object, ...]) -> None:
+    """Hold what a layout expects, and what refreshes between chunks add, against what the engine issued.
+
+    Raises ``PhysicsError`` where they differ.
+    """
     seen = tuple(int(work.figures[FIGURES.index(name)]) for name in ("column_accesses", "row_misses"))
-    if seen != (counts.column_accesses, counts.rows):
+    rows = counts.rows + reopened
+    if seen != (counts.column_accesses, rows):
         raise PhysicsError(
-            f"a layout expects {counts.column_accesses} column accesses and {counts.rows} rows opened, the engine "
+            f"a layout expects {counts.column_accesses} column accesses and {rows} rows opened, the engine "
             f"counts {seen[0]} and {seen[1]}: {key}"
         )
 

@@ -48,6 +48,17 @@ def _ceil(a: int, b: int) -> int:
     return -(-a // b)
 
 
+def _opened(rows: int, passes: int, g: Geometry) -> int:
+    """Row openings of walks over so many neighbouring rows, one walk after another.
+
+    A row stays open until another of its bank is opened, so a row that has its bank to itself is opened once. Of
+    rows dealt over ``open_rows`` banks those are all when there are no more rows than banks, and those of banks
+    without a second row otherwise.
+    """
+    alone = rows if rows <= g.open_rows else max(0, 2 * g.open_rows - rows)
+    return alone + (rows - alone) * passes
+
+
 def weight_counts(layout: WeightLayout, g: Geometry, part_m: int, part_k: int) -> ProductCounts:
     """Of the channel with these parts, for one vector."""
     groups, total, row_open = layout.part_groups(g, part_m), ProductCounts(), -1
@@ -72,16 +83,11 @@ def key_counts(
     fit = g.accesses // (layout.heads_per_row * each)
     groups = max(0, _ceil(_ceil(tokens, g.banks) - part_t, layout.token_parts))
     heads, total = len(layout.part_heads(part_h)), ProductCounts()
-    rows = _ceil(groups, fit)
+    opened = ProductCounts(rows=_opened(_ceil(groups, fit), queries, g))
     for start in range(0, heads, layout.heads_per_row):
         here = min(layout.heads_per_row, heads - start)
-        again = rows
-        if rows == 1:
-            # The one row of a tile stays open from query to query.
-            total = total.plus(ProductCounts(0, 0, 1, 0))
-            again = 0
-        product = ProductCounts(here * each, groups * here * each, again, groups * here)
-        total = total.plus(product, queries)
+        product = ProductCounts(here * each, groups * here * each, 0, groups * here)
+        total = total.plus(product, queries).plus(opened)
     return total
 
 
@@ -98,9 +104,8 @@ def value_counts(
             first = max(groups.start, head * each) - groups.start
             last = min(groups.stop, (head + 1) * each) - 1 - groups.start
             rows = range(first // fit, last // fit + 1)
-            # Queries of a head walk over the same rows; a row that is still open is not opened again.
-            opened = len(rows) * queries - (queries - 1 if len(rows) == 1 else 0)
-            opened -= int(rows.start == row)
+            # The first row may still be open from the head before.
+            opened = _opened(len(rows), queries, g) - int(rows.start == row)
             row = rows.stop - 1
             count = last - first + 1
             product = ProductCounts(accesses, count * accesses, 0, count)

@@ -15,7 +15,8 @@ LANES = 4
 def geometries(draw):
     channels, accesses = draw(st.integers(1, 6)), draw(st.integers(1, 6))
     row = accesses * LANES
-    return Geometry(channels, draw(st.sampled_from([1, 2, 4])), row, LANES, row, 4096)
+    shared = draw(st.integers(1, 4))
+    return Geometry(channels, draw(st.sampled_from([1, 2, 4])), row, LANES, row, 4096, shared)
 
 
 @st.composite
