@@ -25,7 +25,7 @@ from simulator.pim.asic import operator_stages
 from simulator.pim.operators import host_of
 from simulator.pim.pricing import Pricer
 from simulator.pim.product_counts import ProductCounts
-from simulator.pim.recipes import Kernel, attention_heads
+from simulator.pim.recipes import Kernel, attention_heads, cache_slots, refused_attention
 from simulator.plan import Compute, Home, Plan, PlanNotes
 from workloads.graph import Graph, Operator, Role
 from workloads.operators import Attention, GroupedProduct, Product
@@ -213,7 +213,7 @@ class _Layouts:
             experts = f" x {work.groups} experts" if isinstance(work, GroupedProduct) else ""
             return f"weights {work.n} x {work.k}{experts}"
         heads, queries, width = attention_heads(op, kind)
-        return f"keys and values of {heads} heads of {width}, {queries} queries each"
+        return f"keys and values of {heads} heads of {width}, {self._capacity(op)} tokens, {queries} queries each"
 
     def _capacity(self, op: Operator) -> int:
         caches = [self.graph.tensors[t] for t in op.updates if self.graph.tensors[t].role is Role.KV_CACHE]
@@ -221,8 +221,12 @@ class _Layouts:
             raise InfeasibleError(
                 f"operator {op.name!r} keeps no cache, which attention in a PIM memory needs"
             )
-        context = op.work.kv_len if isinstance(op.work, Attention) else 1
-        return max(t.shape[2] if len(t.shape) > 2 else context for t in caches)
+        if not isinstance(op.work, Attention):
+            return max(t.shape[-2] if len(t.shape) > 2 else 1 for t in caches)
+        if reason := refused_attention(op.work):
+            raise InfeasibleError(f"operator {op.name!r} cannot run in a PIM memory: {reason}")
+        room = max(t.shape[-2] if len(t.shape) > 2 else op.work.kv_len for t in caches)
+        return cache_slots(op.work, room)
 
     def _choices(self, op: Operator, kind: str) -> Sequence[Choice]:
         o, work = self.options, op.work

@@ -196,8 +196,11 @@ def _inside(machine: Machine, unit: Unit, scope: Scope) -> Iterator[UnitChoice]:
 
 
 def _fits_pim(work: Attention) -> bool:
-    """Whether the layouts of PIM memories know such attention: whole contexts, keys and values apart."""
-    return not (work.latent or work.window or work.chunk or work.top_k or work.sink_logits)
+    """Whether the layouts of PIM memories serve such attention, and it reads nothing beside its cache."""
+    from simulator.pim.recipes import refused_attention
+
+    # Logits of sinks would need a home beside every member, where a draft gives a tensor one.
+    return not work.sink_logits and not refused_attention(work)
 
 
 def _combined(

@@ -80,10 +80,9 @@ def key_counts(
 ) -> ProductCounts:
     """Of the channel with these parts, with ``tokens`` tokens in the cache."""
     each = _ceil(layout.width, g.lanes)
-    fit = g.accesses // (layout.heads_per_row * each)
     groups = max(0, _ceil(_ceil(tokens, g.banks) - part_t, layout.token_parts))
     heads, total = len(layout.part_heads(part_h)), ProductCounts()
-    opened = ProductCounts(rows=_opened(_ceil(groups, fit), queries, g))
+    opened = ProductCounts(rows=_opened(layout.group_rows(g, groups), queries, g))
     for start in range(0, heads, layout.heads_per_row):
         here = min(layout.heads_per_row, heads - start)
         product = ProductCounts(here * each, groups * here * each, 0, groups * here)

@@ -77,7 +77,7 @@ def products(draw):
     """Shares of keys or values: banks of a unit x queries of a head x batch (heads) x context."""
     device = pricer(draw(st.sampled_from([1, 2, 4])))
     g, queries = device.lowering.geometry, draw(st.integers(1, 6))
-    heads, width = draw(st.integers(1, 5)), draw(st.sampled_from([8, 40, 64, 128]))
+    heads, width = draw(st.integers(1, 5)), draw(st.sampled_from([8, 40, 64, 128, 576]))
     capacity = draw(st.integers(1, 600))
     tokens = draw(st.integers(1, capacity))
     parts = draw(grids(g))
