@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from hw_configs.device import Pim
-from hw_configs.problems import InfeasibleError, bad_input
+from hw_configs.problems import InfeasibleError, InputError, bad_input
 from hw_configs.system import Node, System
 from hw_configs.units import format_quantity
 from mapping.layout.choose import Choice, cache_choices
@@ -28,7 +28,7 @@ from mapping.placement.kv_store import attention_of
 from mapping.placement.single_device import candidates, refuse_communication, too_large
 from simulator.pim.operators import host_of
 from simulator.pim.pricing import Pricer
-from simulator.pim.recipes import Kernel, cache_slots, refused_attention
+from simulator.pim.recipes import Kernel, cache_slots, refused_attention, stored_otherwise
 from simulator.plan import Compute, Division, Home, Pieces, Plan, PlanNotes, Task, Transfer
 from simulator.rewrite.divide import append_name, part_name
 from workloads.graph import Graph, Operator
@@ -68,6 +68,10 @@ class PimAttention:
         for op in attends:
             if attention_of(op).q_len == 1 and (reason := refused_attention(attention_of(op))):
                 raise InfeasibleError(f"operator {op.name!r} cannot run in a PIM memory: {reason}")
+        assert isinstance(memories[0].device, Pim)
+        steps = [op for op in attends if attention_of(op).q_len == 1]
+        if others := list(stored_otherwise(graph, steps, memories[0].device)):
+            raise InputError(others[:1])
         memory = gpu.memory or gpu.name
         cached = {name for op in attends for name in op.updates}
         need = footprint(graph)

@@ -18,10 +18,11 @@ PIM-GPT.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
 
+from hw_configs.device import Pim
 from hw_configs.problems import InputError, Problem, bad_input, nearest
 from hw_configs.vector_unit import VectorUnit
 from simulator.pim.asic import clocks, operator_stages, partial_sum_stages, softmax_stages
@@ -29,7 +30,8 @@ from simulator.pim.lowering import Lowering
 from simulator.pim.matrix_layout import Geometry, KeyLayout, ValueLayout, WeightLayout
 from simulator.pim.product_counts import ProductCounts, key_counts, value_counts, weight_counts
 from simulator.pim.program import Program
-from workloads.graph import Attribute, Operator
+from workloads.dtypes import size_bytes
+from workloads.graph import Attribute, Graph, Operator, Role
 from workloads.operators import Attention, GroupedProduct, Product
 
 __all__ = [
@@ -45,6 +47,7 @@ __all__ = [
     "key_shares",
     "recipe",
     "refused_attention",
+    "stored_otherwise",
     "value_layout",
     "value_shares",
     "weight_layout",
@@ -131,6 +134,19 @@ def refused_attention(work: Attention) -> str:
     if work.top_k and work.top_k < work.kv_len:
         return f"an indexer picks {work.top_k} of {work.kv_len} keys, {walk}"
     return f"it keeps a share of channels and tokens, {walk}" if work.kept < 1 else ""
+
+
+def stored_otherwise(graph: Graph, operators: Iterable[Operator], device: Pim) -> Iterator[Problem]:
+    """Matrices of operators whose elements are not as wide as those that a device's units multiply."""
+    dtype, width = device.units.dtype, device.element_bytes
+    for op in operators:
+        for name in dict.fromkeys((*op.inputs, *op.updates)):
+            tensor = graph.tensors[name]
+            if tensor.role not in (Role.WEIGHT, Role.KV_CACHE) or len(tensor.shape) < 2:
+                continue
+            if size_bytes(8, tensor.dtype) != 8 * width:
+                said = f"stored as {tensor.dtype}; the units of {device.name!r} multiply {dtype} ({8 * width} bits)"
+                yield Problem(f"operator {op.name!r} reads {name!r}, {said}", path="--dtype")
 
 
 def _visible(work: Attention, position: int) -> int:
