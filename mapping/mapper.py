@@ -155,7 +155,8 @@ def default_mapper(system: System, options: MapperOptions) -> str:
     """The mapper when none is asked for.
 
     ``tensor-pipeline`` for several devices; ``pim`` for a PIM memory with its host chip and no GPU beside them;
-    ``single-device`` otherwise.
+    ``single-device`` otherwise. Raises ``InputError`` where PIM memories alone compute: what their units cannot do
+    needs a host, and a roofline over their pins has to be asked for.
     """
     if options.tensor_parallel > 1 or options.pipeline_parallel > 1:
         return "tensor-pipeline"
@@ -165,7 +166,17 @@ def default_mapper(system: System, options: MapperOptions) -> str:
         if getattr(node.device, "vector_unit", None) is not None
         and system.nodes[node.memory or node.name].device.kind == "pim"
     ]
-    return "pim" if in_pim and not system.of_kind("gpu") else "single-device"
+    if in_pim and not system.of_kind("gpu"):
+        return "pim"
+    workers = system.workers()
+    if workers and all(node.device.kind == "pim" for node in workers):
+        raise bad_input(
+            f"the units of {workers[0].name!r} multiply and add; norms, softmax and the rest need a host chip: name a "
+            "system that has one (see 'pim-gpt'), or ask for --mapper single-device, which prices every operator "
+            "by a roofline over the memory's pins",
+            path="--hw",
+        )
+    return "single-device"
 
 
 MAPPERS: Final[Registry[Mapper]] = Registry(

@@ -108,6 +108,8 @@ def simulate(
             plan = planner(phase.graph, system)
             graph = rewrite(phase.graph, plan)
             _insist(plan, graph, system)
+            if system.of_kind("pim"):
+                books.warnings += _on_pim(plan, graph, system)
             plans[structure] = (plan, bind(plan, graph, system))
             wirings[structure] = _wiring(phase.graph)
             books.settle(phase, graph, plan)
@@ -153,6 +155,18 @@ def simulate(
     }
     mapper = plan.mapper if plan is not None else ""
     return books.result(workload, mapper, provenance)
+
+
+def _on_pim(plan: Plan, graph: Graph, system: System) -> list[str]:
+    """Warnings on products that PIM memories run without a layout; ``InputError`` for types their units lack."""
+    from simulator.pim.operators import check_types, over_pins
+
+    check_types(graph, plan, system)
+    return [
+        f"{count} products of {graph.name} run on {device!r} by a roofline over its pins, which leaves its units out; "
+        "the mappers 'pim' and 'pim-attention' lay matrices out in its banks"
+        for device, count in over_pins(graph, plan, system).items()
+    ]
 
 
 def _host_seconds(host: HostTime | None, phase: Phase, workload: Workload) -> float:

@@ -201,9 +201,9 @@ def cache_choices(
 
 def _key_layouts(heads: int, width: int, capacity: int, g: Geometry, published: bool) -> Iterator[KeyLayout]:
     each = -(-width // g.lanes) * g.lanes
-    most = min(g.row_elements, g.buffer_elements) // each
-    if most < 1:
-        raise InfeasibleError(f"a head of {width} elements is wider than a DRAM row of {g.row_elements}")
+    if each > g.buffer_elements:
+        raise InfeasibleError(f"a head of {width} elements is wider than a buffer of {g.buffer_elements}")
+    most = max(1, min(g.row_elements, g.buffer_elements) // each)
     for token_parts, head_parts in [(g.channels, 1)] if published else _grids(g.channels):
         if head_parts > heads:
             continue

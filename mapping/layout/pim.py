@@ -9,12 +9,13 @@ the published simulator of PIM-GPT (arXiv:2310.09385).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
 from hw_configs.device import Accelerator, Pim
-from hw_configs.problems import InfeasibleError, Problem, bad_input
+from hw_configs.problems import InfeasibleError, InputError, Problem, bad_input
 from hw_configs.settings import Settings, flag, word
 from hw_configs.system import Node, System
 from hw_configs.units import format_quantity
@@ -25,7 +26,7 @@ from simulator.pim.asic import operator_stages
 from simulator.pim.operators import host_of
 from simulator.pim.pricing import Pricer
 from simulator.pim.product_counts import ProductCounts
-from simulator.pim.recipes import Kernel, attention_heads
+from simulator.pim.recipes import Kernel, attention_heads, cache_slots, refused_attention, stored_otherwise
 from simulator.plan import Compute, Home, Plan, PlanNotes
 from workloads.graph import Graph, Operator, Role
 from workloads.operators import Attention, GroupedProduct, Product
@@ -170,6 +171,9 @@ class _Layouts:
         assert isinstance(self.host.device, Accelerator)
         unit = self.host.device.vector_unit
         assert unit is not None
+        multiplied = [op for op in self.graph.operators if _product_of(op) is not None]
+        if others := list(stored_otherwise(self.graph, multiplied, self.pricer.device)):
+            raise InputError(others[:1])
         problems = [
             Problem(f"{op.kind} runs neither in {self.memory.name!r} nor on the vector unit of {self.host.name!r}",
                     path=f"operator {op.name}")
@@ -210,10 +214,20 @@ class _Layouts:
         """A name for all matrices of equal shape."""
         work = op.work
         if isinstance(work, Product | GroupedProduct) and kind == "weights":
-            experts = f" x {work.groups} experts" if isinstance(work, GroupedProduct) else ""
-            return f"weights {work.n} x {work.k}{experts}"
+            copies = self._copies(op)
+            each = "experts" if isinstance(work, GroupedProduct) else "heads"
+            return f"weights {work.n} x {work.k}{f' x {copies} {each}' if copies > 1 else ''}"
         heads, queries, width = attention_heads(op, kind)
-        return f"keys and values of {heads} heads of {width}, {queries} queries each"
+        return f"keys and values of {heads} heads of {width}, {self._capacity(op)} tokens, {queries} queries each"
+
+    def _copies(self, op: Operator) -> int:
+        """Matrices of this size in a weight: one per expert, or per head where each has its own."""
+        assert isinstance(op.work, Product | GroupedProduct)
+        if isinstance(op.work, GroupedProduct):
+            return op.work.groups
+        weights = (self.graph.tensors[t] for t in op.inputs if self.graph.tensors[t].role is Role.WEIGHT)
+        held = max((math.prod(t.shape) for t in weights), default=0)
+        return max(1, min(op.work.batch, held // (op.work.n * op.work.k)))
 
     def _capacity(self, op: Operator) -> int:
         caches = [self.graph.tensors[t] for t in op.updates if self.graph.tensors[t].role is Role.KV_CACHE]
@@ -221,15 +235,18 @@ class _Layouts:
             raise InfeasibleError(
                 f"operator {op.name!r} keeps no cache, which attention in a PIM memory needs"
             )
-        context = op.work.kv_len if isinstance(op.work, Attention) else 1
-        return max(t.shape[2] if len(t.shape) > 2 else context for t in caches)
+        if not isinstance(op.work, Attention):
+            return max(t.shape[-2] if len(t.shape) > 2 else 1 for t in caches)
+        if reason := refused_attention(op.work):
+            raise InfeasibleError(f"operator {op.name!r} cannot run in a PIM memory: {reason}")
+        room = max(t.shape[-2] if len(t.shape) > 2 else op.work.kv_len for t in caches)
+        return cache_slots(op.work, room)
 
     def _choices(self, op: Operator, kind: str) -> Sequence[Choice]:
         o, work = self.options, op.work
         if isinstance(work, Product | GroupedProduct) and kind == "weights":
             choices = weight_choices(work.n, work.k, self.bench, o.objective, o.published)
-            experts = work.groups if isinstance(work, GroupedProduct) else 1
-            return [Choice(c.kernel, c.rows * experts, c.seconds, c.joules, c.counts) for c in choices]
+            return [replace(c, rows=c.rows * self._copies(op)) for c in choices]
         heads, queries, width = attention_heads(op, kind)
         value_width = work.value_dim if isinstance(work, Attention) else width
         return cache_choices(

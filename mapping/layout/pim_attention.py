@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from hw_configs.device import Pim
-from hw_configs.problems import InfeasibleError, bad_input
+from hw_configs.problems import InfeasibleError, InputError, bad_input
 from hw_configs.system import Node, System
 from hw_configs.units import format_quantity
 from mapping.layout.choose import Choice, cache_choices
@@ -28,7 +28,7 @@ from mapping.placement.kv_store import attention_of
 from mapping.placement.single_device import candidates, refuse_communication, too_large
 from simulator.pim.operators import host_of
 from simulator.pim.pricing import Pricer
-from simulator.pim.recipes import Kernel
+from simulator.pim.recipes import Kernel, cache_slots, refused_attention, stored_otherwise
 from simulator.plan import Compute, Division, Home, Pieces, Plan, PlanNotes, Task, Transfer
 from simulator.rewrite.divide import append_name, part_name
 from workloads.graph import Graph, Operator
@@ -65,6 +65,13 @@ class PimAttention:
         attends = [op for op in graph.operators if op.kind == "attention" and op.updates]
         if not attends:
             raise InfeasibleError(f"{graph.name} has no attention that keeps a cache (is it --unfused?)")
+        for op in attends:
+            if attention_of(op).q_len == 1 and (reason := refused_attention(attention_of(op))):
+                raise InfeasibleError(f"operator {op.name!r} cannot run in a PIM memory: {reason}")
+        assert isinstance(memories[0].device, Pim)
+        steps = [op for op in attends if attention_of(op).q_len == 1]
+        if others := list(stored_otherwise(graph, steps, memories[0].device)):
+            raise InputError(others[:1])
         memory = gpu.memory or gpu.name
         cached = {name for op in attends for name in op.updates}
         need = footprint(graph)
@@ -96,7 +103,7 @@ class _Writer:
     pieces: dict[str, Pieces] = field(default_factory=dict)
     appends: list[str] = field(default_factory=list)
     kernels: dict[str, Kernel] = field(default_factory=dict)
-    choices: dict[tuple[int, int], Choice] = field(default_factory=dict)
+    choices: dict[str, Choice] = field(default_factory=dict)
     rows: dict[str, int] = field(default_factory=dict)
 
     def plan(self, attends: list[Operator]) -> Plan:
@@ -130,10 +137,7 @@ class _Writer:
         notes = PimAttentionNotes(
             tuple(node.name for node in self.memories),
             dict(self.rows),
-            {
-                f"{heads} heads, {queries} queries each": {"seconds": c.seconds, "rows": c.rows, **c.kernel}
-                for (heads, queries), c in self.choices.items()
-            },
+            {shape: {"seconds": c.seconds, "rows": c.rows, **c.kernel} for shape, c in self.choices.items()},
         )
         return Plan(
             self.graph.name, self.system.name, "pim-attention", tuple(self.tasks), self.homes, notes=notes,
@@ -157,6 +161,11 @@ class _Writer:
         """Queries and the new token's keys and values go to the memories, results come back."""
         made = tuple(name for name in op.inputs if name not in op.updates and name in self.graph.producer)
         parts = self._cut(op, (*op.updates, *made, *op.outputs))
+        # Logits of sinks and the like stand beside every memory's softmax unit.
+        for tensor in op.inputs:
+            if tensor not in op.updates and tensor not in self.graph.producer:
+                beside = (Home(node.name) for _, node, _ in parts)
+                self.homes[tensor] = tuple(dict.fromkeys((*self.homes.get(tensor, ()), *beside)))
         batch, heads = attention_of(op).batch, attention_of(op).kv_heads
         queries = attention_of(op).heads // heads
         whole = batch if batch >= len(self.memories) else heads
@@ -185,16 +194,19 @@ class _Writer:
                 self._move("store", append_name(part), at_gpu, node.name)
 
     def _choice(self, op: Operator, heads: int, queries: int) -> Choice:
-        key = (heads, queries)
-        if key not in self.choices:
-            work = attention_of(op)
-            capacity = max(self.graph.tensors[name].shape[2] for name in op.updates)
+        work = attention_of(op)
+        slots = cache_slots(work, max(self.graph.tensors[name].shape[-2] for name in op.updates))
+        sizes = (
+            f"{work.head_dim}" if work.value_dim == work.head_dim else f"{work.head_dim} and {work.value_dim}"
+        )
+        shape = f"{heads} heads of {sizes}, {slots} tokens, {queries} queries each"
+        if shape not in self.choices:
             found = cache_choices(
-                heads, work.head_dim, work.value_dim, capacity, queries, self.bench,
+                heads, work.head_dim, work.value_dim, slots, queries, self.bench,
                 self.options.objective, self.options.published,
             )  # fmt: skip
-            self.choices[key] = found[0]
-        return self.choices[key]
+            self.choices[shape] = found[0]
+        return self.choices[shape]
 
     def _compute(self, operator: str, node: Node) -> None:
         self.tasks.append(Compute(operator, f"{node.name}.compute", operator=operator, device=node.name))

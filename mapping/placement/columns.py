@@ -19,6 +19,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
+from hw_configs.device import Pim
 from hw_configs.problems import InfeasibleError, InputError
 from mapping.placement.draft import Draft, ExpertPart, UnitChoice, pim_layout
 from mapping.placement.machine import Machine, Place
@@ -28,8 +29,9 @@ from simulator.plan import Compute, PlanNotes, Transfer
 from simulator.rewrite.apply import rewrite
 from simulator.system.analytic import run_analytic
 from simulator.system.bound_plan import bind
+from workloads.dtypes import size_bytes
 from workloads.expert_frequency import ExpertFrequency
-from workloads.graph import PERSISTENT_ROLES, Graph
+from workloads.graph import PERSISTENT_ROLES, Graph, Operator
 from workloads.operators import Attention, GroupedProduct
 
 __all__ = ["Column", "Scope", "columns_of", "unit_choices"]
@@ -201,13 +203,25 @@ def _inside(machine: Machine, unit: Unit, scope: Scope) -> Iterator[UnitChoice]:
             continue
         if place.kind == "csd" and engine_serves(op, node):
             yield UnitChoice(place, place.memory, place.memory, members=True)
-        if place.kind == "pim" and host_of(machine.system, node) is not None and _fits_pim(work):
+        if (
+            place.kind == "pim"
+            and host_of(machine.system, node) is not None
+            and _fits_pim(op, machine, place)
+        ):
             yield UnitChoice(place, place.memory, place.memory, members=True)
 
 
-def _fits_pim(work: Attention) -> bool:
-    """Whether the layouts of PIM memories know such attention: whole contexts, keys and values apart."""
-    return not (work.latent or work.window or work.chunk or work.top_k or work.sink_logits)
+def _fits_pim(op: Operator, machine: Machine, place: Place) -> bool:
+    """Whether the layouts of PIM memories serve such attention, and it reads nothing beside its cache."""
+    from simulator.pim.recipes import refused_attention
+
+    work, device = op.work, machine.system.nodes[place.memory].device
+    if not isinstance(work, Attention) or not isinstance(device, Pim):
+        return False
+    # Logits of sinks would need a home beside every member, where a draft gives a tensor one.
+    if work.sink_logits or refused_attention(work):
+        return False
+    return size_bytes(8, work.kv_dtype or op.dtype) == 8 * device.element_bytes
 
 
 def _combined(

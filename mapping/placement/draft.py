@@ -22,7 +22,7 @@ from mapping.placement.placement_plan import Placement
 from mapping.placement.segments import Segment, Unit, saved_activations
 from simulator.pim.operators import host_of
 from simulator.pim.pricing import Pricer
-from simulator.pim.recipes import Kernel
+from simulator.pim.recipes import Kernel, cache_slots
 from simulator.plan import Division, ExpertGroups, Pieces, Plan
 from simulator.rewrite.divide import part_name
 from simulator.rewrite.expert_groups import ExpertBlock, expert_blocks
@@ -242,7 +242,7 @@ def pim_layout(
     work = op.work
     assert isinstance(work, Attention)
     pairs = max(1, round(work.batch * work.kv_heads * share))
-    capacity = max(graph.tensors[name].shape[2] for name in op.updates)
+    capacity = cache_slots(work, max(graph.tensors[name].shape[-2] for name in op.updates))
     found = _layouts(
         machine, place, pairs, work.head_dim, work.value_dim, capacity, work.heads // work.kv_heads
     )

@@ -193,6 +193,7 @@ STUDIES: Final[Registry[Study]] = Registry(
     "offchip.studies",
     {
         "attention-io": "offchip.studies.attention_io:STUDY",
+        "bank-cores": "offchip.studies.bank_cores:STUDY",
         "bit-planes": "offchip.studies.bit_planes:STUDY",
         "blackvip": "offchip.studies.frozen_networks:BLACKVIP",
         "cartridges": "offchip.studies.shorter_prompts:CARTRIDGES",

@@ -20,8 +20,12 @@ from workloads.operators import (
     Embedding,
     Gather,
     Norm,
+    Quantize,
+    Reduce,
     Rotary,
     Softmax,
+    Sort,
+    TopK,
     View,
 )  # fmt: skip
 
@@ -126,6 +130,25 @@ def partial_sum_stages(outputs: int, parts: int, bias: bool) -> list[Stage]:
     return [Stage(0, outputs * terms, _tree(parts + int(bias)))] if terms else []
 
 
+def _chosen_stages(work: TopK | Sort) -> list[Stage]:
+    """The best k of each row by k searches for the largest, or all in order by a sorting network.
+
+    An adder compares by subtracting (assumption: no unit for it is described).
+    """
+    if isinstance(work, TopK):
+        rounds = min(work.k, work.n)
+        return [Stage(0, work.m * rounds * (work.n - 1), rounds * _tree(work.n))]
+    levels = _tree(work.n)
+    return [Stage(0, work.m * work.n * levels * (levels + 1) // 4, levels * (levels + 1) // 2)]
+
+
+def _narrowed_stages(work: Quantize, unit: VectorUnit) -> list[Stage]:
+    """Values times the reciprocal of their scale, rounded; a dynamic scale is the largest magnitude."""
+    scales = work.m * -(-work.n // (work.block or work.n))
+    found = [Stage(0, work.m * work.n - scales, _tree(work.n)), _each(scales, _reciprocal(unit))]
+    return [*(found if work.dynamic else []), _each(work.m * work.n, _MULTIPLY, _ADD)]
+
+
 def operator_stages(operator: Operator, unit: VectorUnit) -> list[Stage] | None:
     """The stages of an operator by its kind; None for a kind this unit has no way to do."""
     work = operator.work
@@ -142,6 +165,16 @@ def operator_stages(operator: Operator, unit: VectorUnit) -> list[Stage] | None:
         return [_each(work.m * work.n, *[_ADD] * max(1, len(operator.inputs) - 1))]
     if isinstance(work, Rotary):
         return [_each(work.m * work.n, _MULTIPLY, _MULTIPLY, _ADD)]
+    if isinstance(work, TopK | Sort):
+        return _chosen_stages(work)
+    if isinstance(work, Reduce):
+        # A weighted sum of experts' results: as many products as additions.
+        terms = round(work.flops / max(work.m * work.n, 1))
+        return [
+            Stage(work.m * work.n * (terms // 2), work.m * work.n * (terms - terms // 2), 1 + _tree(terms))
+        ]
+    if isinstance(work, Quantize):
+        return _narrowed_stages(work, unit)
     if isinstance(work, Embedding | Gather | Copy | View):
         return []
     return None

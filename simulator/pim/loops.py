@@ -89,13 +89,13 @@ def _iterations_to_leap(t: Tables, s: State, depth: int, stride: int, left: int,
             # What has not moved must be over already, so that it rules nothing.
             if moved != 0 or (s.time[g, i] > start and i != tail + OPENED):
                 return 0
-        worked = s.time[g, tail + LAST] != s.saved_time[depth, g, tail + LAST]
         due, was_due = s.time[g, tail + DUE], s.saved_time[depth, g, tail + DUE]
         if t.config[POLICY] > 0 and due - was_due != period:
             if due != was_due:
                 return 0
-            if worked:
-                left = min(left, (due - 1 - s.time[g, tail + LAST]) // period)
+            # An instruction that finds nothing to do moves no command's time, but asks for a refresh as it comes.
+            reached = max(s.time[g, tail + LAST], s.host[CLOCK])
+            left = min(left, (due - 1 - reached) // period)
     return max(left, 0)
 
 
@@ -152,7 +152,8 @@ def end_of_iteration(t: Tables, s: State, table: Ints, leap: bool, log: Log) -> 
             _turn_ring(t, s, g)
         if s.loop_seen[depth] == s.scalar[LABEL] + 1:
             before = s.scalar[ISSUED]
-            more = _iterations_to_leap(t, s, depth, table[pc, P_ROW], left, t.config[GRID])
+            # The last iteration is run, since a program may end with it, and no refresh follows its last command.
+            more = _iterations_to_leap(t, s, depth, table[pc, P_ROW], left - 1, t.config[GRID])
             if more > 0:
                 commands = _commands_since(t, s, depth)
                 _leap(s, depth, more)

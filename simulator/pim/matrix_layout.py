@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,7 @@ __all__ = ["Addresses", "Geometry", "KeyLayout", "Packing", "Step", "ValueLayout
 
 Packing = Literal["aligned", "flat"]
 Integers = NDArray[np.int64]
+Count = TypeVar("Count", int, Integers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +43,9 @@ class Geometry:
     buffer_elements: int
     """Elements of the vector that a channel's buffer holds."""
     rows: int
-    """Rows of one bank, those of all banks that share a unit counted on."""
+    """Rows of one bank."""
     open_rows: int = 1
-    """Banks that share a unit. Rows go to them in turn, so that so many rows in a run stay open together."""
+    """Rows that may be open at once: banks that share a unit appear as one, neighbouring rows in different ones."""
 
     @property
     def accesses(self) -> int:
@@ -93,6 +94,16 @@ class Addresses(NamedTuple):
 
 def _ceil(a: int, b: int) -> int:
     return -(-a // b)
+
+
+def _runs(g: Geometry, at: int, accesses: int) -> Iterator[tuple[int, int, int]]:
+    """Row, column access and count of the runs that accesses take from ``at`` on, rows laid end to end."""
+    end = at + accesses
+    while at < end:
+        row, column = divmod(at, g.accesses)
+        count = min(end - at, g.accesses - column)
+        yield row, column, count
+        at += count
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,12 +158,7 @@ class WeightLayout:
             fit = g.accesses // accesses
             yield group // fit, group % fit * accesses, accesses
             return
-        at, end = group * accesses, (group + 1) * accesses
-        while at < end:
-            row, column = divmod(at, g.accesses)
-            count = min(end - at, g.accesses - column)
-            yield row, column, count
-            at += count
+        yield from _runs(g, group * accesses, accesses)
 
     def shares(self, g: Geometry) -> Iterator[tuple[int, int, int]]:
         """Channel, part of the outputs and part of the inputs of every channel that has work."""
@@ -205,8 +211,9 @@ class KeyLayout:
     """The keys of ``heads`` heads of ``width`` elements, with space for ``capacity`` tokens.
 
     A DRAM row holds the keys of ``heads_per_row`` heads of one token in each bank, side by side; where that
-    leaves space for more, those of further tokens too. Tokens go to ``token_parts`` parts of the channels
-    in turn, a group (one per bank) at a time; heads to ``head_parts`` in equal runs.
+    leaves space for more, those of further tokens too. A head wider than a row stands alone, and tokens follow
+    one another over row ends. Tokens go to ``token_parts`` parts of the channels in turn, a group (one per bank)
+    at a time; heads to ``head_parts`` in equal runs.
     """
 
     heads: int
@@ -227,12 +234,20 @@ class KeyLayout:
     def _groups(self, g: Geometry, tokens: int, part: int) -> int:
         return max(0, _ceil(_ceil(tokens, g.banks) - part, self.token_parts))
 
-    def _per_row(self, g: Geometry) -> int:
-        """Groups of tokens that share a DRAM row."""
-        return g.accesses // (self.heads_per_row * self._head_accesses(g))
+    def group_rows(self, g: Geometry, groups: int) -> int:
+        """Rows that so many groups of tokens take."""
+        side = self.heads_per_row * self._head_accesses(g)
+        fit = g.accesses // side
+        return _ceil(groups, fit) if fit else _ceil(groups * side, g.accesses)
 
     def _tile_rows(self, g: Geometry) -> int:
-        return _ceil(self._groups(g, self.capacity, 0), self._per_row(g))
+        return self.group_rows(g, self._groups(g, self.capacity, 0))
+
+    def _start(self, g: Geometry, local: Count) -> Count:
+        """Column access at which a group of tokens begins, rows laid end to end."""
+        side = self.heads_per_row * self._head_accesses(g)
+        fit = g.accesses // side
+        return local // fit * g.accesses + local % fit * side if fit else local * side
 
     def rows(self, g: Geometry) -> int:
         """Rows of the region, the same in every bank."""
@@ -256,17 +271,20 @@ class KeyLayout:
 
         A read's ``first`` is ``head * capacity + token``.
         """
-        each, fit = self._head_accesses(g), self._per_row(g)
+        each = self._head_accesses(g)
         for first, heads in self._tiles(g, part_h):
             for query in range(queries):
                 # The buffer takes each head at a multiple of a whole access.
                 yield Step("vector", query, 0, heads.start * each * g.lanes, len(heads) * each * g.lanes)
                 for local in range(self._groups(g, tokens, part_t)):
                     token = (local * self.token_parts + part_t) * g.banks
-                    column = local % fit * self.heads_per_row * each
+                    start = self._start(g, local)
                     for place, head in enumerate(heads):
                         yield Step("clear")
-                        yield Step("mac", place * each, first + local // fit, column + place * each, each)
+                        buffer = place * each
+                        for row, column, run in _runs(g, start + place * each, each):
+                            yield Step("mac", buffer, first + row, column, run)
+                            buffer += run
                         outputs = min(g.banks, tokens - token)
                         yield Step("read", head * self.capacity + token, query, length=outputs)
 
@@ -280,24 +298,23 @@ class KeyLayout:
     def write(self, g: Geometry, token: int, part_h: int) -> Iterator[Write]:
         """The writes of a new token's keys for a part of the heads: runs of whole accesses."""
         group, bank = divmod(token, g.banks)
-        local, each, fit = group // self.token_parts, self._head_accesses(g), self._per_row(g)
-        column = local % fit * self.heads_per_row * each
+        start, each = self._start(g, group // self.token_parts), self._head_accesses(g)
         for first, heads in self._tiles(g, part_h):
-            yield Write(bank, 1, first + local // fit, column, len(heads) * each, False)
+            for row, column, run in _runs(g, start, len(heads) * each):
+                yield Write(bank, 1, first + row, column, run, False)
 
     def addresses(self, g: Geometry) -> Addresses:
         """Where every element lies, as arrays of shape (capacity, heads, width)."""
         shape = (self.capacity, self.heads, self.width)
         t, h, e = np.meshgrid(*(np.arange(side) for side in shape), indexing="ij")
         group, bank = t // g.banks, t % g.banks
-        local, each, fit = group // self.token_parts, self._head_accesses(g), self._per_row(g)
-        size = _ceil(self.heads, self.head_parts)
+        each, size = self._head_accesses(g), _ceil(self.heads, self.head_parts)
         part, inside = h // size, h % size
         tile, place = inside // self.heads_per_row, inside % self.heads_per_row
         channel = part * self.token_parts + group % self.token_parts
-        row = tile * self._tile_rows(g) + local // fit
-        element = (local % fit * self.heads_per_row + place) * each * g.lanes + e
-        return Addresses(channel, bank, row, element)
+        linear = (self._start(g, group // self.token_parts) + place * each) * g.lanes + e
+        row = tile * self._tile_rows(g) + linear // g.row_elements
+        return Addresses(channel, bank, row, linear % g.row_elements)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,16 +13,17 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from hw_configs.device import Accelerator, Pim
-from hw_configs.problems import bad_input
+from hw_configs.problems import InputError, Problem, bad_input
 from hw_configs.system import Node, System
 from hw_configs.vector_unit import VectorUnit
 from simulator.cost.model import FREE_KINDS, OperatorCost
 from simulator.counters import Usage
 from simulator.pim.pricing import FIGURES, Pricer
-from simulator.pim.recipes import HostStage, Kernel, Stage, check_kernel, recipe
-from workloads.graph import Operator
+from simulator.pim.recipes import HostStage, Kernel, Stage, check_kernel, recipe, stored_otherwise
+from simulator.plan import Compute, Plan
+from workloads.graph import Graph, Operator
 
-__all__ = ["PimCosts", "host_of", "memory_of"]
+__all__ = ["PimCosts", "check_types", "host_of", "memory_of", "over_pins"]
 
 _NOTHING: Final = OperatorCost(0.0, 0.0, "none", 0, 0, 0.0, 0.0)
 _PLACE: Final = {name: index for index, name in enumerate(FIGURES)}
@@ -41,6 +42,32 @@ def host_of(system: System, memory: Node) -> Node | None:
         if isinstance(device, Accelerator) and device.vector_unit is not None and node.memory == memory.name:
             return node
     return None
+
+
+def check_types(graph: Graph, plan: Plan, system: System) -> None:
+    """Raise ``InputError`` where a laid-out operator's matrix has elements of another width than the units'."""
+    problems: list[Problem] = []
+    for task in plan.tasks:
+        if (
+            isinstance(task, Compute)
+            and plan.kernels.get(task.operator, {}).get("kind", "vector") != "vector"
+        ):
+            memory = memory_of(system, system.node(task.device))
+            if memory is not None and isinstance(memory.device, Pim):
+                problems += stored_otherwise(graph, [graph.operator_by_name[task.operator]], memory.device)
+    if problems:
+        raise InputError(problems[:1])
+
+
+def over_pins(graph: Graph, plan: Plan, system: System) -> dict[str, int]:
+    """Products and attention that run on a PIM memory without a layout, by memory: a roofline prices those."""
+    found: dict[str, int] = {}
+    for task in plan.tasks:
+        if isinstance(task, Compute) and task.operator not in plan.kernels:
+            on_units = isinstance(system.node(task.device).device, Pim)
+            if on_units and graph.operator_by_name[task.operator].work.matrix:
+                found[task.device] = found.get(task.device, 0) + 1
+    return found
 
 
 @dataclass(frozen=True, slots=True)

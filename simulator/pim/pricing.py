@@ -97,10 +97,13 @@ class Pricer:
         """The work of one channel of a share."""
         known = self._known.get(share.key)
         if known is None:
-            by_engine = self.exact or share.counts is None
-            known = self.run(share.write()) if by_engine else self.pace.work(share.counts)  # type: ignore[arg-type]
-            if by_engine and share.counts is not None:
-                _insist(share.counts, known, share.key, self.device.units.banks_per_unit)
+            if share.counts is not None and not self.exact:
+                known = self.pace.work(share.counts)
+            else:
+                program = share.write()
+                known = self.run(program)
+                if share.counts is not None:
+                    _insist(share.counts, known, self.reopened(program), share.key)
             self._known[share.key] = known
         return known
 
@@ -112,6 +115,19 @@ class Pricer:
             chunks.append(int(result.cycles))
             total = [a + b for a, b in zip(total, _figures(result), strict=True)]
         return Work(tuple(chunks), tuple(total))
+
+    def reopened(self, program: Program) -> int:
+        """Rows that are opened once more because chunks end with all rows closed."""
+        undivided: dict[int, int] = {}
+        more = 0
+        for chunk in self.chunks(program):
+            open_rows: dict[int, int] = {}
+            for entry in chunk.body:
+                if isinstance(entry, Instruction) and entry.op == self.lowering.multiply:
+                    hit = undivided.get(entry.bank) == entry.row
+                    more += hit and open_rows.get(entry.bank) != entry.row
+                    undivided[entry.bank] = open_rows[entry.bank] = entry.row
+        return more
 
     def chunks(self, program: Program) -> Iterator[Program]:
         """The program cut where a row has been used up, into chunks of some intervals of column accesses."""
@@ -134,17 +150,17 @@ class Pricer:
         yield Program((*body, close), program.name)
 
 
-def _insist(counts: ProductCounts, work: Work, key: tuple[object, ...], banks: int) -> None:
-    """Hold what a layout expects against what the engine issued; ``PhysicsError`` where they differ.
+def _insist(counts: ProductCounts, work: Work, reopened: int, key: tuple[object, ...]) -> None:
+    """Hold what a layout expects, and what refreshes between chunks add, against what the engine issued.
 
-    Between two chunks all rows are closed: where a unit has several ``banks``, those still in use are opened again.
+    Raises ``PhysicsError`` where they differ.
     """
-    accesses, rows = (int(work.figures[FIGURES.index(name)]) for name in ("column_accesses", "row_misses"))
-    most = counts.rows + (len(work.chunks) - 1) * (banks if banks > 1 else 0)
-    if accesses != counts.column_accesses or not counts.rows <= rows <= most:
+    seen = tuple(int(work.figures[FIGURES.index(name)]) for name in ("column_accesses", "row_misses"))
+    rows = counts.rows + reopened
+    if seen != (counts.column_accesses, rows):
         raise PhysicsError(
-            f"a layout expects {counts.column_accesses} column accesses and {counts.rows} rows opened, the engine "
-            f"counts {accesses} and {rows}: {key}"
+            f"a layout expects {counts.column_accesses} column accesses and {rows} rows opened, the engine "
+            f"counts {seen[0]} and {seen[1]}: {key}"
         )
 
 

@@ -48,14 +48,15 @@ def _ceil(a: int, b: int) -> int:
     return -(-a // b)
 
 
-def _openings(rows: int, walks: int, open_rows: int) -> int:
-    """Times that rows are opened by so many walks over a run of them, of which a bank keeps its last one open.
+def _opened(rows: int, passes: int, g: Geometry) -> int:
+    """Row openings of walks over so many neighbouring rows, one walk after another.
 
-    >>> _openings(1, 4, 1), _openings(2, 4, 1), _openings(2, 4, 4), _openings(5, 4, 4)
-    (1, 8, 2, 11)
+    A row stays open until another of its bank is opened, so a row that has its bank to itself is opened once. Of
+    rows dealt over ``open_rows`` banks those are all when there are no more rows than banks, and those of banks
+    without a second row otherwise.
     """
-    alone = max(0, min(rows, 2 * open_rows - rows))
-    return alone + (rows - alone) * walks
+    alone = rows if rows <= g.open_rows else max(0, 2 * g.open_rows - rows)
+    return alone + (rows - alone) * passes
 
 
 def weight_counts(layout: WeightLayout, g: Geometry, part_m: int, part_k: int) -> ProductCounts:
@@ -79,16 +80,13 @@ def key_counts(
 ) -> ProductCounts:
     """Of the channel with these parts, with ``tokens`` tokens in the cache."""
     each = _ceil(layout.width, g.lanes)
-    fit = g.accesses // (layout.heads_per_row * each)
     groups = max(0, _ceil(_ceil(tokens, g.banks) - part_t, layout.token_parts))
     heads, total = len(layout.part_heads(part_h)), ProductCounts()
-    rows = _ceil(groups, fit)
+    opened = ProductCounts(rows=_opened(layout.group_rows(g, groups), queries, g))
     for start in range(0, heads, layout.heads_per_row):
         here = min(layout.heads_per_row, heads - start)
-        # A row that has its bank to itself stays open from query to query.
-        opened = _openings(rows, queries, g.open_rows)
         product = ProductCounts(here * each, groups * here * each, 0, groups * here)
-        total = total.plus(product, queries).plus(ProductCounts(0, 0, opened, 0))
+        total = total.plus(product, queries).plus(opened)
     return total
 
 
@@ -105,9 +103,8 @@ def value_counts(
             first = max(groups.start, head * each) - groups.start
             last = min(groups.stop, (head + 1) * each) - 1 - groups.start
             rows = range(first // fit, last // fit + 1)
-            # Queries of a head walk over the same rows; a row that is still open is not opened again.
-            opened = _openings(len(rows), queries, g.open_rows)
-            opened -= int(rows.start == row)
+            # The first row may still be open from the head before.
+            opened = _opened(len(rows), queries, g) - int(rows.start == row)
             row = rows.stop - 1
             count = last - first + 1
             product = ProductCounts(accesses, count * accesses, 0, count)

@@ -137,6 +137,7 @@ class _Flattener:
         self.problems: list[Problem] = []
         self.counts: list[int] = []
         self.work = 0
+        self.ended = False
         # Channel masks as Python integers, which hold any number of channels.
         self.masks: list[int] = []
         o = device.dram.organisation
@@ -169,6 +170,10 @@ class _Flattener:
         for entry in body:
             if len(self.rows) > MAX_ENTRIES or len(self.problems) > 100:
                 self.problems.append(self._problem(entry, f"more than {MAX_ENTRIES} entries"))
+                return
+            if self.ended:
+                what = "LOOP" if isinstance(entry, Loop) else entry.op
+                self.problems.append(self._problem(entry, f"found {what} after EOC, which ends the program"))
                 return
             if isinstance(entry, Loop):
                 self._loop(entry)
@@ -221,6 +226,10 @@ class _Flattener:
         chosen = self.known[one.op]
         command = self.all_commands[chosen.command]
         needs_row = command.effect in ("open", "column")
+        room = self.device.global_buffer_bytes // self.device.column_bytes
+        if command.pins == "vector" and one.n > room:
+            held = f"the buffer of {self.device.global_buffer_bytes} bytes holds {room}"
+            self.problems.append(self._problem(one, f"n: {one.op} writes {one.n} bursts; {held}"))
         self._check_ranges(one, command.covers, command.effect)
         mask = self.every if one.channels == ALL else one.channels
         if mask <= 0 or mask > self.every:
@@ -240,6 +249,12 @@ class _Flattener:
         code = {"WAIT": WAIT, "SYNC": SYNC, "EOC": EOC, "PHASE": PHASE}[one.op]
         if one.op == "WAIT" and not 0 <= one.n <= MAX_COUNT:
             self.problems.append(self._problem(one, f"found WAIT {one.n}; expected 0 to {MAX_COUNT}"))
+        if one.op == "EOC":
+            self.ended = True
+            if self.counts:
+                self.problems.append(
+                    self._problem(one, "found EOC inside a loop; expected it at the very end")
+                )
         label = self.labels.setdefault(one.label, len(self.labels)) if one.op == "PHASE" else 0
         if label >= 4096:
             self.problems.append(self._problem(one, "more than 4096 labels"))

@@ -18,10 +18,11 @@ PIM-GPT.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
 
+from hw_configs.device import Pim
 from hw_configs.problems import InputError, Problem, bad_input, nearest
 from hw_configs.vector_unit import VectorUnit
 from simulator.pim.asic import clocks, operator_stages, partial_sum_stages, softmax_stages
@@ -29,7 +30,8 @@ from simulator.pim.lowering import Lowering
 from simulator.pim.matrix_layout import Geometry, KeyLayout, ValueLayout, WeightLayout
 from simulator.pim.product_counts import ProductCounts, key_counts, value_counts, weight_counts
 from simulator.pim.program import Program
-from workloads.graph import Attribute, Operator
+from workloads.dtypes import size_bytes
+from workloads.graph import Attribute, Graph, Operator, Role
 from workloads.operators import Attention, GroupedProduct, Product
 
 __all__ = [
@@ -39,10 +41,13 @@ __all__ = [
     "Share",
     "Stage",
     "attention_heads",
+    "cache_slots",
     "check_kernel",
     "key_layout",
     "key_shares",
     "recipe",
+    "refused_attention",
+    "stored_otherwise",
     "value_layout",
     "value_shares",
     "weight_layout",
@@ -116,6 +121,38 @@ def attention_heads(operator: Operator, kind: str) -> tuple[int, int, int]:
     heads, kv_heads = max(1, product.heads), max(1, product.kv_heads)
     batch = product.batch // heads if isinstance(product, Product) else 1
     return batch * kv_heads, heads // kv_heads, product.k if kind == "keys" else product.n
+
+
+def cache_slots(work: Attention, room: int) -> int:
+    """Tokens that a cache with room for so many has to keep: what a window or a chunk leaves is a ring."""
+    return min([room, *(size for size in (work.reach, work.chunk) if size)])
+
+
+def refused_attention(work: Attention) -> str:
+    """Why no layout here serves such attention; empty where one does."""
+    walk = "which lie in any rows; units here walk over whole runs"
+    if work.top_k and work.top_k < work.kv_len:
+        return f"an indexer picks {work.top_k} of {work.kv_len} keys, {walk}"
+    return f"it keeps a share of channels and tokens, {walk}" if work.kept < 1 else ""
+
+
+def stored_otherwise(graph: Graph, operators: Iterable[Operator], device: Pim) -> Iterator[Problem]:
+    """Matrices of operators whose elements are not as wide as those that a device's units multiply."""
+    dtype, width = device.units.dtype, device.element_bytes
+    for op in operators:
+        for name in dict.fromkeys((*op.inputs, *op.updates)):
+            tensor = graph.tensors[name]
+            if tensor.role not in (Role.WEIGHT, Role.KV_CACHE) or len(tensor.shape) < 2:
+                continue
+            if size_bytes(8, tensor.dtype) != 8 * width:
+                said = f"stored as {tensor.dtype}; the units of {device.name!r} multiply {dtype} ({8 * width} bits)"
+                yield Problem(f"operator {op.name!r} reads {name!r}, {said}", path="--dtype")
+
+
+def _visible(work: Attention, position: int) -> int:
+    """Keys that the token at a position sees: all so far, those of its chunk, or those of its window and the sinks."""
+    seen = position % work.chunk + 1 if work.chunk else position + 1
+    return min(seen, work.reach) if work.reach else seen
 
 
 def weight_layout(operator: Operator, kernel: Kernel) -> WeightLayout:
@@ -222,14 +259,19 @@ def _misfits(operator: Operator, kernel: Kernel, g: Geometry) -> Iterable[str]:
     if kind in ("keys", "attention"):
         each = -(-attention_heads(operator, str(kind))[2] // g.lanes) * g.lanes
         side = int(kernel["heads_per_row"]) * each
-        if side > min(g.row_elements, g.buffer_elements):
+        alone = int(kernel["heads_per_row"]) == 1
+        if side > (g.buffer_elements if alone else min(g.row_elements, g.buffer_elements)):
             yield f"{kernel['heads_per_row']} heads of {each} elements are more than a row or the buffer holds"
     if kind in ("values", "attention"):
         tile = int(kernel["value_tile"])
         if tile % g.lanes or tile > min(g.row_elements, g.buffer_elements):
             yield f"value_tile {tile} is no multiple of {g.lanes}, or more than a row or the buffer holds"
-    if isinstance(operator.work, Attention) and operator.work.kv_len > int(kernel["capacity"]):
-        yield f"the cache has {operator.work.kv_len} tokens, above its capacity of {kernel['capacity']}"
+    if isinstance(operator.work, Attention) and kind == "attention":
+        needed = cache_slots(operator.work, operator.work.kv_len)
+        if needed > int(kernel["capacity"]):
+            yield f"the cache has {needed} tokens, above its capacity of {kernel['capacity']}"
+        if reason := refused_attention(operator.work):
+            yield reason
 
 
 def recipe(operator: Operator, kernel: Kernel, lowering: Lowering, unit: VectorUnit) -> tuple[Stage, ...]:
@@ -322,13 +364,16 @@ def value_shares(layout: ValueLayout, lowering: Lowering, tokens: int, queries: 
 def write_shares(layout: KeyLayout | ValueLayout, lowering: Lowering, token: int) -> tuple[Share, ...]:
     """The programs that write a new token's keys or values, one for all channels that do the same.
 
-    Neither the column nor the bank nor the place of the first row changes what they take, so keys leave them out.
+    Neither the column nor the bank nor the place of the first row changes what they take, so keys leave them out;
+    how a head wider than a row lies over row ends does.
     """
     g, shared = lowering.geometry, lowering.device.units.banks_per_unit
     alike: dict[tuple[int, ...], list[int]] = {}
     for _, part in layout.write_channels(g, token):
         if isinstance(layout, KeyLayout):
-            same: tuple[int, ...] = (len(layout.part_heads(part)),)
+            side = layout.heads_per_row * -(-layout.width // g.lanes)
+            wide = [write.length for write in layout.write(g, token, part)] if side > g.accesses else []
+            same: tuple[int, ...] = (len(layout.part_heads(part)), *wide)
         else:
             groups = layout.part_groups(g, part)
             same = (len(groups), groups.start % -(-layout.width // g.banks))
@@ -353,23 +398,22 @@ def _attention_recipe(
     heads, queries, _ = attention_heads(operator, kind)
     work = operator.work
     if isinstance(work, Attention):
-        new, seen, window = work.q_len, work.kv_len, work.limit
+        new, seen, sinks = work.q_len, work.kv_len, int(work.sink_logits)
     else:
         product = _weight(operator)
-        new = product.m
-        seen = window = product.n if kind == "keys" else product.k
+        new, seen, sinks = product.m, product.n if kind == "keys" else product.k, 0
     keys = key_layout(operator, kernel) if kind != "values" else None
     values = value_layout(operator, kernel) if kind != "keys" else None
     stages: list[Stage] = []
     for token in range(seen - new, seen):
-        visible = min(token + 1, window)
+        visible = _visible(work, token) if isinstance(work, Attention) else token + 1
         if keys is not None:
             stages.append(MemoryStage("key write", write_shares(keys, lowering, token % keys.capacity)))
             stages.append(MemoryStage("scores", key_shares(keys, lowering, visible, queries)))
         written = write_shares(values, lowering, token % values.capacity) if values is not None else ()
         softmax = None
         if keys is not None and values is not None:
-            softmax = _softmax(heads * queries, visible, keys, unit, overlap)
+            softmax = _softmax(heads * queries, visible, sinks, keys, unit, overlap)
             stages.append(replace(softmax, beside=written) if overlap else softmax)
         if values is not None:
             if softmax is None or not overlap:
@@ -382,20 +426,25 @@ def _attention_recipe(
     return tuple(stages)
 
 
-def _softmax(rows: int, tokens: int, keys: KeyLayout, unit: VectorUnit, overlap: bool) -> HostStage:
-    """Softmax over the scores, and the scaling that goes before it.
+def _softmax(
+    rows: int, tokens: int, sinks: int, keys: KeyLayout, unit: VectorUnit, overlap: bool
+) -> HostStage:
+    """Softmax over the scores and a row's ``sinks`` (learned logits), and the scaling of scores that goes before it.
 
     With overlap the heads that lie in one set of rows are worked on while the memory computes the next set's
     scores, so that only the last set's softmax is exposed.
     """
-    scaling = -(-rows * tokens // unit.multipliers)
-    busy = scaling + clocks(softmax_stages(rows, tokens, unit), unit)
+
+    def of(rows: int) -> int:
+        return -(-rows * tokens // unit.multipliers) + clocks(
+            softmax_stages(rows, tokens + sinks, unit), unit
+        )
+
+    busy = of(rows)
     if not overlap:
         return HostStage("softmax", busy, busy)
     sets = -(-len(keys.part_heads(0)) // keys.heads_per_row)
-    last = -(-rows // sets)
-    exposed = -(-last * tokens // unit.multipliers) + clocks(softmax_stages(last, tokens, unit), unit)
-    return HostStage("softmax", min(busy, exposed), busy)
+    return HostStage("softmax", min(busy, of(-(-rows // sets))), busy)
 
 
 def _vector_recipe(

@@ -1,5 +1,7 @@
 """Every layout computes the product it is for: nothing lost, nothing counted twice, no padding read as a value."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -15,7 +17,8 @@ LANES = 4
 def geometries(draw):
     channels, accesses = draw(st.integers(1, 6)), draw(st.integers(1, 6))
     row = accesses * LANES
-    return Geometry(channels, draw(st.sampled_from([1, 2, 4])), row, LANES, row, 4096)
+    shared = draw(st.integers(1, 4))
+    return Geometry(channels, draw(st.sampled_from([1, 2, 4])), row, LANES, row, 4096, shared)
 
 
 @st.composite
@@ -57,9 +60,10 @@ def test_weights_times_vectors(case, seed, count):
 def keys(draw):
     g = draw(geometries())
     token_parts, head_parts = draw(grids(g))
-    width = draw(st.integers(1, g.row_elements))
+    g = replace(g, buffer_elements=3 * g.row_elements)
+    width = draw(st.integers(1, draw(st.sampled_from([g.row_elements, g.buffer_elements]))))
     each = -(-width // LANES)
-    per_row = draw(st.integers(1, g.accesses // each))
+    per_row = draw(st.integers(1, max(1, g.accesses // each)))
     layout = KeyLayout(
         draw(st.integers(1, 6)), width, draw(st.integers(1, 40)), token_parts, head_parts, per_row
     )
@@ -97,11 +101,11 @@ def test_keys_written_token_by_token_give_the_scores(case, seed, count):
         padded[:, : layout.width] = key[token]
         taken = 0
         for channel, write in writes(g, layout, token):
-            size = write.length * LANES // each
-            values = padded[taken : taken + size].reshape(1, -1)
+            size = write.length * LANES
+            values = padded.reshape(1, -1)[:, taken : taken + size]
             apply_writes(banks, channel, write, LANES, values)
             taken += size
-        assert taken == layout.heads
+        assert taken == padded.size
     kept = tuple(part[:tokens] for part in layout.addresses(g))
     np.testing.assert_array_equal(banks[kept], filled[kept])
     out = np.zeros((count, layout.heads * layout.capacity))

@@ -46,7 +46,8 @@ def programs(device: Pim, loops: bool = True, most: int = 6):
             return Instruction("PHASE", label=draw(st.sampled_from(["a", "b"])))
         one = device.commands.all_commands[device.commands.instructions[op].command]
         channels = draw(st.sampled_from([ALL, ALL, ALL, 1, every]))
-        n = draw(st.integers(1, 1 if one.effect in ("open", "close") else 9))
+        room = device.global_buffer_bytes // device.column_bytes if one.pins == "vector" else 9
+        n = draw(st.integers(1, 1 if one.effect in ("open", "close") else min(9, room)))
         if one.effect in ("register", "close"):
             return Instruction(op, n, channels=channels)
         stride = (draw(st.sampled_from([0, 0, 1])),) * min(depth, 1)

@@ -132,7 +132,23 @@ def test_operators_by_kind():
         for per in (8, 4, 1)
     )
     assert gelu_ > silu > relu == 16 + 1
-    assert operator_stages(operator("topk", 1.0, m=1, n=8), UNIT) is None
+    assert operator_stages(operator("scatter", 1.0, m=1, n=8), UNIT) is None
+
+
+def test_routing_and_narrowing():
+    """Searches for the largest, a sorting network and weighted sums, counted one by one."""
+    (chosen,) = operator_stages(operator("topk", 5.0, m=2, n=64, k=6), UNIT)
+    assert chosen == Stage(0, 2 * 6 * 63, 6 * 6)
+    # A bitonic network of 8 has 6 steps of 4 comparisons.
+    (ordered,) = operator_stages(operator("sort", 1.0, m=1, n=8), UNIT)
+    assert ordered == Stage(0, 24, 6)
+    (combined,) = operator_stages(operator("reduce", 12.0 * 2048, m=1, n=2048), UNIT)
+    assert (combined.multiplications, combined.additions) == (6 * 2048, 6 * 2048)
+    static = operator_stages(operator("quantize", 4.0, m=1, n=64, dynamic=False), UNIT)
+    assert static == [Stage(64, 64, 2)]
+    dynamic = operator_stages(operator("quantize", 4.0, m=1, n=64), UNIT)
+    assert dynamic[0] == Stage(0, 63, 6)
+    assert dynamic[-1:] == static
 
 
 @settings(max_examples=50, deadline=None)

@@ -84,7 +84,8 @@ def check_leaps(name, data):
     device = small(name, interval=data.draw(st.sampled_from([600, 5000, 50_000])))
     activation, refresh = data.draw(RULES)
     engine = PimEngine(device, refresh=refresh, activation=activation)
-    program = Program((Loop(data.draw(st.integers(1, 40)), data.draw(programs(device)).body),))
+    body = tuple(entry for entry in data.draw(programs(device)).body if getattr(entry, "op", "") != "EOC")
+    program = Program((Loop(data.draw(st.integers(1, 40)), body),))
     settle = data.draw(st.booleans())
     quick, plain = (engine.run(program, leap=leap, settle=settle, start_cycle=740) for leap in (True, False))
     assert plain.leapt_commands == 0
@@ -252,7 +253,15 @@ def test_energy_counts_every_bank_and_every_product():
         (Program((Instruction("MAC_ABK", channels=8),)), "channels: found 0x8; 2 channels are there"),
         (Program((Instruction("MAC_ABK", channels=0),)), "channels: found 0x0"),
         (Program((Instruction("WR_GB", 0),)), "n: found 0"),
-        (Program((Loop(-1, (Instruction("EOC"),)),)), "found LOOP -1"),
+        (Program((Loop(-1, (Instruction("MAC_ABK"),)),)), "found LOOP -1"),
+        (Program((Loop(2, (Instruction("EOC"),)),)), "EOC inside a loop"),
+        (
+            Program((Instruction("EOC"), Instruction("MAC_ABK"))),
+            "found MAC_ABK after EOC, which ends the program",
+        ),
+        (Program((Instruction("EOC"), Loop(2, (Instruction("MAC_ABK"),)))), "found LOOP after EOC"),
+        (Program((Instruction("EOC"), Instruction("PHASE", label="late"))), "found PHASE after EOC"),
+        (Program((Instruction("WR_GB", 65),)), "WR_GB writes 65 bursts; the buffer of 2048 bytes holds 64"),
     ],
 )
 def test_programs_a_device_cannot_run_are_refused(program, message):
@@ -293,3 +302,28 @@ def test_deep_loops_are_refused():
         body = (Loop(1, body),)
     with pytest.raises(InputError, match="deeper than 8"):
         run(Program(body), small("gddr6-aim"))
+
+
+def test_a_leap_stops_at_a_refresh_that_closes_the_row_an_instruction_asks_for():
+    """The instruction finds its row open and sends nothing, until a refresh has closed it."""
+    device = small("pim-gpt-gddr6", interval=5000)
+    engine = PimEngine(device, refresh="row-boundary", activation="waived")
+    program = Program((Loop(400, (Instruction("WAIT", 228), Instruction("ACT_SBK", row=1, bank=3))),))
+    quick, plain = (engine.run(program, leap=leap) for leap in (True, False))
+    assert plain.commands["ACT"] > 10
+    assert quick.as_json() == plain.as_json()
+
+
+def test_a_leap_to_the_end_adds_no_refresh():
+    """A channel that rested at the end of a loop is refreshed when it next works, which here is never."""
+    device = small("pim-gpt-gddr6", interval=600)
+    engine = PimEngine(device, refresh="immediate", activation="waived")
+    tiles = Loop(4, (Instruction("WR_BIAS", 4, channels=1), Instruction("RD_AF", 8, channels=1),
+                     Instruction("MAC_ABK", 9, row_steps=(1,))))  # fmt: skip
+    first = Loop(9, (Instruction("WR_ABK", 5, 2, row_steps=(1,)), tiles, Instruction("MAC_SBK", 3, bank=5,
+                 channels=1, row_steps=(1,)), Instruction("RD_AF", 5), Instruction("WR_GB"),
+                 Instruction("ACT_ABK", row_steps=(0,))))  # fmt: skip
+    last = Loop(9, (Instruction("RD_AF", 5, channels=1), Instruction("RD_SBK", 7, 1, row_steps=(0,))))
+    program = Program((Loop(4, (first, Instruction("MAC_SBK", row=1, bank=1), last)),))
+    quick, plain = (engine.run(program, leap=leap, start_cycle=740) for leap in (True, False))
+    assert quick.as_json() == plain.as_json()

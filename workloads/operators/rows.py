@@ -154,7 +154,7 @@ class TopK(Rows):
     """The best k of n, row by row."""
 
     kind: ClassVar[str] = "topk"
-    k: int = count("elements", "elements chosen of each row", 1, 0, "the arithmetic is flops_per_element")
+    k: int = count("elements", "elements chosen of each row", 1, 0)
     groups: int = count(
         "groups", "groups the row is chosen from first", 0, 0, "the arithmetic is flops_per_element"
     )
