@@ -219,9 +219,7 @@ def seconds(
     default: float | None, meaning: str, *, most: float = 86400.0, zero: bool = False, absent: str = ""
 ) -> Any:
     """A time above zero (``zero``: or none): plain seconds, or a figure with its unit."""
-    return _field(
-        default, "seconds", meaning, least=0.0, most=most, above=not zero, unit="s", absent=absent
-    )
+    return _field(default, "seconds", meaning, least=0.0, most=most, above=not zero, unit="s", absent=absent)
 
 
 def share(

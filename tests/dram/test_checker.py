@@ -143,8 +143,9 @@ MODES = {
     "all-bank of two ranks": ("ddr4-2400r", 2),
     "same-bank": ("ddr5-4800b", 1),
     "same-bank of two ranks": ("ddr5-4800b", 2),
-    "per-bank": ("lpddr5-6400", 1),
-    "per-bank of a graphics memory": ("gddr6-14000", 1),
+    "per-bank": ("gddr6-14000", 1),
+    "per-bank of two ranks, two banks at a time": ("lpddr5-6400", 2),
+    "per-bank, two banks at a time": ("lpddr5-6400", 1),
     "per-bank of a stack": ("hbm2-2000", 1),
     "paired-per-bank": ("hbm3-6400", 1),
 }
@@ -153,13 +154,9 @@ MODES = {
 def refreshes(mode: str, rounds: int = 12) -> tuple[Channel, Trace]:
     """The refreshes that the engine sends in some rounds on an idle channel."""
     device, ranks = MODES[mode]
-    kind = mode.split(" ")[0]
+    kind = mode.split(" ")[0].rstrip(",")
     channel = small(device, ranks, rows=64, refresh=kind)
-    longest = max(
-        channel.timing["nREFI"],
-        max(channel.timing.get(name, 0) for name in ("nREFIpb", "nREFIsb")) * channel.banks,
-    )
-    times = np.array([0, rounds * longest], np.int64)
+    times = np.array([0, rounds * channel.timing["nREFI"]], np.int64)
     batches: list[Commands] = []
     options = RunOptions(record=True, commands=batches.append, leap=False)
     run_recorded(Memory(channel), ArrayTrace(np.zeros(2, np.int64), np.zeros(2, np.uint8), times), options)
@@ -172,6 +169,25 @@ def test_the_engine_refreshes_on_time_in_every_mode(mode):
     channel, commands = refreshes(mode)
     assert sum(command.name.startswith("REF") for command in commands) >= 10
     assert broken(channel, commands) == ""
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_every_bank_is_refreshed_once_in_trefi(mode):
+    """Counted bank by bank from the log, and a rate that halves or doubles is told."""
+    channel, commands = refreshes(mode, 40)
+    span = commands[-1].tick / channel.timing["nREFI"]
+    turns = dict.fromkeys(np.ndindex(*(size for _, size in channel.levels)), 0)
+    targets = {target.address: target.banks for target in channel.targets[0]}
+    for command in commands:
+        if command.name.startswith("REF"):
+            for flat in targets[command.address[: len(channel.levels)]]:
+                turns[channel.targets[0][flat].address] += 1
+    assert min(turns.values()) > span - 2
+    assert max(turns.values()) < span * 1.01 + 2
+    assert broken(channel, commands) == ""
+    for factor in (0.5, 2):
+        other = replace(channel, timing=channel.timing | {"nREFI": round(channel.timing["nREFI"] * factor)})
+        assert broken(other, commands) == "tREFI"
 
 
 def of_unit(commands: Trace, unit: int) -> list[int]:
