@@ -20,6 +20,8 @@ from hw_configs.units import UnitError, parse_quantity
 
 __all__ = ["DramController", "DramCurrents", "DramDevice", "DramOrganisation", "DramSupply"]
 
+_NO_CHARGE: Final = 1e-9
+"""Ampere-clocks that arithmetic may lose."""
 _ROUNDING: Final = 0.01
 """A time this share of a clock above a whole number of clocks still counts as that number."""
 
@@ -123,9 +125,10 @@ class DramSupply(Config):
 class DramCurrents(DramSupply):
     """Supply currents of one die: VDD, and VPP and VDDQ where a data sheet states them apart."""
 
-    rho: Annotated[float, Field(ge=0, le=1)] = 1.0
+    rho: Annotated[float, Field(ge=0, le=1)] | None = None
     """Share of active standby above precharge standby (idd3n - idd2n) that is drawn as soon as one bank is open; the
-    rest grows with the number of open banks (the bank-wise background of DRAMPower 5)."""
+    rest grows with the number of open banks (the bank-wise background of DRAMPower 5). None: 1, or 0 where idd0 was
+    measured below what 1 allows, which only a background by the bank explains."""
     vpp: DramSupply | None = None
     vddq: DramSupply | None = None
     io: EnergyPerByte = 0.0
@@ -241,17 +244,26 @@ class DramDevice(Config):
         """An activation cannot give energy back, on any supply."""
         c, t = self.currents, self.clocks
         for name, supply in (c.supplies if c is not None else {}).items():
-            assert c is not None
-            spent = supply.activation_charge(t["nRAS"], t["nRC"], c.rho, self._banks_of_die)
-            if spent >= -1e-12:
+            spent = supply.activation_charge(t["nRAS"], t["nRC"], self.rho, self._banks_of_die)
+            if spent >= -_NO_CHARGE:
                 continue
             least = supply.idd0 - spent / t["nRC"]
             whose = "" if name == "VDD" else f"{name.lower()}."
-            hint = "" if c.rho == 0 else ("; where idd3n was measured with all banks open, state rho below 1")
             raise ValueError(
                 f"currents.{whose}idd0: found {supply.idd0 * 1e3:.4g} mA, below the {least * 1e3:.4g} mA that standby "
-                f"alone draws over tRC: an activation would cost less than nothing{hint}"
+                f"alone draws over tRC (rho {self.rho:g}): an activation would cost less than nothing"
             )
+
+    @property
+    def rho(self) -> float:
+        """The share of ``DramCurrents.rho``, settled."""
+        c, t = self.currents, self.clocks
+        if c is None:
+            return 1.0
+        if c.rho is not None:
+            return c.rho
+        spent = (s.activation_charge(t["nRAS"], t["nRC"], 1.0, 1) for s in c.supplies.values())
+        return 1.0 if min(spent) >= -_NO_CHARGE else 0.0
 
     @property
     def _banks_of_die(self) -> int:
@@ -352,7 +364,7 @@ class DramDevice(Config):
         ranks = o.ranks * o.stacks
         joules = 0.0
         for supply in c.supplies.values():
-            row = supply.activation_charge(t["nRAS"], t["nRC"], c.rho, self._banks_of_die)
+            row = supply.activation_charge(t["nRAS"], t["nRC"], self.rho, self._banks_of_die)
             current_clocks = row / bursts + (supply.idd4r - supply.idd3n) * per_burst
             current_clocks += ranks * supply.idd3n * per_burst
             current_clocks += ranks * (supply.idd5ab - supply.idd3n) * n_rfc / t["nREFI"] * per_burst

@@ -10,7 +10,7 @@ from __future__ import annotations
 import ast
 import operator
 from collections.abc import Callable, Mapping
-from functools import cache
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self
 
@@ -28,6 +28,7 @@ __all__ = [
     "evaluate",
     "is_path",
     "names_in",
+    "stamp",
     "standard_names",
 ]
 
@@ -164,7 +165,7 @@ def standard_names() -> list[str]:
 def dram_standard(name: str) -> DramStandard:
     """A standard by name, or by the path of one's own file; raises ``InputError`` for an unknown one."""
     if is_path(name):
-        return _read_standard(Path(name))
+        return _read_standard(Path(name), stamp(Path(name)))
     if name not in standard_names():
         raise bad_input(
             f"unknown DRAM standard {name!r}; known: {', '.join(standard_names())}, or the path of a file",
@@ -184,6 +185,15 @@ def beside(name: str, folder: Path | None) -> str:
     return str(((folder or Path()) / name).resolve()) if is_path(name) else name
 
 
-@cache
-def _read_standard(path: Path) -> DramStandard:
+def stamp(path: Path) -> tuple[int, int] | None:
+    """Time and size of a file, by which a change is noticed; None where there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size
+
+
+@lru_cache(maxsize=64)
+def _read_standard(path: Path, stamp: tuple[int, int] | None = None) -> DramStandard:  # noqa: ARG001
     return parse(DramStandard, read_yaml(path))

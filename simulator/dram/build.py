@@ -78,7 +78,7 @@ def currents_of(device: DramDevice) -> Currents | None:
     c = device.currents
     if c is None:
         return None
-    by_name = {name: _of_supply(device, supply, c.rho) for name, supply in c.supplies.items()}
+    by_name = {name: _of_supply(device, supply, device.rho) for name, supply in c.supplies.items()}
     core = by_name.pop("VDD")
     return replace(core, io_per_bit_j=c.io / 8, others=tuple(by_name.items()))
 

@@ -115,6 +115,8 @@ def _run_plainly(
                 options.progress(tally.requests)
     except KeyboardInterrupt:
         tally.interrupted = True
+        for run in runs:
+            run.stopped = True
     finally:
         if pool is not None:
             pool.shutdown()

@@ -77,6 +77,8 @@ class DramResult(Shown):
     addresses_wrapped: int = 0
     leapt_requests: int = 0
     """Requests that were not stepped through, because a period of the stream had come round exactly."""
+    trace_requests: int = 0
+    """Requests of the trace file, each cut into as many bursts as it takes; ``requests`` counts bursts. 0: the same."""
 
     @property
     def time_s(self) -> float:
@@ -146,6 +148,7 @@ class DramResult(Shown):
             "requests": self.requests,
             "reads": self.reads,
             "writes": self.writes,
+            "trace_requests": self.trace_requests or self.requests,
             "bytes": self.bytes_moved,
             "tick_ns": ns,
             "cycles_accept": self.cycles_accept,
@@ -189,13 +192,19 @@ class DramResult(Shown):
         }
 
 
+def _cut(result: DramResult) -> str:
+    """Where a trace's requests were cut into bursts: how many they were."""
+    asked = result.trace_requests
+    return f"; bursts of {asked:,} requests of the trace" if asked not in (0, result.requests) else ""
+
+
 def _tables(result: DramResult) -> tuple[Table, ...]:
     """Requests, time, bandwidth, latency, rows, queues, commands and energy."""
     ns = result.tick_s * 1e9
     peak = format_quantity(result.peak_bytes_per_s, "bandwidth")
     issued = ", ".join(f"{name} {count:,}" for name, count in result.commands.items())
     rows: list[tuple[object, ...]] = [
-        ("requests", f"{result.requests:,}", f"{result.reads:,} reads, {result.writes:,} writes"),
+        ("requests", f"{result.requests:,}", f"{result.reads:,} reads, {result.writes:,} writes{_cut(result)}"),
         ("cycles", f"{result.cycles_drain:,}", f"of {ns:.4g} ns; last accepted at {result.cycles_accept:,}"),
         ("time", format_quantity(result.time_s, "time"), ""),
         (

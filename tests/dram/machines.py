@@ -56,7 +56,8 @@ def channels(draw: st.DrawFn) -> Channel:
     queue = st.integers(1, 12)
     channel = small(
         device,
-        draw(st.sampled_from((1, 2))),
+        draw(st.sampled_from((1, 2, 3))),
+        rows=draw(st.sampled_from((16, 16, 12))),
         read_queue=draw(queue),
         write_queue=draw(queue),
         low_watermark=draw(st.sampled_from((0.1, 0.2, 0.5))),
@@ -75,8 +76,8 @@ def channels(draw: st.DrawFn) -> Channel:
     }
     timing["nREFI"] = max(timing["nREFI"], timing.get("nRFC", timing.get("nRFCab", 0)) + 400)
     if device == "hbm3-6400" and draw(st.booleans()):
-        # Stacks of two layers, as tall stacks have them.
-        levels = [*channel.levels[:2], ("Sid", 2), *channel.levels[2:]]
+        # Stacks of two or three layers, as tall stacks have them.
+        levels = [*channel.levels[:2], ("Sid", draw(st.integers(2, 3))), *channel.levels[2:]]
         channel = replace(channel, levels=tuple(levels))
     if channel.controller.refresh in ("per-bank", "paired-per-bank", "same-bank"):
         # Each bank, pair or set has its turn once in tREFI.
@@ -85,7 +86,12 @@ def channels(draw: st.DrawFn) -> Channel:
             dict(channel.levels).get("PseudoChannel", 1) if "paired" in channel.controller.refresh else 1
         )
         timing["nREFI"] = 130 * turns // at_once
-    mapping = draw(st.sampled_from(("RoBaRaCoCh", "ChRaBaRoCo", "MOP4CLXOR")))
+    sizes = [channel.rows, *(size for _, size in channel.levels)]
+    mappings = ["RoBaRaCoCh", "ChRaBaRoCo"]
+    if all(size & (size - 1) == 0 for size in sizes):
+        # This one hashes columns into every level, which only a power of two of nodes stands.
+        mappings.append("MOP4CLXOR")
+    mapping = draw(st.sampled_from(mappings))
     return replace(channel, timing=timing, mapping=mapping)
 
 

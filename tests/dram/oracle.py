@@ -487,6 +487,10 @@ class Oracle:
 
 def decode_plainly(amap, transaction: int) -> tuple[int, ...]:
     fields = [0] * len(amap.fields)
+    # Fields of other sizes than powers of two, by long division from the lowest up.
+    for shift, bits, size in amap.divisions:
+        below, above = transaction % 2**shift, transaction // 2**shift
+        transaction = below + (above % size) * 2**shift + (above // size) * 2 ** (shift + bits)
     for piece in amap.pieces:
         fields[piece.field] ^= ((transaction >> piece.shift) & piece.mask) << piece.to
     return tuple(fields)

@@ -18,13 +18,14 @@ from hw_configs.yaml_file import read_yaml_text
 from simulator.dram.address import address_map
 from simulator.dram.build import channel_of, memory_of
 from simulator.dram.channel_tables import compile_tables
-from simulator.dram.engine import RunOptions, simulate_trace
+from simulator.dram.dealing import Dealer
+from simulator.dram.engine import Memory, RunOptions, simulate_trace
 from simulator.dram.machine import Channel, Constraint
 from simulator.dram.patterns import AccessPattern, geometry_of, pattern_bandwidth
 from simulator.dram.timeline import Timeline, draw_timeline
 from tests.dram.machines import small
 from tests.dram.oracle import decode_plainly
-from workloads.memory_trace import ArrayTrace, generate
+from workloads.memory_trace import ArrayTrace, Requests, generate
 
 FOLDER = Path(hw_configs.__file__).parent / "devices" / "dram"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.yaml"))
@@ -125,6 +126,97 @@ def test_every_mapping_is_a_bijection(mapping: str, channels: int) -> None:
     seen = {decode_plainly(amap, transaction) for transaction in range(amap.transactions)}
     assert len(seen) == amap.transactions
     assert all(all(0 <= x < size for x, size in zip(place, amap.sizes, strict=True)) for place in seen)
+
+
+@pytest.mark.parametrize(
+    ("mapping", "channels", "ranks", "rows"),
+    [
+        ("RoBaRaCoCh", 6, 1, 8),
+        ("ChRaBaRoCo", 6, 3, 12),
+        ("ro ba^ro ra co bg:1^ro ch bg:1 co:1", 12, 1, 12),
+        ("ch ra co:2 ro ba bg^ro co:2", 3, 3, 6),
+        ("ra ba bg ro co:3 ch co:1", 5, 6, 3),
+    ],
+)
+def test_any_number_of_channels_ranks_and_rows_is_a_bijection(
+    mapping: str, channels: int, ranks: int, rows: int
+) -> None:
+    channel = replace(small("ddr4-2400r", ranks=ranks, rows=rows), columns=16, mapping=mapping)
+    amap = address_map(channel, channels)
+    assert amap.transactions == channels * ranks * 16 * rows * 16
+    seen = {decode_plainly(amap, transaction) for transaction in range(amap.transactions)}
+    assert len(seen) == amap.transactions
+    assert all(all(0 <= x < size for x, size in zip(place, amap.sizes, strict=True)) for place in seen)
+    # The compiled decoder says the same, with banks numbered in tree order.
+    dealer = Dealer(Memory(channel, channels), RunOptions(), "t")
+    address = np.arange(amap.transactions, dtype=np.int64) * channel.transaction_bytes
+    dealt = dealer.deal(Requests(address, np.zeros(address.size, np.uint8), address[:0]))
+    places = {
+        (unit, int(bank), int(row))
+        for unit, chunk in enumerate(dealt)
+        for bank, row in zip(chunk.bank, chunk.row, strict=True)
+    }
+    assert places == {(c, b, r) for c in range(channels) for b in range(channel.banks) for r in range(rows)}
+
+
+def test_three_layers_of_a_stack_number_their_banks_in_tree_order() -> None:
+    channel = small("hbm3-6400", rows=4)
+    channel = replace(channel, levels=(*channel.levels[:2], ("Sid", 3), *channel.levels[2:]), columns=4)
+    dealer = Dealer(Memory(channel), RunOptions(), "t")
+    address = np.arange(dealer.map.transactions, dtype=np.int64) * channel.transaction_bytes
+    (chunk,) = dealer.deal(Requests(address, np.zeros(address.size, np.uint8), address[:0]))
+    places = [decode_plainly(dealer.map, t)[1:-2] for t in range(address.size)]
+    assert [channel.targets[0][b].address[1:] for b in chunk.bank] == places
+    assert set(chunk.bank.tolist()) == set(range(96))
+
+
+@pytest.mark.parametrize(
+    ("name", "streams"), [("host-ddr5-4800-12ch-768gb", 0.85), ("host-ddr4-2666-6ch-192gb", 0.85)]
+)
+def test_processors_with_six_and_twelve_channels_take_traces(name: str, streams: float) -> None:
+    loaded = load_device(name)
+    assert isinstance(loaded, DramDevice)
+    trace = generate("seq_read", 60_000, 1, geometry_of(loaded))
+    result = simulate_trace(memory_of(loaded), trace)
+    assert result.utilisation > streams
+    per_channel = result.bank_outcomes.reshape(loaded.channels, -1).sum(axis=1)
+    assert per_channel.max() < 1.01 * per_channel.min() + 8
+
+
+def test_a_die_of_24_gigabits_is_three_quarters_of_one_of_32() -> None:
+    loaded = device("ddr5-4800b", organisation__rows=98304)
+    assert loaded.capacity_bytes == 1.5 * device("ddr5-4800b").capacity_bytes
+    last = ArrayTrace(np.array([int(loaded.capacity_bytes) - 64]), np.zeros(1, np.uint8))
+    assert simulate_trace(memory_of(loaded), last).requests == 1
+    with pytest.raises(InputError, match="beyond the capacity"):
+        simulate_trace(memory_of(loaded), replace(last, address=np.array([int(loaded.capacity_bytes)])))
+
+
+def test_a_hash_into_a_number_that_is_no_power_of_two_is_refused() -> None:
+    for mapping in ("MOP4CLXOR", "ro ba bg ra^ro co ch", "ro ba bg ra:1 co ra:1 ch"):
+        with pytest.raises(InputError, match="no power of two"):
+            address_map(replace(small("ddr4-2400r", ranks=3), mapping=mapping), 1)
+
+
+def test_ones_own_standard_is_taken_from_beside_the_device(tmp_path: Path) -> None:
+    shipped = FOLDER.parent.parent / "dram_standards" / "DDR4.yaml"
+    (tmp_path / "MYDDR.yaml").write_text(shipped.read_text().replace("standard: DDR4", "standard: MYDDR"))
+    text = (FOLDER / "ddr4-2400r.yaml").read_text()
+    for reference in ("./MYDDR.yaml", str(tmp_path / "MYDDR.yaml"), "MYDDR.yaml"):
+        path = tmp_path / "own.yaml"
+        path.write_text(text.replace("standard: DDR4", f"standard: {reference}"))
+        own = load_device(path)
+        assert isinstance(own, DramDevice)
+        assert (
+            pattern_bandwidth(own).bandwidth_bytes_per_s == pattern_bandwidth(device()).bandwidth_bytes_per_s
+        )
+    path.write_text(text.replace("standard: DDR4", "standard: ./NONE.yaml"))
+    with pytest.raises(InputError, match=r"NONE\.yaml: no such file"):
+        load_device(path)
+    (tmp_path / "MYDDR.yaml").write_text("standard: MYDDR\n")
+    path.write_text(text.replace("standard: DDR4", "standard: MYDDR.yaml"))
+    with pytest.raises(InputError, match="MYDDR"):
+        load_device(path)
 
 
 @pytest.mark.parametrize(
