@@ -32,7 +32,8 @@ class DramTraceOptions:
     program trace); None tells it from the first line. ``request_bytes``: bytes of a request of a file that names no
     sizes, a power of two; each becomes as many bursts as it takes. ``gap``: least cycles between two requests of a
     channel. ``outstanding``: requests in flight per channel, 0: no bound. ``ignore_cycles``: back to back, whatever
-    cycles the trace names. From ``channels`` to ``write_queue``: instead of the device's own. ``wrap``: addresses beyond the capacity wrap around. ``leap``:
+    cycles the trace names. From ``channels`` to ``write_queue``: instead of the device's own. ``wrap``: addresses
+    beyond the capacity wrap around. ``leap``:
     skip whole periods of periodic streams, with the same result. ``commands``: a CSV file for every command.
     ``check``: hold every command against the device's rules, apart from the engine. ``timeline``: a picture of the
     cycles of ``window``. ``cache``: a device of kind cpu-cache; what it leaves of a program (misses, prefetches,
