@@ -38,7 +38,8 @@ class DramTraceOptions:
     ``check``: hold every command against the device's rules, apart from the engine. ``timeline``: a picture of the
     cycles of ``window``. ``cache``: a device of kind cpu-cache; what it leaves of a program (misses, prefetches,
     write-backs) becomes the requests, with ``copies`` of the program on as many cores. Addresses then wrap, and as
-    many misses are in flight as the cores have.
+    many misses are in flight as the cores have. ``latency_curve``: the trace again at rising loads, for latency under
+    load (not behind caches).
     """
 
     format: str | None = None
@@ -62,6 +63,7 @@ class DramTraceOptions:
     cache: str | Path | None = None
     copies: int = 1
     request_bytes: int = 64
+    latency_curve: bool = False
 
     def __post_init__(self) -> None:
         problems = wrong_types(self)
@@ -69,6 +71,10 @@ class DramTraceOptions:
             problems = [
                 Problem(f"found {self.request_bytes}; expected a power of two", path="--request-bytes")
             ]
+        if self.latency_curve and self.cache is not None:
+            problems.append(
+                Problem("cannot go with --cache: caches pace the requests", path="--latency-curve")
+            )
         if problems:
             raise InputError(problems)
 
@@ -97,6 +103,7 @@ class DramTraceChoices(TypedDict, total=False):
     cache: str | Path | None
     copies: int
     request_bytes: int
+    latency_curve: bool
 
 
 def trace_dram(
@@ -159,8 +166,12 @@ def trace_dram(
             progress=upto(tally),
         )  # fmt: skip
         result = simulate_trace(memory, requests, asked)
-        if isinstance(requests, SplitTrace):
-            result = replace(result, trace_requests=requests.taken)
+        taken = requests.taken if isinstance(requests, SplitTrace) else 0
+        if chosen.latency_curve and not result.interrupted:
+            from simulator.dram.loaded_latency import latency_curve
+
+            result = replace(result, latency_curve=latency_curve(memory, requests, asked))
+        result = replace(result, trace_requests=taken)
         if drawing is not None and picture is not None:
             draw_timeline(drawing, memory.channel, picture)
     if misses is not None:
