@@ -1,8 +1,8 @@
 """Latency under load: a trace offered at a share of what the pins carry, from nearly idle to all they have.
 
 Requests come at a steady pace, whatever cycles the trace names. Latency counts from the tick at which the controller
-takes a request to its last data; where more is offered than the memory gives, requests wait before that as well, and the
-achieved bandwidth stays below the offered one.
+takes a request to its last data; where more is offered than the memory gives, requests wait before that as well, and
+the achieved bandwidth stays below the offered one.
 """
 
 from __future__ import annotations
