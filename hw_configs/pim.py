@@ -121,7 +121,7 @@ class PimDetail(Config):
     dram: DramDevice
     """The memory as any DRAM file states it; its kind and name may be left out."""
     command_set: str
-    """The commands beside the standard's: ``aim``, ``hbm-pim`` or ``attacc``."""
+    """The commands beside the standard's: ``aim``, ``hbm-pim``, ``attacc``, or the path of a file of one's own."""
     units: PimUnits
     buffers: PimBuffers = PimBuffers()
     timing: dict[str, int | str] = Field(default_factory=dict)
@@ -141,7 +141,8 @@ class PimDetail(Config):
         try:
             command_set(named)
         except InputError as error:
-            raise ValueError(error.problems[0].message.removeprefix("command_set: ")) from None
+            first = error.problems[0].message.removeprefix("command_set: ")
+            raise ValueError(str(error) if named != value else first) from None
         return named
 
     @model_validator(mode="after")

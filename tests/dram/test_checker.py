@@ -7,7 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from hw_configs.library import load_device
 from hw_configs.problems import InputError
+from simulator.dram.build import channel_of
+from simulator.dram.channel_tables import compile_tables
 from simulator.dram.checker import Command, _Checker, check_commands, parse_command
 from simulator.dram.engine import Commands, Memory, RunOptions, run_recorded
 from simulator.dram.machine import Channel, Controller
@@ -275,3 +278,46 @@ def test_a_line_that_is_no_command_is_refused():
     for line in ("", "x,ACT,0:0", "1,ACT", "1,ACT,0:x"):
         with pytest.raises(InputError, match="expected tick,COMMAND,address"):
             parse_command(line)
+
+
+RATES = [
+    ("lpddr5-6400", "per-bank", 1),
+    ("lpddr5-6400", "per-bank", 2),
+    ("unified-lpddr5-6400-16ch", "per-bank", 2),
+    ("ddr5-4800b", "same-bank", 1),
+    ("ddr5-4800b", "same-bank", 2),
+    ("gddr6-16000", "per-bank", 1),
+    ("hbm2-2000", "per-bank", 1),
+    ("hbm2e-3200-stack", "per-bank", 1),
+    ("hbm3-6400", "per-bank", 1),
+    ("hbm3-6400", "paired-per-bank", 1),
+    ("hbm3-5200-stack", "paired-per-bank", 1),
+]
+
+
+@pytest.mark.parametrize(("device", "kind", "ranks"), RATES)
+def test_a_device_file_refreshes_every_bank_once_in_trefi(device, kind, ranks):
+    own = load_device(device)
+    controller = own.controller.model_copy(update={"refresh": kind})
+    organisation = own.organisation.model_copy(update={"ranks": ranks})
+    made = type(own).model_validate(
+        own.model_dump() | {"controller": controller, "organisation": organisation}
+    )
+    channel, tables = channel_of(made), compile_tables(channel_of(made))
+    c = tables.settings
+    round_ = c.paired_period * c.paired_banks * c.paired_sids
+    if not c.paired:
+        round_ = int((tables.timer_period * np.diff(tables.timer_start)).max())
+    assert 0.98 * channel.timing["nREFI"] < round_ <= channel.timing["nREFI"]
+    assert sum(len(channel.targets[0][t].banks) for t in tables.timer_object) in (0, channel.banks)
+
+
+def test_a_stated_interval_that_misses_the_rate_is_refused():
+    own = load_device("lpddr5-6400")
+    data = own.model_dump() | {"timing": own.timing | {"nREFIpb": 391}}
+    assert type(own).model_validate(data).clocks["nREFIpb"] == 391
+    for interval, share in ((781, "2.00"), (200, "0.51")):
+        data = own.model_dump() | {"timing": own.timing | {"nREFIpb": interval}}
+        data["controller"]["refresh"] = "per-bank"
+        with pytest.raises(ValueError, match=f"refresh a bank every {share} tREFI"):
+            type(own).model_validate(data)

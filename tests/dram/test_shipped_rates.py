@@ -15,7 +15,7 @@ from hw_configs.dram import DramDevice
 from hw_configs.library import load_device
 from simulator.dram.build import currents_of, memory_of
 from simulator.dram.energy import RankStates, idd_energy
-from simulator.dram.engine import RunOptions, simulate_trace
+from simulator.dram.engine import RunOptions, run_recorded, simulate_trace
 from simulator.dram.machine import Channel
 from simulator.dram.patterns import AccessPattern, geometry_of, pattern_bandwidth
 from workloads.memory_trace import generate
@@ -119,3 +119,30 @@ def test_more_open_banks_draw_more_standby_where_the_file_says_so() -> None:
     vpp = 7 * 1.8
     for joules, open_banks in ((shut, 0), (one, 1), (all_open, 32)):
         assert joules == pytest.approx((vdd[open_banks] * 1.1 + vpp) * 1e-3 * 4)
+
+
+@pytest.mark.parametrize("name", ["ddr5-4800b", "lpddr5-6400", "hbm2-2000", "hbm3-6400"])
+@pytest.mark.parametrize("policy", ["open", "closed"])
+def test_open_banks_are_counted_tick_by_tick(name: str, policy: str) -> None:
+    """From the log: every bank from its first activation command to its precharge, or to the end."""
+    own = device(name)
+    memory = memory_of(
+        own.model_copy(update={"controller": own.controller.model_copy(update={"row_policy": policy})})
+    )
+    channel, batches = memory.channel, []
+    trace = generate("mix21_rand", 3000, 1, geometry_of(own))
+    result, (run,) = run_recorded(memory, trace, RunOptions(record=True, commands=batches.append))
+    since: dict[int, int] = {}
+    counted = 0
+    lasts = {"RDA", "WRA", "PREpb", "PREab"}
+    for batch in batches:
+        for tick, code, target in zip(batch.tick, batch.code, batch.target, strict=True):
+            for bank in channel.targets[0][target].banks:
+                if batch.names[code] in ("ACT", "ACT1"):
+                    since[bank] = int(tick)
+                elif batch.names[code] in lasts and bank in since:
+                    counted += int(tick) - since.pop(bank)
+    counted += sum(result.cycles_drain - start for start in since.values())
+    state, scopes = run.state, channel.targets[1]
+    found = int((state.bank_ticks[:scopes] + state.scope_open[:scopes] * result.cycles_drain).sum())
+    assert found == counted > 0
