@@ -11,21 +11,27 @@ import math
 from functools import cached_property
 from typing import Annotated, Final, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from hw_configs.config import Config, Count, Current, EnergyPerByte, Latency, Price, Time, Voltage
-from hw_configs.dram_standard import DramStandard, dram_standard, evaluate
+from hw_configs.dram_standard import DramStandard, beside, dram_standard, evaluate
 from hw_configs.problems import InputError, nearest
 from hw_configs.units import UnitError, parse_quantity
 
-__all__ = ["DramController", "DramCurrents", "DramDevice", "DramOrganisation"]
+__all__ = ["DramController", "DramCurrents", "DramDevice", "DramOrganisation", "DramSupply"]
 
+_NO_CHARGE: Final = 1e-9
+"""Ampere-clocks that arithmetic may lose."""
 _ROUNDING: Final = 0.01
 """A time this share of a clock above a whole number of clocks still counts as that number."""
 
 
 class DramOrganisation(Config):
-    """Levels of one channel. Levels that a standard does not have stay at 1."""
+    """Levels of one channel. Levels that a standard does not have stay at 1.
+
+    Ranks, stacks and rows may be any number (a 24 Gb die has three quarters of the rows of a 32 Gb one); what
+    address bits choose inside a die is a power of two.
+    """
 
     width: Count
     """Data pins of one channel; of one pseudo-channel where there are any."""
@@ -46,9 +52,7 @@ class DramOrganisation(Config):
         for name in (
             "width",
             "device_width",
-            "ranks",
             "pseudo_channels",
-            "stacks",
             "bank_groups",
             "banks",
             "columns",
@@ -75,8 +79,8 @@ class DramOrganisation(Config):
         return self.width // self.device_width
 
 
-class DramCurrents(Config):
-    """Supply currents of one die as a data sheet states them (IDD, or ICC for HBM)."""
+class DramSupply(Config):
+    """Currents of one die from one supply, as a data sheet states them (IDD, IPP or IDDQ; ICC for HBM)."""
 
     voltage: Voltage
     idd0: Current
@@ -84,18 +88,17 @@ class DramCurrents(Config):
     idd2n: Current
     """Precharge standby."""
     idd3n: Current
-    """Active standby."""
+    """Active standby, all banks open."""
     idd4r: Current
     idd4w: Current
     idd5ab: Current
     """All-bank refresh, burst."""
-    idd5pb: Current = 0.0
-    """Per-bank or same-bank refresh."""
+    idd5pb: Current | None = None
+    """Per-bank or same-bank refresh, the other banks closed; None: a refresh of some banks costs their share of an
+    all-bank one, for it restores that share of the rows."""
     idd2p: Current = 0.0
     idd3p: Current = 0.0
     idd6: Current = 0.0
-    io: EnergyPerByte = 0.0
-    """Drivers and termination, per transferred byte."""
 
     @model_validator(mode="after")
     def _bursts_above_standby(self) -> Self:
@@ -104,7 +107,38 @@ class DramCurrents(Config):
                 raise ValueError(f"{name} is below active standby (idd3n); a burst draws more than waiting")
         if self.idd3n < self.idd2n:
             raise ValueError("active standby (idd3n) is below precharge standby (idd2n)")
+        if self.idd5pb is not None and self.idd5pb < self.idd2n:
+            raise ValueError("idd5pb is below precharge standby (idd2n); a refresh draws more than waiting")
         return self
+
+    def one_open(self, rho: float, banks: int) -> float:
+        """Amperes with one bank open: see ``DramCurrents.rho``."""
+        return self.idd2n + (self.idd3n - self.idd2n) * (rho + (1 - rho) / banks)
+
+    def activation_charge(self, active: float, cycle: float, rho: float, banks: int) -> float:
+        """Charge of an activate-precharge pair above standby, in amperes times the unit of ``active`` (tRAS) and
+        ``cycle`` (tRC).
+        """
+        return self.idd0 * cycle - self.idd2n * (cycle - active) - self.one_open(rho, banks) * active
+
+
+class DramCurrents(DramSupply):
+    """Supply currents of one die: VDD, and VPP and VDDQ where a data sheet states them apart."""
+
+    rho: Annotated[float, Field(ge=0, le=1)] | None = None
+    """Share of active standby above precharge standby (idd3n - idd2n) that is drawn as soon as one bank is open; the
+    rest grows with the number of open banks (the bank-wise background of DRAMPower 5). None: 1, or 0 where idd0 was
+    measured below what 1 allows, which only a background by the bank explains."""
+    vpp: DramSupply | None = None
+    vddq: DramSupply | None = None
+    io: EnergyPerByte = 0.0
+    """Drivers and termination, per transferred byte."""
+
+    @property
+    def supplies(self) -> dict[str, DramSupply]:
+        """Every supply by its name."""
+        named = {"VDD": self, "VPP": self.vpp, "VDDQ": self.vddq}
+        return {name: supply for name, supply in named.items() if supply is not None}
 
 
 class DramController(Config):
@@ -123,6 +157,15 @@ class DramController(Config):
     refresh: Literal["all-bank", "per-bank", "same-bank", "paired-per-bank", "off"] = "all-bank"
     clock_always_on: bool = False
     """LPDDR5: keep the data clock running, which saves the CAS command."""
+
+    @model_validator(mode="after")
+    def _watermarks_in_order(self) -> Self:
+        if self.low_watermark > self.high_watermark:
+            raise ValueError(
+                f"low_watermark: found {self.low_watermark:g}, above high_watermark ({self.high_watermark:g}); "
+                "expected at most that, for writing starts at the high one and ends at the low one"
+            )
+        return self
 
 
 class DramDevice(Config):
@@ -153,12 +196,13 @@ class DramDevice(Config):
 
     @field_validator("standard")
     @classmethod
-    def _known_standard(cls, value: str) -> str:
+    def _known_standard(cls, value: str, info: ValidationInfo) -> str:
+        named = beside(value, (info.context or {}).get("folder"))
         try:
-            dram_standard(value)
+            dram_standard(named)
         except InputError as error:
-            raise ValueError(error.problems[0].message) from None
-        return value
+            raise ValueError(str(error) if named != value else error.problems[0].message) from None
+        return named
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
@@ -177,7 +221,61 @@ class DramDevice(Config):
                 f"organisation.columns: found {self.organisation.columns}; a burst takes {standard.beats}"
             )
         _check_timing(self.clocks, standard)
+        self._check_refresh()
+        self._check_activation()
         return self
+
+    def _check_refresh(self) -> None:
+        """A stated interval between refreshes of some banks must bring every bank its turn once in tREFI."""
+        kind = self.controller.refresh
+        name = {"per-bank": "nREFIpb", "paired-per-bank": "nREFIpb", "same-bank": "nREFIsb"}.get(kind, "")
+        derived = dram_standard(self.standard).derived.get(name)
+        if derived is None or name not in self.clocks:
+            return
+        due = evaluate(derived, self.clocks | self._counts)
+        turns = self.clocks[name] / due
+        if not 0.9 <= turns <= 1.01:
+            raise ValueError(
+                f"timing.{name}: found {self.clocks[name]} clocks, which refresh a bank every {turns:.2f} tREFI; "
+                f"expected {int(due)}"
+            )
+
+    def _check_activation(self) -> None:
+        """An activation cannot give energy back, on any supply."""
+        c, t = self.currents, self.clocks
+        for name, supply in (c.supplies if c is not None else {}).items():
+            spent = supply.activation_charge(t["nRAS"], t["nRC"], self.rho, self._banks_of_die)
+            if spent >= -_NO_CHARGE:
+                continue
+            least = supply.idd0 - spent / t["nRC"]
+            whose = "" if name == "VDD" else f"{name.lower()}."
+            raise ValueError(
+                f"currents.{whose}idd0: found {supply.idd0 * 1e3:.4g} mA, below the {least * 1e3:.4g} mA that standby "
+                f"alone draws over tRC (rho {self.rho:g}): an activation would cost less than nothing"
+            )
+
+    @property
+    def rho(self) -> float:
+        """The share of ``DramCurrents.rho``, settled."""
+        c, t = self.currents, self.clocks
+        if c is None:
+            return 1.0
+        if c.rho is not None:
+            return c.rho
+        spent = (s.activation_charge(t["nRAS"], t["nRC"], 1.0, 1) for s in c.supplies.values())
+        return 1.0 if min(spent) >= -_NO_CHARGE else 0.0
+
+    @property
+    def _banks_of_die(self) -> int:
+        """Banks that share one refresh and one background."""
+        return self.organisation.stacks * self.organisation.bank_groups * self.organisation.banks
+
+    @property
+    def _counts(self) -> dict[str, int]:
+        """What formulas may name beside timings."""
+        o = self.organisation
+        banks = o.ranks * o.pseudo_channels * self._banks_of_die
+        return {"banks": banks, "banks_per_group": o.banks, "ranks": o.ranks}
 
     @cached_property
     def clocks(self) -> dict[str, int]:
@@ -201,7 +299,9 @@ class DramDevice(Config):
             )
         for name, formula in standard.derived.items():
             if name not in values:
-                values[name] = math.ceil(evaluate(formula, values) - 1e-9)
+                found = evaluate(formula, values | self._counts)
+                # A wait is at least so long; refreshes come at least so often.
+                values[name] = int(found) if name.startswith("nREFI") else math.ceil(found - 1e-9)
         return values
 
     def _clocks_of(self, key: str, value: int | str) -> int:
@@ -258,15 +358,17 @@ class DramDevice(Config):
             return 0.0
         o, t = self.organisation, self.clocks
         n_rfc = t.get("nRFC", t.get("nRFCab", 0))
-        row = c.idd0 * t["nRC"] - c.idd3n * t["nRAS"] - c.idd2n * (t["nRC"] - t["nRAS"])
         per_burst = self._formula("burst")
         bursts = o.columns // dram_standard(self.standard).beats
-        current_clocks = max(row, 0.0) / bursts + (c.idd4r - c.idd3n) * per_burst
         # Standby and refresh go on for every rank; a pseudo-channel has pins of its own.
         ranks = o.ranks * o.stacks
-        current_clocks += ranks * c.idd3n * per_burst
-        current_clocks += ranks * (c.idd5ab - c.idd3n) * n_rfc / t["nREFI"] * per_burst
-        joules = c.voltage * o.dies * current_clocks * self.clock_period
+        joules = 0.0
+        for supply in c.supplies.values():
+            row = supply.activation_charge(t["nRAS"], t["nRC"], self.rho, self._banks_of_die)
+            current_clocks = row / bursts + (supply.idd4r - supply.idd3n) * per_burst
+            current_clocks += ranks * supply.idd3n * per_burst
+            current_clocks += ranks * (supply.idd5ab - supply.idd3n) * n_rfc / t["nREFI"] * per_burst
+            joules += supply.voltage * o.dies * current_clocks * self.clock_period
         return joules / self.transaction_bytes + c.io
 
     def _formula(self, name: str) -> float:

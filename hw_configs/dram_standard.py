@@ -10,7 +10,7 @@ from __future__ import annotations
 import ast
 import operator
 from collections.abc import Callable, Mapping
-from functools import cache
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self
 
@@ -20,7 +20,17 @@ from hw_configs.config import Config, Count, parse
 from hw_configs.problems import bad_input, nearest
 from hw_configs.yaml_file import read_yaml
 
-__all__ = ["DramRule", "DramStandard", "dram_standard", "evaluate", "names_in", "standard_names"]
+__all__ = [
+    "DramRule",
+    "DramStandard",
+    "beside",
+    "dram_standard",
+    "evaluate",
+    "is_path",
+    "names_in",
+    "stamp",
+    "standard_names",
+]
 
 _FOLDER: Final = Path(__file__).parent / "dram_standards"
 _OPERATORS: Final[dict[type[ast.operator], Callable[[float, float], float]]] = {
@@ -112,8 +122,10 @@ class DramStandard(Config):
     write_latency: Formula
     burst: Formula
     """Clocks the data bus is taken by one transaction."""
+    refresh_pairs: str = ""
+    """The level whose halves a per-bank refresh joins: it refreshes a bank of each half (LPDDR5: bank groups)."""
     derived: dict[str, Formula] = Field(default_factory=dict)
-    """Timings a device may leave out."""
+    """Timings a device may leave out; besides timings they know ``banks``, ``banks_per_group`` and ``ranks``."""
     required: Words
     """Timings a device must give, in clocks (nCL) or time (tCL)."""
     constraints: tuple[DramRule, ...]
@@ -127,8 +139,9 @@ class DramStandard(Config):
                 if command not in self.commands:
                     raise ValueError(f"constraint {index + 1} ({rule.rule}): unknown command {command!r}")
             names_in(rule.wait)
-        if self.refresh_level not in self.levels:
-            raise ValueError(f"refresh_level: unknown level {self.refresh_level!r}")
+        for name in (self.refresh_level, *([self.refresh_pairs] if self.refresh_pairs else [])):
+            if name not in self.levels:
+                raise ValueError(f"refresh_level, refresh_pairs: unknown level {name!r}")
         return self
 
     @property
@@ -149,13 +162,38 @@ def standard_names() -> list[str]:
     return sorted(path.stem for path in _FOLDER.glob("*.yaml"))
 
 
-@cache
 def dram_standard(name: str) -> DramStandard:
-    """A standard by name; raises ``InputError`` for an unknown one."""
+    """A standard by name, or by the path of one's own file; raises ``InputError`` for an unknown one."""
+    if is_path(name):
+        return _read_standard(Path(name), stamp(Path(name)))
     if name not in standard_names():
         raise bad_input(
-            f"unknown DRAM standard {name!r}; known: {', '.join(standard_names())}",
+            f"unknown DRAM standard {name!r}; known: {', '.join(standard_names())}, or the path of a file",
             path="standard",
             suggestion=nearest(name, standard_names()),
         )
-    return parse(DramStandard, read_yaml(_FOLDER / f"{name}.yaml"))
+    return _read_standard(_FOLDER / f"{name}.yaml")
+
+
+def is_path(name: str) -> bool:
+    """Whether a text names a file rather than something that ships."""
+    return "/" in name or name.endswith((".yaml", ".yml"))
+
+
+def beside(name: str, folder: Path | None) -> str:
+    """A name as it is; a path as an absolute one, taken from the folder of the file that names it."""
+    return str(((folder or Path()) / name).resolve()) if is_path(name) else name
+
+
+def stamp(path: Path) -> tuple[int, int] | None:
+    """Time and size of a file, by which a change is noticed; None where there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size
+
+
+@lru_cache(maxsize=64)
+def _read_standard(path: Path, stamp: tuple[int, int] | None = None) -> DramStandard:  # noqa: ARG001
+    return parse(DramStandard, read_yaml(path))

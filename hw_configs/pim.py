@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import Annotated, Any, Final, Literal, Self, TypeVar
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from hw_configs.config import (
     Config,
@@ -27,7 +27,7 @@ from hw_configs.config import (
     refuse,
 )
 from hw_configs.dram import DramDevice
-from hw_configs.dram_standard import Formula, evaluate
+from hw_configs.dram_standard import Formula, beside, evaluate
 from hw_configs.pim_command_set import PimCommandSet, command_set
 from hw_configs.possible import BITS
 from hw_configs.problems import InputError, nearest
@@ -121,7 +121,7 @@ class PimDetail(Config):
     dram: DramDevice
     """The memory as any DRAM file states it; its kind and name may be left out."""
     command_set: str
-    """The commands beside the standard's: ``aim``, ``hbm-pim`` or ``attacc``."""
+    """The commands beside the standard's: ``aim``, ``hbm-pim``, ``attacc``, or the path of a file of one's own."""
     units: PimUnits
     buffers: PimBuffers = PimBuffers()
     timing: dict[str, int | str] = Field(default_factory=dict)
@@ -136,12 +136,14 @@ class PimDetail(Config):
 
     @field_validator("command_set")
     @classmethod
-    def _known_set(cls, value: str) -> str:
+    def _known_set(cls, value: str, info: ValidationInfo) -> str:
+        named = beside(value, (info.context or {}).get("folder"))
         try:
-            command_set(value)
+            command_set(named)
         except InputError as error:
-            raise ValueError(error.problems[0].message.removeprefix("command_set: ")) from None
-        return value
+            first = error.problems[0].message.removeprefix("command_set: ")
+            raise ValueError(str(error) if named != value else first) from None
+        return named
 
     @model_validator(mode="after")
     def _possible(self) -> Self:

@@ -8,14 +8,23 @@ give. A new family of PIM memories is a new file; a new speed bin is a device fi
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cache, cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self
 
 from pydantic import Field, model_validator
 
 from hw_configs.config import Config, parse
-from hw_configs.dram_standard import DramRule, DramStandard, Formula, Words, dram_standard, names_in
+from hw_configs.dram_standard import (
+    DramRule,
+    DramStandard,
+    Formula,
+    Words,
+    dram_standard,
+    is_path,
+    names_in,
+    stamp,
+)
 from hw_configs.problems import bad_input, nearest
 from hw_configs.yaml_file import read_yaml
 
@@ -160,13 +169,19 @@ def set_names() -> list[str]:
     return sorted(path.stem for path in _FOLDER.glob("*.yaml"))
 
 
-@cache
 def command_set(name: str) -> PimCommandSet:
-    """A command set by name; raises ``InputError`` for an unknown one."""
+    """A command set by name, or by the path of one's own file; raises ``InputError`` for an unknown one."""
+    if is_path(name):
+        return _read_set(Path(name), stamp(Path(name)))
     if name not in set_names():
         raise bad_input(
-            f"unknown PIM command set {name!r}; known: {', '.join(set_names())}",
+            f"unknown PIM command set {name!r}; known: {', '.join(set_names())}, or the path of a file",
             path="command_set",
             suggestion=nearest(name, set_names()),
         )
-    return parse(PimCommandSet, read_yaml(_FOLDER / f"{name}.yaml"))
+    return _read_set(_FOLDER / f"{name}.yaml")
+
+
+@lru_cache(maxsize=64)
+def _read_set(path: Path, stamp: tuple[int, int] | None = None) -> PimCommandSet:  # noqa: ARG001
+    return parse(PimCommandSet, read_yaml(path))

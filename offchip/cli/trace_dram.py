@@ -24,9 +24,16 @@ def trace_dram(
     format: Annotated[
         str | None,
         typer.Option(
-            help="Trace format: loadstore, readwrite, dramsim3 or csv. Default: told from the first line."
+            help="Trace format: loadstore, readwrite, ramulator1, ramulator1-cpu, dramsim3, dramsys, gem5 or csv. "
+            "Default: told from the first line."
         ),
     ] = None,
+    request_bytes: Annotated[
+        int, typer.Option(help="Bytes of a request of a trace file that names no sizes (a line of a cache).")
+    ] = 64,
+    latency_curve: Annotated[
+        bool, typer.Option("--latency-curve", help="Run the trace again at rising loads: latency under load.")
+    ] = False,
     gap: Annotated[int, typer.Option(help="Least cycles between two requests of a channel.")] = 0,
     outstanding: Annotated[
         int, typer.Option(help="Closed loop: requests in flight per channel; 0: no bound.")
@@ -79,6 +86,7 @@ def trace_dram(
         channels=channels, mapping=mapping, scheduler=scheduler, row_policy=row_policy, cap=cap, refresh=refresh,
         read_queue=read_queue, write_queue=write_queue, wrap=wrap, leap=leap, commands=commands,
         check=check, timeline=timeline, window=window, cache=cache, copies=copies,
+        request_bytes=request_bytes, latency_curve=latency_curve,
     )  # fmt: skip
     if json:
         print_json(result.as_json() | ({"checked": True} if check else {}))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from simulator.cpu_cache.memory_requests import MissTrace
     from simulator.dram.checker import CommandCheck
     from simulator.dram.engine import Commands, Memory
+    from simulator.dram.machine import Channel
     from simulator.dram.result import DramResult
     from workloads.memory_trace import MemoryTrace
 
@@ -27,15 +28,18 @@ __all__ = ["DramTraceOptions", "trace_dram"]
 class DramTraceOptions:
     """How a trace meets a DRAM device.
 
-    ``format``: loadstore, readwrite, dramsim3 or csv (behind caches: of a program trace); None tells it from the
-    first line. ``gap``: least cycles between two requests of a channel. ``outstanding``: requests in flight per
-    channel, 0: no bound. ``ignore_cycles``: back to back, whatever cycles the trace names. From ``channels`` to
-    ``write_queue``: instead of the device's own. ``wrap``: addresses beyond the capacity wrap around. ``leap``:
+    ``format``: loadstore, readwrite, ramulator1, ramulator1-cpu, dramsim3, dramsys, gem5 or csv (behind caches: of a
+    program trace); None tells it from the first line. ``request_bytes``: bytes of a request of a file that names no
+    sizes, a power of two; each becomes as many bursts as it takes. ``gap``: least cycles between two requests of a
+    channel. ``outstanding``: requests in flight per channel, 0: no bound. ``ignore_cycles``: back to back, whatever
+    cycles the trace names. From ``channels`` to ``write_queue``: instead of the device's own. ``wrap``: addresses
+    beyond the capacity wrap around. ``leap``:
     skip whole periods of periodic streams, with the same result. ``commands``: a CSV file for every command.
     ``check``: hold every command against the device's rules, apart from the engine. ``timeline``: a picture of the
     cycles of ``window``. ``cache``: a device of kind cpu-cache; what it leaves of a program (misses, prefetches,
     write-backs) becomes the requests, with ``copies`` of the program on as many cores. Addresses then wrap, and as
-    many misses are in flight as the cores have.
+    many misses are in flight as the cores have. ``latency_curve``: the trace again at rising loads, for latency under
+    load (not behind caches).
     """
 
     format: str | None = None
@@ -58,9 +62,19 @@ class DramTraceOptions:
     window: str = "0:500"
     cache: str | Path | None = None
     copies: int = 1
+    request_bytes: int = 64
+    latency_curve: bool = False
 
     def __post_init__(self) -> None:
         problems = wrong_types(self)
+        if not problems and (self.request_bytes < 1 or self.request_bytes & (self.request_bytes - 1)):
+            problems = [
+                Problem(f"found {self.request_bytes}; expected a power of two", path="--request-bytes")
+            ]
+        if self.latency_curve and self.cache is not None:
+            problems.append(
+                Problem("cannot go with --cache: caches pace the requests", path="--latency-curve")
+            )
         if problems:
             raise InputError(problems)
 
@@ -88,6 +102,8 @@ class DramTraceChoices(TypedDict, total=False):
     window: str
     cache: str | Path | None
     copies: int
+    request_bytes: int
+    latency_curve: bool
 
 
 def trace_dram(
@@ -108,6 +124,7 @@ def trace_dram(
     from simulator.dram.engine import RunOptions, simulate_trace
     from simulator.dram.record import CommandFile
     from simulator.dram.timeline import Timeline, check_picture, draw_timeline
+    from workloads.memory_trace import SplitTrace
 
     chosen = from_keywords(DramTraceOptions, options)
     device = _device(
@@ -120,7 +137,7 @@ def trace_dram(
     )
     memory = memory_of(device)
     misses = None if chosen.cache is None else _behind_caches(str(trace), memory, chosen)
-    requests: MemoryTrace = misses or _trace(str(trace), device, chosen.format)
+    requests: MemoryTrace = misses or _trace(str(trace), device, chosen, memory.channel)
     picture = None if chosen.timeline is None else Path(chosen.timeline)
     drawing = None
     if picture is not None:
@@ -149,6 +166,12 @@ def trace_dram(
             progress=upto(tally),
         )  # fmt: skip
         result = simulate_trace(memory, requests, asked)
+        taken = requests.taken if isinstance(requests, SplitTrace) else 0
+        if chosen.latency_curve and not result.interrupted:
+            from simulator.dram.loaded_latency import latency_curve
+
+            result = replace(result, latency_curve=latency_curve(memory, requests, asked))
+        result = replace(result, trace_requests=taken)
         if drawing is not None and picture is not None:
             draw_timeline(drawing, memory.channel, picture)
     if misses is not None:
@@ -224,10 +247,10 @@ def _option_problem(detail: Any) -> Problem:
     )
 
 
-def _trace(text: str, device: DramDevice, format: str | None) -> MemoryTrace:
+def _trace(text: str, device: DramDevice, chosen: DramTraceOptions, channel: Channel) -> MemoryTrace:
     from hw_configs.whole_number import INT64_MOST, integer
     from simulator.dram.patterns import geometry_of
-    from workloads.memory_trace import PATTERNS, generate, open_trace
+    from workloads.memory_trace import PATTERNS, SplitTrace, generate, open_trace
 
     head, _, rest = text.partition(":")
     if not Path(text).exists() and (head in PATTERNS or (rest and "/" not in head and "." not in head)):
@@ -237,7 +260,8 @@ def _trace(text: str, device: DramDevice, format: str | None) -> MemoryTrace:
         if requests is None or start is None:
             raise bad_input(f"found {text[:80]!r}; expected PATTERN:REQUESTS or PATTERN:REQUESTS:SEED")
         return generate(head, requests, start, geometry_of(device))
-    return open_trace(text, format)
+    file = open_trace(text, chosen.format, channel.tick_s)
+    return SplitTrace(file, channel.transaction_bytes, chosen.request_bytes)
 
 
 def _window(text: str) -> tuple[int, int]:

@@ -3,6 +3,11 @@
 A mapping is a permutation of address bits, some of them XORed together, so every field is a sum over GF(2)
 of pieces ``((transaction >> shift) & mask) << to``. One kernel decodes every mapping from its pieces.
 
+Where a field has no power of two of values (6 channels, 3 ranks, the rows of a 24 Gb die) its value is the remainder
+of what stands from it upwards, divided by their number; the quotient goes on. The kernel first spreads a transaction
+number so, each such field in bits of its own, and takes its pieces from there. No address is left out and none is met
+twice.
+
 A mapping string is a name (``RoBaRaCoCh``, ``ChRaBaRoCo``, ``MOP4CLXOR``) or a list of fields from the most
 to the least significant bit, such as ``ro co:4 ba bg co:2 ch``. A field without a width takes the bits of
 that field that are still unplaced. ``ba^ro`` XORs the bank with the low row bits. Fields: ``ch`` channel,
@@ -13,7 +18,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -22,13 +27,15 @@ from hw_configs.compiled import compiled
 from hw_configs.problems import bad_input, nearest
 from simulator.dram.machine import Channel
 
-__all__ = ["MAPPINGS", "AddressMap", "Piece", "address_map", "decode"]
+__all__ = ["MAPPINGS", "AddressMap", "Decoder", "Piece", "address_map", "decode"]
 
 MAPPINGS: Final = ("RoBaRaCoCh", "ChRaBaRoCo", "MOP4CLXOR")
 _FIELDS: Final = {
     "ch": "Channel", "pc": "PseudoChannel", "ra": "Rank", "si": "Sid", "bg": "BankGroup", "ba": "Bank",
     "ro": "Row", "co": "Column",
 }  # fmt: skip
+_ANY_NUMBER: Final = frozenset({"Channel", "Rank", "Sid", "Row"})
+"""Levels that need not be a power of two."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +46,14 @@ class Piece:
     shift: int
     mask: int
     to: int
+
+
+class Decoder(NamedTuple):
+    """What the kernel decodes by; see :func:`decode`."""
+
+    divisions: npt.NDArray[np.int64]
+    pieces: npt.NDArray[np.int64]
+    numbers: npt.NDArray[np.int32]
 
 
 @dataclass(frozen=True)
@@ -53,11 +68,33 @@ class AddressMap:
     pieces: tuple[Piece, ...]
     transactions: int
     """Transactions of the whole device; an address at or beyond it is outside."""
+    divisions: tuple[tuple[int, int, int], ...] = ()
+    """From the lowest up: (shift, bits, size) of fields whose size is no power of two, below the top."""
+
+    def decoder(self) -> Decoder:
+        """The map as the kernel takes it."""
+        divisions = np.array(self.divisions, dtype=np.int64).reshape(-1, 3)
+        return Decoder(divisions, self.table(), self.renumbering())
+
+    def renumbering(self) -> npt.NDArray[np.int32]:
+        """The engine's number of a bank by its bits, where a level below the top one leaves some unused."""
+        widths = [(size - 1).bit_length() for size in self.sizes[1:-2]]
+        if all(size & (size - 1) == 0 for size in self.sizes[2:-2]):
+            return np.zeros(0, np.int32)
+        flat = np.zeros(1 << sum(widths), np.int32)
+        for bits in range(flat.size):
+            number, rest, left = 0, bits, sum(widths)
+            for size, width in zip(self.sizes[1:-2], widths, strict=True):
+                left -= width
+                digit, rest = rest >> left, rest & ((1 << left) - 1)
+                number = number * size + min(digit, size - 1)
+            flat[bits] = number
+        return flat
 
     def table(self) -> npt.NDArray[np.int64]:
         """The pieces of channel, bank and row as the kernel takes them.
 
-        Sizes are powers of two, so each level has bits of its own in the flat bank number.
+        Each level has bits of its own in the bank number; see ``renumbering``.
         """
         row = len(self.fields) - 2
         low = {row: 0, 0: 0}
@@ -80,6 +117,8 @@ class AddressMap:
         changes the row alone.
         """
         row = self.fields.index("Row")
+        if self.divisions:
+            return None
         pieces = [p for p in self.pieces if p.field == row]
         low = min(p.shift for p in pieces)
         if any(p.shift + int(p.mask).bit_length() > low for p in self.pieces if p.field != row):
@@ -92,8 +131,8 @@ def address_map(channel: Channel, channels: int = 1) -> AddressMap:
     sizes = [channels, *(size for _, size in channel.levels[1:]), channel.rows, channel.columns]
     fields = (*channel.level_names, "Row", "Column")
     bits = [(size - 1).bit_length() for size in sizes]
-    for name, size in zip(fields[:-2], sizes[:-2], strict=True):
-        if size & (size - 1):
+    for name, size in zip(fields, sizes, strict=True):
+        if size & (size - 1) and name not in _ANY_NUMBER:
             raise bad_input(f"found {size} of level {name}; an address can only choose among a power of two")
     if channel.transaction_bytes & (channel.transaction_bytes - 1):
         raise bad_input(f"found transactions of {channel.transaction_bytes} bytes; expected a power of two")
@@ -109,7 +148,30 @@ def address_map(channel: Channel, channels: int = 1) -> AddressMap:
     total = 1
     for size in sizes:
         total *= size
-    return AddressMap(fields, tuple(sizes), tuple(pieces), total)
+    return AddressMap(fields, tuple(sizes), tuple(pieces), total, _divisions(fields, sizes, bits, pieces))
+
+
+def _divisions(
+    fields: tuple[str, ...], sizes: list[int], bits: list[int], pieces: list[Piece]
+) -> tuple[tuple[int, int, int], ...]:
+    """Where fields stand whose size is no power of two. The topmost one needs no division: what is left is its value.
+    Raises ``InputError`` for one that is split, or that others are hashed into.
+    """
+    found = []
+    top = max(piece.shift for piece in pieces if piece.mask)
+    for index, size in enumerate(sizes):
+        if size & (size - 1) == 0:
+            continue
+        own = [piece for piece in pieces if piece.field == index and piece.mask]
+        if len(own) != 1 or own[0].to or own[0].mask != (1 << bits[index]) - 1:
+            raise bad_input(
+                f"{size} of level {fields[index]} are no power of two; expected the field in one piece and nothing "
+                "hashed into it",
+                path="mapping",
+            )
+        if own[0].shift != top:
+            found.append((own[0].shift, bits[index], size))
+    return tuple(sorted(found))
 
 
 def _stack(order: list[int], bits: list[int]) -> list[Piece]:
@@ -215,20 +277,31 @@ def _hash(index: int, source: int, bits: list[int], placed: list[tuple[int, int,
 
 
 @compiled
-def decode(address, shift, pieces, transaction, unit, bank, row):  # type: ignore[no-untyped-def]
+def decode(address, shift, decoder: Decoder, transaction, unit, bank, row):  # type: ignore[no-untyped-def]
     """Fill ``transaction`` (address without its low ``shift`` bits), ``unit`` (channel), ``bank`` (flat number
     inside the channel) and ``row`` of each address.
 
     A row of ``pieces`` is (0 unit, 1 bank or 2 row; shift; mask; to). Piece by piece, so that each loop over the
-    addresses is a vector loop.
+    addresses is a vector loop. ``divisions`` spread the number first, ``numbers`` are those of banks by their bits
+    (empty: the bits).
     """
+    divisions, pieces, numbers = decoder
     for i in range(address.size):
         transaction[i] = address[i] >> shift
         unit[i] = 0
         bank[i] = 0
         row[i] = 0
+    for j in range(divisions.shape[0]):
+        low, bits, size = divisions[j, 0], divisions[j, 1], divisions[j, 2]
+        for i in range(address.size):
+            high = transaction[i] >> low
+            below = transaction[i] & ((1 << low) - 1)
+            transaction[i] = ((high // size) << (low + bits)) | ((high % size) << low) | below
     for j in range(pieces.shape[0]):
         low, mask, to = pieces[j, 1], pieces[j, 2], pieces[j, 3]
         out = unit if pieces[j, 0] == 0 else bank if pieces[j, 0] == 1 else row
         for i in range(address.size):
             out[i] ^= ((transaction[i] >> low) & mask) << to
+    if numbers.size > 0:
+        for i in range(address.size):
+            bank[i] = numbers[bank[i]]

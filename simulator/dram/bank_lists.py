@@ -150,6 +150,7 @@ def close_bank(c, v, q, n, b, now):
         bank.state = 0
         scope = u(bank.scope)
         n.scope_open[scope] -= 1
+        n.bank_ticks[scope] += now
         if n.scope_open[scope] == 0:
             n.scope_active[scope] += now - n.scope_since[scope]
         mark(q.sets, M_CLOSED, b, True)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from hw_configs.dram import DramDevice
+from dataclasses import replace
+
+from hw_configs.dram import DramDevice, DramSupply
 from hw_configs.dram_standard import dram_standard as find_standard
 from hw_configs.dram_standard import evaluate
 from simulator.dram.channel_run import Memory
@@ -23,6 +25,9 @@ def channel_of(device: DramDevice) -> Channel:
     standard = find_standard(device.standard)
     per_clock = standard.ticks_per_clock
     ticks = {name: value * per_clock for name, value in device.clocks.items()}
+    if device.controller.refresh == "paired-per-bank":
+        # A pair is one bank of each pseudo-channel: two commands, sent together.
+        ticks["nREFIpb"] *= device.organisation.pseudo_channels
     tick_s = device.clock_period / per_clock
     organisation = device.organisation
     chosen = device.controller
@@ -52,6 +57,9 @@ def channel_of(device: DramDevice) -> Channel:
         timing=ticks,
         constraints=rules_of(standard, ticks),
         refresh_level=standard.refresh_level,
+        refresh_pairs=standard.refresh_pairs
+        if organisation.level_size(standard.refresh_pairs or "Channel") > 1
+        else "",
         mapping=device.mapping,
         controller=controller,
         command_ticks={name: round(standard.clocks(name) * per_clock) for name in standard.commands},
@@ -59,17 +67,31 @@ def channel_of(device: DramDevice) -> Channel:
     )
 
 
+def _pairs(device: DramDevice) -> str:
+    """The level whose halves a per-bank refresh joins, if there are halves."""
+    level = find_standard(device.standard).refresh_pairs
+    return level if level and device.organisation.level_size(level) > 1 else ""
+
+
 def currents_of(device: DramDevice) -> Currents | None:
     """What the energy model needs, in SI units; None when the file states no currents."""
     c = device.currents
     if c is None:
         return None
-    t, period = device.clocks, device.clock_period
+    by_name = {name: _of_supply(device, supply, device.rho) for name, supply in c.supplies.items()}
+    core = by_name.pop("VDD")
+    return replace(core, io_per_bit_j=c.io / 8, others=tuple(by_name.items()))
+
+
+def _of_supply(device: DramDevice, c: DramSupply, rho: float) -> Currents:
+    t, period, o = device.clocks, device.clock_period, device.organisation
     standard = find_standard(device.standard)
+    together = {"same-bank": o.bank_groups}.get(device.controller.refresh, 2 if standard.refresh_pairs else 1)
     return Currents(
         voltage=c.voltage, idd0=c.idd0, idd2n=c.idd2n, idd3n=c.idd3n, idd4r=c.idd4r, idd4w=c.idd4w,
-        idd5ab=c.idd5ab, idd2p=c.idd2p, idd3p=c.idd3p, idd6=c.idd6, dies=device.organisation.dies,
+        idd5ab=c.idd5ab, idd2p=c.idd2p, idd3p=c.idd3p, idd6=c.idd6, dies=o.dies,
         row_active_s=t["nRAS"] * period, row_cycle_s=t["nRC"] * period, burst_s=evaluate(standard.burst, t) *
         period, refresh_s=t.get("nRFC", t.get("nRFCab", 0)) * period, idd5pb=c.idd5pb,
-        refresh_bank_s=t.get("nRFCpb", t.get("nRFCsb", 0)) * period, io_per_bit_j=c.io / 8,
+        refresh_bank_s=t.get("nRFCpb", t.get("nRFCsb", 0)) * period, rho=rho,
+        banks=o.stacks * o.bank_groups * o.banks, refreshed_banks=together,
     )  # fmt: skip

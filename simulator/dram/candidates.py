@@ -218,12 +218,14 @@ def look_at_priority(m, v, w, now):
         scope = bank.scope
     else:
         place, only = target - c.banks, -1
-        any_open, any_active, opening = False, False, False
+        any_open, any_active, opening, closing = False, False, False, -1
         for j in range(k.object_start[u(place)], k.object_start[u(place + 1)]):
             bank = q.bank[u(k.object_banks[u(j)])]
             any_open |= bank.state != 0
             any_active |= bank.active > 0
             opening |= bank.state == 2
+            if bank.state == 1 and closing < 0:
+                closing = k.object_banks[u(j)]
         if any_open:
             command = PREAB if wanted == REFAB else PRESB
         eligible = not opening and not (any_open and any_active)
@@ -231,7 +233,11 @@ def look_at_priority(m, v, w, now):
             t.ready[u(c.object_base + command * c.others + place)], t.ready[u(c.channel_base + command)]
         )
         scope = q.bank[u(k.object_banks[u(k.object_start[u(place)])])].scope
+        if c.singly == 1 and any_open and wanted != REFAB:
+            command, target = PREPB, max(closing, 0)
+            key = legal(c, t, command, target)
     w.priority_command = command
+    w.priority_target = target
     if eligible:
         key = max(key, now)
         if command == PREPB or command == PREAB:

@@ -18,6 +18,7 @@ from simulator.dram import state as at
 from simulator.dram.address import AddressMap
 from simulator.dram.channel_tables import ChannelTables, compile_tables
 from simulator.dram.energy import Currents
+from simulator.dram.idle import pass_idle
 from simulator.dram.kernel import run as run_kernel
 from simulator.dram.machine import COMMANDS, Channel, Target
 from simulator.dram.state import Chunk, Log, State
@@ -25,6 +26,8 @@ from simulator.dram.state import Chunk, Log, State
 __all__ = ["ChannelRun", "Commands", "Memory", "Recording", "RunOptions", "start_channel"]
 
 CHUNK = 1 << 18
+SLICE = 1 << 22
+"""Ticks that the kernel runs without a pause: seconds at the very most."""
 LOG_ROWS = 1 << 16
 
 CommandSink = Callable[["Commands"], None]
@@ -122,16 +125,21 @@ class ChannelRun:
     log: Log
     recording: Recording | None = None
     names: tuple[str, ...] = field(default_factory=tuple)
+    stopped: bool = False
+    """Set from outside (Ctrl-C): the run ends at the next pause."""
 
     def feed(self, chunk: Chunk, final: bool, until: int = at.INF) -> int:
-        """Run a chunk to its end. Returns the kernel's status: NEED, DONE or PAUSED."""
+        """Run a chunk to its end. Returns the kernel's status: NEED, DONE or PAUSED.
+
+        The kernel pauses now and then, so that Ctrl-C is heard, and idle time is leapt over.
+        """
+        reached = int(self.state.scalar[at.NOW])
         while True:
-            offered = at.Offered(chunk, self.log, final, self.options.gap, self.options.outstanding, until)
-            status = run_kernel(at.machine_of(self.tables, self.state), offered)
-            if self.log.used[0]:
-                self._empty_log()
-            if status != at.FULL:
+            stop = min(until, reached + SLICE)
+            status = self._step(chunk, final, stop)
+            if status != at.PAUSED or stop == until or self.stopped:
                 break
+            reached = self._pass_idle(chunk, final, stop, until)
         if status == at.STUCK:
             raise NoAnswerError(
                 f"channel {self.number}: a request can never be served; the controller is locked up"
@@ -143,6 +151,26 @@ class ChannelRun:
         if status != at.PAUSED:
             self.state.scalar[at.NEXT] = 0
         return int(status)
+
+    def _step(self, chunk: Chunk, final: bool, until: int) -> int:
+        """Run up to a tick, emptying the log as often as it is full."""
+        while True:
+            offered = at.Offered(chunk, self.log, final, self.options.gap, self.options.outstanding, until)
+            status = int(run_kernel(at.machine_of(self.tables, self.state), offered))
+            if self.log.used[0]:
+                self._empty_log()
+            if status != at.FULL:
+                return status
+
+    def _pass_idle(self, chunk: Chunk, final: bool, reached: int, until: int) -> int:
+        """Leap over idle time up to the next request; see ``idle.py``. Returns the tick that the run has come to."""
+        following = int(self.state.scalar[at.NEXT])
+        if self.log.tick.size or following >= chunk.arrival.size:
+            return reached
+        arrival = min(int(chunk.arrival[following]), until)
+        return pass_idle(
+            self.tables, self.state, reached, arrival, lambda tick: self._step(chunk, final, tick)
+        )
 
     def _empty_log(self) -> None:
         used = int(self.log.used[0])

@@ -28,6 +28,7 @@ from simulator.dram.machine import (
     Channel,
     Constraint,
     command_code,
+    covers,
 )
 
 __all__ = [
@@ -84,6 +85,8 @@ class Settings(NamedTuple):
     """Where the ticks of banks start in ``State.ready``; then those of larger targets, and of the channel."""
     object_base: int
     channel_base: int
+    singly: int
+    """Banks that are refreshed together are closed one by one: there is no command that closes them all."""
     ready: int
     history: int
     group_shift: int
@@ -140,7 +143,7 @@ def used_commands(channel: Channel) -> frozenset[int]:
     if control.refresh == "all-bank":
         names |= {"REFab", "PREab"}
     elif control.refresh in ("per-bank", "paired-per-bank"):
-        names |= {"REFpb"}
+        names |= {"REFsb" if channel.pairwise else "REFpb"}
     elif control.refresh == "same-bank":
         names |= {"REFsb", "PREsb"}
     return frozenset(command_code(name) for name in names)
@@ -155,14 +158,15 @@ def _reached(
     others: list[tuple[int, ...]] = []
     for depth in range(level + 1):
         wanted = address[depth]
-        named = [(*n, i) for n in nodes for i in range(sizes[depth]) if wanted in (-1, i)]
-        others = [(*n, i) for n in nodes for i in range(sizes[depth]) if wanted not in (-1, i)]
+        size = sizes[depth]
+        named = [(*n, i) for n in nodes for i in range(size) if covers(wanted, i, size)]
+        others = [(*n, i) for n in nodes for i in range(size) if not covers(wanted, i, size)]
         nodes = named
     return named, others
 
 
-def _matches(node: tuple[int, ...], address: tuple[int, ...]) -> bool:
-    return all(a in (-1, n) for n, a in zip(node, address, strict=False))
+def _matches(node: tuple[int, ...], address: tuple[int, ...], sizes: list[int]) -> bool:
+    return all(covers(wanted, i, size) for i, wanted, size in zip(node, address, sizes, strict=False))
 
 
 class _Layout:
@@ -191,7 +195,7 @@ class _Layout:
             return [
                 self.object_base + command * max(self.others, 1) + k
                 for k in kind
-                if _matches(node, self.targets[self.banks + k].address)
+                if _matches(node, self.targets[self.banks + k].address, self.sizes)
             ]
         first = sum(i * s for i, s in zip(node, self._strides, strict=False))
         if len(node) == len(self.sizes):
@@ -201,9 +205,10 @@ class _Layout:
         return [command * self.groups + g for g in groups]
 
 
-def _codes(names: tuple[str, ...], used: frozenset[int]) -> list[int]:
+def _codes(names: tuple[str, ...], used: frozenset[int], pairwise: bool) -> list[int]:
     """Codes of the commands that can be issued; a table may name others (RFM, VRR), which never are."""
-    return [code for name in names if name in (*COMMANDS, "ACT1") and (code := command_code(name)) in used]
+    spelt = ("REFsb" if pairwise and name == "REFpb" else name for name in names)
+    return [code for name in spelt if name in (*COMMANDS, "ACT1") and (code := command_code(name)) in used]
 
 
 def _usable(channel: Channel) -> list[tuple[Constraint, list[int], list[int]]]:
@@ -217,7 +222,8 @@ def _usable(channel: Channel) -> list[tuple[Constraint, list[int], list[int]]]:
             )
         if rule.latency >= MAX_WAIT:
             raise bad_input(f"a constraint waits {rule.latency} ticks; expected fewer than {MAX_WAIT}")
-        preceding, following = _codes(rule.preceding, used), _codes(rule.following, used)
+        preceding = _codes(rule.preceding, used, channel.pairwise)
+        following = _codes(rule.following, used, channel.pairwise)
         if preceding and following:
             rules.append((rule, preceding, following))
     for name in ("RD", "WR", "PREpb"):
@@ -377,15 +383,15 @@ def _timers(channel: Channel, layout: _Layout) -> tuple[Ints, Ints, Ints, Ints, 
             objects.append(layout.banks + k)
             start.append(len(objects))
             command.append(REFAB)
-    elif control.refresh == "per-bank":
+    elif control.refresh == "per-bank" and not channel.pairwise:
         period.append(need("nREFIpb"))
         first.append(period[0])
         objects += range(layout.banks)
         start.append(len(objects))
         command.append(command_code("REFpb"))
-    elif control.refresh == "same-bank":
+    elif control.refresh in ("same-bank", "per-bank"):
         sets = range(layout.scopes, layout.others)
-        period.append(need("nREFIsb"))
+        period.append(need("nREFIsb" if control.refresh == "same-bank" else "nREFIpb"))
         first.append(period[0])
         objects += [layout.banks + k for k in sets]
         start.append(len(objects))
@@ -441,6 +447,7 @@ def _settings(channel: Channel, layout: _Layout, history: int, timers: int) -> S
         bank_base=layout.bank_base,
         object_base=layout.object_base,
         channel_base=layout.channel_base,
+        singly=int(channel.pairwise),
         ready=layout.total,
         history=history,
         group_shift=layout.per_group.bit_length() - 1,

@@ -17,9 +17,8 @@ a timing rule of the device, by its name
     LPDDR5: the second half of an activation comes in time; an access needs a running data clock, or comes right
     behind the CAS that starts it.
 ``tREFI``
-    Whatever is refreshed by one command (a rank or pseudo-channel, a bank, the same bank of all groups) is refreshed
-    once in tREFI and once in a round of the device's interval between single refreshes: in the longer of the two at
-    least, in the shorter at most. Up to eight refreshes are postponed, and up to eight pulled in (JEDEC).
+    Whatever is refreshed by one command (a rank or pseudo-channel, a bank, two banks of LPDDR5, the same bank of all
+    groups) is refreshed once in tREFI. Up to eight refreshes are postponed, and up to eight pulled in (JEDEC).
 ``refresh round``
     Per-bank and same-bank refreshes go round: none gets its second before all of its rank or pseudo-channel got one.
 ``refresh pair``
@@ -36,7 +35,7 @@ from typing import Final
 from hw_configs.dram import DramDevice
 from hw_configs.problems import bad_input
 from simulator.dram.build import channel_of
-from simulator.dram.machine import Channel, Constraint
+from simulator.dram.machine import Channel, Constraint, covers
 
 __all__ = ["Command", "CommandCheck", "Violation", "check_commands", "parse_command"]
 
@@ -122,7 +121,9 @@ class _Checker:
         self.after: dict[str, list[tuple[int, Constraint]]] = {}
         self.before: dict[str, list[tuple[int, Constraint]]] = {}
         self.refreshes = dict.fromkeys(self._units(), 0)
-        self.fastest, self.slowest = self._periods()
+        # A round of single refreshes is a whole number of ticks, so it is shorter than tREFI by up to one tick each.
+        self.slowest = self.channel.timing.get("nREFI", 0)
+        self.fastest = max(self.slowest - len(self.refreshes), 0)
         for number, rule in enumerate(self.channel.constraints):
             for name in rule.preceding:
                 self.after.setdefault(name, []).append((number, rule))
@@ -141,22 +142,21 @@ class _Checker:
         return [bank for bank in self.banks if self._names(command, bank)]
 
     def _names(self, command: Command, node: Node) -> bool:
-        return all(a in (-1, n) for a, n in zip(command.address, node, strict=False))
+        return all(covers(a, n, s) for a, n, s in zip(command.address, node, self.sizes, strict=False))
 
     def _nodes(self, command: Command, level: int) -> list[Node]:
         """Nodes of a level that the command names."""
         ranges = [
-            range(self.sizes[i]) if command.address[i] == -1 else [command.address[i]]
+            [n for n in range(self.sizes[i]) if covers(command.address[i], n, self.sizes[i])]
             for i in range(level + 1)
         ]
         return list(itertools.product(*ranges))
 
     def _siblings(self, command: Command, level: int) -> list[Node]:
         """Nodes of a level below the same parents that the command does not name."""
-        if command.address[level] == -1:
-            return []
+        size, wanted = self.sizes[level], command.address[level]
         parents = self._nodes(command, level - 1) if level else [()]
-        return [(*p, i) for p in parents for i in range(self.sizes[level]) if i != command.address[level]]
+        return [(*p, i) for p in parents for i in range(size) if not covers(wanted, i, size)]
 
     def _timing(self, command: Command) -> tuple[str, str] | None:
         for number, rule in self.before.get(command.name, ()):
@@ -258,18 +258,11 @@ class _Checker:
             return sorted({(*bank[:kept], *(-1 for _ in bank[kept:])) for bank in self.banks})
         if kind == "same-bank":
             return sorted({(*bank[:kept], *(-1 for _ in bank[kept:-1]), bank[-1]) for bank in self.banks})
+        if self.channel.pairwise:
+            at = self.depth[self.channel.refresh_pairs]
+            half = self.sizes[at] // 2
+            return sorted({(*bank[:at], -2 - bank[at] % half, *bank[at + 1 :]) for bank in self.banks})
         return self.banks
-
-    def _periods(self) -> tuple[int, int]:
-        """The fewest and the most ticks in which every unit of refresh is due once."""
-        timing, kind = self.channel.timing, self.channel.controller.refresh
-        whole = timing.get("nREFI", 0)
-        interval = {"per-bank": "nREFIpb", "paired-per-bank": "nREFIpb", "same-bank": "nREFIsb"}.get(kind)
-        if interval is None:
-            return whole, whole
-        at_once = dict(self.channel.levels)["PseudoChannel"] if kind == "paired-per-bank" else 1
-        round_ = timing[interval] * len(self.refreshes) // at_once
-        return min(whole, round_), max(whole, round_)
 
     def _covered(self, command: Command) -> list[Node]:
         """Units of refresh that a command refreshes whole."""

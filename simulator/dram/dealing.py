@@ -21,7 +21,7 @@ class Dealer:
         self.memory = memory
         self.options = options
         self.map = address_map(memory.channel, memory.channels)
-        self.pieces = self.map.table()
+        self.decoder = self.map.decoder()
         self.name = name
         self.wrapped = 0
 
@@ -44,7 +44,7 @@ class Dealer:
         transaction = np.empty(count, np.int64)
         unit, bank, row = np.empty(count, np.int32), np.empty(count, np.int32), np.empty(count, np.int32)
         shift = self.memory.channel.transaction_bytes.bit_length() - 1
-        decode(address, shift, self.pieces, transaction, unit, bank, row)
+        decode(address, shift, self.decoder, transaction, unit, bank, row)
         arrival = requests.arrival if self.options.use_arrivals else requests.arrival[:0]
         if self.memory.channels == 1:
             return [Chunk(transaction, bank, row, requests.write, arrival)]

@@ -115,6 +115,8 @@ def _run_plainly(
                 options.progress(tally.requests)
     except KeyboardInterrupt:
         tally.interrupted = True
+        for run in runs:
+            run.stopped = True
     finally:
         if pool is not None:
             pool.shutdown()
@@ -205,7 +207,7 @@ def _refresh_share(channel: Channel, commands: dict[str, int], ticks: int) -> fl
     per_scope = channel.banks // scopes
     t = channel.timing
     busy = commands.get("REFab", 0) * per_scope * t.get("nRFC", t.get("nRFCab", 0))
-    busy += commands.get("REFpb", 0) * t.get("nRFCpb", 0)
+    busy += commands.get("REFpb", 0) * (2 if channel.pairwise else 1) * t.get("nRFCpb", 0)
     if commands.get("REFsb"):
         busy += commands["REFsb"] * len(targets[-1].banks) * t.get("nRFCsb", 0)
     return min(busy / (ticks * channel.banks), 1.0)
@@ -217,13 +219,14 @@ def _energy(
     if memory.currents is None:
         return None
     _, scopes = memory.channel.targets
-    active = 0
+    active = banks = 0
     for run in runs:
         s = run.state
         open_now = s.scope_open[:scopes] > 0
         active += int(s.scope_active[:scopes].sum())
         active += int(np.where(open_now, np.maximum(drain - s.scope_since[:scopes], 0), 0).sum())
+        banks += int(np.maximum(s.bank_ticks[:scopes] + s.scope_open[:scopes] * drain, 0).sum())
     tick = memory.channel.tick_s
     whole = drain * scopes * len(runs)
-    states = RankStates(active * tick, max(whole - active, 0) * tick)
+    states = RankStates(active * tick, max(whole - active, 0) * tick, open_bank_s=banks * tick)
     return idd_energy(commands, states, memory.currents, bits)

@@ -333,7 +333,7 @@ def _choose(m, v, w, o, bus, now):
                     look_at_priority(m, v, w, now)
                 if w.priority_key <= now:
                     w.source, w.command = FROM_PRIORITY, w.priority_command
-                    w.target = m.upkeep.priority_object[u(v.priority_head)]
+                    w.target = w.priority_target
         else:
             _choose_mode(c, v, q)
             _look_at_queue(m, v, w, c.hbm == 0 or bus == 0, c.hbm == 0 or bus == 1, now)
@@ -663,6 +663,7 @@ def _activate(m, v, w, source, slot, now):
     bank = q.bank[u(request.bank)]
     scope = u(bank.scope)
     n.scope_open[scope] += 1
+    n.bank_ticks[scope] -= now
     if n.scope_open[scope] == 1:
         n.scope_since[scope] = now
     bank.last = now

@@ -240,6 +240,7 @@ class _Snapshot:
     outcome: Ints
     histogram: Ints
     scope_active: Ints
+    bank_ticks: Ints
     key: bytes
     now: int
 
@@ -247,7 +248,7 @@ class _Snapshot:
     def of(state: State, key: bytes, now: int) -> _Snapshot:
         return _Snapshot(
             state.scalar.copy(), state.counts.copy(), state.bank_outcome.copy(), state.histogram.copy(),
-            state.scope_active.copy(), key, now,
+            state.scope_active.copy(), state.bank_ticks.copy(), key, now,
         )  # fmt: skip
 
 
@@ -355,14 +356,17 @@ def _leap(run: ChannelRun, stream: _Stream, before: _Snapshot, now: int, total: 
         return 0
     moved, turns = times * ticks, times * requests // stream.period
     here = rotation.order(0, run.tables.bank_scope)
-    once = (s.bank_outcome - before.outcome).reshape(-1, 3)
+    outcome = (s.bank_outcome - before.outcome).reshape(-1, 3)
     for k in range(together):
         there = rotation.order(-k * turned, run.tables.bank_scope)
-        s.bank_outcome.reshape(-1, 3)[there] += times // together * once[here]
+        s.bank_outcome.reshape(-1, 3)[there] += times // together * outcome[here]
     for total_entry, size in _QUEUES:
         held_then = before.scalar[total_entry] + before.scalar[size] * before.now
         held_now = v[total_entry] + v[size] * now
         v[total_entry] += times * (held_now - held_then) - v[size] * moved
+    # As with queues: open banks at the end count on, those at the beginning did so before.
+    once = s.bank_ticks - before.bank_ticks + s.scope_open * ticks
+    np.add(s.bank_ticks, times * once - s.scope_open * moved, out=s.bank_ticks)
     for entry in _SUMS:
         v[entry] += times * (v[entry] - before.scalar[entry])
     for mine, then in (

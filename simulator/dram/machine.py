@@ -15,7 +15,7 @@ import numpy as np
 
 from hw_configs.problems import InputError, Problem, nearest
 
-__all__ = ["COMMANDS", "Channel", "Command", "Constraint", "Controller", "Target", "command_code"]
+__all__ = ["COMMANDS", "Channel", "Command", "Constraint", "Controller", "Target", "command_code", "covers"]
 
 COMMANDS: Final = (
     "ACT", "ACT2", "PREpb", "PREab", "RD", "WR", "RDA", "WRA", "REFab", "REFpb", "REFsb", "CAS_RD", "CAS_WR",
@@ -110,7 +110,9 @@ class Controller:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What a command names: an index per level from the channel to the bank, -1 for all."""
+    """What a command names: an index per level from the channel to the bank, -1 for all, and -2 - i for two of them:
+    i and the one half a level further on.
+    """
 
     address: tuple[int, ...]
     banks: tuple[int, ...]
@@ -139,6 +141,8 @@ class Channel:
     timing: dict[str, int]
     constraints: tuple[Constraint, ...]
     refresh_level: str
+    refresh_pairs: str = ""
+    """The level whose halves a per-bank refresh joins: it refreshes a bank in each (LPDDR5); none where empty."""
     mapping: str = "RoBaRaCoCh"
     controller: Controller = field(default_factory=Controller)
     command_ticks: dict[str, int] = field(default_factory=dict)
@@ -186,11 +190,23 @@ class Channel:
 
     def spell(self, code: Command) -> str:
         """The standard's own name of a command code."""
+        if code == REFSB and self.pairwise:
+            return "REFpb"
         return "ACT1" if code == ACT and self.split_activation else COMMANDS[code]
+
+    @property
+    def pairwise(self) -> bool:
+        """Whether a per-bank refresh takes two banks."""
+        return bool(self.refresh_pairs) and self.controller.refresh == "per-bank"
+
+
+def covers(wanted: int, index: int, size: int) -> bool:
+    """Whether an entry of a target's address names a node of a level of ``size`` nodes."""
+    return wanted in (-1, index) or (wanted < -1 and index % (size // 2) == -2 - wanted)
 
 
 def _targets_of(channel: Channel) -> tuple[list[Target], int]:
-    """Every target of a command: banks in tree order, then refresh scopes, then same-bank sets.
+    """Every target of a command: banks in tree order, then refresh scopes, then banks that are refreshed together.
 
     Returns the targets and the number of refresh scopes.
     """
@@ -205,5 +221,9 @@ def _targets_of(channel: Channel) -> tuple[list[Target], int]:
         scopes.setdefault((*bank.address[: depth + 1], *wild), []).append(flat)
         if channel.controller.refresh == "same-bank":
             same.setdefault((*bank.address[: depth + 1], *wild[:-1], bank.address[-1]), []).append(flat)
+        elif channel.pairwise:
+            level = channel.level_names.index(channel.refresh_pairs)
+            first = -2 - bank.address[level] % (sizes[level] // 2)
+            same.setdefault((*bank.address[:level], first, *bank.address[level + 1 :]), []).append(flat)
     larger = [Target(address, tuple(members)) for address, members in (*scopes.items(), *same.items())]
     return [*banks, *larger], len(scopes)

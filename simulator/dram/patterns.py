@@ -81,11 +81,6 @@ class PatternResult:
 def geometry_of(device: DramDevice) -> Geometry:
     """What trace generators must know of a device, all channels together."""
     memory = memory_of(device)
-    if memory.channels & (memory.channels - 1):
-        raise bad_input(
-            f"found {memory.channels}; expected a power of two for an address to choose among",
-            path="channels",
-        )
     channel = memory.channel
     levels = dict(channel.levels)
     above = channel.banks // (levels.get("BankGroup", 1) * levels["Bank"])
@@ -126,7 +121,7 @@ def _measured(
     size = memory.channel.transaction_bytes
     count = min(requests * device.channels, MAX_REQUESTS)
     number, write, useful = _transactions(pattern, size, int(device.capacity_bytes) // size, count, seed)
-    grain = channel_grain(memory.channel)
+    grain = channel_grain(memory.channel) if device.channels > 1 else 1
     channel = number // grain % device.channels
     busiest = int(np.bincount(channel, minlength=device.channels).argmax())
     mine = np.flatnonzero(channel == busiest)[:requests]

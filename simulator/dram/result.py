@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from hw_configs.shown import Shown, Table
 from hw_configs.units import format_quantity
 from simulator.dram.energy import EnergyBreakdown
 
-__all__ = ["DramResult", "QueueOccupancy", "percentile"]
+__all__ = ["DramResult", "LoadPoint", "QueueOccupancy", "percentile"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +25,18 @@ class QueueOccupancy:
     priority_mean: float
     read_peak: int
     write_peak: int
+
+
+@dataclass(frozen=True, slots=True)
+class LoadPoint:
+    """Bandwidth and read latency where a share ``load`` of the pins' bandwidth is offered."""
+
+    load: float
+    offered_bytes_per_s: float
+    bandwidth_bytes_per_s: float
+    latency_mean_s: float
+    latency_p50_s: float
+    latency_p99_s: float
 
 
 def percentile(histogram: npt.NDArray[np.int64], share: float) -> int:
@@ -77,6 +89,10 @@ class DramResult(Shown):
     addresses_wrapped: int = 0
     leapt_requests: int = 0
     """Requests that were not stepped through, because a period of the stream had come round exactly."""
+    trace_requests: int = 0
+    """Requests of the trace file, each cut into as many bursts as it takes; ``requests`` counts bursts. 0: the same."""
+    latency_curve: tuple[LoadPoint, ...] = ()
+    """The trace again, paced at rising loads, where that was asked for."""
 
     @property
     def time_s(self) -> float:
@@ -146,6 +162,7 @@ class DramResult(Shown):
             "requests": self.requests,
             "reads": self.reads,
             "writes": self.writes,
+            "trace_requests": self.trace_requests or self.requests,
             "bytes": self.bytes_moved,
             "tick_ns": ns,
             "cycles_accept": self.cycles_accept,
@@ -186,7 +203,18 @@ class DramResult(Shown):
             ],
             "addresses_wrapped": self.addresses_wrapped,
             "interrupted": self.interrupted,
+            **(
+                {"latency_curve": [asdict(point) for point in self.latency_curve]}
+                if self.latency_curve
+                else {}
+            ),
         }
+
+
+def _cut(result: DramResult) -> str:
+    """Where a trace's requests were cut into bursts: how many they were."""
+    asked = result.trace_requests
+    return f"; bursts of {asked:,} requests of the trace" if asked not in (0, result.requests) else ""
 
 
 def _tables(result: DramResult) -> tuple[Table, ...]:
@@ -195,7 +223,7 @@ def _tables(result: DramResult) -> tuple[Table, ...]:
     peak = format_quantity(result.peak_bytes_per_s, "bandwidth")
     issued = ", ".join(f"{name} {count:,}" for name, count in result.commands.items())
     rows: list[tuple[object, ...]] = [
-        ("requests", f"{result.requests:,}", f"{result.reads:,} reads, {result.writes:,} writes"),
+        ("requests", f"{result.requests:,}", f"{result.reads:,} reads, {result.writes:,} writes{_cut(result)}"),
         ("cycles", f"{result.cycles_drain:,}", f"of {ns:.4g} ns; last accepted at {result.cycles_accept:,}"),
         ("time", format_quantity(result.time_s, "time"), ""),
         (
@@ -230,4 +258,17 @@ def _tables(result: DramResult) -> tuple[Table, ...]:
             rows.append(
                 ("energy per bit", f"{result.energy.total / result.bytes_moved / 8 * 1e12:.2f} pJ", "")
             )
-    return (Table(f"{result.trace} on {result.device}", ("", "value", ""), tuple(rows)),)
+    return (Table(f"{result.trace} on {result.device}", ("", "value", ""), tuple(rows)), *_curve(result))
+
+
+def _curve(result: DramResult) -> tuple[Table, ...]:
+    """Latency under load as a table, if there is any."""
+    rows = tuple(
+        (
+            f"{point.load:.0%}", format_quantity(point.bandwidth_bytes_per_s, "bandwidth"),
+            *(f"{s * 1e9:.1f} ns" for s in (point.latency_mean_s, point.latency_p50_s, point.latency_p99_s)),
+        )
+        for point in result.latency_curve
+    )  # fmt: skip
+    heads = ("offered", "bandwidth", "read latency, mean", "p50", "p99")
+    return (Table("latency under load (offered: share of the pins)", heads, rows),) if rows else ()

@@ -67,6 +67,7 @@ class State(NamedTuple):
     scope_open: Ints
     scope_since: Ints
     scope_active: Ints
+    bank_ticks: Ints
     written: Ints
     in_flight: Ints
     counts: Ints
@@ -196,7 +197,7 @@ def new_state(tables: ChannelTables, outstanding: int = 0) -> State:
     return State(
         scalar, zeros(c.ready), history, request, bank, sets, np.arange(slots - 1, -1, -1, dtype=np.int64),
         zeros(banks), zeros(priority), zeros(priority), tables.timer_first.copy(),
-        zeros(tables.timer_first.size), zeros(others), zeros(others), zeros(others), zeros(FILTER),
+        zeros(tables.timer_first.size), zeros(others), zeros(others), zeros(others), zeros(others), zeros(FILTER),
         zeros(max(outstanding, 1) + 1), zeros(NCMD), zeros(3 * banks), zeros(HISTOGRAM), zeros(pairs),
         zeros(pairs),
     )  # fmt: skip
@@ -252,7 +253,8 @@ FROM_ACTIVE, FROM_PRIORITY, FROM_QUEUE, FROM_OPENING = range(4)
 OUTLOOK: Final = np.dtype(
     [
         *((name, np.int64) for name in (
-            "event", "timer", "policy_event", "active_command", "priority_key", "priority_command", "touched_column",
+            "event", "timer", "policy_event", "active_command", "priority_key", "priority_command", "priority_target",
+            "touched_column",
             "touched_row", "source", "slot", "command", "target", "first_index", "step",
         )),
         *((name, np.bool_) for name in ("blocked", "reopening", "priority_dirty", "issued", "looked")),
@@ -318,6 +320,7 @@ class Tallies(NamedTuple):
     scope_open: Ints
     scope_since: Ints
     scope_active: Ints
+    bank_ticks: Ints
     affects: Ints
 
 
@@ -367,7 +370,7 @@ def machine_of(tables: ChannelTables, state: State) -> Machine:
         ),
         Tallies(
             state.counts, state.bank_outcome, state.histogram, state.scope_open, state.scope_since,
-            state.scope_active, tables.affects,
+            state.scope_active, state.bank_ticks, tables.affects,
         ),
         state.scalar.view(CONTROLLER),
         np.zeros(1, OUTLOOK),

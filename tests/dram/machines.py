@@ -11,11 +11,19 @@ from hw_configs.library import load_device
 from simulator.dram.build import channel_of
 from simulator.dram.machine import Channel, Controller
 
-DEVICES = ("ddr3-1600k", "ddr4-2400r", "ddr5-4800b", "lpddr5-6400", "gddr6-14000", "hbm2-2000", "hbm3-6400")
+DEVICES = (
+    "ddr3-1600k",
+    "ddr4-2400r",
+    "ramulator-ddr5-4800b",
+    "lpddr5-6400",
+    "gddr6-14000",
+    "hbm2-2000",
+    "hbm3-6400",
+)
 REFRESH = {
     "ddr3-1600k": ("all-bank", "off"),
     "ddr4-2400r": ("all-bank", "off"),
-    "ddr5-4800b": ("all-bank", "same-bank", "off"),
+    "ramulator-ddr5-4800b": ("all-bank", "same-bank", "off"),
     "lpddr5-6400": ("all-bank", "per-bank", "off"),
     "gddr6-14000": ("all-bank", "per-bank", "off"),
     "hbm2-2000": ("all-bank", "per-bank", "off"),
@@ -24,11 +32,21 @@ REFRESH = {
 
 
 def small(device: str, ranks: int = 1, rows: int = 16, **controller: object) -> Channel:
-    """A shipped device with few rows and, where the standard has ranks, as many as wanted."""
+    """A shipped device with few rows, the plainest mapping and, where the standard has ranks, as many as wanted."""
     channel = channel_of(load_device(device))
     levels = tuple((name, ranks if name == "Rank" else size) for name, size in channel.levels)
     kind = channel.controller.kind
-    return replace(channel, levels=levels, rows=rows, controller=Controller(kind=kind, **controller))
+    made = replace(channel, levels=levels, rows=rows, controller=Controller(kind=kind, **controller))
+    # More ranks have their turns within one tREFI, and so do pairs of banks.
+    more = made.banks // channel.banks
+    at_once = (
+        dict(channel.levels).get("PseudoChannel", 1) if made.controller.refresh == "paired-per-bank" else 1
+    )
+    timing = {
+        name: value * at_once // more if name in ("nREFIpb", "nREFIsb") else value
+        for name, value in channel.timing.items()
+    }
+    return replace(made, timing=timing, mapping="RoBaRaCoCh")
 
 
 @st.composite
@@ -38,7 +56,8 @@ def channels(draw: st.DrawFn) -> Channel:
     queue = st.integers(1, 12)
     channel = small(
         device,
-        draw(st.sampled_from((1, 2))),
+        draw(st.sampled_from((1, 2, 3))),
+        rows=draw(st.sampled_from((16, 16, 12))),
         read_queue=draw(queue),
         write_queue=draw(queue),
         low_watermark=draw(st.sampled_from((0.1, 0.2, 0.5))),
@@ -57,10 +76,22 @@ def channels(draw: st.DrawFn) -> Channel:
     }
     timing["nREFI"] = max(timing["nREFI"], timing.get("nRFC", timing.get("nRFCab", 0)) + 400)
     if device == "hbm3-6400" and draw(st.booleans()):
-        # Stacks of two layers, as tall stacks have them.
-        levels = [*channel.levels[:2], ("Sid", 2), *channel.levels[2:]]
+        # Stacks of two or three layers, as tall stacks have them.
+        levels = [*channel.levels[:2], ("Sid", draw(st.integers(2, 3))), *channel.levels[2:]]
         channel = replace(channel, levels=tuple(levels))
-    mapping = draw(st.sampled_from(("RoBaRaCoCh", "ChRaBaRoCo", "MOP4CLXOR")))
+    if channel.controller.refresh in ("per-bank", "paired-per-bank", "same-bank"):
+        # Each bank, pair or set has its turn once in tREFI.
+        turns = len(channel.targets[0]) - channel.banks - channel.targets[1] or channel.banks
+        at_once = (
+            dict(channel.levels).get("PseudoChannel", 1) if "paired" in channel.controller.refresh else 1
+        )
+        timing["nREFI"] = 130 * turns // at_once
+    sizes = [channel.rows, *(size for _, size in channel.levels)]
+    mappings = ["RoBaRaCoCh", "ChRaBaRoCo"]
+    if all(size & (size - 1) == 0 for size in sizes):
+        # This one hashes columns into every level, which only a power of two of nodes stands.
+        mappings.append("MOP4CLXOR")
+    mapping = draw(st.sampled_from(mappings))
     return replace(channel, timing=timing, mapping=mapping)
 
 

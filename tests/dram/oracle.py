@@ -87,12 +87,20 @@ class Oracle:
 
     # -- the device
     def matching(self, address: tuple[int, ...]) -> list[tuple[int, ...]]:
-        return [b for b in self.banks if all(a in (-1, n) for a, n in zip(address, b, strict=False))]
+        return [
+            b
+            for b in self.banks
+            if all(map(self.named, range(len(self.sizes)), address[: len(self.sizes)], b))
+        ]
+
+    def named(self, level: int, wanted: int, index: int) -> bool:
+        """-1: all; -2 - i: i and the one half a level further on."""
+        return wanted in (-1, index) or (wanted < -1 and index % (self.sizes[level] // 2) == -2 - wanted)
 
     def raise_timing(self, name: str, address: tuple[int, ...]) -> None:
         def visit(node: tuple[int, ...]) -> None:
             level = len(node) - 1
-            if address[level] not in (-1, node[level]):
+            if not self.named(level, address[level], node[level]):
                 for rule in self.rules.get((name, level), []):
                     if rule.siblings:
                         self.lift(node, rule.following, self.clk + rule.latency)
@@ -116,7 +124,7 @@ class Oracle:
     def legal(self, name: str, address: tuple[int, ...]) -> bool:
         nodes: list[tuple[int, ...]] = [()]
         for level, size in enumerate(self.sizes):
-            wanted = range(size) if address[level] == -1 else [address[level]]
+            wanted = [i for i in range(size) if self.named(level, address[level], i)]
             nodes = [(*n, i) for n in nodes for i in wanted]
             if any(self.clk < self.ready.get((node, name), -1) for node in nodes):
                 return False
@@ -155,7 +163,12 @@ class Oracle:
             for i, scope in enumerate(scopes):
                 self.plan.append([(i + 1) * step if step else t["nREFI"], t["nREFI"], [scope], 0, "REFab"])
         elif self.k.refresh == "per-bank":
-            self.plan.append([t["nREFIpb"], t["nREFIpb"], [(*b, -1, -1) for b in self.banks], 0, "REFpb"])
+            units = [(*b, -1, -1) for b in self.banks]
+            if self.c.refresh_pairs:
+                level = self.names.index(self.c.refresh_pairs)
+                half = self.sizes[level] // 2
+                units = [(*u[:level], -2 - u[level], *u[level + 1 :]) for u in units if u[level] < half]
+            self.plan.append([t["nREFIpb"], t["nREFIpb"], units, 0, "REFpb"])
         elif self.k.refresh == "same-bank":
             sets = [
                 (*s[: depth + 1], *((-1,) * (levels - depth - 2)), b, -1, -1)
@@ -282,9 +295,14 @@ class Oracle:
         if self.priority:
             request = self.priority[0]
             name = self.needed(request)
-            if self.legal(name, request.address) and not self.closes_active(request, name):
+            step = request
+            opened = [b for b in self.matching(request.address) if self.state[b] == "open"]
+            if name == "PREpb" and len(self.matching(request.address)) > 1 and opened:
+                # No command closes two banks: one after the other.
+                step = Request((*opened[0], -1, -1), "")
+            if self.legal(name, step.address) and not self.closes_active(request, name):
                 if allowed(request, name, self.priority):
-                    return request, name, self.priority
+                    return step, name, self.priority
             return None
         high = np.float32(self.k.high_watermark) * np.float32(self.k.write_queue)
         low = np.float32(self.k.low_watermark) * np.float32(self.k.write_queue)
@@ -469,6 +487,10 @@ class Oracle:
 
 def decode_plainly(amap, transaction: int) -> tuple[int, ...]:
     fields = [0] * len(amap.fields)
+    # Fields of other sizes than powers of two, by long division from the lowest up.
+    for shift, bits, size in amap.divisions:
+        below, above = transaction % 2**shift, transaction // 2**shift
+        transaction = below + (above % size) * 2**shift + (above // size) * 2 ** (shift + bits)
     for piece in amap.pieces:
         fields[piece.field] ^= ((transaction >> piece.shift) & piece.mask) << piece.to
     return tuple(fields)

@@ -7,7 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from hw_configs.library import load_device
 from hw_configs.problems import InputError
+from simulator.dram.build import channel_of
+from simulator.dram.channel_tables import compile_tables
 from simulator.dram.checker import Command, _Checker, check_commands, parse_command
 from simulator.dram.engine import Commands, Memory, RunOptions, run_recorded
 from simulator.dram.machine import Channel, Controller
@@ -143,8 +146,9 @@ MODES = {
     "all-bank of two ranks": ("ddr4-2400r", 2),
     "same-bank": ("ddr5-4800b", 1),
     "same-bank of two ranks": ("ddr5-4800b", 2),
-    "per-bank": ("lpddr5-6400", 1),
-    "per-bank of a graphics memory": ("gddr6-14000", 1),
+    "per-bank": ("gddr6-14000", 1),
+    "per-bank of two ranks, two banks at a time": ("lpddr5-6400", 2),
+    "per-bank, two banks at a time": ("lpddr5-6400", 1),
     "per-bank of a stack": ("hbm2-2000", 1),
     "paired-per-bank": ("hbm3-6400", 1),
 }
@@ -153,13 +157,9 @@ MODES = {
 def refreshes(mode: str, rounds: int = 12) -> tuple[Channel, Trace]:
     """The refreshes that the engine sends in some rounds on an idle channel."""
     device, ranks = MODES[mode]
-    kind = mode.split(" ")[0]
+    kind = mode.split(" ")[0].rstrip(",")
     channel = small(device, ranks, rows=64, refresh=kind)
-    longest = max(
-        channel.timing["nREFI"],
-        max(channel.timing.get(name, 0) for name in ("nREFIpb", "nREFIsb")) * channel.banks,
-    )
-    times = np.array([0, rounds * longest], np.int64)
+    times = np.array([0, rounds * channel.timing["nREFI"]], np.int64)
     batches: list[Commands] = []
     options = RunOptions(record=True, commands=batches.append, leap=False)
     run_recorded(Memory(channel), ArrayTrace(np.zeros(2, np.int64), np.zeros(2, np.uint8), times), options)
@@ -172,6 +172,25 @@ def test_the_engine_refreshes_on_time_in_every_mode(mode):
     channel, commands = refreshes(mode)
     assert sum(command.name.startswith("REF") for command in commands) >= 10
     assert broken(channel, commands) == ""
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_every_bank_is_refreshed_once_in_trefi(mode):
+    """Counted bank by bank from the log, and a rate that halves or doubles is told."""
+    channel, commands = refreshes(mode, 40)
+    span = commands[-1].tick / channel.timing["nREFI"]
+    turns = dict.fromkeys(np.ndindex(*(size for _, size in channel.levels)), 0)
+    targets = {target.address: target.banks for target in channel.targets[0]}
+    for command in commands:
+        if command.name.startswith("REF"):
+            for flat in targets[command.address[: len(channel.levels)]]:
+                turns[channel.targets[0][flat].address] += 1
+    assert min(turns.values()) > span - 2
+    assert max(turns.values()) < span * 1.01 + 2
+    assert broken(channel, commands) == ""
+    for factor in (0.5, 2):
+        other = replace(channel, timing=channel.timing | {"nREFI": round(channel.timing["nREFI"] * factor)})
+        assert broken(other, commands) == "tREFI"
 
 
 def of_unit(commands: Trace, unit: int) -> list[int]:
@@ -259,3 +278,46 @@ def test_a_line_that_is_no_command_is_refused():
     for line in ("", "x,ACT,0:0", "1,ACT", "1,ACT,0:x"):
         with pytest.raises(InputError, match="expected tick,COMMAND,address"):
             parse_command(line)
+
+
+RATES = [
+    ("lpddr5-6400", "per-bank", 1),
+    ("lpddr5-6400", "per-bank", 2),
+    ("unified-lpddr5-6400-16ch", "per-bank", 2),
+    ("ddr5-4800b", "same-bank", 1),
+    ("ddr5-4800b", "same-bank", 2),
+    ("gddr6-16000", "per-bank", 1),
+    ("hbm2-2000", "per-bank", 1),
+    ("hbm2e-3200-stack", "per-bank", 1),
+    ("hbm3-6400", "per-bank", 1),
+    ("hbm3-6400", "paired-per-bank", 1),
+    ("hbm3-5200-stack", "paired-per-bank", 1),
+]
+
+
+@pytest.mark.parametrize(("device", "kind", "ranks"), RATES)
+def test_a_device_file_refreshes_every_bank_once_in_trefi(device, kind, ranks):
+    own = load_device(device)
+    controller = own.controller.model_copy(update={"refresh": kind})
+    organisation = own.organisation.model_copy(update={"ranks": ranks})
+    made = type(own).model_validate(
+        own.model_dump() | {"controller": controller, "organisation": organisation}
+    )
+    channel, tables = channel_of(made), compile_tables(channel_of(made))
+    c = tables.settings
+    round_ = c.paired_period * c.paired_banks * c.paired_sids
+    if not c.paired:
+        round_ = int((tables.timer_period * np.diff(tables.timer_start)).max())
+    assert 0.98 * channel.timing["nREFI"] < round_ <= channel.timing["nREFI"]
+    assert sum(len(channel.targets[0][t].banks) for t in tables.timer_object) in (0, channel.banks)
+
+
+def test_a_stated_interval_that_misses_the_rate_is_refused():
+    own = load_device("lpddr5-6400")
+    data = own.model_dump() | {"timing": own.timing | {"nREFIpb": 391}}
+    assert type(own).model_validate(data).clocks["nREFIpb"] == 391
+    for interval, share in ((781, "2.00"), (200, "0.51")):
+        data = own.model_dump() | {"timing": own.timing | {"nREFIpb": interval}}
+        data["controller"]["refresh"] = "per-bank"
+        with pytest.raises(ValueError, match=f"refresh a bank every {share} tREFI"):
+            type(own).model_validate(data)

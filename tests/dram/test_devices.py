@@ -18,13 +18,14 @@ from hw_configs.yaml_file import read_yaml_text
 from simulator.dram.address import address_map
 from simulator.dram.build import channel_of, memory_of
 from simulator.dram.channel_tables import compile_tables
-from simulator.dram.engine import RunOptions, simulate_trace
+from simulator.dram.dealing import Dealer
+from simulator.dram.engine import Memory, RunOptions, simulate_trace
 from simulator.dram.machine import Channel, Constraint
 from simulator.dram.patterns import AccessPattern, geometry_of, pattern_bandwidth
 from simulator.dram.timeline import Timeline, draw_timeline
 from tests.dram.machines import small
 from tests.dram.oracle import decode_plainly
-from workloads.memory_trace import ArrayTrace, generate
+from workloads.memory_trace import ArrayTrace, Requests, generate
 
 FOLDER = Path(hw_configs.__file__).parent / "devices" / "dram"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.yaml"))
@@ -69,12 +70,16 @@ def test_idle_read_takes_the_stated_latency() -> None:
     ("changes", "words"),
     [
         ({"timing__nRAS": 10}, "tRAS (10 clocks) is below tRCD (16)"),
-        ({"timing__nREFI": 400}, "tREFI (400 clocks) is not above tRFC (433)"),
+        ({"timing__nREFI": 400}, "tREFI (400 clocks) is not above tRFC (421)"),
         ({"timing__nCLL": 10}, "timing.nCLL: DDR4 has no such timing (did you mean 'nCL'?)"),
         ({"timing__tRFC": "350 ns"}, "nRFC is given twice"),
         ({"timing__nRP": "16 ns"}, "timing.nRP: found '16 ns'; expected a whole number of clocks"),
         ({"standard": "DDR9"}, "unknown DRAM standard 'DDR9'"),
         ({"organisation__banks": 5}, "banks: found 5; expected a power of two"),
+        ({"controller": {"low_watermark": 0.9, "high_watermark": 0.1}}, "low_watermark: found 0.9, above"),
+        ({"currents__idd0": "10 mA"}, "an activation would cost less than nothing"),
+        ({"currents__rho": 1.5}, "less than or equal to 1"),
+        ({"currents__idd5pb": "20 mA"}, "idd5pb is below precharge standby"),
         ({"organisation__pseudo_channels": 2}, "DDR4 has no level PseudoChannel"),
         ({"currents__idd4r": "20 mA"}, "idd4r is below active standby"),
         ({"clock_period": "5 GHz"}, "expected a time"),
@@ -124,6 +129,97 @@ def test_every_mapping_is_a_bijection(mapping: str, channels: int) -> None:
 
 
 @pytest.mark.parametrize(
+    ("mapping", "channels", "ranks", "rows"),
+    [
+        ("RoBaRaCoCh", 6, 1, 8),
+        ("ChRaBaRoCo", 6, 3, 12),
+        ("ro ba^ro ra co bg:1^ro ch bg:1 co:1", 12, 1, 12),
+        ("ch ra co:2 ro ba bg^ro co:2", 3, 3, 6),
+        ("ra ba bg ro co:3 ch co:1", 5, 6, 3),
+    ],
+)
+def test_any_number_of_channels_ranks_and_rows_is_a_bijection(
+    mapping: str, channels: int, ranks: int, rows: int
+) -> None:
+    channel = replace(small("ddr4-2400r", ranks=ranks, rows=rows), columns=16, mapping=mapping)
+    amap = address_map(channel, channels)
+    assert amap.transactions == channels * ranks * 16 * rows * 16
+    seen = {decode_plainly(amap, transaction) for transaction in range(amap.transactions)}
+    assert len(seen) == amap.transactions
+    assert all(all(0 <= x < size for x, size in zip(place, amap.sizes, strict=True)) for place in seen)
+    # The compiled decoder says the same, with banks numbered in tree order.
+    dealer = Dealer(Memory(channel, channels), RunOptions(), "t")
+    address = np.arange(amap.transactions, dtype=np.int64) * channel.transaction_bytes
+    dealt = dealer.deal(Requests(address, np.zeros(address.size, np.uint8), address[:0]))
+    places = {
+        (unit, int(bank), int(row))
+        for unit, chunk in enumerate(dealt)
+        for bank, row in zip(chunk.bank, chunk.row, strict=True)
+    }
+    assert places == {(c, b, r) for c in range(channels) for b in range(channel.banks) for r in range(rows)}
+
+
+def test_three_layers_of_a_stack_number_their_banks_in_tree_order() -> None:
+    channel = small("hbm3-6400", rows=4)
+    channel = replace(channel, levels=(*channel.levels[:2], ("Sid", 3), *channel.levels[2:]), columns=4)
+    dealer = Dealer(Memory(channel), RunOptions(), "t")
+    address = np.arange(dealer.map.transactions, dtype=np.int64) * channel.transaction_bytes
+    (chunk,) = dealer.deal(Requests(address, np.zeros(address.size, np.uint8), address[:0]))
+    places = [decode_plainly(dealer.map, t)[1:-2] for t in range(address.size)]
+    assert [channel.targets[0][b].address[1:] for b in chunk.bank] == places
+    assert set(chunk.bank.tolist()) == set(range(96))
+
+
+@pytest.mark.parametrize(
+    ("name", "streams"), [("host-ddr5-4800-12ch-768gb", 0.85), ("host-ddr4-2666-6ch-192gb", 0.85)]
+)
+def test_processors_with_six_and_twelve_channels_take_traces(name: str, streams: float) -> None:
+    loaded = load_device(name)
+    assert isinstance(loaded, DramDevice)
+    trace = generate("seq_read", 60_000, 1, geometry_of(loaded))
+    result = simulate_trace(memory_of(loaded), trace)
+    assert result.utilisation > streams
+    per_channel = result.bank_outcomes.reshape(loaded.channels, -1).sum(axis=1)
+    assert per_channel.max() < 1.01 * per_channel.min() + 8
+
+
+def test_a_die_of_24_gigabits_is_three_quarters_of_one_of_32() -> None:
+    loaded = device("ddr5-4800b", organisation__rows=98304)
+    assert loaded.capacity_bytes == 1.5 * device("ddr5-4800b").capacity_bytes
+    last = ArrayTrace(np.array([int(loaded.capacity_bytes) - 64]), np.zeros(1, np.uint8))
+    assert simulate_trace(memory_of(loaded), last).requests == 1
+    with pytest.raises(InputError, match="beyond the capacity"):
+        simulate_trace(memory_of(loaded), replace(last, address=np.array([int(loaded.capacity_bytes)])))
+
+
+def test_a_hash_into_a_number_that_is_no_power_of_two_is_refused() -> None:
+    for mapping in ("MOP4CLXOR", "ro ba bg ra^ro co ch", "ro ba bg ra:1 co ra:1 ch"):
+        with pytest.raises(InputError, match="no power of two"):
+            address_map(replace(small("ddr4-2400r", ranks=3), mapping=mapping), 1)
+
+
+def test_ones_own_standard_is_taken_from_beside_the_device(tmp_path: Path) -> None:
+    shipped = FOLDER.parent.parent / "dram_standards" / "DDR4.yaml"
+    (tmp_path / "MYDDR.yaml").write_text(shipped.read_text().replace("standard: DDR4", "standard: MYDDR"))
+    text = (FOLDER / "ddr4-2400r.yaml").read_text()
+    for reference in ("./MYDDR.yaml", str(tmp_path / "MYDDR.yaml"), "MYDDR.yaml"):
+        path = tmp_path / "own.yaml"
+        path.write_text(text.replace("standard: DDR4", f"standard: {reference}"))
+        own = load_device(path)
+        assert isinstance(own, DramDevice)
+        assert (
+            pattern_bandwidth(own).bandwidth_bytes_per_s == pattern_bandwidth(device()).bandwidth_bytes_per_s
+        )
+    path.write_text(text.replace("standard: DDR4", "standard: ./NONE.yaml"))
+    with pytest.raises(InputError, match=r"NONE\.yaml: no such file"):
+        load_device(path)
+    (tmp_path / "MYDDR.yaml").write_text("standard: MYDDR\n")
+    path.write_text(text.replace("standard: DDR4", "standard: MYDDR.yaml"))
+    with pytest.raises(InputError, match="MYDDR"):
+        load_device(path)
+
+
+@pytest.mark.parametrize(
     ("mapping", "words"),
     [
         ("ro ba bx co", "unknown field 'bx'"),
@@ -163,8 +259,12 @@ def test_patterns_order_as_physics_says() -> None:
     single = pattern_bandwidth(memory, "random")
     strided = pattern_bandwidth(memory, AccessPattern("strided", block_bytes=256, stride_bytes=8192))
     tiny = pattern_bandwidth(memory, AccessPattern("gather", block_bytes=16))
-    # Blocks of 256 bytes spread over bank groups, which a stream inside one row cannot.
-    assert row.bandwidth_bytes_per_s > stream.bandwidth_bytes_per_s > single.bandwidth_bytes_per_s
+    assert stream.bandwidth_bytes_per_s > row.bandwidth_bytes_per_s > single.bandwidth_bytes_per_s
+    # With the reference's mapping, blocks of 256 bytes spread over bank groups, which a stream inside one row cannot.
+    plain = load_device("ramulator-ddr4-2400r")
+    assert isinstance(plain, DramDevice)
+    spread = pattern_bandwidth(plain, AccessPattern("gather", block_bytes=256))
+    assert spread.bandwidth_bytes_per_s > pattern_bandwidth(plain, "stream").bandwidth_bytes_per_s
     assert page.row_hit_rate > row.row_hit_rate > single.row_hit_rate
     assert stream.energy_per_byte_j < row.energy_per_byte_j < single.energy_per_byte_j
     assert 0 < strided.bandwidth_bytes_per_s <= memory.bandwidth_bytes_per_s

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+from simulator.dram.energy import Currents
 from simulator.dram.engine import Memory, RunOptions, simulate_trace
 from simulator.dram.machine import Channel
 from tests.dram.machines import DEVICES, channels, small
@@ -26,7 +27,14 @@ def geometry(channel: Channel, channels: int = 1) -> Geometry:
     )  # fmt: skip
 
 
+CURRENTS = Currents(
+    1.1, 0.103, 0.092, 0.142, 0.318, 0.345, 0.277, 0, 0, 0, 4, 3e-8, 5e-8, 3e-9, 3e-7, rho=0.2, banks=16
+)
+"""Standby by the open bank, so that the ticks of each count."""
+
+
 def both(memory: Memory, pattern: str, count: int, gap: int):
+    memory = replace(memory, currents=CURRENTS)
     trace = generate(pattern, count, 5, geometry(memory.channel, memory.channels))
     leapt = simulate_trace(memory, trace, RunOptions(gap=gap))
     plain = simulate_trace(memory, trace, RunOptions(gap=gap, leap=False))

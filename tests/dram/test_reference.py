@@ -82,11 +82,11 @@ def rules(channel: Channel) -> dict[tuple[str, str, str, int, bool], int]:
 @pytest.mark.parametrize(
     ("device", "config"),
     [
-        ("ddr4-2400r", "ddr4_2400r_1r"),
-        ("ddr5-4800b", "ddr5_4800bn_1r"),
-        ("lpddr5-6400", "lpddr5_6400_1r"),
-        ("gddr6-14000", "gddr6_14000_1250mV"),
-        ("hbm2-2000", "hbm2_2000"),
+        ("ramulator-ddr4-2400r", "ddr4_2400r_1r"),
+        ("ramulator-ddr5-4800b", "ddr5_4800bn_1r"),
+        ("ramulator-lpddr5-6400", "lpddr5_6400_1r"),
+        ("ramulator-gddr6-14000", "gddr6_14000_1250mV"),
+        ("ramulator-hbm2-2000", "hbm2_2000"),
     ],
 )
 def test_standard_files_give_the_reference_rules(device: str, config: str) -> None:

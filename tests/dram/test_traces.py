@@ -220,6 +220,6 @@ def test_bad_arguments() -> None:
     with pytest.raises(InputError, match="expected 1 or more"):
         generate("seq_read", 0, 1, GEOMETRY)
     with pytest.raises(InputError, match="power of two"):
-        Geometry(64, 100, 1, 4, 4, 10)
+        Geometry(60, 100, 1, 4, 4, 10)
     with pytest.raises(InputError, match="different lengths"):
         ArrayTrace(np.zeros(3, np.int64), np.zeros(2, np.uint8))

@@ -1,7 +1,9 @@
 """Streams of memory requests: read from trace files, or made by rule."""
 
+from workloads.memory_trace.formats import FORMATS
 from workloads.memory_trace.generators import PATTERNS, Geometry, generate
-from workloads.memory_trace.readers import FORMATS, open_trace
+from workloads.memory_trace.readers import open_trace
+from workloads.memory_trace.split import SplitTrace
 from workloads.memory_trace.trace import ArrayTrace, MemoryTrace, Period, Requests
 
 __all__ = [
@@ -12,6 +14,7 @@ __all__ = [
     "MemoryTrace",
     "Period",
     "Requests",
+    "SplitTrace",
     "generate",
     "open_trace",
 ]

@@ -54,12 +54,10 @@ class Geometry:
     def __post_init__(self) -> None:
         problems = [
             Problem(f"found {value}; expected a power of two", path=name)
-            for name, value in (
-                ("transaction_bytes", self.transaction_bytes),
-                ("transactions", self.transactions),
-            )
+            for name, value in (("transaction_bytes", self.transaction_bytes),)
             if value < 1 or value & (value - 1)
         ]
+        problems += [Problem("found 0; expected 1 or more", path="transactions")] * (self.transactions < 1)
         if problems:
             raise InputError(problems)
 
@@ -204,6 +202,15 @@ def _period(pattern: str, g: Geometry) -> Period | None:
     return None
 
 
+def _inside(transactions: Words, g: Geometry) -> Words:
+    """Transaction numbers wrapped into the memory."""
+    total = g.transactions
+    wrapped: Words = (
+        transactions % np.uint64(total) if total & (total - 1) else transactions & np.uint64(total - 1)
+    )
+    return wrapped
+
+
 @dataclass(frozen=True)
 class SyntheticTrace:
     """``count`` requests of a pattern over a memory of the given geometry."""
@@ -222,12 +229,11 @@ class SyntheticTrace:
     def requests(self, start: int, count: int) -> Requests:
         """Any stretch of the trace; the same for the same arguments."""
         g = self.geometry
-        mask = np.uint64(g.transactions - 1)
         stripe = np.uint64(g.stripe)
-        base = (splitmix64(self.seed ^ 0xBA5E, 0, 1)[0] & mask) // stripe * stripe
+        base = _inside(splitmix64(self.seed ^ 0xBA5E, 0, 1), g)[0] // stripe * stripe
         with np.errstate(over="ignore"):
             transactions, write = _MAKERS[self.pattern](_Stretch(start, count, self.seed, g, base))
-        address = ((transactions & mask) * np.uint64(g.transaction_bytes)).astype(np.int64)
+        address = (_inside(transactions, g) * np.uint64(g.transaction_bytes)).astype(np.int64)
         written = np.zeros(count, np.uint8) if write is None else write.astype(np.uint8)
         return Requests(address, written, np.zeros(0, np.int64))
 

@@ -17,13 +17,15 @@ import numpy.typing as npt
 
 from hw_configs.compiled import compiled
 
-__all__ = ["ADDRESS", "CYCLE", "DIRECTION", "LineForm", "Parsed", "pack_words", "parse_lines"]
+__all__ = ["ADDRESS", "CYCLE", "DIRECTION", "SIZE", "LineForm", "Parsed", "pack_words", "parse_lines"]
 
-ADDRESS, DIRECTION, CYCLE = 0, 1, 2
+ADDRESS, DIRECTION, CYCLE, SIZE = 0, 1, 2, 3
 """What a column holds."""
 
 _LONGEST = 10**17
-"""Decimal numbers at least this large, and hexadecimal ones of 16 digits, are left to plain Python."""
+"""Decimal numbers at least this large, and hexadecimal ones of 15 digits, are left to plain Python."""
+_LARGEST = 1 << 20
+"""A size beyond this is none; plain Python says so."""
 
 
 def pack_words(words: Mapping[int, Iterable[str]]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint8]]:
@@ -52,6 +54,7 @@ class Parsed(NamedTuple):
     address: npt.NDArray[np.int64]
     write: npt.NDArray[np.uint8]
     arrival: npt.NDArray[np.int64]
+    size: npt.NDArray[np.int64]
 
 
 @compiled
@@ -61,7 +64,7 @@ def parse_lines(text, start, end, form: LineForm, into: Parsed, filled):
     Returns where the first line not taken begins, the number of requests in the arrays, and the number of lines passed.
     """
     columns, comma, words, meanings = form
-    address, write, arrival = into
+    address, write, arrival, size = into
     lines = 0
     while filled < address.size:
         at = start
@@ -103,7 +106,7 @@ def parse_lines(text, start, end, form: LineForm, into: Parsed, filled):
                             break
                         value = (value << 4) | digit
                         at += 1
-                    if at - first > 15:
+                    if at - first > 14:
                         ordinary = False
                 else:
                     while at < end and 48 <= text[at] <= 57:
@@ -116,8 +119,12 @@ def parse_lines(text, start, end, form: LineForm, into: Parsed, filled):
                     ordinary = False
                 if kind == ADDRESS:
                     address[filled] = value
-                else:
+                elif kind == CYCLE:
                     arrival[filled] = value
+                else:
+                    size[filled] = value
+                    if value < 1 or value > _LARGEST:
+                        ordinary = False
             if not ordinary:
                 break
             # A column ends with a space or a comma, as the format has it; the last one with the line.

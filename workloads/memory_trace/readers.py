@@ -1,19 +1,13 @@
-"""Memory traces in files: the formats of Ramulator and DRAMsim3, plain CSV, packed with gzip or zstd or not.
+"""Memory traces in files: the formats of other simulators and plain CSV, packed with gzip or zstd or not.
 
 A file is read in blocks of bytes, so its size does not matter. The format is told from the first line unless
-it is named:
-
-- ``loadstore`` (Ramulator): ``LD 0x1a2b`` or ``ST 6699``;
-- ``readwrite`` (Ramulator): ``R 0x1a2b`` or ``W 6699``;
-- ``dramsim3``: ``0x1a2b READ 120`` (address, command, cycle);
-- ``csv``: a header line with ``address`` and, if wanted, ``write`` (or ``type``) and ``cycle``.
-
-Numbers are decimal or, with ``0x``, hexadecimal. Empty lines and lines that start with ``#`` are passed over.
+it is named; ``formats.py`` says what the lines of each say. Empty lines and lines that start with ``#`` are passed
+over.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Final
@@ -22,107 +16,38 @@ import numpy as np
 import numpy.typing as npt
 
 from hw_configs.problems import InputError, Problem, bad_input, nearest
-from hw_configs.whole_number import INT64_MOST, MAX_DIGITS, integer
-from workloads.memory_trace.line_parser import (
-    ADDRESS,
-    CYCLE,
-    DIRECTION,
-    LineForm,
-    Parsed,
-    pack_words,
-    parse_lines,
+from workloads.memory_trace.formats import (
+    FORMATS,
+    READ_WORDS,
+    WRITE_WORDS,
+    BadLineError,
+    LineFormat,
+    OneRequest,
+    format_of,
+    tell_format,
 )
+from workloads.memory_trace.line_parser import LineForm, Parsed, pack_words, parse_lines
 from workloads.memory_trace.trace import Period, Requests
 from workloads.packed_file import open_bytes, unreadable_told
 
 __all__ = ["FORMATS", "FileTrace", "open_trace"]
 
-FORMATS: Final = ("loadstore", "readwrite", "dramsim3", "csv")
 MAX_LINE: Final = 4096
 BLOCK: Final = 1 << 18
 """Bytes read at a time."""
 MAX_PROBLEMS: Final = 5
-_READ: Final = frozenset({"LD", "R", "READ", "RD", "LOAD", "L", "0", "P_MEM_RD", "FALSE"})
-_WRITE: Final = frozenset({"ST", "W", "WRITE", "WR", "STORE", "S", "1", "P_MEM_WR", "TRUE"})
-_Line = tuple[int, int, int]
-"""Address, write, arrival (-1: none)."""
-
-
-class _BadLineError(ValueError):
-    """What is wrong with a line."""
-
-
-def _number(text: str) -> int:
-    value = integer(text, -(10**MAX_DIGITS), 16**MAX_DIGITS, hexadecimal=True)
-    if value is None:
-        raise _BadLineError(f"{text[:80]!r} is not a number")
-    if not 0 <= value <= INT64_MOST:
-        raise _BadLineError(f"{text!r} is outside 0 to 2^63")
-    return value
-
-
-def _direction(text: str) -> int:
-    word = text.upper()
-    if word in _READ:
-        return 0
-    if word in _WRITE:
-        return 1
-    raise _BadLineError(f"{text!r} is neither a read nor a write")
-
-
-def _command_first(words: list[str]) -> _Line:
-    if len(words) != 2:
-        raise _BadLineError("expected a command and an address")
-    return _number(words[1]), _direction(words[0]), -1
-
-
-def _address_first(words: list[str]) -> _Line:
-    if len(words) != 3:
-        raise _BadLineError("expected an address, a command and a cycle")
-    return _number(words[0]), _direction(words[1]), _number(words[2])
-
-
-def _csv_line(header: list[str]) -> Callable[[list[str]], _Line]:
-    names = [name.strip().lower() for name in header]
-    unknown = [name for name in names if name not in ("address", "write", "type", "cycle")]
-    if unknown or "address" not in names or len(set(names)) < len(names):
-        raise _BadLineError("expected a header of address and, if wanted, write (or type) and cycle")
-    at = {name: index for index, name in enumerate(names)}
-    direction = at.get("write", at.get("type"))
-
-    def read(words: list[str]) -> _Line:
-        if len(words) != len(names):
-            raise _BadLineError(f"expected {len(names)} fields")
-        cells = [word.strip() for word in words]
-        return (
-            _number(cells[at["address"]]),
-            0 if direction is None else _direction(cells[direction]),
-            _number(cells[at["cycle"]]) if "cycle" in at else -1,
-        )
-
-    return read
-
-
-def _tell(line: str) -> str:
-    """The format of a trace whose first line is this."""
-    words = line.split()
-    if "," in line or line.strip().lower() == "address":
-        return "csv"
-    if len(words) == 3:
-        return "dramsim3"
-    if len(words) == 2:
-        return "readwrite" if words[0].upper() in ("R", "W") else "loadstore"
-    raise _BadLineError("the format cannot be told")
+_BYTE_ORDER_MARKS: Final = (b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")
 
 
 @dataclass(frozen=True)
 class FileTrace:
     """A trace file. Reading it raises ``InputError`` with line number and text for lines that make no
-    sense.
+    sense. ``clock_s``: seconds of a cycle, for formats that name times.
     """
 
     path: Path
     format: str | None = None
+    clock_s: float | None = None
     count: int | None = None
     period: Period | None = None
 
@@ -134,7 +59,7 @@ class FileTrace:
     def chunks(self, size: int) -> Iterator[Requests]:
         """The requests in file order, at most ``size`` at a time."""
         with unreadable_told(self.name), open_bytes(self.path) as stream:
-            yield from _Reader(self.name, self.format, size).chunks(stream)
+            yield from _Reader(self, size).chunks(stream)
 
 
 class _Reader:
@@ -143,24 +68,27 @@ class _Reader:
     Ordinary lines are parsed a block at a time; a line that is not is taken by itself in plain Python.
     """
 
-    def __init__(self, name: str, format: str | None, size: int) -> None:
-        self.name, self.format, self.size = name, format, size
+    def __init__(self, file: FileTrace, size: int) -> None:
+        self.name, self.file, self.size = file.name, file, size
         self.line = 0
-        self.timed = False
         self.filled = 0
         self.seen = False
         self.problems: list[Problem] = []
-        self.read: Callable[[list[str]], _Line] | None = None
-        self.separator: str | None = None
+        self.form: LineFormat | None = None
         self.columns = np.zeros(0, np.int64)
-        self._words = pack_words({0: _READ, 1: _WRITE})
+        self.waiting: list[OneRequest] = []
+        """Requests of a line that found no place in the arrays."""
+        self._words = pack_words({0: READ_WORDS, 1: WRITE_WORDS})
         self._new_arrays()
 
     def _new_arrays(self) -> None:
         self.address = np.zeros(self.size, np.int64)
         self.write = np.zeros(self.size, np.uint8)
         self.arrival = np.full(self.size, -1, np.int64)
+        self.sizes = np.zeros(self.size if self.form is not None and self.form.sized else 0, np.int64)
         self.filled = 0
+        waiting, self.waiting = self.waiting, []
+        self._put(waiting)
 
     def chunks(self, stream: IO[bytes]) -> Iterator[Requests]:
         """The requests of the file; ``InputError`` with all bad lines (at most a few) at its end."""
@@ -168,6 +96,12 @@ class _Reader:
         while True:
             block = stream.read(BLOCK)
             text = rest + block
+            if self.line == 0 and not self.seen and text.startswith(_BYTE_ORDER_MARKS):
+                raise bad_input(
+                    "starts with a byte order mark; expected plain UTF-8 text without one",
+                    file=self.name,
+                    line=1,
+                )
             if not block and text and not text.endswith(b"\n"):
                 text += b"\n"
             start = 0
@@ -180,7 +114,7 @@ class _Reader:
                     stop = text.index(b"\n", start) + 1
                     self._take(text[start:stop])
                     start = stop
-                if self.filled == self.size:
+                while self.filled == self.size:
                     if not self.problems:
                         yield self._taken()
                     self._new_arrays()
@@ -202,17 +136,17 @@ class _Reader:
         many = len(self.problems) >= MAX_PROBLEMS
         return (
             many
-            or (bool(self.problems) and self.read is None)
+            or (bool(self.problems) and self.form is None)
             or any("a line has more than" in problem.message for problem in self.problems)
         )
 
     def _parse(self, text: npt.NDArray[np.uint8], start: int, end: int) -> int:
         """Take ordinary lines from ``start`` on; returns where the first other one begins."""
-        if self.read is None:
+        if self.form is None or not self.columns.size:
             return start
         words, meanings = self._words
-        form = LineForm(self.columns, self.separator == ",", words, meanings)
-        into = Parsed(self.address, self.write, self.arrival)
+        form = LineForm(self.columns, self.form.separator == ",", words, meanings)
+        into = Parsed(self.address, self.write, self.arrival, self.sizes)
         start, filled, lines = parse_lines(text, start, end, form, into, self.filled)
         self.seen |= filled > self.filled
         self.filled, self.line = int(filled), self.line + int(lines)
@@ -226,51 +160,48 @@ class _Reader:
             return
         try:
             if len(text) > MAX_LINE:
-                raise _BadLineError(f"a line has more than {MAX_LINE} characters")
-            if self.read is None:
-                kind = self.format or _tell(text)
-                self._open(kind, text)
-                if kind == "csv":
+                raise BadLineError(f"a line has more than {MAX_LINE} characters")
+            if self.form is None:
+                self.form = format_of(self.file.format or tell_format(text), text, self.file.clock_s)
+                self.columns = np.array(self.form.columns, np.int64)
+                self.sizes = np.zeros(self.size if self.form.sized else 0, np.int64)
+                if self.form.header:
                     return
-            assert self.read is not None
-            one, direction, cycle = self.read(text.split(self.separator))
-        except _BadLineError as error:
+            found = self.form.read(text.split(self.form.separator))
+        except BadLineError as error:
             shown = text if len(text) <= 60 else text[:57] + "..."
             self.problems.append(Problem(f"{error}: found {shown!r}", self.name, self.line))
-            if self.read is None:
+            if self.form is None:
                 # Without a format nothing more can be said.
                 self.problems = self.problems[:1]
                 raise InputError(self.problems) from None
             return
         self.seen = True
-        self.address[self.filled], self.write[self.filled] = one, direction
-        self.arrival[self.filled] = cycle
-        self.filled += 1
+        self._put(found)
 
-    def _open(self, kind: str, first: str) -> None:
-        """Settle on a format, from its name and the first line."""
-        if kind == "csv":
-            names = [name.strip().lower() for name in first.split(",")]
-            self.read, self.separator = _csv_line(first.split(",")), ","
-            kinds = {"address": ADDRESS, "write": DIRECTION, "type": DIRECTION, "cycle": CYCLE}
-            self.columns = np.array([kinds[name] for name in names], np.int64)
-            self.timed = "cycle" in names
-        elif kind == "dramsim3":
-            self.read = _address_first
-            self.columns = np.array([ADDRESS, DIRECTION, CYCLE], np.int64)
-            self.timed = True
-        else:
-            self.read = _command_first
-            self.columns = np.array([DIRECTION, ADDRESS], np.int64)
+    def _put(self, found: list[OneRequest]) -> None:
+        """Place requests; those without room wait for the next arrays."""
+        for one in found:
+            if self.filled == self.size:
+                self.waiting.append(one)
+                continue
+            self.address[self.filled], self.write[self.filled] = one.address, one.write
+            self.arrival[self.filled] = one.arrival
+            if self.sizes.size:
+                self.sizes[self.filled] = one.size
+            self.filled += 1
 
     def _taken(self) -> Requests:
         n = self.filled
-        arrival = self.arrival[:n] if self.timed else np.zeros(0, np.int64)
-        return Requests(self.address[:n], self.write[:n], arrival)
+        assert self.form is not None
+        arrival = self.arrival[:n] if self.form.timed else np.zeros(0, np.int64)
+        return Requests(self.address[:n], self.write[:n], arrival, self.sizes[:n])
 
 
-def open_trace(path: str | Path, format: str | None = None) -> FileTrace:
-    """A trace file by path. Raises ``InputError`` for a missing file or an unknown format."""
+def open_trace(path: str | Path, format: str | None = None, clock_s: float | None = None) -> FileTrace:
+    """A trace file by path; ``clock_s``: seconds of a cycle, for formats that name times. Raises ``InputError`` for a
+    missing file or an unknown format.
+    """
     path = Path(path)
     if format is not None and format not in FORMATS:
         raise bad_input(
@@ -279,4 +210,4 @@ def open_trace(path: str | Path, format: str | None = None) -> FileTrace:
         )
     if not path.is_file():
         raise bad_input("no such file", file=str(path))
-    return FileTrace(path, format)
+    return FileTrace(path, format, clock_s)

@@ -19,11 +19,12 @@ __all__ = ["ArrayTrace", "MemoryTrace", "Period", "Requests"]
 
 
 class Requests(NamedTuple):
-    """A stretch of a trace. ``arrival`` is empty when the trace names no cycles."""
+    """A stretch of a trace. ``arrival`` is empty when the trace names no cycles, ``size`` when it names no bytes."""
 
     address: npt.NDArray[np.int64]
     write: npt.NDArray[np.uint8]
     arrival: npt.NDArray[np.int64]
+    size: npt.NDArray[np.int64] = np.zeros(0, np.int64)
 
 
 @dataclass(frozen=True, slots=True)
