@@ -164,7 +164,7 @@ def test_activations_of_a_training_step_wait_elsewhere_where_they_do_not_fit() -
     options = WorkloadOptions(phase="train", batch=4, prompt=512)
     graph = load_workload("gpt2", options).phases[0].graph
     machine = Machine(with_vram(load_system("desktop"), 1.1e9))
-    found = co_place(graph, machine, replace(QUICK, limit=6.0))
+    found = co_place(graph, machine, replace(QUICK, devices="gpu", limit=6.0))
     parked = [task for task in found.plan.tasks if task.name.startswith("park ")]
     assert parked
     assert {task.target for task in parked if isinstance(task, Transfer)} <= {"host", "ssd"}
