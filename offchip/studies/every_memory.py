@@ -177,9 +177,9 @@ STUDY: Final = Study(
     "that multiply, a Xeon with 512 GiB, four computational and four plain drives. Each search ends by time, after "
     f"{LIMIT_S:g} seconds beside the pricing of what it may choose: figures of large cells differ by a few per cent, "
     "up to a tenth, from run to run, and a slower machine may find less. The gap is the share of a step above what the "
-    "program proves to be needed: where it is large, at 64 sequences above all, the placement is what was found and may be far from "
-    "the best. Who computes is counted in units of layers, where things live in bytes. What helps most is 10 GB more "
-    "in one memory, or one device with its memory twice as fast; faster wires were not asked about. "
+    "program proves to be needed: where it is large, at 64 sequences above all, the placement is what was found and "
+    "may be far from the best. Who computes is counted in units of layers, where things live in bytes. What helps "
+    "most is 10 GB more in one memory, or one device with its memory twice as fast; faster wires were not asked about. "
     "Qwen3-30B-A3B at 64 sequences of 128K tokens is left out: in that time nothing near its bound is found.",
     _run,
     slow=True,
