@@ -34,13 +34,21 @@ class Lever:
     gain: float
 
 
-def levers(question: Question, settings: CoPlaceSettings) -> list[Lever]:
-    """Every change with what it gains, most first; what gains less than a thousandth is left out."""
+def levers(question: Question, settings: CoPlaceSettings, *, wires: bool = True) -> list[Lever]:
+    """Every change with what it gains, most first; what gains less than a thousandth is left out.
+
+    Members of a group are alike, so that one of them is asked about. ``wires`` is whether to ask about wires and bare
+    memories as well, for which the whole graph is priced again each time.
+    """
     base = _value(question)
     if base is None or base <= 0:
         return []
-    found = []
-    for change, variant in _variants(question, settings):
+    found: list[Lever] = []
+    asked: set[str] = set()
+    for change, variant in _variants(question, settings, wires):
+        if change in asked:
+            continue
+        asked.add(change)
         value = _value(variant)
         if value is not None and 1 - value / base > 1e-3:
             found.append(Lever(change, 1 - value / base))
@@ -56,7 +64,7 @@ def _value(question: Question) -> float | None:
         return None
 
 
-def _variants(question: Question, settings: CoPlaceSettings) -> Iterator[tuple[str, Question]]:
+def _variants(question: Question, settings: CoPlaceSettings, wires: bool) -> Iterator[tuple[str, Question]]:
     capacity, machine = question.capacity, question.machine
     for memory in machine.stores:
         group = machine.system.nodes[memory].group
@@ -68,7 +76,7 @@ def _variants(question: Question, settings: CoPlaceSettings) -> Iterator[tuple[s
             f"{group} twice as fast, its memory too",
             replace(question, program=_quicker(question.program, place)),
         )
-    for change, system in _faster(machine.system):
+    for change, system in _faster(machine.system) if wires else ():
         if is_late():
             return
         try:

@@ -1,4 +1,4 @@
-"""One model on every memory: how the best placement moves with its context and the batch.
+"""Language models on every memory: how the best placement moves with the model, its context and the batch.
 
 A machine has a GPU, stacks that multiply beside their banks, a CPU with host memory, drives that attend and drives that
 do not. ``co-place`` places decode steps on it: what computes, where weights and caches live, what binds, and which
@@ -8,16 +8,14 @@ change of the machine would help most. Nothing here was published; the study sho
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache, partial
 from typing import Final
 
 from hw_configs.library import load_system
-from hw_configs.problems import InfeasibleError, NoAnswerError
 from mapping.placement.co_place import CoPlacement, CoPlaceSettings, co_place
-from mapping.placement.column_program import bound_columns
 from mapping.placement.machine import Machine
-from mapping.solver import SolverOptions
+from mapping.placement.what_if import levers
 from offchip.studies.stacked_figure import draw_stacks
 from offchip.studies.study import Claim, ClaimResult, Figure, Outcome, Study, StudyTable, compare
 from workloads.graph import PERSISTENT_ROLES, Graph
@@ -27,12 +25,13 @@ from workloads.workload import WorkloadOptions
 __all__ = ["STUDY"]
 
 SYSTEM: Final = "every-memory"
-MODELS: Final = {"8B": "llama-3.1-8b"}
+MODELS: Final = {"8B": "llama-3.1-8b", "30B-A3B": "qwen3-30b-a3b", "70B": "llama-3.1-70b"}
 KIB: Final = 1024
-LOADS: Final = ((2 * KIB, 1), (16 * KIB, 8), (128 * KIB, 1), (128 * KIB, 64))
-"""Context and sequences."""
+LOADS: Final = ((2 * KIB, 1), (16 * KIB, 8), (128 * KIB, 8), (128 * KIB, 64))
+"""Context and sequences; at the last, caches outgrow memory."""
 MEMORIES: Final = ("gpu", "pim", "host", "csd", "ssd")
-SOLVE_S: Final = 15.0
+LIMIT_S: Final = 6.0
+SETTINGS: Final = CoPlaceSettings(limit=LIMIT_S, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +47,13 @@ class _Cell:
 
 
 def _cells() -> list[_Cell]:
-    """Every model at every load."""
-    return [_Cell(model, context, batch) for model in MODELS for context, batch in LOADS]
+    """Every model at every load, but for what takes too long."""
+    cells = [_Cell(model, context, batch) for model in MODELS for context, batch in LOADS]
+    return [cell for cell in cells if cell != LEFT_OUT]
+
+
+LEFT_OUT: Final = _Cell("30B-A3B", *LOADS[-1])
+"""Its search finds no plan within a factor of three of what is proved in its time."""
 
 
 @cache
@@ -65,7 +69,7 @@ def _machine() -> Machine:
 
 @cache
 def _found(cell: _Cell) -> CoPlacement:
-    return co_place(_graph(cell), _machine(), CoPlaceSettings(limit=SOLVE_S))
+    return co_place(_graph(cell), _machine(), SETTINGS)
 
 
 def _held(found: CoPlacement, *, caches: bool) -> dict[str, int]:
@@ -98,20 +102,12 @@ def _who(found: CoPlacement, role: str) -> str:
 
 
 def _next(found: CoPlacement) -> str:
-    """Which memory would help most with 10 GB more in it: the value of room, by the program's counts not whole."""
-    question, options = found.question, SolverOptions(time_limit_s=5.0)
-    best, gain = "no more room helps", 0.005
-    try:
-        base = bound_columns(question.program, question.capacity, options).seconds
-        for memory in question.machine.stores:
-            usable = {**question.capacity.usable, memory: question.capacity.usable[memory] + 10e9}
-            wider = replace(question.capacity, usable=usable)
-            seconds = bound_columns(question.program, wider, options).seconds
-            if 1 - seconds / base > gain:
-                best, gain = question.machine.system.nodes[memory].group, 1 - seconds / base
-    except (InfeasibleError, NoAnswerError):
-        return "not known"
-    return best if best.startswith("no ") else f"10 GB more in {best}: -{100 * gain:.0f} %"
+    """Which memory or device would help most, were it larger or faster; by the program's counts not whole."""
+    gains = levers(found.question, SETTINGS, wires=False)
+    best = gains[0] if gains else None
+    if best is None or best.gain < 0.005:
+        return "nothing helps"
+    return f"{best.change}: -{100 * best.gain:.0f} %"
 
 
 def _row(cell: _Cell) -> tuple[str | float, ...]:
@@ -119,14 +115,14 @@ def _row(cell: _Cell) -> tuple[str | float, ...]:
     seconds = found.trial.seconds
     return (
         cell.name, float(f"{seconds * 1e3:.3g}"), float(f"{cell.batch / seconds:.2g}"),
-        _who(found, "products"), _who(found, "attend"), _who(found, "experts") or "none",
+        _who(found, "products"), _who(found, "attend"), _who(found, "experts") or "has none",
         _where(_held(found, caches=False)), _where(_held(found, caches=True)), found.notes.bottleneck, _next(found),
     )  # fmt: skip
 
 
 _COLUMNS: Final = (
     "model, context, sequences", "ms a step", "tok/s", "products", "attention", "experts", "weights", "caches",
-    "bottleneck", "more room", "above the bound, %",
+    "bottleneck", "what helps most", "gap, %",
 )  # fmt: skip
 
 
@@ -175,11 +171,17 @@ def _run() -> Outcome:
 
 STUDY: Final = Study(
     "every-memory",
-    "One model on every memory: who computes, and where weights and caches live",
+    "Models on every memory: who computes, and where weights and caches live",
     "no publication; parts after AttAcc (ASPLOS 2024) and InstAttention (HPCA 2025)",
-    "Decode steps of Llama-3.1-8B in 16 bits on one A100 of 40 GB, four HBM3 stacks "
-    "that multiply, a Xeon with 512 GiB, four computational and four plain drives. Each search has 15 seconds, so "
-    "that a slower machine may find less; the last column says how far its plan is from what the program proves.",
+    "Decode steps of Llama-3.1-8B, Qwen3-30B-A3B and Llama-3.1-70B in 16 bits on one A100 of 40 GB, four HBM3 stacks "
+    "that multiply, a Xeon with 512 GiB, four computational and four plain drives. Each search ends by time, after "
+    f"{LIMIT_S:g} seconds beside the pricing of what it may choose: figures of large cells differ by a few per cent, "
+    "up to a tenth, from run to run, and a slower machine may find less. The gap is the share of a step above what the "
+    "program proves to be needed: where it is large, at 64 sequences above all, the placement is what was found and "
+    "may be far from the best. Who computes is counted in units of layers, where things live in bytes. What helps "
+    "most is 10 GB more in one memory, or one device with its memory twice as fast; faster wires were not asked about. "
+    "Qwen3-30B-A3B at 64 sequences of 128K tokens is left out: in that time nothing near its bound is found.",
     _run,
     slow=True,
+    timed=True,
 )

@@ -49,6 +49,12 @@ read-ahead of Linux."""
 HOST_ROWS_OF_96_GIB: Final = 98304
 """Rows per bank with which the machine's host memory has 96 GiB instead of 128."""
 HOST_MEMORY: Final = {"kv": "host", "attend": "gpu"}
+SEEN: Final = (
+    "That filters work while pages flow past them was settled after the sparse rows had been seen. With filters after "
+    "the loads, as the rest of the drive is, SparF over InstA is 1.00, 20 drives over one 9.49 and the shares of one "
+    "and two drives 55 and 52 %; so this row is no clean validation."
+)
+"""What the sparse rows rest on."""
 _PAPER: Final = "InstAttention, HPCA 2025, doi:10.1109/HPCA61900.2025.00113"
 
 
@@ -182,7 +188,7 @@ def _throughput_claims(runs: dict[tuple[str, int], Generation]) -> list[ClaimRes
     sparse = (
         "The share of 16-token groups that hold a chosen token is the paper's half. Channels are chosen independently "
         "of one another, two to a page. Pages then fall to 0.62 of the dense ones, and firmware takes as long for "
-        "each. How the paper's 2.08 comes about with half of the pages left is not said."
+        "each. How the paper's 2.08 comes about with half of the pages left is not said. " + SEEN
     )
     scaling = (
         "The part of a step that does not shrink with drives is host software, from the published shares of KV access "
@@ -219,7 +225,7 @@ def _throughput_claims(runs: dict[tuple[str, int], Generation]) -> list[ClaimRes
         _fitted("scaling-dense", "20 drives over one, dense, batch 256", 8.99,
                rate["InstA, 20 drives", 256] / rate["InstA", 256], method, scaling),
         _fitted("scaling-sparse", "20 drives over one, sparse, batch 256", 7.29,
-               rate["SparF, 20 drives", 256] / rate["SparF", 256], method, scaling),
+               rate["SparF, 20 drives", 256] / rate["SparF", 256], method, f"{scaling} {SEEN}"),
     ]  # fmt: skip
 
 
@@ -253,7 +259,7 @@ def _share_claims() -> tuple[list[ClaimResult], StudyTable]:
         rows.append((name, step, 100 * load / step, 100 * engines / step))
         claims.append(
             _claim(f"share-{'sparse' if sparse else 'dense'}-{count}", f"KV access in a decode step, {name}", share,
-                   100 * load / step, method, differences, "%", "construction")
+                   100 * load / step, method, f"{differences} {SEEN}" if sparse else differences, "%", "construction")
         )  # fmt: skip
     flexgen = decode_step(MODEL, m.ssd(1), 64, context, MAPPED_FILES)
     line = flexgen.timeline
@@ -398,7 +404,8 @@ STUDY: Final = Study(
     "emulated drives (8 channels of 1.4 GB/s, PCIe 4.0 x4) whose engines attend; SparF keeps an eighth of the "
     "channels and tokens. FlexGen and DeepSpeed run on the same machine with PCIe 4.0 consumer drives. Figures "
     "follow from rates of parts; host software of a step is fitted to two published shares, firmware's time of a page "
-    "to the published bandwidth of reads, and the other claims are held against that.",
+    "to the published bandwidth of reads, and the other claims are held against that. The sparse rows were seen before "
+    "it was settled that filters work while pages flow past them: they are no clean validation.",
     _run,
     slow=True,
 )

@@ -45,7 +45,8 @@ def draw_stacks(path: Path, bars: Sequence[str], parts: Mapping[str, Sequence[fl
             colour = _COLOURS[number % len(_COLOURS)]
             axes.bar(range(len(bars)), heights, 0.65, bottom=foot, label=name, color=colour)
             foot = [low + height for low, height in zip(foot, heights, strict=True)]
-        axes.set_xticks(range(len(bars)), bars, rotation=20, ha="right")
+        # Names of many bars run into each other unless they stand steeper.
+        axes.set_xticks(range(len(bars)), bars, rotation=20 if len(bars) <= 10 else 50, ha="right")
         axes.set_ylabel(ylabel)
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5), reverse=True)

@@ -148,9 +148,10 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Study:
-    """A published system and how Offchip runs it. ``run`` takes no arguments and is deterministic.
+    """A published system and how Offchip runs it. ``run`` takes no arguments and is deterministic unless ``timed``.
 
-    ``slow`` marks a run of more than some seconds; the quick test suite leaves it out.
+    ``slow`` marks a run of more than some seconds; the quick test suite leaves it out. ``timed`` says that a search in
+    it ends by time, so that its figures differ a little from run to run; its page must then say so.
     """
 
     name: str
@@ -159,6 +160,7 @@ class Study:
     scenario: str
     run: Callable[[], Outcome]
     slow: bool = False
+    timed: bool = False
 
 
 def compare(

@@ -48,7 +48,30 @@ def test_the_page_is_current(name: str) -> None:
     study = STUDIES.get(name)
     assert study.name == name
     text = (PAGES / f"{name}.md").read_text(encoding="utf-8")
-    assert page_text(study, study.run()) == text, f"run: offchip study run {name} --write docs/studies"
+    now = page_text(study, study.run())
+    if study.timed:
+        # What a search finds by a time differs a little: every row must be there, its figures may not be the same.
+        assert "ends by time" in text
+        now, text = frame_of(now), frame_of(text)
+    assert now == text, f"run: offchip study run {name} --write docs/studies"
+
+
+def frame_of(page: str) -> str:
+    """Of a page its headings and figures, the heads of its tables and what each row is about."""
+    lines = page.splitlines()
+    heads = {number for number, line in enumerate(lines[:-1]) if lines[number + 1].startswith("|---")}
+    kept = [
+        line if number in heads or not line.startswith("|") else line.split("|")[1]
+        for number, line in enumerate(lines)
+        if line.startswith(("#", "|", "!["))
+    ]
+    return "\n".join(kept)
+
+
+def test_the_frame_of_a_page_is_without_its_figures() -> None:
+    page = "# T\n\nwords 3\n\n| a | ms |\n|---|---|\n| 8B | 3 |\n"
+    assert frame_of(page) == frame_of(page.replace("3", "4")) == "# T\n| a | ms |\n---\n 8B "
+    assert frame_of(page) != frame_of(page.replace("8B", "9B"))
 
 
 def test_llm_viewer_agrees_with_every_claim_and_claims_no_success() -> None:
