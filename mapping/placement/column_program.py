@@ -155,8 +155,9 @@ def _counts(taken: Sequence[Mapping[int, Any]]) -> tuple[dict[int, int], ...]:
 
 
 def _state(
-    program: Program, capacity: Capacity, relaxed: bool
+    program: Program, capacity: Capacity, relaxed: bool, short: dict[str, Any] | None = None
 ) -> tuple[pulp.LpProblem, list[dict[int, Any]], Any]:
+    """The model, counts and seconds. ``short``: filled with what each memory lacks, which is then what is least."""
     import pulp
 
     kind = "Continuous" if relaxed else "Integer"
@@ -205,12 +206,17 @@ def _state(
         used = pulp.LpAffineExpression(held.get(memory, []))
         free = capacity.usable[memory] - capacity.reserved.get(memory, 0.0)
         under_way = [(room, 1.0) for room in (*buffers.get(memory, ()), *at_once.get(memory, ()))]
-        model += used + pulp.LpAffineExpression(under_way) <= free / 1e6
+        lacks: Any = 0.0
+        if short is not None:
+            lacks = short[memory] = model.add_variable(f"short_{len(short)}", 0)
+        model += used + pulp.LpAffineExpression(under_way) <= free / 1e6 + lacks
     if rows:
         model += pulp.LpAffineExpression(rows) <= capacity.pim_rows
     if program.latency_s is not None:
         model += step <= program.latency_s * 1e3
-    if program.tidy:
+    if short is not None:
+        model.setObjective(_added((lacks, 1.0) for lacks in short.values()))
+    elif program.tidy:
         work = [(variable, load * 1e3) for variable, load in busy]
         model.setObjective(pulp.LpAffineExpression(work))
     elif program.objective == "energy":
@@ -338,14 +344,20 @@ def _why_not(program: Program, capacity: Capacity) -> str:
         fastest = format_quantity(free.seconds, "time")
         bound = format_quantity(program.latency_s, "time")
         return f"a step takes {fastest} at least, and the bound on its latency is {bound}"
-    need = sum(
-        count * min(sum(column.held.values()) for column in columns)
-        for count, columns in zip(program.counts, program.columns, strict=True)
-    )
-    memories = {m for columns in program.columns for column in columns for m in column.held}
-    supply = sum(capacity.usable[m] - capacity.reserved.get(m, 0.0) for m in memories)
-    parts = ", ".join(f"{m} {format_quantity(capacity.usable[m], 'size')}" for m in sorted(memories))
+    short: dict[str, Any] = {}
+    model, _, _ = _state(program, capacity, relaxed=True, short=short)
+    if not solve_model(model, DEFAULT_OPTIONS).has_solution:
+        return "the rows of the PIM memories do not hold the caches"
+    lacking = {memory: (found.value() or 0.0) * 1e6 for memory, found in short.items()}
+    told = []
+    for memory, size in sorted(lacking.items(), key=lambda item: -item[1]):
+        if size > 0.5e6:
+            usable = capacity.usable[memory]
+            told.append(
+                f"{memory} would have to hold {format_quantity(usable + size, 'size')} and has "
+                f"{format_quantity(usable, 'size')}, short by {format_quantity(size, 'size')}"
+            )
     return (
-        f"weights and caches of {format_quantity(float(need), 'size')} do not fit the "
-        f"{format_quantity(supply, 'size')} that places of this machine hold ({parts})"
+        f"weights, caches and what is live at once do not fit: {'; '.join(told)}. What could help: so much more "
+        "there, a narrower element type (--dtype), a smaller batch or context, or other memories that may hold them"
     )
