@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
+from hw_configs.problems import bad_input
 from simulator.pim.machine import Machine
 
 __all__ = ["PimEnergyBreakdown", "dynamic_energy", "standby_energy"]
@@ -68,7 +69,12 @@ def dynamic_energy(machine: Machine, commands: Mapping[str, int]) -> PimEnergyBr
     if row is None and c is not None:
         recovery = clocks["nRC"] - clocks["nRAS"]
         charge = c.idd0 * clocks["nRC"] - c.idd3n * clocks["nRAS"] - c.idd2n * recovery
-        row = max(power * charge * period, 0.0)
+        row = power * charge * period
+        if row < 0:
+            raise bad_input(
+                f"found {c.idd0:g} A, less than standby draws over tRC; expected more, or energy.activate",
+                path="dram.currents.idd0",
+            )
     parts = dict.fromkeys(("activate", "column", "mac", "buffer", "read", "write", "io", "refresh"), 0.0)
     burst = device.column_bytes
     for code, name in enumerate(machine.names):

@@ -148,3 +148,11 @@ def test_a_device_that_cannot_be_is_refused_with_its_line(old, new, message, tmp
     assert message in str(error.value)
     assert "PydanticUndefined" not in str(error.value)
     assert all(problem.line for problem in error.value.problems)
+
+
+def test_a_row_that_would_cost_less_than_nothing_is_refused():
+    device = load_device("hbm-pim")
+    low = device.dram.currents.model_copy(update={"idd0": device.dram.currents.idd2n})
+    changed = device.model_copy(update={"dram": device.dram.model_copy(update={"currents": low})})
+    with pytest.raises(InputError, match=r"dram\.currents\.idd0: found 0\.024 A, less than standby draws"):
+        PimEngine(changed).run(gemv_program(changed, 512, 512))
