@@ -139,7 +139,7 @@ def test_a_hand_over_is_paid_once_however_much_goes_along() -> None:
     waits = [task.wait_s for task in plan.tasks if isinstance(task, Transfer) and task.wait_s]
     # The input to the GPU, and of three layers one to the CPU and one back.
     assert waits == [1e-4] * 7
-    free = planned(graph, "desktop", layers=99, cpu_experts=3)
+    free = planned(graph, "desktop", layers=99, cpu_experts=3, hand_over="0")
     at = Machine(machine("desktop"))
     more = try_plan(graph, at, plan).seconds - try_plan(graph, at, free).seconds
     assert 6.0e-4 < more <= 7.01e-4
