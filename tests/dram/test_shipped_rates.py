@@ -38,6 +38,7 @@ BELOW = {
     "hbm3-6400": (0.96, IDLE_BANKS),
     "hbm3e-9200-stack": (0.95, IDLE_BANKS),
     "hbm3e-9600-stack": (0.95, IDLE_BANKS),
+    "lpddr4x-4266": (0.95, IDLE_BANKS),
     "lpddr5x-8533": (0.88, IDLE_BANKS),
 }
 
