@@ -28,6 +28,7 @@ BELOW = {
     # Share of the activation limit that random reads reach, and what holds them below 97 %.
     "ddr4-3200aa": (0.96, LATE),
     "ddr5-4800b": (0.96, LATE),
+    "ddr5-8000a": (0.95, LATE),
     "gddr6-16000": (0.94, LATE),
     "hbm2-2000-stack": (0.96, LATE),
     "hbm2-2000-2stack": (0.96, LATE),
@@ -35,6 +36,9 @@ BELOW = {
     "hbm3-5200-stack": (0.94, IDLE_BANKS),
     "hbm3-6400-stack": (0.94, IDLE_BANKS),
     "hbm3-6400": (0.96, IDLE_BANKS),
+    "hbm3e-9200-stack": (0.95, IDLE_BANKS),
+    "hbm3e-9600-stack": (0.95, IDLE_BANKS),
+    "lpddr4x-4266": (0.95, IDLE_BANKS),
     "lpddr5x-8533": (0.88, IDLE_BANKS),
 }
 
