@@ -128,7 +128,9 @@ def test_limits_are_kept() -> None:
 def test_what_does_not_fit_is_told_with_demand_and_supply() -> None:
     graph, machine = decode("llama-3.1-405b", 1, 256), Machine(load_system("laptop"))
     small = replace(QUICK, weights="unified")
-    with pytest.raises(InfeasibleError, match=r"unified would have to hold .* and has .*, short by .*What could help"):
+    with pytest.raises(
+        InfeasibleError, match=r"unified would have to hold .* and has .*, short by .*What could help"
+    ):
         co_place(graph, machine, small)
     with pytest.raises(InfeasibleError, match="bound on its latency"):
         co_place(decode("llama-3-8b"), Machine(load_system("desktop")), replace(QUICK, latency=1e-3))
