@@ -28,7 +28,8 @@ BELOW = {
     # Share of the activation limit that random reads reach, and what holds them below 97 %.
     "ddr4-3200aa": (0.96, LATE),
     "ddr5-4800b": (0.96, LATE),
-    "ddr5-8000a": (0.95, LATE),
+    "ddr5-8000an": (0.94, LATE),
+    "ddr5-8000b": (0.94, LATE),
     "gddr6-16000": (0.94, LATE),
     "hbm2-2000-stack": (0.96, LATE),
     "hbm2-2000-2stack": (0.96, LATE),
