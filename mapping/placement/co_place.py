@@ -22,7 +22,7 @@ from mapping.offload.policy import OffloadAnswer, OffloadRequest
 from mapping.placement.column_program import (
     Root,
 )
-from mapping.placement.exact import MOST_OPERATORS, place_exactly
+from mapping.placement.exact import MOST_DEVICES, MOST_OPERATORS, place_exactly
 from mapping.placement.machine import Machine
 from mapping.placement.placement_search import (
     AHEADS,
@@ -118,7 +118,7 @@ def co_place(
     question = question or ask(graph, machine, settings)
     best: Best = Best(settings.objective)
     root = search_placements(question, best)
-    if len(graph.operators) <= MOST_OPERATORS and settings.latency is None and not question.scope.by_role:
+    if _small(graph, machine) and settings.latency is None and not question.scope.by_role:
         exact = place_exactly(
             graph, machine, question.scope, settings.ahead or AHEADS[0], settings.hand_over, settings.objective,
             best.trial,
@@ -133,6 +133,12 @@ def co_place(
         told = "; ".join(f"{entry.plan}: {entry.obstacle}" for entry in best.considered)
         raise InfeasibleError(f"{graph.name} does not fit {machine.system.name!r}: {told}")
     return _answer(question, root, best, time.perf_counter() - start)
+
+
+def _small(graph: Graph, machine: Machine) -> bool:
+    """Whether a graph and a machine are small enough for all placements to be gone through."""
+    devices = sum(len(place.devices) for place in machine.general)
+    return len(graph.operators) <= MOST_OPERATORS and devices <= MOST_DEVICES
 
 
 def _limited(settings: CoPlaceSettings) -> bool:

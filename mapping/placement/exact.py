@@ -20,10 +20,14 @@ from mapping.placement.trial import Trial, try_plan
 from simulator.plan import Plan, PlanNotes
 from workloads.graph import PERSISTENT_ROLES, Graph, Operator
 
-__all__ = ["MOST_OPERATORS", "Exact", "operator_choices", "place_exactly", "placed_so"]
+__all__ = ["MOST_DEVICES", "MOST_OPERATORS", "Exact", "operator_choices", "place_exactly", "placed_so"]
 
 MOST_OPERATORS: Final = 9
 """Operators of a graph that is placed exactly."""
+MOST_DEVICES: Final = 4
+"""Devices of a machine on which that is tried."""
+MOST_STEPS: Final = 50_000
+"""Partial placements that are looked at; a search that needs more ends without a proof."""
 
 
 @dataclass
@@ -100,6 +104,7 @@ class _Search:
         self.chosen: list[UnitChoice] = []
         self.ends: list[float] = []
         self.found = Exact()
+        self.steps = 0
 
     def _alone(self, op: Operator, choice: UnitChoice) -> float:
         cost = self.machine.cost(op, choice.device)
@@ -119,7 +124,8 @@ class _Search:
         return tail
 
     def descend(self, index: int) -> None:
-        if is_late():
+        self.steps += 1
+        if is_late() or self.steps > MOST_STEPS:
             self.found.finished = False
             return
         if index == len(self.ways):
