@@ -6,9 +6,10 @@ from dataclasses import fields, replace
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import HealthCheck, Phase, given, reject, settings
 from hypothesis import strategies as st
 
+from hw_configs.problems import NoAnswerError
 from simulator.dram.energy import Currents
 from simulator.dram.engine import Memory, RunOptions, simulate_trace
 from simulator.dram.machine import Channel
@@ -71,7 +72,12 @@ def test_leap_equals_plain_run_for_any_controller(data: st.DataObject) -> None:
         channel = replace(channel, controller=replace(channel.controller, row_policy="open"))
     memory = Memory(channel, data.draw(st.sampled_from((1, 2))))
     pattern = data.draw(st.sampled_from(STREAMS))
-    leapt, plain = both(
-        memory, pattern, data.draw(st.integers(1, 30_000)), data.draw(st.sampled_from((0, 3, 20)))
-    )
+    count, idle = data.draw(st.integers(1, 30_000)), data.draw(st.sampled_from((0, 3, 20)))
+    try:
+        leapt, plain = both(memory, pattern, count, idle)
+    except NoAnswerError as error:
+        # Some timings leave no time for as many refreshes as so many ranks need.
+        if "refreshes cannot keep up" not in str(error):
+            raise
+        reject()
     assert_equal(leapt, plain)
