@@ -375,6 +375,8 @@ def _leap(run: ChannelRun, stream: _Stream, before: _Snapshot, now: int, total: 
         (s.scope_active, before.scope_active),
     ):
         mine += times * (mine - then)
+    # A scope that was open all through counts only when it closes, from a moment that is moved on below.
+    s.scope_active[(s.scope_open > 0) & (s.scope_since <= before.now)] += moved
     v[list(_TIMES)] += moved
     for ages in (s.ready, s.slot_arrive, s.bank_last, s.timer_next, s.scope_since):
         ages += moved

@@ -46,7 +46,7 @@ def assert_equal(leapt, plain) -> None:
     for item in fields(plain):
         if item.name != "leapt_requests":
             a, b = getattr(leapt, item.name), getattr(plain, item.name)
-            assert np.array_equal(a, b) if isinstance(b, np.ndarray) else a == b, item.name
+            assert np.array_equal(a, b) if isinstance(b, np.ndarray) else a == b, f"{item.name}: {a!r} {b!r}"
 
 
 @pytest.mark.parametrize("device", DEVICES)
