@@ -206,7 +206,7 @@ def _lines(found: CoPlacement) -> Iterator[str]:
     yield f"the program predicted {format_quantity(notes.predicted_s, 'time')}: the run is {100 * apart:+.1f} % from it"
     if abs(apart) > 0.1:
         yield (
-            "the program knows no hand-overs between layers, no fetch that comes too late, and no two that meet on a "
+            "the program knows no fetch that comes too late, and no two that meet on a "
             "wire at the wrong moment; these make the difference"
         )
 

@@ -71,6 +71,7 @@ class Program:
     counts: tuple[int, ...]
     columns: tuple[Sequence[Column], ...]
     ahead: int
+    """Fetches on a way for which there is room; 0 where room for fetches is left out of account."""
     objective: Objective = "time"
     latency_s: float | None = None
     """The step's seconds may not be more."""
@@ -78,6 +79,8 @@ class Program:
     """Where segments do not run one after another: the classes, of one segment each, that each waits for."""
     crossing: Mapping[tuple[int, int], Crossing] = field(default_factory=dict)
     """What goes from one class to another that waits for it, where they do not run one after another."""
+    entering: Mapping[str, float] = field(default_factory=dict)
+    """By memory: seconds that a segment which begins there waits at least when the one before it ended elsewhere."""
     tidy: bool = False
     """Whether, within ``latency_s``, the least work of all resources together is wanted, and not the least time."""
 
@@ -88,6 +91,9 @@ class Solution:
 
     taken: tuple[Mapping[int, int], ...]
     seconds: float
+    """With every resource at its full rate."""
+    solved_s: float
+    """With resources at the rate that the program was solved for."""
     report: SolveReport
     bottleneck: str = ""
     """What the seconds are made of: ``the chain of operators``, or the resource that is busy all the time."""
@@ -138,7 +144,8 @@ def solve_columns(
         {own[index]: count for index, count in found.items()}
         for own, found in zip(near, _counts(taken), strict=True)
     )
-    return Solution(counts, seconds.value(), report, _bottleneck(program, counts, capacity))
+    predicted, bottleneck = _predicted(program, counts, capacity)
+    return Solution(counts, predicted or seconds.value(), seconds.value(), report, bottleneck)
 
 
 def _nearest(taken: Mapping[int, Any]) -> list[int]:
@@ -197,11 +204,11 @@ def _state(
     if program.waits:
         _along_paths(model, program, taken, step)
     else:
-        model += pulp.LpAffineExpression(chain) <= step
+        model += pulp.LpAffineExpression(chain) + _entered(model, program, taken) <= step
     for name, terms in loads.items():
         model += _added(terms) + _added(_unused(name, program, capacity, taken)) <= step
     buffers = _buffers(model, "ahead", sum(program.counts), program.ahead, fetched, relaxed)
-    at_once = _buffers(model, "wanted", sum(program.counts), 1, wanted, relaxed)
+    at_once = _buffers(model, "wanted", sum(program.counts), min(program.ahead, 1), wanted, relaxed)
     for memory in sorted({*held, *buffers, *at_once}):
         used = pulp.LpAffineExpression(held.get(memory, []))
         free = capacity.usable[memory] - capacity.reserved.get(memory, 0.0)
@@ -255,6 +262,27 @@ def _unused(
             elsewhere = columns[index].seconds - columns[index].loads.get(f"run {beside.device}", 0.0)
             if elsewhere > 0:
                 yield variable, elsewhere * 1e3 * (1.0 - beside.share)
+
+
+def _entered(model: pulp.LpProblem, program: Program, taken: Sequence[Mapping[int, Any]]) -> Any:
+    """What segments wait for whose predecessor ended in another memory.
+
+    At most as many find theirs in the memory in which they begin as end there, and the first of all has none.
+    """
+    balance: dict[str, list[tuple[Any, float]]] = {}
+    for own, columns in zip(taken, program.columns, strict=True):
+        for index, variable in own.items():
+            begins, ends = columns[index].begins_in, columns[index].ends_in
+            if begins != ends:
+                balance.setdefault(begins, []).append((variable, 1.0))
+                balance.setdefault(ends, []).append((variable, -1.0))
+    terms = []
+    for number, (memory, ends_and_begins) in enumerate(sorted(balance.items(), key=lambda item: item[0])):
+        if program.entering.get(memory, 0.0) > 0:
+            crossed = model.add_variable(f"entered_{number}", 0)
+            model += crossed >= _added(ends_and_begins) - 1
+            terms.append((crossed, program.entering[memory] * 1e3))
+    return _added(terms)
 
 
 def _along_paths(
@@ -317,21 +345,29 @@ def _buffers(
     return found
 
 
-def _bottleneck(program: Program, taken: Sequence[Mapping[int, int]], capacity: Capacity) -> str:
-    chain, loads = 0.0, dict[str, float]()
-    paths = bool(program.waits)
+def _predicted(program: Program, taken: Sequence[Mapping[int, int]], capacity: Capacity) -> tuple[float, str]:
+    """Seconds of counts with every resource at its full rate, and what they are made of.
+
+    0 seconds where segments do not run one after another: then the program's own seconds stand.
+    """
+    chain, loads, balance = 0.0, dict[str, float](), dict[str, int]()
     for columns, own in zip(program.columns, taken, strict=True):
         for index, count in own.items():
-            chain += columns[index].seconds * count
-            for name, load in columns[index].loads.items():
-                share = capacity.members.get(name, 1)
-                loads[name] = loads.get(name, 0.0) + load * count / share
+            column = columns[index]
+            chain += column.seconds * count
+            balance[column.begins_in] = balance.get(column.begins_in, 0) + count
+            balance[column.ends_in] = balance.get(column.ends_in, 0) - count
+            for name, load in column.loads.items():
+                loads[name] = loads.get(name, 0.0) + load * count / capacity.members.get(name, 1)
+    chain += sum(max(0, count - 1) * program.entering.get(memory, 0.0) for memory, count in balance.items())
     fullest = max(loads, key=loads.__getitem__, default="")
     devices = {name: load for name, load in loads.items() if name.startswith("run ")}
-    if not fullest or (not paths and chain >= loads[fullest] * (1 - 1e-6)) or (paths and fullest in devices):
-        slowest = max(devices, key=devices.__getitem__, default="")
-        return f"operators one after another, most of it on {slowest.removeprefix('run ')}" if slowest else ""
-    return fullest
+    slowest = max(devices, key=devices.__getitem__, default="").removeprefix("run ")
+    in_turn = f"operators one after another, most of it on {slowest}" if slowest else ""
+    if program.waits:
+        return 0.0, in_turn if not fullest or fullest in devices else fullest
+    busiest = loads.get(fullest, 0.0)
+    return max(chain, busiest), in_turn if chain >= busiest * (1 - 1e-6) else fullest
 
 
 def _why_not(program: Program, capacity: Capacity) -> str:

@@ -27,11 +27,11 @@ from mapping.placement.placement_plan import touched_bytes, write_placement
 from mapping.placement.segments import Segment, SegmentClass, Unit, saved_activations
 from simulator.plan import Compute, PlanNotes, Transfer
 from simulator.rewrite.apply import rewrite
-from simulator.system.analytic import run_analytic
 from simulator.system.bound_plan import bind
+from simulator.system.engine import run_events
 from workloads.dtypes import size_bytes
 from workloads.expert_frequency import ExpertFrequency
-from workloads.graph import PERSISTENT_ROLES, Graph, Operator
+from workloads.graph import Graph, Operator
 from workloads.operators import Attention, GroupedProduct
 
 __all__ = ["Column", "Scope", "columns_of", "unit_choices"]
@@ -258,23 +258,19 @@ class _Price:
 def _price(
     graph: Graph, machine: Machine, segment: Segment, choices: tuple[UnitChoice, ...], hand_over_s: float
 ) -> _Price | None:
-    """Run a segment alone, without contention; None where it cannot run so.
+    """Run a segment alone, event by event; None where it cannot run so.
 
-    What it takes in comes from where it ends itself, as if segments like it came before.
+    What it takes in is where it is read first: what a segment pays when the one before ended elsewhere is not its own.
     """
     part = _cut_out(graph, segment)
     try:
         draft = Draft(part, machine)
         draft.add(segment, choices)
-        last = choices[-1].place.memory
-        for name in part.tensors:
-            if name not in part.producer and part.tensors[name].role not in PERSISTENT_ROLES:
-                draft.homes[name] = last
         placement = draft.placement(hand_over_s=hand_over_s)
         plan = write_placement(part, machine.system, placement, "co-place", PlanNotes())
         written = rewrite(part, plan)
         machine.lay_out(plan.kernels)
-        run = run_analytic(written, bind(plan, written, machine.system), machine.system, machine.costs)
+        run = run_events(written, bind(plan, written, machine.system), machine.system, machine.costs)
     except (InfeasibleError, InputError):
         return None
     finally:
@@ -436,7 +432,14 @@ def _wanted(graph: Graph, unit: Unit, part: ExpertPart) -> int:
 
 
 def _worth_having(columns: list[Column]) -> list[Column]:
-    """Columns that no other one beats or equals in seconds, joules, every load and all bytes held."""
+    """Columns that no other one of the same ends beats or equals in seconds, joules, every load and all bytes held."""
+    ends: dict[tuple[str, str], list[Column]] = {}
+    for column in columns:
+        ends.setdefault((column.begins_in, column.ends_in), []).append(column)
+    return [column for alike in ends.values() for column in _unbeaten(alike)]
+
+
+def _unbeaten(columns: list[Column]) -> list[Column]:
     ranked = sorted(columns, key=lambda c: (c.seconds, sum(c.loads.values()), sum(c.held.values())))
     kinds = ("loads", "held", "fetched", "wanted")
     names = sorted({(kind, str(name), name) for c in columns for kind in kinds for name in getattr(c, kind)})

@@ -110,6 +110,9 @@ def search_placements(question: Question, best: Best) -> Root:
     options = SolverOptions(time_limit_s=PROGRAM_SHARE * settings.limit, relative_gap=NEAR)
     root = bound_columns(question.program, question.capacity)
     near = [list(own) for own in root.near]
+    # Of the bound, nothing is left out that a plan might do without: room for fetches, and for activations elsewhere.
+    free = bound_columns(replace(question.program, ahead=0), replace(question.capacity, reserved={}))
+    root = replace(root, bound=min(root.bound, free.bound))
     for filled in FILLED[1:]:
         with contextlib.suppress(InfeasibleError, NoAnswerError):
             other = bound_columns(question.program, replace(question.capacity, filled=filled))
@@ -259,7 +262,7 @@ def _tidy(
     options: SolverOptions,
 ) -> Solution:
     """Counts as good as those found that move and load least; many are equally fast."""
-    within = replace(program, latency_s=found.seconds * (1 + NEAR), tidy=True)
+    within = replace(program, latency_s=found.solved_s * (1 + NEAR), tidy=True)
     limit = (options.time_limit_s or 2.0) * TIDY_SHARE / PROGRAM_SHARE
     try:
         tidied = solve_columns(

@@ -89,13 +89,38 @@ def ask(graph: Graph, machine: Machine, settings: CoPlaceSettings) -> Question:
         classes = apart(classes)
     counts = tuple(found.count for found in classes)
     objective: Objective = "energy" if settings.objective == "energy" else "time"
-    program = Program(counts, tuple(columns), 1, objective, settings.latency)
+    entering = _entering(graph, machine, classes, settings.hand_over)
+    program = Program(counts, tuple(columns), 1, objective, settings.latency, entering=entering)
     if not chain:
         before = waits(graph, classes)
         program = replace(program, waits=before, crossing=_crossings(graph, machine, classes, before))
     return Question(
         graph, machine, classes, program, _capacity(graph, machine, scope, columns), scope, settings
     )
+
+
+def _entering(
+    graph: Graph, machine: Machine, classes: Sequence[SegmentClass], hand_over_s: float
+) -> dict[str, float]:
+    """The least that work waits for which goes on in each memory after it was done in another."""
+    carried = [
+        min(sizes)
+        for found in classes
+        if (
+            sizes := [
+                graph.tensors[name].size_bytes
+                for name in next(found.example.operators).inputs
+                if name in graph.producer
+            ]
+        )
+    ]
+    memories = {place.memory for place in machine.general}
+    found = {}
+    for memory in sorted(memories):
+        moves = [move for other in memories - {memory} if (move := machine.move(other, memory)) is not None]
+        if moves and carried:
+            found[memory] = hand_over_s + min(move.seconds(min(carried)) for move in moves)
+    return found
 
 
 def _crossings(
@@ -145,9 +170,9 @@ def _beside(machine: Machine) -> dict[str, Beside]:
         others = [other for other in machine.general if other.memory == place.memory]
         if len(place.devices) > 1 or len(others) > 1:
             continue
-        moves = (
-            machine.move(place.memory, memory) for memory in machine.system.memories if memory != place.memory
-        )
+        others_than = [memory for memory in machine.system.memories if memory != place.memory]
+        moves = [machine.move(place.memory, memory) for memory in others_than]
+        moves += [machine.move(memory, place.memory) for memory in others_than]
         rate = sum(move.bytes_per_s for move in moves if move is not None)
         if rate < space.read_bandwidth:
             found[place.memory] = Beside(place.device, rate / space.read_bandwidth)
