@@ -225,7 +225,10 @@ def machine_of(system: str | Path | System, how: RunOptions, plan: str | Path | 
 def _behind_arrays(workload: Workload, system: System) -> Workload:
     """The workload with what all devices of a system run behind their arrays inside the operator before it."""
     kinds = epilogues_of(system)
-    return replace(workload, phases=_Fused(workload.phases, kinds)) if kinds else workload
+    if not kinds:
+        return workload
+    fused = _Changed(workload.phases, lambda phase: replace(phase, graph=behind_arrays(phase.graph, kinds)))
+    return replace(workload, phases=fused)
 
 
 def _part_of(batch: int, microbatches: int) -> int:
@@ -253,7 +256,8 @@ def _divisible(workload: Workload) -> Callable[[int], Workload]:
 def _in_microbatches(part: Workload, batch: int, count: int) -> Workload:
     """A workload that was built for one micro-batch, run for ``count`` of them; ``batch`` is that of all."""
     metadata = {**part.metadata, "microbatches": count, "batch": batch}
-    return replace(part, phases=_Microbatched(part.phases, count), metadata=metadata, at_batch=None)
+    phases = _Changed(part.phases, lambda phase: _phase_in_microbatches(phase, count))
+    return replace(part, phases=phases, metadata=metadata, at_batch=None)
 
 
 def _as_workload(model: Workload | Graph) -> Workload:
@@ -278,11 +282,11 @@ def _saving(planner: Planner, path: Path) -> Planner:
 
 
 @dataclass(frozen=True)
-class _Fused(Sequence[Phase]):
-    """Phases with operators of these kinds inside the ones before them, each when it is asked for."""
+class _Changed(Sequence[Phase]):
+    """Phases changed one by one, each when it is asked for."""
 
     phases: Sequence[Phase]
-    kinds: frozenset[str]
+    change: Callable[[Phase], Phase]
 
     def __len__(self) -> int:
         return len(self.phases)
@@ -293,28 +297,10 @@ class _Fused(Sequence[Phase]):
     def __getitem__(self, index: slice) -> Sequence[Phase]: ...
     def __getitem__(self, index: int | slice) -> Phase | Sequence[Phase]:
         if isinstance(index, slice):
-            return _Fused(self.phases[index], self.kinds)
-        phase = self.phases[index]
-        return replace(phase, graph=behind_arrays(phase.graph, self.kinds))
+            return _Changed(self.phases[index], self.change)
+        return self.change(self.phases[index])
 
 
-@dataclass(frozen=True)
-class _Microbatched(Sequence[Phase]):
-    """Phases in micro-batches, each built when it is asked for."""
-
-    phases: Sequence[Phase]
-    batches: int
-
-    def __len__(self) -> int:
-        return len(self.phases)
-
-    @overload
-    def __getitem__(self, index: int) -> Phase: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[Phase]: ...
-    def __getitem__(self, index: int | slice) -> Phase | Sequence[Phase]:
-        if isinstance(index, slice):
-            return _Microbatched(self.phases[index], self.batches)
-        phase = self.phases[index]
-        graph = microbatched(phase.graph, self.batches)
-        return Phase(phase.name, phase.kind, graph, phase.tokens * self.batches)
+def _phase_in_microbatches(phase: Phase, batches: int) -> Phase:
+    graph = microbatched(phase.graph, batches)
+    return Phase(phase.name, phase.kind, graph, phase.tokens * batches)

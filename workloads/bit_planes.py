@@ -22,7 +22,7 @@ import numpy.typing as npt
 from hw_configs.problems import InputError, Problem, bad_input
 from workloads.graph import Graph, Operator, Role, Tensor
 from workloads.operators import Elementwise, Product, Quantize
-from workloads.rewritten import add_tensor, in_place_of, product_weight, takers_of
+from workloads.rewritten import add_tensor, in_place_of, product_weight, with_products
 from workloads.transformer.writer import QUANTIZE_FLOPS
 
 __all__ = ["BitPlanes", "PlaneCounts", "plane_product", "planes_of", "with_bit_planes"]
@@ -111,22 +111,13 @@ def with_bit_planes(graph: Graph, form: BitPlanes, chosen: Callable[[Operator], 
 
     Activations that several such products take are quantised and taken apart once. Each row and column has a scale.
     """
-    tensors, operators = dict(graph.tensors), []
-    weights = {o.name: product_weight(o, tensors) for o in graph.operators if chosen(o)}
-    formed = {name: weight for name, weight in weights.items() if weight}
-    takers, done = takers_of(graph.operators, formed), set[str]()
-    for operator in graph.operators:
-        if operator.name not in formed:
-            operators.append(operator)
-            continue
-        source = operator.inputs[0]
-        if source not in done:
-            done.add(source)
-            operators.append(_taken_apart(source, takers[source][0], form, tensors))
-        operators += _product(operator, formed[operator.name], form, tensors)
-    for weight in formed.values():
-        tensors.pop(weight, None)
-    return replace(graph, tensors=tensors, operators=tuple(operators))
+    weights = {o.name: product_weight(o, graph.tensors) for o in graph.operators if chosen(o)}
+    return with_products(
+        graph,
+        {name: weight for name, weight in weights.items() if weight},
+        lambda source, takers, tensors: [_taken_apart(source, takers[0], form, tensors)],
+        lambda operator, weight, tensors: _product(operator, weight, form, tensors),
+    )
 
 
 def _taken_apart(source: str, taker: Operator, form: BitPlanes, tensors: dict[str, Tensor]) -> Operator:

@@ -18,7 +18,7 @@ from hw_configs.problems import bad_input
 from workloads.dtypes import size_bytes
 from workloads.graph import Graph, Operator, Role, Tensor, make_operator
 from workloads.operators import Elementwise, Product, Quantize
-from workloads.rewritten import add_tensor, in_place_of, product_weight, takers_of
+from workloads.rewritten import add_tensor, in_place_of, product_weight, with_products
 from workloads.transformer.writer import QUANTIZE_FLOPS
 
 __all__ = ["LowRank", "narrow_weights", "with_low_rank"]
@@ -53,26 +53,13 @@ def with_low_rank(graph: Graph, form: LowRank, chosen: Callable[[Operator], bool
     """
     if form.rank < 0:
         raise bad_input(f"found {form.rank}; expected 0 or more", path="rank")
-    tensors, operators = dict(graph.tensors), []
-    formed = {
-        o.name: product_weight(o, tensors)
-        for o in graph.operators
-        if product_weight(o, tensors) and chosen(o)
-    }
-    takers = takers_of(graph.operators, formed)
-    done: set[str] = set()
-    for operator in graph.operators:
-        if operator.name not in formed:
-            operators.append(operator)
-            continue
-        source = operator.inputs[0]
-        if source not in done:
-            done.add(source)
-            operators.append(_quantise(source, takers[source], form, tensors))
-        operators += _product(operator, formed[operator.name], form, tensors)
-    for weight in formed.values():
-        del tensors[weight]
-    return replace(graph, tensors=tensors, operators=tuple(operators))
+    weights = {o.name: product_weight(o, graph.tensors) for o in graph.operators if chosen(o)}
+    return with_products(
+        graph,
+        {name: weight for name, weight in weights.items() if weight},
+        lambda source, takers, tensors: [_quantise(source, takers, form, tensors)],
+        lambda operator, weight, tensors: _product(operator, weight, form, tensors),
+    )
 
 
 def narrow_weights(graph: Graph, dtype: str, chosen: Callable[[Operator], bool]) -> Graph:

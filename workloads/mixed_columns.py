@@ -20,7 +20,7 @@ from hw_configs.problems import bad_input
 from workloads.dtypes import size_bytes
 from workloads.graph import Graph, Operator, Role, Tensor
 from workloads.operators import Product, Quantize, View
-from workloads.rewritten import add_tensor, in_place_of, product_weight, takers_of
+from workloads.rewritten import add_tensor, in_place_of, product_weight, with_products
 from workloads.transformer.writer import QUANTIZE_FLOPS
 
 __all__ = ["GroupedWeights", "MixedColumns", "StepCounts", "two_step_product", "with_mixed_columns"]
@@ -92,29 +92,23 @@ def with_mixed_columns(
 
     Activations that several such products take are quantised once. Raises ``InputError`` for a share beside 0 to 1.
     """
-    tensors, operators = dict(graph.tensors), []
     shares: dict[str, float] = {}
     formed: dict[str, str] = {}
     for operator in graph.operators:
-        share, weight = share_of(operator), product_weight(operator, tensors)
+        share, weight = share_of(operator), product_weight(operator, graph.tensors)
         if share is None or not weight:
             continue
         if not 0 <= share <= 1:
             raise bad_input(f"found {share}; expected 0 to 1", path="share_of")
         shares[operator.name], formed[operator.name] = share, weight
-    takers, done = takers_of(graph.operators, formed), set[str]()
-    for operator in graph.operators:
-        if operator.name not in formed:
-            operators.append(operator)
-            continue
-        source = operator.inputs[0]
-        if form.two_steps and source not in done:
-            done.add(source)
-            operators.append(_quantised(source, takers[source][0], form, tensors))
-        operators += _products(operator, formed[operator.name], shares[operator.name], form, tensors)
-    for weight in formed.values():
-        tensors.pop(weight, None)
-    return replace(graph, tensors=tensors, operators=tuple(operators))
+    return with_products(
+        graph,
+        formed,
+        lambda source, takers, tensors: (
+            [_quantised(source, takers[0], form, tensors)] if form.two_steps else []
+        ),
+        lambda operator, weight, tensors: _products(operator, weight, shares[operator.name], form, tensors),
+    )
 
 
 def _quantised(source: str, taker: Operator, form: MixedColumns, tensors: dict[str, Tensor]) -> Operator:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from workloads.graph import Operator, Role, Tensor, make_operator
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+from workloads.graph import Graph, Operator, Role, Tensor, make_operator
 from workloads.operators import Product, Work
 
-__all__ = ["add_tensor", "in_place_of", "product_weight", "takers_of"]
+__all__ = ["add_tensor", "in_place_of", "product_weight", "with_products"]
 
 
-def product_weight(operator: Operator, tensors: dict[str, Tensor]) -> str:
+def product_weight(operator: Operator, tensors: Mapping[str, Tensor]) -> str:
     """The one two-dimensional weight of a product over activations; empty: it has none."""
     if not isinstance(operator.work, Product) or operator.work.batch != 1:
         return ""
@@ -16,13 +19,29 @@ def product_weight(operator: Operator, tensors: dict[str, Tensor]) -> str:
     return found[0] if len(found) == 1 and tensors[operator.inputs[0]].role is not Role.WEIGHT else ""
 
 
-def takers_of(operators: tuple[Operator, ...], formed: dict[str, str]) -> dict[str, list[Operator]]:
-    """The products of ``formed`` by the activations that they take."""
+Prepare = Callable[[str, list[Operator], dict[str, Tensor]], list[Operator]]
+"""What becomes of activations before the products that take them, once for all: their name, the products, tensors."""
+Form = Callable[[Operator, str, dict[str, Tensor]], list[Operator]]
+"""What stands where a product with that weight stood."""
+
+
+def with_products(graph: Graph, formed: dict[str, str], prepare: Prepare, form: Form) -> Graph:
+    """The graph with products in another form; ``formed``: their weights by name, which go."""
+    tensors, operators = dict(graph.tensors), list[Operator]()
     takers: dict[str, list[Operator]] = {}
-    for operator in operators:
+    for operator in graph.operators:
         if operator.name in formed:
             takers.setdefault(operator.inputs[0], []).append(operator)
-    return takers
+    for operator in graph.operators:
+        if operator.name not in formed:
+            operators.append(operator)
+            continue
+        source = operator.inputs[0]
+        operators += prepare(source, takers.pop(source), tensors) if source in takers else []
+        operators += form(operator, formed[operator.name], tensors)
+    for weight in formed.values():
+        tensors.pop(weight, None)
+    return replace(graph, tensors=tensors, operators=tuple(operators))
 
 
 def add_tensor(tensors: dict[str, Tensor], name: str, shape: tuple[int, ...], dtype: str, stored: int = -1,

@@ -23,7 +23,7 @@ from hw_configs.device import Pim
 from hw_configs.problems import InfeasibleError, InputError
 from mapping.placement.draft import Draft, ExpertPart, UnitChoice, pim_layout
 from mapping.placement.machine import Machine, Place
-from mapping.placement.placement_plan import touched_bytes, write_placement
+from mapping.placement.placement_plan import fetched_bytes, write_placement
 from mapping.placement.segments import Segment, SegmentClass, Unit, saved_activations
 from simulator.plan import Compute, PlanNotes, Transfer
 from simulator.rewrite.apply import rewrite
@@ -394,7 +394,7 @@ def _lives(graph: Graph, unit: Unit, choice: UnitChoice) -> Iterator[_Lives]:
     plain = sum(graph.tensors[name].size_bytes for name in weights if name not in experts)
     whole = sum(graph.tensors[name].size_bytes for name in experts)
     moved = sum(
-        touched_bytes(graph, op, name, late=False)
+        fetched_bytes(graph, op, name, late=False)
         for op in unit.operators
         for name in dict.fromkeys((*op.inputs, *op.updates))
         if name in weights and name not in experts

@@ -13,12 +13,13 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from hw_configs.system import System
+from mapping.offload.touched_weights import brought_bytes
 from simulator.plan import Compute, Home, Plan, PlanNotes, Task, Transfer
 from simulator.rewrite.apply import rewrite
 from workloads.graph import PERSISTENT_ROLES, Graph, Operator
 from workloads.operators import GroupedProduct
 
-__all__ = ["Placement", "last_of_forward", "touched_bytes", "write_placement"]
+__all__ = ["Placement", "fetched_bytes", "last_of_forward", "write_placement"]
 
 NEW: Final = "/new"
 """How the name of what an appending operator adds to a cache ends (:mod:`simulator.rewrite.divide`)."""
@@ -56,18 +57,16 @@ def last_of_forward(graph: Graph, name: str) -> str:
     return readers[-1] if readers else graph.producer[name]
 
 
-def touched_bytes(graph: Graph, op: Operator, name: str, *, late: bool) -> int:
+def fetched_bytes(graph: Graph, op: Operator, name: str, *, late: bool) -> int:
     """Bytes that a fetch of a tensor for one operator brings: all of it, or what the operator is known to touch.
 
-    Which rows of a table are wanted is known beforehand, which experts only once the router has run (``late``).
+    Which rows of a table are wanted is known beforehand, which experts only once the router has run (``late``). What
+    the operator changes comes whole, for it goes home whole.
     """
     size = graph.tensors[name].size_bytes
-    if isinstance(op.work, GroupedProduct) and not late:
-        return size
-    names = (*op.inputs, *op.updates)
-    if len(op.reads) != len(names) or graph.tensors[name].is_cache:
-        return size
-    return min(size, sum(read for own, read in zip(names, op.reads, strict=True) if own == name)) or size
+    whole = graph.tensors[name].is_cache or name in op.updates
+    whole = whole or (isinstance(op.work, GroupedProduct) and not late)
+    return size if whole else brought_bytes(graph, op, name)
 
 
 @dataclass
@@ -181,7 +180,7 @@ class _Writer:
         """Fields of a transfer that most leave alone."""
         extra: dict[str, Any] = {}
         if persistent:
-            touched = touched_bytes(self.graph, op, name, late=name in self.placement.late)
+            touched = fetched_bytes(self.graph, op, name, late=name in self.placement.late)
             if touched < self.graph.tensors[name].size_bytes:
                 extra["touched_bytes"] = touched
         way = (self.here[name][0], self._memory(self.running))
