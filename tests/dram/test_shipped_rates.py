@@ -25,7 +25,8 @@ OWN = [name for name in NAMES if not name.startswith("ramulator-")]
 LATE = "an activation that meets a busy command bus moves all tFAW windows after it"
 IDLE_BANKS = "random picks leave banks idle where banks/tRC is the limit"
 BELOW = {
-    # Share of the activation limit that random reads reach, and what holds them below 97 %.
+    # Share of the activation limit that random reads reach at least, set below what came out, and what is thought to
+    # hold them below the 97 % that is asked of all.
     "ddr4-3200aa": (0.96, LATE),
     "ddr5-4800b": (0.96, LATE),
     "ddr5-8000an": (0.94, LATE),
