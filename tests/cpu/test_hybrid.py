@@ -58,8 +58,8 @@ ROWS = (
     Row("deepseek-one", "deepseek-v3", "rtx-4090-xeon-6454s", experts_of(61), 8.73, 1.68, 1.36),
     Row("deepseek-two", "deepseek-v3", "rtx-4090-2x-xeon-6454s", experts_of(61), 12.208, 1.62, 1.23),
 )
-"""Published: Qwen2.5-14B Q4 with 42 of 48 layers and Qwen3-30B-A3B with 12 of 48 layers' experts on a GPU of 8 GB and an
-i9-10900X; DeepSeek-V3 Q4 by KTransformers with eight experts on one socket and on two (its
+"""Published: Qwen2.5-14B Q4 with 42 of 48 layers and Qwen3-30B-A3B with 12 of 48 layers' experts on a GPU of 8 GB and
+an i9-10900X; DeepSeek-V3 Q4 by KTransformers with eight experts on one socket and on two (its
 13.69 tokens/s are of six experts)."""
 
 
