@@ -266,7 +266,8 @@ STUDY: Final = Study(
     "batch sizes (Accelerate and ZeRO-Inference on a T4)",
     "Decode at batch 1 of models of 7 to 671 billion parameters that a GPU of 8 or 24 GB cannot hold, in GGUF types; "
     "and OPT on a T4. Each row runs by its engine's rule on the machine's parts; co-place is then free to place as it "
-    "likes, at the same cost of hand-overs.",
+    "likes, at the same cost of hand-overs. That search ends by time.",
     _run,
     slow=True,
+    timed=True,
 )
